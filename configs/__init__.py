@@ -1,0 +1,1 @@
+"""Ready-to-run YAML: recipes and runs."""

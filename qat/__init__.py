@@ -1,0 +1,45 @@
+"""Quantization-aware training on the integer grid: what you train is, bit for bit, what you ship.
+
+The five calls are :func:`prepare`, :func:`calibrate`, :func:`finetune`, :func:`export` and :func:`compare`; the PTQ
+baselines come from :func:`ptq_baselines`. Importing this package imports no framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from qat.api import calibrate, compare, export, finetune, load_prepared, plan, prepare, ptq_baselines
+    from qat.errors import QatError
+
+__all__ = [
+    "QatError",
+    "__version__",
+    "calibrate",
+    "compare",
+    "export",
+    "finetune",
+    "load_prepared",
+    "plan",
+    "prepare",
+    "ptq_baselines",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # PEP 562: the calls are looked up on first use, so that `import qat` and `qat --help` stay fast.
+    if name == "QatError":
+        from qat.errors import QatError
+
+        return QatError
+    if name in __all__:
+        from qat import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'qat' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,59 @@
+"""Framework adapters. Both have the same face: ``trace``, ``insert``, ``lower`` and what calibration and verification need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any
+
+from qat.errors import CaptureError
+
+
+def framework_of(model: Any) -> str:
+    """Return ``torch``, ``keras`` or ``tf_keras`` for a model, without importing any of them.
+
+    Raises:
+        CaptureError: the object is a model of none of them.
+    """
+    for cls in type(model).__mro__:
+        root = cls.__module__.partition(".")[0]
+        name = cls.__name__
+        if root == "torch" and name == "Module":
+            return "torch"
+        if root in ("keras", "tf_keras") and name == "Model":
+            return root
+    raise CaptureError(
+        f"{type(model).__module__}.{type(model).__name__} is neither a torch.nn.Module nor a Keras model: "
+        "pass the model object itself, not its weights, file or factory"
+    )
+
+
+def adapter_for(framework: str) -> ModuleType:
+    """Import and return the adapter of a framework."""
+    if framework == "torch":
+        from qat.adapters import torch as adapter
+    elif framework == "keras":
+        from qat.adapters import keras as adapter
+    else:
+        from qat.adapters import tf_keras as adapter
+    return adapter
+
+
+def is_prepared(model: Any) -> bool:
+    """Whether a model came out of :func:`qat.prepare`."""
+    return bool(getattr(model, "qat_prepared", False))
+
+
+def first_of_pair(sample: Any) -> Any:
+    """Return the inputs of a sample: a pair or triple ``(inputs, labels[, weights])`` is cut, anything else kept.
+
+    A list or tuple of length one is its only element.
+    """
+    if isinstance(sample, (tuple, list)):
+        if len(sample) == 0:
+            raise CaptureError("a calibration sample is an empty tuple: yield input batches, or (inputs, labels) pairs")
+        return sample[0]
+    return sample
+
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]

@@ -1,0 +1,94 @@
+"""The activation scale that the nodes of one group share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qat.encoding import Encoding, from_range
+from qat.errors import CalibrationError
+from qat.observers import RangeEstimator
+from qat.planner import Group
+
+
+class Grid(nn.Module):
+    """The activation scale of one group of tensors. The range is the state; scale and zero point follow from it.
+
+    Attributes:
+        range: float32 (low, high); NaN until calibrated.
+        scale, zero_point: float32 scalars, derived.
+        step, lo, hi: the scale and the limits on the grid, ``qmin - zero_point`` and ``qmax - zero_point``, kept on the host
+            too, so that a training step on a GPU never waits for it.
+        observing: whether training moves the range (an exponential moving average of the batches' extremes).
+        estimator: set while calibrating; the model then runs in float.
+    """
+
+    range: Tensor
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, group: Group) -> None:
+        super().__init__()
+        self.group = group
+        self.register_buffer("range", torch.full((2,), float("nan")))
+        self.register_buffer("scale", torch.ones(()), persistent=False)
+        self.register_buffer("zero_point", torch.zeros(()), persistent=False)
+        self.step, self.lo, self.hi = 1.0, float(group.qmin), float(group.qmax)
+        self.calibrated = False
+        self.observing = False
+        self.momentum = 0.1
+        self.estimator: RangeEstimator | None = None
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether nodes compute on the grid: calibrated, and not calibrating at the moment."""
+        return self.calibrated and self.estimator is None
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding in NumPy. Raises CalibrationError where there is none yet."""
+        if not self.calibrated:
+            raise CalibrationError(
+                f"no range for '{self.group.name}': call qat.calibrate(model, samples) before training or exporting"
+            )
+        low, high = self.range.tolist()
+        return from_range(low, high, self.group.qmin, self.group.qmax, self.group.symmetric)
+
+    def set_range(self, low: float, high: float) -> None:
+        """Set the range and derive scale and zero point, in NumPy's float32 like everywhere else."""
+        with torch.no_grad():
+            self.range.copy_(torch.tensor([low, high]))
+        self._derive()
+
+    def _derive(self) -> None:
+        self.calibrated = True
+        e = self.encoding
+        with torch.no_grad():
+            self.scale.fill_(float(e.scale))
+            self.zero_point.fill_(e.zero_point)
+        self.step, self.lo, self.hi = float(e.scale), float(e.lo), float(e.hi)
+
+    def integer_of(self, x: float) -> float:
+        """Return the integer nearest to a real value, as the runtimes compute an activation's limit."""
+        return float(np.rint(np.float32(x) / np.float32(self.step)))
+
+    def estimate(self, x: Tensor) -> None:
+        """Show a float tensor to the calibration's estimator, if one is set."""
+        if self.estimator is not None:
+            self.estimator.update(x.detach().cpu().numpy())
+
+    def observe(self, v: Tensor, low: float, high: float) -> None:
+        """Move the range towards that of ``v``, unrounded grid values limited to ``[low, high]``."""
+        with torch.no_grad():
+            seen = torch.stack(v.aminmax()).clamp(low, high) * self.scale
+            old = self.range.to(seen.dtype)
+            self.set_range(*(old + self.momentum * (seen - old)).tolist())
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self.calibrated = bool(torch.isfinite(self.range).all())
+        if self.calibrated:
+            self._derive()

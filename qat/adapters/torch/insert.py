@@ -1,0 +1,183 @@
+"""Insertion: a plan becomes an ``nn.Module`` of integer-grid nodes, as an FX graph that PyTorch's own tools understand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from qat.adapters.torch.grid import Grid
+from qat.adapters.torch.nodes import NODES, Dequantize, Quantize
+from qat.adapters.torch.trace import Traced
+from qat.graph import KINDS, Op
+from qat.planner import Plan
+
+#: Where the nodes live in the prepared model; parameters stand beside it under their own names.
+SCOPE = "_qat"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a prepared model knows of itself.
+
+    ``float_nodes`` names the FX nodes of float operators, ``forms`` the FX nodes of values on the grid (tensor -> node).
+    """
+
+    plan: Plan
+    leaves: tuple[str | None, ...]
+    float_nodes: Mapping[str, str]
+    forms: Mapping[str, str]
+
+
+class PreparedModel(fx.GraphModule):
+    """A model on the integer grid. An ordinary ``nn.Module``: train it with any loop, compile it, copy it, save its state.
+
+    Parameters keep the names and units of the float model; BatchNorm is folded into them. Until the model is calibrated it
+    computes in float.
+    """
+
+    qat_prepared = True
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the model was built from."""
+        return self.prepared.plan
+
+    @property
+    def prepared(self) -> Prepared:
+        """The model's knowledge of itself."""
+        prepared: Prepared = self.meta["qat"]
+        return prepared
+
+    @property
+    def grids(self) -> dict[str, Grid]:
+        """The activation scales by group name."""
+        return {grid.group.name: grid for grid in self.modules() if isinstance(grid, Grid)}
+
+
+def set_observing(model: PreparedModel, observing: bool) -> None:
+    """Let training move the activation ranges, or freeze them."""
+    for grid in model.grids.values():
+        grid.observing = observing
+
+
+def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> PreparedModel:
+    """Build the prepared model. ``params`` are those of the plan's graph, BatchNorm folded."""
+    root = nn.Module()
+    used = {name for p in plan.ops for name in p.op.params.values()}
+    for name in sorted(used | set(traced.state)):
+        value = torch.from_numpy(np.array(params[name])) if name in params else traced.state[name].detach().clone()
+        _register(root, name, value, buffer=name in traced.buffers, frozen=name in traced.frozen)
+    root.add_module(SCOPE, nn.Module())
+    for kind in ("nodes", "quantize", "dequantize"):
+        root.get_submodule(SCOPE).add_module(kind, nn.Module())
+    writer = _Writer(traced, plan, root)
+    graph = writer.write()
+    prepared = PreparedModel(root, graph, type(root).__name__)
+    prepared.meta["qat"] = Prepared(plan, traced.structure[1], writer.float_nodes, writer.forms)
+    return prepared.to(traced.device)
+
+
+def _register(root: nn.Module, name: str, value: torch.Tensor, buffer: bool, frozen: bool) -> None:
+    *path, leaf = name.split(".")
+    for part in path:
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root._modules[part]  # type: ignore[assignment]
+    if buffer or not value.is_floating_point():
+        root.register_buffer(leaf, value)
+    else:
+        root.register_parameter(leaf, nn.Parameter(value, requires_grad=not frozen))
+
+
+class _Writer:
+    """Writes the FX graph: every tensor has up to two forms, float and on the grid."""
+
+    def __init__(self, traced: Traced, plan: Plan, root: nn.Module) -> None:
+        self.traced, self.plan, self.root = traced, plan, root
+        self.graph = fx.Graph()
+        self.grids = {name: Grid(group) for name, group in plan.groups.items()}
+        self.owned: set[str] = set()
+        self.real: dict[str, fx.Node] = {}
+        self.grid: dict[str, fx.Node] = {}
+        self.symbols: dict[fx.Node, fx.Node] = {}
+        self.float_nodes: dict[str, str] = {}
+        self.forms: dict[str, str] = {}
+
+    def write(self) -> fx.Graph:
+        for name in self.plan.graph.inputs:
+            self.real[name] = self.graph.placeholder(name)
+        for planned in self.plan.ops:
+            op = planned.op
+            if planned.integer:
+                args = (*(self._on_grid(t) for t in op.inputs), *self._params(op))
+                grids = tuple(self._grid_of(t) for t in (*op.inputs, *op.outputs))
+                node = NODES[op.kind](planned, grids, self.plan.target.kernels)
+                self.grid[op.output] = self._call("nodes", op.name, self._owning(node, grids[-1]), args)
+                self.forms[op.output] = self.grid[op.output].name
+            elif op.kind in NODES:
+                args = (*(self._as_float(t) for t in op.inputs), *self._params(op))
+                node = NODES[op.kind](planned, (), self.plan.target.kernels)
+                self.real[op.output] = self._call("nodes", op.name, node, args)
+                self.float_nodes[op.name] = self.real[op.output].name
+            else:
+                captured = self.traced.nodes[op.name]
+                self.real[op.output] = self.graph.node_copy(captured, self._captured_arg)
+                self.float_nodes[op.name] = self.real[op.output].name
+        spec, leaves = self.traced.structure
+        values = [None if leaf is None else self._as_float(leaf) for leaf in leaves]
+        self.graph.output(pytree.tree_unflatten(values, spec))
+        self.graph.lint()
+        return self.graph
+
+    def _call(self, kind: str, name: str, module: nn.Module, args: tuple[Any, ...]) -> fx.Node:
+        self.root.get_submodule(f"{SCOPE}.{kind}").add_module(name, module)
+        return self.graph.call_module(f"{SCOPE}.{kind}.{name}", args)
+
+    def _owning(self, module: nn.Module, grid: Grid) -> nn.Module:
+        """Register a grid with the first module that writes to it, so that the state holds it once."""
+        if grid.group.name not in self.owned:
+            self.owned.add(grid.group.name)
+            module.add_module("grid", grid)
+        return module
+
+    def _grid_of(self, tensor: str) -> Grid:
+        return self.grids[self.plan.group_of[tensor]]
+
+    def _on_grid(self, tensor: str) -> fx.Node:
+        if tensor not in self.grid:
+            grid = self._grid_of(tensor)
+            module = self._owning(Quantize(grid, self.plan.target.kernels), grid)
+            self.grid[tensor] = self._call("quantize", tensor, module, (self.real[tensor],))
+            self.forms[tensor] = self.grid[tensor].name
+        return self.grid[tensor]
+
+    def _as_float(self, tensor: str) -> fx.Node:
+        if tensor not in self.real:
+            module = Dequantize(self._grid_of(tensor))
+            self.real[tensor] = self._call("dequantize", tensor, module, (self.grid[tensor],))
+        return self.real[tensor]
+
+    def _params(self, op: Op) -> tuple[fx.Node | None, ...]:
+        roles = KINDS[op.kind][0]
+        return tuple(self.graph.get_attr(op.params[role]) if role in op.params else None for role in roles)
+
+    def _captured_arg(self, node: fx.Node) -> fx.Node:
+        """Translate an argument of a captured float operator: a parameter, a tensor, or a size computed from one."""
+        owner = self.traced.owner.get(node.name)
+        if owner is not None:
+            return self.graph.get_attr(owner)
+        if node.name in self.real or node.name in self.grid:
+            return self._as_float(node.name)
+        if node not in self.symbols:
+            self.symbols[node] = self.graph.node_copy(node, self._size_arg)
+        return self.symbols[node]
+
+    def _size_arg(self, node: fx.Node) -> fx.Node:
+        # Sizes are the same in both forms; asking the one that exists spares a dequantize pass.
+        return self.real.get(node.name) or self.grid.get(node.name) or self._captured_arg(node)

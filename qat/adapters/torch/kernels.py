@@ -1,0 +1,221 @@
+"""Integer-grid kernels: one autograd node each. The forward pass is the runtime's arithmetic, the backward one elementwise pass.
+
+Source of the straight-through estimator: Bengio et al. 2013, "Estimating or Propagating Gradients Through Stochastic
+Neurons"; a value at the type's limits gets no gradient (Jacob et al. 2018, section 3). The limits are read off the rounded
+output, which the next kernel keeps anyway: a node saves no activation of its own, and its passes are in place. Weights are
+never clipped, since their scale is their largest magnitude, so their gradient passes whole.
+
+Built-in fake-quantize operators are not used: they cost several times what these elementwise passes cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qat.numerics import BIAS_LIMIT
+
+aten = torch.ops.aten
+_SMALLEST_SCALE = float(torch.finfo(torch.float32).tiny) * 2.0**40
+
+Observe = Callable[[Tensor], None] | None
+
+
+def weight_scale(weight: Tensor, bias: Tensor | None, input_scale: Tensor, qmax: int, per_channel: bool) -> Tensor:
+    """Return the scale of each output channel (axis 0), of shape (channels,); see :func:`qat.numerics.weight_scale`."""
+    axes = tuple(range(1 if per_channel else 0, weight.ndim))
+    # Two reductions that write nothing: several times faster than aminmax over an axis, or than abs().amax().
+    peak = torch.maximum(weight.detach().amax(axes), -weight.detach().amin(axes))
+    scale = (peak / qmax).clamp_min_(_SMALLEST_SCALE)
+    if bias is not None:
+        floor = bias.detach().abs() / (input_scale * BIAS_LIMIT)
+        scale = torch.maximum(scale, floor if per_channel else floor.amax())
+    return scale if per_channel else scale.expand(weight.shape[0])
+
+
+class _RoundClamp(torch.autograd.Function):
+    """``clamp(round(v), lo, hi)``; the gradient passes where the result is strictly within the limits."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, lo: float, hi: float) -> Tensor:
+        y = v.round().clamp_(lo, hi)
+        ctx.save_for_backward(y)
+        ctx.limits = (lo, hi)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (y,) = ctx.saved_tensors
+        return aten.hardtanh_backward(grad, y, *ctx.limits), None, None
+
+
+def round_clamp(v: Tensor, lo: float, hi: float) -> Tensor:
+    """Return ``clamp(round(v), lo, hi)`` with a straight-through gradient."""
+    return _RoundClamp.apply(v, lo, hi)
+
+
+class _Add(torch.autograd.Function):
+    """``clamp(round(a * ra + b * rb), lo, hi)`` in one node."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, ra: float, rb: float, limits: tuple[float, float], observe: Observe) -> Tensor:
+        v = (a * ra).add_(b, alpha=rb)
+        if observe is not None:
+            observe(v)
+        y = v.round_().clamp_(*limits)
+        ctx.save_for_backward(y)
+        ctx.ratios, ctx.limits = (ra, rb), limits
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (y,) = ctx.saved_tensors
+        grad = aten.hardtanh_backward(grad, y, *ctx.limits)
+        return grad * ctx.ratios[0], grad * ctx.ratios[1], None, None, None, None
+
+
+class _Conv2d(torch.autograd.Function):
+    """``clamp(round(conv(x, w_int, b_int) * multiplier), lo, hi)`` from the float weight and bias, in one node."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: Tensor,
+        input_scale: Tensor,
+        output_scale: Tensor,
+        limits: tuple[float, float],
+        geometry: tuple[Any, Any, Any, int],
+        observe: Observe,
+    ) -> Tensor:
+        strides, padding, dilations, groups = geometry
+        bias_scale = scale * input_scale
+        w_int = (weight / scale.view(-1, 1, 1, 1)).round_()
+        b_int = None if bias is None else (bias / bias_scale).round_()
+        multiplier = bias_scale / output_scale
+        v = F.conv2d(x, w_int, b_int, strides, padding, dilations, groups)
+        v.mul_(multiplier.view(1, -1, 1, 1))
+        if observe is not None:
+            observe(v)
+        y = v.round_().clamp_(*limits)
+        ctx.save_for_backward(x, w_int, y, scale, input_scale, output_scale)
+        ctx.limits, ctx.geometry, ctx.has_bias = limits, geometry, bias is not None
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, w_int, y, scale, input_scale, output_scale = ctx.saved_tensors
+        strides, padding, dilations, groups = ctx.geometry
+        need_x, need_w, need_b = ctx.needs_input_grad[:3]
+        # v = w x s_x / s_y + b / s_y: in the gradient of the weight its own scale cancels. The factor s_x / s_y goes where
+        # it costs less, onto the incoming gradient or onto the weight's.
+        ratio = input_scale / output_scale
+        grad = aten.hardtanh_backward(grad, y, *ctx.limits)
+        early = w_int.numel() > grad.numel()
+        if early:
+            grad.mul_(ratio)
+        w_back = w_int * (scale if early else scale * ratio).view(-1, 1, 1, 1) if need_x else w_int
+        gx, gw, gb = aten.convolution_backward(
+            grad, x, w_back, [w_int.shape[0]], strides, padding, dilations, False, [0, 0], groups,
+            [need_x, need_w, ctx.has_bias and need_b],
+        )  # fmt: skip
+        if gw is not None and not early:
+            gw.mul_(ratio)
+        if gb is not None:
+            gb.div_(input_scale if early else output_scale)
+        return gx, gw, gb, None, None, None, None, None, None
+
+
+class _Dense(torch.autograd.Function):
+    """``clamp(round((x w_int^T + b_int) * multiplier), lo, hi)`` from the float weight and bias, in one node."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: Tensor,
+        input_scale: Tensor,
+        output_scale: Tensor,
+        limits: tuple[float, float],
+        observe: Observe,
+    ) -> Tensor:
+        bias_scale = scale * input_scale
+        w_int = (weight / scale.view(-1, 1)).round_()
+        b_int = None if bias is None else (bias / bias_scale).round_()
+        multiplier = bias_scale / output_scale
+        v = F.linear(x, w_int, b_int).mul_(multiplier)
+        if observe is not None:
+            observe(v)
+        y = v.round_().clamp_(*limits)
+        ctx.save_for_backward(x, w_int, y, multiplier, input_scale, output_scale)
+        ctx.limits, ctx.has_bias = limits, bias is not None
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, w_int, y, multiplier, input_scale, output_scale = ctx.saved_tensors
+        grad = aten.hardtanh_backward(grad, y, *ctx.limits)
+        need_x, need_w, need_b = ctx.needs_input_grad[:3]
+        rows = grad.flatten(0, -2)
+        gx = grad @ (w_int * multiplier.view(-1, 1)) if need_x else None
+        gw = (rows.t() @ x.flatten(0, -2)).mul_(input_scale / output_scale) if need_w else None
+        gb = rows.sum(0).div_(output_scale) if ctx.has_bias and need_b else None
+        return gx, gw, gb, None, None, None, None, None
+
+
+conv2d = _Conv2d.apply
+dense = _Dense.apply
+add = _Add.apply
+
+
+# --- eval-mode arithmetic, exact in every bit ------------------------------------------------------------------------
+# Training uses the float32 form of these formulas, which differs in about one of 10^6 values by one step.
+
+
+def requantize(acc: Tensor, multiplier: Tensor, lo: float, hi: float, kernels: str) -> Tensor:
+    """Return ``clamp(round(acc * multiplier), lo, hi)`` in the kernels' arithmetic; see :func:`qat.numerics.requantize`."""
+    if kernels == "reference":
+        return fixed_point(acc.to(torch.int64), multiplier).to(torch.float32).clamp_(lo, hi)
+    return (acc * multiplier).round_().clamp_(lo, hi)
+
+
+def fixed_point(acc: Tensor, value: Tensor) -> Tensor:
+    """Return int64 ``acc * value`` by a 31-bit multiplier; see :func:`qat.numerics.fixed_point`."""
+    mantissa, exponent = torch.frexp(value.to(torch.float64))
+    mantissa = torch.floor(mantissa * 2.0**31 + 0.5).to(torch.int64)
+    carried = mantissa == 1 << 31
+    mantissa, exponent = torch.where(carried, mantissa // 2, mantissa), exponent.to(torch.int64) + carried
+    mantissa = torch.where(exponent < -31, torch.zeros_like(mantissa), mantissa)
+    total = 31 - exponent.clamp_min(-31)
+    return (acc * mantissa + (torch.ones_like(total) << (total - 1))) >> total
+
+
+def add_exact(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: float, hi: float, kernels: str) -> Tensor:
+    """Return ``a + b`` on the third grid; see :func:`qat.numerics.add`."""
+    ga, gb, gy = grids
+    if kernels == "mlas":
+        ra, rb = ga.scale / gy.scale, gb.scale / gy.scale
+        fixed = gy.zero_point - (ra * ga.zero_point + rb * gb.zero_point)
+        inner = ((b + gb.zero_point).double() * rb.double() + fixed.double()).float()
+        v = ((a + ga.zero_point).double() * ra.double() + inner.double()).float().round_() - gy.zero_point
+    elif kernels == "xnnpack":
+        ra, rb = float(ga.scale / gy.scale), float(gb.scale / gy.scale)
+        shift = 20 - (math.frexp(max(ra, rb))[1] - 1)
+        ma, mb = round(math.ldexp(ra, shift)), round(math.ldexp(rb, shift))
+        # Products of 8 by 21 bits: every step is exact in float64.
+        v = ((a.double() * ma + b.double() * mb + 2.0 ** (shift - 1)) * 2.0**-shift).floor_().float()
+    else:
+        sa, sb, sy = (g.scale.double() for g in grids)
+        twice = 2 * torch.maximum(sa, sb)
+        wide = fixed_point(a.to(torch.int64) << 20, sa / twice) + fixed_point(b.to(torch.int64) << 20, sb / twice)
+        v = fixed_point(wide, twice / (2.0**20 * sy)).float()
+    return v.clamp_(lo, hi)

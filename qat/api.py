@@ -1,0 +1,171 @@
+"""The calls: prepare, calibrate, finetune, export, compare, ptq_baselines, plan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from qat.adapters import adapter_for, first_of_pair, framework_of, is_prepared
+from qat.calibration import calibrate
+from qat.errors import CalibrationError, ExportError
+from qat.fold import fold_batch_norm
+from qat.planner import Plan
+from qat.planner import plan as make_plan
+from qat.recipe import Recipe, load_recipe
+from qat.targets import Target, load_target
+
+__all__ = ["calibrate", "compare", "export", "finetune", "load_prepared", "plan", "prepare", "ptq_baselines"]
+
+log = logging.getLogger("qat")
+
+
+def prepare(
+    model: Any,
+    example_inputs: Any = None,
+    recipe: str | Path | Recipe = "static_wi8_ai8",
+    target: str | Target | None = None,
+) -> Any:
+    """Return a copy of a trained float model on the integer grid; the model itself is left as it is.
+
+    The result is an ordinary ``nn.Module`` or ``keras.Model``. Parameters keep their names and float units; BatchNorm is
+    folded into them. It computes in float until :func:`calibrate` is called.
+
+    Args:
+        model: a PyTorch module, a Keras 3 Functional or Sequential model, or a tf_keras one.
+        example_inputs: PyTorch: a batch, or a tuple of batches, one for each argument of ``forward``. Keras: not needed.
+        recipe: a built-in name (``qat recipes`` lists them), the path of a YAML file, or a Recipe.
+        target: ``onnxruntime`` (PyTorch's default), ``litert`` (Keras' default), ... (see :data:`qat.targets.TARGETS`).
+
+    Raises:
+        CaptureError: the model's graph cannot be captured.
+        ConfigError: the recipe or the target is unknown or invalid, or would quantize nothing.
+    """
+    if is_prepared(model):
+        raise ExportError("this model is prepared already: pass the float model")
+    framework = framework_of(model)
+    adapter = adapter_for(framework)
+    spec, chosen = load_recipe(recipe), load_target(target or adapter.DEFAULT_TARGET)
+    if hasattr(adapter, "prepare"):
+        return adapter.prepare(model, spec, chosen)
+    traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen)
+    floats = made.floats()
+    if floats:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in list(floats.items())[:3])
+        more = f" and {len(floats) - 3} more" if len(floats) > 3 else ""
+        log.warning("%d of %d operators stay float (%s%s)", len(floats), len(made.ops), shown, more)
+    return adapter.insert(traced, made, params)
+
+
+def plan(
+    model: Any,
+    example_inputs: Any = None,
+    recipe: str | Path | Recipe = "static_wi8_ai8",
+    target: str | Target | None = None,
+) -> Plan:
+    """Return what :func:`prepare` would do, without doing it: ``plan(...).table()`` has one row an operator."""
+    adapter = adapter_for(framework_of(model))
+    if is_prepared(model):
+        prepared_plan: Plan = model.plan
+        return prepared_plan
+    chosen = load_target(target or adapter.DEFAULT_TARGET)
+    return _trace_and_plan(adapter, model, example_inputs, load_recipe(recipe), chosen)[1]
+
+
+def _trace_and_plan(adapter: Any, model: Any, example_inputs: Any, recipe: Recipe, target: Target) -> tuple[Any, Plan, Any]:
+    if example_inputs is not None:
+        example_inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+        example_inputs = adapter.inputs_of((example_inputs,))
+    traced = adapter.trace(model, example_inputs)
+    graph, params = fold_batch_norm(traced.graph, traced.params)
+    return traced, make_plan(graph, recipe, target), params
+
+
+def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | None = None, **options: Any) -> Any:
+    """Fine-tune a prepared (or float) model; returns the :class:`qat.trainers.History`.
+
+    The best weights by the evaluation metric are left in the model. Options are the fields of
+    :class:`qat.trainers.TrainingOptions`: ``epochs``, ``learning_rate``, ``optimizer``, ``schedule``, ``gradient_clip``,
+    ``observe_fraction``, ``seed``, ``checkpoint_dir``, ``progress``, ``max_steps``.
+
+    Args:
+        model: from :func:`prepare` and :func:`calibrate`, or a float model (the control).
+        train_data: batches of ``(inputs, labels)``; iterated once an epoch.
+        eval_data: the same for validation, after each epoch.
+
+    Raises:
+        CalibrationError: a prepared model was not calibrated.
+        DataError: no batches, or NaN in the data; the message names the batch.
+    """
+    from qat import trainers
+
+    return trainers.finetune(model, train_data, eval_data, **options)
+
+
+def export(
+    model: Any,
+    path: str | Path,
+    verify: Any = None,
+    io_dtype: str = "int8",
+    overwrite: bool = False,
+) -> Any:
+    """Write the trained model as an integer artifact and return an :class:`qat.exporters.Artifact`.
+
+    Args:
+        model: a calibrated (and trained) prepared model.
+        path: ending in ``.onnx`` or ``.tflite``.
+        verify: held-out inputs, batches of them or ``(inputs, labels)`` pairs: the artifact runs on them in its runtime and
+            ``artifact.parity`` says how it compares with the model. None skips that.
+        io_dtype: of a ``.tflite``'s inputs and outputs: ``int8``, ``uint8`` or ``float32``. An ``.onnx`` has float32.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        CalibrationError: the model was not calibrated.
+        ExportError: the path cannot be written, or exists, or has another suffix.
+        RuntimeMismatchError: a scale in the artifact is not the trained one.
+    """
+    from qat import exporters
+
+    if not is_prepared(model):
+        raise CalibrationError("export needs a prepared model: call qat.prepare and qat.calibrate first")
+    adapter = adapter_for(framework_of(model))
+    if hasattr(adapter, "export"):
+        return adapter.export(model, Path(path), verify=verify, io_dtype=io_dtype, overwrite=overwrite)
+    program = adapter.lower(model)
+    return exporters.export(
+        program,
+        Path(path),
+        framework=framework_of(model),
+        io_dtype=io_dtype,
+        overwrite=overwrite,
+        predict=lambda *arrays: adapter.predict(model, *arrays),
+        locate=lambda *arrays: adapter.grid_values(model, *arrays),
+        data=None if verify is None else (first_of_pair(batch) for batch in _batches(verify)),
+    )
+
+
+def _batches(data: Any) -> Iterable[Any]:
+    """Take one array as a single batch, anything else as batches."""
+    return [data] if hasattr(data, "shape") else data
+
+
+def load_prepared(model: Any, path: str | Path) -> Any:
+    """Load the weights and ranges of a checkpoint (``.safetensors``) into a prepared model and return it."""
+    from qat import trainers
+
+    return trainers.load_weights(model, Path(path))
+
+
+def ptq_baselines(float_model: Any, samples: Iterable[Any], out_dir: str | Path, **options: Any) -> list[Any]:
+    """Quantize a float model with the tools people would otherwise use; see :func:`qat.ptq.ptq_baselines`."""
+    from qat import ptq
+
+    return ptq.ptq_baselines(float_model, samples, out_dir, **options)
+
+
+def compare(entries: Sequence[Any], data: Any, **options: Any) -> Any:
+    """Run artifacts in their runtimes on the same data; see :func:`qat.compare.compare`."""
+    import importlib
+
+    return importlib.import_module("qat.compare").compare(entries, data, **options)

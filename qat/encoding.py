@@ -1,0 +1,89 @@
+"""Encodings: the scale, zero point and integer limits of one tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """``real = scale * (q - zero_point)`` for integers ``q`` in ``[qmin, qmax]``.
+
+    ``scale`` is float32: of shape () for one scale, of shape (channels,) along ``axis`` for one scale a channel.
+    """
+
+    scale: np.ndarray
+    zero_point: int
+    qmin: int
+    qmax: int
+    axis: int | None = None
+
+    @property
+    def bits(self) -> int:
+        """The width of the integer type that holds the values."""
+        span = max(-self.qmin, self.qmax) if self.qmin < 0 else self.qmax
+        for bits in (2, 4, 8, 16, 32):
+            if span < (1 << (bits - 1 if self.qmin < 0 else bits)):
+                return bits
+        return 32
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of the integer type that holds the values (``int4`` is held in int8)."""
+        bits = max(self.bits, 8)
+        return f"int{bits}" if self.qmin < 0 else f"uint{bits}"
+
+    @property
+    def lo(self) -> int:
+        """The lower limit on the integer grid, ``qmin - zero_point``."""
+        return self.qmin - self.zero_point
+
+    @property
+    def hi(self) -> int:
+        """The upper limit on the integer grid, ``qmax - zero_point``."""
+        return self.qmax - self.zero_point
+
+    def same_as(self, other: Encoding) -> bool:
+        """Whether both describe the same grid, the scales equal in every float32 bit."""
+        return (
+            np.array_equal(np.asarray(self.scale, np.float32), np.asarray(other.scale, np.float32))
+            and (self.zero_point, self.qmin, self.qmax) == (other.zero_point, other.qmin, other.qmax)
+        )  # fmt: skip
+
+    def to_dict(self) -> dict[str, object]:
+        """Return JSON-ready values. Scales are written as the shortest decimals that read back to the same float32."""
+        scale = np.asarray(self.scale, np.float32)
+        return {
+            "scale": [float(str(s)) for s in scale.reshape(-1)] if scale.ndim else float(str(scale[()])),
+            "zero_point": self.zero_point,
+            "bits": self.bits,
+            "qmin": self.qmin,
+            "qmax": self.qmax,
+            "dtype": self.dtype,
+            "axis": self.axis,
+        }
+
+
+def from_range(low: float, high: float, qmin: int, qmax: int, symmetric: bool = False) -> Encoding:
+    """Return the encoding that covers ``[low, high]``, widened so that it holds zero exactly.
+
+    Asymmetric: ``scale = (high - low) / (qmax - qmin)``, ``zero_point = round(qmin - low / scale)``. Symmetric:
+    ``scale = max(|low|, |high|) / qmax``, zero point 0. All in float32, so that every framework gets the same bits.
+    Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference", section 3.
+    """
+    f32 = np.float32
+    lo, hi = f32(min(low, 0.0)), f32(max(high, 0.0))
+    if symmetric:
+        scale = f32(max(-lo, hi)) / f32(qmax)
+        return Encoding(_usable(scale), 0, qmin, qmax)
+    scale = _usable(f32(hi - lo) / f32(qmax - qmin))
+    zero_point = int(np.clip(np.rint(f32(qmin) - lo / scale), qmin, qmax))
+    return Encoding(scale, zero_point, qmin, qmax)
+
+
+def _usable(scale: np.float32) -> np.ndarray:
+    # A tensor that is zero everywhere has no range; any positive scale represents it.
+    return np.asarray(scale if scale > np.finfo(np.float32).tiny * 2**24 else 1.0, np.float32)

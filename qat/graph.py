@@ -1,0 +1,137 @@
+"""The framework-neutral model graph: what an adapter's ``trace`` returns and what the planner reads.
+
+Operators carry the names below whatever the framework calls them. An operator without a name here has the kind
+``float``: it keeps its framework's implementation and runs in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+#: Every operator kind: the roles of its parameters and its attributes.
+#:
+#: Layout-dependent attributes (``axes``, ``axis``, ``shape``) are in the graph's own layout. ``padding`` is
+#: ``((top, bottom), (left, right))``, ``strides``, ``dilations`` and ``kernel`` are ``(height, width)``.
+#: ``channel_axis`` is the output-channel axis (or axes) of the weight as the framework stores it.
+KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "conv2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),
+    "depthwise_conv2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),
+    "dense": (("weight", "bias"), ()),
+    "batch_norm": (("gamma", "beta", "mean", "variance"), ("epsilon", "axis")),
+    "add": ((), ()),
+    "mul": ((), ()),
+    "concat": ((), ("axis",)),
+    "relu": ((), ()),
+    "relu6": ((), ()),
+    "max_pool2d": ((), ("kernel", "strides", "padding")),
+    "avg_pool2d": ((), ("kernel", "strides", "padding")),
+    "mean": ((), ("axes", "keepdims")),  # over the spatial axes: global average pooling
+    "reshape": ((), ("shape",)),  # -1 in the first place stands for the batch
+    "pad": ((), ("padding",)),  # with zeros, spatial
+    "float": (("*",), ("target",)),
+}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor of the graph. ``shape`` has None where the size is not fixed (the batch)."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator: ``params`` maps a role (``weight``) to the name of a parameter (``features.0.weight``).
+
+    ``scope`` is the path of the layer in the user's model; recipes match their regular expressions against it.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    params: Mapping[str, str] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    scope: str = ""
+
+    @property
+    def output(self) -> str:
+        """The only output."""
+        return self.outputs[0]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Operators in topological order. ``layout`` is ``NCHW`` (PyTorch) or ``NHWC`` (Keras)."""
+
+    name: str
+    layout: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ops: tuple[Op, ...]
+    tensors: Mapping[str, TensorSpec]
+
+    def consumers(self) -> dict[str, list[Op]]:
+        """Map each tensor to the operators that read it."""
+        out: dict[str, list[Op]] = {}
+        for op in self.ops:
+            for name in op.inputs:
+                out.setdefault(name, []).append(op)
+        return out
+
+    def producers(self) -> dict[str, Op]:
+        """Map each tensor to the operator that writes it; graph inputs are absent."""
+        return {name: op for op in self.ops for name in op.outputs}
+
+    def replace(self, **changes: Any) -> Graph:
+        """Return a copy with the given fields changed."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the graph as JSON-ready values; :meth:`from_dict` reads it back."""
+        return {
+            "name": self.name,
+            "layout": self.layout,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "ops": [
+                {
+                    "name": op.name,
+                    "kind": op.kind,
+                    "inputs": list(op.inputs),
+                    "outputs": list(op.outputs),
+                    "params": dict(op.params),
+                    "attrs": dict(op.attrs),
+                    "scope": op.scope,
+                }
+                for op in self.ops
+            ],
+            "tensors": [{"name": t.name, "shape": list(t.shape), "dtype": t.dtype} for t in self.tensors.values()],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Graph:
+        """Read what :meth:`to_dict` wrote."""
+        ops = tuple(
+            Op(
+                name=op["name"],
+                kind=op["kind"],
+                inputs=tuple(op["inputs"]),
+                outputs=tuple(op["outputs"]),
+                params=dict(op["params"]),
+                attrs={k: as_tuples(v) for k, v in op["attrs"].items()},
+                scope=op["scope"],
+            )
+            for op in data["ops"]
+        )
+        tensors = {t["name"]: TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in data["tensors"]}
+        return cls(data["name"], data["layout"], tuple(data["inputs"]), tuple(data["outputs"]), ops, tensors)
+
+
+def as_tuples(value: Any) -> Any:
+    """Turn the lists that JSON made of tuples back into tuples."""
+    return tuple(as_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value

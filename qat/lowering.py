@@ -1,0 +1,137 @@
+"""Lowering, the part that both frameworks share: a plan and its integers become a :class:`qat.program.Program`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from qat.encoding import Encoding
+from qat.numerics import f32
+from qat.planner import Plan, PlannedOp
+from qat.program import FloatBlock, Instruction, Program, Value
+
+log = logging.getLogger("qat")
+
+#: ``(weight int8, scale float32 (channels,), bias int32 or None)`` of a planned operator, in the program's layouts.
+Integers = Callable[[PlannedOp], tuple[np.ndarray, np.ndarray, "np.ndarray | None"]]
+
+
+def grid_value_name(plan: Plan, tensor: str) -> str:
+    """Return the program's name of a tensor's integers: its own where an integer kernel writes it."""
+    return f"{tensor}_quantized" if tensor in plan.quantize else tensor
+
+
+def real_value_name(plan: Plan, tensor: str) -> str:
+    """Return the program's name of a tensor's float values: its own where it is float from the start."""
+    return f"{tensor}_dequantized" if tensor in plan.dequantize else tensor
+
+
+def build_program(
+    plan: Plan, encodings: Mapping[str, Encoding], integers: Integers, float_block: FloatBlock | None
+) -> Program:
+    """Return the program of a plan.
+
+    Args:
+        plan: as built into the prepared model.
+        encodings: the encoding of each group.
+        integers: gives the integer weight and bias of an operator.
+        float_block: the operators that stay float; its inputs and outputs carry the names of float values.
+    """
+    values: dict[str, Value] = {}
+    steps: list[Instruction] = []
+
+    def value(name: str, tensor: str, encoding: Encoding | None) -> str:
+        spec = plan.graph.tensors[tensor]
+        values.setdefault(name, Value(name, spec.shape, encoding, spec.dtype))
+        return name
+
+    def on_grid(tensor: str) -> str:
+        name = grid_value_name(plan, tensor)
+        encoding = encodings[plan.group_of[tensor]]
+        if name not in values:
+            value(name, tensor, encoding)
+            if tensor in plan.quantize:
+                steps.append(Instruction(f"quantize_{tensor}", "quantize", (tensor,), (name,)))
+        return name
+
+    def as_float(tensor: str) -> str:
+        name = real_value_name(plan, tensor)
+        if name not in values:
+            value(name, tensor, None)
+            if tensor in plan.dequantize:
+                steps.append(Instruction(f"dequantize_{tensor}", "dequantize", (on_grid(tensor),), (name,)))
+        return name
+
+    for tensor in plan.graph.inputs:
+        value(tensor, tensor, None)
+    for planned in plan.ops:
+        op = planned.op
+        if not planned.integer:
+            inputs = tuple(as_float(t) for t in op.inputs)
+            outputs = tuple(value(t, t, None) for t in op.outputs)
+            steps.append(Instruction(op.name, "float", inputs, outputs, dict(op.attrs), scope=op.scope))
+            continue
+        encoding = encodings[plan.group_of[op.output]]
+        weight = weight_encoding = bias = None
+        if planned.weight is not None:
+            weight, scale, bias = integers(planned)
+            _say_widened(planned, scale, weight)
+            per_channel = planned.weight.granularity == "channel" or not bool(np.all(scale == scale[0]))
+            weight_encoding = Encoding(
+                scale.astype(f32) if per_channel else np.asarray(scale[0], f32),
+                0, -planned.qmax, planned.qmax, 0 if per_channel else None,
+            )  # fmt: skip
+        inputs = tuple(on_grid(t) for t in op.inputs)
+        steps.append(
+            Instruction(
+                op.name,
+                op.kind,
+                inputs,
+                (on_grid(op.output),),
+                {k: v for k, v in op.attrs.items() if k != "channel_axis"},
+                weight,
+                weight_encoding,
+                bias,
+                planned.activation,
+                clamp_of(encoding, planned.activation),
+                op.scope,
+            )
+        )
+    outputs = tuple(as_float(t) for t in plan.graph.outputs)
+    return Program(
+        name=plan.graph.name,
+        layout=plan.graph.layout,
+        kernels=plan.target.kernels,
+        target=plan.target.name,
+        recipe=plan.recipe.name,
+        inputs=plan.graph.inputs,
+        outputs=outputs,
+        values=values,
+        instructions=tuple(steps),
+        float_block=float_block,
+    )
+
+
+def clamp_of(encoding: Encoding, activation: str | None) -> tuple[int, int]:
+    """Return the limits of an output in its integers: the type's, narrowed by the fused activation."""
+    lo, hi = encoding.qmin, encoding.qmax
+    if activation in ("relu", "relu6"):
+        lo = max(lo, encoding.zero_point)
+    if activation == "relu6":
+        hi = min(hi, int(np.rint(f32(6.0) / f32(encoding.scale))) + encoding.zero_point)
+    return lo, hi
+
+
+def _say_widened(planned: PlannedOp, scale: np.ndarray, weight: np.ndarray) -> None:
+    """Report channels whose weight scale was widened for their bias: their largest integer is below the type's."""
+    peak = np.abs(weight.astype(np.int32)).reshape(weight.shape[0], -1).max(1)
+    if planned.weight is not None and planned.weight.granularity == "tensor":
+        peak = np.full_like(peak, peak.max())
+    widened = int((peak < planned.qmax).sum())
+    if widened:
+        log.warning(
+            "%s: the bias of %d of %d channels is large against their weights; their weight scale was widened to hold it",
+            planned.op.scope or planned.op.name, widened, len(peak),
+        )  # fmt: skip

@@ -1,0 +1,217 @@
+"""The integer kernels' arithmetic, in NumPy: the reference that both frameworks' nodes are tested against, bit for bit.
+
+Tensors here are on the integer grid: ``q - zero_point``, as int64 or integer-valued floats. A kernel's arithmetic differs
+between runtimes only in how it leaves the accumulator, so each operator takes ``kernels``:
+
+- ``mlas``: ONNX Runtime, all optimizations on (onnxruntime/core/mlas/lib/quantize.cpp, qladd.cpp, qlgavgpool.cpp).
+- ``xnnpack``: LiteRT's default delegate (XNNPACK src/microparams-init.c, src/qs8-*).
+- ``reference``: TFLite's reference kernels, also the microcontroller ones (tflite/kernels/internal/common.h,
+  reference/integer_ops/): a 31-bit fixed-point multiplier.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from qat.encoding import Encoding
+
+f32 = np.float32
+
+#: Biases are kept below this many grid units, so that an accumulator is exact in float32 (24 bits of mantissa).
+BIAS_LIMIT = 2**23
+
+
+# --- borders of a region ---------------------------------------------------------------------------------------------
+
+
+def quantize(x: np.ndarray, encoding: Encoding, kernels: str = "mlas") -> np.ndarray:
+    """Return ``x`` on the integer grid, as float32.
+
+    ``mlas`` divides by the scale and rounds half to even (ONNX QuantizeLinear). ``xnnpack`` multiplies by the float32
+    reciprocal of the scale (xnn_init_f32_qs8_cvt). ``reference`` divides and rounds half away from zero (AffineQuantize).
+    """
+    x = np.asarray(x, f32)
+    scale = np.asarray(encoding.scale, f32)
+    if kernels == "xnnpack":
+        v = np.rint(x * (f32(1.0) / scale))
+    elif kernels == "reference":
+        v = round_half_away(x / scale)
+    else:
+        v = np.rint(x / scale)
+    return np.clip(v, encoding.lo, encoding.hi).astype(f32)
+
+
+def dequantize(x_int: np.ndarray, encoding: Encoding) -> np.ndarray:
+    """Return the real values of a tensor on the integer grid: ``scale * x_int``."""
+    return np.asarray(x_int, f32) * np.asarray(encoding.scale, f32)
+
+
+def round_half_away(v: np.ndarray) -> np.ndarray:
+    """Round to the nearest integer, halves away from zero (C's ``std::round``, TFLite's ``TfLiteRound``)."""
+    return np.trunc(v + np.copysign(np.asarray(0.5, v.dtype), v))
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def weight_scale(weight: np.ndarray, bias: np.ndarray | None, input_scale: float, qmax: int, axis: int | None) -> np.ndarray:
+    """Return the symmetric scale(s) of a weight: ``max|w| / qmax``, widened where the bias would exceed BIAS_LIMIT.
+
+    One scale per entry of ``axis``, of shape (channels,), or a single one of shape (1,) where ``axis`` is None.
+    """
+    w = np.abs(np.asarray(weight, f32))
+    peak = w.max().reshape(1) if axis is None else np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1).max(1)
+    scale = np.maximum(peak / f32(qmax), f32(np.finfo(f32).tiny * 2.0**40))
+    if bias is not None:
+        floor = np.abs(np.asarray(bias, f32)) / (f32(BIAS_LIMIT) * f32(input_scale))
+        scale = np.maximum(scale, floor.max().reshape(1) if axis is None else floor)
+    return scale.astype(f32)
+
+
+def quantize_weight(weight: np.ndarray, scale: np.ndarray, qmax: int, axis: int | None) -> np.ndarray:
+    """Return ``clip(round(w / scale), -qmax, qmax)`` as float32 integers."""
+    shape = [1] * weight.ndim
+    if axis is not None:
+        shape[axis] = -1
+    return np.clip(np.rint(np.asarray(weight, f32) / scale.reshape(shape)), -qmax, qmax).astype(f32)
+
+
+def quantize_bias(bias: np.ndarray, input_scale: float, scale: np.ndarray) -> np.ndarray:
+    """Return ``round(b / (s_x s_w))`` as float32 integers; the kernels read it as int32."""
+    return np.rint(np.asarray(bias, f32) / (f32(input_scale) * scale))
+
+
+# --- leaving the accumulator -----------------------------------------------------------------------------------------
+
+
+def requantize(acc: np.ndarray, multiplier: np.ndarray, lo: float, hi: float, kernels: str) -> np.ndarray:
+    """Return ``clamp(round(acc * multiplier), lo, hi)`` in the kernels' arithmetic. ``acc`` is exact (int64).
+
+    ``mlas`` and ``xnnpack``: float32(acc) * float32 multiplier, half to even. ``reference``: :func:`fixed_point`.
+    ``multiplier`` broadcasts against ``acc``; ``(s_x * s_w) / s_y`` with each step in float32.
+    """
+    acc = np.asarray(acc, np.int64)
+    if kernels == "reference":
+        v = fixed_point(acc, multiplier).astype(f32)
+    else:
+        v = np.rint(acc.astype(f32) * np.asarray(multiplier, f32))
+    return np.clip(v, lo, hi).astype(f32)
+
+
+def multiplier(input_scale: float, scale: np.ndarray, output_scale: float) -> np.ndarray:
+    """Return ``(s_x * s_w) / s_y``, each step in float32, as every runtime's kernel preparation computes it."""
+    return ((f32(input_scale) * np.asarray(scale, f32)) / f32(output_scale)).astype(f32)
+
+
+def quantize_multiplier(value: float) -> tuple[int, int]:
+    """Return (31-bit mantissa, shift) with ``value ~ mantissa * 2^(shift - 31)`` (TFLite QuantizeMultiplier)."""
+    if value == 0.0:
+        return 0, 0
+    mantissa, shift = math.frexp(float(value))
+    q = int(math.floor(mantissa * (1 << 31) + 0.5))
+    if q == 1 << 31:
+        q, shift = q // 2, shift + 1
+    return (0, 0) if shift < -31 else (q, shift)
+
+
+def fixed_point(acc: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Return ``acc * value`` by TFLite's MultiplyByQuantizedMultiplier (single rounding at 64 bits).
+
+    ``(acc * mantissa + 2^(total-1)) >> total`` with ``total = 31 - shift``.
+    """
+    value = np.broadcast_to(np.asarray(value, np.float64), np.broadcast_shapes(np.shape(value), acc.shape))
+    pairs = {v: quantize_multiplier(v) for v in np.unique(value)}
+    mantissa = np.vectorize(lambda v: pairs[v][0], otypes=[np.int64])(value)
+    total = 31 - np.vectorize(lambda v: pairs[v][1], otypes=[np.int64])(value)
+    return (acc * mantissa + (np.int64(1) << (total - 1))) >> total
+
+
+# --- operators -------------------------------------------------------------------------------------------------------
+
+
+def conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    strides: tuple[int, int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    dilations: tuple[int, int],
+    groups: int,
+) -> np.ndarray:
+    """Return the exact int64 accumulator of a convolution; ``x`` [n, c, h, w], ``weight`` [out, in / groups, kh, kw]."""
+    x = np.pad(np.asarray(x, np.int64), ((0, 0), (0, 0), *padding))
+    w = np.asarray(weight, np.int64)
+    out, per_group, kh, kw = w.shape
+    window = ((kh - 1) * dilations[0] + 1, (kw - 1) * dilations[1] + 1)
+    patches = np.lib.stride_tricks.sliding_window_view(x, window, (2, 3))
+    patches = patches[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+    n, _, oh, ow = patches.shape[:4]
+    patches = patches.reshape(n, groups, per_group, oh, ow, kh, kw)
+    # float64 holds every product and sum below 2^53 exactly, and has a fast matrix product where int64 has none.
+    acc = np.einsum(
+        "ngchwij,gocij->ngohw",
+        patches.astype(np.float64),
+        w.reshape(groups, out // groups, per_group, kh, kw).astype(np.float64),
+        optimize=True,
+    ).reshape(n, out, oh, ow)
+    acc = np.rint(acc).astype(np.int64)
+    return acc if bias is None else acc + np.asarray(bias, np.int64).reshape(1, -1, 1, 1)
+
+
+def dense(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """Return the exact int64 accumulator of ``x @ weight.T + bias``; ``weight`` [out, in]."""
+    acc = np.rint(np.asarray(x, np.float64) @ np.asarray(weight, np.float64).T).astype(np.int64)
+    return acc if bias is None else acc + np.asarray(bias, np.int64)
+
+
+def add(a: np.ndarray, b: np.ndarray, ea: Encoding, eb: Encoding, ey: Encoding, lo: float, hi: float, kernels: str) -> np.ndarray:
+    """Return ``a + b`` on ``ey``'s grid, clamped to ``[lo, hi]``.
+
+    - mlas: ``fma(A, r_a, fma(B, r_b, z_y - (r_a z_a + r_b z_b)))`` in float32 on the raw integers ``A = a + z_a``,
+      ``r = s_in / s_y`` (MlasQLinearAdd). Another order differs in one of 10^6 values.
+    - xnnpack: integer multipliers of 21 bits sharing one shift, halves up (xnn_init_qs8_add_minmax_params).
+    - reference: both inputs shifted left by 20 bits and rescaled by ``s_in / (2 max s)`` (reference/integer_ops/add.h).
+    """
+    a, b = np.asarray(a, np.int64), np.asarray(b, np.int64)
+    if kernels == "mlas":
+        ra, rb = f32(ea.scale) / f32(ey.scale), f32(eb.scale) / f32(ey.scale)
+        fixed = f32(ey.zero_point) - f32(f32(ra * f32(ea.zero_point)) + f32(rb * f32(eb.zero_point)))
+        inner = fma((b + eb.zero_point).astype(f32), rb, fixed)
+        v = np.rint(fma((a + ea.zero_point).astype(f32), ra, inner)) - ey.zero_point
+    elif kernels == "xnnpack":
+        ma, mb, shift = add_multipliers(float(f32(ea.scale) / f32(ey.scale)), float(f32(eb.scale) / f32(ey.scale)))
+        v = (a * ma + b * mb + (1 << (shift - 1))) >> shift
+    else:
+        twice = 2.0 * max(float(ea.scale), float(eb.scale))
+        wide_a = fixed_point(a << 20, np.asarray(float(ea.scale) / twice))
+        wide_b = fixed_point(b << 20, np.asarray(float(eb.scale) / twice))
+        v = fixed_point(wide_a + wide_b, np.asarray(twice / ((1 << 20) * float(ey.scale))))
+    return np.clip(v, lo, hi).astype(f32)
+
+
+def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Return float32 ``a * b + c`` with one rounding: 8-bit by 24-bit products are exact in float64."""
+    return (np.asarray(a, np.float64) * np.float64(b) + np.asarray(c, np.float64)).astype(f32)
+
+
+def add_multipliers(ra: float, rb: float) -> tuple[int, int, int]:
+    """Return XNNPACK's (multiplier a, multiplier b, shift) for ``r = s_in / s_y``."""
+    exponent = math.frexp(max(abs(ra), abs(rb)))[1] - 1
+    shift = 20 - exponent
+    return int(np.rint(math.ldexp(ra, shift))), int(np.rint(math.ldexp(rb, shift))), shift
+
+
+def mul(a: np.ndarray, b: np.ndarray, ea: Encoding, eb: Encoding, ey: Encoding, lo: float, hi: float, kernels: str) -> np.ndarray:
+    """Return ``a * b`` on ``ey``'s grid: one requantization by ``(s_a * s_b) / s_y``."""
+    acc = np.asarray(a, np.int64) * np.asarray(b, np.int64)
+    return requantize(acc, multiplier(float(ea.scale), np.asarray(eb.scale), float(ey.scale)), lo, hi, kernels)
+
+
+def mean(x: np.ndarray, axes: tuple[int, ...], ex: Encoding, ey: Encoding, kernels: str, keepdims: bool = False) -> np.ndarray:
+    """Return the mean over ``axes``: the exact sum, requantized by ``s_x / (s_y * count)``."""
+    x = np.asarray(x, np.int64)
+    count = int(np.prod([x.shape[a] for a in axes]))
+    value = f32(ex.scale) / (f32(ey.scale) * f32(count))
+    return requantize(x.sum(axes, keepdims=keepdims), np.asarray(value), ey.lo, ey.hi, kernels)

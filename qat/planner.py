@@ -1,0 +1,236 @@
+"""Planning: Graph x Recipe x Target -> Plan. Which operators run on the integer grid, which scales they share, and why not.
+
+The planner knows nothing of frameworks, an adapter knows nothing of recipes or targets: the plan is all they exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qat.errors import ConfigError
+from qat.graph import Graph, Op
+from qat.recipe import QuantSpec, Recipe, Rule
+from qat.targets import Row, Target
+
+
+@dataclass(frozen=True)
+class PlannedOp:
+    """One operator of the plan.
+
+    Attributes:
+        op: the graph's operator; ``op.output`` is already that of the fused ``activation``.
+        integer: whether an integer kernel runs it.
+        reason: why it stays float; empty for an integer one.
+        activation: the fused activation (``relu``, ``relu6``) or None.
+        weight: how its weight is quantized; None without a weight or in float.
+        qmax: the largest magnitude of its integer weight, 0 without one.
+    """
+
+    op: Op
+    integer: bool
+    reason: str = ""
+    activation: str | None = None
+    weight: QuantSpec | None = None
+    qmax: int = 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that share one activation scale, held as integers in ``[qmin, qmax]``."""
+
+    name: str
+    tensors: tuple[str, ...]
+    spec: QuantSpec
+    qmin: int
+    qmax: int
+    symmetric: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the adapters build.
+
+    Attributes:
+        graph: the graph the plan was made for, BatchNorm folded.
+        ops: the operators in order, fused activations merged into the operator before them.
+        groups: the activation scales, by name.
+        group_of: the group of every tensor on the integer grid.
+        quantize: float tensors that an integer kernel reads.
+        dequantize: tensors on the grid that are read in float: by a float operator or as a model output.
+    """
+
+    graph: Graph
+    recipe: Recipe
+    target: Target
+    ops: tuple[PlannedOp, ...]
+    groups: Mapping[str, Group]
+    group_of: Mapping[str, str]
+    quantize: tuple[str, ...]
+    dequantize: tuple[str, ...]
+
+    def table(self) -> list[dict[str, str]]:
+        """Return one row an operator: ``scope``, ``op``, ``runs`` (int8 or float), ``how`` and ``reason``."""
+        rows = []
+        for planned in self.ops:
+            op = planned.op
+            kind = str(op.attrs["target"]) if op.kind == "float" else op.kind
+            how = []
+            if planned.weight is not None:
+                how.append(f"weight int{planned.weight.bits} per {planned.weight.granularity}, |q| <= {planned.qmax}")
+            if planned.integer:
+                group = self.groups[self.group_of[op.output]]
+                shared = len(group.tensors) > 1
+                how.append(f"output {group.qmin}..{group.qmax}" + (f", scale of '{group.name}'" if shared else ""))
+            rows.append(
+                {
+                    "scope": op.scope or op.name,
+                    "op": kind + (f" + {planned.activation}" if planned.activation else ""),
+                    "runs": "integer" if planned.integer else "float",
+                    "how": "; ".join(how),
+                    "reason": planned.reason,
+                }
+            )
+        return rows
+
+    def floats(self) -> dict[str, str]:
+        """Return the operators that stay float and why, by name."""
+        return {p.op.name: p.reason for p in self.ops if not p.integer}
+
+
+def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
+    """Plan a graph.
+
+    Raises:
+        ConfigError: the recipe asks for bits that the target cannot run, or nothing at all would be quantized.
+    """
+    planned: list[PlannedOp] = []
+    rules: dict[str, Rule] = {}
+    # Graph inputs count as being on the grid: they are quantized where the model is entered.
+    on_grid = {name for name in graph.inputs if graph.tensors[name].dtype == "float32"}
+    integer_tensors: set[str] = set()
+    for op, activation in _fuse(graph, recipe, target):
+        reason, rule, row = _why_float(op, graph, recipe, target, on_grid)
+        if reason or rule is None or row is None:
+            planned.append(PlannedOp(op, False, reason, activation))
+            continue
+        rules[op.name] = rule
+        on_grid.update(op.outputs)
+        integer_tensors.update(op.outputs)
+        weight, qmax = (rule.weight, _weight_qmax(rule.weight, target)) if "weight" in op.params else (None, 0)
+        planned.append(PlannedOp(op, True, "", activation, weight, qmax))
+    if not any(p.integer for p in planned):
+        reasons = "; ".join(sorted({p.reason for p in planned})) or "the model has no operators"
+        raise ConfigError(f"recipe '{recipe.name}' quantizes nothing of this model for target '{target.name}': {reasons}")
+    groups, group_of = _share_scales(planned, rules, target)
+    read_as_integer = {name for p in planned if p.integer for name in p.op.inputs}
+    read_as_float = {name for p in planned if not p.integer for name in p.op.inputs} | set(graph.outputs)
+    order = list(graph.tensors)
+    return Plan(
+        graph=graph,
+        recipe=recipe,
+        target=target,
+        ops=tuple(planned),
+        groups=groups,
+        group_of=group_of,
+        quantize=tuple(t for t in order if t in read_as_integer - integer_tensors),
+        dequantize=tuple(t for t in order if t in read_as_float & integer_tensors),
+    )
+
+
+def _fuse(graph: Graph, recipe: Recipe, target: Target) -> list[tuple[Op, str | None]]:
+    """Merge each activation into the operator before it where the target's kernel absorbs it and nobody else reads it."""
+    consumers = graph.consumers()
+    merged: dict[str, str | None] = {}
+    out: list[tuple[Op, str | None]] = []
+    for op in graph.ops:
+        if op.name in merged:
+            continue
+        row = target.row(op.kind)
+        readers = consumers.get(op.output, [])
+        rule = recipe.rule_for(op.scope, op.kind)
+        if row and rule and rule.mode == "static" and len(readers) == 1 and readers[0].kind in row.fuses:
+            follower = readers[0]
+            if op.output not in graph.outputs:
+                merged[follower.name] = op.name
+                out.append((_with_output(op, follower.output), follower.kind))
+                continue
+        out.append((op, None))
+    return out
+
+
+def _with_output(op: Op, output: str) -> Op:
+    return Op(op.name, op.kind, op.inputs, (output,), op.params, op.attrs, op.scope)
+
+
+def _why_float(
+    op: Op, graph: Graph, recipe: Recipe, target: Target, on_grid: set[str]
+) -> tuple[str, Rule | None, Row | None]:
+    """Return why an operator stays float (empty where it does not), the rule and the row that apply to it."""
+    kind = str(op.attrs["target"]) if op.kind == "float" else op.kind
+    row, rule = target.row(op.kind), recipe.rule_for(op.scope, op.kind)
+    if row is None:
+        if op.kind == "batch_norm":
+            return "a BatchNorm that does not directly follow a convolution or dense layer of its own", None, None
+        return f"target '{target.name}' has no integer kernel for {kind}", None, None
+    if rule is None:
+        return f"no rule of recipe '{recipe.name}' matches it", None, None
+    if rule.mode == "float":
+        return f"rule scope='{rule.scope}' op='{rule.op}' of recipe '{recipe.name}' leaves it float", None, None
+    if any(graph.tensors[t].dtype != "float32" for t in (*op.inputs, *op.outputs)):
+        return "its tensors are not float32", None, None
+    if not row.starts and not any(name in on_grid for name in op.inputs):
+        return "its inputs are float, and it is not worth a region of its own", None, None
+    _check_activation(rule.activation, recipe, target)
+    return "", rule, row
+
+
+def _check_activation(spec: QuantSpec, recipe: Recipe, target: Target) -> None:
+    if spec.bits != 8:
+        raise ConfigError(
+            f"recipe '{recipe.name}' asks for {spec.bits}-bit activations, but target '{target.name}' has kernels for 8 bits "
+            "only: set activation.bits to 8"
+        )
+
+
+def _weight_qmax(spec: QuantSpec, target: Target) -> int:
+    """Return the largest magnitude of a weight: the type's own below 8 bits, what the target's kernels take at 8."""
+    if spec.bits > 8:
+        raise ConfigError(f"target '{target.name}' has kernels for weights of up to 8 bits, not {spec.bits}: set weight.bits")
+    return min(2 ** (spec.bits - 1) - 1, target.weight_qmax) if spec.bits < 8 else target.weight_qmax
+
+
+def _share_scales(
+    planned: list[PlannedOp], rules: Mapping[str, Rule], target: Target
+) -> tuple[dict[str, Group], dict[str, str]]:
+    """Group the tensors on the grid: an ``as_input`` operator's inputs and outputs share one scale."""
+    parent: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    specs: dict[str, QuantSpec] = {}
+    for p in planned:
+        if not p.integer:
+            continue
+        row = target.row(p.op.kind)
+        assert row is not None
+        for name in (*p.op.inputs, *p.op.outputs):
+            find(name)
+            specs.setdefault(name, rules[p.op.name].activation)
+        if row.output == "as_input":
+            for name in (*p.op.inputs[1:], *p.op.outputs):
+                # The earliest tensor names the group, so that names do not depend on the order of the union.
+                parent[find(name)] = find(p.op.inputs[0])
+    members: dict[str, list[str]] = {}
+    for name in parent:
+        members.setdefault(find(name), []).append(name)
+    qmin, qmax = target.activation
+    groups = {
+        root: Group(root, tuple(tensors), specs[root], qmin, qmax, specs[root].symmetric or target.symmetric_activations)
+        for root, tensors in members.items()
+    }
+    return groups, {t: g.name for g in groups.values() for t in g.tensors}

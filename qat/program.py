@@ -1,0 +1,90 @@
+"""The integer program: a trained model as the runtime will see it, in NumPy, free of any framework.
+
+An adapter's ``lower`` writes it, the exporters serialise it, :mod:`qat.reference` executes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qat.encoding import Encoding
+
+
+@dataclass(frozen=True)
+class Value:
+    """One tensor: quantized where it has an ``encoding``, else of ``dtype``. None in ``shape`` is the batch."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    encoding: Encoding | None = None
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, eq=False)
+class Instruction:
+    """One step: an integer kernel, a border (``quantize``, ``dequantize``) or a ``float`` operator.
+
+    Kinds and attributes are those of :data:`qat.graph.KINDS`. Weights are in one layout whatever the framework:
+    convolutions ``[out, in / groups, height, width]`` (a depthwise one ``[channels * multiplier, 1, h, w]`` with
+    ``groups = channels``), dense ``[out, in]``. ``weight_encoding.axis`` is 0, or None for one scale per tensor.
+    ``activation`` names the fused activation (``relu``, ``relu6``) and ``clamp`` the limits it leaves, in the output's
+    integers (zero point included).
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    weight: np.ndarray | None = None
+    weight_encoding: Encoding | None = None
+    bias: np.ndarray | None = None
+    activation: str | None = None
+    clamp: tuple[int, int] | None = None
+    scope: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class FloatBlock:
+    """All operators that stay float, as one callable of their framework.
+
+    ``module`` takes the tensors ``inputs`` and returns the tensors ``outputs`` (a tuple); the exporters let the
+    framework's own converter translate it once and splice the result between the integer kernels.
+    """
+
+    framework: str
+    module: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Instructions in topological order. ``kernels`` names the arithmetic: ``mlas``, ``xnnpack`` or ``reference``.
+
+    ``inputs`` and ``outputs`` are float values; a ``quantize`` or ``dequantize`` instruction stands between them and the
+    integer kernels. ``output_structure`` holds the user's names where the model returned a mapping.
+    """
+
+    name: str
+    layout: str
+    kernels: str
+    target: str
+    recipe: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    values: Mapping[str, Value]
+    instructions: tuple[Instruction, ...]
+    float_block: FloatBlock | None = None
+
+    def encodings(self) -> dict[str, dict[str, object]]:
+        """Every encoding by tensor name, weights under ``<instruction>.weight``, as JSON-ready values."""
+        out = {v.name: v.encoding.to_dict() for v in self.values.values() if v.encoding is not None}
+        for step in self.instructions:
+            if step.weight_encoding is not None:
+                out[f"{step.name}.weight"] = step.weight_encoding.to_dict()
+        return out

@@ -1,0 +1,120 @@
+"""Recipes: which operators are quantized, and how. A recipe is data: ordered rules, the last match wins."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from qat.errors import ConfigError, nearest
+from qat.graph import KINDS
+
+Estimator = Literal["minmax", "ema", "percentile", "mse"]
+
+
+class QuantSpec(BaseModel):
+    """How one tensor is quantized.
+
+    ``granularity`` is ``tensor`` (one scale) or ``channel`` (one scale per output channel; weights only). ``estimator`` says
+    how calibration finds the range of an activation; a weight's range is always its largest magnitude.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bits: int = Field(8, ge=2, le=16)
+    symmetric: bool = False
+    granularity: Literal["tensor", "channel"] = "tensor"
+    estimator: Estimator = "minmax"
+
+
+class Rule(BaseModel):
+    """What applies to the operators whose scope matches ``scope`` (a regular expression, searched) and whose kind is ``op``.
+
+    ``mode``: ``static`` quantizes weights and activations, ``float`` leaves the operator as it is.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scope: str = ".*"
+    op: str = "*"
+    mode: Literal["static", "float"] = "static"
+    weight: QuantSpec = QuantSpec(bits=8, symmetric=True, granularity="channel")
+    activation: QuantSpec = QuantSpec(bits=8)
+
+    @field_validator("scope")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"'{value}' is not a regular expression: {error}") from error
+        return value
+
+    @field_validator("op")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value != "*" and value not in KINDS:
+            raise ValueError(f"unknown operator '{value}'{nearest(value, KINDS)}; valid: *, {', '.join(KINDS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Rule:
+        if not self.weight.symmetric:
+            raise ValueError("weights are quantized symmetrically by every runtime: set weight.symmetric to true")
+        if self.activation.granularity == "channel":
+            raise ValueError("activations have one scale per tensor in every runtime: set activation.granularity to tensor")
+        return self
+
+    def matches(self, scope: str, kind: str) -> bool:
+        """Whether the rule applies to an operator."""
+        return self.op in ("*", kind) and re.search(self.scope, scope) is not None
+
+
+class Recipe(BaseModel):
+    """An ordered list of rules. An operator that no rule matches stays float."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    description: str = ""
+    rules: tuple[Rule, ...] = Field(min_length=1)
+
+    def rule_for(self, scope: str, kind: str) -> Rule | None:
+        """Return the last rule that matches, or None."""
+        return next((r for r in reversed(self.rules) if r.matches(scope, kind)), None)
+
+
+def _builtin_folder() -> Path:
+    return Path(str(files("qat.configs") / "recipes"))
+
+
+def builtin_recipes() -> dict[str, Recipe]:
+    """Return the recipes shipped in ``configs/recipes``, by name."""
+    from qat.yaml_config import load_yaml
+
+    return {path.stem: load_yaml(path, Recipe) for path in sorted(_builtin_folder().glob("*.yaml"))}
+
+
+def load_recipe(recipe: str | Path | Recipe) -> Recipe:
+    """Return a recipe given as an object, a built-in name or the path of a YAML file.
+
+    Raises:
+        ConfigError: there is no such recipe, or the file is not a valid one; the message names key and line.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    from qat.yaml_config import load_yaml
+
+    if Path(recipe).suffix in (".yaml", ".yml"):
+        return load_yaml(Path(recipe), Recipe)
+    path = _builtin_folder() / f"{recipe}.yaml"
+    if not path.is_file():
+        names = [p.stem for p in sorted(_builtin_folder().glob("*.yaml"))]
+        raise ConfigError(
+            f"unknown recipe '{recipe}'{nearest(str(recipe), names)}; built-in: {', '.join(names)}; "
+            "or give the path of a .yaml file"
+        )
+    return load_yaml(path, Recipe)

@@ -1,0 +1,132 @@
+"""Targets: what each runtime's integer kernels demand, as tables to lay beside the runtime's specification.
+
+An operator without a row in a target stays float there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qat.errors import ConfigError, nearest
+
+#: ``own``: the output has a scale of its own. ``as_input``: output and inputs share one scale.
+Output = Literal["own", "as_input"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operator: its output's scale, the activations its kernel absorbs, whether it starts a region.
+
+    An operator that ``starts`` a region is worth quantizing its float inputs for; any other runs in integers only where
+    an input is on the grid already.
+    """
+
+    kind: str
+    output: Output
+    fuses: tuple[str, ...] = ()
+    starts: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """A runtime: the integers it computes with, the arithmetic of its kernels and its operator table.
+
+    Attributes:
+        kernels: the requantization arithmetic, see :mod:`qat.numerics`.
+        suffix: of the artifact, ``.onnx`` or ``.tflite``.
+        activation: ``(qmin, qmax)`` of an activation in 8 bits.
+        symmetric_activations: whether the zero point must be 0.
+        weight_qmax: the largest magnitude of an 8-bit weight.
+        bias: how a bias is stored.
+        source: the specification that the rows follow.
+    """
+
+    name: str
+    kernels: Literal["mlas", "xnnpack", "reference"]
+    suffix: str
+    activation: tuple[int, int]
+    symmetric_activations: bool
+    weight_qmax: int
+    rows: tuple[Row, ...]
+    source: str
+    bias: Literal["int32", "float32"] = "int32"
+    description: str = ""
+
+    def row(self, kind: str) -> Row | None:
+        """Return the row of an operator, or None where the target has no integer kernel for it."""
+        return next((row for row in self.rows if row.kind == kind), None)
+
+
+# LiteRT 8-bit quantization specification, https://ai.google.dev/edge/litert/models/quantization_spec
+_LITERT_ROWS = (
+    Row("conv2d", output="own", fuses=("relu", "relu6"), starts=True),
+    Row("depthwise_conv2d", output="own", fuses=("relu", "relu6"), starts=True),
+    Row("dense", output="own", fuses=("relu", "relu6"), starts=True),
+    Row("add", output="own", fuses=("relu", "relu6")),
+    Row("mul", output="own", fuses=("relu", "relu6")),
+    Row("mean", output="own"),
+    Row("concat", output="as_input"),
+    Row("max_pool2d", output="as_input"),
+    Row("avg_pool2d", output="as_input"),
+    Row("relu", output="as_input"),
+    Row("relu6", output="as_input"),
+    Row("reshape", output="as_input"),
+    Row("pad", output="as_input"),
+)
+
+# ONNX Runtime, onnxruntime/core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc. A ReLU is
+# absorbed where the output's zero point is the type's minimum, which a range that starts at 0 gives.
+_ONNXRUNTIME_ROWS = _LITERT_ROWS
+
+# NVIDIA TensorRT, "Working with Quantized Types", https://docs.nvidia.com/deeplearning/tensorrt/
+_TENSORRT_ROWS = tuple(row for row in _LITERT_ROWS if row.kind not in ("mul", "mean", "avg_pool2d"))
+
+_U8 = (0, 255)
+_S8 = (-128, 127)
+
+TARGETS: dict[str, Target] = {
+    t.name: t
+    for t in (
+        Target(
+            "litert", "xnnpack", ".tflite", _S8, False, 127, _LITERT_ROWS,
+            source="https://ai.google.dev/edge/litert/models/quantization_spec",
+            description="LiteRT with its default delegate (XNNPACK)",
+        ),
+        Target(
+            "litert_reference", "reference", ".tflite", _S8, False, 127, _LITERT_ROWS,
+            source="https://ai.google.dev/edge/litert/models/quantization_spec",
+            description="LiteRT's reference kernels, also LiteRT for Microcontrollers",
+        ),
+        Target(
+            # Without VNNI, U8S8 kernels add pairs of products in 16 bits: 2 * 255 * 64 is the most that fits.
+            "onnxruntime", "mlas", ".onnx", _U8, False, 64, _ONNXRUNTIME_ROWS,
+            source="https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html",
+            description="ONNX Runtime on any CPU: 7-bit weights, exact with and without VNNI",
+        ),
+        Target(
+            "onnxruntime_vnni", "mlas", ".onnx", _U8, False, 127, _ONNXRUNTIME_ROWS,
+            source="https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html",
+            description="ONNX Runtime on ARM, or x86 with VNNI: 8-bit weights",
+        ),
+        Target(
+            "tensorrt", "mlas", ".onnx", (-127, 127), True, 127, _TENSORRT_ROWS,
+            source="https://docs.nvidia.com/deeplearning/tensorrt/",
+            bias="float32",
+            description="TensorRT: symmetric int8, float bias (explicit quantization)",
+        ),
+    )
+}  # fmt: skip
+
+
+def load_target(target: str | Target) -> Target:
+    """Return a target given by name or as an object.
+
+    Raises:
+        ConfigError: there is no target of that name.
+    """
+    if isinstance(target, Target):
+        return target
+    if target not in TARGETS:
+        raise ConfigError(f"unknown target '{target}'{nearest(target, TARGETS)}; valid: {', '.join(TARGETS)}")
+    return TARGETS[target]
