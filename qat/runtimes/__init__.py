@@ -1,1 +1,55 @@
-"""."""
+"""The runtimes that artifacts are deployed in: one session face for ONNX Runtime and LiteRT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qat.errors import DataError, QatError
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of an artifact. ``scale`` is None for a float one."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int = 0
+
+
+def open_session(path: str | Path, *, threads: int = 1) -> Any:
+    """Open an artifact in its runtime, optimizations on, default delegate on.
+
+    The session takes and gives float32 arrays, any batch size: ``run(*arrays) -> tuple of arrays``; ``inputs`` and ``outputs``
+    describe them, ``ops()`` counts the kernels that really run.
+
+    Raises:
+        QatError: the file is missing, corrupt, or of no known suffix.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise QatError(f"no such artifact: {path}")
+    if path.suffix == ".onnx":
+        from qat.runtimes.onnxruntime import OnnxSession
+
+        return OnnxSession(path, threads=threads)
+    if path.suffix == ".tflite":
+        from qat.runtimes.litert import LiteRTSession
+
+        return LiteRTSession(path, threads=threads)
+    raise QatError(f"{path}: an artifact is a .onnx or a .tflite file")
+
+
+def check_shapes(arrays: tuple[Any, ...], inputs: tuple[TensorInfo, ...]) -> None:
+    """Raise DataError unless the arrays fit an artifact's inputs."""
+    if len(arrays) != len(inputs):
+        raise DataError(f"the artifact takes {len(inputs)} inputs, not {len(arrays)}")
+    for array, info in zip(arrays, inputs, strict=True):
+        want = info.shape
+        fits = array.ndim == len(want) and all(w in (None, h) for w, h in zip(want[1:], array.shape[1:], strict=True))
+        if not fits:
+            shown = "x".join("batch" if d is None else str(d) for d in (None, *want[1:]))
+            raise DataError(f"input '{info.name}' of the artifact is {shown}, the data is {'x'.join(map(str, array.shape))}")
