@@ -244,6 +244,20 @@ def _window(step: Instruction) -> dict[str, Any]:
     return {"kernel_shape": list(step.attrs["kernel"]), "strides": list(step.attrs["strides"]), "pads": _pads(step)}
 
 
+def _avg_pool(w: _Writer, step: Instruction) -> None:
+    """Write average pooling as a depthwise convolution with ones: QLinearAveragePool sums in float, and its ties vary."""
+    if step.attrs["padding"] != ((0, 0), (0, 0)):
+        raise ExportError(f"{step.scope or step.name}: average pooling with padding has no exact integer ONNX kernel")
+    channels, count = w.program.values[step.inputs[0]].shape[1], int(np.prod(step.attrs["kernel"]))
+    assert channels is not None
+    name = f"{step.name}.ones"
+    weight = w.constant(name, np.ones((channels, 1, *step.attrs["kernel"]), np.int8))
+    grid = [w.constant(f"{name}.scale", f32(1.0) / f32(count)), w.constant(f"{name}.zero_point", np.int8(0))]
+    ones = w.node("DequantizeLinear", [weight, *grid], f"{name}.real")
+    window = {"kernel_shape": list(step.attrs["kernel"]), "strides": list(step.attrs["strides"]), "group": channels}
+    w.finish(step, w.node("Conv", [*w.inputs(step), ones], f"{step.outputs[0]}/real", **window))
+
+
 def _relu6(w: _Writer, step: Instruction) -> None:
     limits = [w.constant("zero", f32(0)), w.constant("six", f32(6))]
     w.quantized(w.node("Clip", [*w.inputs(step), *limits], f"{step.outputs[0]}/real"), step.outputs[0])
@@ -261,7 +275,7 @@ _OPERATORS: dict[str, Callable[[_Writer, Instruction], None]] = {
     "relu": _simple("Relu"),
     "relu6": _relu6,
     "max_pool2d": _max_pool,
-    "avg_pool2d": _simple("AveragePool", lambda step: {**_window(step), "count_include_pad": 0}),
+    "avg_pool2d": _avg_pool,
     "mean": _mean,
     "reshape": _reshape,
     "pad": _pad,

@@ -215,3 +215,41 @@ def mean(x: np.ndarray, axes: tuple[int, ...], ex: Encoding, ey: Encoding, kerne
     count = int(np.prod([x.shape[a] for a in axes]))
     value = f32(ex.scale) / (f32(ey.scale) * f32(count))
     return requantize(x.sum(axes, keepdims=keepdims), np.asarray(value), ey.lo, ey.hi, kernels)
+
+
+def max_pool2d(
+    x: np.ndarray, kernel: tuple[int, int], strides: tuple[int, int], padding: tuple[tuple[int, int], tuple[int, int]]
+) -> np.ndarray:
+    """Return the maxima of windows of ``x`` [n, c, h, w]; padding never wins."""
+    x = np.pad(np.asarray(x, f32), ((0, 0), (0, 0), *padding), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(x, kernel, (2, 3))[:, :, :: strides[0], :: strides[1]]
+    return windows.max((-2, -1))
+
+
+def avg_pool2d(
+    x: np.ndarray,
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    encoding: Encoding,
+    kernels: str,
+) -> np.ndarray:
+    """Return the averages over the elements of each window that lie inside ``x`` [n, c, h, w]; one scale in and out.
+
+    - mlas: written as a convolution with ones, so ``round(sum * ((s * float32(1 / count)) / s))``, without padding.
+    - xnnpack, reference: TFLite's integer pooling, halves away from zero (reference/integer_ops/pooling.h).
+    """
+
+    def windows(values: np.ndarray) -> np.ndarray:
+        padded = np.pad(values, ((0, 0), (0, 0), *padding))
+        view = np.lib.stride_tricks.sliding_window_view(padded, kernel, (2, 3))
+        return view[:, :, :: strides[0], :: strides[1]].sum((-2, -1))
+
+    total = windows(np.asarray(x, np.int64))
+    count = windows(np.ones((1, 1, *x.shape[2:]), np.int64))
+    if kernels == "mlas":
+        scale = f32(encoding.scale)
+        v = np.rint(total.astype(f32) * ((scale * (f32(1.0) / count.astype(f32))) / scale))
+    else:
+        v = np.trunc((total + np.where(total >= 0, count // 2, -(count // 2))) / count)
+    return np.clip(v, encoding.lo, encoding.hi).astype(f32)

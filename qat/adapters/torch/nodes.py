@@ -278,12 +278,14 @@ class AvgPool2d(Node):
     """Average pooling over the elements inside the image; input and output share one scale."""
 
     def integer(self, x: Tensor) -> Tensor:
-        """Sum exactly, divide, round as the kernel does."""
+        """Sum exactly, divide, round as the kernel does; see :func:`qat.numerics.avg_pool2d`."""
         total, count = self._sums(x)
-        if not self.training and self.kernels != "mlas":
-            # TFLite's integer average pooling: halves away from zero (reference/integer_ops/pooling.h).
-            return (torch.trunc((total + torch.copysign(count / 2, total).trunc()) / count)).clamp(*self.limits())
-        return self.finish(total / count)
+        if self.kernels == "mlas":
+            grid = self.output
+            return self.finish(total * ((grid.scale * (1.0 / count)) / grid.scale))
+        if self.training:
+            return self.finish(total / count)
+        return torch.trunc((total + torch.copysign((count / 2).trunc(), total)) / count).clamp(*self.limits())
 
     def real(self, x: Tensor) -> Tensor:
         """The float average."""

@@ -289,8 +289,8 @@ def _max_pool2d(b: _Builder, n: fx.Node) -> Any:
 
 def _avg_pool2d(b: _Builder, n: fx.Node) -> Any:
     kernel, padding = _pair(n.args[1]), _symmetric(_arg(n, 3, "padding", 0))
-    counts_padding = _arg(n, 5, "count_include_pad", True) and padding != ((0, 0), (0, 0))
-    if _arg(n, 4, "ceil_mode", False) or counts_padding or _arg(n, 6, "divisor_override", None) or len(n.meta["val"].shape) != 4:
+    plain = padding == ((0, 0), (0, 0)) and not _arg(n, 4, "ceil_mode", False) and not _arg(n, 6, "divisor_override", None)
+    if not plain or len(n.meta["val"].shape) != 4:
         return None
     strides = _pair(_arg(n, 2, "stride", None) or kernel)
     return "avg_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding}

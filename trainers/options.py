@@ -1,0 +1,95 @@
+"""What a fine-tuning run is told and what it tells, the same in both frameworks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from qat.errors import ConfigError, nearest
+
+#: Optimizers' usual learning rates; QAT takes a hundredth (Krishnamoorthi 2018; Wu et al. 2020, section 6).
+USUAL_LEARNING_RATE = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Options of :func:`qat.finetune`.
+
+    Attributes:
+        epochs: passes over the data.
+        max_steps: an upper limit on the steps; None for none.
+        learning_rate: the peak; None takes a hundredth of the optimizer's usual one (SGD: 0.001).
+        optimizer: ``sgd`` (momentum 0.9, Nesterov), ``adam`` or ``adamw``.
+        schedule: ``cosine`` (down to a hundredth of the peak) or ``constant``.
+        gradient_clip: limit on the gradients' global norm; None for none.
+        observe_fraction: the share of the steps in which activation ranges follow the data before they are frozen.
+        seed: of every random generator used.
+        checkpoint_dir: where ``best.safetensors`` and ``last.safetensors`` are written; None for nowhere.
+        loss: a callable ``(outputs, labels) -> scalar``; None is cross-entropy on logits.
+        progress: whether to show a progress bar.
+    """
+
+    epochs: int = 1
+    max_steps: int | None = None
+    learning_rate: float | None = None
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    schedule: Literal["cosine", "constant"] = "cosine"
+    gradient_clip: float | None = 1.0
+    observe_fraction: float = 0.1
+    seed: int = 0
+    checkpoint_dir: str | Path | None = None
+    loss: Any = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in USUAL_LEARNING_RATE:
+            raise ConfigError(f"unknown optimizer '{self.optimizer}'; valid: {', '.join(USUAL_LEARNING_RATE)}")
+        if self.schedule not in ("cosine", "constant"):
+            raise ConfigError(f"unknown schedule '{self.schedule}'; valid: cosine, constant")
+        if self.epochs < 1 or (self.max_steps is not None and self.max_steps < 1):
+            raise ConfigError("epochs and max_steps must be at least 1")
+        if not 0.0 <= self.observe_fraction <= 1.0:
+            raise ConfigError(f"observe_fraction is a share between 0 and 1, not {self.observe_fraction}")
+
+    @classmethod
+    def of(cls, **options: Any) -> TrainingOptions:
+        """Return options from keywords. Raises ConfigError naming the nearest valid one for an unknown keyword."""
+        valid = [f.name for f in fields(cls)]
+        for name in options:
+            if name not in valid:
+                raise ConfigError(f"unknown training option '{name}'{nearest(name, valid)}; valid: {', '.join(valid)}")
+        return cls(**options)
+
+    @property
+    def peak(self) -> float:
+        """The peak learning rate."""
+        return self.learning_rate if self.learning_rate is not None else USUAL_LEARNING_RATE[self.optimizer] / 100
+
+    def rate(self, step: int, total: int) -> float:
+        """Return the learning rate of a step: half a cosine from the peak to a hundredth of it (Loshchilov & Hutter 2017)."""
+        if self.schedule == "constant":
+            return self.peak
+        low = self.peak / 100
+        return low + (self.peak - low) * 0.5 * (1 + math.cos(math.pi * min(step / max(total, 1), 1.0)))
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to: mean training loss, and accuracy on the evaluation data (None without any)."""
+
+    number: int
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class History:
+    """A finished run: its epochs, steps, seconds, and the epoch whose weights were kept."""
+
+    epochs: tuple[Epoch, ...]
+    steps: int
+    seconds: float
+    best_epoch: int
+    options: TrainingOptions = field(default_factory=TrainingOptions)

@@ -1,0 +1,166 @@
+"""The PyTorch fine-tuning loop."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from qat.adapters import is_prepared
+from qat.adapters.torch import inputs_of, set_observing
+from qat.adapters.torch.run import device_of
+from qat.errors import ConfigError, DataError, QatError
+from qat.files import write_atomically
+from qat.trainers.options import Epoch, History, TrainingOptions
+
+
+def finetune(
+    model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions
+) -> History:
+    """Fine-tune a model in place and leave the best epoch's weights in it; see :func:`qat.finetune`.
+
+    Without evaluation data the last epoch is the best.
+    """
+    torch.manual_seed(options.seed)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ConfigError("the model has no parameter that requires a gradient: unfreeze some before fine-tuning")
+    steps = _count(train_data)
+    total = min(steps * options.epochs, options.max_steps or steps * options.epochs)
+    optimizer = _optimizer(parameters, options)
+    loss_of = options.loss or F.cross_entropy
+    device = device_of(model)
+    epochs: list[Epoch] = []
+    best: tuple[float, int, dict[str, Tensor]] | None = None
+    step, started = 0, time.perf_counter()
+    for number in range(1, options.epochs + 1):
+        if step >= total:
+            break
+        model.train()
+        running, seen = 0.0, 0
+        bar = tqdm(total=min(steps, total - step), desc=f"epoch {number}/{options.epochs}", disable=not options.progress)
+        for inputs, labels in _pairs(train_data, device):
+            if step >= total:
+                break
+            if is_prepared(model):
+                set_observing(model, step < options.observe_fraction * total)  # type: ignore[arg-type]
+            for group in optimizer.param_groups:
+                group["lr"] = options.rate(step, total)
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(model(*inputs), labels)
+            loss.backward()
+            if options.gradient_clip is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
+            optimizer.step()
+            value = float(loss.detach())
+            if value != value or value in (float("inf"), -float("inf")):
+                bar.close()
+                raise QatError(
+                    f"the loss is {value} at step {step} (epoch {number}): lower learning_rate (now {options.peak:g}) or "
+                    "gradient_clip, and check the data"
+                )
+            running, seen, step = running + value * len(labels), seen + len(labels), step + 1
+            bar.update()
+            bar.set_postfix(loss=f"{running / seen:.4f}")
+        bar.close()
+        if seen == 0:
+            raise DataError("the training data yields no batches: a generator that was used up yields none, pass a list")
+        accuracy = None if eval_data is None else evaluate(model, eval_data)
+        epochs.append(Epoch(number, running / seen, accuracy))
+        score = accuracy if accuracy is not None else float(number)
+        if best is None or score > best[0]:
+            best = (score, number, copy.deepcopy(model.state_dict()))
+            _save(model, options, "best")
+        _save(model, options, "last")
+    assert best is not None
+    model.load_state_dict(best[2])
+    if is_prepared(model):
+        set_observing(model, False)  # type: ignore[arg-type]
+    model.eval()
+    return History(tuple(epochs), step, time.perf_counter() - started, best[1], options)
+
+
+def evaluate(model: nn.Module, data: Iterable[Any]) -> float:
+    """Return the top-1 accuracy in percent, in eval mode."""
+    right = seen = 0
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for inputs, labels in _pairs(data, device_of(model)):
+                right += int((model(*inputs).argmax(-1) == labels).sum())
+                seen += len(labels)
+    finally:
+        model.train(training)
+    if seen == 0:
+        raise DataError("the evaluation data yields no batches: a generator that was used up yields none, pass a list")
+    return 100.0 * right / seen
+
+
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Load a ``.safetensors`` file into a model.
+
+    Raises:
+        DataError: the file is missing, truncated, or of another model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise DataError(f"no such checkpoint: {path}") from error
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is not a whole .safetensors file ({error}): use the checkpoint before it") from error
+    except RuntimeError as error:
+        raise DataError(f"{path} holds the weights of another model: {str(error).splitlines()[-1].strip()}") from error
+    return model
+
+
+def _save(model: nn.Module, options: TrainingOptions, name: str) -> None:
+    if options.checkpoint_dir is None:
+        return
+    from safetensors.torch import save
+
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    write_atomically(Path(options.checkpoint_dir) / f"{name}.safetensors", save(tensors), overwrite=True)
+
+
+def _optimizer(parameters: list[nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(parameters, options.peak, momentum=0.9, nesterov=True)
+    kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, options.peak)
+
+
+def _count(data: Iterable[Any]) -> int:
+    """Return the number of batches, which the schedule needs."""
+    try:
+        count = len(data)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise DataError(
+            "the training data has no length: pass a DataLoader or a list of batches, since the schedule needs the number "
+            "of steps"
+        ) from error
+    if count == 0:
+        raise DataError("the training data is empty: no batches")
+    return count
+
+
+def _pairs(data: Iterable[Any], device: torch.device) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    for index, batch in enumerate(data):
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise DataError(f"batch {index} is not an (inputs, labels) pair")
+        inputs = inputs_of((batch[0],), device)
+        labels = torch.as_tensor(batch[1], device=device)
+        for x in inputs:
+            if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+                raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
+        yield inputs, labels
