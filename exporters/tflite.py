@@ -1,0 +1,361 @@
+"""The ``.tflite`` writer: an integer program straight into a flatbuffer, without a converter that would choose scales itself.
+
+Follows the LiteRT 8-bit quantization specification (https://ai.google.dev/edge/litert/models/quantization_spec) and the
+schema that LiteRT ships. Operator versions are the lowest that the int8 kernels ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from qat.encoding import Encoding
+from qat.errors import ExportError
+from qat.numerics import f32
+from qat.program import Instruction, Program
+
+_Op = schema.BuiltinOperator
+_TYPES = {
+    "int8": schema.TensorType.INT8,
+    "uint8": schema.TensorType.UINT8,
+    "int32": schema.TensorType.INT32,
+    "float32": schema.TensorType.FLOAT32,
+}
+_ACTIVATIONS = {
+    None: schema.ActivationFunctionType.NONE,
+    "relu": schema.ActivationFunctionType.RELU,
+    "relu6": schema.ActivationFunctionType.RELU6,
+}
+
+
+def build(program: Program, io_dtype: str = "int8", extra_outputs: Sequence[str] = ()) -> bytes:
+    """Return the program as a ``.tflite`` file's bytes; tensors keep the program's names.
+
+    Args:
+        program: in NHWC.
+        io_dtype: of the model's inputs and outputs: ``int8``, ``uint8`` or ``float32``.
+        extra_outputs: quantized values to be returned too.
+
+    Raises:
+        ExportError: the program cannot be expressed.
+    """
+    if program.layout != "NHWC":
+        raise ExportError("a .tflite is written from a Keras model (NHWC); export a PyTorch model as .onnx")
+    writer = _Writer(program, io_dtype)
+    for step in program.instructions:
+        if step.kind == "float":
+            kinds = ", ".join(sorted({str(s.attrs.get("target")) for s in program.instructions if s.kind == "float"}))
+            raise ExportError(
+                f"float operators ({kinds}) cannot be written to .tflite yet: leave them outside the prepared model, or "
+                "replace them by operators with integer kernels"
+            )
+        _OPERATORS[step.kind](writer, step)
+    return writer.finish(extra_outputs)
+
+
+def read_encodings(raw: bytes) -> dict[str, Encoding]:
+    """Return the encodings in a file by tensor name; weights as ``<instruction>.weight``."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(raw))
+    found = {}
+    for tensor in model.subgraphs[0].tensors:
+        q = tensor.quantization
+        if q is None or q.scale is None or len(q.scale) == 0 or tensor.type == schema.TensorType.INT32:
+            continue
+        scale = np.asarray(q.scale, f32)
+        zero_point = int(q.zeroPoint[0])
+        low, high = (0, 255) if tensor.type == schema.TensorType.UINT8 else (-128, 127)
+        axis = int(q.quantizedDimension) if len(scale) > 1 else None
+        name = tensor.name.decode()
+        found[name] = Encoding(scale if axis is not None else scale[0], zero_point, low, high, axis)
+    return found
+
+
+class _Writer:
+    """Collects tensors, buffers and operators; ``index`` maps a tensor's name to its place."""
+
+    def __init__(self, program: Program, io_dtype: str) -> None:
+        self.program, self.io_dtype = program, io_dtype
+        self.index: dict[str, int] = {}
+        self.tensors: list[Any] = []
+        empty = schema.BufferT()
+        self.buffers: list[Any] = [empty]
+        self.codes: list[Any] = []
+        self.code_of: dict[tuple[int, int], int] = {}
+        self.operators: list[Any] = []
+        #: The tensor that stands for a float input or output of the program.
+        self.io: dict[str, str] = {}
+        for name in program.inputs:
+            if io_dtype == "float32":
+                self.io[name] = self.real(name)
+
+    # --- tensors ---
+
+    def add_tensor(
+        self, name: str, shape: Sequence[int | None], dtype: str, scale: Any = None, zero_point: int = 0, axis: int = 0,
+        data: np.ndarray | None = None,
+    ) -> str:  # fmt: skip
+        if name in self.index:
+            return name
+        tensor = schema.TensorT()
+        tensor.name = name
+        tensor.type = _TYPES[dtype]
+        tensor.shape = np.array([1 if d is None else d for d in shape], np.int32)
+        if any(d is None for d in shape):
+            tensor.shapeSignature = np.array([-1 if d is None else d for d in shape], np.int32)
+            tensor.hasRank = True
+        if scale is not None:
+            q = schema.QuantizationParametersT()
+            q.scale = np.atleast_1d(np.asarray(scale, f32))
+            q.zeroPoint = np.full(len(q.scale), zero_point, np.int64)
+            q.quantizedDimension = axis if len(q.scale) > 1 else 0
+            tensor.quantization = q
+        tensor.buffer = 0
+        if data is not None:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
+            tensor.buffer = len(self.buffers)
+            self.buffers.append(buffer)
+        self.index[name] = len(self.tensors)
+        self.tensors.append(tensor)
+        return name
+
+    def encoding(self, name: str) -> Encoding:
+        encoding = self.program.values[name].encoding
+        assert encoding is not None
+        return encoding
+
+    def grid(self, name: str) -> str:
+        """Return the int8 tensor of a quantized value."""
+        e = self.encoding(name)
+        return self.add_tensor(name, self.program.values[name].shape, "int8", e.scale, e.zero_point)
+
+    def real(self, name: str) -> str:
+        """Return the float32 tensor of a float value."""
+        return self.add_tensor(name, self.program.values[name].shape, "float32")
+
+    def unsigned(self, name: str, grid: str) -> str:
+        """Return a uint8 tensor on the same grid as an int8 one."""
+        e = self.encoding(grid)
+        return self.add_tensor(name, self.program.values[grid].shape, "uint8", e.scale, e.zero_point + 128)
+
+    def weight(self, step: Instruction, data: np.ndarray, axis: int) -> list[str]:
+        """Write the integer weight, in the operator's layout, and the bias."""
+        assert step.weight_encoding is not None
+        scale = np.asarray(step.weight_encoding.scale, f32)
+        name = self.add_tensor(f"{step.name}.weight", data.shape, "int8", scale, axis=axis, data=data)
+        channels = data.shape[axis]
+        bias = np.zeros(channels, np.int32) if step.bias is None else step.bias
+        bias_scale = (f32(self.encoding(step.inputs[0]).scale) * scale).astype(f32)
+        return [name, self.add_tensor(f"{step.name}.bias", bias.shape, "int32", bias_scale, data=bias)]
+
+    def constant(self, name: str, data: np.ndarray) -> str:
+        return self.add_tensor(name, data.shape, "int32", data=data.astype(np.int32))
+
+    # --- operators ---
+
+    def operator(
+        self, code: int, inputs: Sequence[str], outputs: Sequence[str], version: int = 1, options: Any = None, kind: str = ""
+    ) -> None:
+        key = (code, version)
+        if key not in self.code_of:
+            entry = schema.OperatorCodeT()
+            entry.builtinCode, entry.version = code, version
+            entry.deprecatedBuiltinCode = min(code, 127)
+            self.code_of[key] = len(self.codes)
+            self.codes.append(entry)
+        op = schema.OperatorT()
+        op.opcodeIndex = self.code_of[key]
+        op.inputs = np.array([self.index[n] for n in inputs], np.int32)
+        op.outputs = np.array([self.index[n] for n in outputs], np.int32)
+        if options is not None:
+            op.builtinOptions = options
+            op.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
+        self.operators.append(op)
+
+    def finish(self, extra_outputs: Sequence[str]) -> bytes:
+        program = self.program
+        graph = schema.SubGraphT()
+        graph.name = program.name
+        graph.tensors, graph.operators = self.tensors, self.operators
+        outputs = [self.io.get(n, n) for n in program.outputs]
+        graph.inputs = np.array([self.index[self.io[n]] for n in program.inputs], np.int32)
+        graph.outputs = np.array([self.index[n] for n in (*outputs, *extra_outputs)], np.int32)
+        model = schema.ModelT()
+        model.version = 3
+        model.description = f"qat {program.recipe} for {program.target}"
+        model.subgraphs, model.buffers, model.operatorCodes = [graph], self.buffers, self.codes
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+
+def _padded(w: _Writer, step: Instruction, window: Sequence[int]) -> tuple[str, int]:
+    """Return the input, padded by an operator of its own where neither SAME nor VALID gives the padding, and the mode."""
+    name = step.inputs[0]
+    padding = step.attrs["padding"]
+    if padding == ((0, 0), (0, 0)):
+        return w.grid(name), schema.Padding.VALID
+    size = w.program.values[name].shape[1:3]
+    if padding == same_padding(size, window, step.attrs["strides"]):
+        return w.grid(name), schema.Padding.SAME
+    out = f"{step.name}.padded"
+    _, height, width, channels = w.program.values[name].shape
+    (top, bottom), (left, right) = padding
+    assert height is not None and width is not None
+    e = w.encoding(name)
+    w.add_tensor(out, (None, height + top + bottom, width + left + right, channels), "int8", e.scale, e.zero_point)
+    _write_pad(w, w.grid(name), out, padding)
+    return out, schema.Padding.VALID
+
+
+def same_padding(
+    size: Sequence[int | None], window: Sequence[int], strides: Sequence[int]
+) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Return TensorFlow's SAME padding for an image; None where the size is not fixed."""
+    both = []
+    for n, k, s in zip(size, window, strides, strict=True):
+        if n is None:
+            return None
+        total = max((-(-n // s) - 1) * s + k - n, 0)
+        both.append((total // 2, total - total // 2))
+    return both[0], both[1]
+
+
+def _write_pad(w: _Writer, source: str, output: str, padding: Any) -> None:
+    amounts = w.constant(f"{output}.paddings", np.array([(0, 0), *padding, (0, 0)]))
+    # Version 2 is the int8 one; it pads with the zero point.
+    w.operator(_Op.PAD, [source, amounts], [output], 2, schema.PadOptionsT(), "PadOptions")
+
+
+def _quantize(w: _Writer, step: Instruction) -> None:
+    (source,), (output,) = step.inputs, step.outputs
+    if source not in w.program.inputs or w.io_dtype == "float32":
+        w.operator(_Op.QUANTIZE, [w.real(source)], [w.grid(output)], 1, schema.QuantizeOptionsT(), "QuantizeOptions")
+    elif w.io_dtype == "int8":
+        w.io[source] = w.grid(output)
+    else:
+        w.io[source] = w.unsigned(source, output)
+        w.operator(_Op.QUANTIZE, [source], [w.grid(output)], 2, schema.QuantizeOptionsT(), "QuantizeOptions")
+
+
+def _dequantize(w: _Writer, step: Instruction) -> None:
+    (source,), (output,) = step.inputs, step.outputs
+    if output not in w.program.outputs or w.io_dtype == "float32":
+        w.operator(_Op.DEQUANTIZE, [w.grid(source)], [w.real(output)], 2, schema.DequantizeOptionsT(), "DequantizeOptions")
+    elif w.io_dtype == "int8":
+        w.io[output] = w.grid(source)
+    else:
+        w.io[output] = w.unsigned(output, source)
+        w.operator(_Op.QUANTIZE, [w.grid(source)], [output], 2, schema.QuantizeOptionsT(), "QuantizeOptions")
+
+
+def _conv(w: _Writer, step: Instruction) -> None:
+    assert step.weight is not None
+    dilations, groups = step.attrs["dilations"], step.attrs["groups"]
+    out_channels, per_group, kh, kw = step.weight.shape
+    window = [(k - 1) * d + 1 for k, d in zip((kh, kw), dilations, strict=True)]
+    source, mode = _padded(w, step, window)
+    if per_group == 1 and groups > 1:
+        options, kind, code, version = schema.DepthwiseConv2DOptionsT(), "DepthwiseConv2DOptions", _Op.DEPTHWISE_CONV_2D, 3
+        options.depthMultiplier = out_channels // groups
+        data, axis = step.weight.transpose(1, 2, 3, 0), 3
+    else:
+        options, kind, code, version = schema.Conv2DOptionsT(), "Conv2DOptions", _Op.CONV_2D, 3
+        data, axis = step.weight.transpose(0, 2, 3, 1), 0
+    options.padding = mode
+    options.strideH, options.strideW = step.attrs["strides"]
+    options.dilationHFactor, options.dilationWFactor = dilations
+    options.fusedActivationFunction = _ACTIVATIONS[step.activation]
+    w.operator(code, [source, *w.weight(step, data, axis)], [w.grid(step.outputs[0])], version, options, kind)
+
+
+def _dense(w: _Writer, step: Instruction) -> None:
+    assert step.weight is not None
+    options = schema.FullyConnectedOptionsT()
+    options.fusedActivationFunction = _ACTIVATIONS[step.activation]
+    options.keepNumDims = len(w.program.values[step.inputs[0]].shape) != 2
+    inputs = [w.grid(step.inputs[0]), *w.weight(step, step.weight, 0)]
+    version = 5 if options.keepNumDims else 4
+    w.operator(_Op.FULLY_CONNECTED, inputs, [w.grid(step.outputs[0])], version, options, "FullyConnectedOptions")
+
+
+def _elementwise(code: int, kind: str) -> Callable[[_Writer, Instruction], None]:
+    def write(w: _Writer, step: Instruction) -> None:
+        options = getattr(schema, f"{kind}T")()
+        options.fusedActivationFunction = _ACTIVATIONS[step.activation]
+        w.operator(code, [w.grid(n) for n in step.inputs], [w.grid(step.outputs[0])], 2, options, kind)
+
+    return write
+
+
+def _concat(w: _Writer, step: Instruction) -> None:
+    options = schema.ConcatenationOptionsT()
+    options.axis = step.attrs["axis"]
+    w.operator(_Op.CONCATENATION, [w.grid(n) for n in step.inputs], [w.grid(step.outputs[0])], 2, options, "ConcatenationOptions")
+
+
+def _unary(code: int) -> Callable[[_Writer, Instruction], None]:
+    def write(w: _Writer, step: Instruction) -> None:
+        w.operator(code, [w.grid(step.inputs[0])], [w.grid(step.outputs[0])], 2)
+
+    return write
+
+
+def _pool(code: int) -> Callable[[_Writer, Instruction], None]:
+    def write(w: _Writer, step: Instruction) -> None:
+        size = w.program.values[step.inputs[0]].shape[1:3]
+        padding, kernel = step.attrs["padding"], step.attrs["kernel"]
+        same = padding == same_padding(size, kernel, step.attrs["strides"])
+        if not same and padding != ((0, 0), (0, 0)):
+            raise ExportError(f"{step.scope or step.name}: pooling with padding {padding} is neither SAME nor VALID")
+        options = schema.Pool2DOptionsT()
+        options.padding = schema.Padding.SAME if same else schema.Padding.VALID
+        options.filterHeight, options.filterWidth = kernel
+        options.strideH, options.strideW = step.attrs["strides"]
+        options.fusedActivationFunction = _ACTIVATIONS[None]
+        w.operator(code, [w.grid(step.inputs[0])], [w.grid(step.outputs[0])], 2, options, "Pool2DOptions")
+
+    return write
+
+
+def _mean(w: _Writer, step: Instruction) -> None:
+    options = schema.ReducerOptionsT()
+    options.keepDims = step.attrs["keepdims"]
+    axes = w.constant(f"{step.name}.axes", np.array(step.attrs["axes"]))
+    w.operator(_Op.MEAN, [w.grid(step.inputs[0]), axes], [w.grid(step.outputs[0])], 2, options, "ReducerOptions")
+
+
+def _reshape(w: _Writer, step: Instruction) -> None:
+    output = step.outputs[0]
+    shape = np.array([-1 if d is None else d for d in w.program.values[output].shape])
+    w.operator(
+        _Op.RESHAPE, [w.grid(step.inputs[0]), w.constant(f"{output}.shape", shape)], [w.grid(output)], 1,
+        schema.ReshapeOptionsT(), "ReshapeOptions",
+    )  # fmt: skip
+
+
+def _pad(w: _Writer, step: Instruction) -> None:
+    _write_pad(w, w.grid(step.inputs[0]), w.grid(step.outputs[0]), step.attrs["padding"])
+
+
+_OPERATORS: dict[str, Callable[[_Writer, Instruction], None]] = {
+    "quantize": _quantize,
+    "dequantize": _dequantize,
+    "conv2d": _conv,
+    "depthwise_conv2d": _conv,
+    "dense": _dense,
+    "add": _elementwise(_Op.ADD, "AddOptions"),
+    "mul": _elementwise(_Op.MUL, "MulOptions"),
+    "concat": _concat,
+    "relu": _unary(_Op.RELU),
+    "relu6": _unary(_Op.RELU6),
+    "max_pool2d": _pool(_Op.MAX_POOL_2D),
+    "avg_pool2d": _pool(_Op.AVERAGE_POOL_2D),
+    "mean": _mean,
+    "reshape": _reshape,
+    "pad": _pad,
+}

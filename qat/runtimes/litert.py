@@ -1,0 +1,100 @@
+"""LiteRT on the CPU: its default delegate (XNNPACK), or the reference kernels that microcontrollers run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from qat.encoding import Encoding
+from qat.errors import QatError
+from qat.numerics import dequantize, f32, quantize
+from qat.runtimes import TensorInfo, check_shapes
+
+_LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
+
+
+class LiteRTSession:
+    """A ``.tflite`` file, or its bytes. Integer inputs and outputs are quantized and dequantized at the border."""
+
+    def __init__(self, model: str | Path | bytes, *, threads: int = 1, kernels: str = "xnnpack") -> None:
+        name = "the model" if isinstance(model, bytes) else str(model)
+        raw = model if isinstance(model, bytes) else Path(model).read_bytes()
+        if len(raw) < 8 or raw[4:8] != b"TFL3":
+            raise QatError(f"{name} is not a .tflite file (it does not carry the identifier TFL3): export it again")
+        resolver = OpResolverType.BUILTIN_REF if kernels == "reference" else OpResolverType.AUTO
+        try:
+            self._interpreter = Interpreter(
+                model_content=raw, num_threads=threads, experimental_op_resolver_type=resolver
+            )
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise QatError(f"LiteRT cannot load {name} (truncated or corrupt): {str(error).strip().splitlines()[0]}") from error
+        self._kernels = kernels
+        self.inputs = tuple(self._info(d) for d in self._interpreter.get_input_details())
+        self.outputs = tuple(self._info(d) for d in self._interpreter.get_output_details())
+        self._batch = int(self._interpreter.get_input_details()[0]["shape"][0])
+
+    @staticmethod
+    def _info(detail: dict[str, Any]) -> TensorInfo:
+        signature = detail.get("shape_signature", detail["shape"])
+        shape = tuple(None if d < 0 else int(d) for d in signature)
+        scales = detail["quantization_parameters"]["scales"]
+        zero_point = int(detail["quantization_parameters"]["zero_points"][0]) if len(scales) else 0
+        dtype = np.dtype(detail["dtype"]).name
+        name = detail["name"].removeprefix("serving_default_").removesuffix(":0")
+        return TensorInfo(name, shape, dtype, float(scales[0]) if len(scales) else None, zero_point)
+
+    def run(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return float32 outputs for float32 inputs, in the artifact's order."""
+        return tuple(self._real(value, info) for value, info in zip(self._invoke(arrays), self.outputs, strict=True))
+
+    def run_named(self, *arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the raw outputs, integers where they are quantized, by name."""
+        return {info.name: value for value, info in zip(self._invoke(arrays), self.outputs, strict=True)}
+
+    def _invoke(self, arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+        check_shapes(arrays, self.inputs)
+        details = self._interpreter.get_input_details()
+        if all(i.shape and i.shape[0] is None for i in self.inputs) or len(arrays[0]) == self._batch:
+            return self._invoke_batch(arrays, details)
+        # A file with a fixed batch takes its inputs in pieces of that size.
+        pieces = [
+            self._invoke_batch(tuple(a[i : i + self._batch] for a in arrays), details)
+            for i in range(0, len(arrays[0]), self._batch)
+        ]
+        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+
+    def _invoke_batch(self, arrays: tuple[np.ndarray, ...], details: list[dict[str, Any]]) -> list[np.ndarray]:
+        if len(arrays[0]) != self._batch:
+            for array, detail in zip(arrays, details, strict=True):
+                self._interpreter.resize_tensor_input(detail["index"], array.shape)
+            self._interpreter.allocate_tensors()
+            self._batch = len(arrays[0])
+        for array, detail, info in zip(arrays, details, self.inputs, strict=True):
+            self._interpreter.set_tensor(detail["index"], self._integers(array, info))
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(d["index"]) for d in self._interpreter.get_output_details()]
+
+    def _integers(self, array: np.ndarray, info: TensorInfo) -> np.ndarray:
+        if info.scale is None or info.dtype not in _LIMITS:
+            return np.ascontiguousarray(array, info.dtype)
+        encoding = self._encoding(info)
+        return (quantize(array, encoding, self._kernels) + encoding.zero_point).astype(info.dtype)
+
+    def _real(self, value: np.ndarray, info: TensorInfo) -> np.ndarray:
+        if info.scale is None or info.dtype not in _LIMITS:
+            return np.asarray(value, f32)
+        encoding = self._encoding(info)
+        return dequantize(value.astype(np.int32) - encoding.zero_point, encoding)
+
+    @staticmethod
+    def _encoding(info: TensorInfo) -> Encoding:
+        return Encoding(np.asarray(info.scale, f32), info.zero_point, *_LIMITS[info.dtype])
+
+    def ops(self) -> Counter[str]:
+        """Count the operators that run; those of the delegate are one ``DELEGATE``."""
+        return Counter(op["op_name"] for op in self._interpreter._get_ops_details())
