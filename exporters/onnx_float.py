@@ -1,4 +1,4 @@
-"""Float operators in an ``.onnx``: PyTorch's own exporter translates them once, the result is spliced between the kernels."""
+"""Float operators in an ``.onnx``: PyTorch's own exporter translates them, spliced between the integer kernels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import onnx
@@ -13,6 +14,9 @@ from onnx import helper
 
 from qat.errors import ExportError
 from qat.program import FloatBlock, Program
+
+#: Of the names of nodes and of tensors that only the block sees.
+PREFIX = "float/"
 
 
 def splice(program: Program, constants: dict[str, onnx.TensorProto], opset: int) -> list[onnx.NodeProto]:
@@ -22,7 +26,8 @@ def splice(program: Program, constants: dict[str, onnx.TensorProto], opset: int)
         ExportError: an operator cannot be expressed in ONNX; the message names the ones in the block.
     """
     block = program.float_block
-    assert block is not None
+    if block is None:
+        return []
     model = _translate(program, block, opset)
     names = dict(zip((i.name for i in model.graph.input), block.inputs, strict=True))
     outputs = list(zip((o.name for o in model.graph.output), block.outputs, strict=True))
@@ -30,22 +35,32 @@ def splice(program: Program, constants: dict[str, onnx.TensorProto], opset: int)
     for inner, outer in outputs:
         # An output that is an input or another output needs a node of its own.
         if inner in names:
-            passed_through.append(helper.make_node("Identity", [names[inner]], [outer], name=f"{outer}/Identity"))
+            node = helper.make_node("Identity", [names[inner]], [outer], name=f"{PREFIX}{outer}/Identity")
+            passed_through.append(node)
         else:
             names[inner] = outer
 
     def renamed(name: str) -> str:
-        return name and names.setdefault(name, f"float/{name}")
+        return name and names.setdefault(name, f"{PREFIX}{name}")
 
     for tensor in model.graph.initializer:
         tensor.name = renamed(tensor.name)
         constants[tensor.name] = tensor
-    nodes = list(model.graph.node)
-    for node in nodes:
-        node.input[:] = [renamed(i) for i in node.input]
-        node.output[:] = [renamed(o) for o in node.output]
-        node.name = f"float/{node.name}"
-    return nodes + passed_through
+    _rename(model.graph, renamed)
+    return [*model.graph.node, *passed_through]
+
+
+def _rename(graph: onnx.GraphProto, renamed: Callable[[str], str]) -> None:
+    """Rename what the nodes of a graph read and write, in the branches of an If or Loop too."""
+    for node in graph.node:
+        node.input[:] = [renamed(name) for name in node.input]
+        node.output[:] = [renamed(name) for name in node.output]
+        node.name = f"{PREFIX}{node.name}"
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                for value in (*attribute.g.input, *attribute.g.output, *attribute.g.initializer):
+                    value.name = renamed(value.name)
+                _rename(attribute.g, renamed)
 
 
 def _translate(program: Program, block: FloatBlock, opset: int) -> onnx.ModelProto:
@@ -69,14 +84,20 @@ def _translate(program: Program, block: FloatBlock, opset: int) -> onnx.ModelPro
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             exported = torch.onnx.export(
-                block.module, examples, dynamo=True, dynamic_shapes=shapes, opset_version=18, verbose=False
+                block.module, examples, dynamo=True, dynamic_shapes=shapes, opset_version=opset, verbose=False
             )
     except Exception as error:
-        kinds = ", ".join(sorted({str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind == "float"}))
+        floats = {str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind == "float"}
         reason = str(error).strip().splitlines()[0][:200]
-        raise ExportError(f"the float operators ({kinds}) cannot be written to ONNX: {reason}") from error
+        raise ExportError(
+            f"the float operators ({', '.join(sorted(floats))}) cannot be written to ONNX: {reason}"
+        ) from error
     finally:
         quiet.setLevel(level)
-    assert exported is not None
+    if exported is None:
+        raise ExportError("torch.onnx.export returned nothing for the float operators: is the 'onnx' extra installed?")
     model: onnx.ModelProto = exported.model_proto
+    versions = {o.domain: o.version for o in model.opset_import}
+    if versions.get("", opset) != opset or model.functions:
+        raise ExportError(f"torch wrote the float operators for ONNX opset {versions} instead of {opset}: update torch")
     return model

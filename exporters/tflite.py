@@ -15,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from qat.encoding import Encoding
 from qat.errors import ExportError
+from qat.geometry import same_padding
 from qat.numerics import f32
 from qat.program import Instruction, Program
 
@@ -210,19 +211,6 @@ def _padded(w: _Writer, step: Instruction, window: Sequence[int]) -> tuple[str, 
     w.add_tensor(out, (None, height + top + bottom, width + left + right, channels), "int8", e.scale, e.zero_point)
     _write_pad(w, w.grid(name), out, padding)
     return out, schema.Padding.VALID
-
-
-def same_padding(
-    size: Sequence[int | None], window: Sequence[int], strides: Sequence[int]
-) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Return TensorFlow's SAME padding for an image; None where the size is not fixed."""
-    both = []
-    for n, k, s in zip(size, window, strides, strict=True):
-        if n is None:
-            return None
-        total = max((-(-n // s) - 1) * s + k - n, 0)
-        both.append((total // 2, total - total // 2))
-    return both[0], both[1]
 
 
 def _write_pad(w: _Writer, source: str, output: str, padding: Any) -> None:

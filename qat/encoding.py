@@ -23,7 +23,7 @@ class Encoding:
     @property
     def bits(self) -> int:
         """The width of the integer type that holds the values."""
-        span = max(-self.qmin, self.qmax) if self.qmin < 0 else self.qmax
+        span = max(-self.qmin - 1, self.qmax) if self.qmin < 0 else self.qmax
         for bits in (2, 4, 8, 16, 32):
             if span < (1 << (bits - 1 if self.qmin < 0 else bits)):
                 return bits

@@ -117,15 +117,21 @@ def quantize_multiplier(value: float) -> tuple[int, int]:
 
 
 def fixed_point(acc: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Return ``acc * value`` by TFLite's MultiplyByQuantizedMultiplier (single rounding at 64 bits).
+    """Return ``acc * value`` by TFLite's MultiplyByQuantizedMultiplier: two roundings, both halves away from zero.
 
-    ``(acc * mantissa + 2^(total-1)) >> total`` with ``total = 31 - shift``.
+    ``RoundingDivideByPOT(SaturatingRoundingDoublingHighMul(acc << left, mantissa), right)`` (gemmlowp fixedpoint.h).
     """
     value = np.broadcast_to(np.asarray(value, np.float64), np.broadcast_shapes(np.shape(value), acc.shape))
     pairs = {v: quantize_multiplier(v) for v in np.unique(value)}
     mantissa = np.vectorize(lambda v: pairs[v][0], otypes=[np.int64])(value)
-    total = 31 - np.vectorize(lambda v: pairs[v][1], otypes=[np.int64])(value)
-    return (acc * mantissa + (np.int64(1) << (total - 1))) >> total
+    shift = np.vectorize(lambda v: pairs[v][1], otypes=[np.int64])(value)
+    product = (acc << np.maximum(shift, 0)) * mantissa
+    nudge = np.where(product >= 0, 1 << 30, 1 - (1 << 30))
+    # C's division truncates.
+    high = np.sign(product + nudge) * (np.abs(product + nudge) >> 31)
+    right = np.maximum(-shift, 0)
+    half = (np.int64(1) << right) >> 1
+    return np.sign(high) * ((np.abs(high) + half) >> right)
 
 
 # --- operators -------------------------------------------------------------------------------------------------------
@@ -251,5 +257,7 @@ def avg_pool2d(
         scale = f32(encoding.scale)
         v = np.rint(total.astype(f32) * ((scale * (f32(1.0) / count.astype(f32))) / scale))
     else:
-        v = np.trunc((total + np.where(total >= 0, count // 2, -(count // 2))) / count)
+        # The kernel averages the stored integers, zero point included, which decides what "away from zero" means.
+        raw = total + count * encoding.zero_point
+        v = np.trunc((raw + np.where(raw > 0, count // 2, -(count // 2))) / count) - encoding.zero_point
     return np.clip(v, encoding.lo, encoding.hi).astype(f32)

@@ -94,11 +94,6 @@ TARGETS: dict[str, Target] = {
             description="LiteRT with its default delegate (XNNPACK)",
         ),
         Target(
-            "litert_reference", "reference", ".tflite", _S8, False, 127, _LITERT_ROWS,
-            source="https://ai.google.dev/edge/litert/models/quantization_spec",
-            description="LiteRT's reference kernels, also LiteRT for Microcontrollers",
-        ),
-        Target(
             # Without VNNI, U8S8 kernels add pairs of products in 16 bits: 2 * 255 * 64 is the most that fits.
             "onnxruntime", "mlas", ".onnx", _U8, False, 64, _ONNXRUNTIME_ROWS,
             source="https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html",

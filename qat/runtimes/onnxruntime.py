@@ -5,56 +5,108 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 
-from qat.errors import QatError
+from qat.errors import DataError, QatError
 from qat.runtimes import TensorInfo, check_shapes
+
+_LEVELS = {
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+Level = Literal["none", "extended", "all"]
+#: ONNX Runtime's names of types, where NumPy has another.
+_TYPES = {"float": "float32", "double": "float64"}
 
 
 class OnnxSession:
-    """An ``.onnx`` file, or its bytes."""
+    """An ``.onnx`` file, or its bytes, ready to run.
 
-    def __init__(self, model: str | Path | bytes, *, threads: int = 1) -> None:
+    Raises:
+        QatError: the file is missing or is not an ONNX model.
+    """
+
+    def __init__(self, model: str | Path | bytes, *, threads: int = 1, optimize: bool = True) -> None:
         self._model = model if isinstance(model, bytes) else str(model)
         self._threads = threads
-        try:
-            self._session = ort.InferenceSession(self._model, self._options(), providers=["CPUExecutionProvider"])
-        except Exception as error:
-            name = "the model" if isinstance(model, bytes) else str(model)
-            reason = str(error).strip().splitlines()[0][:200]
-            raise QatError(f"ONNX Runtime cannot load {name} (truncated, or not an ONNX model): {reason}") from error
+        self._session = self._open(self._options("all" if optimize else "none"))
         self.inputs = tuple(self._info(i) for i in self._session.get_inputs())
         self.outputs = tuple(self._info(o) for o in self._session.get_outputs())
 
-    def _options(self) -> ort.SessionOptions:
+    def _open(self, options: ort.SessionOptions) -> Any:
+        name = "the model" if isinstance(self._model, bytes) else self._model
+        if isinstance(self._model, str) and not Path(self._model).is_file():
+            raise QatError(f"no such artifact: {name}")
+        try:
+            return ort.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own exceptions share no base class but this.
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0][:200]
+            raise QatError(f"ONNX Runtime cannot load {name} (truncated, or not an ONNX model): {reason}") from error
+
+    def _options(self, level: Level) -> ort.SessionOptions:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        options.graph_optimization_level = _LEVELS[level]
         return options
 
     @staticmethod
-    def _info(value: ort.NodeArg) -> TensorInfo:
+    def _info(value: Any) -> TensorInfo:
         shape = tuple(d if isinstance(d, int) else None for d in value.shape)
-        return TensorInfo(value.name, shape, value.type.removeprefix("tensor(").removesuffix(")"))
+        dtype = value.type.removeprefix("tensor(").removesuffix(")")
+        return TensorInfo(value.name, shape, _TYPES.get(dtype, dtype))
 
     def run(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return the outputs for float32 inputs, in the artifact's order."""
+        """Return the outputs for a batch of any size, in the artifact's order."""
         return tuple(self.run_named(*arrays).values())
 
     def run_named(self, *arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the outputs by name."""
+        """Return the outputs by name.
+
+        Raises:
+            DataError: the arrays do not fit the inputs.
+            QatError: the runtime refuses to run; the message holds its reason.
+        """
         check_shapes(arrays, self.inputs)
-        feeds = {i.name: np.ascontiguousarray(a, np.float32) for i, a in zip(self.inputs, arrays, strict=True)}
-        return dict(zip((o.name for o in self.outputs), self._session.run(None, feeds), strict=True))
+        feeds = {i.name: np.ascontiguousarray(a, i.dtype) for i, a in zip(self.inputs, arrays, strict=True)}
+        fixed = next((i.shape[0] for i in self.inputs if i.shape and i.shape[0] is not None), None)
+        outputs = self._run(feeds) if fixed is None else self._run_in_parts(feeds, fixed)
+        return dict(zip((o.name for o in self.outputs), outputs, strict=True))
+
+    def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            outputs: list[np.ndarray] = self._session.run(None, feeds)
+        except Exception as error:  # as in _open
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0][:200]
+            raise QatError(f"ONNX Runtime fails to run the artifact: {reason}") from error
+        return outputs
+
+    def _run_in_parts(self, feeds: dict[str, np.ndarray], size: int) -> list[np.ndarray]:
+        """Run a model of a fixed batch size on any: the last part is filled up with copies of its last sample."""
+        count = len(next(iter(feeds.values())))
+        if count == 0 or any(len(a) != count for a in feeds.values()):
+            counts = ", ".join(str(len(a)) for a in feeds.values())
+            raise DataError(f"the artifact takes batches of {size}; its inputs hold {counts} samples")
+        parts = []
+        for start in range(0, count, size):
+            rows = np.minimum(np.arange(start, start + size), count - 1)
+            parts.append(self._run({name: a[rows] for name, a in feeds.items()}))
+        return [np.concatenate(pieces)[:count] for pieces in zip(*parts, strict=True)]
+
+    def optimized_graph(self, level: Level = "all") -> onnx.ModelProto:
+        """Return the graph that ONNX Runtime really runs."""
+        with tempfile.TemporaryDirectory() as folder:
+            options = self._options(level)
+            options.optimized_model_filepath = f"{folder}/optimized.onnx"
+            self._open(options)
+            return onnx.load(options.optimized_model_filepath)
 
     def ops(self) -> Counter[str]:
         """Count the operators of the optimized graph: what really runs."""
-        with tempfile.TemporaryDirectory() as folder:
-            options = self._options()
-            options.optimized_model_filepath = f"{folder}/optimized.onnx"
-            ort.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
-            return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+        return Counter(node.op_type for node in self.optimized_graph().graph.node)

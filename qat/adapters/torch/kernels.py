@@ -181,24 +181,6 @@ add = _Add.apply
 # Training uses the float32 form of these formulas, which differs in about one of 10^6 values by one step.
 
 
-def requantize(acc: Tensor, multiplier: Tensor, lo: float, hi: float, kernels: str) -> Tensor:
-    """Return ``clamp(round(acc * multiplier), lo, hi)`` in the kernels' arithmetic; see :func:`qat.numerics.requantize`."""
-    if kernels == "reference":
-        return fixed_point(acc.to(torch.int64), multiplier).to(torch.float32).clamp_(lo, hi)
-    return (acc * multiplier).round_().clamp_(lo, hi)
-
-
-def fixed_point(acc: Tensor, value: Tensor) -> Tensor:
-    """Return int64 ``acc * value`` by a 31-bit multiplier; see :func:`qat.numerics.fixed_point`."""
-    mantissa, exponent = torch.frexp(value.to(torch.float64))
-    mantissa = torch.floor(mantissa * 2.0**31 + 0.5).to(torch.int64)
-    carried = mantissa == 1 << 31
-    mantissa, exponent = torch.where(carried, mantissa // 2, mantissa), exponent.to(torch.int64) + carried
-    mantissa = torch.where(exponent < -31, torch.zeros_like(mantissa), mantissa)
-    total = 31 - exponent.clamp_min(-31)
-    return (acc * mantissa + (torch.ones_like(total) << (total - 1))) >> total
-
-
 def add_exact(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: float, hi: float, kernels: str) -> Tensor:
     """Return ``a + b`` on the third grid; see :func:`qat.numerics.add`."""
     ga, gb, gy = grids
@@ -207,15 +189,10 @@ def add_exact(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: float, hi: 
         fixed = gy.zero_point - (ra * ga.zero_point + rb * gb.zero_point)
         inner = ((b + gb.zero_point).double() * rb.double() + fixed.double()).float()
         v = ((a + ga.zero_point).double() * ra.double() + inner.double()).float().round_() - gy.zero_point
-    elif kernels == "xnnpack":
+    else:
         ra, rb = float(ga.scale / gy.scale), float(gb.scale / gy.scale)
         shift = 20 - (math.frexp(max(ra, rb))[1] - 1)
         ma, mb = round(math.ldexp(ra, shift)), round(math.ldexp(rb, shift))
         # Products of 8 by 21 bits: every step is exact in float64.
         v = ((a.double() * ma + b.double() * mb + 2.0 ** (shift - 1)) * 2.0**-shift).floor_().float()
-    else:
-        sa, sb, sy = (g.scale.double() for g in grids)
-        twice = 2 * torch.maximum(sa, sb)
-        wide = fixed_point(a.to(torch.int64) << 20, sa / twice) + fixed_point(b.to(torch.int64) << 20, sb / twice)
-        v = fixed_point(wide, twice / (2.0**20 * sy)).float()
     return v.clamp_(lo, hi)

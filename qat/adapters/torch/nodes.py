@@ -109,10 +109,6 @@ class Conv2d(Node):
         else:
             padding = (top, left)
         geometry = (self.attrs["strides"], padding, self.attrs["dilations"], self.attrs["groups"])
-        if self.kernels == "reference" and not self.training:
-            w_int, b_int = self.quantized(weight, bias, scale)
-            acc = F.conv2d(x, w_int, b_int, *geometry)
-            return kernels.requantize(acc, self.multiplier(scale).view(1, -1, 1, 1), *self.limits(), self.kernels)
         x_scale, y_scale = self.inputs[0].scale, self.output.scale
         return kernels.conv2d(x, weight, bias, scale, x_scale, y_scale, self.limits(), geometry, self.observer())
 
@@ -135,10 +131,6 @@ class Conv2d(Node):
         w_int = (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round_()
         return w_int, None if bias is None else (bias / (scale * self.inputs[0].scale)).round_()
 
-    def multiplier(self, scale: Tensor) -> Tensor:
-        """Return ``s_x s_w / s_y`` in float64, as the reference kernels' preparation computes it."""
-        return self.inputs[0].scale.double() * scale.double() / self.output.scale.double()
-
 
 class Dense(Conv2d):
     """A fully connected layer on the last axis, with bias and fused activation."""
@@ -146,9 +138,6 @@ class Dense(Conv2d):
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """One autograd node from the float weight to the output's integers."""
         scale = self.weight_scale(weight, bias)
-        if self.kernels == "reference" and not self.training:
-            w_int, b_int = self.quantized(weight, bias, scale)
-            return kernels.requantize(F.linear(x, w_int, b_int), self.multiplier(scale), *self.limits(), self.kernels)
         x_scale, y_scale = self.inputs[0].scale, self.output.scale
         return kernels.dense(x, weight, bias, scale, x_scale, y_scale, self.limits(), self.observer())
 
@@ -179,9 +168,6 @@ class Mul(Node):
     def integer(self, a: Tensor, b: Tensor) -> Tensor:
         """Multiply and rescale."""
         ga, gb = self.inputs
-        if not self.training and self.kernels == "reference":
-            exact = ga.scale.double() * gb.scale.double() / self.output.scale.double()
-            return kernels.requantize(a * b, exact, *self.limits(), self.kernels)
         return self.finish(a * b * (ga.scale * gb.scale / self.output.scale))
 
     def real(self, a: Tensor, b: Tensor) -> Tensor:
@@ -199,9 +185,6 @@ class Mean(Node):
         for axis in axes:
             count *= x.shape[axis]
         total = x.sum(axes, keepdim=self.attrs["keepdims"])
-        if not self.training and self.kernels == "reference":
-            exact = self.inputs[0].scale.double() / self.output.scale.double() / count
-            return kernels.requantize(total, exact, *self.limits(), self.kernels)
         return self.finish(total * (self.inputs[0].scale / (self.output.scale * count)))
 
     def real(self, x: Tensor) -> Tensor:
@@ -285,7 +268,9 @@ class AvgPool2d(Node):
             return self.finish(total * ((grid.scale * (1.0 / count)) / grid.scale))
         if self.training:
             return self.finish(total / count)
-        return torch.trunc((total + torch.copysign((count / 2).trunc(), total)) / count).clamp(*self.limits())
+        raw = total + count * self.output.zero_point
+        mean = torch.trunc((raw + torch.copysign((count / 2).trunc(), raw)) / count)
+        return (mean - self.output.zero_point).clamp(*self.limits())
 
     def real(self, x: Tensor) -> Tensor:
         """The float average."""
@@ -327,8 +312,6 @@ class Quantize(nn.Module):
         v = x * grid.scale.reciprocal() if self.kernels == "xnnpack" else x / grid.scale
         if self.training and grid.observing:
             grid.observe(v, -float("inf"), float("inf"))
-        if self.kernels == "reference" and not self.training:
-            return torch.trunc(v + torch.copysign(v.new_tensor(0.5), v)).clamp_(grid.lo, grid.hi)
         return kernels.round_clamp(v, grid.lo, grid.hi)
 
 

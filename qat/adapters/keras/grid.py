@@ -1,0 +1,96 @@
+"""The activation scale that the nodes of one group share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from qat.encoding import Encoding, from_range
+from qat.errors import CalibrationError
+from qat.observers import RangeEstimator
+from qat.planner import Group
+
+
+class Grid(keras.layers.Layer):
+    """The activation scale of one group of tensors. Range, scale, zero point and limits are variables, saved with the model.
+
+    Attributes:
+        range: float32 (low, high); NaN until calibrated.
+        scale, zero_point, lo, hi: derived from the range; ``lo`` is ``qmin - zero_point``, ``hi`` is ``qmax - zero_point``.
+        observing: 1 while training moves the range (an exponential moving average of the batches' extremes).
+        estimator: set while calibrating; the model then runs in float.
+    """
+
+    def __init__(self, group: Group, **kwargs: Any) -> None:
+        super().__init__(trainable=False, **kwargs)
+        self.group = group
+        self.calibrated = False
+        self.momentum = 0.1
+        self.estimator: RangeEstimator | None = None
+        self.range = self._scalar("range", float("nan"), (2,))
+        self.scale = self._scalar("scale", 1.0)
+        self.zero_point = self._scalar("zero_point", 0.0)
+        self.lo = self._scalar("lo", float(group.qmin))
+        self.hi = self._scalar("hi", float(group.qmax))
+        self.observing = self._scalar("observing", 0.0)
+        # A divisor that is a variable: TensorFlow turns division by a constant into multiplication by its reciprocal.
+        self.levels = self._scalar("levels", float(group.qmax - group.qmin))
+        self.built = True
+
+    def _scalar(self, name: str, value: float, shape: tuple[int, ...] = ()) -> Any:
+        return self.add_weight(
+            name=name, shape=shape, dtype="float32", initializer=keras.initializers.Constant(value), trainable=False, autocast=False
+        )
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding in NumPy. Raises CalibrationError where there is none yet."""
+        if not self.calibrated:
+            raise CalibrationError(
+                f"no range for '{self.group.name}': call qat.calibrate(model, samples) before training or exporting"
+            )
+        low, high = (float(v) for v in np.asarray(self.range))
+        return from_range(low, high, self.group.qmin, self.group.qmax, self.group.symmetric)
+
+    def set_range(self, low: float, high: float) -> None:
+        """Set the range and derive scale, zero point and limits, in NumPy's float32 like everywhere else."""
+        self.range.assign(np.array([low, high], np.float32))
+        self.calibrated = True
+        e = self.encoding
+        for variable, value in ((self.scale, e.scale), (self.zero_point, e.zero_point), (self.lo, e.lo), (self.hi, e.hi)):
+            variable.assign(np.float32(value))
+
+    def estimate(self, x: Any) -> None:
+        """Show a float tensor to the calibration's estimator, if one is set. Calibration runs eagerly."""
+        if self.estimator is not None:
+            self.estimator.update(np.asarray(x))
+
+    def observe(self, v: Any, low: Any, high: Any) -> Any:
+        """Move the range towards that of ``v``, unrounded grid values limited to ``[low, high]``, while observing.
+
+        Returns ``v``, which depends on the update.
+        """
+
+        def move() -> Any:
+            seen = tf.clip_by_value(tf.stack([tf.reduce_min(v), tf.reduce_max(v)]), low, high) * self.scale
+            moved = self.range + self.momentum * (seen - self.range)
+            bottom, top = tf.minimum(moved[0], 0.0), tf.maximum(moved[1], 0.0)
+            scale = tf.maximum((top - bottom) / self.levels, np.float32(1e-30))
+            zero_point = tf.clip_by_value(tf.round(self.group.qmin - bottom / scale), self.group.qmin, self.group.qmax)
+            self.range.assign(moved)
+            self.scale.assign(scale)
+            self.zero_point.assign(zero_point)
+            self.lo.assign(self.group.qmin - zero_point)
+            self.hi.assign(self.group.qmax - zero_point)
+            return tf.constant(True)
+
+        with tf.control_dependencies([tf.cond(self.observing > 0.5, move, lambda: tf.constant(False))]):
+            return tf.identity(v)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Restore the variables; the range says whether the model was calibrated."""
+        super().load_own_variables(store)
+        self.calibrated = bool(np.isfinite(np.asarray(self.range)).all())

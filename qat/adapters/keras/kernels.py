@@ -1,0 +1,172 @@
+"""Integer-grid kernels: the forward pass is the runtime's arithmetic, the backward one elementwise pass.
+
+The formulas and their sources are those of :mod:`qat.adapters.torch.kernels`: limits read off the rounded output, the
+weight's own scale cancelled from its gradient. TensorFlow's fake_quant operators are not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from qat.numerics import BIAS_LIMIT
+
+_SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny * 2.0**40)
+Tensor = Any
+
+
+def weight_scale(weight: Tensor, bias: Tensor | None, input_scale: Tensor, qmax: Tensor, per_channel: bool, axes: Any) -> Tensor:
+    """Return the scale of each output channel, flat; see :func:`qat.numerics.weight_scale`. ``axes`` are the others."""
+    reduced = axes if per_channel else None
+    peak = tf.maximum(tf.reduce_max(weight, reduced), -tf.reduce_min(weight, reduced))
+    scale = tf.maximum(tf.reshape(peak, [-1]) / qmax, _SMALLEST_SCALE)
+    if bias is not None:
+        floor = tf.abs(bias) / (input_scale * np.float32(BIAS_LIMIT))
+        scale = tf.maximum(scale, floor if per_channel else tf.reduce_max(floor))
+    return tf.stop_gradient(scale)
+
+
+def _masked(grad: Tensor, y: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
+    return tf.where(tf.logical_and(y > lo, y < hi), grad, tf.zeros_like(grad))
+
+
+@tf.custom_gradient
+def round_clamp(v: Tensor, lo: Tensor, hi: Tensor) -> Any:
+    """Return ``clamp(round(v), lo, hi)``; the gradient passes where the result is strictly within the limits."""
+    y = tf.clip_by_value(tf.round(v), lo, hi)
+    return y, lambda grad: (_masked(grad, y, lo, hi), None, None)
+
+
+Observe = Callable[[Tensor], Tensor]
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor,
+    shape: tuple[int, ...],
+    scales: tuple[Tensor, Tensor],
+    limits: tuple[Tensor, Tensor],
+    operator: Operator,
+    observe: Observe | None,
+) -> Tensor:
+    """Return ``clamp(round(op(x, w_int) + b_int) * multiplier), lo, hi)`` from the float weight and bias, in one node.
+
+    ``shape`` lays the channels' scales along the weight's axes; ``scales`` are the input's and the output's.
+    """
+    input_scale, output_scale = scales
+    lo, hi = limits
+
+    @tf.custom_gradient
+    def node(x: Tensor, weight: Tensor, bias: Tensor) -> Any:
+        bias_scale = scale * input_scale
+        w_int = tf.round(weight / tf.reshape(scale, shape))
+        acc = operator.forward(x, w_int) + tf.round(bias / bias_scale)
+        v = acc * (bias_scale / output_scale)
+        if observe is not None:
+            v = observe(v)
+        y = tf.clip_by_value(tf.round(v), lo, hi)
+
+        def backward(grad: Tensor) -> Any:
+            grad = _masked(grad, y, lo, hi)
+            ratio = input_scale / output_scale
+            gx = operator.input_gradient(x, w_int * tf.reshape(scale * ratio, shape), grad)
+            gw = operator.weight_gradient(x, w_int, grad) * ratio
+            gb = tf.reduce_sum(grad, list(range(len(grad.shape) - 1))) / output_scale
+            return gx, gw, gb
+
+        return y, backward
+
+    return node(x, weight, tf.zeros_like(scale) if bias is None else bias)
+
+
+class Operator:
+    """A linear operator and its two gradients."""
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Apply it."""
+        raise NotImplementedError
+
+    def input_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient with respect to the input."""
+        raise NotImplementedError
+
+    def weight_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient with respect to the weight."""
+        raise NotImplementedError
+
+
+class Convolution(Operator):
+    """conv2d, or the depthwise one. ``padding`` is ``SAME``, ``VALID`` or explicit numbers."""
+
+    def __init__(self, strides: tuple[int, int], padding: Any, dilations: tuple[int, int], depthwise: bool) -> None:
+        explicit = not isinstance(padding, str)
+        self._options: dict[str, Any] = {
+            "strides": [1, *strides, 1],
+            "padding": "EXPLICIT" if explicit else padding,
+            "explicit_paddings": [0, 0, *padding[0], *padding[1], 0, 0] if explicit else [],
+            "dilations": [1, *dilations, 1],
+        }
+        self._depthwise = depthwise
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Apply it."""
+        if self._depthwise:
+            return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=w, **self._options)
+        return tf.raw_ops.Conv2D(input=x, filter=w, **self._options)
+
+    def input_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient with respect to the input."""
+        backward = (
+            tf.raw_ops.DepthwiseConv2dNativeBackpropInput if self._depthwise else tf.raw_ops.Conv2DBackpropInput
+        )  # fmt: skip
+        return backward(input_sizes=tf.shape(x), filter=w, out_backprop=grad, **self._options)
+
+    def weight_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient with respect to the weight."""
+        backward = (
+            tf.raw_ops.DepthwiseConv2dNativeBackpropFilter if self._depthwise else tf.raw_ops.Conv2DBackpropFilter
+        )  # fmt: skip
+        return backward(input=x, filter_sizes=tf.shape(w), out_backprop=grad, **self._options)
+
+
+class MatMul(Operator):
+    """A dense layer on the last axis."""
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Apply it."""
+        return tf.tensordot(x, w, [[-1], [0]]) if len(x.shape) > 2 else tf.matmul(x, w)
+
+    def input_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient with respect to the input."""
+        return tf.tensordot(grad, w, [[-1], [1]]) if len(x.shape) > 2 else tf.matmul(grad, w, transpose_b=True)
+
+    def weight_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient with respect to the weight."""
+        rows = tf.reshape(x, [-1, x.shape[-1]])
+        return tf.matmul(rows, tf.reshape(grad, [-1, grad.shape[-1]]), transpose_a=True)
+
+
+# --- eval-mode arithmetic, exact in every bit ------------------------------------------------------------------------
+
+
+def add_exact(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: Tensor, hi: Tensor, kernels: str) -> Tensor:
+    """Return ``a + b`` on the third grid; see :func:`qat.numerics.add`."""
+    ga, gb, gy = grids
+    ra, rb = ga.scale / gy.scale, gb.scale / gy.scale
+    f64 = tf.float64
+    if kernels == "mlas":
+        fixed = gy.zero_point - (ra * ga.zero_point + rb * gb.zero_point)
+        inner = tf.cast(tf.cast(b + gb.zero_point, f64) * tf.cast(rb, f64) + tf.cast(fixed, f64), tf.float32)
+        outer = tf.cast(a + ga.zero_point, f64) * tf.cast(ra, f64) + tf.cast(inner, f64)
+        return tf.clip_by_value(tf.round(tf.cast(outer, tf.float32)) - gy.zero_point, lo, hi)
+    # The exponent of the larger ratio, read off its float32 bits, as XNNPACK does.
+    exponent = tf.bitwise.right_shift(tf.bitcast(tf.maximum(ra, rb), tf.int32), 23) - 127
+    power = tf.cast(tf.bitcast(tf.bitwise.left_shift(20 - exponent + 127, 23), tf.float32), f64)
+    ma, mb = tf.round(tf.cast(ra, f64) * power), tf.round(tf.cast(rb, f64) * power)
+    v = tf.floor((tf.cast(a, f64) * ma + tf.cast(b, f64) * mb) / power + 0.5)
+    return tf.clip_by_value(tf.cast(v, tf.float32), lo, hi)

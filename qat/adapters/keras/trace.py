@@ -1,0 +1,318 @@
+"""Capture: a Functional or Sequential Keras 3 model, layer by layer, to the neutral graph's kinds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from qat.errors import CaptureError
+from qat.geometry import same_padding
+from qat.graph import Graph, Op, TensorSpec
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A captured model.
+
+    Attributes:
+        graph: the neutral graph, NHWC.
+        params: every parameter that the graph's operators name, in Keras' layout.
+        layers: the layer of every operator of kind ``float``, by operator name.
+        frozen: parameters that are not trained.
+        structure: the outputs by tensor name, nested as the model returns them.
+    """
+
+    graph: Graph
+    params: Mapping[str, np.ndarray]
+    layers: Mapping[str, Any]
+    frozen: frozenset[str]
+    structure: Any
+
+
+def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
+    """Capture a model. ``example_inputs`` is not needed: a Keras model knows its shapes.
+
+    Layers that only act in training (dropout, noise, augmentation) are left out.
+
+    Raises:
+        CaptureError: a subclassed model, a Sequential one without an input shape, or an image size that is not fixed.
+    """
+    return _Builder().build(model)
+
+
+_TRAINING_ONLY = ("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "ActivityRegularization")
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
+        self.specs: dict[str, TensorSpec] = {}
+        self.params: dict[str, np.ndarray] = {}
+        self.layers: dict[str, Any] = {}
+        self.frozen: set[str] = set()
+        self.names: dict[int, str] = {}
+        self.used: set[str] = set()
+
+    def build(self, model: keras.Model) -> Traced:
+        functional = _functional(model)
+        inputs = []
+        for tensor in functional.inputs:
+            name = self.unique(tensor.name)
+            self.names[id(tensor)] = name
+            self.specs[name] = _spec(name, tensor)
+            inputs.append(name)
+        self.walk(functional, "")
+        structure = keras.tree.map_structure(lambda t: self.names[id(t)], functional._outputs_struct)
+        outputs = tuple(dict.fromkeys(keras.tree.flatten(structure)))
+        graph = Graph(self.unique(model.name), "NHWC", tuple(inputs), outputs, tuple(self.ops), self.specs)
+        return Traced(graph, self.params, self.layers, frozenset(self.frozen), structure)
+
+    def walk(self, functional: Any, scope: str) -> None:
+        """Add the operators of a functional graph, whose inputs have names already."""
+        for depth in sorted(functional._nodes_by_depth, reverse=True):
+            for node in functional._nodes_by_depth[depth]:
+                if not node.is_input:
+                    self.node(node, scope)
+
+    def node(self, node: Any, scope: str) -> None:
+        layer = node.operation
+        path = f"{scope}{layer.name}"
+        inputs = [self.names[id(t)] for t in node.arguments.keras_tensors]
+        outputs = node.outputs
+        if isinstance(layer, keras.Model):
+            inner = _functional(layer)
+            for tensor, name in zip(inner.inputs, inputs, strict=True):
+                self.names[id(tensor)] = name
+            self.walk(inner, f"{path}/")
+            for mine, theirs in zip(outputs, inner.outputs, strict=True):
+                self.names[id(mine)] = self.names[id(theirs)]
+            return
+        kind = type(layer).__name__
+        if kind in _TRAINING_ONLY:
+            self.names[id(outputs[0])] = inputs[0]
+            return
+        if len(outputs) == 1:
+            rule = _RULES.get(kind)
+            emitted = rule(self, layer, inputs, outputs[0], path) if rule else None
+            if emitted is not None:
+                self.names[id(outputs[0])] = emitted
+                return
+        if not isinstance(layer, keras.layers.Layer):
+            raise CaptureError(
+                f"the model calls keras.ops ({kind}) on its tensors, which this adapter cannot rebuild: put the call into a "
+                "layer (keras.layers.Layer) and prepare the model again"
+            )
+        self.float(layer, inputs, outputs, path)
+
+    def emit(
+        self, kind: str, inputs: list[str], output: Any, path: str, params: Mapping[str, Any] | None = None, **attrs: Any
+    ) -> str:
+        """Add an operator whose output has the shape of ``output`` (a KerasTensor or a shape), and return its name."""
+        name = self.unique(path if kind not in ("relu", "relu6") else f"{path}_{kind}")
+        self.specs[name] = _spec(name, output)
+        named = {role: self.param(variable) for role, variable in (params or {}).items() if variable is not None}
+        self.ops.append(Op(name, kind, tuple(inputs), (name,), named, attrs, path))
+        return name
+
+    def float(self, layer: Any, inputs: list[str], outputs: Any, path: str) -> None:
+        name = self.unique(path)
+        names = []
+        for index, tensor in enumerate(outputs):
+            out = name if index == 0 else self.unique(f"{path}_{index}")
+            self.specs[out] = _spec(out, tensor)
+            self.names[id(tensor)] = out
+            names.append(out)
+        self.layers[name] = layer
+        self.ops.append(Op(name, "float", tuple(inputs), tuple(names), {}, {"target": type(layer).__name__}, path))
+
+    def param(self, variable: Any) -> str:
+        name = str(variable.path)
+        self.params[name] = np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
+        if not variable.trainable:
+            self.frozen.add(name)
+        return name
+
+    def unique(self, name: str) -> str:
+        base = re.sub(r"\W", "_", name)
+        candidate, n = base, 1
+        while candidate in self.used:
+            candidate, n = f"{base}_{n}", n + 1
+        self.used.add(candidate)
+        return candidate
+
+
+def _functional(model: keras.Model) -> Any:
+    if isinstance(model, keras.Sequential):
+        if not model.built or model._functional is None:
+            raise CaptureError(f"Sequential model '{model.name}' has no input shape: add keras.Input(shape) as its first layer")
+        return model._functional
+    if hasattr(model, "_nodes_by_depth"):
+        return model
+    layers = ", ".join(layer.name for layer in model.layers[:4])
+    raise CaptureError(
+        f"'{model.name}' ({type(model).__name__}) is a subclassed model, whose graph Keras does not record (layers: {layers}): "
+        "rebuild it as keras.Model(inputs, outputs), or prepare its functional part"
+    )
+
+
+def _spec(name: str, tensor: Any) -> TensorSpec:
+    shape = tuple(tensor) if isinstance(tensor, (tuple, list)) else tuple(tensor.shape)
+    return TensorSpec(name, shape, "float32" if isinstance(tensor, (tuple, list)) else str(tensor.dtype))
+
+
+# --- the table: one function a layer -----------------------------------------------------------------------------------
+# Each returns the name of its output tensor, or None for a layer that this adapter leaves float.
+
+
+def _activation(b: _Builder, name: str, activation: Any, output: Any, path: str) -> str | None:
+    kind = getattr(activation, "__name__", "linear")
+    if kind == "linear":
+        return name
+    if kind in ("relu", "relu6"):
+        return b.emit(kind, [name], output, path)
+    layer = keras.layers.Activation(activation, name=f"{path.replace('/', '_')}_{kind}")
+    out = b.unique(f"{path}_{kind}")
+    b.specs[out] = _spec(out, output)
+    b.layers[out] = layer
+    b.ops.append(Op(out, "float", (name,), (out,), {}, {"target": kind}, path))
+    return out
+
+
+def _padding(layer: Any, spec: TensorSpec, window: tuple[int, int], strides: tuple[int, int], path: str) -> Any:
+    if layer.padding == "valid":
+        return ((0, 0), (0, 0))
+    if layer.padding != "same":
+        return None
+    both = same_padding(spec.shape[1:3], window, strides)
+    if both is None:
+        raise CaptureError(f"{path}: padding 'same' needs a fixed image size: give keras.Input(shape=(height, width, channels))")
+    return both
+
+
+def _first(b: _Builder, layer: Any, path: str, inputs: list[str]) -> tuple[Any, Any, Any]:
+    """Return the padding, strides and dilations of a convolution (None for a padding it does not know)."""
+    strides, dilations = tuple(layer.strides), tuple(layer.dilation_rate)
+    window = tuple((k - 1) * d + 1 for k, d in zip(layer.kernel_size, dilations, strict=True))
+    return _padding(layer, b.specs[inputs[0]], window, strides, path), strides, dilations  # type: ignore[arg-type]
+
+
+def _conv2d(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    if layer.data_format != "channels_last" or layer.groups != 1:
+        return None
+    padding, strides, dilations = _first(b, layer, path, inputs)
+    if padding is None:
+        return None
+    params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
+    name = b.emit(
+        "conv2d", inputs, output, path, params, strides=strides, padding=padding, dilations=dilations, groups=1, channel_axis=3
+    )
+    return _activation(b, name, layer.activation, output, path)
+
+
+def _depthwise(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    if layer.data_format != "channels_last":
+        return None
+    padding, strides, dilations = _first(b, layer, path, inputs)
+    if padding is None or (max(dilations) > 1 and max(strides) > 1):
+        return None
+    params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
+    channels = b.specs[inputs[0]].shape[-1]
+    name = b.emit(
+        "depthwise_conv2d", inputs, output, path, params,
+        strides=strides, padding=padding, dilations=dilations, groups=channels, channel_axis=(2, 3),
+    )  # fmt: skip
+    return _activation(b, name, layer.activation, output, path)
+
+
+def _dense(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
+    name = b.emit("dense", inputs, output, path, params, channel_axis=1)
+    return _activation(b, name, layer.activation, output, path)
+
+
+def _batch_norm(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    rank = len(output.shape)
+    if layer.axis not in (-1, rank - 1):
+        return None
+    params = {"gamma": layer.gamma, "beta": layer.beta, "mean": layer.moving_mean, "variance": layer.moving_variance}
+    return b.emit("batch_norm", inputs, output, path, params, epsilon=float(layer.epsilon), axis=rank - 1)
+
+
+def _binary(kind: str) -> Callable[..., str | None]:
+    def rule(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+        if any(b.specs[n].shape != b.specs[inputs[0]].shape for n in inputs) or len(inputs) < 2:
+            return None
+        name = inputs[0]
+        for other in inputs[1:]:
+            name = b.emit(kind, [name, other], output, path)
+        return name
+
+    return rule
+
+
+def _concat(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    return b.emit("concat", inputs, output, path, axis=layer.axis % len(output.shape))
+
+
+def _relu(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    if layer.negative_slope or layer.threshold or layer.max_value not in (None, 6):
+        return None
+    return b.emit("relu6" if layer.max_value else "relu", inputs, output, path)
+
+
+def _activation_layer(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    kind = getattr(layer.activation, "__name__", "")
+    return b.emit(kind, inputs, output, path) if kind in ("relu", "relu6") else None
+
+
+def _pool(kind: str) -> Callable[..., str | None]:
+    def rule(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+        if layer.data_format != "channels_last":
+            return None
+        kernel, strides = tuple(layer.pool_size), tuple(layer.strides)
+        padding = _padding(layer, b.specs[inputs[0]], kernel, strides, path)  # type: ignore[arg-type]
+        return b.emit(kind, inputs, output, path, kernel=kernel, strides=strides, padding=padding)
+
+    return rule
+
+
+def _global_pool(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    if layer.data_format != "channels_last":
+        return None
+    return b.emit("mean", inputs, output, path, axes=(1, 2), keepdims=bool(layer.keepdims))
+
+
+def _reshape(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    if any(d is None for d in output.shape[1:]):
+        return None
+    return b.emit("reshape", inputs, output, path, shape=(-1, *(int(d) for d in output.shape[1:])))
+
+
+def _zero_padding(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    if layer.data_format != "channels_last":
+        return None
+    return b.emit("pad", inputs, output, path, padding=tuple(tuple(int(n) for n in side) for side in layer.padding))
+
+
+_RULES: dict[str, Callable[..., str | None]] = {
+    "Conv2D": _conv2d,
+    "DepthwiseConv2D": _depthwise,
+    "Dense": _dense,
+    "BatchNormalization": _batch_norm,
+    "Add": _binary("add"),
+    "Multiply": _binary("mul"),
+    "Concatenate": _concat,
+    "ReLU": _relu,
+    "Activation": _activation_layer,
+    "MaxPooling2D": _pool("max_pool2d"),
+    "AveragePooling2D": _pool("avg_pool2d"),
+    "GlobalAveragePooling2D": _global_pool,
+    "Flatten": _reshape,
+    "Reshape": _reshape,
+    "ZeroPadding2D": _zero_padding,
+}
