@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from qat.encoding import Encoding
-from qat.errors import ExportError, MissingDependencyError, RuntimeMismatchError
+from qat.errors import ExportError, MissingDependencyError, RuntimeMismatchError, nearest
 from qat.exporters.artifact import Artifact
 from qat.exporters.verify import Locate, Parity, Predict, verify
-from qat.files import write_atomically
+from qat.files import refuse_existing, write_atomically
 from qat.program import Program
 
-__all__ = ["Artifact", "Parity", "export"]
+__all__ = ["Artifact", "Parity", "export", "export_program"]
 
-_SUFFIXES = (".onnx", ".tflite")
+#: The formats, and the extra that brings what writes and runs each.
+_EXTRAS = {".onnx": "onnx", ".tflite": "litert"}
+_IO_DTYPES = ("int8", "uint8", "float32")
 
 
 def export(
@@ -30,57 +32,84 @@ def export(
     io_dtype: str,
     overwrite: bool,
     predict: Predict,
-    locate: Locate,
+    locate: Locate | None,
     data: Iterable[Any] | None,
 ) -> Artifact:
-    """Write a program to ``path`` and its encodings beside it, read the scales back, and verify it on ``data``.
+    """Write a program to ``path``, its encodings beside it, and verify the file on ``data`` in its runtime.
 
     Raises:
-        ExportError: the path has another suffix, exists, or cannot be written.
-        RuntimeMismatchError: a scale read back differs from the trained one in a bit.
+        ExportError, RuntimeMismatchError: as :func:`export_program` and :func:`qat.exporters.verify.verify` say.
     """
-    if path.suffix not in _SUFFIXES:
-        raise ExportError(f"{path}: the file must end in {' or '.join(_SUFFIXES)}")
-    if io_dtype not in ("int8", "uint8", "float32"):
-        raise ExportError(f"io_dtype '{io_dtype}' is none of int8, uint8, float32")
-    if path.exists() and not overwrite:
-        raise ExportError(f"{path} exists already: pass overwrite=True (--overwrite) or another path")
-    write = _writer(path.suffix, io_dtype)
-    raw = write(program, ())
-    encodings = _read_back(program, raw, path)
-    sidecar = path.with_name(path.name + ".encodings.json")
-    document = {"recipe": program.recipe, "target": program.target, "kernels": program.kernels, "encodings": encodings}
-    write_atomically(sidecar, json.dumps(document, indent=1) + "\n", overwrite=True)
-    write_atomically(path, raw, overwrite=overwrite)
+    size = export_program(program, path, io_dtype=io_dtype, overwrite=overwrite)
 
     def open_artifact(extra_outputs: tuple[str, ...]) -> Any:
-        return _session(path.suffix, write(program, extra_outputs) if extra_outputs else path, program.kernels)
+        model = _serialise(program, path, io_dtype, extra_outputs) if extra_outputs else path
+        return _session(path, model, program.kernels)
 
     parity = None if data is None else verify(open_artifact, program, predict, locate, data)
-    return Artifact(path, framework, program.recipe, program.target, len(raw), encodings, parity)
+    return Artifact(path, framework, program.recipe, program.target, size, program.encodings(), parity)
 
 
-def _format(suffix: str) -> ModuleType:
+def export_program(program: Program, path: Path, *, io_dtype: str = "int8", overwrite: bool = False) -> int:
+    """Write a program to ``path`` and its encodings beside it as JSON; returns the artifact's size in bytes.
+
+    The encodings are read back from the bytes before anything is written.
+
+    Args:
+        program: what an adapter's ``lower`` returned.
+        path: ending in ``.onnx`` or ``.tflite``.
+        io_dtype: of a ``.tflite``'s inputs and outputs; an ``.onnx`` has float32.
+        overwrite: whether existing files may be replaced.
+
+    Raises:
+        ExportError: the path has another suffix, exists or cannot be written, or the format cannot express the program.
+        RuntimeMismatchError: an encoding in the artifact differs from the trained one in a bit, or is not there.
+    """
+    if path.suffix not in _EXTRAS:
+        raise ExportError(f"{path}: the file must end in {' or '.join(_EXTRAS)}, not '{path.suffix}'")
+    if io_dtype not in _IO_DTYPES:
+        raise ExportError(f"io_dtype '{io_dtype}' is none of {', '.join(_IO_DTYPES)}{nearest(io_dtype, _IO_DTYPES)}")
+    sidecar = path.with_name(path.name + ".encodings.json")
+    if not overwrite:
+        # Before the work, which may take a while, and for both files, so that neither is written without the other.
+        refuse_existing(path, sidecar)
+    raw = _serialise(program, path, io_dtype, ())
+    _compare_encodings(program, _read_encodings(path, raw), path)
+    document = {
+        "recipe": program.recipe,
+        "target": program.target,
+        "kernels": program.kernels,
+        "encodings": program.encodings(),
+    }
+    write_atomically(path, raw, overwrite=overwrite)
+    write_atomically(sidecar, json.dumps(document, indent=1) + "\n", overwrite=overwrite)
+    return len(raw)
+
+
+def _format(path: Path) -> ModuleType:
     try:
-        if suffix == ".onnx":
+        if path.suffix == ".onnx":
             from qat.exporters import onnx as module
         else:
             from qat.exporters import tflite as module
     except ImportError as error:
-        extra = "onnx" if suffix == ".onnx" else "litert"
-        raise MissingDependencyError(f"{suffix} needs {error.name}: pip install 'qat-toolkit[{extra}]'") from error
+        raise MissingDependencyError(
+            f"writing {path.suffix} needs {error.name}: pip install 'qat-toolkit[{_EXTRAS[path.suffix]}]'"
+        ) from error
     return module
 
 
-def _writer(suffix: str, io_dtype: str) -> Callable[[Program, tuple[str, ...]], bytes]:
-    module = _format(suffix)
-    if suffix == ".onnx":
-        return lambda program, extra: module.build(program, extra).SerializeToString()
-    return lambda program, extra: module.build(program, io_dtype, extra)
+def _serialise(program: Program, path: Path, io_dtype: str, extra_outputs: tuple[str, ...]) -> bytes:
+    module = _format(path)
+    if path.suffix == ".onnx":
+        raw: bytes = module.build(program, extra_outputs).SerializeToString()
+    else:
+        raw = module.build(program, io_dtype, extra_outputs)
+    return raw
 
 
-def _session(suffix: str, model: Path | bytes, kernels: str) -> Any:
-    if suffix == ".onnx":
+def _session(path: Path, model: Path | bytes, kernels: str) -> Any:
+    if path.suffix == ".onnx":
         from qat.runtimes.onnxruntime import OnnxSession
 
         return OnnxSession(model)
@@ -89,21 +118,27 @@ def _session(suffix: str, model: Path | bytes, kernels: str) -> Any:
     return LiteRTSession(model, kernels=kernels)
 
 
-def _read_back(program: Program, raw: bytes, path: Path) -> dict[str, dict[str, object]]:
-    """Return the artifact's encodings after comparing each scale with the trained one, in every bit."""
-    module = _format(path.suffix)
+def _read_encodings(path: Path, raw: bytes) -> dict[str, Encoding]:
+    module = _format(path)
     if path.suffix == ".onnx":
         import onnx
 
         found: dict[str, Encoding] = module.read_encodings(onnx.load_from_string(raw))
     else:
         found = module.read_encodings(raw)
+    return found
+
+
+def _compare_encodings(program: Program, found: dict[str, Encoding], path: Path) -> None:
+    """Compare the artifact's scales and zero points with the trained ones, in every bit."""
     trained = {v.name: v.encoding for v in program.values.values() if v.encoding is not None}
     trained |= {f"{s.name}.weight": s.weight_encoding for s in program.instructions if s.weight_encoding is not None}
     for name, encoding in trained.items():
-        if name in found and not (
-            np.array_equal(np.ravel(found[name].scale), np.ravel(encoding.scale).astype(np.float32))
-            and found[name].zero_point == encoding.zero_point
-        ):
-            raise RuntimeMismatchError(f"{path}: the scale of '{name}' is {found[name].scale}, trained was {encoding.scale}")
-    return program.encodings()
+        if name not in found:
+            raise RuntimeMismatchError(f"{path}: the artifact holds no encoding of '{name}'; nothing was written")
+        have, want = np.ravel(found[name].scale), np.ravel(np.asarray(encoding.scale, np.float32))
+        if have.tobytes() != want.tobytes() or found[name].zero_point != encoding.zero_point:
+            raise RuntimeMismatchError(
+                f"{path}: the artifact has '{name}' with scale {have} and zero point {found[name].zero_point}, "
+                f"trained were {want} and {encoding.zero_point}; nothing was written"
+            )

@@ -74,10 +74,11 @@ class Writer:
         """Dequantize a constant with zero point 0, one scale or one for each entry of axis 0."""
         zero_point = self.constant(f"{name}.zero_point", np.zeros(scale.shape, values.dtype))
         inputs = [self.constant(name, values), self.constant(f"{name}.scale", scale), zero_point]
-        return self.node("DequantizeLinear", inputs, f"{name}/real", **({"axis": 0} if scale.ndim else {}))
+        axis: dict[str, Any] = {"axis": 0} if scale.ndim else {}
+        return self.node("DequantizeLinear", inputs, f"{name}/real", **axis)
 
-    def parameters(self, step: Instruction) -> list[str]:
-        """Dequantize the weight and bias of an operator."""
+    def parameters(self, step: Instruction) -> tuple[np.ndarray, list[str]]:
+        """Dequantize the weight and bias of an operator; returns the integer weight too."""
         if step.weight is None or step.weight_encoding is None:
             raise ExportError(f"{step.scope or step.name}: a {step.kind} without a weight")
         scale = np.asarray(step.weight_encoding.scale, f32)
@@ -89,7 +90,7 @@ class Writer:
                 out.append(self.constant(name, (step.bias * bias_scale).astype(f32)))
             else:
                 out.append(self.constant_real(name, step.bias.astype(np.int32), bias_scale))
-        return out
+        return step.weight, out
 
     def finish(self, step: Instruction, real: str, shape: np.ndarray | None = None) -> None:
         """Quantize an operator's result, then apply what is left of its activation and reshape it to ``shape``."""
@@ -147,31 +148,32 @@ def _simple(kind: str, attributes: Callable[[Instruction], dict[str, Any]] = lam
 
 
 def _conv(w: Writer, step: Instruction) -> None:
-    inputs = [w.real(step), *w.parameters(step)]
+    weight, parameters = w.parameters(step)
     attributes = {
-        "kernel_shape": list(np.shape(step.weight)[2:]),
+        "kernel_shape": list(weight.shape[2:]),
         "strides": list(step.attrs["strides"]),
         "dilations": list(step.attrs["dilations"]),
         "group": int(step.attrs["groups"]),
         "pads": _pads(step),
     }
-    w.finish(step, w.node("Conv", inputs, f"{step.name}/real", step.name, **attributes))
+    w.finish(step, w.node("Conv", [w.real(step), *parameters], f"{step.name}/real", step.name, **attributes))
 
 
 def _dense(w: Writer, step: Instruction) -> None:
     """Write a Gemm, which is of rank 2: leading axes of a higher rank are merged and split again, as integers."""
-    name, output, shape = step.inputs[0], step.outputs[0], None
-    real = ""
+    weight, parameters = w.parameters(step)
+    name, output = step.inputs[0], step.outputs[0]
+    merged, shape = "", None
     if len(w.program.values[name].shape) != 2:
+        where, sizes = step.scope or step.name, w.program.values[output].shape[1:]
         if w.strict_qdq:
-            raise ExportError(f"{step.scope or step.name}: a dense layer on 3 axes or more is not written for TensorRT")
-        merged = w.constant(f"{output}.merged", np.array([-1, np.shape(step.weight)[1]], np.int64))
-        real = w.real(step, 0, w.node("Reshape", [name, merged], f"{output}/merged"))
-        sizes = w.program.values[output].shape[1:]
+            raise ExportError(f"{where}: a dense layer on 3 axes or more is not written for TensorRT")
         if None in sizes:
-            raise ExportError(f"{step.scope or step.name}: only the batch of a dense layer's input may be dynamic")
+            raise ExportError(f"{where}: only the batch of a dense layer's input may be dynamic")
+        flat = w.constant(f"{output}.merged", np.array([-1, weight.shape[1]], np.int64))
+        merged = w.node("Reshape", [name, flat], f"{output}/merged")
         shape = np.array([-1, *sizes], np.int64)
-    inputs = [real or w.real(step), *w.parameters(step)]
+    inputs = [w.real(step, 0, merged), *parameters]
     w.finish(step, w.node("Gemm", inputs, f"{step.name}/real", step.name, transB=1), shape)
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from qat.encoding import Encoding
 from qat.errors import DataError, RuntimeMismatchError
 from qat.program import Program
 
+#: Takes the inputs as arrays, returns the prepared model's outputs.
 Predict = Callable[..., tuple[np.ndarray, ...]]
+#: Takes the inputs as arrays, returns the prepared model's values on the integer grid by name.
 Locate = Callable[..., Mapping[str, np.ndarray]]
+#: Takes names of quantized values, returns a session of the artifact that has them as further outputs.
+OpenArtifact = Callable[[tuple[str, ...]], Any]
 
 
 @dataclass(frozen=True)
@@ -21,15 +24,17 @@ class Parity:
     """How far an artifact is from the model it was exported from.
 
     Attributes:
-        exact: the share of output values that are equal in every bit.
-        top1_agreement: the share of samples whose largest output is at the same place.
-        mean_lsb, max_lsb: the difference in steps of the output's scale; of a float output, relative to 1/255 of its range.
+        exact: the share of output values that are equal.
+        top1_agreement: the share of samples whose largest value of the first output is at the same place; None where
+            that output is not a row of at least two scores.
+        mean_lsb: the mean difference in steps of the output's scale; of a float output, in 1/255 of its range.
+        max_lsb: the largest difference, in the same unit.
         samples: how many were run.
-        first_difference: which operator differs first, how often and how far; None where all are equal.
+        first_difference: which operator differs first, how often and how far; None where all outputs are equal.
     """
 
     exact: float
-    top1_agreement: float
+    top1_agreement: float | None
     mean_lsb: float
     max_lsb: float
     samples: int
@@ -41,50 +46,70 @@ class Parity:
 
 
 def verify(
-    open_artifact: Callable[[tuple[str, ...]], Any], program: Program, predict: Predict, locate: Locate, data: Iterable[Any]
+    open_artifact: OpenArtifact, program: Program, predict: Predict, locate: Locate | None, data: Iterable[Any]
 ) -> Parity:
     """Run an artifact and the prepared model on the same inputs.
 
     Args:
-        open_artifact: returns a runtime session of the artifact, with the named values as extra outputs.
+        open_artifact: gives the runtime's session; with names, one that returns these values too.
         program: what the artifact was written from.
-        predict: the prepared model's outputs in eval mode, for arrays.
-        locate: the prepared model's values on the grid by name, for arrays.
-        data: batches of inputs: one array, or a tuple of them.
+        predict: the prepared model's outputs in eval mode.
+        locate: the prepared model's values on the grid; None leaves ``first_difference`` without an operator.
+        data: batches of inputs, each one array or a tuple of them.
 
     Raises:
-        DataError: no data.
-        RuntimeMismatchError: one side gives NaN.
+        DataError: there are no samples, or they do not fit the model.
+        RuntimeMismatchError: one side gives NaN, or outputs of another number or shape.
     """
     session = open_artifact(())
-    equal = values = agreeing = samples = 0
+    steps = [_lsb(program, name) for name in program.outputs]
+    equal = values = agreeing = ranked = samples = 0
     total = worst = 0.0
     failing: tuple[np.ndarray, ...] | None = None
-    steps = [_step(program, name) for name in program.outputs]
     for batch in data:
         arrays = tuple(np.asarray(a, np.float32) for a in (batch if isinstance(batch, (tuple, list)) else (batch,)))
-        expected, got = predict(*arrays), session.run(*arrays)
-        for name, want, have, step in zip(program.outputs, expected, got, steps, strict=True):
-            have = have.reshape(want.shape)
-            if np.isnan(want).any() or np.isnan(have).any():
-                raise RuntimeMismatchError(f"output '{name}' holds NaN: check the model's weights and the data")
-            difference = np.abs(want - have) / (step or max(float(np.ptp(want)), 1e-30) / 255)
+        expected = predict(*arrays)
+        got = _aligned(session.run(*arrays), expected, program)
+        for want, have, step in zip(expected, got, steps, strict=True):
+            difference = np.abs(np.asarray(want, np.float64) - have)
+            difference /= step or max(float(np.ptp(want)) / 255, np.finfo(np.float32).tiny)
             equal += int((want == have).sum())
             values += want.size
             total += float(difference.sum())
             worst = max(worst, float(difference.max(initial=0.0)))
             if failing is None and not np.array_equal(want, have):
                 failing = arrays
-        want, have = expected[0], got[0].reshape(expected[0].shape)
-        agreeing += int((want.reshape(len(want), -1).argmax(1) == have.reshape(len(want), -1).argmax(1)).sum())
-        samples += len(want)
+        samples += len(expected[0])
+        if expected[0].ndim == 2 and expected[0].shape[1] > 1:
+            ranked += len(expected[0])
+            agreeing += int((expected[0].argmax(1) == got[0].argmax(1)).sum())
     if samples == 0:
         raise DataError("verification got no samples: pass at least one batch")
+    top1 = agreeing / ranked if ranked else None
     first = None if failing is None else _first_difference(open_artifact, program, locate, failing)
-    return Parity(equal / values, agreeing / samples, total / values, worst, samples, first)
+    return Parity(equal / max(values, 1), top1, total / max(values, 1), worst, samples, first)
 
 
-def _step(program: Program, name: str) -> float | None:
+def _aligned(got: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...], program: Program) -> list[np.ndarray]:
+    """Return the artifact's outputs in the model's shapes, once both sides are seen to be comparable."""
+    if not len(got) == len(expected) == len(program.outputs):
+        raise RuntimeMismatchError(f"the artifact gives {len(got)} outputs, the model {len(expected)}: export it again")
+    out = []
+    for name, want, have in zip(program.outputs, expected, got, strict=True):
+        if want.size != have.size:
+            raise RuntimeMismatchError(
+                f"output '{name}' of the artifact is {have.shape}, the model's is {want.shape}: export it again"
+            )
+        for side, array in (("the model", want), ("the artifact", have)):
+            if np.isnan(array).any():
+                raise RuntimeMismatchError(
+                    f"{side} gives NaN in output '{name}': check its weights and the data for NaN"
+                )
+        out.append(have.reshape(want.shape))
+    return out
+
+
+def _lsb(program: Program, name: str) -> float | None:
     """Return the scale of an output that a dequantize writes, None for a float one."""
     for step in program.instructions:
         if step.kind == "dequantize" and step.outputs == (name,):
@@ -94,21 +119,26 @@ def _step(program: Program, name: str) -> float | None:
 
 
 def _first_difference(
-    open_artifact: Callable[[tuple[str, ...]], Any], program: Program, locate: Locate, arrays: tuple[np.ndarray, ...]
+    open_artifact: OpenArtifact, program: Program, locate: Locate | None, arrays: tuple[np.ndarray, ...]
 ) -> str:
-    """Name the first instruction whose integers differ, with every value made an output of the artifact."""
-    writers = {s.outputs[0]: s for s in program.instructions if program.values[s.outputs[0]].encoding is not None}
-    session = open_artifact(tuple(writers))
-    found = session.run_named(*arrays)
+    """Name the first instruction whose integers differ, in program order, with every value made an output."""
+    if locate is None:
+        return "the outputs differ, and the model's integers were not given to find the operator"
     expected = locate(*arrays)
+    writers = {
+        name: step
+        for step in program.instructions
+        for name in step.outputs
+        if program.values[name].encoding is not None and name in expected
+    }
+    found = open_artifact(tuple(writers)).run_named(*arrays)
     for name, step in writers.items():
-        if name not in found or name not in expected:
-            continue
         encoding = program.values[name].encoding
-        assert isinstance(encoding, Encoding)
-        want = expected[name] + encoding.zero_point
+        if encoding is None or name not in found:
+            continue
+        want = np.asarray(expected[name], np.float64) + encoding.zero_point
         difference = np.abs(want - found[name].astype(np.float64).reshape(want.shape))
         if difference.any():
-            share = float((difference > 0).mean())
-            return f"{step.kind} '{step.scope or step.name}': {share:.4%} of its values differ, by at most {difference.max():.0f}"
-    return "no integer operator: the difference arises in a float operator"
+            share, most = float((difference > 0).mean()), int(difference.max())
+            return f"{step.kind} '{step.scope or step.name}': {share:.4%} of its values differ, by {most} at most"
+    return "no integer operator: the difference arises in a float operator or at the output"

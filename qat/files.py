@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from qat.errors import ExportError
@@ -13,13 +14,14 @@ from qat.errors import ExportError
 def write_atomically(path: str | Path, data: bytes | str, overwrite: bool = False) -> Path:
     """Write a file through a temporary one in the same folder, which is synced and renamed.
 
+    Folders that do not exist are made. Where this fails, an existing file is untouched and no temporary one is left.
+
     Raises:
-        ExportError: the file exists and ``overwrite`` is False, or the folder cannot be created or written, or the disk is
-            full. An existing file is untouched then, and no temporary one is left.
+        ExportError: the file exists and ``overwrite`` is False, or it cannot be written.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise ExportError(f"{path} exists already: pass overwrite=True (--overwrite) or another path")
+    if not overwrite:
+        refuse_existing(path)
     raw = data.encode() if isinstance(data, str) else data
     temporary = ""
     try:
@@ -33,15 +35,46 @@ def write_atomically(path: str | Path, data: bytes | str, overwrite: bool = Fals
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        raise ExportError(f"cannot write {path}: {error.strerror or error}; the disk or the folder's permissions") from error
+        raise ExportError(
+            f"cannot write {path} ({error.strerror or error}): check the folder's permissions and the disk's free space"
+        ) from error
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            if temporary:
+        if temporary:
+            with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
     return path
 
 
+def refuse_existing(*paths: Path) -> None:
+    """Raise ExportError for the first path that exists."""
+    for path in paths:
+        if path.exists():
+            raise ExportError(f"{path} exists already: pass overwrite=True (--overwrite) or another path")
+
+
 def _umask() -> int:
+    # The only way to read it is to set it.
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def replace_with(path: str | Path, write: Callable[[str], object]) -> Path:
+    """Let ``write`` save to a temporary file of the same suffix, then rename it to ``path``.
+
+    Raises:
+        ExportError: the folder cannot be created or written, or the disk is full; an existing file is untouched then.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(str(temporary))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ExportError(
+            f"cannot write {path}: {error.strerror or error}; the disk or the folder's permissions"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qat.adapters import framework_of, is_prepared
-from qat.errors import CalibrationError, ConfigError
+from qat.errors import CalibrationError
 from qat.trainers.options import Epoch, History, TrainingOptions
 
 __all__ = ["Epoch", "History", "TrainingOptions", "finetune", "load_weights"]
@@ -30,9 +30,13 @@ def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | N
 
 
 def load_weights(model: Any, path: Path) -> Any:
-    """Load a ``.safetensors`` checkpoint into a model and return the model."""
-    if framework_of(model) != "torch":
-        raise ConfigError("checkpoints of Keras models are .keras files: keras.models.load_model(path)")
-    from qat.trainers.torch import load_weights as load
+    """Load a checkpoint (``.safetensors``; of a Keras model ``.keras``) and return the model that holds it.
 
+    Raises:
+        DataError: the file is missing, truncated, or of another model.
+    """
+    if framework_of(model) == "torch":
+        from qat.trainers.torch import load_weights as load
+    else:
+        from qat.trainers.keras import load_weights as load
     return load(model, path)

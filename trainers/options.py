@@ -28,7 +28,7 @@ class TrainingOptions:
         seed: of every random generator used.
         checkpoint_dir: where ``best.safetensors`` and ``last.safetensors`` are written; None for nowhere.
         loss: a callable ``(outputs, labels) -> scalar``; None is cross-entropy on logits.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar (only on a terminal).
     """
 
     epochs: int = 1

@@ -45,7 +45,7 @@ def finetune(
             break
         model.train()
         running, seen = 0.0, 0
-        bar = tqdm(total=min(steps, total - step), desc=f"epoch {number}/{options.epochs}", disable=not options.progress)
+        bar = tqdm(total=min(steps, total - step), desc=f"epoch {number}/{options.epochs}", disable=None if options.progress else True)
         for inputs, labels in _pairs(train_data, device):
             if step >= total:
                 break

@@ -1,1 +1,108 @@
-"""."""
+"""Data sets: images and labels in NumPy, in batches for either framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from qat.errors import DataError
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images ``[n, height, width, channels]`` (uint8 or float32) and integer labels, in two splits.
+
+    A batch's pixels are ``(x * scale - mean) / std``; ``scale`` is 1 / 255 for uint8 images.
+    """
+
+    name: str
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+    scale: float = 1.0
+    mean: float = 0.0
+    std: float = 1.0
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return int(max(self.train_y.max(), self.test_y.max())) + 1
+
+    def batches(
+        self, split: Split, size: int, layout: str = "NHWC", shuffle: int | None = None, flip: bool = False, limit: int | None = None
+    ) -> Batches:
+        """Return the batches of a split.
+
+        Args:
+            split: ``train`` or ``test``.
+            size: images a batch; the last one of a shuffled split is left out if it is smaller.
+            layout: ``NHWC`` or ``NCHW``.
+            shuffle: a seed for a new order each time the batches are iterated; None keeps the order.
+            flip: whether half of the images are mirrored.
+            limit: at most so many images.
+        """
+        x, y = (self.train_x, self.train_y) if split == "train" else (self.test_x, self.test_y)
+        return Batches(self, x[:limit], y[:limit], size, layout, shuffle, flip)
+
+
+class Batches:
+    """The batches of a split: ``len`` of them, iterated as often as wanted, made as they are asked for."""
+
+    def __init__(
+        self, data: Dataset, x: np.ndarray, y: np.ndarray, size: int, layout: str, shuffle: int | None, flip: bool
+    ) -> None:
+        self._data, self._x, self._y, self._size, self._layout, self._flip = data, x, y, size, layout, flip
+        self._random = None if shuffle is None else np.random.default_rng(shuffle)
+
+    def __len__(self) -> int:
+        n = len(self._x)
+        return n // self._size if self._random is not None and n >= self._size else -(-n // self._size)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        order = np.arange(len(self._x)) if self._random is None else self._random.permutation(len(self._x))
+        for index in range(len(self)):
+            chosen = order[index * self._size : (index + 1) * self._size]
+            x = (self._x[chosen].astype(np.float32) * np.float32(self._data.scale) - np.float32(self._data.mean)) / np.float32(
+                self._data.std
+            )
+            if self._flip and self._random is not None:
+                mirrored = self._random.random(len(x)) < 0.5
+                x[mirrored] = x[mirrored, :, ::-1]
+            x = np.ascontiguousarray(x.transpose(0, 3, 1, 2) if self._layout == "NCHW" else x, np.float32)
+            yield x, self._y[chosen]
+
+
+def checked(data: Dataset) -> Dataset:
+    """Return a data set after checking it.
+
+    Raises:
+        DataError: a split is empty, images and labels differ in number, labels are no integers from 0, or a value is NaN.
+    """
+    for split, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
+        where = f"data set '{data.name}', {split} split"
+        if len(x) == 0:
+            raise DataError(f"{where}: there are no images")
+        if len(x) != len(y):
+            raise DataError(f"{where}: {len(x)} images but {len(y)} labels")
+        if x.ndim != 4:
+            raise DataError(f"{where}: images must be [n, height, width, channels], found {x.ndim} dimensions")
+        if not np.issubdtype(y.dtype, np.integer):
+            raise DataError(f"{where}: labels must be integers, found {y.dtype}")
+        if y.min() < 0:
+            raise DataError(f"{where}: label {int(y.min())} of image {int(y.argmin())} is out of range: classes count from 0")
+        if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+            raise DataError(f"{where}: image {int(np.argwhere(~np.isfinite(x))[0][0])} holds NaN or infinite values")
+    if data.train_x.shape[1:] != data.test_x.shape[1:]:
+        raise DataError(
+            f"data set '{data.name}': training images are {data.train_x.shape[1:]}, test images {data.test_x.shape[1:]}"
+        )
+    unseen = int(data.test_y.max())
+    if unseen > int(data.train_y.max()):
+        raise DataError(f"data set '{data.name}': test label {unseen} is out of range: the training labels end at {data.train_y.max()}")
+    return data

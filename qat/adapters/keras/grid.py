@@ -27,7 +27,6 @@ class Grid(keras.layers.Layer):
     def __init__(self, group: Group, **kwargs: Any) -> None:
         super().__init__(trainable=False, **kwargs)
         self.group = group
-        self.calibrated = False
         self.momentum = 0.1
         self.estimator: RangeEstimator | None = None
         self.range = self._scalar("range", float("nan"), (2,))
@@ -37,13 +36,19 @@ class Grid(keras.layers.Layer):
         self.hi = self._scalar("hi", float(group.qmax))
         self.observing = self._scalar("observing", 0.0)
         # A divisor that is a variable: TensorFlow turns division by a constant into multiplication by its reciprocal.
-        self.levels = self._scalar("levels", float(group.qmax - group.qmin))
+        self.levels = self._scalar("levels", float(group.qmax if group.symmetric else group.qmax - group.qmin))
         self.built = True
 
     def _scalar(self, name: str, value: float, shape: tuple[int, ...] = ()) -> Any:
         return self.add_weight(
             name=name, shape=shape, dtype="float32", initializer=keras.initializers.Constant(value), trainable=False, autocast=False
         )
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether there is a range, however it came here: calibration, ``set_weights`` or a file."""
+        with tf.init_scope():  # readable while a graph is being traced, too
+            return bool(np.isfinite(np.asarray(self.range)).all())
 
     @property
     def encoding(self) -> Encoding:
@@ -58,7 +63,6 @@ class Grid(keras.layers.Layer):
     def set_range(self, low: float, high: float) -> None:
         """Set the range and derive scale, zero point and limits, in NumPy's float32 like everywhere else."""
         self.range.assign(np.array([low, high], np.float32))
-        self.calibrated = True
         e = self.encoding
         for variable, value in ((self.scale, e.scale), (self.zero_point, e.zero_point), (self.lo, e.lo), (self.hi, e.hi)):
             variable.assign(np.float32(value))
@@ -77,9 +81,7 @@ class Grid(keras.layers.Layer):
         def move() -> Any:
             seen = tf.clip_by_value(tf.stack([tf.reduce_min(v), tf.reduce_max(v)]), low, high) * self.scale
             moved = self.range + self.momentum * (seen - self.range)
-            bottom, top = tf.minimum(moved[0], 0.0), tf.maximum(moved[1], 0.0)
-            scale = tf.maximum((top - bottom) / self.levels, np.float32(1e-30))
-            zero_point = tf.clip_by_value(tf.round(self.group.qmin - bottom / scale), self.group.qmin, self.group.qmax)
+            scale, zero_point = self.derive(moved)
             self.range.assign(moved)
             self.scale.assign(scale)
             self.zero_point.assign(zero_point)
@@ -90,7 +92,12 @@ class Grid(keras.layers.Layer):
         with tf.control_dependencies([tf.cond(self.observing > 0.5, move, lambda: tf.constant(False))]):
             return tf.identity(v)
 
-    def load_own_variables(self, store: Any) -> None:
-        """Restore the variables; the range says whether the model was calibrated."""
-        super().load_own_variables(store)
-        self.calibrated = bool(np.isfinite(np.asarray(self.range)).all())
+    def derive(self, limits: Any) -> tuple[Any, Any]:
+        """Return scale and zero point of a range, as :func:`qat.encoding.from_range` does, bit for bit, within a graph."""
+        low, high = tf.minimum(limits[0], 0.0), tf.maximum(limits[1], 0.0)
+        symmetric, qmin, qmax = self.group.symmetric, float(self.group.qmin), float(self.group.qmax)
+        scale = (tf.maximum(-low, high) if symmetric else high - low) / self.levels
+        scale = tf.where(scale > np.finfo(np.float32).tiny * np.float32(2**24), scale, 1.0)
+        if symmetric:
+            return scale, tf.zeros_like(scale)
+        return scale, tf.clip_by_value(tf.round(qmin - low / scale), qmin, qmax)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -11,7 +13,8 @@ import tensorflow as tf
 
 from qat.adapters.keras.grid import Grid
 from qat.adapters.keras.nodes import NODES, Node, quantize
-from qat.adapters.keras.trace import Traced
+from qat.adapters.keras.trace import Traced, fill
+from qat.errors import CaptureError, DataError
 from qat.graph import Graph
 from qat.planner import Plan
 from qat.planner import plan as make_plan
@@ -19,6 +22,42 @@ from qat.recipe import Recipe
 from qat.targets import load_target
 
 Tensor = Any
+
+
+@dataclass(frozen=True)
+class Face:
+    """What the user sees of a model, kept in the prepared one.
+
+    Attributes:
+        inputs: tensor names, nested as the model takes its inputs.
+        input_layers: the tensor of each input layer, by the layer's name.
+        outputs: tensor names, nested as the model returns its outputs.
+        output_names: the outputs' own names, by which losses may be given.
+        calls: the arguments of the layers that stay float, see :class:`qat.adapters.keras.trace.Traced`.
+    """
+
+    inputs: Any
+    input_layers: Mapping[str, str]
+    outputs: Any
+    output_names: tuple[str, ...]
+    calls: Mapping[str, tuple[Any, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        calls = {name: keras.saving.serialize_keras_object(list(call)) for name, call in self.calls.items()}
+        return {
+            "inputs": self.inputs,
+            "input_layers": dict(self.input_layers),
+            "outputs": self.outputs,
+            "output_names": list(self.output_names),
+            "calls": calls,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Face:
+        """Read what :meth:`to_dict` wrote."""
+        calls = {name: tuple(keras.saving.deserialize_keras_object(call)) for name, call in data["calls"].items()}
+        return cls(data["inputs"], data["input_layers"], data["outputs"], tuple(data["output_names"]), calls)
 
 
 @keras.saving.register_keras_serializable("qat")
@@ -31,18 +70,19 @@ class PreparedModel(keras.Model):
 
     qat_prepared = True
 
-    def __init__(self, plan: Plan, layers: Mapping[str, Any], structure: Any, shapes: Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(self, plan: Plan, layers: Mapping[str, Any], face: Face, shapes: Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # XLA may reassociate: only on the user's explicit jit_compile=True.
+        self.supports_jit = False
         self.plan = plan
-        self.output_structure = structure
+        self.face = face
+        self.output_names = list(face.output_names)
         self._shapes = dict(shapes)
-        self._on_grid: bool | None = None
+        self._traced_for: dict[str, bool] = {}
         self.grid_layers = [Grid(group, name=f"grid_{name}") for name, group in plan.groups.items()]
         self.float_layers = [layers[p.op.name] for p in plan.ops if p.op.name in layers]
         self.parameters = {
-            name: self.add_weight(
-                name=name.replace("/", "."), shape=shape, dtype="float32", initializer="zeros", trainable=trainable, autocast=False
-            )
+            name: _variable(name, shape, trainable)
             for name, (shape, trainable) in shapes.items()
         }
         by_group = {grid.group.name: grid for grid in self.grid_layers}
@@ -74,12 +114,34 @@ class PreparedModel(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Run the plan."""
         real, _ = self.run(inputs, bool(training))
-        return keras.tree.map_structure(lambda name: real[name], self.output_structure)
+        return keras.tree.map_structure(lambda name: real[name], self.face.outputs)
+
+    def _tensors(self, inputs: Any) -> dict[str, Tensor]:
+        """Return the input tensors by name, of the dtypes and shapes that the user's model takes."""
+        if isinstance(inputs, dict):
+            names = self.face.inputs if isinstance(self.face.inputs, dict) else self.face.input_layers
+            missing = [key for key in names if key not in inputs]
+            if missing:
+                raise DataError(f"the model's input '{missing[0]}' is missing: it takes {', '.join(names)}")
+            given = {name: inputs[key] for key, name in names.items()}
+        else:
+            values = keras.tree.flatten(inputs)
+            if len(values) != len(self.plan.graph.inputs):
+                raise DataError(f"the model has {len(self.plan.graph.inputs)} inputs, {len(values)} were given")
+            order = self.face.inputs.values() if isinstance(self.face.inputs, dict) else keras.tree.flatten(self.face.inputs)
+            given = dict(zip(order, values, strict=True))
+        out = {}
+        for name in self.plan.graph.inputs:
+            spec = self.plan.graph.tensors[name]
+            out[name] = tensor = tf.cast(tf.convert_to_tensor(given[name]), spec.dtype)
+            if not tensor.shape.is_compatible_with(spec.shape):
+                raise DataError(f"input '{name}' has shape {tuple(tensor.shape)}, the model takes {spec.shape} (None: any size)")
+        return out
 
     def run(self, inputs: Any, training: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return every tensor in float, and every tensor on the grid, by name."""
         on_grid = self.on_grid
-        real: dict[str, Tensor] = dict(zip(self.plan.graph.inputs, keras.tree.flatten(inputs), strict=True))
+        real: dict[str, Tensor] = self._tensors(inputs)
         grid: dict[str, Tensor] = {}
 
         def as_float(name: str) -> Tensor:
@@ -107,26 +169,48 @@ class PreparedModel(keras.Model):
                 real[p.op.output] = self.nodes[p.op.name]([as_float(t) for t in p.op.inputs], params, training, on_grid)
             else:
                 values = [as_float(t) for t in p.op.inputs]
-                out = self._float_by_name[p.op.name](values[0] if len(values) == 1 else values)
-                real.update(zip(p.op.outputs, keras.tree.flatten(out), strict=True))
+                real.update(self.call_float(p.op.name, values))
         for name in self.plan.graph.outputs:
             as_float(name)
         return real, grid
 
-    def reset_functions(self) -> None:
-        """Forget compiled functions: the model has gone from float to the grid."""
-        self.train_function = self.test_function = self.predict_function = None
+    def call_float(self, name: str, values: list[Tensor]) -> dict[str, Tensor]:
+        """Return the outputs of an operator that stays float, by name, from the tensors it reads."""
+        op = next(p.op for p in self.plan.ops if p.op.name == name)
+        args, kwargs = fill(self.face.calls[name], values)
+        outputs = keras.tree.flatten(self._float_by_name[name](*args, **kwargs))
+        return dict(zip(op.outputs, outputs, strict=True))
+
+    # Keras keeps the functions it has traced. One traced before calibration computes in float for ever.
+
+    def _stale(self, kind: str) -> bool:
+        before, now = self._traced_for.get(kind), self.on_grid
+        self._traced_for[kind] = now
+        return before is not None and before != now
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Trace the training step, again where the model was calibrated since."""
+        return super().make_train_function(self._stale("train") or force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Trace the evaluation step, again where the model was calibrated since."""
+        return super().make_test_function(self._stale("test") or force)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Trace the prediction step, again where the model was calibrated since."""
+        return super().make_predict_function(self._stale("predict") or force)
 
     def get_config(self) -> dict[str, Any]:
         """Return what :meth:`from_config` needs: the graph, the recipe and the target, from which the plan follows."""
-        layers = {name: keras.saving.serialize_keras_object(layer) for name, layer in self._float_by_name.items()}
+        layers = {layer.name: keras.saving.serialize_keras_object(layer) for layer in self._float_by_name.values()}
         return {
             "name": self.name,
             "graph": self.plan.graph.to_dict(),
             "recipe": self.plan.recipe.model_dump(mode="json"),
             "target": self.plan.target.name,
             "layers": layers,
-            "structure": self.output_structure,
+            "layer_of": {name: layer.name for name, layer in self._float_by_name.items()},
+            "face": self.face.to_dict(),
             "shapes": {name: [list(shape), trainable] for name, (shape, trainable) in self._shapes.items()},
         }
 
@@ -136,19 +220,19 @@ class PreparedModel(keras.Model):
         plan = make_plan(
             Graph.from_dict(config["graph"]), Recipe.model_validate(config["recipe"]), load_target(config["target"])
         )
-        layers = {
-            name: keras.saving.deserialize_keras_object(layer, custom_objects) if isinstance(layer, dict) else layer
-            for name, layer in config["layers"].items()
+        made = {
+            name: keras.saving.deserialize_keras_object(layer, custom_objects) for name, layer in config["layers"].items()
         }
+        layers = {name: made[layer] for name, layer in config["layer_of"].items()}
         _build_layers(plan, layers)
         shapes = {name: (tuple(shape), trainable) for name, (shape, trainable) in config["shapes"].items()}
-        return cls(plan, layers, config["structure"], shapes, name=config["name"])
+        return cls(plan, layers, Face.from_dict(config["face"]), shapes, name=config["name"])
 
 
 def _build_layers(plan: Plan, layers: Mapping[str, Any]) -> None:
     for p in plan.ops:
         layer = layers.get(p.op.name)
-        if layer is not None and not layer.built:
+        if isinstance(layer, keras.layers.Layer) and not layer.built:
             shapes = [plan.graph.tensors[t].shape for t in p.op.inputs]
             layer.build(shapes[0] if len(shapes) == 1 else shapes)
 
@@ -163,23 +247,43 @@ def set_observing(model: PreparedModel, observing: bool) -> None:
 
 def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> PreparedModel:
     """Build the prepared model. ``params`` are those of the plan's graph, BatchNorm folded."""
-    layers = {name: _copy(layer) for name, layer in traced.layers.items()}
+    copies = {id(layer): _copy(layer) for layer in traced.layers.values()}  # a layer that is called twice stays one
+    layers = {name: copies[id(layer)] for name, layer in traced.layers.items()}
     _build_layers(plan, layers)
     for name, layer in layers.items():
-        if traced.layers[name].weights:
+        if getattr(layer, "weights", None):
             layer.set_weights(traced.layers[name].get_weights())
     roles = [(name, role) for p in plan.ops for role, name in p.op.params.items()]
     statistics = {name for name, role in roles if role in ("mean", "variance")}
-    shapes = {
-        name: (params[name].shape, name not in traced.frozen and name not in statistics) for name in dict.fromkeys(n for n, _ in roles)
-    }
-    model = PreparedModel(plan, layers, traced.structure, shapes, name=plan.graph.name)
+    # A bias that only folding made follows its layer's weight.
+    named = [p.op.params for p in plan.ops if "bias" in p.op.params]
+    made = {p["bias"]: p["weight"] for p in named if p["bias"] not in traced.params}
+    frozen = traced.frozen | statistics | {bias for bias, weight in made.items() if weight in traced.frozen}
+    shapes = {name: (params[name].shape, name not in frozen) for name in dict.fromkeys(n for n, _ in roles)}
+    face = Face(*traced.inputs, traced.structure, traced.output_names, traced.calls)
+    model = PreparedModel(plan, layers, face, shapes, name=plan.graph.name)
     for name, variable in model.parameters.items():
         variable.assign(params[name])
     return model
 
 
 def _copy(layer: Any) -> Any:
-    copied = type(layer).from_config(layer.get_config())
-    copied.trainable = layer.trainable
+    try:
+        copied = type(layer).from_config(layer.get_config())
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise CaptureError(
+            f"'{layer.name}' ({type(layer).__name__}) stays float but cannot be rebuilt from its configuration: give its class a "
+            "get_config method that returns the arguments of __init__"
+        ) from error
+    if isinstance(copied, keras.layers.Layer):
+        copied.trainable = layer.trainable
     return copied
+
+
+def _variable(path: str, shape: tuple[int, ...], trainable: bool) -> keras.Variable:
+    """Return a variable with the path that it had in the user's model."""
+    *scopes, name = path.split("/")
+    with contextlib.ExitStack() as stack:
+        for scope in scopes:
+            stack.enter_context(keras.name_scope(scope))
+        return keras.Variable(np.zeros(shape, np.float32), dtype="float32", trainable=trainable, autocast=False, name=name)

@@ -33,10 +33,15 @@ def _masked(grad: Tensor, y: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
     return tf.where(tf.logical_and(y > lo, y < hi), grad, tf.zeros_like(grad))
 
 
+def _round_clamp(v: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
+    # The raw operator is one pass; tf.clip_by_value is two.
+    return tf.raw_ops.ClipByValue(t=tf.math.rint(v), clip_value_min=lo, clip_value_max=hi)
+
+
 @tf.custom_gradient
 def round_clamp(v: Tensor, lo: Tensor, hi: Tensor) -> Any:
     """Return ``clamp(round(v), lo, hi)``; the gradient passes where the result is strictly within the limits."""
-    y = tf.clip_by_value(tf.round(v), lo, hi)
+    y = _round_clamp(v, lo, hi)
     return y, lambda grad: (_masked(grad, y, lo, hi), None, None)
 
 
@@ -62,26 +67,29 @@ def linear(
     lo, hi = limits
 
     @tf.custom_gradient
-    def node(x: Tensor, weight: Tensor, bias: Tensor) -> Any:
+    def node(x: Tensor, weight: Tensor, *bias: Tensor) -> Any:
         bias_scale = scale * input_scale
-        w_int = tf.round(weight / tf.reshape(scale, shape))
-        acc = operator.forward(x, w_int) + tf.round(bias / bias_scale)
+        w_int = tf.math.rint(weight / tf.reshape(scale, shape))
+        acc = operator.forward(x, w_int)
+        if bias:
+            acc = tf.nn.bias_add(acc, tf.math.rint(bias[0] / bias_scale))
         v = acc * (bias_scale / output_scale)
         if observe is not None:
             v = observe(v)
-        y = tf.clip_by_value(tf.round(v), lo, hi)
+        y = _round_clamp(v, lo, hi)
 
         def backward(grad: Tensor) -> Any:
             grad = _masked(grad, y, lo, hi)
             ratio = input_scale / output_scale
             gx = operator.input_gradient(x, w_int * tf.reshape(scale * ratio, shape), grad)
             gw = operator.weight_gradient(x, w_int, grad) * ratio
-            gb = tf.reduce_sum(grad, list(range(len(grad.shape) - 1))) / output_scale
-            return gx, gw, gb
+            if not bias:
+                return gx, gw
+            return gx, gw, tf.reduce_sum(grad, list(range(len(grad.shape) - 1))) / output_scale
 
         return y, backward
 
-    return node(x, weight, tf.zeros_like(scale) if bias is None else bias)
+    return node(x, weight) if bias is None else node(x, weight, bias)
 
 
 class Operator:

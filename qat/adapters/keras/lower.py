@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -65,8 +64,7 @@ def _float_block(model: PreparedModel) -> FloatBlock | None:
                 params = {role: tf.convert_to_tensor(model.parameters[n]) for role, n in p.op.params.items()}
                 real[p.op.output] = model.nodes[p.op.name](values, params, False, False)
             else:
-                out = model._float_by_name[p.op.name](values[0] if len(values) == 1 else values)
-                real.update(zip(p.op.outputs, keras.tree.flatten(out), strict=True))
+                real.update(model.call_float(p.op.name, values))
         return tuple(real[t] for t in outputs)
 
     return FloatBlock("keras", module, tuple(real_value_name(plan, t) for t in inputs), outputs)

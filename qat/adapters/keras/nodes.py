@@ -247,10 +247,15 @@ class AvgPool2d(Node):
     def integer(self, inputs: list[Tensor], params: dict[str, Tensor], training: bool) -> Tensor:
         """Sum exactly, divide, round as the kernel does; see :func:`qat.numerics.avg_pool2d`."""
         total, count = self._sums(inputs[0])
+        if self.kernels == "mlas":
+            scale = tf.convert_to_tensor(self.output.scale)
+            return self.finish(total * ((scale * (1.0 / count)) / scale), training)
         if training:
             return self.finish(total / count, training)
         raw = total + count * self.output.zero_point
-        half = tf.floor(count / 2)
+        # Half a unit more never changes the quotient's floor, and keeps it right where the graph optimizer multiplies by the
+        # reciprocal of the constant count instead of dividing.
+        half = tf.floor(count / 2) + 0.5
         mean = tf.where(raw > 0, tf.floor((raw + half) / count), -tf.floor((half - raw) / count))
         return tf.clip_by_value(mean - self.output.zero_point, *self.limits())
 

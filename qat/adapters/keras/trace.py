@@ -25,6 +25,9 @@ class Traced:
         layers: the layer of every operator of kind ``float``, by operator name.
         frozen: parameters that are not trained.
         structure: the outputs by tensor name, nested as the model returns them.
+        inputs: the inputs by tensor name, nested as the model takes them, and the tensor of each input layer's name.
+        output_names: the model's own names of its outputs, by which losses may be given.
+        calls: how the layer of each operator of kind ``float`` is called: arguments with :func:`placeholder` for tensors.
     """
 
     graph: Graph
@@ -32,6 +35,25 @@ class Traced:
     layers: Mapping[str, Any]
     frozen: frozenset[str]
     structure: Any
+    inputs: tuple[Any, Mapping[str, str]]
+    output_names: tuple[str, ...]
+    calls: Mapping[str, tuple[Any, Any]]
+
+
+def placeholder(index: int) -> str:
+    """Return what stands for an operator's input ``index`` in the arguments of a call."""
+    return f"@tensor:{index}"
+
+
+def fill(arguments: Any, values: list[Any]) -> Any:
+    """Return arguments with each placeholder replaced by its value."""
+    if isinstance(arguments, dict):
+        return {key: fill(value, values) for key, value in arguments.items()}
+    if isinstance(arguments, (list, tuple)):
+        return type(arguments)(fill(value, values) for value in arguments)
+    if isinstance(arguments, str) and arguments.startswith("@tensor:"):
+        return values[int(arguments.removeprefix("@tensor:"))]
+    return arguments
 
 
 def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
@@ -54,6 +76,8 @@ class _Builder:
         self.specs: dict[str, TensorSpec] = {}
         self.params: dict[str, np.ndarray] = {}
         self.layers: dict[str, Any] = {}
+        self.calls: dict[str, tuple[Any, Any]] = {}
+        self.variables: dict[int, str] = {}
         self.frozen: set[str] = set()
         self.names: dict[int, str] = {}
         self.used: set[str] = set()
@@ -70,7 +94,12 @@ class _Builder:
         structure = keras.tree.map_structure(lambda t: self.names[id(t)], functional._outputs_struct)
         outputs = tuple(dict.fromkeys(keras.tree.flatten(structure)))
         graph = Graph(self.unique(model.name), "NHWC", tuple(inputs), outputs, tuple(self.ops), self.specs)
-        return Traced(graph, self.params, self.layers, frozenset(self.frozen), structure)
+        taken = keras.tree.map_structure(lambda t: self.names[id(t)], functional._inputs_struct)
+        by_name = {str(t.name): name for t, name in zip(functional.inputs, inputs, strict=True)}
+        names = tuple(functional.output_names)
+        return Traced(
+            graph, self.params, self.layers, frozenset(self.frozen), structure, (taken, by_name), names, self.calls
+        )
 
     def walk(self, functional: Any, scope: str) -> None:
         """Add the operators of a functional graph, whose inputs have names already."""
@@ -92,7 +121,8 @@ class _Builder:
             for mine, theirs in zip(outputs, inner.outputs, strict=True):
                 self.names[id(mine)] = self.names[id(theirs)]
             return
-        kind = type(layer).__name__
+        # A user's subclass may compute anything: only Keras' own classes are known by name.
+        kind = type(layer).__name__ if type(layer).__module__.startswith("keras.") else ""
         if kind in _TRAINING_ONLY:
             self.names[id(outputs[0])] = inputs[0]
             return
@@ -102,12 +132,10 @@ class _Builder:
             if emitted is not None:
                 self.names[id(outputs[0])] = emitted
                 return
-        if not isinstance(layer, keras.layers.Layer):
-            raise CaptureError(
-                f"the model calls keras.ops ({kind}) on its tensors, which this adapter cannot rebuild: put the call into a "
-                "layer (keras.layers.Layer) and prepare the model again"
-            )
-        self.float(layer, inputs, outputs, path)
+        order = {id(t): placeholder(i) for i, t in enumerate(node.arguments.keras_tensors)}
+        arguments = (list(node.arguments.args), dict(node.arguments.kwargs))
+        call = keras.tree.map_structure(lambda v: order.get(id(v), v), arguments)
+        self.float(layer, inputs, outputs, path, call)
 
     def emit(
         self, kind: str, inputs: list[str], output: Any, path: str, params: Mapping[str, Any] | None = None, **attrs: Any
@@ -115,11 +143,11 @@ class _Builder:
         """Add an operator whose output has the shape of ``output`` (a KerasTensor or a shape), and return its name."""
         name = self.unique(path if kind not in ("relu", "relu6") else f"{path}_{kind}")
         self.specs[name] = _spec(name, output)
-        named = {role: self.param(variable) for role, variable in (params or {}).items() if variable is not None}
+        named = {role: self.param(variable, path) for role, variable in (params or {}).items() if variable is not None}
         self.ops.append(Op(name, kind, tuple(inputs), (name,), named, attrs, path))
         return name
 
-    def float(self, layer: Any, inputs: list[str], outputs: Any, path: str) -> None:
+    def float(self, layer: Any, inputs: list[str], outputs: Any, path: str, call: tuple[Any, Any]) -> None:
         name = self.unique(path)
         names = []
         for index, tensor in enumerate(outputs):
@@ -127,11 +155,20 @@ class _Builder:
             self.specs[out] = _spec(out, tensor)
             self.names[id(tensor)] = out
             names.append(out)
-        self.layers[name] = layer
+        self.layers[name], self.calls[name] = layer, call
         self.ops.append(Op(name, "float", tuple(inputs), tuple(names), {}, {"target": type(layer).__name__}, path))
 
-    def param(self, variable: Any) -> str:
-        name = str(variable.path)
+    def param(self, variable: Any, path: str) -> str:
+        # Nested models may hold different variables of one path, and one variable may be read by several layers.
+        name = self.variables.get(id(variable))
+        if name is None:
+            name = str(variable.path)
+            if name in self.params:
+                name = f"{path}/{variable.name}"
+            candidate, n = name, 1
+            while name in self.params:
+                name, n = f"{candidate}_{n}", n + 1
+            self.variables[id(variable)] = name
         self.params[name] = np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
         if not variable.trainable:
             self.frozen.add(name)
@@ -151,7 +188,8 @@ def _functional(model: keras.Model) -> Any:
         if not model.built or model._functional is None:
             raise CaptureError(f"Sequential model '{model.name}' has no input shape: add keras.Input(shape) as its first layer")
         return model._functional
-    if hasattr(model, "_nodes_by_depth"):
+    # A subclass that is built as Functional(inputs, outputs) but computes something else in call is no graph either.
+    if hasattr(model, "_nodes_by_depth") and type(model).call.__module__.startswith("keras."):
         return model
     layers = ", ".join(layer.name for layer in model.layers[:4])
     raise CaptureError(
@@ -178,7 +216,7 @@ def _activation(b: _Builder, name: str, activation: Any, output: Any, path: str)
     layer = keras.layers.Activation(activation, name=f"{path.replace('/', '_')}_{kind}")
     out = b.unique(f"{path}_{kind}")
     b.specs[out] = _spec(out, output)
-    b.layers[out] = layer
+    b.layers[out], b.calls[out] = layer, ([placeholder(0)], {})
     b.ops.append(Op(out, "float", (name,), (out,), {}, {"target": kind}, path))
     return out
 
@@ -225,6 +263,26 @@ def _depthwise(b: _Builder, layer: Any, inputs: list[str], output: Any, path: st
     name = b.emit(
         "depthwise_conv2d", inputs, output, path, params,
         strides=strides, padding=padding, dilations=dilations, groups=channels, channel_axis=(2, 3),
+    )  # fmt: skip
+    return _activation(b, name, layer.activation, output, path)
+
+
+def _separable(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    if layer.data_format != "channels_last":
+        return None
+    padding, strides, dilations = _first(b, layer, path, inputs)
+    if padding is None or (max(dilations) > 1 and max(strides) > 1):
+        return None
+    channels = b.specs[inputs[0]].shape[-1]
+    between = (*output.shape[:-1], layer.depthwise_kernel.shape[2] * layer.depthwise_kernel.shape[3])
+    name = b.emit(
+        "depthwise_conv2d", inputs, between, path, {"weight": layer.depthwise_kernel},
+        strides=strides, padding=padding, dilations=dilations, groups=channels, channel_axis=(2, 3),
+    )  # fmt: skip
+    params = {"weight": layer.pointwise_kernel, "bias": layer.bias if layer.use_bias else None}
+    name = b.emit(
+        "conv2d", [name], output, path, params,
+        strides=(1, 1), padding=((0, 0), (0, 0)), dilations=(1, 1), groups=1, channel_axis=3,
     )  # fmt: skip
     return _activation(b, name, layer.activation, output, path)
 
@@ -302,6 +360,7 @@ def _zero_padding(b: _Builder, layer: Any, inputs: list[str], output: Any, path:
 _RULES: dict[str, Callable[..., str | None]] = {
     "Conv2D": _conv2d,
     "DepthwiseConv2D": _depthwise,
+    "SeparableConv2D": _separable,
     "Dense": _dense,
     "BatchNormalization": _batch_norm,
     "Add": _binary("add"),
@@ -309,6 +368,8 @@ _RULES: dict[str, Callable[..., str | None]] = {
     "Concatenate": _concat,
     "ReLU": _relu,
     "Activation": _activation_layer,
+    "Relu": lambda b, layer, inputs, output, path: b.emit("relu", inputs, output, path),
+    "Relu6": lambda b, layer, inputs, output, path: b.emit("relu6", inputs, output, path),
     "MaxPooling2D": _pool("max_pool2d"),
     "AveragePooling2D": _pool("avg_pool2d"),
     "GlobalAveragePooling2D": _global_pool,

@@ -1,0 +1,217 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Quantization-aware training.")
+
+Config = Annotated[Path, typer.Argument(help="A run configuration, for example configs/runs/digits_torch.yaml.")]
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """Train on the integer grid: the artifact equals the trained model, bit for bit."""
+    import logging
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.basicConfig(format="notice: %(message)s", level=logging.ERROR)
+    logging.getLogger("qat").setLevel(logging.WARNING)
+
+
+@app.command()
+def demo(output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("runs/demo")) -> None:
+    """Run the main job on the embedded digits, in both frameworks."""
+    from importlib.resources import files
+
+    folder = Path(str(files("qat.configs"))) / "runs"
+    _run_all([folder / "digits_torch.yaml", folder / "digits_keras.yaml"], output)
+
+
+@app.command()
+def run(config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None) -> None:
+    """Float model, PTQ baselines, QAT, export, proof and comparison, by a configuration."""
+    _run_all([config], output)
+
+
+def _run_all(configs: list[Path], output: Path | None) -> None:
+    from qat.config import load_run
+    from qat.report import print_report, write_report
+    from qat.workflow import run as carry_out
+
+    console = _console()
+    loaded = [(load_run(path), path.parent) for path in configs]
+    folder = output or Path(loaded[0][0].output or f"runs/{loaded[0][0].name}")
+    reports = []
+    for config, base in loaded:
+        report = carry_out(config, base, folder, console)
+        print_report(report, console)
+        reports.append(report)
+    console.print(f"written: {write_report(reports, folder)}")
+
+
+def _open(config: Path, output: Path | None) -> Any:
+    from qat.config import load_run
+    from qat.workflow import Run
+
+    loaded = load_run(config)
+    return Run(loaded, config.parent, output or Path(loaded.output or f"runs/{loaded.name}"), _console())
+
+
+@app.command()
+def ptq(config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None) -> None:
+    """Only the PTQ baselines of a configuration, compared."""
+    from qat import api
+    from qat.report import print_report, write_report
+
+    job = _open(config, output)
+    data = job.step("data", job.data)
+    model = job.step("float model", lambda: job.float_model(data))
+    entries = job.step("PTQ baselines", lambda: job.baselines(model, data))
+    name, framework = data.name, job.config.framework
+    report = api.compare(entries, job.batches(data, "test"), dataset=name, framework=framework, latency_runs=job.config.latency_runs)
+    print_report(report, job.console)
+    job.console.print(f"written: {write_report([report], job.folder)}")
+
+
+@app.command()
+def train(config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None) -> None:
+    """Only the training of a configuration: checkpoints go to <output>/checkpoints."""
+    job = _open(config, output)
+    job.console.print(f"written: {job.train()}")
+
+
+@app.command()
+def export(
+    config: Config,
+    checkpoint: Annotated[Path, typer.Argument(help="Written by qat train: best.safetensors or best.keras.")],
+    artifact: Annotated[Path, typer.Argument(help="The .onnx or .tflite to write.")],
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Export a trained checkpoint and verify it on the test split."""
+    job = _open(config, None)
+    written = job.export_checkpoint(checkpoint, artifact, overwrite)
+    parity = written.parity
+    job.console.print(f"written: {written.path} ({written.bytes:,} bytes), {100 * parity.exact:.2f} % of outputs exactly equal")
+
+
+@app.command()
+def compare(
+    config: Config, artifacts: Annotated[list[Path], typer.Argument(help="Artifacts; the first is the reference.")]
+) -> None:
+    """Compare artifacts on the test split of a configuration's data."""
+    from qat import api
+    from qat.ptq import Baseline
+    from qat.report import print_report
+
+    job = _open(config, None)
+    data = job.data()
+    framework = job.config.framework
+    entries = [
+        Baseline(p.stem, framework, "", "", "float" if i == 0 else "ptq", p) for i, p in enumerate(artifacts)
+    ]  # fmt: skip
+    print_report(api.compare(entries, job.batches(data, "test"), dataset=data.name, framework=framework), job.console)
+
+
+@app.command()
+def plan(config: Config) -> None:
+    """What gets quantized, how, and why the rest stays float."""
+    from rich.table import Table
+
+    from qat import api
+
+    job = _open(config, None)
+    data = job.data()
+    made = api.plan(job.untrained(), job.example(data), job.config.recipe, job.config.target)
+    table = Table(title=f"{job.config.name}: recipe {made.recipe.name} for {made.target.name}", title_justify="left")
+    for column in ("scope", "op", "runs", "how / why"):
+        table.add_column(column)
+    for row in made.table():
+        table.add_row(row["scope"], row["op"], row["runs"], row["reason"] or row["how"])
+    job.console.print(table)
+
+
+@app.command()
+def recipes() -> None:
+    """The built-in recipes, and the targets."""
+    from qat.recipe import builtin_recipes
+    from qat.targets import TARGETS
+
+    console = _console()
+    for recipe in builtin_recipes().values():
+        console.print(f"[bold]{recipe.name}[/]: {recipe.description}")
+    console.print("targets:")
+    for target in TARGETS.values():
+        console.print(f"  [bold]{target.name}[/] ({target.suffix}): {target.description}")
+
+
+@app.command()
+def inspect(artifact: Annotated[Path, typer.Argument(help="A .onnx or .tflite file.")]) -> None:
+    """Inputs, outputs, the operators that run, and every tensor's scale."""
+    import numpy as np
+    from rich.table import Table
+
+    from qat.exporters import read_encodings
+    from qat.runtimes import open_session
+
+    console = _console()
+    session = open_session(artifact)
+    for title, infos in (("input", session.inputs), ("output", session.outputs)):
+        for info in infos:
+            console.print(f"{title} [bold]{info.name}[/]: {info.dtype} {list(info.shape)}, scale {info.scale}")
+    console.print("operators that run: " + ", ".join(f"{n} {kind}" for kind, n in session.ops().most_common()))
+    table = Table("tensor", "type", "scale", "zero point")
+    for name, encoding in read_encodings(artifact).items():
+        scale = np.ravel(encoding.scale)
+        shown = f"{scale[0]:.6g}" if len(scale) == 1 else f"{len(scale)} channels, {scale.min():.3g} .. {scale.max():.3g}"
+        table.add_row(name, encoding.dtype, shown, str(encoding.zero_point))
+    console.print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, and what works here."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    console = _console()
+    names = {"torch": "torch", "keras": "tensorflow keras", "onnx": "onnx onnxruntime", "litert": "ai-edge-litert flatbuffers"}
+    missing = False
+    for extra, packages in names.items():
+        for package in packages.split():
+            try:
+                console.print(f"  [green]yes[/] {package} {version(package)}")
+            except PackageNotFoundError:
+                missing = True
+                console.print(f"  [red]no[/]  {package}: pip install 'qat-toolkit[{extra}]'")
+    flags = Path("/proc/cpuinfo")
+    if flags.is_file():
+        vnni = "vnni" in flags.read_text()
+        console.print(f"  CPU: {'with' if vnni else 'without'} VNNI; target onnxruntime is exact on both")
+    raise typer.Exit(1 if missing else 0)
+
+
+def main() -> None:
+    """Run the command line; an error that a user can act on is one sentence and exit code 2."""
+    from qat.errors import QatError
+
+    try:
+        app()
+    except QatError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted: nothing was half written; start the command again", file=sys.stderr)
+        raise SystemExit(130) from None

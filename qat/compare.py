@@ -1,0 +1,201 @@
+"""Comparison: every artifact in its own runtime, never the simulation, on the same validation data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qat import metrics
+from qat.errors import DataError, QatError, RuntimeMismatchError
+from qat.runtimes import open_session
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One artifact's figures; percentages for ``top1`` and ``agreement``, milliseconds at batch 1 on one thread for latency.
+
+    ``p_float`` and ``p_best_ptq`` are McNemar's p against the float model and the best int8 PTQ; ``drift`` is the mean change of
+    the largest probability, ``sqnr`` in dB, ``mse`` the mean squared difference of the outputs, all against float.
+    """
+
+    name: str
+    kind: str
+    tool: str
+    recipe: str
+    path: Path | None
+    bytes: int
+    top1: float | None
+    delta: float | None
+    agreement: float | None
+    p_float: float | None
+    p_best_ptq: float | None
+    drift: float | None
+    mse: float | None
+    sqnr: float | None
+    latency_p50: float | None
+    latency_p95: float | None
+    parity: Any
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A comparison: its entries in the order given, and what follows from them."""
+
+    framework: str
+    dataset: str
+    n_eval: int
+    entries: tuple[Entry, ...]
+    decision: str
+
+
+def compare(
+    entries: Sequence[Any],
+    data: Iterable[Any],
+    *,
+    dataset: str = "data",
+    framework: str | None = None,
+    latency_runs: int = 50,
+) -> Report:
+    """Run artifacts on the same data.
+
+    Args:
+        entries: Artifacts, Baselines (one of kind ``float`` is the reference), or paths.
+        data: batches of ``(inputs, labels)``.
+        dataset: the data's name.
+        framework: None takes the first entry's.
+        latency_runs: timed runs of each artifact at batch 1, in turn; 0 for none.
+
+    Raises:
+        DataError: no entries, no data, or a label out of range.
+        RuntimeMismatchError: an artifact gives NaN.
+        QatError: an artifact is missing or corrupt.
+    """
+    if not entries:
+        raise DataError("there is nothing to compare: pass at least one artifact")
+    described = [_describe(e) for e in entries]
+    batches = list(data)
+    if not batches:
+        raise DataError("the comparison got no data: pass at least one batch of (inputs, labels)")
+    labels = np.concatenate([np.asarray(y).reshape(-1) for _, y in batches])
+    sessions = [None if d.path is None else open_session(d.path, threads=1) for d in described]
+    outputs = [None if s is None else _outputs(s, batches, d) for s, d in zip(sessions, described, strict=True)]
+    for d, o in zip(described, outputs, strict=True):
+        if o is not None and int(labels.max()) >= o.shape[-1]:
+            raise DataError(f"label {int(labels.max())} is out of range: {d.name} has {o.shape[-1]} outputs")
+    latencies = _latencies(sessions, batches[0][0], latency_runs)
+    reference = next((o for d, o in zip(described, outputs, strict=True) if d.kind == "float" and o is not None), None)
+    best = _best_ptq(described, outputs, labels)
+    rows = tuple(
+        _entry(d, o, labels, reference, None if best is None else best[1], t)
+        for d, o, t in zip(described, outputs, latencies, strict=True)
+    )
+    name = framework or next((d.framework for d in described if d.framework), "")
+    return Report(name, dataset, len(labels), rows, decide(rows))
+
+
+@dataclass(frozen=True)
+class _Described:
+    name: str
+    kind: str
+    tool: str
+    recipe: str
+    framework: str
+    path: Path | None
+    parity: Any
+    error: str | None
+
+
+def _describe(entry: Any) -> _Described:
+    if isinstance(entry, (str, Path)):
+        return _Described(Path(entry).stem, "ptq", "", "", "", Path(entry), None, None)
+    if not hasattr(entry, "path"):
+        raise QatError(f"cannot compare a {type(entry).__name__}: pass artifacts or paths; export a model first")
+    return _Described(
+        entry.name, entry.kind, entry.tool, entry.recipe, entry.framework, entry.path, entry.parity, getattr(entry, "error", None)
+    )
+
+
+def _outputs(session: Any, batches: list[Any], described: _Described) -> np.ndarray:
+    parts = []
+    for inputs, _ in batches:
+        arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        parts.append(session.run(*(np.asarray(a, np.float32) for a in arrays))[0])
+    out = np.concatenate(parts)
+    if np.isnan(out).any():
+        raise RuntimeMismatchError(f"{described.path} gives NaN: check the float model's weights and the data")
+    return out
+
+
+def _latencies(sessions: list[Any], inputs: Any, runs: int) -> list[tuple[float, float] | None]:
+    """Time the artifacts in turn, so that a change of the machine's speed meets all of them."""
+    arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+    one = tuple(np.asarray(a, np.float32)[:1] for a in arrays)
+    times: list[list[float]] = [[] for _ in sessions]
+    for turn in range(runs + 5 if runs else 0):
+        for session, taken in zip(sessions, times, strict=True):
+            if session is None:
+                continue
+            started = time.perf_counter()
+            session.run(*one)
+            if turn >= 5:  # the first turns warm up
+                taken.append(1e3 * (time.perf_counter() - started))
+    return [(float(np.median(t)), float(np.percentile(t, 95))) if t else None for t in times]
+
+
+def _is_int8(described: _Described) -> bool:
+    return described.kind == "ptq" and "float16" not in described.recipe
+
+
+def _best_ptq(described: list[_Described], outputs: list[Any], labels: np.ndarray) -> tuple[float, np.ndarray] | None:
+    scored = [(metrics.top1(o, labels), o) for d, o in zip(described, outputs, strict=True) if o is not None and _is_int8(d)]
+    return max(scored, key=lambda pair: pair[0], default=None)
+
+
+def _entry(d: _Described, out: Any, labels: np.ndarray, reference: Any, best: Any, latency: Any) -> Entry:
+    if out is None or d.path is None:
+        return Entry(d.name, d.kind, d.tool, d.recipe, None, 0, *[None] * 10, None, d.error)
+    top1 = metrics.top1(out, labels)
+    same = reference is not None and reference.shape == out.shape
+    p50, p95 = latency or (None, None)
+    return Entry(
+        name=d.name, kind=d.kind, tool=d.tool, recipe=d.recipe, path=d.path, bytes=d.path.stat().st_size, top1=top1,
+        delta=top1 - metrics.top1(reference, labels) if same else None,
+        agreement=metrics.agreement(out, reference) if same else None,
+        p_float=metrics.mcnemar(out, reference, labels) if same else None,
+        p_best_ptq=metrics.mcnemar(out, best, labels) if best is not None else None,
+        drift=metrics.confidence_drift(out, reference) if same else None,
+        mse=float(((out - reference).astype(np.float64) ** 2).mean()) if same else None,
+        sqnr=metrics.sqnr(reference, out) if same else None,
+        latency_p50=p50, latency_p95=p95, parity=d.parity, error=d.error,
+    )  # fmt: skip
+
+
+def decide(entries: Sequence[Entry]) -> str:
+    """Say in one sentence whether PTQ is enough.
+
+    PTQ is enough where the best int8 PTQ is not below float beyond noise (McNemar's p at least 0.05). Otherwise QAT is
+    worth its training where it is above that PTQ beyond noise.
+    """
+    ptq = [e for e in entries if e.kind == "ptq" and e.top1 is not None and "float16" not in e.recipe]
+    trained = [e for e in entries if e.kind == "qat" and e.top1 is not None]
+    if not ptq or ptq[0].p_float is None:
+        return "No decision: it needs a float artifact and a PTQ one."
+    best = max(ptq, key=lambda e: e.top1 or 0.0)
+    assert best.p_float is not None and best.delta is not None
+    facts = f"the best PTQ ({best.name}) has {best.top1:.2f} %, {best.delta:+.2f} to float (p = {best.p_float:.2g})"
+    if best.delta >= 0 or best.p_float >= 0.05:
+        return f"PTQ is enough: {facts}."
+    if not trained:
+        return f"QAT is worth a try: {facts}."
+    qat = max(trained, key=lambda e: e.top1 or 0.0)
+    assert qat.top1 is not None and best.top1 is not None
+    gained = f"QAT has {qat.top1:.2f} % (p = {qat.p_best_ptq:.2g} against that PTQ)"
+    if qat.top1 > best.top1 and qat.p_best_ptq is not None and qat.p_best_ptq < 0.05:
+        return f"QAT is needed: {facts}; {gained}."
+    return f"Neither is enough: {facts}; {gained}. Train longer, or leave sensitive layers float."

@@ -1,0 +1,43 @@
+"""The statistics of a comparison. Outputs are ``[n, classes]`` logits or probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special, stats
+
+
+def top1(outputs: np.ndarray, labels: np.ndarray) -> float:
+    """Return the top-1 accuracy in percent."""
+    return float(100.0 * (outputs.argmax(-1) == labels).mean())
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the share of samples for which both choose the same class, in percent."""
+    return float(100.0 * (a.argmax(-1) == b.argmax(-1)).mean())
+
+
+def mcnemar(a: np.ndarray, b: np.ndarray, labels: np.ndarray) -> float:
+    """Return the exact two-sided p-value that both are right equally often (McNemar 1947, on the discordant pairs)."""
+    right_a, right_b = a.argmax(-1) == labels, b.argmax(-1) == labels
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def confidence_drift(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the mean change of the largest softmax probability."""
+    return float(np.abs(special.softmax(a, -1).max(-1) - special.softmax(b, -1).max(-1)).mean())
+
+
+def sqnr(reference: np.ndarray, outputs: np.ndarray) -> float:
+    """Return the signal-to-quantization-noise ratio in dB; infinite where both are equal."""
+    noise = float(((reference - outputs).astype(np.float64) ** 2).mean())
+    signal = float((reference.astype(np.float64) ** 2).mean())
+    return float("inf") if noise == 0 else 10.0 * float(np.log10(signal / noise))
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a percentage of ``n``."""
+    interval = stats.binomtest(round(share / 100 * n), n).proportion_ci(method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)

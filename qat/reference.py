@@ -1,0 +1,188 @@
+"""The reference interpreter: executes a :class:`qat.program.Program` in NumPy, kernel by kernel, without any framework.
+
+It is what the frameworks' nodes and the runtimes' artifacts are compared with. It is slow, and meant for small inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qat import numerics
+from qat.encoding import Encoding
+from qat.errors import DataError
+from qat.program import FloatBlock, Instruction, Program
+
+#: Runs a float block on arrays; the default calls its module with them, which PyTorch modules do not take.
+CallBlock = Callable[[FloatBlock, Sequence[np.ndarray]], Sequence[Any]]
+
+
+def call_block(block: FloatBlock, arrays: Sequence[np.ndarray]) -> Sequence[Any]:
+    """Call a float block's module with arrays."""
+    outputs: Sequence[Any] = block.module(*arrays)
+    return outputs
+
+
+def run(program: Program, *inputs: np.ndarray, call: CallBlock = call_block) -> dict[str, np.ndarray]:
+    """Return every value of a program by name: on the grid as ``q - zero_point`` in float32, else as real values.
+
+    Args:
+        program: from an adapter's ``lower``.
+        inputs: one array for each of ``program.inputs``, in the program's layout.
+        call: how the float block, if there is one, is run on arrays.
+
+    Raises:
+        DataError: the number of inputs is not the program's.
+    """
+    if len(inputs) != len(program.inputs):
+        raise DataError(f"program '{program.name}' has {len(program.inputs)} inputs, {len(inputs)} were given: pass one array each")
+    values = {name: np.asarray(x) for name, x in zip(program.inputs, inputs, strict=True)}
+    for step in program.instructions:
+        if step.kind == "float":
+            values.update(_float(program, step, values, len(inputs[0]), call))
+        else:
+            values[step.outputs[0]] = _STEPS[step.kind](program, step, [values[name] for name in step.inputs])
+    return values
+
+
+def _float(
+    program: Program, step: Instruction, values: Mapping[str, np.ndarray], batch: int, call: CallBlock
+) -> dict[str, np.ndarray]:
+    """Return those outputs of the float block that this step writes."""
+    block = program.float_block
+    if block is None:
+        raise DataError(f"program '{program.name}' has the float operator '{step.name}' but no float block to run it with")
+    if not set(step.outputs) & set(block.outputs):
+        return {}
+    # Integer kernels may stand between two operators of the block. What this step writes depends on what was computed
+    # before it only, so that zeros do for the rest.
+    arrays = [values[name] if name in values else _zeros(program, name, batch) for name in block.inputs]
+    outputs = dict(zip(block.outputs, call(block, arrays), strict=True))
+    return {name: np.asarray(outputs[name]) for name in step.outputs if name in outputs}
+
+
+def _zeros(program: Program, name: str, batch: int) -> np.ndarray:
+    value = program.values[name]
+    return np.zeros([batch if n is None else n for n in value.shape], value.dtype)
+
+
+# --- one function an instruction -----------------------------------------------------------------------------------------
+
+
+def _encoding(program: Program, name: str) -> Encoding:
+    encoding = program.values[name].encoding
+    assert encoding is not None
+    return encoding
+
+
+def _limits(program: Program, step: Instruction) -> tuple[float, float]:
+    """Return the output's limits on the grid, narrowed by the fused activation."""
+    encoding = _encoding(program, step.outputs[0])
+    lo, hi = step.clamp if step.clamp is not None else (encoding.qmin, encoding.qmax)
+    return lo - encoding.zero_point, hi - encoding.zero_point
+
+
+def _channels_first(program: Program, x: np.ndarray) -> np.ndarray:
+    return x.transpose(0, 3, 1, 2) if program.layout == "NHWC" else x
+
+
+def _own_layout(program: Program, x: np.ndarray) -> np.ndarray:
+    return x.transpose(0, 2, 3, 1) if program.layout == "NHWC" else x
+
+
+def _quantize(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return numerics.quantize(xs[0], _encoding(program, step.outputs[0]), program.kernels)
+
+
+def _dequantize(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return numerics.dequantize(xs[0], _encoding(program, step.inputs[0]))
+
+
+def _conv2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None
+    a = step.attrs
+    x = _channels_first(program, xs[0])
+    acc = numerics.conv2d(x, step.weight, step.bias, a["strides"], a["padding"], a["dilations"], a["groups"])
+    return _own_layout(program, _requantize(program, step, acc, (1, -1, 1, 1)))
+
+
+def _dense(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None
+    return _requantize(program, step, numerics.dense(xs[0], step.weight, step.bias), (-1,))
+
+
+def _requantize(program: Program, step: Instruction, acc: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    assert step.weight_encoding is not None
+    scale = np.ravel(step.weight_encoding.scale).reshape(shape)
+    x, y = (float(_encoding(program, name).scale) for name in (step.inputs[0], step.outputs[0]))
+    return numerics.requantize(acc, numerics.multiplier(x, scale, y), *_limits(program, step), program.kernels)
+
+
+def _binary(kernel: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    def step_of(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+        encodings = [_encoding(program, name) for name in (*step.inputs, *step.outputs)]
+        return kernel(*xs, *encodings, *_limits(program, step), program.kernels)
+
+    return step_of
+
+
+def _mean(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
+    return numerics.mean(xs[0], tuple(step.attrs["axes"]), x, y, program.kernels, bool(step.attrs["keepdims"]))
+
+
+def _max_pool2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    a = step.attrs
+    return _own_layout(program, numerics.max_pool2d(_channels_first(program, xs[0]), a["kernel"], a["strides"], a["padding"]))
+
+
+def _avg_pool2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    a, encoding = step.attrs, _encoding(program, step.outputs[0])
+    x = _channels_first(program, xs[0])
+    return _own_layout(
+        program, numerics.avg_pool2d(x, a["kernel"], a["strides"], a["padding"], encoding, program.kernels)
+    )  # fmt: skip
+
+
+def _concat(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(xs, step.attrs["axis"])
+
+
+def _relu(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return np.maximum(xs[0], np.float32(0))
+
+
+def _relu6(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    encoding = _encoding(program, step.outputs[0])
+    six = np.rint(np.float32(6) / np.asarray(encoding.scale, np.float32))
+    return np.clip(xs[0], np.float32(0), np.minimum(six, np.float32(encoding.hi)))
+
+
+def _reshape(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return xs[0].reshape(len(xs[0]), *step.attrs["shape"][1:])
+
+
+def _pad(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    padded = np.pad(_channels_first(program, xs[0]), ((0, 0), (0, 0), *step.attrs["padding"]))
+    return _own_layout(program, padded)
+
+
+_STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]] = {
+    "quantize": _quantize,
+    "dequantize": _dequantize,
+    "conv2d": _conv2d,
+    "depthwise_conv2d": _conv2d,
+    "dense": _dense,
+    "add": _binary(numerics.add),
+    "mul": _binary(numerics.mul),
+    "mean": _mean,
+    "concat": _concat,
+    "relu": _relu,
+    "relu6": _relu6,
+    "max_pool2d": _max_pool2d,
+    "avg_pool2d": _avg_pool2d,
+    "reshape": _reshape,
+    "pad": _pad,
+}

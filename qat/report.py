@@ -1,0 +1,166 @@
+"""Reports: the table on the terminal, summary.json, summary.md and the plots."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from qat.compare import Entry, Report
+from qat.files import write_atomically
+
+_COLUMNS = ("entry", "top-1 %", "Δ float", "p float", "agree %", "drift", "SQNR dB", "KiB", "ms p50", "exact")
+
+
+def _cells(e: Entry) -> tuple[str, ...]:
+    def shown(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    if e.error is not None:
+        return (e.name, f"failed: {e.error[:60]}", *[""] * (len(_COLUMNS) - 2))
+    return (
+        e.name,
+        shown(e.top1, ".2f"),
+        shown(e.delta, "+.2f"),
+        shown(e.p_float, ".2g"),
+        shown(e.agreement, ".2f"),
+        shown(e.drift, ".4f"),
+        shown(e.sqnr, ".1f"),
+        f"{e.bytes / 1024:.0f}",
+        shown(e.latency_p50, ".3f"),
+        "" if e.parity is None else f"{100 * e.parity.exact:.2f} %",
+    )
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the comparison as a table, and the decision below it."""
+    table = Table(title=f"{report.dataset}, {report.framework}, {report.n_eval:,} images", title_justify="left")
+    for index, column in enumerate(_COLUMNS):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for e in report.entries:
+        table.add_row(*_cells(e), style={"qat": "bold green", "float": "cyan", "control": "cyan"}.get(e.kind, ""))
+    console.print(table)
+    console.print(report.decision)
+
+
+def to_dict(report: Report, folder: Path) -> dict[str, Any]:
+    """Return a report as JSON-ready values, paths relative to ``folder``."""
+    return {
+        "framework": report.framework,
+        "dataset": report.dataset,
+        "n_eval": report.n_eval,
+        "decision": report.decision,
+        "entries": [_entry_dict(e, folder) for e in report.entries],
+    }
+
+
+def _entry_dict(e: Entry, folder: Path) -> dict[str, Any]:
+    def finite(value: float | None) -> float | None:
+        return None if value is None or not math.isfinite(value) else value
+
+    out: dict[str, Any] = {
+        "name": e.name,
+        "kind": e.kind,
+        "tool": e.tool,
+        "recipe": e.recipe,
+        "path": None if e.path is None else os.path.relpath(e.path, folder),
+        "bytes": e.bytes,
+        "top1": e.top1,
+        "top1_delta": e.delta,
+        "agreement": e.agreement,
+        "mcnemar_p_float": e.p_float,
+        "mcnemar_p_best_ptq": e.p_best_ptq,
+        "confidence_drift": e.drift,
+        "output_mse": e.mse,
+        "sqnr_db": finite(e.sqnr),
+        "latency_ms_p50": e.latency_p50,
+        "latency_ms_p95": e.latency_p95,
+    }
+    if e.error is not None:
+        out["error"] = e.error
+    if e.parity is not None:
+        out["parity"] = e.parity.to_dict()
+    return out
+
+
+def write_report(reports: Sequence[Report], folder: Path) -> Path:
+    """Write summary.json, summary.md and the plots into ``folder``; returns the path of summary.json."""
+    document = {"results": [to_dict(r, folder) for r in reports]}
+    write_atomically(folder / "summary.md", "\n".join(_markdown(r) for r in reports), overwrite=True)
+    for report in reports:
+        for name, image in _plots(report).items():
+            write_atomically(folder / f"{report.framework}_{name}.png", image, overwrite=True)
+    return write_atomically(folder / "summary.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n", overwrite=True)
+
+
+def _markdown(report: Report) -> str:
+    rows = [
+        f"## {report.dataset}, {report.framework}, {report.n_eval:,} images\n",
+        "| " + " | ".join(_COLUMNS) + " |",
+        "|" + "---|" + "---:|" * (len(_COLUMNS) - 1),
+        *("| " + " | ".join(_cells(e)) + " |" for e in report.entries),
+        f"\n{report.decision}\n",
+    ]
+    images = [f"![{name}]({report.framework}_{name}.png)" for name in ("accuracy", "size", "drift")]
+    return "\n".join([*rows, *images, ""])
+
+
+_COLOURS = {"float": "#4c78a8", "control": "#72a0c8", "ptq": "#bab0ac", "qat": "#54a24b"}
+
+
+def _plots(report: Report) -> dict[str, bytes]:
+    """Return the plots as PNG: accuracy with 95 % Wilson intervals, size, confidence drift."""
+    from qat.metrics import wilson
+
+    done = [e for e in report.entries if e.top1 is not None]
+    intervals = [wilson(e.top1 or 0.0, report.n_eval) for e in done]
+    errors = [
+        [(e.top1 or 0.0) - low for e, (low, _) in zip(done, intervals, strict=True)],
+        [high - (e.top1 or 0.0) for e, (_, high) in zip(done, intervals, strict=True)],
+    ]
+    title = f"{report.dataset}, {report.framework}, {report.n_eval:,} images"
+    accuracy = [e.top1 or 0.0 for e in done]
+    floor = max(0.0, min(low for low, _ in intervals) - 1.0)
+    return {
+        "accuracy": _bars(done, accuracy, "top-1 accuracy, % (95 % Wilson interval)", title, ".2f", errors, floor),
+        "size": _bars(done, [e.bytes / 1024 for e in done], "size, KiB", title, ".0f"),
+        "drift": _bars(done, [e.drift or 0.0 for e in done], "mean change of the largest probability", title, ".4f"),
+    }
+
+
+def _bars(
+    entries: list[Entry], values: list[float], label: str, title: str, form: str, errors: Any = None, floor: float = 0.0
+) -> bytes:
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.42 * len(entries) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    names = [e.name for e in entries]
+    bars = axes.barh(
+        names, [v - floor for v in values], left=floor, xerr=errors, color=[_COLOURS.get(e.kind, "#bab0ac") for e in entries],
+        error_kw={"ecolor": "#555555", "capsize": 2, "linewidth": 1},
+    )  # fmt: skip
+    reach = max(v + (errors[1][i] if errors else 0.0) for i, v in enumerate(values)) - floor
+    for index, (bar, value) in enumerate(zip(bars, values, strict=True)):
+        end = value + (errors[1][index] if errors else 0.0)
+        axes.text(end + 0.012 * reach, bar.get_y() + bar.get_height() / 2, format(value, form), va="center", fontsize=9)
+    reference = next((v for e, v in zip(entries, values, strict=True) if e.kind == "float"), None)
+    if reference is not None and errors is not None:
+        axes.axvline(reference, color=_COLOURS["float"], linewidth=1, linestyle="--")
+    axes.set_xlim(floor, floor + 1.12 * reach if reach > 0 else floor + 1)
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    out = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(out)
+    return out.getvalue()

@@ -1,0 +1,270 @@
+"""The whole job of one configuration: float model, PTQ baselines, QAT, control, export, proof, comparison."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from qat import api
+from qat.config import RunConfig, expand, import_object
+from qat.data import Batches, Dataset
+from qat.errors import ConfigError, DataError
+
+
+class Run:
+    """One configuration being carried out. ``folder`` receives summary.json, summary.md, the plots and artifacts/."""
+
+    def __init__(self, config: RunConfig, base: Path, folder: Path, console: Console) -> None:
+        self.config, self.base, self.folder, self.console = config, base, folder, console
+        self.layout = "NCHW" if config.framework == "torch" else "NHWC"
+        self.suffix = ".onnx" if config.framework == "torch" else ".tflite"
+        self.artifacts = folder / "artifacts"
+
+    def step(self, title: str, work: Callable[[], Any]) -> Any:
+        """Do one stage and say how long it took."""
+        started = time.perf_counter()
+        result = work()
+        self.console.print(f"  [green]done[/] {title} [dim]{time.perf_counter() - started:.1f} s[/]")
+        return result
+
+    def data(self) -> Dataset:
+        """Return the data set."""
+        from qat.data import load
+
+        c = self.config.data
+        if c.source == "digits":
+            return load.digits()
+        if c.source == "factory":
+            if c.factory is None:
+                raise ConfigError("data.source is 'factory': give data.factory (package.module:function)")
+            return load.factory(import_object(c.factory, "data.factory"), **c.kwargs)
+        if c.path is None:
+            raise ConfigError(f"data.source is '{c.source}': give data.path")
+        path = expand(c.path, self.base)
+        if c.source == "idx":
+            return load.idx(path, c.name or "idx", c.mean, c.std)
+        return load.npz(path, c.mean, c.std) if c.source == "npz" else load.image_folder(path, c.size, c.mean, c.std)
+
+    def batches(self, data: Dataset, split: Any, **options: Any) -> Batches:
+        """Return batches of a split in the framework's layout."""
+        return data.batches(split, self.config.data.batch_size, self.layout, **options)
+
+    def training(self, data: Dataset, seed: int) -> Batches:
+        """Return shuffled training batches."""
+        return self.batches(data, "train", shuffle=seed, flip=self.config.data.flip)
+
+    # --- the float model ---
+
+    def float_model(self, data: Dataset) -> Any:
+        """Return the float model: loaded, or trained here once and cached."""
+        c = self.config.model
+        if c.file is not None:
+            model = self.untrained()
+            self._check(model, data)
+            return model
+        model = self.untrained()
+        self._check(model, data)
+        if c.weights is not None:
+            return self._load(model, expand(c.weights, self.base))
+        cached = self._cache_file(data)
+        if cached.is_file():
+            return self._load(model, cached)
+        options = self.config.float_training
+        api.finetune(
+            model, self.training(data, options.seed), epochs=options.epochs, learning_rate=options.learning_rate,
+            gradient_clip=None, seed=options.seed,
+        )  # fmt: skip
+        self._save(model, cached)
+        return model
+
+    def untrained(self) -> Any:
+        """Return the model as its factory makes it, or as its file holds it."""
+        c = self.config.model
+        if c.factory is not None:
+            self._seed(self.config.float_training.seed)
+            return import_object(c.factory, "model.factory")(**c.kwargs)
+        assert c.file is not None
+        path = expand(c.file, self.base)
+        if self.config.framework != "keras" or path.suffix != ".keras":
+            raise ConfigError(f"model.file is a .keras file of a keras run, not {path.name}; use model.factory")
+        if not path.is_file():
+            raise ConfigError(f"no such model file: {path}")
+        import keras
+
+        try:
+            return keras.models.load_model(path)
+        except (ValueError, OSError, KeyError) as error:
+            raise ConfigError(f"{path} is not a whole .keras model: {str(error).splitlines()[0][:200]}") from error
+
+    def _seed(self, seed: int) -> None:
+        if self.config.framework == "torch":
+            import torch
+
+            torch.manual_seed(seed)
+        else:
+            import keras
+
+            keras.utils.set_random_seed(seed)
+
+    def _check(self, model: Any, data: Dataset) -> None:
+        """Run one batch, so that a shape that does not fit is found before anything is trained."""
+        from qat.adapters import adapter_for, framework_of
+
+        adapter = adapter_for(framework_of(model))
+        images, _ = next(iter(self.batches(data, "test", limit=2)))
+        try:
+            (logits, *_) = adapter.forward(model, adapter.inputs_of((images,)))
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise ConfigError(f"the model does not take images of shape {images.shape[1:]} ({self.layout}): {reason}") from error
+        if logits.shape[-1] < data.classes:
+            raise DataError(
+                f"label {data.classes - 1} is out of range: the model has {logits.shape[-1]} outputs, the data {data.classes} classes"
+            )
+
+    def _load(self, model: Any, path: Path) -> Any:
+        if self.config.framework == "torch":
+            from qat.trainers.torch import load_weights
+
+            return load_weights(model, path)
+        if not path.is_file():
+            raise ConfigError(f"no such weights file: {path}")
+        model.load_weights(path)
+        return model
+
+    def _save(self, model: Any, path: Path) -> None:
+        from qat.files import replace_with, write_atomically
+
+        if self.config.framework == "torch":
+            from safetensors.torch import save
+
+            tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+            write_atomically(path, save(tensors), overwrite=True)
+        else:
+            replace_with(path, model.save_weights)
+
+    def _cache_file(self, data: Dataset) -> Path:
+        from platformdirs import user_cache_dir
+
+        from qat import __version__
+
+        c = self.config
+        shape = [list(data.train_x.shape), data.name]
+        key = json.dumps(
+            [__version__, c.framework, c.model.model_dump(), c.data.model_dump(), c.float_training.model_dump(), shape],
+            sort_keys=True,
+        )
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        suffix = ".safetensors" if c.framework == "torch" else ".weights.h5"
+        return Path(user_cache_dir("qat")) / "float" / f"{c.name}-{digest}{suffix}"
+
+    # --- the run ---
+
+    def calibration(self, data: Dataset) -> list[Any]:
+        """Return the calibration batches: inputs only."""
+        taken = data.batches("train", 64, self.layout, limit=self.config.calibration.samples)
+        return [x for x, _ in taken]
+
+    def example(self, data: Dataset) -> Any:
+        """Return an example input."""
+        return next(iter(self.batches(data, "test", limit=2)))[0]
+
+    def prepare(self, model: Any, data: Dataset) -> Any:
+        """Return the calibrated prepared model."""
+        prepared = api.prepare(model, self.example(data), self.config.recipe, self.config.target)
+        return api.calibrate(prepared, self.calibration(data), self.config.calibration.estimator)
+
+    def carry_out(self) -> Any:
+        """Do everything and return the comparison's report."""
+        c = self.config
+        self.console.print(f"[bold]{c.name}[/]: {c.framework}, recipe {c.recipe}")
+        data = self.step("data", self.data)
+        model = self.step("float model", lambda: self.float_model(data))
+        entries: list[Any] = []
+        if c.ptq:
+            entries += self.step("PTQ baselines", lambda: self.baselines(model, data))
+        prepared = self.step("prepare and calibrate", lambda: self.prepare(model, data))
+        if c.ptq:
+            entries.append(self.step("calibrate-only artifact", lambda: self.artifact(prepared, data, "calibrated", "ptq")))
+        options = c.training.model_dump()
+        self.step(
+            "QAT", lambda: api.finetune(prepared, self.training(data, c.training.seed), self.batches(data, "test"), **options)
+        )
+        entries.append(self.step("export and verify", lambda: self.artifact(prepared, data, "qat", "qat")))
+        if c.control:
+            entries.append(self.step("float control, the same extra steps", lambda: self.control(model, data, options)))
+        report = self.step(
+            "comparison",
+            lambda: api.compare(
+                entries, self.batches(data, "test"), dataset=data.name, framework=c.framework, latency_runs=c.latency_runs
+            ),
+        )
+        return report
+
+    def baselines(self, model: Any, data: Dataset) -> list[Any]:
+        """Return the PTQ baselines, the float artifact first."""
+        return api.ptq_baselines(
+            model, self.calibration(data), self.artifacts, example_inputs=self.example(data),
+            per_channel=self.config.per_channel, overwrite=True,
+        )  # fmt: skip
+
+    def train(self) -> Path:
+        """Train only; returns the best checkpoint's path."""
+        data = self.step("data", self.data)
+        model = self.step("float model", lambda: self.float_model(data))
+        prepared = self.step("prepare and calibrate", lambda: self.prepare(model, data))
+        options, folder = self.config.training.model_dump(), self.folder / "checkpoints"
+        self.step(
+            "QAT",
+            lambda: api.finetune(
+                prepared, self.training(data, options["seed"]), self.batches(data, "test"), checkpoint_dir=folder, **options
+            ),
+        )
+        return folder / ("best.safetensors" if self.config.framework == "torch" else "best.keras")
+
+    def export_checkpoint(self, checkpoint: Path, path: Path, overwrite: bool) -> Any:
+        """Export what :meth:`train` wrote."""
+        data = self.data()
+        prepared = api.prepare(self.untrained(), self.example(data), self.config.recipe, self.config.target)
+        prepared = api.load_prepared(prepared, checkpoint)
+        held_out = (x for x, _ in self.batches(data, "test"))
+        return api.export(prepared, path, verify=held_out, io_dtype=self.config.io_dtype, overwrite=overwrite)
+
+    def artifact(self, prepared: Any, data: Dataset, name: str, kind: str) -> Any:
+        """Export and verify on the whole test split."""
+        from dataclasses import replace
+
+        held_out = (x for x, _ in self.batches(data, "test"))
+        path = self.artifacts / f"{self.config.framework}_{name}{self.suffix}"
+        artifact = api.export(prepared, path, verify=held_out, io_dtype=self.config.io_dtype, overwrite=True)
+        return replace(artifact, kind=kind)
+
+    def control(self, model: Any, data: Dataset, options: dict[str, Any]) -> Any:
+        """Return the float model fine-tuned for the same steps on the same data."""
+        from qat.ptq import float_baseline
+
+        control = self._clone(model)
+        api.finetune(control, self.training(data, options["seed"]), self.batches(data, "test"), **options)
+        return float_baseline(control, self.example(data), self.artifacts, name="float_control", kind="control")
+
+    def _clone(self, model: Any) -> Any:
+        if self.config.framework == "torch":
+            import copy
+
+            return copy.deepcopy(model)
+        import keras
+
+        clone = keras.models.clone_model(model)
+        clone.set_weights(model.get_weights())
+        return clone
+
+
+def run(config: RunConfig, base: Path, folder: Path, console: Console) -> Any:
+    """Carry out one configuration; artifacts go to ``folder``/artifacts. Returns the comparison's report."""
+    return Run(config, base, folder, console).carry_out()

@@ -1,0 +1,1 @@
+"""Example models, the same in both frameworks."""

@@ -1,0 +1,241 @@
+"""Writing an artifact, opening it in ONNX Runtime, and proving it equal to what was trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from programs import Sketch
+
+from qat.errors import DataError, ExportError, QatError, RuntimeMismatchError
+from qat.exporters import export, export_program
+from qat.exporters import onnx as onnx_exporter
+from qat.files import write_atomically
+from qat.program import Program
+from qat.runtimes import open_session
+
+
+@pytest.fixture
+def sketch() -> Sketch:
+    sketch = Sketch(1, (6, 3, 8, 8))
+    stem = sketch.conv(sketch.x, 8, padding=((1, 1), (1, 1)), activation="relu")
+    added = sketch.binary("add", stem, sketch.conv(stem, 8, padding=((1, 1), (1, 1)), groups=8))
+    sketch.real(sketch.dense(sketch.mean(added, keepdims=False), 10), "y")
+    return sketch
+
+
+@pytest.fixture
+def program(sketch: Sketch) -> Program:
+    return sketch.program("y")
+
+
+def exported(program: Program, sketch: Sketch, path: Path, **changes):
+    """Export with the reference in the place of the prepared model."""
+    options = {
+        "framework": "torch",
+        "io_dtype": "int8",
+        "overwrite": False,
+        "predict": lambda x: (sketch.floats["y"],),
+        "locate": lambda x: sketch.grid,
+        "data": [sketch.feeds["x"]],
+    }
+    return export(program, path, **{**options, **changes})
+
+
+# --- files ---
+
+
+def test_file_is_written_into_new_folders(tmp_path):
+    path = write_atomically(tmp_path / "a" / "b.txt", "text")
+    assert path.read_text() == "text"
+    assert os.listdir(path.parent) == ["b.txt"]
+
+
+def test_existing_file_is_kept_unless_overwritten(tmp_path):
+    path = write_atomically(tmp_path / "m.onnx", b"old")
+    with pytest.raises(ExportError, match="overwrite=True"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert write_atomically(path, b"new", overwrite=True).read_bytes() == b"new"
+
+
+def test_full_disk_leaves_the_old_file_and_no_temporary_one(tmp_path, monkeypatch):
+    path = write_atomically(tmp_path / "m.onnx", b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ExportError, match=r"cannot write .*m\.onnx .*No space left"):
+        write_atomically(path, b"new", overwrite=True)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["m.onnx"]
+
+
+def test_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="cannot write"):
+        write_atomically(tmp_path / "file" / "m.onnx", b"")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_unwritable_folder_is_an_error(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ExportError, match="Permission denied"):
+        write_atomically(tmp_path / "m.onnx", b"")
+
+
+# --- export ---
+
+
+def test_artifact_is_described_and_equal(program, sketch, tmp_path):
+    artifact = exported(program, sketch, tmp_path / "m.onnx")
+    assert artifact.bytes == artifact.path.stat().st_size
+    assert (artifact.framework, artifact.kind, artifact.recipe) == ("torch", "qat", "static_wi8_ai8")
+    parity = artifact.parity
+    assert (parity.exact, parity.top1_agreement, parity.max_lsb, parity.samples) == (1.0, 1.0, 0.0, 6)
+    assert parity.first_difference is None
+
+
+def test_encodings_beside_the_artifact_read_back_to_the_same_bits(program, sketch, tmp_path):
+    export_program(program, tmp_path / "m.onnx")
+    document = json.loads((tmp_path / "m.onnx.encodings.json").read_text())
+    assert set(document["encodings"]) == {
+        *sketch.grid,
+        *(f"{s.name}.weight" for s in program.instructions if s.bias is not None),
+    }
+    for name in sketch.grid:
+        assert np.float32(document["encodings"][name]["scale"]).tobytes() == sketch.of(name).scale.tobytes()
+
+
+def test_existing_artifact_is_kept(program, tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"precious")
+    with pytest.raises(ExportError, match="exists already"):
+        export_program(program, path)
+    assert path.read_bytes() == b"precious"
+    assert os.listdir(tmp_path) == ["m.onnx"]
+    assert export_program(program, path, overwrite=True) == path.stat().st_size
+
+
+def test_unknown_suffix_and_io_dtype_are_named(program, tmp_path):
+    with pytest.raises(ExportError, match=r"\.onnx or \.tflite"):
+        export_program(program, tmp_path / "m.pb")
+    with pytest.raises(ExportError, match="did you mean 'int8'"):
+        export_program(program, tmp_path / "m.onnx", io_dtype="int88")
+
+
+def test_scale_that_differs_in_the_last_bit_is_an_error(program, tmp_path, monkeypatch):
+    def changed(model: onnx.ModelProto):
+        found = real(model)
+        found["add_4"] = dataclasses.replace(found["add_4"], scale=np.nextafter(found["add_4"].scale, np.float32(1)))
+        return found
+
+    real = onnx_exporter.read_encodings
+    assert "add_4" in real(onnx_exporter.build(program))
+    monkeypatch.setattr(onnx_exporter, "read_encodings", changed)
+    with pytest.raises(RuntimeMismatchError, match="'add_4'"):
+        export_program(program, tmp_path / "m.onnx")
+    assert os.listdir(tmp_path) == []
+
+
+# --- verify ---
+
+
+def test_first_operator_that_differs_is_named(program, sketch, tmp_path):
+    step = next(s for s in program.instructions if s.kind == "add")
+    wrong = dict(sketch.grid)
+    wrong[step.outputs[0]] = sketch.grid[step.outputs[0]].copy()
+    wrong[step.outputs[0]].flat[:8] += 2
+    lsb = float(sketch.of("dense_6").scale)
+    off = sketch.floats["y"].copy()
+    off[0, 0] += 3 * lsb
+    artifact = exported(program, sketch, tmp_path / "m.onnx", predict=lambda x: (off,), locate=lambda x: wrong)
+    parity = artifact.parity
+    assert parity.exact == pytest.approx(1 - 1 / off.size)
+    assert parity.max_lsb == pytest.approx(3, rel=1e-3)
+    assert parity.first_difference.startswith("add 'add_4_op': ")
+    assert "by 2 at most" in parity.first_difference
+
+
+def test_nan_is_an_error(program, sketch, tmp_path):
+    nan = np.full_like(sketch.floats["y"], np.nan)
+    with pytest.raises(RuntimeMismatchError, match=r"the model gives NaN in output 'y'"):
+        exported(program, sketch, tmp_path / "m.onnx", predict=lambda x: (nan,))
+
+
+def test_verification_without_data_is_an_error(program, sketch, tmp_path):
+    with pytest.raises(DataError, match="no samples"):
+        exported(program, sketch, tmp_path / "m.onnx", data=[])
+
+
+def test_model_of_another_shape_is_an_error(program, sketch, tmp_path):
+    with pytest.raises(RuntimeMismatchError, match="output 'y'"):
+        exported(program, sketch, tmp_path / "m.onnx", predict=lambda x: (sketch.floats["y"][:, :4],))
+
+
+def test_output_without_classes_has_no_top1(tmp_path):
+    sketch = Sketch(2, (4, 3, 8, 8))
+    sketch.real(sketch.conv(sketch.x, 2), "y")
+    parity = exported(sketch.program("y"), sketch, tmp_path / "m.onnx").parity
+    assert parity.top1_agreement is None
+    assert parity.exact == 1.0
+
+
+# --- the session ---
+
+
+@pytest.fixture
+def path(program, tmp_path) -> Path:
+    export_program(program, tmp_path / "m.onnx")
+    return tmp_path / "m.onnx"
+
+
+def test_session_describes_the_artifact(path):
+    session = open_session(path)
+    assert [(i.name, i.shape, i.dtype) for i in session.inputs] == [("x", (None, 3, 8, 8), "float32")]
+    assert [(o.name, o.shape, o.dtype) for o in session.outputs] == [("y", (None, 10), "float32")]
+    assert session.ops()["QLinearConv"] == 2
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[:-100], lambda raw: raw[: len(raw) // 2], lambda raw: b"", lambda raw: b"not a model"]
+)
+def test_corrupt_file_is_one_sentence(path, damage):
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(QatError, match=r"cannot load .*m\.onnx"):
+        open_session(path)
+
+
+def test_missing_file_and_unknown_suffix_are_named(tmp_path):
+    with pytest.raises(QatError, match="no such artifact"):
+        open_session(tmp_path / "m.onnx")
+    with pytest.raises(QatError, match=r"\.onnx or a \.tflite"):
+        open_session(tmp_path / "m.pb")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ((np.zeros((2, 3, 8, 9), np.float32),), r"'x' of the artifact is batchx3x8x8, the data is 2x3x8x9"),
+        ((np.zeros((2, 3, 8), np.float32),), "the data is 2x3x8"),
+        ((), "takes 1 inputs, not 0"),
+    ],
+)
+def test_wrong_input_is_an_error(path, arrays, message):
+    with pytest.raises(DataError, match=message):
+        open_session(path).run(*arrays)
+
+
+def test_model_of_a_fixed_batch_runs_any(path, sketch):
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, path)
+    np.testing.assert_array_equal(open_session(path).run(sketch.feeds["x"])[0], sketch.floats["y"])
