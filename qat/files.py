@@ -60,13 +60,13 @@ def _umask() -> int:
 
 
 def replace_with(path: str | Path, write: Callable[[str], object]) -> Path:
-    """Let ``write`` save to a temporary file of the same suffix, then rename it to ``path``.
+    """Let ``write`` save to a temporary file of the same ending, then rename it to ``path``.
 
     Raises:
         ExportError: the folder cannot be created or written, or the disk is full; an existing file is untouched then.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(str(temporary))

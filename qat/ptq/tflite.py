@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from qat.ptq import Maker
 
@@ -61,19 +62,26 @@ def makers(model: keras.Model, example: tuple[np.ndarray, ...], batches: Batches
         ("tflite_uint8_io", tool, f"full int8, uint8 I/O, {weights}", convert(full(tf.uint8))),
         *(
             (f"aeq_{recipe}", "AI Edge Quantizer", recipe, _edge(exported, recipe, batches))
-            for recipe in ("dynamic_wi8_afp32", "weightonly_wi8_afp32", "static_wi8_ai8")
+            for recipe in ("dynamic_wi8_afp32", "weight_only_wi8_afp32", "static_wi8_ai8")
         ),
     ]
 
 
 def float_bytes(model: keras.Model, example: tuple[np.ndarray, ...]) -> bytes:
-    """Convert the float model."""
-    return _convert(model, lambda converter: None)
+    """Convert the float model through a SavedModel, whose signature AI Edge Quantizer asks for."""
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        model.export(folder, verbose=False)
+        raw: bytes = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+    return raw
 
 
 def _convert(model: keras.Model, configure: Callable[[Any], None]) -> bytes:
     with _quiet():
-        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        # from_keras_model asks for the Keras 2 call context, and variables would become resources: freeze instead.
+        specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype, name=x.name) for x in model.inputs]
+        call = tf.function(lambda *x: model(x[0] if len(x) == 1 else list(x), training=False))
+        frozen = convert_variables_to_constants_v2(call.get_concrete_function(*specs))
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
         configure(converter)
         raw: bytes = converter.convert()
     return raw

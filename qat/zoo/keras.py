@@ -17,7 +17,7 @@ FULL: Stages = (
 
 
 def _finish(x: Any, activation: bool) -> Any:
-    x = layers.BatchNormalization()(x)
+    x = layers.BatchNormalization(momentum=0.9)(x)
     return layers.ReLU(6.0)(x) if activation else x
 
 
