@@ -89,9 +89,7 @@ def _translate(program: Program, block: FloatBlock, opset: int) -> onnx.ModelPro
     except Exception as error:
         floats = {str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind == "float"}
         reason = str(error).strip().splitlines()[0][:200]
-        raise ExportError(
-            f"the float operators ({', '.join(sorted(floats))}) cannot be written to ONNX: {reason}"
-        ) from error
+        raise ExportError(f"the float operators ({', '.join(sorted(floats))}) cannot be written to ONNX: {reason}") from error
     finally:
         quiet.setLevel(level)
     if exported is None:

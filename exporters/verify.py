@@ -45,9 +45,7 @@ class Parity:
         return asdict(self)
 
 
-def verify(
-    open_artifact: OpenArtifact, program: Program, predict: Predict, locate: Locate | None, data: Iterable[Any]
-) -> Parity:
+def verify(open_artifact: OpenArtifact, program: Program, predict: Predict, locate: Locate | None, data: Iterable[Any]) -> Parity:
     """Run an artifact and the prepared model on the same inputs.
 
     Args:
@@ -102,9 +100,7 @@ def _aligned(got: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...], prog
             )
         for side, array in (("the model", want), ("the artifact", have)):
             if np.isnan(array).any():
-                raise RuntimeMismatchError(
-                    f"{side} gives NaN in output '{name}': check its weights and the data for NaN"
-                )
+                raise RuntimeMismatchError(f"{side} gives NaN in output '{name}': check its weights and the data for NaN")
         out.append(have.reshape(want.shape))
     return out
 

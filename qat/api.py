@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ def prepare(
     folded into them. It computes in float until :func:`calibrate` is called.
 
     Args:
-        model: a PyTorch module, a Keras 3 Functional or Sequential model, or a tf_keras one.
+        model: a PyTorch module, a Keras 3 Functional or Sequential model.
         example_inputs: PyTorch: a batch, or a tuple of batches, one for each argument of ``forward``. Keras: not needed.
         recipe: a built-in name (``qat recipes`` lists them), the path of a YAML file, or a Recipe.
         target: ``onnxruntime`` (PyTorch's default), ``litert`` (Keras' default), ... (see :data:`qat.targets.TARGETS`).
@@ -47,8 +48,6 @@ def prepare(
     framework = framework_of(model)
     adapter = adapter_for(framework)
     spec, chosen = load_recipe(recipe), load_target(target or adapter.DEFAULT_TARGET)
-    if hasattr(adapter, "prepare"):
-        return adapter.prepare(model, spec, chosen)
     traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen)
     floats = made.floats()
     if floats:
@@ -98,9 +97,7 @@ def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | N
         CalibrationError: a prepared model was not calibrated.
         DataError: no batches, or NaN in the data; the message names the batch.
     """
-    from qat import trainers
-
-    return trainers.finetune(model, train_data, eval_data, **options)
+    return _part("trainers").finetune(model, train_data, eval_data, **options)
 
 
 def export(
@@ -125,15 +122,11 @@ def export(
         ExportError: the path cannot be written, or exists, or has another suffix.
         RuntimeMismatchError: a scale in the artifact is not the trained one.
     """
-    from qat import exporters
-
     if not is_prepared(model):
         raise CalibrationError("export needs a prepared model: call qat.prepare and qat.calibrate first")
     adapter = adapter_for(framework_of(model))
-    if hasattr(adapter, "export"):
-        return adapter.export(model, Path(path), verify=verify, io_dtype=io_dtype, overwrite=overwrite)
     program = adapter.lower(model)
-    return exporters.export(
+    return _part("exporters").export(
         program,
         Path(path),
         framework=framework_of(model),
@@ -152,9 +145,7 @@ def _batches(data: Any) -> Iterable[Any]:
 
 def load_prepared(model: Any, path: str | Path) -> Any:
     """Load the weights and ranges of a checkpoint (``.safetensors``) into a prepared model and return it."""
-    from qat import trainers
-
-    return trainers.load_weights(model, Path(path))
+    return _part("trainers").load_weights(model, Path(path))
 
 
 def ptq_baselines(float_model: Any, samples: Iterable[Any], out_dir: str | Path, **options: Any) -> list[Any]:
@@ -166,6 +157,9 @@ def ptq_baselines(float_model: Any, samples: Iterable[Any], out_dir: str | Path,
 
 def compare(entries: Sequence[Any], data: Any, **options: Any) -> Any:
     """Run artifacts in their runtimes on the same data; see :func:`qat.compare.compare`."""
-    import importlib
+    return _part("compare").compare(entries, data, **options)
 
-    return importlib.import_module("qat.compare").compare(entries, data, **options)
+
+def _part(name: str) -> Any:
+    """Import a part of the toolkit when it is needed: it may bring a runtime or a framework with it."""
+    return importlib.import_module(f"qat.{name}")

@@ -80,7 +80,9 @@ def ptq(config: Config, output: Annotated[Path | None, typer.Option(help="Defaul
     model = job.step("float model", lambda: job.float_model(data))
     entries = job.step("PTQ baselines", lambda: job.baselines(model, data))
     name, framework = data.name, job.config.framework
-    report = api.compare(entries, job.batches(data, "test"), dataset=name, framework=framework, latency_runs=job.config.latency_runs)
+    report = api.compare(
+        entries, job.batches(data, "test"), dataset=name, framework=framework, latency_runs=job.config.latency_runs
+    )
     print_report(report, job.console)
     job.console.print(f"written: {write_report([report], job.folder)}")
 

@@ -29,18 +29,18 @@ class Entry:
     recipe: str
     path: Path | None
     bytes: int
-    top1: float | None
-    delta: float | None
-    agreement: float | None
-    p_float: float | None
-    p_best_ptq: float | None
-    drift: float | None
-    mse: float | None
-    sqnr: float | None
-    latency_p50: float | None
-    latency_p95: float | None
-    parity: Any
-    error: str | None
+    top1: float | None = None
+    delta: float | None = None
+    agreement: float | None = None
+    p_float: float | None = None
+    p_best_ptq: float | None = None
+    drift: float | None = None
+    mse: float | None = None
+    sqnr: float | None = None
+    latency_p50: float | None = None
+    latency_p95: float | None = None
+    parity: Any = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _best_ptq(described: list[_Described], outputs: list[Any], labels: np.ndarra
 
 def _entry(d: _Described, out: Any, labels: np.ndarray, reference: Any, best: Any, latency: Any) -> Entry:
     if out is None or d.path is None:
-        return Entry(d.name, d.kind, d.tool, d.recipe, None, 0, *[None] * 10, None, d.error)
+        return Entry(d.name, d.kind, d.tool, d.recipe, None, 0, error=d.error)
     top1 = metrics.top1(out, labels)
     same = reference is not None and reference.shape == out.shape
     p50, p95 = latency or (None, None)

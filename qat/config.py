@@ -43,37 +43,37 @@ class DataConfig(_Strict):
     kwargs: dict[str, Any] = {}
     name: str | None = None
     mean: float = 0.0
-    std: float = Field(1.0, gt=0)
+    std: float = Field(default=1.0, gt=0)
     size: tuple[int, int] = (224, 224)
     flip: bool = False
-    batch_size: int = Field(128, ge=1)
+    batch_size: int = Field(default=128, ge=1)
 
 
 class FloatConfig(_Strict):
     """How the float model is trained where it comes without weights; the result is cached."""
 
-    epochs: int = Field(10, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
+    epochs: int = Field(default=10, ge=1)
+    learning_rate: float = Field(default=0.1, gt=0)
     seed: int = 0
 
 
 class TrainingConfig(_Strict):
     """Fine-tuning; see :class:`qat.trainers.TrainingOptions`."""
 
-    epochs: int = Field(1, ge=1)
-    max_steps: int | None = Field(None, ge=1)
-    learning_rate: float | None = Field(None, gt=0)
+    epochs: int = Field(default=1, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     schedule: Literal["cosine", "constant"] = "cosine"
-    gradient_clip: float | None = Field(1.0, gt=0)
-    observe_fraction: float = Field(0.1, ge=0, le=1)
+    gradient_clip: float | None = Field(default=1.0, gt=0)
+    observe_fraction: float = Field(default=0.1, ge=0, le=1)
     seed: int = 0
 
 
 class CalibrationConfig(_Strict):
     """Calibration samples, taken from the start of the training split."""
 
-    samples: int = Field(512, ge=1)
+    samples: int = Field(default=512, ge=1)
     estimator: Literal["minmax", "ema", "percentile", "mse"] | None = None
 
 
@@ -93,7 +93,7 @@ class RunConfig(_Strict):
     ptq: bool = True
     per_channel: bool = True
     io_dtype: Literal["int8", "uint8", "float32"] = "int8"
-    latency_runs: int = Field(50, ge=0)
+    latency_runs: int = Field(default=50, ge=0)
     output: str | None = None
 
 

@@ -77,13 +77,12 @@ def from_range(low: float, high: float, qmin: int, qmax: int, symmetric: bool = 
     f32 = np.float32
     lo, hi = f32(min(low, 0.0)), f32(max(high, 0.0))
     if symmetric:
-        scale = f32(max(-lo, hi)) / f32(qmax)
-        return Encoding(_usable(scale), 0, qmin, qmax)
+        return Encoding(_usable(f32(max(-lo, hi)) / f32(qmax)), 0, qmin, qmax)
     scale = _usable(f32(hi - lo) / f32(qmax - qmin))
     zero_point = int(np.clip(np.rint(f32(qmin) - lo / scale), qmin, qmax))
     return Encoding(scale, zero_point, qmin, qmax)
 
 
-def _usable(scale: np.float32) -> np.ndarray:
+def _usable(scale: np.floating) -> np.ndarray:
     # A tensor that is zero everywhere has no range; any positive scale represents it.
     return np.asarray(scale if scale > np.finfo(np.float32).tiny * 2**24 else 1.0, np.float32)

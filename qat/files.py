@@ -72,9 +72,7 @@ def replace_with(path: str | Path, write: Callable[[str], object]) -> Path:
         write(str(temporary))
         os.replace(temporary, path)
     except OSError as error:
-        raise ExportError(
-            f"cannot write {path}: {error.strerror or error}; the disk or the folder's permissions"
-        ) from error
+        raise ExportError(f"cannot write {path}: {error.strerror or error}; the disk or the folder's permissions") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

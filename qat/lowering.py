@@ -28,9 +28,7 @@ def real_value_name(plan: Plan, tensor: str) -> str:
     return f"{tensor}_dequantized" if tensor in plan.dequantize else tensor
 
 
-def build_program(
-    plan: Plan, encodings: Mapping[str, Encoding], integers: Integers, float_block: FloatBlock | None
-) -> Program:
+def build_program(plan: Plan, encodings: Mapping[str, Encoding], integers: Integers, float_block: FloatBlock | None) -> Program:
     """Return the program of a plan.
 
     Args:

@@ -110,7 +110,7 @@ def quantize_multiplier(value: float) -> tuple[int, int]:
     if value == 0.0:
         return 0, 0
     mantissa, shift = math.frexp(float(value))
-    q = int(math.floor(mantissa * (1 << 31) + 0.5))
+    q = math.floor(mantissa * (1 << 31) + 0.5)
     if q == 1 << 31:
         q, shift = q // 2, shift + 1
     return (0, 0) if shift < -31 else (q, shift)
@@ -197,7 +197,7 @@ def add(a: np.ndarray, b: np.ndarray, ea: Encoding, eb: Encoding, ey: Encoding, 
     return np.clip(v, lo, hi).astype(f32)
 
 
-def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+def fma(a: np.ndarray, b: np.float32, c: np.ndarray | np.float32) -> np.ndarray:
     """Return float32 ``a * b + c`` with one rounding: 8-bit by 24-bit products are exact in float64."""
     return (np.asarray(a, np.float64) * np.float64(b) + np.asarray(c, np.float64)).astype(f32)
 

@@ -163,9 +163,7 @@ def _with_output(op: Op, output: str) -> Op:
     return Op(op.name, op.kind, op.inputs, (output,), op.params, op.attrs, op.scope)
 
 
-def _why_float(
-    op: Op, graph: Graph, recipe: Recipe, target: Target, on_grid: set[str]
-) -> tuple[str, Rule | None, Row | None]:
+def _why_float(op: Op, graph: Graph, recipe: Recipe, target: Target, on_grid: set[str]) -> tuple[str, Rule | None, Row | None]:
     """Return why an operator stays float (empty where it does not), the rule and the row that apply to it."""
     kind = str(op.attrs["target"]) if op.kind == "float" else op.kind
     row, rule = target.row(op.kind), recipe.rule_for(op.scope, op.kind)
@@ -200,9 +198,7 @@ def _weight_qmax(spec: QuantSpec, target: Target) -> int:
     return min(2 ** (spec.bits - 1) - 1, target.weight_qmax) if spec.bits < 8 else target.weight_qmax
 
 
-def _share_scales(
-    planned: list[PlannedOp], rules: Mapping[str, Rule], target: Target
-) -> tuple[dict[str, Group], dict[str, str]]:
+def _share_scales(planned: list[PlannedOp], rules: Mapping[str, Rule], target: Target) -> tuple[dict[str, Group], dict[str, str]]:
     """Group the tensors on the grid: an ``as_input`` operator's inputs and outputs share one scale."""
     parent: dict[str, str] = {}
 

@@ -24,7 +24,7 @@ class QuantSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    bits: int = Field(8, ge=2, le=16)
+    bits: int = Field(default=8, ge=2, le=16)
     symmetric: bool = False
     granularity: Literal["tensor", "channel"] = "tensor"
     estimator: Estimator = "minmax"

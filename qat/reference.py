@@ -37,7 +37,9 @@ def run(program: Program, *inputs: np.ndarray, call: CallBlock = call_block) -> 
         DataError: the number of inputs is not the program's.
     """
     if len(inputs) != len(program.inputs):
-        raise DataError(f"program '{program.name}' has {len(program.inputs)} inputs, {len(inputs)} were given: pass one array each")
+        raise DataError(
+            f"program '{program.name}' has {len(program.inputs)} inputs, {len(inputs)} were given: pass one array each"
+        )
     values = {name: np.asarray(x) for name, x in zip(program.inputs, inputs, strict=True)}
     for step in program.instructions:
         if step.kind == "float":

@@ -125,7 +125,7 @@ class Run:
             raise ConfigError(f"the model does not take images of shape {images.shape[1:]} ({self.layout}): {reason}") from error
         if logits.shape[-1] < data.classes:
             raise DataError(
-                f"label {data.classes - 1} is out of range: the model has {logits.shape[-1]} outputs, the data {data.classes} classes"
+                f"label {data.classes - 1} is out of range: the model has {logits.shape[-1]} outputs, the data {data.classes}"
             )
 
     def _load(self, model: Any, path: Path) -> Any:
@@ -162,7 +162,7 @@ class Run:
         )
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         suffix = ".safetensors" if c.framework == "torch" else ".weights.h5"
-        return Path(user_cache_dir("qat")) / "float" / f"{c.name}-{digest}{suffix}"
+        return Path(user_cache_dir("qat")) / "float" / f"{digest}{suffix}"
 
     # --- the run ---
 

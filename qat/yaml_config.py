@@ -34,7 +34,9 @@ def load_yaml(path: str | Path, model: type[M]) -> M:
         where = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected 'key: value' lines, found {'an empty file' if data is None else type(data).__name__}")
+        raise ConfigError(
+            f"{path}: expected 'key: value' lines, found {'an empty file' if data is None else type(data).__name__}"
+        )
     try:
         return model.model_validate(_plain(data))
     except ValidationError as error:
@@ -69,7 +71,8 @@ def _line(data: Any, location: Sequence[Any]) -> int:
     line = 1
     for part in location:
         try:
-            line = (data.lc.key(part)[0] if isinstance(data, dict) else data.lc.item(part)[0]) + 1
+            marks = data.lc
+            line = (marks.key(part) if isinstance(data, dict) else marks.item(part))[0] + 1
             data = data[part]
         except (AttributeError, KeyError, IndexError, TypeError):
             break

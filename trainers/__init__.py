@@ -24,7 +24,7 @@ def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | N
     if framework == "torch":
         from qat.trainers import torch as trainer
     else:
-        from qat.trainers import keras as trainer  # type: ignore[no-redef]
+        from qat.trainers import keras as trainer
     history: History = trainer.finetune(model, train_data, eval_data, chosen)
     return history
 

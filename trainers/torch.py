@@ -21,9 +21,7 @@ from qat.files import write_atomically
 from qat.trainers.options import Epoch, History, TrainingOptions
 
 
-def finetune(
-    model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions
-) -> History:
+def finetune(model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
     """Fine-tune a model in place and leave the best epoch's weights in it; see :func:`qat.finetune`.
 
     Without evaluation data the last epoch is the best.
@@ -45,7 +43,9 @@ def finetune(
             break
         model.train()
         running, seen = 0.0, 0
-        bar = tqdm(total=min(steps, total - step), desc=f"epoch {number}/{options.epochs}", disable=None if options.progress else True)
+        bar = tqdm(
+            total=min(steps, total - step), desc=f"epoch {number}/{options.epochs}", disable=None if options.progress else True
+        )
         for inputs, labels in _pairs(train_data, device):
             if step >= total:
                 break

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import importlib
 from types import ModuleType
 from typing import Any
 
-from qat.errors import CaptureError
+from qat.errors import CaptureError, MissingDependencyError
 
 
 def framework_of(model: Any) -> str:
@@ -29,14 +29,20 @@ def framework_of(model: Any) -> str:
 
 
 def adapter_for(framework: str) -> ModuleType:
-    """Import and return the adapter of a framework."""
-    if framework == "torch":
-        from qat.adapters import torch as adapter
-    elif framework == "keras":
-        from qat.adapters import keras as adapter
-    else:
-        from qat.adapters import tf_keras as adapter
-    return adapter
+    """Import and return the adapter of a framework.
+
+    Raises:
+        CaptureError: a ``tf_keras`` model, for which there is no adapter.
+        MissingDependencyError: the framework is not installed.
+    """
+    if framework == "tf_keras":
+        raise CaptureError(
+            "this is a tf_keras model: load it with Keras 3 (import keras; keras.models.load_model(path)) and prepare that"
+        )
+    try:
+        return importlib.import_module(f"qat.adapters.{framework}")
+    except ImportError as error:
+        raise MissingDependencyError(f"{framework} models need {error.name}: pip install 'qat-toolkit[{framework}]'") from error
 
 
 def is_prepared(model: Any) -> bool:
@@ -54,6 +60,3 @@ def first_of_pair(sample: Any) -> Any:
             raise CaptureError("a calibration sample is an empty tuple: yield input batches, or (inputs, labels) pairs")
         return sample[0]
     return sample
-
-
-Progress = Callable[[Iterable[Any]], Iterable[Any]]

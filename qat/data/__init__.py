@@ -35,7 +35,13 @@ class Dataset:
         return int(max(self.train_y.max(), self.test_y.max())) + 1
 
     def batches(
-        self, split: Split, size: int, layout: str = "NHWC", shuffle: int | None = None, flip: bool = False, limit: int | None = None
+        self,
+        split: Split,
+        size: int,
+        layout: str = "NHWC",
+        shuffle: int | None = None,
+        flip: bool = False,
+        limit: int | None = None,
     ) -> Batches:
         """Return the batches of a split.
 
@@ -104,5 +110,7 @@ def checked(data: Dataset) -> Dataset:
         )
     unseen = int(data.test_y.max())
     if unseen > int(data.train_y.max()):
-        raise DataError(f"data set '{data.name}': test label {unseen} is out of range: the training labels end at {data.train_y.max()}")
+        raise DataError(
+            f"data set '{data.name}': test label {unseen} is out of range: the training labels end at {data.train_y.max()}"
+        )
     return data

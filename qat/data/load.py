@@ -83,13 +83,11 @@ def npz(path: str | Path, mean: float = 0.0, std: float = 1.0) -> Dataset:
         raise DataError(f"{path} is not a whole .npz file: {error}") from error
     train_x, test_x = (x[..., None] if x.ndim == 3 else x for x in (train_x, test_x))
     scale = 1 / 255 if train_x.dtype == np.uint8 else 1.0
-    return checked(
-        Dataset(path.stem, train_x, train_y.reshape(-1), test_x, test_y.reshape(-1), scale=scale, mean=mean, std=std)
-    )
+    return checked(Dataset(path.stem, train_x, train_y.reshape(-1), test_x, test_y.reshape(-1), scale=scale, mean=mean, std=std))
 
 
 def image_folder(folder: str | Path, size: tuple[int, int], mean: float = 0.0, std: float = 1.0) -> Dataset:
-    """Return the data set of ``<folder>/train/<class>/*`` and ``<folder>/test/<class>/*``, resized to ``size`` (height, width)."""
+    """Return the data set of ``<folder>/{train,test}/<class>/*``, resized to ``size`` (height, width)."""
     from PIL import Image, UnidentifiedImageError
 
     folder = Path(folder)

@@ -101,9 +101,7 @@ def _tools(framework: str) -> tuple[ModuleType, str]:
     raise CaptureError(f"there are no PTQ baselines for {framework} models: load the model with Keras 3 (import keras)")
 
 
-def _make(
-    maker: Maker, framework: str, folder: Path, suffix: str, overwrite: bool, kind: str | None = None
-) -> Baseline:
+def _make(maker: Maker, framework: str, folder: Path, suffix: str, overwrite: bool, kind: str | None = None) -> Baseline:
     name, tool, recipe, make = maker
     kind = kind or ("float" if name == "float" else "ptq")
     try:

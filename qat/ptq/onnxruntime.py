@@ -72,7 +72,7 @@ class _Reader(CalibrationDataReader):
     def __init__(self, names: list[str], batches: Batches) -> None:
         self._names, self._batches = names, iter(batches)
 
-    def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
+    def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self._batches, None)
         return None if batch is None else dict(zip(self._names, batch, strict=True))
 

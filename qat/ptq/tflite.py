@@ -105,7 +105,9 @@ def _edge(exported: Callable[[], bytes], name: str, batches: Batches) -> Callabl
                 key, runner = next(iter(interpreter.get_signature_list().items()))
                 names = runner["inputs"]
                 samples = [
-                    {n: x[i : i + 1] for n, x in zip(names, batch, strict=True)} for batch in batches for i in range(len(batch[0]))
+                    {n: x[i : i + 1] for n, x in zip(names, batch, strict=True)}
+                    for batch in batches
+                    for i in range(len(batch[0]))
                 ]
                 statistics = tool.calibrate({key: samples})
             return bytes(tool.quantize(statistics).quantized_model)

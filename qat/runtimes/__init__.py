@@ -45,9 +45,7 @@ def open_session(path: str | Path, *, threads: int = 1) -> Any:
         return LiteRTSession(path, threads=threads)
     except ImportError as error:
         extra = "onnx" if path.suffix == ".onnx" else "litert"
-        raise MissingDependencyError(
-            f"running {path} needs {error.name}: pip install 'qat-toolkit[{extra}]'"
-        ) from error
+        raise MissingDependencyError(f"running {path} needs {error.name}: pip install 'qat-toolkit[{extra}]'") from error
 
 
 def check_shapes(arrays: tuple[Any, ...], inputs: tuple[TensorInfo, ...]) -> None:

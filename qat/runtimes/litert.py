@@ -27,9 +27,7 @@ class LiteRTSession:
             raise QatError(f"{name} is not a .tflite file (it does not carry the identifier TFL3): export it again")
         resolver = OpResolverType.BUILTIN_REF if kernels == "reference" else OpResolverType.AUTO
         try:
-            self._interpreter = Interpreter(
-                model_content=raw, num_threads=threads, experimental_op_resolver_type=resolver
-            )
+            self._interpreter = Interpreter(model_content=raw, num_threads=threads, experimental_op_resolver_type=resolver)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise QatError(f"LiteRT cannot load {name} (truncated or corrupt): {str(error).strip().splitlines()[0]}") from error

@@ -147,9 +147,7 @@ class Sketch:
         self.steps.append(Instruction(f"{output}_op", kind, sources, (output,), attrs, clamp=clamp or (e.qmin, e.qmax)))
         return self.emit(output, integers, e)
 
-    def pool(
-        self, kind: str, source: str, kernel: tuple[int, int], strides: tuple[int, int], padding: Pads = NONE
-    ) -> str:
+    def pool(self, kind: str, source: str, kernel: tuple[int, int], strides: tuple[int, int], padding: Pads = NONE) -> str:
         """Add a max or average pooling."""
         x, e = self.grid[source], self.of(source)
         if kind == "max_pool2d":
@@ -191,6 +189,4 @@ class Sketch:
         """Return the program with these float outputs."""
         inputs = tuple(self.feeds)
         steps = tuple(self.steps)
-        return Program(
-            "net", "NCHW", "mlas", target, "static_wi8_ai8", inputs, outputs, self.values, steps, float_block
-        )
+        return Program("net", "NCHW", "mlas", target, "static_wi8_ai8", inputs, outputs, self.values, steps, float_block)

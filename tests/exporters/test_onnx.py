@@ -56,9 +56,7 @@ def test_convolution_is_exact(seed, kernel, strides, dilations, rows, columns, p
 @given(seeds, pairs, st.sampled_from([1, 2]), edges, activations)
 def test_depthwise_convolution_is_exact(seed, strides, multiplier, rows, activation):
     sketch = Sketch(seed, (3, 5, 7, 9))
-    output = sketch.conv(
-        sketch.x, 5 * multiplier, strides=strides, groups=5, padding=(rows, (1, 1)), activation=activation
-    )
+    output = sketch.conv(sketch.x, 5 * multiplier, strides=strides, groups=5, padding=(rows, (1, 1)), activation=activation)
     check(sketch, output, "QLinearConv", *clip_of(sketch, output))
 
 

@@ -41,7 +41,12 @@ class Grid(keras.layers.Layer):
 
     def _scalar(self, name: str, value: float, shape: tuple[int, ...] = ()) -> Any:
         return self.add_weight(
-            name=name, shape=shape, dtype="float32", initializer=keras.initializers.Constant(value), trainable=False, autocast=False
+            name=name,
+            shape=shape,
+            dtype="float32",
+            initializer=keras.initializers.Constant(value),
+            trainable=False,
+            autocast=False,
         )
 
     @property

@@ -81,10 +81,7 @@ class PreparedModel(keras.Model):
         self._traced_for: dict[str, bool] = {}
         self.grid_layers = [Grid(group, name=f"grid_{name}") for name, group in plan.groups.items()]
         self.float_layers = [layers[p.op.name] for p in plan.ops if p.op.name in layers]
-        self.parameters = {
-            name: _variable(name, shape, trainable)
-            for name, (shape, trainable) in shapes.items()
-        }
+        self.parameters = {name: _variable(name, shape, trainable) for name, (shape, trainable) in shapes.items()}
         by_group = {grid.group.name: grid for grid in self.grid_layers}
         self._grid_of = {tensor: by_group[group] for tensor, group in plan.group_of.items()}
         # A variable as divisor, see Grid.levels.
@@ -217,12 +214,8 @@ class PreparedModel(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> PreparedModel:
         """Rebuild a saved model."""
-        plan = make_plan(
-            Graph.from_dict(config["graph"]), Recipe.model_validate(config["recipe"]), load_target(config["target"])
-        )
-        made = {
-            name: keras.saving.deserialize_keras_object(layer, custom_objects) for name, layer in config["layers"].items()
-        }
+        plan = make_plan(Graph.from_dict(config["graph"]), Recipe.model_validate(config["recipe"]), load_target(config["target"]))
+        made = {name: keras.saving.deserialize_keras_object(layer, custom_objects) for name, layer in config["layers"].items()}
         layers = {name: made[layer] for name, layer in config["layer_of"].items()}
         _build_layers(plan, layers)
         shapes = {name: (tuple(shape), trainable) for name, (shape, trainable) in config["shapes"].items()}

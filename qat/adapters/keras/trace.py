@@ -97,9 +97,7 @@ class _Builder:
         taken = keras.tree.map_structure(lambda t: self.names[id(t)], functional._inputs_struct)
         by_name = {str(t.name): name for t, name in zip(functional.inputs, inputs, strict=True)}
         names = tuple(functional.output_names)
-        return Traced(
-            graph, self.params, self.layers, frozenset(self.frozen), structure, (taken, by_name), names, self.calls
-        )
+        return Traced(graph, self.params, self.layers, frozenset(self.frozen), structure, (taken, by_name), names, self.calls)
 
     def walk(self, functional: Any, scope: str) -> None:
         """Add the operators of a functional graph, whose inputs have names already."""
@@ -236,7 +234,7 @@ def _first(b: _Builder, layer: Any, path: str, inputs: list[str]) -> tuple[Any, 
     """Return the padding, strides and dilations of a convolution (None for a padding it does not know)."""
     strides, dilations = tuple(layer.strides), tuple(layer.dilation_rate)
     window = tuple((k - 1) * d + 1 for k, d in zip(layer.kernel_size, dilations, strict=True))
-    return _padding(layer, b.specs[inputs[0]], window, strides, path), strides, dilations  # type: ignore[arg-type]
+    return _padding(layer, b.specs[inputs[0]], window, strides, path), strides, dilations
 
 
 def _conv2d(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
@@ -333,7 +331,7 @@ def _pool(kind: str) -> Callable[..., str | None]:
         if layer.data_format != "channels_last":
             return None
         kernel, strides = tuple(layer.pool_size), tuple(layer.strides)
-        padding = _padding(layer, b.specs[inputs[0]], kernel, strides, path)  # type: ignore[arg-type]
+        padding = _padding(layer, b.specs[inputs[0]], kernel, strides, path)
         return b.emit(kind, inputs, output, path, kernel=kernel, strides=strides, padding=padding)
 
     return rule

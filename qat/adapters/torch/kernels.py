@@ -49,7 +49,7 @@ class _RoundClamp(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (y,) = ctx.saved_tensors
         return aten.hardtanh_backward(grad, y, *ctx.limits), None, None
 
@@ -73,7 +73,7 @@ class _Add(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (y,) = ctx.saved_tensors
         grad = aten.hardtanh_backward(grad, y, *ctx.limits)
         return grad * ctx.ratios[0], grad * ctx.ratios[1], None, None, None, None
@@ -110,7 +110,7 @@ class _Conv2d(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w_int, y, scale, input_scale, output_scale = ctx.saved_tensors
         strides, padding, dilations, groups = ctx.geometry
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
@@ -161,7 +161,7 @@ class _Dense(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w_int, y, multiplier, input_scale, output_scale = ctx.saved_tensors
         grad = aten.hardtanh_backward(grad, y, *ctx.limits)
         need_x, need_w, need_b = ctx.needs_input_grad[:3]

@@ -61,7 +61,9 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Traced:
     }
     if signature.buffers_to_mutate:
         names = ", ".join(sorted(signature.buffers_to_mutate.values())[:3])
-        raise CaptureError(f"the model changes its own buffers in eval mode ({names}): make them outputs, or do it outside forward")
+        raise CaptureError(
+            f"the model changes its own buffers in eval mode ({names}): make them outputs, or do it outside forward"
+        )
     # parameters_to_mutate and friends do not occur in eval mode; everything else is a pure function of the inputs.
     tensors = {**exported.state_dict, **exported.constants}
     builder = _Builder(owner, tensors)
@@ -204,7 +206,7 @@ def _scope(node: fx.Node) -> str:
 # Each returns (kind, inputs, params, attrs), or None for an operator that this adapter leaves float.
 
 
-def _arg(node: fx.Node, index: int, name: str, default: Any) -> Any:
+def _arg(node: Any, index: int, name: str, default: Any) -> Any:
     return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
 
 
@@ -217,7 +219,7 @@ def _symmetric(value: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     return ((h, h), (w, w))
 
 
-def _conv2d(b: _Builder, n: fx.Node) -> Any:
+def _conv2d(b: _Builder, n: Any) -> Any:
     params = b.params(weight=n.args[1], bias=_arg(n, 2, "bias", None))
     if params is None or len(n.args[0].meta["val"].shape) != 4:
         return None
@@ -238,12 +240,12 @@ def _conv_attrs(strides: Any, padding: Any, dilations: Any, groups: int) -> dict
     return {"strides": strides, "padding": padding, "dilations": dilations, "groups": groups, "channel_axis": 0}
 
 
-def _linear(b: _Builder, n: fx.Node) -> Any:
+def _linear(b: _Builder, n: Any) -> Any:
     params = b.params(weight=n.args[1], bias=_arg(n, 2, "bias", None))
     return None if params is None else ("dense", [n.args[0]], params, {"channel_axis": 0})
 
 
-def _batch_norm(b: _Builder, n: fx.Node) -> Any:
+def _batch_norm(b: _Builder, n: Any) -> Any:
     params = b.params(gamma=n.args[1], beta=n.args[2], mean=n.args[3], variance=n.args[4])
     if params is None or "mean" not in params or n.args[5]:
         return None
@@ -251,7 +253,7 @@ def _batch_norm(b: _Builder, n: fx.Node) -> Any:
 
 
 def _binary(kind: str) -> Any:
-    def rule(b: _Builder, n: fx.Node) -> Any:
+    def rule(b: _Builder, n: Any) -> Any:
         x, y = n.args[0], n.args[1]
         if not all(isinstance(a, fx.Node) and a.name not in b.owner and _is_tensor(a) for a in (x, y)):
             return None
@@ -261,25 +263,25 @@ def _binary(kind: str) -> Any:
     return rule
 
 
-def _concat(b: _Builder, n: fx.Node) -> Any:
+def _concat(b: _Builder, n: Any) -> Any:
     if any(x.name in b.owner for x in n.args[0]):
         return None
     rank = len(n.meta["val"].shape)
     return "concat", list(n.args[0]), {}, {"axis": int(_arg(n, 1, "dim", 0)) % rank}
 
 
-def _relu(b: _Builder, n: fx.Node) -> Any:
+def _relu(b: _Builder, n: Any) -> Any:
     return "relu", [n.args[0]], {}, {}
 
 
-def _clamp(b: _Builder, n: fx.Node) -> Any:
+def _clamp(b: _Builder, n: Any) -> Any:
     limits = (_arg(n, 1, "min", None), _arg(n, 2, "max", None))
     if limits == (0, 6):
         return "relu6", [n.args[0]], {}, {}
     return ("relu", [n.args[0]], {}, {}) if limits == (0, None) else None
 
 
-def _max_pool2d(b: _Builder, n: fx.Node) -> Any:
+def _max_pool2d(b: _Builder, n: Any) -> Any:
     kernel = _pair(n.args[1])
     if _pair(_arg(n, 4, "dilation", 1)) != (1, 1) or _arg(n, 5, "ceil_mode", False) or len(n.meta["val"].shape) != 4:
         return None
@@ -287,7 +289,7 @@ def _max_pool2d(b: _Builder, n: fx.Node) -> Any:
     return "max_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": _symmetric(_arg(n, 3, "padding", 0))}
 
 
-def _avg_pool2d(b: _Builder, n: fx.Node) -> Any:
+def _avg_pool2d(b: _Builder, n: Any) -> Any:
     kernel, padding = _pair(n.args[1]), _symmetric(_arg(n, 3, "padding", 0))
     plain = padding == ((0, 0), (0, 0)) and not _arg(n, 4, "ceil_mode", False) and not _arg(n, 6, "divisor_override", None)
     if not plain or len(n.meta["val"].shape) != 4:
@@ -296,19 +298,19 @@ def _avg_pool2d(b: _Builder, n: fx.Node) -> Any:
     return "avg_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding}
 
 
-def _adaptive_avg_pool2d(b: _Builder, n: fx.Node) -> Any:
+def _adaptive_avg_pool2d(b: _Builder, n: Any) -> Any:
     if _pair(n.args[1]) != (1, 1) or len(n.meta["val"].shape) != 4:
         return None
     return "mean", [n.args[0]], {}, {"axes": (2, 3), "keepdims": True}
 
 
-def _mean(b: _Builder, n: fx.Node) -> Any:
+def _mean(b: _Builder, n: Any) -> Any:
     rank = len(n.args[0].meta["val"].shape)
     axes = tuple(sorted(int(a) % rank for a in (_arg(n, 1, "dim", None) or ())))
     return ("mean", [n.args[0]], {}, {"axes": axes, "keepdims": bool(_arg(n, 2, "keepdim", False))}) if axes == (2, 3) else None
 
 
-def _reshape(b: _Builder, n: fx.Node) -> Any:
+def _reshape(b: _Builder, n: Any) -> Any:
     """Any operator that only changes the shape, as long as the batch stays first."""
     before, after = n.args[0].meta["val"].shape, n.meta["val"].shape
     if not before or not after or before[0] != after[0] or any(not isinstance(d, int) for d in after[1:]):
@@ -316,7 +318,7 @@ def _reshape(b: _Builder, n: fx.Node) -> Any:
     return "reshape", [n.args[0]], {}, {"shape": (-1, *(int(d) for d in after[1:]))}
 
 
-def _pad(b: _Builder, n: fx.Node) -> Any:
+def _pad(b: _Builder, n: Any) -> Any:
     amounts, value = list(n.args[1]), _arg(n, 3, "value", None)
     mode = n.args[2] if len(n.args) > 2 and isinstance(n.args[2], str) else n.kwargs.get("mode", "constant")
     if n.target is aten.constant_pad_nd.default:
