@@ -194,7 +194,8 @@ class Run:
             entries.append(self.step("calibrate-only artifact", lambda: self.artifact(prepared, data, "calibrated", "ptq")))
         options = c.training.model_dump()
         self.step(
-            "QAT", lambda: api.finetune(prepared, self.training(data, c.training.seed), self.batches(data, "test"), **options)
+            "QAT",
+            lambda: api.finetune(prepared, self.training(data, c.training.seed), self.batches(data, "validation"), **options),
         )
         entries.append(self.step("export and verify", lambda: self.artifact(prepared, data, "qat", "qat")))
         if c.control:
@@ -223,7 +224,11 @@ class Run:
         self.step(
             "QAT",
             lambda: api.finetune(
-                prepared, self.training(data, options["seed"]), self.batches(data, "test"), checkpoint_dir=folder, **options
+                prepared,
+                self.training(data, options["seed"]),
+                self.batches(data, "validation"),
+                checkpoint_dir=folder,
+                **options,
             ),
         )
         return folder / ("best.safetensors" if self.config.framework == "torch" else "best.keras")
@@ -250,7 +255,7 @@ class Run:
         from qat.ptq import float_baseline
 
         control = self._clone(model)
-        api.finetune(control, self.training(data, options["seed"]), self.batches(data, "test"), **options)
+        api.finetune(control, self.training(data, options["seed"]), self.batches(data, "validation"), **options)
         return float_baseline(control, self.example(data), self.artifacts, name="float_control", kind="control")
 
     def _clone(self, model: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from qat.errors import DataError
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +46,19 @@ class Dataset:
         """Return the batches of a split.
 
         Args:
-            split: ``train`` or ``test``.
+            split: ``train``, ``validation`` or ``test``. Validation is the last tenth of the training images, which ``train``
+                leaves out: what chooses a checkpoint is neither trained on nor reported.
             size: images a batch; the last one of a shuffled split is left out if it is smaller.
             layout: ``NHWC`` or ``NCHW``.
             shuffle: a seed for a new order each time the batches are iterated; None keeps the order.
             flip: whether half of the images are mirrored.
             limit: at most so many images.
         """
-        x, y = (self.train_x, self.train_y) if split == "train" else (self.test_x, self.test_y)
+        x, y = (self.test_x, self.test_y) if split == "test" else (self.train_x, self.train_y)
+        if split != "test":
+            kept = len(x) - max(1, len(x) // 10)
+            part = slice(None, kept) if split == "train" else slice(kept, None)
+            x, y = x[part], y[part]
         return Batches(self, x[:limit], y[:limit], size, layout, shuffle, flip)
 
 

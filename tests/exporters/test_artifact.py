@@ -132,35 +132,41 @@ def test_unknown_suffix_and_io_dtype_are_named(program, tmp_path):
 
 
 def test_scale_that_differs_in_the_last_bit_is_an_error(program, tmp_path, monkeypatch):
+    name = _output(program, "add")
+
     def changed(model: onnx.ModelProto):
         found = real(model)
-        found["add_4"] = dataclasses.replace(found["add_4"], scale=np.nextafter(found["add_4"].scale, np.float32(1)))
+        found[name] = dataclasses.replace(found[name], scale=np.nextafter(found[name].scale, np.float32(1)))
         return found
 
     real = onnx_exporter.read_encodings
-    assert "add_4" in real(onnx_exporter.build(program))
+    assert name in real(onnx_exporter.build(program))
     monkeypatch.setattr(onnx_exporter, "read_encodings", changed)
-    with pytest.raises(RuntimeMismatchError, match="'add_4'"):
+    with pytest.raises(RuntimeMismatchError, match=f"'{name}'"):
         export_program(program, tmp_path / "m.onnx")
     assert os.listdir(tmp_path) == []
+
+
+def _output(program, kind):
+    return next(s.outputs[0] for s in program.instructions if s.kind == kind)
 
 
 # --- verify ---
 
 
 def test_first_operator_that_differs_is_named(program, sketch, tmp_path):
-    step = next(s for s in program.instructions if s.kind == "add")
+    name = _output(program, "add")
     wrong = dict(sketch.grid)
-    wrong[step.outputs[0]] = sketch.grid[step.outputs[0]].copy()
-    wrong[step.outputs[0]].flat[:8] += 2
-    lsb = float(sketch.of("dense_6").scale)
+    wrong[name] = sketch.grid[name].copy()
+    wrong[name].flat[:8] += 2
+    lsb = float(sketch.of(_output(program, "dense")).scale)
     off = sketch.floats["y"].copy()
     off[0, 0] += 3 * lsb
     artifact = exported(program, sketch, tmp_path / "m.onnx", predict=lambda x: (off,), locate=lambda x: wrong)
     parity = artifact.parity
     assert parity.exact == pytest.approx(1 - 1 / off.size)
     assert parity.max_lsb == pytest.approx(3, rel=1e-3)
-    assert parity.first_difference.startswith("add 'add_4_op': ")
+    assert parity.first_difference.startswith(f"add '{name}_op': ")
     assert "by 2 at most" in parity.first_difference
 
 

@@ -27,6 +27,7 @@ class Grid(keras.layers.Layer):
     def __init__(self, group: Group, **kwargs: Any) -> None:
         super().__init__(trainable=False, **kwargs)
         self.group = group
+        self._calibrated = False  # once true it stays so; reading a variable on every call would cost a step milliseconds
         self.momentum = 0.1
         self.estimator: RangeEstimator | None = None
         self.range = self._scalar("range", float("nan"), (2,))
@@ -52,8 +53,14 @@ class Grid(keras.layers.Layer):
     @property
     def calibrated(self) -> bool:
         """Whether there is a range, however it came here: calibration, ``set_weights`` or a file."""
-        with tf.init_scope():  # readable while a graph is being traced, too
-            return bool(np.isfinite(np.asarray(self.range)).all())
+        if not self._calibrated:
+            with tf.init_scope():  # readable while a graph is being traced, too
+                self._calibrated = bool(np.isfinite(np.asarray(self.range)).all())
+        return self._calibrated
+
+    def forget(self) -> None:
+        """Read the range again: its variables were overwritten."""
+        self._calibrated = False
 
     @property
     def encoding(self) -> Encoding:
@@ -96,6 +103,11 @@ class Grid(keras.layers.Layer):
 
         with tf.control_dependencies([tf.cond(self.observing > 0.5, move, lambda: tf.constant(False))]):
             return tf.identity(v)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Restore the variables."""
+        super().load_own_variables(store)
+        self.forget()
 
     def derive(self, limits: Any) -> tuple[Any, Any]:
         """Return scale and zero point of a range, as :func:`qat.encoding.from_range` does, bit for bit, within a graph."""

@@ -14,7 +14,7 @@ import tensorflow as tf
 from qat.adapters.keras.grid import Grid
 from qat.adapters.keras.nodes import NODES, Node, quantize
 from qat.adapters.keras.trace import Traced, fill
-from qat.errors import CaptureError, DataError
+from qat.errors import CalibrationError, CaptureError, DataError
 from qat.graph import Graph
 from qat.planner import Plan
 from qat.planner import plan as make_plan
@@ -80,7 +80,7 @@ class PreparedModel(keras.Model):
         self._shapes = dict(shapes)
         self._traced_for: dict[str, bool] = {}
         self.grid_layers = [Grid(group, name=f"grid_{name}") for name, group in plan.groups.items()]
-        self.float_layers = [layers[p.op.name] for p in plan.ops if p.op.name in layers]
+        self.float_layers = list({id(layers[p.op.name]): layers[p.op.name] for p in plan.ops if p.op.name in layers}.values())
         self.parameters = {name: _variable(name, shape, trainable) for name, (shape, trainable) in shapes.items()}
         by_group = {grid.group.name: grid for grid in self.grid_layers}
         self._grid_of = {tensor: by_group[group] for tensor, group in plan.group_of.items()}
@@ -178,6 +178,12 @@ class PreparedModel(keras.Model):
         outputs = keras.tree.flatten(self._float_by_name[name](*args, **kwargs))
         return dict(zip(op.outputs, outputs, strict=True))
 
+    def set_weights(self, weights: Any) -> None:
+        """Set all variables, the ranges among them."""
+        super().set_weights(weights)
+        for grid in self.grid_layers:
+            grid.forget()
+
     # Keras keeps the functions it has traced. One traced before calibration computes in float for ever.
 
     def _stale(self, kind: str) -> bool:
@@ -186,7 +192,9 @@ class PreparedModel(keras.Model):
         return before is not None and before != now
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Trace the training step, again where the model was calibrated since."""
+        """Trace the training step, again where the model was calibrated since. Raises CalibrationError before that."""
+        if not self.on_grid:
+            raise CalibrationError("the model is not calibrated: call qat.calibrate(model, samples) before training")
         return super().make_train_function(self._stale("train") or force)
 
     def make_test_function(self, force: bool = False) -> Any:
@@ -199,14 +207,18 @@ class PreparedModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return what :meth:`from_config` needs: the graph, the recipe and the target, from which the plan follows."""
-        layers = {layer.name: keras.saving.serialize_keras_object(layer) for layer in self._float_by_name.values()}
+        # A layer that is called twice is saved once, under the operator that calls it first.
+        first: dict[int, str] = {}
+        for name, layer in self._float_by_name.items():
+            first.setdefault(id(layer), name)
+        layers = {name: keras.saving.serialize_keras_object(self._float_by_name[name]) for name in first.values()}
         return {
             "name": self.name,
             "graph": self.plan.graph.to_dict(),
             "recipe": self.plan.recipe.model_dump(mode="json"),
             "target": self.plan.target.name,
             "layers": layers,
-            "layer_of": {name: layer.name for name, layer in self._float_by_name.items()},
+            "layer_of": {name: first[id(layer)] for name, layer in self._float_by_name.items()},
             "face": self.face.to_dict(),
             "shapes": {name: [list(shape), trainable] for name, (shape, trainable) in self._shapes.items()},
         }

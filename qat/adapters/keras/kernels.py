@@ -30,7 +30,9 @@ def weight_scale(weight: Tensor, bias: Tensor | None, input_scale: Tensor, qmax:
 
 
 def _masked(grad: Tensor, y: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
-    return tf.where(tf.logical_and(y > lo, y < hi), grad, tf.zeros_like(grad))
+    # Relu6Grad is one pass where comparisons and a selection are four: [lo, hi] is laid on [0, 6], hi just above 6, so that
+    # the integers strictly between the limits, and no others, fall strictly between 0 and 6.
+    return tf.raw_ops.Relu6Grad(gradients=grad, features=(y - lo) * (6.00001 / (hi - lo)))
 
 
 def _round_clamp(v: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
@@ -168,13 +170,18 @@ def add_exact(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: Tensor, hi:
     ra, rb = ga.scale / gy.scale, gb.scale / gy.scale
     f64 = tf.float64
     if kernels == "mlas":
-        fixed = gy.zero_point - (ra * ga.zero_point + rb * gb.zero_point)
-        inner = tf.cast(tf.cast(b + gb.zero_point, f64) * tf.cast(rb, f64) + tf.cast(fixed, f64), tf.float32)
-        outer = tf.cast(a + ga.zero_point, f64) * tf.cast(ra, f64) + tf.cast(inner, f64)
-        return tf.clip_by_value(tf.round(tf.cast(outer, tf.float32)) - gy.zero_point, lo, hi)
+        fixed = gy.zero_point - _fma(ga.zero_point, ra, rb * gb.zero_point)
+        v = _fma(a + ga.zero_point, ra, _fma(b + gb.zero_point, rb, fixed))
+        return tf.clip_by_value(tf.round(v) - gy.zero_point, lo, hi)
     # The exponent of the larger ratio, read off its float32 bits, as XNNPACK does.
     exponent = tf.bitwise.right_shift(tf.bitcast(tf.maximum(ra, rb), tf.int32), 23) - 127
     power = tf.cast(tf.bitcast(tf.bitwise.left_shift(20 - exponent + 127, 23), tf.float32), f64)
     ma, mb = tf.round(tf.cast(ra, f64) * power), tf.round(tf.cast(rb, f64) * power)
     v = tf.floor((tf.cast(a, f64) * ma + tf.cast(b, f64) * mb) / power + 0.5)
     return tf.clip_by_value(tf.cast(v, tf.float32), lo, hi)
+
+
+def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Return float32 ``a * b + c`` with one rounding; ``a`` is an 8-bit integer."""
+    a, b, c = (tf.cast(x, tf.float64) for x in (a, b, c))
+    return tf.cast(a * b + c, tf.float32)

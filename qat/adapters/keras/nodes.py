@@ -159,7 +159,11 @@ class Mul(Node):
     def integer(self, inputs: list[Tensor], params: dict[str, Tensor], training: bool) -> Tensor:
         """Multiply and rescale."""
         (a, b), (ga, gb, gy) = inputs, self.grids
-        return self.finish(a * b * ((ga.scale * gb.scale) / gy.scale), training)
+        v = a * b * ((ga.scale * gb.scale) / gy.scale)
+        if not training and self.kernels == "mlas":
+            # The kernel rounds after it has added the zero point; see qat.numerics.mul.
+            return tf.clip_by_value(tf.round(v + gy.zero_point) - gy.zero_point, *self.limits())
+        return self.finish(v, training)
 
     def real(self, inputs: list[Tensor], params: dict[str, Tensor]) -> Tensor:
         """Float multiplication."""

@@ -186,9 +186,8 @@ def add_exact(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: float, hi: 
     ga, gb, gy = grids
     if kernels == "mlas":
         ra, rb = ga.scale / gy.scale, gb.scale / gy.scale
-        fixed = gy.zero_point - (ra * ga.zero_point + rb * gb.zero_point)
-        inner = ((b + gb.zero_point).double() * rb.double() + fixed.double()).float()
-        v = ((a + ga.zero_point).double() * ra.double() + inner.double()).float().round_() - gy.zero_point
+        fixed = gy.zero_point - _fma(ga.zero_point, ra, rb * gb.zero_point)
+        v = _fma(a + ga.zero_point, ra, _fma(b + gb.zero_point, rb, fixed)).round_() - gy.zero_point
     else:
         ra, rb = float(ga.scale / gy.scale), float(gb.scale / gy.scale)
         shift = 20 - (math.frexp(max(ra, rb))[1] - 1)
@@ -196,3 +195,8 @@ def add_exact(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: float, hi: 
         # Products of 8 by 21 bits: every step is exact in float64.
         v = ((a.double() * ma + b.double() * mb + 2.0 ** (shift - 1)) * 2.0**-shift).floor_().float()
     return v.clamp_(lo, hi)
+
+
+def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Return float32 ``a * b + c`` with one rounding; ``a`` is an 8-bit integer."""
+    return (a.double() * b.double() + c.double()).float()

@@ -168,7 +168,12 @@ class Mul(Node):
     def integer(self, a: Tensor, b: Tensor) -> Tensor:
         """Multiply and rescale."""
         ga, gb = self.inputs
-        return self.finish(a * b * (ga.scale * gb.scale / self.output.scale))
+        v = a * b * (ga.scale * gb.scale / self.output.scale)
+        if not self.training and self.kernels == "mlas":
+            # The kernel rounds after it has added the zero point; see qat.numerics.mul.
+            zero_point = self.output.zero_point
+            return ((v + zero_point).round_() - zero_point).clamp_(*self.limits())
+        return self.finish(v)
 
     def real(self, a: Tensor, b: Tensor) -> Tensor:
         """Float multiplication."""

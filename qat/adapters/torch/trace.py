@@ -98,14 +98,32 @@ def _export(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.E
     try:
         with torch.no_grad():
             exported = torch.export.export(quiet, example_inputs, dynamic_shapes=(*shapes,), strict=False)
-            # In-place operators survive the capture; an empty table only makes the graph functional.
-            return exported.run_decompositions({}) if _mutates(exported.graph) else exported
+            return _functional(exported)
     except Exception as error:
         raise CaptureError(_explain(model, error)) from error
 
 
-def _mutates(graph: fx.Graph) -> bool:
-    return any(isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable for n in graph.nodes)
+def _functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Replace in-place operators, which survive the capture, by the ones that return their result."""
+    graph = exported.graph
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        if not (isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable):
+            continue
+        changed = node.args[0]
+        packet = getattr(aten, node.target._opname.removesuffix("_"), None)
+        overload = getattr(packet, node.target._overloadname or "default", None)
+        if overload is None or not isinstance(changed, fx.Node) or changed.op == "placeholder" or _is_view(changed):
+            # PyTorch's own pass handles whatever else there is, but takes BatchNorm apart.
+            return exported.run_decompositions({})
+        node.target = overload
+        after = {user for user in changed.users if order[user] > order[node]}
+        changed.replace_all_uses_with(node, delete_user_cb=after.__contains__)
+    return exported
+
+
+def _is_view(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and any(r.alias_info is not None for r in node.target._schema.returns)
 
 
 def _explain(model: nn.Module, error: Exception) -> str:

@@ -1,0 +1,309 @@
+"""The PyTorch adapter, through the public calls and in ONNX Runtime."""
+
+import copy
+import logging
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import qat
+from qat import reference
+from qat.adapters import torch as adapter
+from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError
+from qat.recipe import QuantSpec, Recipe, Rule
+from qat.runtimes import open_session
+from qat.zoo.torch import InvertedResidual, mobilenet_tiny, resnet18
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def float_model(images):
+    torch.manual_seed(0)
+    model = mobilenet_tiny()
+    model.train()
+    with torch.no_grad():
+        for _ in range(5):
+            model(images)
+    return model.eval()
+
+
+@pytest.fixture
+def prepared(float_model, images):
+    return qat.calibrate(qat.prepare(float_model, images[:2]), [images])
+
+
+def train(model, images, steps=3):
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    labels = torch.arange(len(images)) % 10
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    model.eval()
+    return losses
+
+
+def outputs(model, images):
+    model.eval()
+    with torch.no_grad():
+        return model(images).numpy()
+
+
+def test_prepared_model_computes_the_folded_float_model_until_calibrated(float_model, images):
+    model = qat.prepare(float_model, images[:2])
+    np.testing.assert_allclose(outputs(model, images), outputs(float_model, images), atol=1e-4)
+
+
+def test_preparing_leaves_the_float_model_as_it_was(float_model, images):
+    before = copy.deepcopy(float_model.state_dict())
+    qat.calibrate(qat.prepare(float_model, images[:2]), [images])
+    assert all(torch.equal(v, before[k]) for k, v in float_model.state_dict().items())
+
+
+def test_parameters_keep_their_names(float_model, prepared):
+    names = {n for n, _ in float_model.named_parameters() if n.endswith("0.weight") or n.startswith("classifier")}
+    assert names <= {n for n, _ in prepared.named_parameters()}
+
+
+def test_trained_artifact_equals_the_model_in_every_output(prepared, images, tmp_path):
+    losses = train(prepared, images, steps=8)
+    assert losses[-1] < losses[0]
+    artifact = qat.export(prepared, tmp_path / "m.onnx", verify=[images.numpy()])
+    assert artifact.parity.exact == 1.0
+    assert artifact.parity.first_difference is None
+    np.testing.assert_array_equal(open_session(artifact.path).run(images.numpy())[0], outputs(prepared, images))
+
+
+def test_every_quantized_operator_reaches_an_integer_kernel(prepared, images, tmp_path):
+    qat.export(prepared, tmp_path / "m.onnx")
+    ops = open_session(tmp_path / "m.onnx").ops()
+    kinds = [p.op.kind for p in prepared.plan.ops]
+    assert ops["QLinearConv"] == sum(k in ("conv2d", "depthwise_conv2d") for k in kinds)
+    assert ops["QLinearAdd"] == kinds.count("add") == 2
+    assert (ops["QGemm"], ops["QLinearGlobalAveragePool"]) == (1, 1)
+    assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (1, 1)
+
+
+def test_model_equals_the_numpy_reference_at_every_kernel(prepared, images):
+    train(prepared, images)
+    expected = reference.run(adapter.lower(prepared), images.numpy())
+    for name, value in adapter.grid_values(prepared, images.numpy()).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_resnet_with_projection_shortcuts_is_exact(tmp_path):
+    torch.manual_seed(0)
+    model, x = resnet18(classes=10).eval(), torch.randn(4, 3, 32, 32)
+    model = qat.calibrate(qat.prepare(model, x), [x])
+    assert qat.export(model, tmp_path / "r.onnx", verify=[x.numpy()]).parity.exact == 1.0
+    assert not model.plan.floats()
+
+
+def test_deepcopy_state_dict_and_batch_sizes(float_model, prepared, images):
+    train(prepared, images)
+    expected = outputs(prepared, images)
+    np.testing.assert_array_equal(outputs(copy.deepcopy(prepared), images), expected)
+    fresh = qat.prepare(float_model, images[:2])
+    fresh.load_state_dict(prepared.state_dict())
+    np.testing.assert_array_equal(outputs(fresh, images), expected)
+    np.testing.assert_array_equal(outputs(prepared, images[:1]), expected[:1])
+
+
+def test_channels_last_gives_the_same_bits(prepared, images):
+    expected = outputs(prepared, images)
+    last = copy.deepcopy(prepared).to(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(outputs(last, images.to(memory_format=torch.channels_last)), expected)
+
+
+@pytest.mark.slow
+def test_torch_compile_gives_the_same_bits_and_trains(prepared, images):
+    expected = outputs(prepared, images)
+    compiled = torch.compile(prepared)
+    np.testing.assert_array_equal(outputs(compiled, images), expected)
+    compiled.train()
+    F.cross_entropy(compiled(images), torch.zeros(len(images), dtype=torch.long)).backward()
+
+
+def test_frozen_parameters_stay_frozen(float_model, images):
+    model = copy.deepcopy(float_model)
+    model.classifier.weight.requires_grad_(False)
+    prepared = qat.calibrate(qat.prepare(model, images[:2]), [images])
+    before = prepared.get_parameter("classifier.weight").detach().clone()
+    train(prepared, images)
+    assert torch.equal(prepared.get_parameter("classifier.weight"), before)
+
+
+def test_finetune_observes_ranges_then_freezes_them(prepared, images):
+    batches = [(images, torch.arange(32) % 10)] * 10
+    before = {n: g.range.clone() for n, g in prepared.grids.items()}
+    history = qat.finetune(prepared, batches, batches[:1], epochs=2, progress=False, learning_rate=0.02)
+    assert history.steps == 20
+    assert history.epochs[-1].loss < history.epochs[0].loss
+    assert not any(g.observing for g in prepared.grids.values())
+    assert any(not torch.equal(g.range, before[n]) for n, g in prepared.grids.items())
+
+
+class Mixed(nn.Module):
+    """A float operator in the middle, several outputs as a dictionary, an unfoldable BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(16, 8, 3, stride=2, padding=1)
+        self.norm, self.fc = nn.BatchNorm2d(8), nn.Linear(8 * 4, 5)
+
+    def forward(self, x):
+        x = F.relu_(self.a(x))
+        x = torch.cat([x, F.gelu(x)], 1)
+        x = F.max_pool2d(F.avg_pool2d(x, 2), 3, 1, 1)
+        x = self.norm(self.b(x) * self.b(x) + 1)
+        return {"features": x, "logits": self.fc(x.flatten(1))}
+
+
+def test_unsupported_operators_stay_float_with_a_notice_and_export(images, tmp_path, caplog):
+    torch.manual_seed(0)
+    model = Mixed().eval()
+    with caplog.at_level(logging.WARNING, "qat"):
+        prepared = qat.prepare(model, images[:2])
+    assert "stay float" in caplog.text
+    assert "aten.gelu" in caplog.text
+    qat.calibrate(prepared, [images])
+    found, expected = prepared(images), model(images)
+    assert set(found) == {"features", "logits"}
+    torch.testing.assert_close(found["logits"], expected["logits"], atol=0.1, rtol=0.1)
+    parity = qat.export(prepared, tmp_path / "m.onnx", verify=[images.numpy()]).parity
+    assert parity.mean_lsb < 0.1
+    assert parity.max_lsb <= 1
+
+
+def test_tied_weights_are_one_parameter(images):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+            self.stem, self.fc = nn.Conv2d(1, 4, 1), nn.Linear(4 * 64, 10)
+
+        def forward(self, x):
+            return self.fc(self.conv(self.conv(self.stem(x))).flatten(1))
+
+    prepared = qat.calibrate(qat.prepare(Tied(), images[:2]), [images])
+    assert sum("conv.weight" in n for n, _ in prepared.named_parameters()) == 1
+    train(prepared, images)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    channels=st.integers(1, 6),
+    out=st.integers(1, 6),
+    kernel=st.sampled_from([1, 3]),
+    stride=st.integers(1, 2),
+    depthwise=st.booleans(),
+    activation=st.sampled_from([None, "relu", "relu6"]),
+    bias=st.booleans(),
+    per_channel=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_convolution_node_equals_the_reference(channels, out, kernel, stride, depthwise, activation, bias, per_channel, seed):
+    torch.manual_seed(seed)
+    conv = nn.Conv2d(
+        channels, channels if depthwise else out, kernel, stride, kernel // 2, bias=bias, groups=channels if depthwise else 1
+    )
+    after = {None: nn.Identity(), "relu": nn.ReLU(), "relu6": nn.ReLU6()}[activation]
+    x = 3 * torch.randn(3, channels, 7, 7)
+    granularity = "channel" if per_channel else "tensor"
+    recipe = Recipe(name="r", rules=(Rule(weight=QuantSpec(symmetric=True, granularity=granularity)),))
+    model = qat.calibrate(qat.prepare(nn.Sequential(conv, after), x, recipe), [x])
+    expected = reference.run(adapter.lower(model), x.numpy())
+    for name, value in adapter.grid_values(model, x.numpy()).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_gradient_is_that_of_the_float_model_up_to_quantization(images):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 4, 3))
+    prepared = qat.calibrate(qat.prepare(model, images[:2]), [images])
+    target = torch.randn(32, 4, 6, 6)
+    for m in (model, prepared.train()):
+        F.mse_loss(m(images), target).backward()
+    for name in ("0.weight", "0.bias", "1.weight", "1.bias"):
+        a, b = model.get_parameter(name).grad, prepared.get_parameter(name).grad
+        assert float(F.cosine_similarity(a.flatten(), b.flatten(), 0)) > 0.99
+        assert float(b.norm() / a.norm()) == pytest.approx(1, abs=0.05)
+
+
+def test_bias_beyond_the_limit_widens_its_channel_and_says_so(images, caplog):
+    conv = nn.Conv2d(1, 2, 1)
+    with torch.no_grad():
+        conv.weight[0], conv.bias[0] = 1e-9, 5.0
+    prepared = qat.calibrate(qat.prepare(conv, images[:2]), [images])
+    with caplog.at_level(logging.WARNING, "qat"):
+        program = adapter.lower(prepared)
+    (step,) = [s for s in program.instructions if s.kind == "conv2d"]
+    assert abs(int(step.bias[0])) <= 2**23
+    assert "widened" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("work", "error", "message"),
+    [
+        (lambda m, x, p: qat.prepare(m, x, recipe="static_wi8_ai9"), ConfigError, "did you mean 'static_wi8_ai8'"),
+        (lambda m, x, p: qat.prepare(m, x, target="onnxruntim"), ConfigError, "did you mean 'onnxruntime'"),
+        (lambda m, x, p: qat.prepare({}, x), CaptureError, "neither a torch.nn.Module nor a Keras model"),
+        (lambda m, x, p: qat.prepare(m, x[:, :, :2, 0]), CaptureError, "cannot capture"),
+        (lambda m, x, p: qat.calibrate(m, [x]), CalibrationError, "qat.prepare"),
+        (lambda m, x, p: qat.calibrate(qat.prepare(m, x), []), DataError, "no samples"),
+        (lambda m, x, p: qat.calibrate(qat.prepare(m, x), [x * float("nan")]), DataError, "calibration batch 0 holds nan"),
+        (lambda m, x, p: qat.export(qat.prepare(m, x), p / "m.onnx"), CalibrationError, "qat.calibrate"),
+        (lambda m, x, p: qat.finetune(qat.prepare(m, x), [(x, x)]), CalibrationError, "not calibrated"),
+        (lambda m, x, p: qat.export(m, p / "m.onnx"), CalibrationError, "prepared model"),
+        (lambda m, x, p: qat.export(qat.calibrate(qat.prepare(m, x), [x]), p / "m.pt"), ExportError, "onnx"),
+        (lambda m, x, p: qat.finetune(m, [(x, x)], epoch=2), ConfigError, "did you mean 'epochs'"),
+        (lambda m, x, p: qat.finetune(m, []), DataError, "empty"),
+    ],
+)
+def test_mistakes_end_in_one_clear_sentence(float_model, images, tmp_path, work, error, message):
+    with pytest.raises(error, match=message):
+        work(float_model, images[:4], tmp_path)
+
+
+def test_control_flow_on_values_is_named_with_its_line(images):
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(CaptureError, match=r"test_torch\.py:\d+.*torch\.where"):
+        qat.prepare(Branching(), images)
+
+
+def test_nan_in_training_data_names_the_batch(prepared, images):
+    bad = images.clone()
+    bad[3] = float("nan")
+    with pytest.raises(DataError, match="batch 1 of the data holds NaN"):
+        qat.finetune(prepared, [(images, torch.zeros(32).long()), (bad, torch.zeros(32).long())], progress=False)
+
+
+def test_truncated_checkpoint_is_named(prepared, images, tmp_path):
+    batches = [(images, torch.arange(32) % 10)]
+    qat.finetune(prepared, batches, batches, checkpoint_dir=tmp_path, progress=False)
+    expected = outputs(prepared, images)
+    np.testing.assert_array_equal(outputs(qat.load_prepared(prepared, tmp_path / "best.safetensors"), images), expected)
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"best\.safetensors is not a whole"):
+        qat.load_prepared(prepared, path)
+
+
+def test_inverted_residual_is_what_the_demo_runs():
+    assert InvertedResidual(8, 8, 1, 4).residual
