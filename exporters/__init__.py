@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,9 +15,10 @@ from qat.errors import ExportError, MissingDependencyError, RuntimeMismatchError
 from qat.exporters.artifact import Artifact
 from qat.exporters.verify import Locate, Parity, Predict, verify
 from qat.files import refuse_existing, write_atomically
-from qat.program import Program
+from qat.program import Instruction, Program, Value
+from qat.runtimes import LIMITS
 
-__all__ = ["Artifact", "Parity", "export", "export_program"]
+__all__ = ["Artifact", "Parity", "export", "export_converted", "export_program", "read_encodings"]
 
 #: The formats, and the extra that brings what writes and runs each.
 _EXTRAS = {".onnx": "onnx", ".tflite": "litert"}
@@ -65,25 +66,77 @@ def export_program(program: Program, path: Path, *, io_dtype: str = "int8", over
         ExportError: the path has another suffix, exists or cannot be written, or the format cannot express the program.
         RuntimeMismatchError: an encoding in the artifact differs from the trained one in a bit, or is not there.
     """
+    _check(path, io_dtype, overwrite)
+    raw = _serialise(program, path, io_dtype, ())
+    _compare_encodings(program, _read_encodings(path, raw), path)
+    document = {"recipe": program.recipe, "target": program.target, "kernels": program.kernels}
+    _write(path, raw, document | {"encodings": program.encodings()}, overwrite)
+    return len(raw)
+
+
+def export_converted(
+    convert: Callable[[], bytes], path: Path, *, io_dtype: str, overwrite: bool, predict: Predict, data: Iterable[Any] | None
+) -> Artifact:
+    """Write a ``.tflite`` that another converter made, and compare the file on ``data`` in its runtime with the model.
+
+    Raises:
+        ExportError: as :func:`export_program` says.
+    """
+    _check(path, io_dtype, overwrite)
+    raw = convert()
+    found = {name: encoding.to_dict() for name, encoding in _read_encodings(path, raw).items()}
+    _write(path, raw, {"recipe": "static_wi8_ai8", "target": "litert", "encodings": found}, overwrite)
+    parity = None
+    if data is not None:
+        session = _session(path, path, "xnnpack")
+        parity = verify(lambda extra: session, _border(session), predict, None, data)
+    return Artifact(path, "tf_keras", "static_wi8_ai8", "litert", len(raw), found, parity, tool="tfmot")
+
+
+def _border(session: Any) -> Program:
+    """Return the program of which nothing is known but its outputs' scales."""
+    values: dict[str, Value] = {}
+    steps = []
+    for info in session.outputs:
+        real, grid = info.name, f"{info.name}_quantized"
+        values[real] = Value(real, info.shape)
+        if info.scale is not None:
+            encoding = Encoding(np.asarray(info.scale, np.float32), info.zero_point, *LIMITS[info.dtype])
+            values[grid] = Value(grid, info.shape, encoding)
+            steps.append(Instruction(f"dequantize_{real}", "dequantize", (grid,), (real,)))
+    inputs, outputs = (tuple(i.name for i in infos) for infos in (session.inputs, session.outputs))
+    return Program("converted", "NHWC", "xnnpack", "litert", "static_wi8_ai8", inputs, outputs, values, tuple(steps))
+
+
+def read_encodings(path: Path) -> dict[str, Encoding]:
+    """Return the encodings found in an artifact on disk, by tensor name.
+
+    Raises:
+        ExportError: the file has another suffix.
+    """
+    if path.suffix not in _EXTRAS:
+        raise ExportError(f"{path}: an artifact ends in {' or '.join(_EXTRAS)}, not '{path.suffix}'")
+    return _read_encodings(path, path.read_bytes())
+
+
+def _check(path: Path, io_dtype: str, overwrite: bool) -> None:
+    """Refuse what cannot be written before the work, which may take a while."""
     if path.suffix not in _EXTRAS:
         raise ExportError(f"{path}: the file must end in {' or '.join(_EXTRAS)}, not '{path.suffix}'")
     if io_dtype not in _IO_DTYPES:
         raise ExportError(f"io_dtype '{io_dtype}' is none of {', '.join(_IO_DTYPES)}{nearest(io_dtype, _IO_DTYPES)}")
-    sidecar = path.with_name(path.name + ".encodings.json")
     if not overwrite:
-        # Before the work, which may take a while, and for both files, so that neither is written without the other.
-        refuse_existing(path, sidecar)
-    raw = _serialise(program, path, io_dtype, ())
-    _compare_encodings(program, _read_encodings(path, raw), path)
-    document = {
-        "recipe": program.recipe,
-        "target": program.target,
-        "kernels": program.kernels,
-        "encodings": program.encodings(),
-    }
+        # Both files, so that neither is written without the other.
+        refuse_existing(path, _sidecar(path))
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".encodings.json")
+
+
+def _write(path: Path, raw: bytes, document: dict[str, Any], overwrite: bool) -> None:
     write_atomically(path, raw, overwrite=overwrite)
-    write_atomically(sidecar, json.dumps(document, indent=1) + "\n", overwrite=overwrite)
-    return len(raw)
+    write_atomically(_sidecar(path), json.dumps(document, indent=1) + "\n", overwrite=overwrite)
 
 
 def _format(path: Path) -> ModuleType:

@@ -15,15 +15,18 @@ from ai_edge_litert import schema_py_generated as schema
 
 from qat.encoding import Encoding
 from qat.errors import ExportError
+from qat.exporters.tflite_float import translate
 from qat.geometry import same_padding
 from qat.numerics import f32
-from qat.program import Instruction, Program
+from qat.program import FloatBlock, Instruction, Program
 
 _Op = schema.BuiltinOperator
 _TYPES = {
     "int8": schema.TensorType.INT8,
     "uint8": schema.TensorType.UINT8,
     "int32": schema.TensorType.INT32,
+    "int64": schema.TensorType.INT64,
+    "bool": schema.TensorType.BOOL,
     "float32": schema.TensorType.FLOAT32,
 }
 _ACTIVATIONS = {
@@ -38,7 +41,8 @@ def build(program: Program, io_dtype: str = "int8", extra_outputs: Sequence[str]
 
     Args:
         program: in NHWC.
-        io_dtype: of the model's inputs and outputs: ``int8``, ``uint8`` or ``float32``.
+        io_dtype: of the model's inputs and outputs: ``int8``, ``uint8`` or ``float32``. One that an operator reads or writes
+            in float is float32 in any case.
         extra_outputs: quantized values to be returned too.
 
     Raises:
@@ -48,13 +52,10 @@ def build(program: Program, io_dtype: str = "int8", extra_outputs: Sequence[str]
         raise ExportError("a .tflite is written from a Keras model (NHWC); export a PyTorch model as .onnx")
     writer = _Writer(program, io_dtype)
     for step in program.instructions:
-        if step.kind == "float":
-            kinds = ", ".join(sorted({str(s.attrs.get("target")) for s in program.instructions if s.kind == "float"}))
-            raise ExportError(
-                f"float operators ({kinds}) cannot be written to .tflite yet: leave them outside the prepared model, or "
-                "replace them by operators with integer kernels"
-            )
-        _OPERATORS[step.kind](writer, step)
+        if step.kind != "float":
+            _OPERATORS[step.kind](writer, step)
+    if program.float_block is not None:
+        writer.splice(translate(program, program.float_block), program.float_block)
     return writer.finish(extra_outputs)
 
 
@@ -89,8 +90,9 @@ class _Writer:
         self.operators: list[Any] = []
         #: The tensor that stands for a float input or output of the program.
         self.io: dict[str, str] = {}
+        self.read_as_float = {name for step in program.instructions if step.kind == "float" for name in step.inputs}
         for name in program.inputs:
-            if io_dtype == "float32":
+            if io_dtype == "float32" or name in self.read_as_float:
                 self.io[name] = self.real(name)
 
     # --- tensors ---
@@ -136,7 +138,7 @@ class _Writer:
 
     def real(self, name: str) -> str:
         """Return the float32 tensor of a float value."""
-        return self.add_tensor(name, self.program.values[name].shape, "float32")
+        return self.add_tensor(name, self.program.values[name].shape, self.program.values[name].dtype)
 
     def unsigned(self, name: str, grid: str) -> str:
         """Return a uint8 tensor on the same grid as an int8 one."""
@@ -177,13 +179,64 @@ class _Writer:
             op.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
         self.operators.append(op)
 
+    def splice(self, model: Any, block: FloatBlock) -> None:
+        """Add the converted float block; its inputs and outputs become the program's float tensors."""
+        graph = model.subgraphs[0]
+        place: dict[int, int] = {}
+        for tensor, name in zip(graph.inputs, block.inputs, strict=True):
+            place[tensor] = self.index[self.real(name)]
+        for tensor, name in zip(graph.outputs, block.outputs, strict=True):
+            if tensor in place:  # an output that is an input, or another output: one tensor under two names
+                self.index[name] = place[tensor]
+            else:
+                place[tensor] = self.index[self.real(name)]
+        for number, tensor in enumerate(graph.tensors):
+            if number in place:
+                continue
+            data = model.buffers[tensor.buffer].data
+            tensor.name = f"float/{tensor.name.decode()}"
+            tensor.buffer = 0
+            if data is not None and len(data):
+                buffer = schema.BufferT()
+                buffer.data = data
+                tensor.buffer = len(self.buffers)
+                self.buffers.append(buffer)
+            place[number] = self.index[tensor.name] = len(self.tensors)
+            self.tensors.append(tensor)
+        first = len(self.codes)
+        self.codes += model.operatorCodes
+        for op in graph.operators:
+            op.opcodeIndex += first
+            op.inputs = np.array([i if i < 0 else place[i] for i in op.inputs], np.int32)
+            op.outputs = np.array([place[i] for i in op.outputs], np.int32)
+            self.operators.append(op)
+
+    def in_order(self, inputs: Sequence[int]) -> list[Any]:
+        """Return the operators by dependency: those of the float block stand between the integer ones."""
+        written = {int(i) for op in self.operators for i in op.outputs}
+        ready = (set(range(-1, len(self.tensors))) - written) | set(inputs)
+        out: list[Any] = []
+        waiting = self.operators
+        while waiting:
+            blocked = []
+            for op in waiting:
+                if all(int(i) in ready for i in op.inputs):
+                    ready.update(int(i) for i in op.outputs)
+                    out.append(op)
+                else:
+                    blocked.append(op)
+            if len(blocked) == len(waiting):
+                raise ExportError("the operators of the program form a circle: report this with the output of `qat plan`")
+            waiting = blocked
+        return out
+
     def finish(self, extra_outputs: Sequence[str]) -> bytes:
         program = self.program
         graph = schema.SubGraphT()
         graph.name = program.name
-        graph.tensors, graph.operators = self.tensors, self.operators
         outputs = [self.io.get(n, n) for n in program.outputs]
-        graph.inputs = np.array([self.index[self.io[n]] for n in program.inputs], np.int32)
+        graph.inputs = np.array([self.index[self.io.get(n) or self.real(n)] for n in program.inputs], np.int32)
+        graph.tensors, graph.operators = self.tensors, self.in_order([int(i) for i in graph.inputs])
         graph.outputs = np.array([self.index[n] for n in (*outputs, *extra_outputs)], np.int32)
         model = schema.ModelT()
         model.version = 3
@@ -221,7 +274,7 @@ def _write_pad(w: _Writer, source: str, output: str, padding: Any) -> None:
 
 def _quantize(w: _Writer, step: Instruction) -> None:
     (source,), (output,) = step.inputs, step.outputs
-    if source not in w.program.inputs or w.io_dtype == "float32":
+    if source not in w.program.inputs or source in w.io:
         w.operator(_Op.QUANTIZE, [w.real(source)], [w.grid(output)], 1, schema.QuantizeOptionsT(), "QuantizeOptions")
     elif w.io_dtype == "int8":
         w.io[source] = w.grid(output)
@@ -232,7 +285,7 @@ def _quantize(w: _Writer, step: Instruction) -> None:
 
 def _dequantize(w: _Writer, step: Instruction) -> None:
     (source,), (output,) = step.inputs, step.outputs
-    if output not in w.program.outputs or w.io_dtype == "float32":
+    if output not in w.program.outputs or w.io_dtype == "float32" or output in w.read_as_float:
         w.operator(_Op.DEQUANTIZE, [w.grid(source)], [w.real(output)], 2, schema.DequantizeOptionsT(), "DequantizeOptions")
     elif w.io_dtype == "int8":
         w.io[output] = w.grid(source)

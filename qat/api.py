@@ -10,7 +10,7 @@ from typing import Any
 
 from qat.adapters import adapter_for, first_of_pair, framework_of, is_prepared
 from qat.calibration import calibrate
-from qat.errors import CalibrationError, ExportError
+from qat.errors import CalibrationError, CaptureError, ExportError
 from qat.fold import fold_batch_norm
 from qat.planner import Plan
 from qat.planner import plan as make_plan
@@ -34,7 +34,8 @@ def prepare(
     folded into them. It computes in float until :func:`calibrate` is called.
 
     Args:
-        model: a PyTorch module, a Keras 3 Functional or Sequential model.
+        model: a PyTorch module, or a Functional or Sequential Keras 3 model. One of ``tf_keras`` is prepared by
+            tensorflow-model-optimization.
         example_inputs: PyTorch: a batch, or a tuple of batches, one for each argument of ``forward``. Keras: not needed.
         recipe: a built-in name (``qat recipes`` lists them), the path of a YAML file, or a Recipe.
         target: ``onnxruntime`` (PyTorch's default), ``litert`` (Keras' default), ... (see :data:`qat.targets.TARGETS`).
@@ -48,6 +49,8 @@ def prepare(
     framework = framework_of(model)
     adapter = adapter_for(framework)
     spec, chosen = load_recipe(recipe), load_target(target or adapter.DEFAULT_TARGET)
+    if framework == "tf_keras":
+        return adapter.prepare(model, spec, chosen)
     traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen)
     floats = made.floats()
     if floats:
@@ -65,6 +68,8 @@ def plan(
 ) -> Plan:
     """Return what :func:`prepare` would do, without doing it: ``plan(...).table()`` has one row an operator."""
     adapter = adapter_for(framework_of(model))
+    if framework_of(model) == "tf_keras":
+        raise CaptureError("tensorflow-model-optimization places the nodes of a tf_keras model: load it with Keras 3 for a plan")
     if is_prepared(model):
         prepared_plan: Plan = model.plan
         return prepared_plan
@@ -85,8 +90,7 @@ def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | N
     """Fine-tune a prepared (or float) model; returns the :class:`qat.trainers.History`.
 
     The best weights by the evaluation metric are left in the model. Options are the fields of
-    :class:`qat.trainers.TrainingOptions`: ``epochs``, ``learning_rate``, ``optimizer``, ``schedule``, ``gradient_clip``,
-    ``observe_fraction``, ``seed``, ``checkpoint_dir``, ``progress``, ``max_steps``.
+    :class:`qat.trainers.TrainingOptions`, which says what each does and what it is by default.
 
     Args:
         model: from :func:`prepare` and :func:`calibrate`, or a float model (the control).
@@ -124,18 +128,19 @@ def export(
     """
     if not is_prepared(model):
         raise CalibrationError("export needs a prepared model: call qat.prepare and qat.calibrate first")
-    adapter = adapter_for(framework_of(model))
+    framework = framework_of(model)
+    adapter = adapter_for(framework)
+    options = {
+        "io_dtype": io_dtype,
+        "overwrite": overwrite,
+        "predict": lambda *arrays: adapter.predict(model, *arrays),
+        "data": None if verify is None else (first_of_pair(batch) for batch in _batches(verify)),
+    }
+    if framework == "tf_keras":
+        return _part("exporters").export_converted(lambda: adapter.convert(model, Path(path), io_dtype), Path(path), **options)
     program = adapter.lower(model)
-    return _part("exporters").export(
-        program,
-        Path(path),
-        framework=framework_of(model),
-        io_dtype=io_dtype,
-        overwrite=overwrite,
-        predict=lambda *arrays: adapter.predict(model, *arrays),
-        locate=lambda *arrays: adapter.grid_values(model, *arrays),
-        data=None if verify is None else (first_of_pair(batch) for batch in _batches(verify)),
-    )
+    locate = lambda *arrays: adapter.grid_values(model, *arrays)  # noqa: E731
+    return _part("exporters").export(program, Path(path), framework=framework, locate=locate, **options)
 
 
 def _batches(data: Any) -> Iterable[Any]:

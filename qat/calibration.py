@@ -34,6 +34,8 @@ def calibrate(model: Any, samples: Iterable[Any], estimator: str | None = None) 
     if estimator is not None and estimator not in _ESTIMATORS:
         raise ConfigError(f"unknown estimator '{estimator}'{nearest(estimator, _ESTIMATORS)}; valid: {', '.join(_ESTIMATORS)}")
     adapter = adapter_for(framework_of(model))
+    if framework_of(model) == "tf_keras":
+        return adapter.calibrate(model, samples)
     grids = adapter.grids(model)
     for grid in grids.values():
         group = grid.group

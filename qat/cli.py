@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,7 @@ def _run_all(configs: list[Path], output: Path | None) -> None:
 
     console = _console()
     loaded = [(load_run(path), path.parent) for path in configs]
+    _import_frameworks(config.framework for config, _ in loaded)
     folder = output or Path(loaded[0][0].output or f"runs/{loaded[0][0].name}")
     reports = []
     for config, base in loaded:
@@ -61,11 +63,22 @@ def _run_all(configs: list[Path], output: Path | None) -> None:
     console.print(f"written: {write_report(reports, folder)}")
 
 
+def _import_frameworks(names: Iterable[str]) -> None:
+    """Import TensorFlow, where it is needed, without the notices that its import prints."""
+    if "keras" in names:
+        from qat.adapters import adapter_for
+        from qat.quiet import quiet
+
+        with quiet():
+            adapter_for("keras")
+
+
 def _open(config: Path, output: Path | None) -> Any:
     from qat.config import load_run
     from qat.workflow import Run
 
     loaded = load_run(config)
+    _import_frameworks([loaded.framework])
     return Run(loaded, config.parent, output or Path(loaded.output or f"runs/{loaded.name}"), _console())
 
 

@@ -54,6 +54,7 @@ class FloatConfig(_Strict):
 
     epochs: int = Field(default=10, ge=1)
     learning_rate: float = Field(default=0.1, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     seed: int = 0
 
 
@@ -65,6 +66,7 @@ class TrainingConfig(_Strict):
     learning_rate: float | None = Field(default=None, gt=0)
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = Field(default=0.0, ge=0)
     gradient_clip: float | None = Field(default=1.0, gt=0)
     observe_fraction: float = Field(default=0.1, ge=0, le=1)
     seed: int = 0

@@ -78,7 +78,7 @@ class Run:
         options = self.config.float_training
         api.finetune(
             model, self.training(data, options.seed), epochs=options.epochs, learning_rate=options.learning_rate,
-            gradient_clip=None, seed=options.seed,
+            weight_decay=options.weight_decay, gradient_clip=None, seed=options.seed,
         )  # fmt: skip
         self._save(model, cached)
         return model

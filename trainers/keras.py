@@ -1,144 +1,117 @@
-"""The Keras fine-tuning loop: ``compile`` and ``fit`` with callbacks."""
+"""The Keras fine-tuning loop, for Keras 3 and for ``tf_keras`` models."""
 
 from __future__ import annotations
 
+import importlib
 import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from tqdm import tqdm
 
-from qat.adapters import is_prepared
+from qat.adapters import framework_of, is_prepared
 from qat.errors import ConfigError, DataError, QatError
-from qat.trainers.options import Epoch, History, TrainingOptions
+from qat.files import replace_with
+from qat.trainers.options import Epoch, History, TrainingOptions, count_batches
 
 
 def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
-    """Fine-tune a model in place and leave the best epoch's weights in it; see :func:`qat.finetune`."""
-    keras.utils.set_random_seed(options.seed)
+    """Fine-tune a model in place and leave the best epoch's weights in it; see :func:`qat.finetune`.
+
+    Without evaluation data the last epoch is the best.
+    """
+    framework = framework_of(model)
+    k = importlib.import_module(framework)
+    k.utils.set_random_seed(options.seed)
     if not model.trainable_variables:
         raise ConfigError("the model has no trainable variable: unfreeze some layers before fine-tuning")
-    data = _Batches(train_data, "the training data")
-    held_out = None if eval_data is None else _Batches(eval_data, "the evaluation data")
-    steps = len(data)
+    steps = count_batches(train_data)
     total = min(steps * options.epochs, options.max_steps or steps * options.epochs)
-    loss = options.loss or keras.losses.SparseCategoricalCrossentropy(from_logits=_gives_logits(model))
-    model.compile(_optimizer(options), loss, metrics=["accuracy"], jit_compile=False)
-    follow = _Follow(options, total, held_out)
-    started = time.perf_counter()
-    # A PyDataset is iterated once an epoch, in order: shuffling is the data's own business, as in PyTorch.
-    epochs = -(-total // steps)
-    model.fit(data, epochs=epochs, callbacks=[follow], verbose=0, shuffle=False)
-    follow.restore()
-    return History(tuple(follow.epochs), follow.step, time.perf_counter() - started, follow.best_epoch, options)
+    loss_of = options.loss or k.losses.SparseCategoricalCrossentropy(from_logits=_gives_logits(model))
+    model.compile(_optimizer(k, options), loss_of, jit_compile=False)
+    on_grid = is_prepared(model) and framework == "keras"
+    epochs: list[Epoch] = []
+    best: tuple[float, int, list[np.ndarray]] | None = None
+    step, started = 0, time.perf_counter()
+    observing: bool | None = None
+    for number in range(1, options.epochs + 1):
+        if step >= total:
+            break
+        running, seen = 0.0, 0
+        bar = tqdm(
+            total=min(steps, total - step), desc=f"epoch {number}/{options.epochs}", disable=None if options.progress else True
+        )
+        for inputs, labels in _pairs(train_data):
+            if step >= total:
+                break
+            if on_grid and observing is not (step < options.observe_fraction * total):
+                observing = step < options.observe_fraction * total
+                _set_observing(model, observing)
+            model.optimizer.learning_rate = options.rate(step, total)
+            model.reset_metrics()
+            value = float(np.mean(model.train_on_batch(inputs, labels)))
+            if not np.isfinite(value):
+                bar.close()
+                raise QatError(
+                    f"the loss is {value} at step {step} (epoch {number}): lower learning_rate (now {options.peak:g}) or "
+                    "gradient_clip, and check the data"
+                )
+            running, seen, step = running + value * len(labels), seen + len(labels), step + 1
+            bar.update()
+            bar.set_postfix(loss=f"{running / seen:.4f}")
+        bar.close()
+        if seen == 0:
+            raise DataError("the training data yields no batches: a generator that was used up yields none, pass a list")
+        accuracy = None if eval_data is None else evaluate(model, eval_data)
+        epochs.append(Epoch(number, running / seen, accuracy))
+        score = accuracy if accuracy is not None else float(number)
+        if best is None or score > best[0]:
+            best = (score, number, model.get_weights())
+            _save(model, options, "best")
+        _save(model, options, "last")
+    assert best is not None
+    model.set_weights(best[2])
+    if on_grid:
+        _set_observing(model, False)
+    return History(tuple(epochs), step, time.perf_counter() - started, best[1], options)
 
 
-class _Batches(keras.utils.PyDataset):
-    """An iterable of ``(inputs, labels)`` pairs for ``fit``; iterated anew each epoch."""
+def _set_observing(model: Any, observing: bool) -> None:
+    from qat.adapters.keras import set_observing
 
-    def __init__(self, data: Iterable[Any], what: str) -> None:
-        super().__init__()
-        try:
-            self._count = len(data)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise DataError(
-                f"{what} has no length: pass a tf.data pipeline of known cardinality or a list of batches, since the schedule "
-                "needs the number of steps"
-            ) from error
-        if self._count == 0:
-            raise DataError(f"{what} is empty: no batches")
-        self._data, self._iterator, self._what = data, iter(data), what
+    set_observing(model, observing)
 
-    def __len__(self) -> int:
-        return self._count
 
-    def __getitem__(self, index: int) -> Any:
-        if index == 0:
-            self._iterator = iter(self._data)
-        batch = next(self._iterator)
+def _pairs(data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    for index, batch in enumerate(data):
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise DataError(f"batch {index} of {self._what} is not an (inputs, labels) pair")
-        for x in keras.tree.flatten(batch[0]):
+            raise DataError(f"batch {index} is not an (inputs, labels) pair")
+        inputs, labels = batch
+        for x in inputs if isinstance(inputs, (tuple, list)) else (inputs,):
             if not np.isfinite(np.asarray(x)).all():
-                raise DataError(f"batch {index} of {self._what} holds NaN or infinite values: clean it before training")
-        return batch[0], batch[1]
+                raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
+        yield inputs, np.asarray(labels)
 
 
-class _Follow(keras.callbacks.Callback):
-    """Schedule, range observation, progress, evaluation and the best weights."""
-
-    def __init__(self, options: TrainingOptions, total: int, held_out: _Batches | None) -> None:
-        super().__init__()
-        self.options, self.total, self.held_out = options, total, held_out
-        self.step, self.best_epoch = 0, 0
-        self.epochs: list[Epoch] = []
-        self._best: tuple[float, Any] | None = None
-        self._observing: bool | None = None
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.model.optimizer.learning_rate = self.options.rate(self.step, self.total)
-        self._observe(self.step < self.options.observe_fraction * self.total)
-
-    def _observe(self, observing: bool) -> None:
-        if is_prepared(self.model) and observing is not self._observing:
-            from qat.adapters.keras import set_observing
-
-            set_observing(self.model, observing)
-            self._observing = observing
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        title = f"epoch {epoch + 1}/{self.options.epochs}"
-        self._bar = tqdm(total=self.params["steps"], desc=title, disable=None if self.options.progress else True)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        loss = float((logs or {}).get("loss", 0.0))
-        if not np.isfinite(loss):
-            raise QatError(
-                f"the loss is {loss} at step {self.step}: lower learning_rate (now {self.options.peak:g}) or gradient_clip, and "
-                "check the data"
-            )
-        self.step += 1
-        self._bar.update()
-        self._bar.set_postfix(loss=f"{loss:.4f}")
-        if self.step >= self.total:
-            self.model.stop_training = True
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._bar.close()
-        accuracy = None if self.held_out is None else evaluate(self.model, self.held_out)
-        self.epochs.append(Epoch(epoch + 1, float((logs or {}).get("loss", 0.0)), accuracy))
-        score = accuracy if accuracy is not None else float(epoch)
-        if self._best is None or score > self._best[0]:
-            self._best, self.best_epoch = (score, self.model.get_weights()), epoch + 1
-            self._save("best")
-        self._save("last")
-
-    def _save(self, name: str) -> None:
-        if self.options.checkpoint_dir is None:
-            return
-        from qat.files import replace_with
-
-        replace_with(Path(self.options.checkpoint_dir) / f"{name}.keras", self.model.save)
-
-    def restore(self) -> None:
-        """Put the best weights back, with their ranges frozen."""
-        if self._best is not None:
-            self.model.set_weights(self._best[1])
-        self._observing = None
-        self._observe(False)
+def _save(model: Any, options: TrainingOptions, name: str) -> None:
+    if options.checkpoint_dir is None:
+        return
+    folder = Path(options.checkpoint_dir)
+    if framework_of(model) == "keras":
+        replace_with(folder / f"{name}.keras", model.save)
+    else:
+        replace_with(folder / f"{name}.weights.h5", model.save_weights)
 
 
 def evaluate(model: Any, data: Iterable[Any]) -> float:
     """Return the top-1 accuracy in percent."""
     right = seen = 0
-    batches = (data[i] for i in range(len(data))) if isinstance(data, _Batches) else iter(data)
-    for inputs, labels in batches:
+    for inputs, labels in _pairs(data):
         predicted = np.asarray(model.predict_on_batch(inputs)).argmax(-1)
-        right += int((predicted == np.asarray(labels)).sum())
+        right += int((predicted == labels).sum())
         seen += len(predicted)
     if seen == 0:
         raise DataError("the evaluation data yields no batches")
@@ -153,6 +126,10 @@ def load_weights(model: Any, path: Path) -> Any:
     """
     if not path.is_file():
         raise DataError(f"no such checkpoint: {path}")
+    if framework_of(model) == "tf_keras":
+        return _load_tf_keras(model, path)
+    import keras
+
     try:
         loaded = keras.models.load_model(path)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
@@ -162,20 +139,32 @@ def load_weights(model: Any, path: Path) -> Any:
     return loaded
 
 
+def _load_tf_keras(model: Any, path: Path) -> Any:
+    try:
+        model.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        raise DataError(f"{path} does not hold this model's weights: {str(error).splitlines()[0][:200]}") from error
+    if is_prepared(model):
+        model.qat_calibrated = True  # the ranges are among the weights
+    return model
+
+
 def _gives_logits(model: Any) -> bool:
     """Whether the model ends without a softmax."""
     plan = getattr(model, "plan", None)
     if plan is not None:
         last = plan.graph.producers().get(plan.graph.outputs[0])
         return last is None or str(last.attrs.get("target", "")).lower() != "softmax"
-    last_layer = model.layers[-1]
+    last_layer = getattr(model.layers[-1], "layer", model.layers[-1])  # tfmot wraps layers
     activation = getattr(last_layer, "activation", None)
     return type(last_layer).__name__ != "Softmax" and getattr(activation, "__name__", "") != "softmax"
 
 
-def _optimizer(options: TrainingOptions) -> Any:
-    clip = {"global_clipnorm": options.gradient_clip} if options.gradient_clip is not None else {}
+def _optimizer(k: Any, options: TrainingOptions) -> Any:
+    extra: dict[str, Any] = {"weight_decay": options.weight_decay or None}
+    if options.gradient_clip is not None:
+        extra["global_clipnorm"] = options.gradient_clip
     if options.optimizer == "sgd":
-        return keras.optimizers.SGD(options.peak, momentum=0.9, nesterov=True, **clip)
-    kind = keras.optimizers.Adam if options.optimizer == "adam" else keras.optimizers.AdamW
-    return kind(options.peak, **clip)
+        return k.optimizers.SGD(options.peak, momentum=0.9, nesterov=True, **extra)
+    kind = k.optimizers.Adam if options.optimizer == "adam" else k.optimizers.AdamW
+    return kind(options.peak, **extra)

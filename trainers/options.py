@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from qat.errors import ConfigError, nearest
+from qat.errors import ConfigError, DataError, nearest
 
 #: Optimizers' usual learning rates; QAT takes a hundredth (Krishnamoorthi 2018; Wu et al. 2020, section 6).
 USUAL_LEARNING_RATE = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
@@ -23,6 +24,7 @@ class TrainingOptions:
         learning_rate: the peak; None takes a hundredth of the optimizer's usual one (SGD: 0.001).
         optimizer: ``sgd`` (momentum 0.9, Nesterov), ``adam`` or ``adamw``.
         schedule: ``cosine`` (down to a hundredth of the peak) or ``constant``.
+        weight_decay: of every trainable parameter; the activation ranges are none.
         gradient_clip: limit on the gradients' global norm; None for none.
         observe_fraction: the share of the steps in which activation ranges follow the data before they are frozen.
         seed: of every random generator used.
@@ -36,6 +38,7 @@ class TrainingOptions:
     learning_rate: float | None = None
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 0.0
     gradient_clip: float | None = 1.0
     observe_fraction: float = 0.1
     seed: int = 0
@@ -93,3 +96,21 @@ class History:
     seconds: float
     best_epoch: int
     options: TrainingOptions = field(default_factory=TrainingOptions)
+
+
+def count_batches(data: Iterable[Any]) -> int:
+    """Return the number of training batches, which the schedule needs.
+
+    Raises:
+        DataError: the data has no length, or none but zero.
+    """
+    try:
+        count = len(data)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise DataError(
+            "the training data has no length: pass a DataLoader, a tf.data pipeline of known cardinality or a list of batches, "
+            "since the schedule needs the number of steps"
+        ) from error
+    if count == 0:
+        raise DataError("the training data is empty: no batches")
+    return count

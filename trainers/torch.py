@@ -18,7 +18,7 @@ from qat.adapters.torch import inputs_of, set_observing
 from qat.adapters.torch.run import device_of
 from qat.errors import ConfigError, DataError, QatError
 from qat.files import write_atomically
-from qat.trainers.options import Epoch, History, TrainingOptions
+from qat.trainers.options import Epoch, History, TrainingOptions, count_batches
 
 
 def finetune(model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
@@ -30,7 +30,7 @@ def finetune(model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[An
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ConfigError("the model has no parameter that requires a gradient: unfreeze some before fine-tuning")
-    steps = _count(train_data)
+    steps = count_batches(train_data)
     total = min(steps * options.epochs, options.max_steps or steps * options.epochs)
     optimizer = _optimizer(parameters, options)
     loss_of = options.loss or F.cross_entropy
@@ -135,23 +135,9 @@ def _save(model: nn.Module, options: TrainingOptions, name: str) -> None:
 
 def _optimizer(parameters: list[nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:
     if options.optimizer == "sgd":
-        return torch.optim.SGD(parameters, options.peak, momentum=0.9, nesterov=True)
+        return torch.optim.SGD(parameters, options.peak, momentum=0.9, nesterov=True, weight_decay=options.weight_decay)
     kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, options.peak)
-
-
-def _count(data: Iterable[Any]) -> int:
-    """Return the number of batches, which the schedule needs."""
-    try:
-        count = len(data)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise DataError(
-            "the training data has no length: pass a DataLoader or a list of batches, since the schedule needs the number "
-            "of steps"
-        ) from error
-    if count == 0:
-        raise DataError("the training data is empty: no batches")
-    return count
+    return kind(parameters, options.peak, weight_decay=options.weight_decay)
 
 
 def _pairs(data: Iterable[Any], device: torch.device) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:

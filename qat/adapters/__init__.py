@@ -32,17 +32,13 @@ def adapter_for(framework: str) -> ModuleType:
     """Import and return the adapter of a framework.
 
     Raises:
-        CaptureError: a ``tf_keras`` model, for which there is no adapter.
         MissingDependencyError: the framework is not installed.
     """
-    if framework == "tf_keras":
-        raise CaptureError(
-            "this is a tf_keras model: load it with Keras 3 (import keras; keras.models.load_model(path)) and prepare that"
-        )
     try:
         return importlib.import_module(f"qat.adapters.{framework}")
     except ImportError as error:
-        raise MissingDependencyError(f"{framework} models need {error.name}: pip install 'qat-toolkit[{framework}]'") from error
+        extra = framework.removeprefix("tf_")
+        raise MissingDependencyError(f"{framework} models need {error.name}: pip install 'qat-toolkit[{extra}]'") from error
 
 
 def is_prepared(model: Any) -> bool:

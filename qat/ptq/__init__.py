@@ -84,7 +84,7 @@ def float_baseline(model: Any, example_inputs: Any, out_dir: str | Path, name: s
     framework = framework_of(model)
     module, suffix = _tools(framework)
     example = tuple(np.asarray(x) for x in adapter_for(framework).inputs_of((example_inputs,)))
-    tool = {"torch": "torch.onnx", "keras": "TFLite converter"}[framework]
+    tool = "torch.onnx" if framework == "torch" else "TFLite converter"
     maker: Maker = (name, tool, "float32", lambda: module.float_bytes(model, example))
     return _make(maker, framework, Path(out_dir), suffix, overwrite=True, kind=kind)
 
@@ -94,11 +94,11 @@ def _tools(framework: str) -> tuple[ModuleType, str]:
         from qat.ptq import onnxruntime as module
 
         return module, ".onnx"
-    if framework == "keras":
+    if framework in ("keras", "tf_keras"):
         from qat.ptq import tflite as module  # type: ignore[no-redef]
 
         return module, ".tflite"
-    raise CaptureError(f"there are no PTQ baselines for {framework} models: load the model with Keras 3 (import keras)")
+    raise CaptureError(f"there are no PTQ baselines for {framework} models")
 
 
 def _make(maker: Maker, framework: str, folder: Path, suffix: str, overwrite: bool, kind: str | None = None) -> Baseline:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -16,6 +13,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from qat.ptq import Maker
+from qat.quiet import quiet
 
 Batches = list[tuple[np.ndarray, ...]]
 
@@ -69,14 +67,14 @@ def makers(model: keras.Model, example: tuple[np.ndarray, ...], batches: Batches
 
 def float_bytes(model: keras.Model, example: tuple[np.ndarray, ...]) -> bytes:
     """Convert the float model through a SavedModel, whose signature AI Edge Quantizer asks for."""
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
-        model.export(folder, verbose=False)
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        model.export(folder)
         raw: bytes = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
     return raw
 
 
 def _convert(model: keras.Model, configure: Callable[[Any], None]) -> bytes:
-    with _quiet():
+    with quiet():
         # from_keras_model asks for the Keras 2 call context, and variables would become resources: freeze instead.
         specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype, name=x.name) for x in model.inputs]
         call = tf.function(lambda *x: model(x[0] if len(x) == 1 else list(x), training=False))
@@ -93,7 +91,7 @@ def _edge(exported: Callable[[], bytes], name: str, batches: Batches) -> Callabl
         from ai_edge_quantizer import quantizer, recipe
 
         raw = exported()
-        with _quiet(), tempfile.TemporaryDirectory() as folder:
+        with quiet(), tempfile.TemporaryDirectory() as folder:
             path = f"{folder}/float.tflite"
             with open(path, "wb") as file:
                 file.write(raw)
@@ -113,21 +111,3 @@ def _edge(exported: Callable[[], bytes], name: str, batches: Batches) -> Callabl
             return bytes(tool.quantize(statistics).quantized_model)
 
     return make
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the converter, which writes to the process' standard error from C++."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    saved = os.dup(2)
-    sink = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 2)
-        with contextlib.redirect_stdout(None):
-            yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(sink)
-        logging.disable(previous)

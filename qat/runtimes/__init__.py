@@ -8,6 +8,9 @@ from typing import Any
 
 from qat.errors import DataError, MissingDependencyError, QatError
 
+#: Of the integers that a quantized tensor may hold, by its type.
+LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
+
 
 @dataclass(frozen=True)
 class TensorInfo:

@@ -12,9 +12,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from qat.encoding import Encoding
 from qat.errors import QatError
 from qat.numerics import dequantize, f32, quantize
-from qat.runtimes import TensorInfo, check_shapes
-
-_LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
+from qat.runtimes import LIMITS, TensorInfo, check_shapes
 
 
 class LiteRTSession:
@@ -78,20 +76,20 @@ class LiteRTSession:
         return [self._interpreter.get_tensor(d["index"]) for d in self._interpreter.get_output_details()]
 
     def _integers(self, array: np.ndarray, info: TensorInfo) -> np.ndarray:
-        if info.scale is None or info.dtype not in _LIMITS:
+        if info.scale is None or info.dtype not in LIMITS:
             return np.ascontiguousarray(array, info.dtype)
         encoding = self._encoding(info)
         return (quantize(array, encoding, self._kernels) + encoding.zero_point).astype(info.dtype)
 
     def _real(self, value: np.ndarray, info: TensorInfo) -> np.ndarray:
-        if info.scale is None or info.dtype not in _LIMITS:
+        if info.scale is None or info.dtype not in LIMITS:
             return np.asarray(value, f32)
         encoding = self._encoding(info)
         return dequantize(value.astype(np.int32) - encoding.zero_point, encoding)
 
     @staticmethod
     def _encoding(info: TensorInfo) -> Encoding:
-        return Encoding(np.asarray(info.scale, f32), info.zero_point, *_LIMITS[info.dtype])
+        return Encoding(np.asarray(info.scale, f32), info.zero_point, *LIMITS[info.dtype])
 
     def ops(self) -> Counter[str]:
         """Count the operators that run; those of the delegate are one ``DELEGATE``."""

@@ -1,0 +1,53 @@
+"""Float operators in a ``.tflite``: TensorFlow's own converter translates them once; the result is spliced in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ai_edge_litert import schema_py_generated as schema
+
+from qat.errors import ExportError
+from qat.program import FloatBlock, Program
+from qat.quiet import quiet
+
+
+def translate(program: Program, block: FloatBlock) -> Any:
+    """Return the float block as a ``schema.ModelT`` of one subgraph; its inputs and outputs are in the block's order.
+
+    Raises:
+        ExportError: an operator has no TFLite builtin; the message names the ones in the block.
+    """
+    if block.framework != "keras":
+        raise ExportError("float operators of a PyTorch model cannot be written to .tflite: export it as .onnx")
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    def spec(index: int, name: str) -> Any:
+        value = program.values[name]
+        return tf.TensorSpec(value.shape, getattr(tf, value.dtype), name=f"input_{index}")
+
+    specs = [spec(i, name) for i, name in enumerate(block.inputs)]
+    try:
+        # Some layers keep state on first call; tracing twice would make it twice.
+        concrete = tf.function(lambda *tensors: block.module(*tensors)).get_concrete_function(*specs)
+        with quiet():
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(concrete)])
+            model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(converter.convert()))
+    except Exception as error:  # the converter's errors share no base class but this
+        raise ExportError(f"{_names(program)} cannot be written to .tflite: {_first_line(error)}") from error
+    if len(model.subgraphs) != 1:
+        raise ExportError(f"{_names(program)} cannot be written to .tflite: they hold loops or branches")
+    graph = model.subgraphs[0]
+    by_name = {graph.tensors[i].name.decode().split(":")[0].removeprefix("serving_default_"): i for i in graph.inputs}
+    graph.inputs = [by_name[s.name] for s in specs]
+    return model
+
+
+def _names(program: Program) -> str:
+    kinds = sorted({str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind == "float"})
+    return f"the operators that stay float ({', '.join(kinds)})"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]

@@ -1,0 +1,126 @@
+"""``tf_keras`` (Keras 2) models, through tensorflow-model-optimization: its placement and its fake-quant nodes, our calls.
+
+tfmot simulates in float and lets the TFLite converter choose the kernels, so parity with the artifact is measured, not promised.
+The integer grid, and its equality in every bit, is for Keras 3 models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import unittest.mock
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+
+from qat.adapters.keras.run import inputs_of
+from qat.calibration import check_finite
+from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError
+from qat.quiet import quiet
+
+#: tfmot's scheme is the one of TFLite.
+DEFAULT_TARGET = "litert"
+RECIPE = "static_wi8_ai8"
+_quantizers = tfmot.quantization.keras.quantizers
+
+__all__ = ["DEFAULT_TARGET", "calibrate", "convert", "forward", "inputs_of", "predict", "prepare"]
+
+
+def prepare(model: Any, recipe: Any, target: Any) -> Any:
+    """Return tfmot's fake-quantized copy of a Functional or Sequential ``tf_keras`` model.
+
+    Raises:
+        CaptureError: tfmot refuses the model.
+        ConfigError: another recipe or target than tfmot's own scheme.
+    """
+    if recipe.name != RECIPE or target.name != DEFAULT_TARGET:
+        raise ConfigError(
+            f"tf_keras models are prepared by tfmot, which has one scheme (recipe {RECIPE}, target {DEFAULT_TARGET}), not recipe "
+            f"{recipe.name} for {target.name}: load the model with Keras 3 (import keras) for the others"
+        )
+    try:
+        prepared = tfmot.quantization.keras.quantize_model(model)
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise CaptureError(f"tfmot does not take this model ({reason}): load it with Keras 3 (import keras) instead") from error
+    prepared.qat_prepared, prepared.qat_calibrated = True, False
+    return prepared
+
+
+def calibrate(model: Any, samples: Iterable[Any]) -> Any:
+    """Set every activation's range to the extremes over the samples, every weight's to its own.
+
+    tfmot alone starts from [-6, 6] and moves by a thousandth a step.
+    """
+    extremes: dict[int, tuple[Any, Any, float, float]] = {}
+
+    def observe(quantizer: Any, inputs: Any, training: bool, weights: Any, **kwargs: Any) -> Any:
+        low, high = weights["min_var"], weights["max_var"]
+        _, _, least, most = extremes.get(id(low), (low, high, 0.0, 0.0))
+        value = np.asarray(inputs)
+        extremes[id(low)] = (low, high, min(least, float(value.min())), max(most, float(value.max())))
+        return inputs
+
+    index = -1
+    with contextlib.ExitStack() as stack:
+        for activation in (_quantizers.AllValuesQuantizer, _quantizers.MovingAverageQuantizer):
+            stack.enter_context(unittest.mock.patch.object(activation, "__call__", observe))
+        weight = _quantizers.LastValueQuantizer
+        stack.enter_context(unittest.mock.patch.object(weight, "__call__", _in_training(weight.__call__)))
+        for index, sample in enumerate(samples):
+            inputs = inputs_of(sample)
+            for x in inputs:
+                check_finite(x, f"calibration batch {index}")
+            forward(model, inputs)
+    if index < 0:
+        raise DataError("calibration got no samples: pass at least one batch (a generator that was used up yields none)")
+    for low, high, least, most in extremes.values():
+        low.assign(least)
+        high.assign(most)
+    model.qat_calibrated = True
+    return model
+
+
+def _in_training(original: Any) -> Any:
+    """Return a quantizer's call that takes the range of the weight it is shown."""
+
+    def call(quantizer: Any, inputs: Any, training: bool, weights: Any, **kwargs: Any) -> Any:
+        return original(quantizer, inputs, True, weights, **kwargs)
+
+    return call
+
+
+def forward(model: Any, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Run the model in inference mode, eagerly, and return its outputs, flattened, as arrays."""
+    outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+    return tuple(np.asarray(o) for o in tf.nest.flatten(outputs))
+
+
+def predict(model: Any, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the model's inference outputs for arrays."""
+    return forward(model, inputs_of((tuple(arrays),)))
+
+
+def convert(model: Any, path: Path, io_dtype: str) -> bytes:
+    """Return the trained model as a ``.tflite`` file's bytes.
+
+    Raises:
+        CalibrationError: the model was not calibrated.
+        ExportError: the path is no ``.tflite``, or the converter fails.
+    """
+    if not getattr(model, "qat_calibrated", False):
+        raise CalibrationError("no ranges: call qat.calibrate(model, samples) before exporting")
+    if path.suffix != ".tflite":
+        raise ExportError(f"{path}: a tf_keras model is exported as .tflite, not '{path.suffix}'")
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = converter.inference_output_type = getattr(tf, io_dtype)
+    try:
+        with quiet():
+            raw: bytes = converter.convert()
+    except Exception as error:  # the converter's errors share no base class but this
+        raise ExportError(f"TFLite's converter fails: {str(error).strip().splitlines()[0][:200]}") from error
+    return raw
