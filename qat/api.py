@@ -161,8 +161,8 @@ def ptq_baselines(float_model: Any, samples: Iterable[Any], out_dir: str | Path,
 
 
 def compare(entries: Sequence[Any], data: Any, **options: Any) -> Any:
-    """Run artifacts in their runtimes on the same data; see :func:`qat.compare.compare`."""
-    return _part("compare").compare(entries, data, **options)
+    """Run artifacts in their runtimes on the same data; see :func:`qat.comparison.compare`."""
+    return _part("comparison").compare(entries, data, **options)
 
 
 def _part(name: str) -> Any:

@@ -60,7 +60,7 @@ def _run_all(configs: list[Path], output: Path | None) -> None:
         report = carry_out(config, base, folder, console)
         print_report(report, console)
         reports.append(report)
-    console.print(f"written: {write_report(reports, folder)}")
+    console.print(f"written: {write_report(reports, folder)}", soft_wrap=True)
 
 
 def _import_frameworks(names: Iterable[str]) -> None:
@@ -97,14 +97,14 @@ def ptq(config: Config, output: Annotated[Path | None, typer.Option(help="Defaul
         entries, job.batches(data, "test"), dataset=name, framework=framework, latency_runs=job.config.latency_runs
     )
     print_report(report, job.console)
-    job.console.print(f"written: {write_report([report], job.folder)}")
+    job.console.print(f"written: {write_report([report], job.folder)}", soft_wrap=True)
 
 
 @app.command()
 def train(config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None) -> None:
     """Only the training of a configuration: checkpoints go to <output>/checkpoints."""
     job = _open(config, output)
-    job.console.print(f"written: {job.train()}")
+    job.console.print(f"written: {job.train()}", soft_wrap=True)
 
 
 @app.command()
@@ -118,7 +118,9 @@ def export(
     job = _open(config, None)
     written = job.export_checkpoint(checkpoint, artifact, overwrite)
     parity = written.parity
-    job.console.print(f"written: {written.path} ({written.bytes:,} bytes), {100 * parity.exact:.2f} % of outputs exactly equal")
+    job.console.print(
+        f"written: {written.path} ({written.bytes:,} bytes), {100 * parity.exact:.2f} % of outputs exactly equal", soft_wrap=True
+    )
 
 
 @app.command()
@@ -227,6 +229,7 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted: nothing was half written; start the command again", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as done:
+        if done.code == 130:  # typer's code for Ctrl-C
+            print("interrupted: nothing was half written; start the command again", file=sys.stderr)
+        raise

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from qat.compare import Entry, Report
+from qat.comparison import Entry, Report
 from qat.files import write_atomically
 
 _COLUMNS = ("entry", "top-1 %", "Δ float", "p float", "agree %", "drift", "SQNR dB", "KiB", "ms p50", "exact")
@@ -71,6 +71,7 @@ def _entry_dict(e: Entry, folder: Path) -> dict[str, Any]:
         "recipe": e.recipe,
         "path": None if e.path is None else os.path.relpath(e.path, folder),
         "bytes": e.bytes,
+        "size_ratio": e.size_ratio,
         "top1": e.top1,
         "top1_delta": e.delta,
         "agreement": e.agreement,
@@ -82,6 +83,8 @@ def _entry_dict(e: Entry, folder: Path) -> dict[str, Any]:
         "latency_ms_p50": e.latency_p50,
         "latency_ms_p95": e.latency_p95,
     }
+    if e.metrics:
+        out["metrics"] = dict(e.metrics)
     if e.error is not None:
         out["error"] = e.error
     if e.parity is not None:

@@ -53,7 +53,8 @@ def _plain(data: Any) -> Any:
 
 
 def _first_problem(path: Path, data: Any, model: type[BaseModel], error: ValidationError) -> str:
-    problem = error.errors()[0]
+    # A misspelt key is also a missing one; the spelling is what the user wants to hear of.
+    problem = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     location = [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
     where = f"{path}:{_line(data, location)}"
     key = ".".join(str(part) for part in location)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qat import metrics
-from qat.errors import DataError, QatError, RuntimeMismatchError
+from qat.adapters import framework_of, is_prepared
+from qat.errors import DataError, ExportError, RuntimeMismatchError
 from qat.runtimes import open_session
+
+#: Takes the outputs of all samples and their labels.
+Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,8 @@ class Entry:
     """One artifact's figures; percentages for ``top1`` and ``agreement``, milliseconds at batch 1 on one thread for latency.
 
     ``p_float`` and ``p_best_ptq`` are McNemar's p against the float model and the best int8 PTQ; ``drift`` is the mean change of
-    the largest probability, ``sqnr`` in dB, ``mse`` the mean squared difference of the outputs, all against float.
+    the largest probability, ``sqnr`` in dB, ``mse`` the mean squared difference of the outputs, all against float; ``size_ratio``
+    is float's bytes over this one's; ``metrics`` holds the caller's own.
     """
 
     name: str
@@ -40,6 +46,8 @@ class Entry:
     latency_p50: float | None = None
     latency_p95: float | None = None
     parity: Any = None
+    size_ratio: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
 
 
@@ -61,15 +69,18 @@ def compare(
     dataset: str = "data",
     framework: str | None = None,
     latency_runs: int = 50,
+    metrics: Mapping[str, Metric] | None = None,
 ) -> Report:
     """Run artifacts on the same data.
 
     Args:
-        entries: Artifacts, Baselines (one of kind ``float`` is the reference), or paths.
+        entries: Artifacts, Baselines (one of kind ``float`` is the reference), paths, or models: a model is exported to a
+            temporary file first, so that it, too, is judged in its runtime. The first float model is the reference.
         data: batches of ``(inputs, labels)``.
         dataset: the data's name.
         framework: None takes the first entry's.
         latency_runs: timed runs of each artifact at batch 1, in turn; 0 for none.
+        metrics: further figures by name, each a function of ``(outputs, labels)``.
 
     Raises:
         DataError: no entries, no data, or a label out of range.
@@ -78,25 +89,38 @@ def compare(
     """
     if not entries:
         raise DataError("there is nothing to compare: pass at least one artifact")
-    described = [_describe(e) for e in entries]
     batches = list(data)
     if not batches:
         raise DataError("the comparison got no data: pass at least one batch of (inputs, labels)")
+    with tempfile.TemporaryDirectory() as folder:
+        described = [_describe(e, batches[0][0], Path(folder) / str(i)) for i, e in enumerate(entries)]
+        return _compare(described, batches, dataset, framework, latency_runs, metrics or {})
+
+
+def _compare(
+    described: list[_Described], batches: list[Any], dataset: str, framework: str | None, runs: int, own: Mapping[str, Metric]
+) -> Report:
     labels = np.concatenate([np.asarray(y).reshape(-1) for _, y in batches])
     sessions = [None if d.path is None else open_session(d.path, threads=1) for d in described]
     outputs = [None if s is None else _outputs(s, batches, d) for s, d in zip(sessions, described, strict=True)]
     for d, o in zip(described, outputs, strict=True):
         if o is not None and int(labels.max()) >= o.shape[-1]:
             raise DataError(f"label {int(labels.max())} is out of range: {d.name} has {o.shape[-1]} outputs")
-    latencies = _latencies(sessions, batches[0][0], latency_runs)
-    reference = next((o for d, o in zip(described, outputs, strict=True) if d.kind == "float" and o is not None), None)
-    best = _best_ptq(described, outputs, labels)
-    rows = tuple(
-        _entry(d, o, labels, reference, None if best is None else best[1], t)
-        for d, o, t in zip(described, outputs, latencies, strict=True)
+    latencies = _latencies(sessions, batches[0][0], runs)
+    pairs = list(zip(described, outputs, strict=True))
+    reference, size = next(
+        ((o, d.path.stat().st_size) for d, o in pairs if d.kind == "float" and d.path is not None), (None, None)
     )
+    best = _best_ptq(described, outputs, labels)
+    rows = []
+    for (d, o), latency in zip(pairs, latencies, strict=True):
+        entry = _entry(d, o, labels, reference, None if best is None else best[1], latency)
+        if o is not None:
+            extra = {name: float(metric(o, labels)) for name, metric in own.items()}
+            entry = replace(entry, metrics=extra, size_ratio=None if size is None else size / entry.bytes)
+        rows.append(entry)
     name = framework or next((d.framework for d in described if d.framework), "")
-    return Report(name, dataset, len(labels), rows, decide(rows))
+    return Report(name, dataset, len(labels), tuple(rows), decide(rows))
 
 
 @dataclass(frozen=True)
@@ -111,14 +135,28 @@ class _Described:
     error: str | None
 
 
-def _describe(entry: Any) -> _Described:
+def _describe(entry: Any, inputs: Any, folder: Path) -> _Described:
     if isinstance(entry, (str, Path)):
         return _Described(Path(entry).stem, "ptq", "", "", "", Path(entry), None, None)
     if not hasattr(entry, "path"):
-        raise QatError(f"cannot compare a {type(entry).__name__}: pass artifacts or paths; export a model first")
+        entry = _exported(entry, inputs, folder)
     return _Described(
         entry.name, entry.kind, entry.tool, entry.recipe, entry.framework, entry.path, entry.parity, getattr(entry, "error", None)
     )
+
+
+def _exported(model: Any, inputs: Any, folder: Path) -> Any:
+    """Return an artifact of a model, prepared or float. Raises CaptureError for anything else."""
+    from qat import api
+    from qat.ptq import float_baseline
+
+    framework = framework_of(model)
+    if is_prepared(model):
+        return api.export(model, folder / ("qat.onnx" if framework == "torch" else "qat.tflite"))
+    written = float_baseline(model, inputs, folder)
+    if written.path is None:
+        raise ExportError(f"the float model cannot be exported on this data: {written.error}")
+    return written
 
 
 def _outputs(session: Any, batches: list[Any], described: _Described) -> np.ndarray:

@@ -1,0 +1,285 @@
+"""The Keras adapter, through the public calls and in LiteRT."""
+
+import logging
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers
+
+import qat
+from qat import reference
+from qat.adapters import keras as adapter
+from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError
+from qat.runtimes import open_session
+from qat.zoo.keras import mobilenet_tiny
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(size=(32, 8, 8, 1)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def float_model(images):
+    keras.utils.set_random_seed(0)
+    model = mobilenet_tiny()
+    for _ in range(5):
+        model(images, training=True)
+    return model
+
+
+@pytest.fixture
+def prepared(float_model, images):
+    return qat.calibrate(qat.prepare(float_model), [images])
+
+
+def train(model, images, steps=3):
+    model.compile(keras.optimizers.SGD(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return [float(model.train_on_batch(images, np.arange(len(images)) % 10)) for _ in range(steps)]
+
+
+def outputs(model, images):
+    return np.asarray(model(images, training=False))
+
+
+def small(*middle, shape=(8, 8, 1)):
+    inputs = keras.Input(shape)
+    x = inputs
+    for layer in middle:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def exported(model, images, path, **options):
+    prepared = qat.calibrate(qat.prepare(model), [images])
+    return prepared, qat.export(prepared, path, verify=[images], **options)
+
+
+def test_prepared_model_computes_the_folded_float_model_until_calibrated(float_model, images):
+    np.testing.assert_allclose(outputs(qat.prepare(float_model), images), outputs(float_model, images), atol=1e-4)
+
+
+def test_preparing_and_training_leave_the_float_model_as_it_was(float_model, images):
+    before = [w.copy() for w in float_model.get_weights()]
+    train(qat.calibrate(qat.prepare(float_model), [images]), images)
+    assert all(np.array_equal(a, b) for a, b in zip(before, float_model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("io_dtype", ["int8", "uint8", "float32"])
+def test_trained_artifact_equals_the_model_in_every_output(prepared, images, tmp_path, io_dtype):
+    losses = train(prepared, images, steps=8)
+    assert losses[-1] < losses[0]
+    artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[images], io_dtype=io_dtype)
+    assert artifact.parity.exact == 1.0
+    session = open_session(artifact.path)
+    assert {i.dtype for i in (*session.inputs, *session.outputs)} == {io_dtype}
+    np.testing.assert_array_equal(session.run(images)[0], outputs(prepared, images))
+
+
+def test_every_tensor_of_the_artifact_is_an_integer(prepared, images, tmp_path):
+    qat.export(prepared, tmp_path / "m.tflite")
+    session = open_session(tmp_path / "m.tflite")
+    kinds = {np.dtype(d["dtype"]).name for d in session._interpreter.get_tensor_details()}
+    assert kinds == {"int8", "int32"}
+    assert not {"RELU", "RELU6", "QUANTIZE", "DEQUANTIZE", "MUL"} & set(session.ops())
+
+
+def test_model_equals_the_numpy_reference_at_every_kernel(prepared, images):
+    train(prepared, images)
+    expected = reference.run(adapter.lower(prepared), images)
+    for name, value in adapter.grid_values(prepared, images).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_graph_mode_equals_eager_mode(prepared, images):
+    train(prepared, images)
+    np.testing.assert_array_equal(prepared.predict(images, verbose=0), outputs(prepared, images))
+    np.testing.assert_array_equal(np.asarray(tf.function(prepared)(images, training=False)), outputs(prepared, images))
+
+
+def test_saved_model_loads_with_every_bit(prepared, images, tmp_path):
+    train(prepared, images)
+    prepared.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(outputs(loaded, images), outputs(prepared, images))
+    assert qat.export(loaded, tmp_path / "m.tflite", verify=[images]).parity.exact == 1.0
+
+
+def test_fit_evaluate_and_tf_data(prepared, images):
+    labels = np.arange(32) % 10
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
+    prepared.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    history = prepared.fit(data, epochs=2, verbose=0)
+    assert history.history["loss"][1] < history.history["loss"][0]
+    assert np.isfinite(prepared.evaluate(data, verbose=0)).all()
+
+
+def test_finetune_keeps_the_best_epoch_and_its_ranges(prepared, images, tmp_path):
+    batches = [(images[i : i + 8], np.arange(i, i + 8) % 10) for i in range(0, 32, 8)]
+    history = qat.finetune(prepared, batches, batches, epochs=3, learning_rate=0.02, checkpoint_dir=tmp_path, progress=False)
+    assert [e.number for e in history.epochs] == [1, 2, 3]
+    assert history.steps == 12
+    best = history.epochs[history.best_epoch - 1].accuracy
+    assert best == max(e.accuracy for e in history.epochs)
+    loaded = qat.load_prepared(prepared, tmp_path / "best.keras")
+    np.testing.assert_array_equal(outputs(loaded, images), outputs(prepared, images))
+    assert qat.export(prepared, tmp_path / "m.tflite", verify=[images]).parity.exact == 1.0
+
+
+def test_frozen_layer_stays_frozen(images):
+    conv = layers.Conv2D(4, 3, name="frozen")
+    conv.trainable = False
+    model = small(conv, layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(10))
+    prepared = qat.calibrate(qat.prepare(model), [images])
+    before = np.asarray(prepared.parameters["frozen/kernel"]).copy()
+    train(prepared, images)
+    np.testing.assert_array_equal(np.asarray(prepared.parameters["frozen/kernel"]), before)
+
+
+def test_shared_layer_is_trained_once(images, tmp_path):
+    shared, inputs = layers.Conv2D(1, 3, padding="same", activation="relu"), keras.Input((8, 8, 1))
+    x = shared(shared(inputs))
+    model = keras.Model(inputs, layers.Dense(10)(layers.Flatten()(x)))
+    prepared, artifact = exported(model, images, tmp_path / "m.tflite")
+    assert len(prepared.parameters) == 4
+    assert artifact.parity.exact == 1.0
+
+
+def test_nested_and_sequential_models(images, tmp_path):
+    block = keras.Sequential([layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU()])
+    model = keras.Sequential([keras.Input((8, 8, 1)), block, layers.Flatten(), layers.Dense(10)])
+    prepared, artifact = exported(model, images, tmp_path / "m.tflite")
+    assert artifact.parity.exact == 1.0
+    assert not prepared.plan.floats()
+
+
+def test_several_inputs_and_outputs(images, tmp_path):
+    a, b = keras.Input((8, 8, 1), name="a"), keras.Input((8, 8, 1), name="b")
+    x = layers.Concatenate()([layers.Conv2D(2, 3)(a), layers.Conv2D(2, 3)(b)])
+    y = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model([a, b], [layers.Dense(3, name="first")(y), layers.Dense(2, name="second")(y)])
+    prepared = qat.calibrate(qat.prepare(model), [((images, images[::-1]), None)])
+    artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[((images, images[::-1]), None)])
+    assert artifact.parity.exact == 1.0
+    got = open_session(artifact.path).run(images, images[::-1])
+    for have, want in zip(got, prepared([images, images[::-1]], training=False), strict=True):
+        np.testing.assert_array_equal(have, np.asarray(want))
+
+
+@pytest.mark.parametrize("io_dtype", ["int8", "float32"])
+def test_unsupported_layer_stays_float_with_a_notice(images, tmp_path, caplog, io_dtype):
+    model = small(
+        layers.Conv2D(4, 3),
+        layers.LayerNormalization(),
+        layers.Conv2D(4, 3),
+        layers.Flatten(),
+        layers.Dense(10),
+        layers.Softmax(),
+    )
+    with caplog.at_level(logging.WARNING, "qat"):
+        prepared, artifact = exported(model, images, tmp_path / "m.tflite", io_dtype=io_dtype)
+    assert "stay float" in caplog.text
+    assert "LayerNormalization" in caplog.text
+    assert artifact.parity.top1_agreement == 1.0
+    assert artifact.parity.mean_lsb < 0.1
+    ops = open_session(artifact.path).ops()
+    assert (ops["CONV_2D"], ops["FULLY_CONNECTED"], ops["SOFTMAX"]) == (2, 1, 1)
+    train(prepared, images)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    channels=st.integers(1, 5),
+    out=st.integers(1, 5),
+    kernel=st.sampled_from([1, 2, 3]),
+    stride=st.integers(1, 2),
+    padding=st.sampled_from(["same", "valid"]),
+    kind=st.sampled_from(["conv", "depthwise", "dense"]),
+    activation=st.sampled_from([None, "relu", "relu6"]),
+    bias=st.booleans(),
+    recipe=st.sampled_from(["static_wi8_ai8", "static_wi8_ai8_per_tensor"]),
+    seed=st.integers(0, 2**16),
+)
+def test_one_layer_equals_the_reference_and_litert(
+    tmp_path_factory, channels, out, kernel, stride, padding, kind, activation, bias, recipe, seed
+):
+    keras.utils.set_random_seed(seed)
+    options = {"use_bias": bias, "activation": activation, "bias_initializer": "normal"}
+    layer = {
+        "conv": lambda: layers.Conv2D(out, kernel, stride, padding, **options),
+        "depthwise": lambda: layers.DepthwiseConv2D(kernel, stride, padding, **options),
+        "dense": lambda: layers.Dense(out, **options),
+    }[kind]()
+    shape = (channels,) if kind == "dense" else (7, 7, channels)
+    x = 3 * np.random.default_rng(seed).normal(size=(3, *shape)).astype(np.float32)
+    prepared = qat.calibrate(qat.prepare(small(layer, shape=shape), recipe=recipe), [x])
+    expected = reference.run(adapter.lower(prepared), x)
+    for name, value in adapter.grid_values(prepared, x).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    path = tmp_path_factory.mktemp("layer") / "m.tflite"
+    assert qat.export(prepared, path, verify=[x]).parity.exact == 1.0
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: layers.Add()([layers.Conv2D(4, 3)(x), layers.Conv2D(4, 3)(x)]),
+        lambda x: layers.ReLU()(layers.Add()([layers.Conv2D(4, 3)(x), layers.Conv2D(4, 3)(x)])),
+        lambda x: layers.Multiply()([layers.Conv2D(4, 3)(x), layers.Conv2D(4, 3)(x)]),
+        lambda x: layers.Concatenate()([layers.Conv2D(4, 3)(x), layers.Conv2D(2, 3)(x)]),
+        lambda x: layers.MaxPooling2D(3, 2, "same")(layers.Conv2D(4, 3)(x)),
+        lambda x: layers.AveragePooling2D(2)(layers.Conv2D(4, 3)(x)),
+        lambda x: layers.GlobalAveragePooling2D(keepdims=True)(layers.Conv2D(4, 3)(x)),
+        lambda x: layers.ZeroPadding2D(((1, 2), (0, 1)))(layers.Conv2D(4, 3)(x)),
+        lambda x: layers.Reshape((9, 16))(layers.Conv2D(4, 3)(x)),
+        lambda x: layers.Conv2D(4, 3, dilation_rate=2, padding="same")(x),
+        lambda x: layers.Activation("relu")(layers.MaxPooling2D(2)(layers.Conv2D(4, 3)(x))),
+    ],
+)
+def test_operator_equals_litert(images, tmp_path, build):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    prepared, artifact = exported(keras.Model(inputs, build(inputs)), images, tmp_path / "m.tflite")
+    assert not prepared.plan.floats()
+    assert artifact.parity.exact == 1.0
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+@pytest.mark.parametrize(
+    ("work", "error", "message"),
+    [
+        (lambda m, x, p: qat.prepare(Subclassed()), CaptureError, "subclassed model.*keras.Model"),
+        (lambda m, x, p: qat.prepare(m, target="litter"), ConfigError, "did you mean 'litert'"),
+        (lambda m, x, p: qat.calibrate(qat.prepare(m), [x[:, :4]]), DataError, "shape"),
+        (lambda m, x, p: qat.calibrate(qat.prepare(m), [x * np.nan]), DataError, "calibration batch 0 holds nan"),
+        (lambda m, x, p: qat.export(qat.prepare(m), p / "m.tflite"), CalibrationError, "qat.calibrate"),
+        (lambda m, x, p: train(qat.prepare(m), x), CalibrationError, "not calibrated"),
+        (lambda m, x, p: qat.export(qat.calibrate(qat.prepare(m), [x]), p / "m.onnx"), ExportError, "tflite"),
+        (lambda m, x, p: qat.export(qat.calibrate(qat.prepare(m), [x]), p / "m.tflite", io_dtype="int4"), ExportError, "int8"),
+        (lambda m, x, p: qat.finetune(m, [(x * np.nan, np.zeros(32, int))], progress=False), DataError, "batch 0 .* NaN"),
+        (lambda m, x, p: qat.finetune(m, iter([])), DataError, "no length"),
+        (lambda m, x, p: qat.load_prepared(qat.prepare(m), p / "none.keras"), DataError, "no such checkpoint"),
+    ],
+)
+def test_mistakes_end_in_one_clear_sentence(float_model, images, tmp_path, work, error, message):
+    with pytest.raises(error, match=message):
+        work(float_model, images, tmp_path)
+
+
+def test_truncated_checkpoint_is_named(prepared, tmp_path):
+    prepared.save(tmp_path / "m.keras")
+    (tmp_path / "m.keras").write_bytes((tmp_path / "m.keras").read_bytes()[:200])
+    with pytest.raises(DataError, match=r"m\.keras is not a whole"):
+        qat.load_prepared(prepared, tmp_path / "m.keras")

@@ -1,0 +1,147 @@
+"""The command line, in a process of its own: exit codes, sentences, files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "runs"
+
+
+def qat(*args, cwd=None, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-m", "qat", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=240,
+        check=False,
+        **kwargs,
+    )
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A tiny run on digits in an .npz file."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (96, 8, 8), np.uint8), np.arange(96) % 10
+    np.savez(tmp_path / "d.npz", x_train=x, y_train=y, x_test=x[:32], y_test=y[:32])
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "name: tiny\nframework: torch\nmodel: {factory: 'qat.zoo.torch:mobilenet_tiny'}\n"
+        "data: {source: npz, path: d.npz, batch_size: 16}\nfloat_training: {epochs: 1, learning_rate: 0.05}\nlatency_runs: 2\n"
+    )
+    return path
+
+
+def test_import_brings_no_framework():
+    heavy = {"torch", "tensorflow", "keras", "onnx", "numpy", "scipy"}
+    code = f"import sys, qat, qat.cli; found = {heavy} & set(sys.modules); sys.exit(str(found) if found else 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_lists_the_commands():
+    out = qat("--help").stdout
+    for command in ("demo", "run", "ptq", "train", "export", "compare", "plan", "recipes", "inspect", "doctor"):
+        assert command in out
+
+
+def test_run_train_export_compare_inspect(config, tmp_path):
+    done = qat("run", config, "--output", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads((tmp_path / "out" / "summary.json").read_text())["results"]
+    entries = {e["name"]: e for e in result["entries"]}
+    assert entries["torch_qat"]["parity"]["exact"] == 1.0
+    assert {e["kind"] for e in result["entries"]} == {"float", "ptq", "qat", "control"}
+    assert not any("error" in e for e in result["entries"])
+    done = qat("train", config, "--output", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    checkpoint = tmp_path / "out" / "checkpoints" / "best.safetensors"
+    artifact = tmp_path / "m.onnx"
+    done = qat("export", config, checkpoint, artifact, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "100.00 % of outputs exactly equal" in done.stdout
+    again = qat("export", config, checkpoint, artifact, cwd=tmp_path)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    done = qat("compare", config, artifact, artifact, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = qat("inspect", artifact)
+    assert done.returncode == 0, done.stderr
+    assert "QLinearConv" in done.stdout
+
+
+def test_plan_shows_every_operator():
+    out = qat("plan", CONFIGS / "digits_torch.yaml").stdout
+    assert "depthwise_conv2d + relu6" in out
+    assert "integer" in out
+
+
+def test_recipes_and_doctor():
+    assert "static_wi8_ai8" in qat("recipes").stdout
+    assert qat("doctor").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("name: tiny", "nam: tiny"), "unknown key 'nam'"),
+        (("latency_runs: 2", "recipe: static_wi8"), "unknown recipe 'static_wi8'"),
+        (("latency_runs: 2", "target: tensort"), "did you mean 'tensorrt'"),
+        (("d.npz", "nowhere.npz"), "no such file"),
+        (("mobilenet_tiny", "mobilenet_tny"), "no function 'mobilenet_tny'"),
+        (("mobilenet_tiny'}", "mobilenet_tiny', kwargs: {channels: 3}}"), "does not take images of shape"),
+        (("mobilenet_tiny'}", "mobilenet_tiny', kwargs: {classes: 4}}"), "label 9 is out of range"),
+        (("mobilenet_tiny'}", "mobilenet_tiny', weights: w.safetensors}"), "no such checkpoint"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(config, tmp_path, change, message):
+    config.write_text(config.read_text().replace(*change))
+    done = qat("run", config, "--output", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = qat("--debug", "run", tmp_path / "none.yaml")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_output_that_cannot_be_a_folder(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = qat("ptq", config, "--output", tmp_path / "file", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stderr
+
+
+def test_inspect_of_what_is_no_artifact(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"nothing")
+    for path, message in ((tmp_path / "none.onnx", "no such artifact"), (tmp_path / "m.onnx", "cannot load")):
+        done = qat("inspect", path)
+        assert done.returncode == 2
+        assert message in done.stderr
+
+
+def test_interrupted_run_leaves_nothing_half_written(config, tmp_path):
+    text = config.read_text().replace("epochs: 1, learning_rate: 0.05", "epochs: 500, learning_rate: 0.05")
+    config.write_text(text)
+    command = [sys.executable, "-m", "qat", "run", str(config), "--output", str(tmp_path / "out")]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while running.poll() is None and "data" not in (line := running.stdout.readline()):
+        assert line
+    time.sleep(2)
+    os.kill(running.pid, signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "interrupted" in errors
+    assert not list(tmp_path.rglob("*.tmp"))

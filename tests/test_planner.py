@@ -1,0 +1,112 @@
+"""The planner, on graphs written by hand."""
+
+import dataclasses
+
+import pytest
+
+from qat.errors import ConfigError
+from qat.graph import Graph, Op, TensorSpec
+from qat.planner import plan
+from qat.recipe import QuantSpec, Recipe, Rule
+from qat.targets import TARGETS
+
+RECIPE = Recipe(name="r", rules=(Rule(),))
+LITERT = TARGETS["litert"]
+
+
+def graph(*ops, inputs=("x",), outputs=None):
+    """Return a graph of ``(name, kind, inputs)``; an operator's output carries its name."""
+    made = []
+    for name, kind, sources in ops:
+        params = {"weight": f"{name}.weight"} if kind in ("conv2d", "dense") else {}
+        attrs = {"target": "erf"} if kind == "float" else {}
+        made.append(Op(name, kind, tuple(sources), (name,), params, attrs, scope=f"net.{name}"))
+    names = (*inputs, *(op.name for op in made))
+    tensors = {name: TensorSpec(name, (None, 4, 4, 4)) for name in names}
+    return Graph("g", "NHWC", inputs, outputs or (made[-1].name,), tuple(made), tensors)
+
+
+def test_activation_is_fused_where_nobody_else_reads_its_input():
+    made = plan(graph(("c", "conv2d", "x"), ("r", "relu", "c")), RECIPE, LITERT)
+    assert [(p.op.kind, p.activation, p.op.output) for p in made.ops] == [("conv2d", "relu", "r")]
+    both = plan(graph(("c", "conv2d", "x"), ("r", "relu", "c"), ("a", "add", ("c", "r"))), RECIPE, LITERT)
+    assert [(p.op.kind, p.activation) for p in both.ops] == [("conv2d", None), ("relu", None), ("add", None)]
+
+
+def test_a_model_output_is_not_fused_away():
+    made = plan(graph(("c", "conv2d", "x"), ("r", "relu", "c"), outputs=("c", "r")), RECIPE, LITERT)
+    assert [p.activation for p in made.ops] == [None, None]
+
+
+def test_concat_shares_one_scale_and_add_has_its_own():
+    ops = (("a", "conv2d", "x"), ("b", "conv2d", "x"), ("j", "concat", ("a", "b")), ("s", "add", ("j", "j")))
+    made = plan(graph(*ops), RECIPE, LITERT)
+    assert made.group_of["a"] == made.group_of["b"] == made.group_of["j"]
+    assert len({made.group_of[t] for t in ("x", "j", "s")}) == 3
+
+
+def test_a_chain_of_pooling_and_reshape_keeps_its_input_scale():
+    made = plan(graph(("c", "conv2d", "x"), ("p", "max_pool2d", "c"), ("v", "reshape", "p"), ("d", "dense", "v")), RECIPE, LITERT)
+    assert made.group_of["c"] == made.group_of["p"] == made.group_of["v"] != made.group_of["d"]
+
+
+def test_borders_stand_where_a_float_operator_interrupts():
+    made = plan(graph(("c", "conv2d", "x"), ("e", "float", "c"), ("d", "conv2d", "e")), RECIPE, LITERT)
+    assert made.quantize == ("x", "e")
+    assert made.dequantize == ("c", "d")
+    assert made.floats() == {"e": "target 'litert' has no integer kernel for erf"}
+
+
+def test_an_add_of_float_tensors_is_not_worth_a_region():
+    made = plan(graph(("c", "conv2d", "x"), ("e", "float", "c"), ("a", "add", ("e", "e"))), RECIPE, LITERT)
+    assert "not worth a region" in made.floats()["a"]
+
+
+def test_a_rule_leaves_a_layer_float_and_the_table_says_which():
+    recipe = Recipe(name="r", rules=(Rule(), Rule(scope=r"net\.d$", mode="float")))
+    made = plan(graph(("c", "conv2d", "x"), ("d", "dense", "c")), recipe, LITERT)
+    rows = {row["scope"]: row for row in made.table()}
+    assert rows["net.c"]["runs"] == "integer"
+    assert "|q| <= 127" in rows["net.c"]["how"]
+    assert rows["net.d"]["runs"] == "float"
+    assert r"scope='net\.d$'" in rows["net.d"]["reason"]
+
+
+def test_integer_inputs_are_not_quantized():
+    made = graph(("c", "conv2d", "x"), ("e", "float", "t"), inputs=("x", "t"))
+    made = made.replace(tensors={**made.tensors, "t": dataclasses.replace(made.tensors["t"], dtype="int64")})
+    assert plan(made, RECIPE, LITERT).quantize == ("x",)
+
+
+@pytest.mark.parametrize(("target", "limits", "qmax"), [("litert", (-128, 127), 127), ("onnxruntime", (0, 255), 64)])
+def test_limits_are_the_target_s(target, limits, qmax):
+    made = plan(graph(("c", "conv2d", "x")), RECIPE, TARGETS[target])
+    group = made.groups[made.group_of["c"]]
+    assert (group.qmin, group.qmax) == limits
+    assert made.ops[0].qmax == qmax
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (Rule(activation=QuantSpec(bits=16)), "16-bit activations"),
+        (Rule(weight=QuantSpec(bits=16, symmetric=True)), "weights of up to 8 bits"),
+        (Rule(mode="float"), "quantizes nothing of this model"),
+        (Rule(op="dense"), "quantizes nothing of this model"),
+    ],
+)
+def test_what_a_target_cannot_do_is_refused(rule, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(graph(("c", "conv2d", "x")), Recipe(name="r", rules=(rule,)), LITERT)
+
+
+def test_low_bit_weights_narrow_their_integers():
+    recipe = Recipe(name="r", rules=(Rule(weight=QuantSpec(bits=4, symmetric=True, granularity="channel")),))
+    assert plan(graph(("c", "conv2d", "x")), recipe, LITERT).ops[0].qmax == 7
+
+
+def test_graph_survives_json():
+    import json
+
+    made = graph(("c", "conv2d", "x"), ("r", "relu", "c"))
+    assert Graph.from_dict(json.loads(json.dumps(made.to_dict()))) == made
