@@ -45,6 +45,20 @@ def write_atomically(path: str | Path, data: bytes | str, overwrite: bool = Fals
     return path
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, and see that a file can be written there.
+
+    Raises:
+        ExportError: it cannot be made, or not be written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ExportError(f"cannot write into {path} ({error.strerror or error}): choose another folder") from error
+
+
 def refuse_existing(*paths: Path) -> None:
     """Raise ExportError for the first path that exists."""
     for path in paths:

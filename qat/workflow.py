@@ -15,6 +15,9 @@ from qat import api
 from qat.config import RunConfig, expand, import_object
 from qat.data import Batches, Dataset
 from qat.errors import ConfigError, DataError
+from qat.files import make_folder
+from qat.recipe import load_recipe
+from qat.targets import load_target
 
 
 class Run:
@@ -25,6 +28,10 @@ class Run:
         self.layout = "NCHW" if config.framework == "torch" else "NHWC"
         self.suffix = ".onnx" if config.framework == "torch" else ".tflite"
         self.artifacts = folder / "artifacts"
+        is_file = Path(config.recipe).suffix in (".yaml", ".yml")
+        self.recipe = load_recipe(expand(config.recipe, base) if is_file else config.recipe)
+        if config.target is not None:
+            load_target(config.target)
 
     def step(self, title: str, work: Callable[[], Any]) -> Any:
         """Do one stage and say how long it took."""
@@ -62,14 +69,17 @@ class Run:
     # --- the float model ---
 
     def float_model(self, data: Dataset) -> Any:
-        """Return the float model: loaded, or trained here once and cached."""
+        """Return the float model: loaded, or trained here once and cached.
+
+        Whatever would fail later is tried first: a mistake should not come to light after hours of training.
+        """
         c = self.config.model
-        if c.file is not None:
-            model = self.untrained()
-            self._check(model, data)
-            return model
+        make_folder(self.folder)
         model = self.untrained()
         self._check(model, data)
+        api.plan(model, self.example(data), self.recipe, self.config.target)
+        if c.file is not None:
+            return model
         if c.weights is not None:
             return self._load(model, expand(c.weights, self.base))
         cached = self._cache_file(data)
@@ -177,7 +187,7 @@ class Run:
 
     def prepare(self, model: Any, data: Dataset) -> Any:
         """Return the calibrated prepared model."""
-        prepared = api.prepare(model, self.example(data), self.config.recipe, self.config.target)
+        prepared = api.prepare(model, self.example(data), self.recipe, self.config.target)
         return api.calibrate(prepared, self.calibration(data), self.config.calibration.estimator)
 
     def carry_out(self) -> Any:
@@ -236,7 +246,7 @@ class Run:
     def export_checkpoint(self, checkpoint: Path, path: Path, overwrite: bool) -> Any:
         """Export what :meth:`train` wrote."""
         data = self.data()
-        prepared = api.prepare(self.untrained(), self.example(data), self.config.recipe, self.config.target)
+        prepared = api.prepare(self.untrained(), self.example(data), self.recipe, self.config.target)
         prepared = api.load_prepared(prepared, checkpoint)
         held_out = (x for x, _ in self.batches(data, "test"))
         return api.export(prepared, path, verify=held_out, io_dtype=self.config.io_dtype, overwrite=overwrite)
