@@ -114,22 +114,34 @@ class _Conv2d(torch.autograd.Function):
         x, w_int, y, scale, input_scale, output_scale = ctx.saved_tensors
         strides, padding, dilations, groups = ctx.geometry
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
-        # v = w x s_x / s_y + b / s_y: in the gradient of the weight its own scale cancels. The factor s_x / s_y goes where
-        # it costs less, onto the incoming gradient or onto the weight's.
+        # v = w x s_x / s_y + b / s_y: in the gradient of the weight its own scale cancels. The factors go where they cost less,
+        # onto the gradients or onto the weights.
         ratio = input_scale / output_scale
         grad = aten.hardtanh_backward(grad, y, *ctx.limits)
-        early = w_int.numel() > grad.numel()
-        if early:
+        gx = gw = gb = None
+
+        def backward(g: Tensor, w: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+            sizes = [w.shape[0]] if ctx.has_bias else None
+            out: tuple[Tensor, Tensor, Tensor] = aten.convolution_backward(
+                g, x, w, sizes, strides, padding, dilations, False, [0, 0], groups, mask
+            )
+            return out
+
+        if w_int.numel() > grad.numel():
             grad.mul_(ratio)
-        w_back = w_int * (scale if early else scale * ratio).view(-1, 1, 1, 1) if need_x else w_int
-        gx, gw, gb = aten.convolution_backward(
-            grad, x, w_back, [w_int.shape[0]], strides, padding, dilations, False, [0, 0], groups,
-            [need_x, need_w, ctx.has_bias and need_b],
-        )  # fmt: skip
-        if gw is not None and not early:
-            gw.mul_(ratio)
+            if need_x:
+                gx, _, _ = backward(grad * scale.view(1, -1, 1, 1), w_int, [True, False, False])
+            if need_w or (need_b and ctx.has_bias):
+                _, gw, gb = backward(grad, w_int, [False, need_w, ctx.has_bias and need_b])
+            bias_factor = input_scale
+        else:
+            w_back = w_int * (scale * ratio).view(-1, 1, 1, 1) if need_x else w_int
+            gx, gw, gb = backward(grad, w_back, [need_x, need_w, ctx.has_bias and need_b])
+            if gw is not None:
+                gw.mul_(ratio)
+            bias_factor = output_scale
         if gb is not None:
-            gb.div_(input_scale if early else output_scale)
+            gb.div_(bias_factor)
         return gx, gw, gb, None, None, None, None, None, None
 
 
