@@ -283,3 +283,19 @@ def test_truncated_checkpoint_is_named(prepared, tmp_path):
     (tmp_path / "m.keras").write_bytes((tmp_path / "m.keras").read_bytes()[:200])
     with pytest.raises(DataError, match=r"m\.keras is not a whole"):
         qat.load_prepared(prepared, tmp_path / "m.keras")
+
+
+def test_first_operator_that_differs_is_named(prepared, images, tmp_path, monkeypatch):
+    target = next(p.op for p in prepared.plan.ops if p.op.kind == "add")
+    real_predict, real_values = adapter.predict, adapter.grid_values
+
+    def values(model, *arrays):
+        found = real_values(model, *arrays)
+        found[target.output] = found[target.output] + 1
+        return found
+
+    monkeypatch.setattr(adapter, "grid_values", values)
+    monkeypatch.setattr(adapter, "predict", lambda model, *arrays: tuple(o + 1 for o in real_predict(model, *arrays)))
+    parity = qat.export(prepared, tmp_path / "m.tflite", verify=[images]).parity
+    assert parity.exact == 0.0
+    assert parity.first_difference.startswith(f"add '{target.scope}': 100.0000% of its values differ, by 1 at most")
