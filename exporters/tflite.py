@@ -187,7 +187,7 @@ class _Writer:
             place[tensor] = self.index[self.real(name)]
         for tensor, name in zip(graph.outputs, block.outputs, strict=True):
             if tensor in place:  # an output that is an input, or another output: one tensor under two names
-                self.index[name] = place[tensor]
+                self.rename(name, place[tensor])
             else:
                 place[tensor] = self.index[self.real(name)]
         for number, tensor in enumerate(graph.tensors):
@@ -210,6 +210,12 @@ class _Writer:
             op.inputs = np.array([i if i < 0 else place[i] for i in op.inputs], np.int32)
             op.outputs = np.array([place[i] for i in op.outputs], np.int32)
             self.operators.append(op)
+
+    def rename(self, name: str, index: int) -> None:
+        """Let a name stand for another tensor, in the operators written so far, too."""
+        before, self.index[name] = self.index.get(name), index
+        for op in self.operators:
+            op.inputs = np.where(op.inputs == before, index, op.inputs) if before is not None else op.inputs
 
     def in_order(self, inputs: Sequence[int]) -> list[Any]:
         """Return the operators by dependency: those of the float block stand between the integer ones."""

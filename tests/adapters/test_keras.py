@@ -299,3 +299,12 @@ def test_first_operator_that_differs_is_named(prepared, images, tmp_path, monkey
     parity = qat.export(prepared, tmp_path / "m.tflite", verify=[images]).parity
     assert parity.exact == 0.0
     assert parity.first_difference.startswith(f"add '{target.scope}': 100.0000% of its values differ, by 1 at most")
+
+
+def test_float_outputs_that_the_converter_merges(images, tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    # Two equal crops become one tensor in the converted block, and both feed integer kernels.
+    crops = [layers.Cropping2D(1)(inputs) for _ in range(2)]
+    x = layers.Concatenate()([layers.Conv2D(2, 3)(crop) for crop in crops])
+    _, artifact = exported(keras.Model(inputs, [x, crops[0]]), images, tmp_path / "m.tflite")
+    assert artifact.parity.exact == 1.0
