@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qat.adapters import adapter_for, first_of_pair, framework_of, is_prepared
+from qat.adapters import adapter_for, batches_of, first_of_pair, framework_of, is_prepared
 from qat.calibration import calibrate
-from qat.errors import CalibrationError, CaptureError, ExportError
+from qat.errors import CalibrationError, CaptureError, ConfigError, ExportError
 from qat.fold import fold_batch_norm
 from qat.planner import Plan
 from qat.planner import plan as make_plan
 from qat.recipe import Recipe, load_recipe
-from qat.targets import Target, load_target
+from qat.targets import TARGETS, Target, load_target
 
 __all__ = ["calibrate", "compare", "export", "finetune", "load_prepared", "plan", "prepare", "ptq_baselines"]
 
@@ -48,7 +48,7 @@ def prepare(
         raise ExportError("this model is prepared already: pass the float model")
     framework = framework_of(model)
     adapter = adapter_for(framework)
-    spec, chosen = load_recipe(recipe), load_target(target or adapter.DEFAULT_TARGET)
+    spec, chosen = load_recipe(recipe), _target_for(adapter, target)
     if framework == "tf_keras":
         return adapter.prepare(model, spec, chosen)
     traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen)
@@ -73,8 +73,19 @@ def plan(
     if is_prepared(model):
         prepared_plan: Plan = model.plan
         return prepared_plan
-    chosen = load_target(target or adapter.DEFAULT_TARGET)
-    return _trace_and_plan(adapter, model, example_inputs, load_recipe(recipe), chosen)[1]
+    return _trace_and_plan(adapter, model, example_inputs, load_recipe(recipe), _target_for(adapter, target))[1]
+
+
+def _target_for(adapter: Any, target: str | Target | None) -> Target:
+    default = load_target(adapter.DEFAULT_TARGET)
+    chosen = default if target is None else load_target(target)
+    if chosen.suffix != default.suffix:
+        valid = ", ".join(t.name for t in TARGETS.values() if t.suffix == default.suffix)
+        raise ConfigError(
+            f"target '{chosen.name}' runs {chosen.suffix} files, and models of this framework are exported as {default.suffix}; "
+            f"valid: {valid}"
+        )
+    return chosen
 
 
 def _trace_and_plan(adapter: Any, model: Any, example_inputs: Any, recipe: Recipe, target: Target) -> tuple[Any, Plan, Any]:
@@ -134,18 +145,13 @@ def export(
         "io_dtype": io_dtype,
         "overwrite": overwrite,
         "predict": lambda *arrays: adapter.predict(model, *arrays),
-        "data": None if verify is None else (first_of_pair(batch) for batch in _batches(verify)),
+        "data": None if verify is None else (first_of_pair(batch) for batch in batches_of(verify, "verify")),
     }
     if framework == "tf_keras":
         return _part("exporters").export_converted(lambda: adapter.convert(model, Path(path), io_dtype), Path(path), **options)
     program = adapter.lower(model)
     locate = lambda *arrays: adapter.grid_values(model, *arrays)  # noqa: E731
     return _part("exporters").export(program, Path(path), framework=framework, locate=locate, **options)
-
-
-def _batches(data: Any) -> Iterable[Any]:
-    """Take one array as a single batch, anything else as batches."""
-    return [data] if hasattr(data, "shape") else data
 
 
 def load_prepared(model: Any, path: str | Path) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qat.adapters import adapter_for, framework_of, is_prepared
+from qat.adapters import adapter_for, batches_of, framework_of, is_prepared
 from qat.errors import CalibrationError, ConfigError, DataError, nearest
 from qat.observers import make_estimator
 
@@ -42,7 +42,7 @@ def calibrate(model: Any, samples: Iterable[Any], estimator: str | None = None) 
         grid.estimator = make_estimator(estimator or group.spec.estimator, group.qmin, group.qmax, group.symmetric)
     try:
         index = -1
-        for index, sample in enumerate(samples):
+        for index, sample in enumerate(batches_of(samples, "calibration")):
             inputs = adapter.inputs_of(sample)
             for x in inputs:
                 check_finite(np.asarray(x), f"calibration batch {index}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from qat import metrics
-from qat.adapters import framework_of, is_prepared
+from qat.adapters import batches_of, framework_of, is_prepared
 from qat.errors import DataError, ExportError, RuntimeMismatchError
 from qat.runtimes import open_session
 
@@ -89,9 +89,11 @@ def compare(
     """
     if not entries:
         raise DataError("there is nothing to compare: pass at least one artifact")
-    batches = list(data)
+    batches = list(batches_of(data, "the data of the comparison"))
     if not batches:
         raise DataError("the comparison got no data: pass at least one batch of (inputs, labels)")
+    if any(not isinstance(batch, (tuple, list)) or len(batch) != 2 for batch in batches):
+        raise DataError("the comparison needs labels: yield (inputs, labels) pairs")
     with tempfile.TemporaryDirectory() as folder:
         described = [_describe(e, batches[0][0], Path(folder) / str(i)) for i, e in enumerate(entries)]
         return _compare(described, batches, dataset, framework, latency_runs, metrics or {})

@@ -62,7 +62,11 @@ def make_folder(path: Path) -> None:
 def refuse_existing(*paths: Path) -> None:
     """Raise ExportError for the first path that exists."""
     for path in paths:
-        if path.exists():
+        try:
+            exists = path.exists()
+        except OSError as error:  # a name that is too long, say
+            raise ExportError(f"cannot write {path} ({error.strerror or error}): choose another path") from error
+        if exists:
             raise ExportError(f"{path} exists already: pass overwrite=True (--overwrite) or another path")
 
 

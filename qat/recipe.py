@@ -106,6 +106,8 @@ def load_recipe(recipe: str | Path | Recipe) -> Recipe:
     """
     if isinstance(recipe, Recipe):
         return recipe
+    if not isinstance(recipe, (str, Path)):
+        raise ConfigError(f"a recipe is a name, the path of a .yaml file or a Recipe, not {type(recipe).__name__}")
     from qat.yaml_config import load_yaml
 
     if Path(recipe).suffix in (".yaml", ".yml"):

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from qat.adapters import framework_of, is_prepared
+from qat.adapters import check_fit, framework_of, is_prepared
 from qat.errors import ConfigError, DataError, QatError
 from qat.files import replace_with
-from qat.trainers.options import Epoch, History, TrainingOptions, count_batches
+from qat.trainers.options import Epoch, History, TrainingOptions, check_labels, count_batches
 
 
 def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
@@ -33,6 +33,7 @@ def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | N
     loss_of = options.loss or k.losses.SparseCategoricalCrossentropy(from_logits=_gives_logits(model))
     model.compile(_optimizer(k, options), loss_of, jit_compile=False)
     on_grid = is_prepared(model) and framework == "keras"
+    classes = _classes(model)
     epochs: list[Epoch] = []
     best: tuple[float, int, list[np.ndarray]] | None = None
     step, started = 0, time.perf_counter()
@@ -50,6 +51,11 @@ def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | N
             if on_grid and observing is not (step < options.observe_fraction * total):
                 observing = step < options.observe_fraction * total
                 _set_observing(model, observing)
+            arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+            if on_grid:
+                check_fit(model.plan, arrays)
+            if options.loss is None:
+                check_labels(labels, len(arrays[0]), classes, f"step {step}")
             model.optimizer.learning_rate = options.rate(step, total)
             model.reset_metrics()
             value = float(np.mean(model.train_on_batch(inputs, labels)))
@@ -147,6 +153,15 @@ def _load_tf_keras(model: Any, path: Path) -> Any:
     if is_prepared(model):
         model.qat_calibrated = True  # the ranges are among the weights
     return model
+
+
+def _classes(model: Any) -> int:
+    """Return the size of the first output."""
+    plan = getattr(model, "plan", None)
+    if plan is not None:
+        return int(plan.graph.tensors[plan.graph.outputs[0]].shape[-1])
+    shape = model.output_shape
+    return int((shape[0] if isinstance(shape, list) else shape)[-1])
 
 
 def _gives_logits(model: Any) -> bool:

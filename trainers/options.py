@@ -13,6 +13,16 @@ from qat.errors import ConfigError, DataError, nearest
 #: Optimizers' usual learning rates; QAT takes a hundredth (Krishnamoorthi 2018; Wu et al. 2020, section 6).
 USUAL_LEARNING_RATE = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
 
+#: ``(option, least value, types, whether None is allowed)``.
+_NUMBERS: tuple[tuple[str, float, tuple[type, ...], bool], ...] = (
+    ("epochs", 1, (int,), False),
+    ("max_steps", 1, (int,), True),
+    ("seed", 0, (int,), False),
+    ("learning_rate", 1e-12, (int, float), True),
+    ("gradient_clip", 1e-12, (int, float), True),
+    ("weight_decay", 0, (int, float), False),
+)
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -51,8 +61,14 @@ class TrainingOptions:
             raise ConfigError(f"unknown optimizer '{self.optimizer}'; valid: {', '.join(USUAL_LEARNING_RATE)}")
         if self.schedule not in ("cosine", "constant"):
             raise ConfigError(f"unknown schedule '{self.schedule}'; valid: cosine, constant")
-        if self.epochs < 1 or (self.max_steps is not None and self.max_steps < 1):
-            raise ConfigError("epochs and max_steps must be at least 1")
+        for name, low, kinds, optional in _NUMBERS:
+            value: Any = getattr(self, name)
+            if value is None and optional:
+                continue
+            right_type = isinstance(value, kinds) and not isinstance(value, bool)
+            if not right_type or value < low:
+                kind = "a whole number" if kinds == (int,) else "a number"
+                raise ConfigError(f"{name} must be {kind} of at least {low:g}, not {value!r}")
         if not 0.0 <= self.observe_fraction <= 1.0:
             raise ConfigError(f"observe_fraction is a share between 0 and 1, not {self.observe_fraction}")
 
@@ -114,3 +130,15 @@ def count_batches(data: Iterable[Any]) -> int:
     if count == 0:
         raise DataError("the training data is empty: no batches")
     return count
+
+
+def check_labels(labels: Any, samples: int, classes: int, where: str) -> None:
+    """Raise DataError unless labels (an array or tensor on the CPU) are class numbers below ``classes``, one a sample."""
+    shape = tuple(labels.shape)
+    if shape != (samples,):
+        raise DataError(f"{where}: labels have shape {shape}, expected one class number for each of {samples} inputs")
+    if "int" not in str(labels.dtype):
+        raise DataError(f"{where}: labels are {labels.dtype}, expected class numbers (integers); give your own loss for others")
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        found = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+        raise DataError(f"{where}: label {found} is out of range: the model has {classes} outputs")

@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from qat.adapters import is_prepared
 from qat.adapters.torch import inputs_of, set_observing
-from qat.adapters.torch.run import device_of
+from qat.adapters.torch.run import device_of, fitting
 from qat.errors import ConfigError, DataError, QatError
 from qat.files import write_atomically
-from qat.trainers.options import Epoch, History, TrainingOptions, count_batches
+from qat.trainers.options import Epoch, History, TrainingOptions, check_labels, count_batches
 
 
 def finetune(model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
@@ -54,7 +54,12 @@ def finetune(model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[An
             for group in optimizer.param_groups:
                 group["lr"] = options.rate(step, total)
             optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(model(*inputs), labels)
+            outputs = model(*fitting(model, inputs))
+            if options.loss is None:
+                if labels.device.type == "cpu":  # elsewhere the look at their values would wait for the device
+                    check_labels(labels, len(inputs[0]), outputs.shape[-1], f"step {step}")
+                labels = labels.long()
+            loss = loss_of(outputs, labels)
             loss.backward()
             if options.gradient_clip is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
@@ -95,7 +100,7 @@ def evaluate(model: nn.Module, data: Iterable[Any]) -> float:
     try:
         with torch.no_grad():
             for inputs, labels in _pairs(data, device_of(model)):
-                right += int((model(*inputs).argmax(-1) == labels).sum())
+                right += int((model(*fitting(model, inputs)).argmax(-1) == labels).sum())
                 seen += len(labels)
     finally:
         model.train(training)
@@ -145,7 +150,10 @@ def _pairs(data: Iterable[Any], device: torch.device) -> Iterator[tuple[tuple[Te
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise DataError(f"batch {index} is not an (inputs, labels) pair")
         inputs = inputs_of((batch[0],), device)
-        labels = torch.as_tensor(batch[1], device=device)
+        try:
+            labels = torch.as_tensor(batch[1], device=device)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"the labels of batch {index} are no numbers: {error}") from error
         for x in inputs:
             if x.is_floating_point() and not bool(torch.isfinite(x).all()):
                 raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")

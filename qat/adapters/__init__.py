@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
-from qat.errors import CaptureError, MissingDependencyError
+from qat.errors import CaptureError, DataError, MissingDependencyError
 
 
 def framework_of(model: Any) -> str:
@@ -44,6 +45,32 @@ def adapter_for(framework: str) -> ModuleType:
 def is_prepared(model: Any) -> bool:
     """Whether a model came out of :func:`qat.prepare`."""
     return bool(getattr(model, "qat_prepared", False))
+
+
+def batches_of(data: Any, what: str) -> Iterable[Any]:
+    """Return an iterable of batches; one array or tensor is a single batch.
+
+    Raises:
+        DataError: the object cannot be iterated.
+    """
+    if hasattr(data, "shape"):
+        return [data]
+    if not isinstance(data, Iterable):
+        raise DataError(f"{what}: expected batches (a DataLoader, tf.data, a list of arrays), found {type(data).__name__}")
+    return data
+
+
+def check_fit(plan: Any, arrays: Sequence[Any]) -> None:
+    """Raise DataError unless arrays or tensors fit a prepared model's inputs; a size of None is any."""
+    names = plan.graph.inputs
+    if len(arrays) != len(names):
+        raise DataError(f"the model has {len(names)} inputs, {len(arrays)} were given")
+    for name, array in zip(names, arrays, strict=True):
+        want, have = plan.graph.tensors[name].shape, tuple(array.shape)
+        if len(want) != len(have) or any(w not in (None, h) for w, h in zip(want, have, strict=True)):
+            raise DataError(f"input '{name}' has shape {have}, the model takes {want} (None: any size)")
+        if 0 in have:
+            raise DataError(f"input '{name}' has shape {have}: the batch holds no samples")
 
 
 def first_of_pair(sample: Any) -> Any:

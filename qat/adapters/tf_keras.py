@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 
+from qat.adapters import batches_of
 from qat.adapters.keras.run import inputs_of
 from qat.calibration import check_finite
 from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError
@@ -70,7 +71,7 @@ def calibrate(model: Any, samples: Iterable[Any]) -> Any:
             stack.enter_context(unittest.mock.patch.object(activation, "__call__", observe))
         weight = _quantizers.LastValueQuantizer
         stack.enter_context(unittest.mock.patch.object(weight, "__call__", _in_training(weight.__call__)))
-        for index, sample in enumerate(samples):
+        for index, sample in enumerate(batches_of(samples, "calibration")):
             inputs = inputs_of(sample)
             for x in inputs:
                 check_finite(x, f"calibration batch {index}")

@@ -271,6 +271,22 @@ def test_bias_beyond_the_limit_widens_its_channel_and_says_so(images, caplog):
         (lambda m, x, p: qat.export(qat.calibrate(qat.prepare(m, x), [x]), p / "m.pt"), ExportError, "onnx"),
         (lambda m, x, p: qat.finetune(m, [(x, x)], epoch=2), ConfigError, "did you mean 'epochs'"),
         (lambda m, x, p: qat.finetune(m, []), DataError, "empty"),
+        (lambda m, x, p: qat.finetune(m, [(x, torch.full((4,), 10))]), DataError, "label 10 is out of range: the model has 10"),
+        (lambda m, x, p: qat.finetune(m, [(x, torch.zeros(4, 1).long())]), DataError, "one class number for each of 4"),
+        (lambda m, x, p: qat.finetune(m, [(x, torch.zeros(4))]), DataError, "expected class numbers"),
+        (lambda m, x, p: qat.finetune(m, [(x, ["a"] * 4)]), DataError, "labels of batch 0 are no numbers"),
+        (lambda m, x, p: qat.finetune(m, [(x, x)], learning_rate=-1), ConfigError, "learning_rate must be a number"),
+        (lambda m, x, p: qat.finetune(m, [(x, x)], epochs=1.5), ConfigError, "epochs must be a whole number"),
+        (
+            lambda m, x, p: qat.calibrate(qat.prepare(m, x), [x[:, :, :4]]),
+            DataError,
+            r"has shape \(4, 1, 4, 8\), the model takes",
+        ),
+        (lambda m, x, p: qat.calibrate(qat.prepare(m, x), [x[:0]]), DataError, "no samples"),
+        (lambda m, x, p: qat.calibrate(qat.prepare(m, x), None), DataError, "expected batches"),
+        (lambda m, x, p: qat.prepare(m), CaptureError, "pass example_inputs"),
+        (lambda m, x, p: qat.prepare(m, x, recipe=None), ConfigError, "a recipe is a name"),
+        (lambda m, x, p: qat.prepare(m, x, target="litert"), ConfigError, "valid: onnxruntime"),
     ],
 )
 def test_mistakes_end_in_one_clear_sentence(float_model, images, tmp_path, work, error, message):
@@ -307,3 +323,33 @@ def test_truncated_checkpoint_is_named(prepared, images, tmp_path):
 
 def test_inverted_residual_is_what_the_demo_runs():
     assert InvertedResidual(8, 8, 1, 4).residual
+
+
+class Branches(nn.Module):
+    """Every tensor before the concatenation shares one grid with it, and is written more than once a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.pool, self.head = nn.MaxPool2d(2), nn.Linear(8 * 16, 10)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        y = self.pool(torch.cat([F.relu(self.a(x)), self.b(x)], 1))
+        return self.head(y.flatten(1))
+
+
+def test_ranges_of_a_shared_grid_are_observed_in_training(images, tmp_path):
+    torch.manual_seed(0)
+    prepared = qat.calibrate(qat.prepare(Branches(), images[:2]), [images[:4]])
+    before = {name: grid.range.clone() for name, grid in prepared.grids.items()}
+    batches = [(images, torch.arange(32) % 10)] * 4
+    qat.finetune(prepared, batches, observe_fraction=0.5, learning_rate=0.01, progress=False)
+    assert any(not torch.equal(before[name], grid.range) for name, grid in prepared.grids.items())
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[images]).parity.exact == 1.0
+
+
+def test_autocast_leaves_the_grid_exact(prepared, images):
+    expected = outputs(prepared, images)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        np.testing.assert_array_equal(prepared(images).float().numpy(), expected)

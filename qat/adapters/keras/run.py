@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from qat.adapters import first_of_pair
+from qat.adapters import check_fit, first_of_pair
 from qat.adapters.keras.grid import Grid
 from qat.adapters.keras.insert import PreparedModel
 from qat.errors import DataError
@@ -40,6 +40,8 @@ def grids(model: PreparedModel) -> dict[str, Grid]:
 
 def forward(model: keras.Model, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """Run the model in inference mode, eagerly, and return its outputs, flattened, as arrays."""
+    if isinstance(model, PreparedModel):
+        check_fit(model.plan, inputs)
     outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
     return tuple(np.asarray(o) for o in keras.tree.flatten(outputs))
 

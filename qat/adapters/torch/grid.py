@@ -66,9 +66,9 @@ class Grid(nn.Module):
     def _derive(self) -> None:
         self.calibrated = True
         e = self.encoding
-        with torch.no_grad():
-            self.scale.fill_(float(e.scale))
-            self.zero_point.fill_(e.zero_point)
+        # New tensors: a kernel of the same step may have kept the old ones for its backward pass.
+        self.scale = self.scale.new_tensor(float(e.scale))
+        self.zero_point = self.zero_point.new_tensor(float(e.zero_point))
         self.step, self.lo, self.hi = float(e.scale), float(e.lo), float(e.hi)
 
     def integer_of(self, x: float) -> float:

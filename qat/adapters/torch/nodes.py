@@ -44,6 +44,15 @@ class Node(nn.Module):
 
     def forward(self, *args: Any) -> Tensor:
         """Compute on the grid once calibrated, else in float."""
+        device = args[0].device.type
+        if torch.is_autocast_enabled(device):
+            # The accumulators need float32; what a float operator left in a narrower type is widened.
+            with torch.autocast(device, enabled=False):
+                return self.compute(*(a.float() if isinstance(a, Tensor) else a for a in args))
+        return self.compute(*args)
+
+    def compute(self, *args: Any) -> Tensor:
+        """What :meth:`forward` does, outside autocast."""
         if not self.grids:
             return activate(self.real(*args), self.planned.activation)
         if self.output.on_grid:

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from qat.adapters import first_of_pair
+from qat.adapters import check_fit, first_of_pair
 from qat.adapters.torch.grid import Grid
 from qat.adapters.torch.insert import PreparedModel
 from qat.errors import DataError
@@ -45,8 +45,23 @@ def grids(model: PreparedModel) -> dict[str, Grid]:
     return model.grids
 
 
+def fitting(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Return the inputs in the types that a prepared model takes; those of a float model as they are.
+
+    Raises:
+        DataError: their number or shapes do not fit.
+    """
+    if not isinstance(model, PreparedModel):
+        return inputs
+    check_fit(model.plan, inputs)
+    tensors = model.plan.graph.tensors
+    types = (getattr(torch, tensors[name].dtype) for name in model.plan.graph.inputs)
+    return tuple(x.to(dtype) for x, dtype in zip(inputs, types, strict=True))
+
+
 def forward(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[np.ndarray, ...]:
     """Run the model in eval mode without gradients and return its outputs, flattened, as arrays."""
+    inputs = fitting(model, inputs)
     training = model.training
     model.eval()
     try:

@@ -44,7 +44,7 @@ class Traced:
     device: torch.device
 
 
-def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Traced:
+def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None) -> Traced:
     """Capture a model for any batch size.
 
     The model is captured in eval mode: dropout and stochastic depth are off, BatchNorm uses its running statistics.
@@ -52,6 +52,8 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Traced:
     Raises:
         CaptureError: torch.export cannot capture it; the message carries the user's line and what to do.
     """
+    if example_inputs is None:
+        raise CaptureError("a PyTorch model is captured by running it: pass example_inputs, a batch of its inputs")
     exported = _export(model, example_inputs)
     signature = exported.graph_signature
     owner = {
