@@ -308,3 +308,29 @@ def test_float_outputs_that_the_converter_merges(images, tmp_path):
     x = layers.Concatenate()([layers.Conv2D(2, 3)(crop) for crop in crops])
     _, artifact = exported(keras.Model(inputs, [x, crops[0]]), images, tmp_path / "m.tflite")
     assert artifact.parity.exact == 1.0
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: layers.MultiHeadAttention(2, 4)(*[layers.Reshape((36, 4))(layers.Conv2D(4, 3)(x))] * 2),
+        lambda x: layers.Lambda(lambda t: t * 2)(layers.Conv2D(4, 3)(x)),
+        lambda x: layers.GroupNormalization(2)(layers.Conv2D(4, 3)(x)),
+        lambda x: keras.ops.relu(layers.Conv2D(4, 3)(x)) * 2.0 + 1.0,
+        lambda x: layers.Conv2D(4, 3)(layers.UpSampling2D()(layers.Conv2D(4, 3)(x))),
+        lambda x: layers.Conv2DTranspose(4, 3, 2)(layers.Conv2D(4, 3)(x)),
+    ],
+)
+def test_layer_without_an_integer_kernel_is_trained_saved_and_exported(images, tmp_path, build):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, layers.Dense(10)(layers.Flatten()(build(inputs))))
+    prepared = qat.calibrate(qat.prepare(model), [images])
+    assert prepared.plan.floats()
+    qat.finetune(prepared, [(images, np.arange(32) % 10)] * 2, observe_fraction=0.5, progress=False)
+    artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[images])
+    assert artifact.parity.top1_agreement == 1.0
+    assert artifact.parity.max_lsb <= 1.0
+    prepared.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras", safe_mode=False)
+    np.testing.assert_array_equal(outputs(loaded, images), outputs(prepared, images))

@@ -229,17 +229,20 @@ class PreparedModel(keras.Model):
         plan = make_plan(Graph.from_dict(config["graph"]), Recipe.model_validate(config["recipe"]), load_target(config["target"]))
         made = {name: keras.saving.deserialize_keras_object(layer, custom_objects) for name, layer in config["layers"].items()}
         layers = {name: made[layer] for name, layer in config["layer_of"].items()}
-        _build_layers(plan, layers)
+        face = Face.from_dict(config["face"])
+        _build_layers(plan, layers, face.calls)
         shapes = {name: (tuple(shape), trainable) for name, (shape, trainable) in config["shapes"].items()}
-        return cls(plan, layers, Face.from_dict(config["face"]), shapes, name=config["name"])
+        return cls(plan, layers, face, shapes, name=config["name"])
 
 
-def _build_layers(plan: Plan, layers: Mapping[str, Any]) -> None:
+def _build_layers(plan: Plan, layers: Mapping[str, Any], calls: Mapping[str, tuple[Any, Any]]) -> None:
+    """Create the variables of float layers by calling each on symbolic tensors, as the user's model called it."""
     for p in plan.ops:
         layer = layers.get(p.op.name)
         if isinstance(layer, keras.layers.Layer) and not layer.built:
-            shapes = [plan.graph.tensors[t].shape for t in p.op.inputs]
-            layer.build(shapes[0] if len(shapes) == 1 else shapes)
+            specs = [plan.graph.tensors[t] for t in p.op.inputs]
+            args, kwargs = fill(calls[p.op.name], [keras.KerasTensor(s.shape, s.dtype) for s in specs])
+            layer(*args, **kwargs)
 
 
 def set_observing(model: PreparedModel, observing: bool) -> None:
@@ -254,7 +257,7 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     """Build the prepared model. ``params`` are those of the plan's graph, BatchNorm folded."""
     copies = {id(layer): _copy(layer) for layer in traced.layers.values()}  # a layer that is called twice stays one
     layers = {name: copies[id(layer)] for name, layer in traced.layers.items()}
-    _build_layers(plan, layers)
+    _build_layers(plan, layers, traced.calls)
     for name, layer in layers.items():
         if getattr(layer, "weights", None):
             layer.set_weights(traced.layers[name].get_weights())
@@ -276,6 +279,8 @@ def _copy(layer: Any) -> Any:
     try:
         copied = type(layer).from_config(layer.get_config())
     except (TypeError, ValueError, NotImplementedError) as error:
+        if isinstance(layer, keras.layers.Layer) and not layer.weights:
+            return layer  # nothing in it is trained: a Lambda, say
         raise CaptureError(
             f"'{layer.name}' ({type(layer).__name__}) stays float but cannot be rebuilt from its configuration: give its class a "
             "get_config method that returns the arguments of __init__"
