@@ -216,6 +216,13 @@ def _entry(d: _Described, out: Any, labels: np.ndarray, reference: Any, best: An
     )  # fmt: skip
 
 
+def shown_p(p: float | None) -> str:
+    """Return a p-value as text; below 1e-9 its size says nothing more."""
+    if p is None:
+        return "p unknown"
+    return "p < 1e-9" if p < 1e-9 else f"p = {p:.2g}"
+
+
 def decide(entries: Sequence[Entry]) -> str:
     """Say in one sentence whether PTQ is enough.
 
@@ -228,14 +235,14 @@ def decide(entries: Sequence[Entry]) -> str:
         return "No decision: it needs a float artifact and a PTQ one."
     best = max(ptq, key=lambda e: e.top1 or 0.0)
     assert best.p_float is not None and best.delta is not None
-    facts = f"the best PTQ ({best.name}) has {best.top1:.2f} %, {best.delta:+.2f} to float (p = {best.p_float:.2g})"
+    facts = f"the best PTQ ({best.name}) has {best.top1:.2f} %, {best.delta:+.2f} to float ({shown_p(best.p_float)})"
     if best.delta >= 0 or best.p_float >= 0.05:
         return f"PTQ is enough: {facts}."
     if not trained:
         return f"QAT is worth a try: {facts}."
     qat = max(trained, key=lambda e: e.top1 or 0.0)
     assert qat.top1 is not None and best.top1 is not None
-    gained = f"QAT has {qat.top1:.2f} % (p = {qat.p_best_ptq:.2g} against that PTQ)"
+    gained = f"QAT has {qat.top1:.2f} % ({shown_p(qat.p_best_ptq)} against that PTQ)"
     if qat.top1 > best.top1 and qat.p_best_ptq is not None and qat.p_best_ptq < 0.05:
         return f"QAT is needed: {facts}; {gained}."
     return f"Neither is enough: {facts}; {gained}. Train longer, or leave sensitive layers float."

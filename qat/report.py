@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from qat.comparison import Entry, Report
+from qat.comparison import Entry, Report, shown_p
 from qat.files import write_atomically
 
 _COLUMNS = ("entry", "top-1 %", "Δ float", "p float", "agree %", "drift", "SQNR dB", "KiB", "ms p50", "exact")
@@ -28,7 +28,7 @@ def _cells(e: Entry) -> tuple[str, ...]:
         e.name,
         shown(e.top1, ".2f"),
         shown(e.delta, "+.2f"),
-        shown(e.p_float, ".2g"),
+        "–" if e.p_float is None else shown_p(e.p_float).removeprefix("p ").removeprefix("= "),
         shown(e.agreement, ".2f"),
         shown(e.drift, ".4f"),
         shown(e.sqnr, ".1f"),
