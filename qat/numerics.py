@@ -178,17 +178,18 @@ def add(a: np.ndarray, b: np.ndarray, ea: Encoding, eb: Encoding, ey: Encoding, 
 
     - mlas: ``fma(A, r_a, fma(B, r_b, z_y - fma(r_a, z_a, r_b z_b)))`` in float32 on the raw integers ``A = a + z_a``,
       ``r = s_in / s_y`` (MlasQLinearAdd, as its compiler contracts it). Another order differs in one of 10^6 values.
-    - xnnpack: integer multipliers of 21 bits sharing one shift, halves up (xnn_init_qs8_add_minmax_params).
+    - xnnpack: integer multipliers of 21 bits sharing one shift, halves up (xnn_init_qs8_add_minmax_params). The delegate leaves
+      an addition of very different scales (:func:`xnnpack_adds`) to TFLite's own kernel, which is the reference one.
     - reference: both inputs shifted left by 20 bits and rescaled by ``s_in / (2 max s)`` (reference/integer_ops/add.h).
     """
     a, b = np.asarray(a, np.int64), np.asarray(b, np.int64)
+    ra, rb = f32(ea.scale) / f32(ey.scale), f32(eb.scale) / f32(ey.scale)
     if kernels == "mlas":
-        ra, rb = f32(ea.scale) / f32(ey.scale), f32(eb.scale) / f32(ey.scale)
         fixed = f32(ey.zero_point) - fma(f32(ea.zero_point), ra, rb * f32(eb.zero_point))
         inner = fma((b + eb.zero_point).astype(f32), rb, fixed)
         v = np.rint(fma((a + ea.zero_point).astype(f32), ra, inner)) - ey.zero_point
-    elif kernels == "xnnpack":
-        ma, mb, shift = add_multipliers(float(f32(ea.scale) / f32(ey.scale)), float(f32(eb.scale) / f32(ey.scale)))
+    elif kernels == "xnnpack" and xnnpack_adds(ra, rb):
+        ma, mb, shift = add_multipliers(float(ra), float(rb))
         v = (a * ma + b * mb + (1 << (shift - 1))) >> shift
     else:
         twice = 2.0 * max(float(ea.scale), float(eb.scale))
@@ -201,6 +202,11 @@ def add(a: np.ndarray, b: np.ndarray, ea: Encoding, eb: Encoding, ey: Encoding, 
 def fma(a: np.ndarray | np.float32, b: np.float32, c: np.ndarray | np.float32) -> np.ndarray:
     """Return float32 ``a * b + c`` with one rounding: 8-bit by 24-bit products are exact in float64."""
     return (np.asarray(a, np.float64) * np.float64(b) + np.asarray(c, np.float64)).astype(f32)
+
+
+def xnnpack_adds(ra: np.float32, rb: np.float32) -> bool:
+    """Whether LiteRT's delegate takes an addition with these ``s_in / s_y`` (xnnpack_delegate.cc, VisitAddNode)."""
+    return bool(min(ra, rb) >= 2.0**-10 and max(ra, rb) < 2.0**8)
 
 
 def add_multipliers(ra: float, rb: float) -> tuple[int, int, int]:

@@ -334,3 +334,22 @@ def test_layer_without_an_integer_kernel_is_trained_saved_and_exported(images, t
     prepared.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras", safe_mode=False)
     np.testing.assert_array_equal(outputs(loaded, images), outputs(prepared, images))
+
+
+def test_addition_of_very_different_scales_leaves_the_delegate_and_stays_exact(tmp_path):
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(16, 32, 32, 1)).astype(np.float32)
+    inputs = keras.Input((32, 32, 1))
+    large, tiny = layers.Conv2D(4, 1, name="large"), layers.Conv2D(4, 1, name="tiny")
+    prepared = qat.calibrate(qat.prepare(keras.Model(inputs, layers.Add()([large(inputs), tiny(inputs)]))), [images])
+    # The two arithmetics differ in few values, near ties: several scales are tried.
+    for _ in range(8):
+        for name, size in (("large", 1.0), ("tiny", 5e-4), ("add", 0.4)):
+            prepared.grids[name].set_range(*(size * rng.uniform(1, 3, 2) * (-1, 1)))
+        artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[images], overwrite=True)
+        assert artifact.parity.exact == 1.0
+        expected = reference.run(adapter.lower(prepared), images)
+        for name, value in adapter.grid_values(prepared, images).items():
+            np.testing.assert_array_equal(value, expected[name], err_msg=name)
+        np.testing.assert_array_equal(np.asarray(tf.function(prepared)(images, training=False)), outputs(prepared, images))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qat.numerics import BIAS_LIMIT
+from qat import numerics
 
 _SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny * 2.0**40)
 Tensor = Any
@@ -24,7 +24,7 @@ def weight_scale(weight: Tensor, bias: Tensor | None, input_scale: Tensor, qmax:
     peak = tf.maximum(tf.reduce_max(weight, reduced), -tf.reduce_min(weight, reduced))
     scale = tf.maximum(tf.reshape(peak, [-1]) / qmax, _SMALLEST_SCALE)
     if bias is not None:
-        floor = tf.abs(bias) / (input_scale * np.float32(BIAS_LIMIT))
+        floor = tf.abs(bias) / (input_scale * np.float32(numerics.BIAS_LIMIT))
         scale = tf.maximum(scale, floor if per_channel else tf.reduce_max(floor))
     return tf.stop_gradient(scale)
 
@@ -168,17 +168,34 @@ def add_exact(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: Tensor, hi:
     """Return ``a + b`` on the third grid; see :func:`qat.numerics.add`."""
     ga, gb, gy = grids
     ra, rb = ga.scale / gy.scale, gb.scale / gy.scale
-    f64 = tf.float64
     if kernels == "mlas":
         fixed = gy.zero_point - _fma(ga.zero_point, ra, rb * gb.zero_point)
         v = _fma(a + ga.zero_point, ra, _fma(b + gb.zero_point, rb, fixed))
         return tf.clip_by_value(tf.round(v) - gy.zero_point, lo, hi)
+    inside = tf.logical_and(tf.minimum(ra, rb) >= 2.0**-10, tf.maximum(ra, rb) < 2.0**8)
+    return tf.cond(inside, lambda: _xnnpack_add(a, b, ra, rb, lo, hi), lambda: _numpy_add(a, b, grids, lo, hi))
+
+
+def _xnnpack_add(a: Tensor, b: Tensor, ra: Tensor, rb: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
+    f64 = tf.float64
     # The exponent of the larger ratio, read off its float32 bits, as XNNPACK does.
     exponent = tf.bitwise.right_shift(tf.bitcast(tf.maximum(ra, rb), tf.int32), 23) - 127
     power = tf.cast(tf.bitcast(tf.bitwise.left_shift(20 - exponent + 127, 23), tf.float32), f64)
     ma, mb = tf.round(tf.cast(ra, f64) * power), tf.round(tf.cast(rb, f64) * power)
     v = tf.floor((tf.cast(a, f64) * ma + tf.cast(b, f64) * mb) / power + 0.5)
     return tf.clip_by_value(tf.cast(v, tf.float32), lo, hi)
+
+
+def _numpy_add(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: Tensor, hi: Tensor) -> Tensor:
+    """Return the sum by the NumPy reference: for scales that the delegate does not take, which are rare."""
+
+    def add(x: Any, y: Any, low: Any, high: Any) -> Any:
+        ea, eb, ey = (grid.encoding for grid in grids)
+        return numerics.add(x, y, ea, eb, ey, float(low), float(high), "xnnpack")
+
+    y = tf.numpy_function(add, (a, b, lo, hi), tf.float32)
+    y.set_shape(a.shape)
+    return y
 
 
 def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
