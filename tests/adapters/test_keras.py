@@ -337,19 +337,24 @@ def test_layer_without_an_integer_kernel_is_trained_saved_and_exported(images, t
 
 
 def test_addition_of_very_different_scales_leaves_the_delegate_and_stays_exact(tmp_path):
-    keras.utils.set_random_seed(0)
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(16, 32, 32, 1)).astype(np.float32)
-    inputs = keras.Input((32, 32, 1))
-    large, tiny = layers.Conv2D(4, 1, name="large"), layers.Conv2D(4, 1, name="tiny")
-    prepared = qat.calibrate(qat.prepare(keras.Model(inputs, layers.Add()([large(inputs), tiny(inputs)]))), [images])
-    # The two arithmetics differ in few values, near ties: several scales are tried.
-    for _ in range(8):
-        for name, size in (("large", 1.0), ("tiny", 5e-4), ("add", 0.4)):
-            prepared.grids[name].set_range(*(size * rng.uniform(1, 3, 2) * (-1, 1)))
-        artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[images], overwrite=True)
-        assert artifact.parity.exact == 1.0
-        expected = reference.run(adapter.lower(prepared), images)
-        for name, value in adapter.grid_values(prepared, images).items():
-            np.testing.assert_array_equal(value, expected[name], err_msg=name)
-        np.testing.assert_array_equal(np.asarray(tf.function(prepared)(images, training=False)), outputs(prepared, images))
+    """Every pair of integers, at scales where the delegate's arithmetic would differ for 21 pairs."""
+    a, b = keras.Input((64, 64, 1), name="a"), keras.Input((64, 64, 1), name="b")
+    large, tiny = (layers.Conv2D(1, 1, kernel_initializer="ones", name=name) for name in ("large", "tiny"))
+    model = keras.Model([a, b], layers.Add(name="sum")([large(a), tiny(b)]))
+    ranges = {"large": (-1.925437201, 1.972819214), "tiny": (-4.7955e-05, 4.6398e-05)}
+    ranges |= {"a": ranges["large"], "b": ranges["tiny"], "sum": (-0.647195772, 1.152058336)}
+    prepared = qat.calibrate(qat.prepare(model), [((np.zeros((1, 64, 64, 1), np.float32),) * 2, None)])
+    for name, limits in ranges.items():
+        prepared.grids[name].set_range(*limits)
+    every = np.divmod(np.arange(65536), 256)
+    pixels = []
+    for name, integers in zip("ab", every, strict=True):
+        e = prepared.grids[name].encoding
+        pixels.append(((integers + e.lo) * np.float32(e.scale)).astype(np.float32).reshape(16, 64, 64, 1))
+    artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[(tuple(pixels), None)])
+    assert artifact.parity.exact == 1.0
+    expected = reference.run(adapter.lower(prepared), *pixels)
+    for name, value in adapter.grid_values(prepared, *pixels).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    graph = tf.function(prepared)(pixels, training=False)
+    np.testing.assert_array_equal(np.asarray(graph), np.asarray(prepared(pixels, training=False)))
