@@ -1,4 +1,4 @@
-# `make demo` and `make test` set up everything they need in .venv, on a machine with Python 3.10+ and make.
+# `make demo` and `make test` set up everything they need in .venv, on a machine with Python 3.11+ and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

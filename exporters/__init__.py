@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,8 @@ from qat.exporters.verify import Locate, Parity, Predict, verify
 from qat.files import refuse_existing, write_atomically
 from qat.program import Instruction, Program, Value
 from qat.runtimes import LIMITS
+
+log = logging.getLogger("qat")
 
 __all__ = ["Artifact", "Parity", "export", "export_converted", "export_program", "read_encodings"]
 
@@ -48,6 +51,11 @@ def export(
         return _session(path, model, program.kernels)
 
     parity = None if data is None else verify(open_artifact, program, predict, locate, data)
+    if parity is not None and parity.mean_lsb > 1:
+        log.warning(
+            "%s is not the model: its outputs differ by %.1f steps on average (%s); do not ship it", path, parity.mean_lsb,
+            parity.first_difference,
+        )  # fmt: skip
     return Artifact(path, framework, program.recipe, program.target, size, program.encodings(), parity)
 
 

@@ -145,13 +145,18 @@ def export(
         "io_dtype": io_dtype,
         "overwrite": overwrite,
         "predict": lambda *arrays: adapter.predict(model, *arrays),
-        "data": None if verify is None else (first_of_pair(batch) for batch in batches_of(verify, "verify")),
+        "data": None if verify is None else (first_of_pair(batch, _inputs(model)) for batch in batches_of(verify, "verify")),
     }
     if framework == "tf_keras":
         return _part("exporters").export_converted(lambda: adapter.convert(model, Path(path), io_dtype), Path(path), **options)
     program = adapter.lower(model)
     locate = lambda *arrays: adapter.grid_values(model, *arrays)  # noqa: E731
     return _part("exporters").export(program, Path(path), framework=framework, locate=locate, **options)
+
+
+def _inputs(model: Any) -> int:
+    plan = getattr(model, "plan", None)
+    return 1 if plan is None else len(plan.graph.inputs)
 
 
 def load_prepared(model: Any, path: str | Path) -> Any:

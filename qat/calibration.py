@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qat.adapters import adapter_for, batches_of, framework_of, is_prepared
+from qat.adapters import adapter_for, batches_of, first_of_pair, framework_of, is_prepared
 from qat.errors import CalibrationError, ConfigError, DataError, nearest
 from qat.observers import make_estimator
 
@@ -43,7 +43,7 @@ def calibrate(model: Any, samples: Iterable[Any], estimator: str | None = None) 
     try:
         index = -1
         for index, sample in enumerate(batches_of(samples, "calibration")):
-            inputs = adapter.inputs_of(sample)
+            inputs = adapter.inputs_of((first_of_pair(sample, len(model.plan.graph.inputs)),))
             for x in inputs:
                 check_finite(np.asarray(x), f"calibration batch {index}")
             adapter.forward(model, inputs)

@@ -135,9 +135,10 @@ def compare(
     job = _open(config, None)
     data = job.data()
     framework = job.config.framework
-    entries = [
-        Baseline(p.stem, framework, "", "", "float" if i == 0 else "ptq", p) for i, p in enumerate(artifacts)
-    ]  # fmt: skip
+    # An artifact of ours has its encodings beside it.
+    kinds = ["qat" if p.with_name(p.name + ".encodings.json").is_file() else "ptq" for p in artifacts]
+    kinds[0] = "float"
+    entries = [Baseline(p.stem, framework, "", "", kind, p) for p, kind in zip(artifacts, kinds, strict=True)]
     print_report(api.compare(entries, job.batches(data, "test"), dataset=data.name, framework=framework), job.console)
 
 

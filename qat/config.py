@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,8 @@ class ModelConfig(_Strict):
     def _one(self) -> ModelConfig:
         if (self.factory is None) == (self.file is None):
             raise ValueError("give either 'factory' (package.module:function) or 'file' (.keras)")
+        if self.file is not None and self.weights is not None:
+            raise ValueError("'file' is a whole model: leave 'weights' out, or give the factory that they belong to")
         return self
 
 
@@ -137,6 +140,8 @@ def import_object(spec: str, what: str) -> Callable[..., Any]:
     module, _, name = spec.partition(":")
     if not name:
         raise ConfigError(f"{what} '{spec}' must be written package.module:function")
+    if os.getcwd() not in sys.path:  # as `python -m qat` has it, so that both commands find the user's modules
+        sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError as error:

@@ -176,7 +176,8 @@ def _why_float(op: Op, graph: Graph, recipe: Recipe, target: Target, on_grid: se
     if rule.mode == "float":
         return f"rule scope='{rule.scope}' op='{rule.op}' of recipe '{recipe.name}' leaves it float", None, None
     if any(graph.tensors[t].dtype != "float32" for t in (*op.inputs, *op.outputs)):
-        return "its tensors are not float32", None, None
+        found = sorted({graph.tensors[t].dtype for t in (*op.inputs, *op.outputs)} - {"float32"})
+        return f"its tensors are {', '.join(found)}: the integer grid is for float32 models", None, None
     if not row.starts and not any(name in on_grid for name in op.inputs):
         return "its inputs are float, and it is not worth a region of its own", None, None
     _check_activation(rule.activation, recipe, target)

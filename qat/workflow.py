@@ -16,6 +16,7 @@ from qat.config import RunConfig, expand, import_object
 from qat.data import Batches, Dataset
 from qat.errors import ConfigError, DataError
 from qat.files import make_folder
+from qat.graph import Graph
 from qat.recipe import load_recipe
 from qat.targets import load_target
 
@@ -77,13 +78,14 @@ class Run:
         make_folder(self.folder)
         model = self.untrained()
         self._check(model, data)
-        api.plan(model, self.example(data), self.recipe, self.config.target)
+        plan = api.plan(model, self.example(data), self.recipe, self.config.target)
         if c.file is not None:
             return model
         if c.weights is not None:
             return self._load(model, expand(c.weights, self.base))
-        cached = self._cache_file(data)
+        cached = self._cache_file(data, plan.graph)
         if cached.is_file():
+            self.console.print(f"  [dim]float model from {cached}[/]", soft_wrap=True)
             return self._load(model, cached)
         options = self.config.float_training
         api.finetune(
@@ -98,7 +100,11 @@ class Run:
         c = self.config.model
         if c.factory is not None:
             self._seed(self.config.float_training.seed)
-            return import_object(c.factory, "model.factory")(**c.kwargs)
+            make = import_object(c.factory, "model.factory")
+            try:
+                return make(**c.kwargs)
+            except TypeError as error:
+                raise ConfigError(f"model.factory '{c.factory}' with model.kwargs {c.kwargs}: {error}") from error
         assert c.file is not None
         path = expand(c.file, self.base)
         if self.config.framework != "keras" or path.suffix != ".keras":
@@ -145,7 +151,10 @@ class Run:
             return load_weights(model, path)
         if not path.is_file():
             raise ConfigError(f"no such weights file: {path}")
-        model.load_weights(path)
+        try:
+            model.load_weights(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(f"{path} does not hold this model's weights: {str(error).splitlines()[0][:200]}") from error
         return model
 
     def _save(self, model: Any, path: Path) -> None:
@@ -159,17 +168,22 @@ class Run:
         else:
             replace_with(path, model.save_weights)
 
-    def _cache_file(self, data: Dataset) -> Path:
+    def _cache_file(self, data: Dataset, graph: Graph) -> Path:
+        """Return where the trained float model is kept: a name for the data's content, the model's graph and the options."""
         from platformdirs import user_cache_dir
 
         from qat import __version__
 
         c = self.config
-        shape = [list(data.train_x.shape), data.name]
+        content = hashlib.sha256(data.train_x.tobytes())
+        content.update(data.train_y.tobytes())
         key = json.dumps(
-            [__version__, c.framework, c.model.model_dump(), c.data.model_dump(), c.float_training.model_dump(), shape],
+            [
+                __version__, c.framework, c.model.model_dump(), c.data.model_dump(), c.float_training.model_dump(),
+                content.hexdigest(), str(data.train_x.shape), graph.to_dict(),
+            ],
             sort_keys=True,
-        )
+        )  # fmt: skip
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         suffix = ".safetensors" if c.framework == "torch" else ".weights.h5"
         return Path(user_cache_dir("qat")) / "float" / f"{digest}{suffix}"

@@ -145,3 +145,25 @@ def test_interrupted_run_leaves_nothing_half_written(config, tmp_path):
     assert running.returncode == 130
     assert "interrupted" in errors
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_cached_float_model_follows_the_data(config, tmp_path, monkeypatch):
+    from rich.console import Console
+
+    from qat.config import load_run
+    from qat.workflow import Run
+
+    def cached():
+        job = Run(load_run(config), config.parent, tmp_path / "out", Console(quiet=True))
+        data = job.data()
+        from qat import api
+
+        plan = api.plan(job.untrained(), job.example(data))
+        return job._cache_file(data, plan.graph)
+
+    first = cached()
+    assert cached() == first
+    arrays = dict(np.load(tmp_path / "d.npz"))
+    arrays["y_train"] = arrays["y_train"][::-1]
+    np.savez(tmp_path / "d.npz", **arrays)
+    assert cached() != first

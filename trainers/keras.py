@@ -30,9 +30,11 @@ def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | N
         raise ConfigError("the model has no trainable variable: unfreeze some layers before fine-tuning")
     steps = count_batches(train_data)
     total = min(steps * options.epochs, options.max_steps or steps * options.epochs)
-    loss_of = options.loss or k.losses.SparseCategoricalCrossentropy(from_logits=_gives_logits(model))
+    loss_of = _keras_order(options.loss) or k.losses.SparseCategoricalCrossentropy(from_logits=_gives_logits(model))
     model.compile(_optimizer(k, options), loss_of, jit_compile=False)
     on_grid = is_prepared(model) and framework == "keras"
+    if options.loss is None and len(model.output_names) > 1:
+        raise ConfigError("the model has several outputs: give loss=, a function of (outputs, labels)")
     classes = _classes(model)
     epochs: list[Epoch] = []
     best: tuple[float, int, list[np.ndarray]] | None = None
@@ -83,6 +85,13 @@ def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | N
     if on_grid:
         _set_observing(model, False)
     return History(tuple(epochs), step, time.perf_counter() - started, best[1], options)
+
+
+def _keras_order(loss: Any) -> Any:
+    """Return a loss of ``(outputs, labels)`` as Keras calls it, ``(labels, outputs)``; Keras' own losses as they are."""
+    if loss is None or type(loss).__module__.partition(".")[0] in ("keras", "tf_keras"):
+        return loss
+    return lambda labels, outputs: loss(outputs, labels)
 
 
 def _set_observing(model: Any, observing: bool) -> None:

@@ -56,6 +56,10 @@ def finetune(model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[An
             optimizer.zero_grad(set_to_none=True)
             outputs = model(*fitting(model, inputs))
             if options.loss is None:
+                if not isinstance(outputs, Tensor):
+                    raise ConfigError("the model has several outputs: give loss=, a function of (outputs, labels)")
+                if step == 0 and _are_probabilities(outputs):
+                    loss_of = _negative_log_likelihood
                 if labels.device.type == "cpu":  # elsewhere the look at their values would wait for the device
                     check_labels(labels, len(inputs[0]), outputs.shape[-1], f"step {step}")
                 labels = labels.long()
@@ -127,6 +131,16 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     except RuntimeError as error:
         raise DataError(f"{path} holds the weights of another model: {str(error).splitlines()[-1].strip()}") from error
     return model
+
+
+def _are_probabilities(outputs: Tensor) -> bool:
+    """Whether the model ends in a softmax: every row is positive and sums to one."""
+    rows = outputs.detach().float()
+    return bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() < 0.02).all())
+
+
+def _negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> Tensor:
+    return F.nll_loss(probabilities.clamp_min(1e-7).log(), labels)
 
 
 def _save(model: nn.Module, options: TrainingOptions, name: str) -> None:

@@ -73,12 +73,15 @@ def check_fit(plan: Any, arrays: Sequence[Any]) -> None:
             raise DataError(f"input '{name}' has shape {have}: the batch holds no samples")
 
 
-def first_of_pair(sample: Any) -> Any:
+def first_of_pair(sample: Any, inputs: int = 1) -> Any:
     """Return the inputs of a sample: a pair or triple ``(inputs, labels[, weights])`` is cut, anything else kept.
 
-    A list or tuple of length one is its only element.
+    A list or tuple of length one is its only element. Where the model has several ``inputs``, a flat tuple of so many arrays
+    is those; with labels they are written ``((a, b), labels)``.
     """
     if isinstance(sample, (tuple, list)):
+        if inputs > 1 and len(sample) == inputs and all(hasattr(x, "shape") for x in sample):
+            return tuple(sample)
         if len(sample) == 0:
             raise CaptureError("a calibration sample is an empty tuple: yield input batches, or (inputs, labels) pairs")
         return sample[0]

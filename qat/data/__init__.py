@@ -97,6 +97,10 @@ def checked(data: Dataset) -> Dataset:
     """
     for split, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
         where = f"data set '{data.name}', {split} split"
+        if x.ndim == 0 or y.ndim == 0:
+            raise DataError(f"{where}: images and labels must be arrays with one entry a sample")
+        if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
+            raise DataError(f"{where}: images are {x.dtype}, expected uint8 (0 to 255) or float32")
         if len(x) == 0:
             raise DataError(f"{where}: there are no images")
         if len(x) != len(y):

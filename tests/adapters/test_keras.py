@@ -358,3 +358,26 @@ def test_addition_of_very_different_scales_leaves_the_delegate_and_stays_exact(t
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
     graph = tf.function(prepared)(pixels, training=False)
     np.testing.assert_array_equal(np.asarray(graph), np.asarray(prepared(pixels, training=False)))
+
+
+def test_a_loss_of_one_s_own_takes_outputs_and_labels(prepared, images):
+    seen = []
+
+    def loss(out, labels):
+        seen.append((out.shape, labels.shape))
+        return tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, out, from_logits=True))
+
+    qat.finetune(prepared, [(images, np.arange(32) % 10)], loss=loss, progress=False)
+    out, labels = seen[0]
+    assert out[-1] == 10
+    assert len(labels) < 2 or labels[-1] == 1
+
+
+def test_labels_are_checked(prepared, images):
+    for labels, message in (
+        (np.full(32, 10), "label 10 is out of range"),
+        (np.zeros((32, 2)), "one class number for each of 32"),
+        (np.zeros(32), "expected class numbers"),
+    ):
+        with pytest.raises(DataError, match=message):
+            qat.finetune(prepared, [(images, labels)], progress=False)

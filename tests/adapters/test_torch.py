@@ -353,3 +353,60 @@ def test_autocast_leaves_the_grid_exact(prepared, images):
     expected = outputs(prepared, images)
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         np.testing.assert_array_equal(prepared(images).float().numpy(), expected)
+
+
+class Sum(nn.Module):
+    """Two inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3)
+
+    def forward(self, u, v):
+        return (F.relu(self.a(u)) + F.relu(self.b(v))).mean((2, 3))
+
+
+def test_several_inputs_with_and_without_labels(images, tmp_path):
+    pair = (images, images.flip(0))
+    prepared = qat.calibrate(qat.prepare(Sum().eval(), (images[:2], images[:2])), [pair])
+    ranges = {name: grid.range.clone() for name, grid in prepared.grids.items()}
+    qat.calibrate(prepared, [(pair, torch.zeros(32))])
+    assert all(torch.equal(ranges[name], grid.range) for name, grid in prepared.grids.items())
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[pair]).parity.exact == 1.0
+
+
+def test_several_outputs_need_a_loss(images):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 8)
+
+        def forward(self, x):
+            y = self.conv(x).flatten(1)
+            return {"a": y, "b": y.relu()}
+
+    prepared = qat.calibrate(qat.prepare(Two().eval(), images[:2]), [images])
+    batches = [(images, torch.arange(32) % 4)]
+    with pytest.raises(ConfigError, match="several outputs: give loss"):
+        qat.finetune(prepared, batches, progress=False)
+    qat.finetune(prepared, batches, loss=lambda out, labels: F.cross_entropy(out["a"], labels), progress=False)
+
+
+def test_model_that_ends_in_softmax_is_trained_on_its_logarithm(images):
+    torch.manual_seed(0)
+    labels = torch.arange(32) % 10
+    losses = {}
+    for end in (nn.Identity(), nn.Softmax(1)):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 10, 8), nn.Flatten(), end)
+        losses[type(end)] = qat.finetune(model, [(images, labels)], progress=False).epochs[0].loss
+    assert losses[nn.Softmax] == pytest.approx(losses[nn.Identity], rel=1e-3)
+
+
+def test_artifact_far_from_its_model_is_reported(images, tmp_path, caplog):
+    # torch.onnx leaves the divisor of a pooling out.
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.AvgPool2d(2, divisor_override=1))
+    prepared = qat.calibrate(qat.prepare(model.eval(), images[:2]), [images])
+    with caplog.at_level(logging.WARNING, "qat"):
+        parity = qat.export(prepared, tmp_path / "m.onnx", verify=[images]).parity
+    assert parity.exact == 1.0 or "do not ship it" in caplog.text
