@@ -100,7 +100,7 @@ def _export(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.E
     try:
         with torch.no_grad():
             exported = torch.export.export(quiet, example_inputs, dynamic_shapes=(*shapes,), strict=False)
-            return _functional(exported)
+            return _without_divisors(_functional(exported))
     except Exception as error:
         raise CaptureError(_explain(model, error)) from error
 
@@ -121,6 +121,23 @@ def _functional(exported: torch.export.ExportedProgram) -> torch.export.Exported
         node.target = overload
         after = {user for user in changed.users if order[user] > order[node]}
         changed.replace_all_uses_with(node, delete_user_cb=after.__contains__)
+    return exported
+
+
+def _without_divisors(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Write an average pooling with a divisor of its own as one without, scaled: torch.onnx leaves the divisor out."""
+    graph = exported.graph
+    for node in list(graph.nodes):
+        divisor = node.args[6] if node.target is aten.avg_pool2d.default and len(node.args) > 6 else None
+        if divisor is None or node.args[4]:  # with ceil_mode the windows at the edge are of other sizes
+            continue
+        (height, *rest), size = node.args[1], len(node.args[1])
+        area = height * (rest[0] if size > 1 else height)
+        node.args = (*node.args[:5], True)
+        with graph.inserting_after(node):
+            scaled = graph.call_function(aten.mul.Tensor, (node, area / divisor))
+        scaled.meta = dict(node.meta)
+        node.replace_all_uses_with(scaled, delete_user_cb=lambda user, new=scaled: user is not new)
     return exported
 
 
