@@ -418,3 +418,14 @@ def test_artifact_far_from_its_model_is_reported(images, tmp_path, caplog, monke
     with caplog.at_level(logging.WARNING, "qat"):
         qat.export(prepared, tmp_path / "m.onnx", verify=[images])
     assert "do not ship it" in caplog.text
+
+
+def test_whole_model_is_saved_and_loaded(prepared, images, tmp_path):
+    train(prepared, images)
+    torch.save(prepared, tmp_path / "m.pt")
+    loaded = torch.load(tmp_path / "m.pt", weights_only=False)
+    np.testing.assert_array_equal(outputs(loaded, images), outputs(prepared, images))
+    assert not loaded.training
+    assert [n for n, _ in loaded.named_parameters()] == [n for n, _ in prepared.named_parameters()]
+    assert qat.export(loaded, tmp_path / "m.onnx", verify=[images]).parity.exact == 1.0
+    assert train(loaded, images)

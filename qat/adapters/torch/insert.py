@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,19 @@ class PreparedModel(fx.GraphModule):
     def grids(self) -> dict[str, Grid]:
         """The activation scales by group name."""
         return {grid.group.name: grid for grid in self.modules() if isinstance(grid, Grid)}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the graph itself: FX would pickle its code alone and lose what the model knows of itself."""
+        root = nn.Module()
+        root.__dict__.update({key: self.__dict__[key] for key in root.__dict__ if key in self.__dict__})
+        # A copy: the graph itself knows this model, and pickle would go round in a circle.
+        return _rebuild, (root, copy.deepcopy(self.graph), self._get_name(), self.prepared)
+
+
+def _rebuild(root: nn.Module, graph: fx.Graph, name: str, prepared: Prepared) -> PreparedModel:
+    model = PreparedModel(root, graph, name)
+    model.meta["qat"] = prepared
+    return model.train(root.training)
 
 
 def set_observing(model: PreparedModel, observing: bool) -> None:
