@@ -429,3 +429,17 @@ def test_whole_model_is_saved_and_loaded(prepared, images, tmp_path):
     assert [n for n, _ in loaded.named_parameters()] == [n for n, _ in prepared.named_parameters()]
     assert qat.export(loaded, tmp_path / "m.onnx", verify=[images]).parity.exact == 1.0
     assert train(loaded, images)
+
+
+def test_forward_of_any_number_of_inputs(images, tmp_path):
+    class Sums(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 3)
+
+        def forward(self, *xs):
+            return sum(self.conv(x) for x in xs)
+
+    pair = (images, images.flip(0))
+    prepared = qat.calibrate(qat.prepare(Sums().eval(), (images[:2], images[:2])), [pair])
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[pair]).parity.exact > 0.99

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -96,10 +97,14 @@ def _export(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.E
     if batch == {1}:
         example_inputs = tuple(x.repeat(2, *[1] * (x.ndim - 1)) if isinstance(x, torch.Tensor) else x for x in example_inputs)
     quiet = copy.deepcopy(model).eval()
-    shapes = tuple({0: torch.export.Dim.AUTO} if isinstance(x, torch.Tensor) and x.ndim else None for x in example_inputs)
+    shapes: list[Any] = [{0: torch.export.Dim.AUTO} if isinstance(x, torch.Tensor) and x.ndim else None for x in example_inputs]
+    kinds = [p.kind for p in inspect.signature(quiet.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(self, a, *rest): torch.export takes the rest as one
+        first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+        shapes = [*shapes[:first], tuple(shapes[first:])]
     try:
         with torch.no_grad():
-            exported = torch.export.export(quiet, example_inputs, dynamic_shapes=(*shapes,), strict=False)
+            exported = torch.export.export(quiet, example_inputs, dynamic_shapes=tuple(shapes), strict=False)
             return _without_divisors(_functional(exported))
     except Exception as error:
         raise CaptureError(_explain(model, error)) from error
@@ -152,7 +157,7 @@ def _explain(model: nn.Module, error: Exception) -> str:
     text = str(error).strip().splitlines()
     what = text[0] if text else type(error).__name__
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename and "/qat/" not in f.filename]
-    where = f" at {frames[-1].filename}:{frames[-1].lineno} `{frames[-1].line}`" if frames else ""
+    where = f" at {frames[-1].filename}:{frames[-1].lineno} `{(frames[-1].line or '')[:100]}`" if frames else ""
     return (
         f"torch.export cannot capture {type(model).__name__}{where}: {type(error).__name__}: {what}. Check that the example "
         "inputs fit the model; replace Python control flow on tensor values by torch.where, or prepare the part of the "
