@@ -21,7 +21,7 @@ from qat.runtimes import LIMITS
 
 log = logging.getLogger("qat")
 
-__all__ = ["Artifact", "Parity", "export", "export_converted", "export_program", "read_encodings"]
+__all__ = ["Artifact", "Parity", "encodings_path", "export", "export_converted", "export_program", "read_encodings"]
 
 #: The formats, and the extra that brings what writes and runs each.
 _EXTRAS = {".onnx": "onnx", ".tflite": "litert"}
@@ -51,11 +51,7 @@ def export(
         return _session(path, model, program.kernels)
 
     parity = None if data is None else verify(open_artifact, program, predict, locate, data)
-    if parity is not None and parity.mean_lsb > 1:
-        log.warning(
-            "%s is not the model: its outputs differ by %.1f steps on average (%s); do not ship it", path, parity.mean_lsb,
-            parity.first_difference,
-        )  # fmt: skip
+    _report_distance(path, parity)
     return Artifact(path, framework, program.recipe, program.target, size, program.encodings(), parity)
 
 
@@ -98,7 +94,17 @@ def export_converted(
     if data is not None:
         session = _session(path, path, "xnnpack")
         parity = verify(lambda extra: session, _border(session), predict, None, data)
+    _report_distance(path, parity)
     return Artifact(path, "tf_keras", "static_wi8_ai8", "litert", len(raw), found, parity, tool="tfmot")
+
+
+def _report_distance(path: Path, parity: Parity | None) -> None:
+    """Warn of an artifact whose outputs are, on average, more than a step away from the model's."""
+    if parity is not None and parity.mean_lsb > 1:
+        log.warning(
+            "%s is not the model: its outputs differ by %.1f steps on average (%s); do not ship it", path, parity.mean_lsb,
+            parity.first_difference,
+        )  # fmt: skip
 
 
 def _border(session: Any) -> Program:
@@ -135,16 +141,17 @@ def _check(path: Path, io_dtype: str, overwrite: bool) -> None:
         raise ExportError(f"io_dtype '{io_dtype}' is none of {', '.join(_IO_DTYPES)}{nearest(io_dtype, _IO_DTYPES)}")
     if not overwrite:
         # Both files, so that neither is written without the other.
-        refuse_existing(path, _sidecar(path))
+        refuse_existing(path, encodings_path(path))
 
 
-def _sidecar(path: Path) -> Path:
+def encodings_path(path: Path) -> Path:
+    """Return where the encodings of an artifact lie."""
     return path.with_name(path.name + ".encodings.json")
 
 
 def _write(path: Path, raw: bytes, document: dict[str, Any], overwrite: bool) -> None:
     write_atomically(path, raw, overwrite=overwrite)
-    write_atomically(_sidecar(path), json.dumps(document, indent=1) + "\n", overwrite=overwrite)
+    write_atomically(encodings_path(path), json.dumps(document, indent=1) + "\n", overwrite=overwrite)
 
 
 def _format(path: Path) -> ModuleType:

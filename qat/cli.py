@@ -129,6 +129,7 @@ def compare(
 ) -> None:
     """Compare artifacts on the test split of a configuration's data."""
     from qat import api
+    from qat.exporters import encodings_path
     from qat.ptq import Baseline
     from qat.report import print_report
 
@@ -136,7 +137,7 @@ def compare(
     data = job.data()
     framework = job.config.framework
     # An artifact of ours has its encodings beside it.
-    kinds = ["qat" if p.with_name(p.name + ".encodings.json").is_file() else "ptq" for p in artifacts]
+    kinds = ["qat" if encodings_path(p).is_file() else "ptq" for p in artifacts]
     kinds[0] = "float"
     entries = [Baseline(p.stem, framework, "", "", kind, p) for p, kind in zip(artifacts, kinds, strict=True)]
     print_report(api.compare(entries, job.batches(data, "test"), dataset=data.name, framework=framework), job.console)

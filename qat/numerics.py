@@ -22,6 +22,9 @@ f32 = np.float32
 #: Biases are kept below this many grid units, so that an accumulator is exact in float32 (24 bits of mantissa).
 BIAS_LIMIT = 2**23
 
+#: The ``s_in / s_y`` of the additions that LiteRT's delegate takes: from the first to below the second (xnnpack_delegate.cc).
+XNNPACK_ADD_RATIOS = (2.0**-10, 2.0**8)
+
 
 # --- borders of a region ---------------------------------------------------------------------------------------------
 
@@ -205,8 +208,9 @@ def fma(a: np.ndarray | np.float32, b: np.float32, c: np.ndarray | np.float32) -
 
 
 def xnnpack_adds(ra: np.float32, rb: np.float32) -> bool:
-    """Whether LiteRT's delegate takes an addition with these ``s_in / s_y`` (xnnpack_delegate.cc, VisitAddNode)."""
-    return bool(min(ra, rb) >= 2.0**-10 and max(ra, rb) < 2.0**8)
+    """Whether LiteRT's delegate takes an addition with these ``s_in / s_y``."""
+    low, high = XNNPACK_ADD_RATIOS
+    return bool(min(ra, rb) >= low and max(ra, rb) < high)
 
 
 def add_multipliers(ra: float, rb: float) -> tuple[int, int, int]:

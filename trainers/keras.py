@@ -3,88 +3,77 @@
 from __future__ import annotations
 
 import importlib
-import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from qat.adapters import check_fit, framework_of, is_prepared
-from qat.errors import ConfigError, DataError, QatError
+from qat.errors import ConfigError, DataError
 from qat.files import replace_with
-from qat.trainers.options import Epoch, History, TrainingOptions, check_labels, count_batches
+from qat.trainers.loop import run
+from qat.trainers.options import History, TrainingOptions, check_labels
 
 
 def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
-    """Fine-tune a model in place and leave the best epoch's weights in it; see :func:`qat.finetune`.
+    """Fine-tune a model in place and leave the best epoch's weights in it; see :func:`qat.finetune`."""
+    keras = importlib.import_module(framework_of(model))
+    keras.utils.set_random_seed(options.seed)
+    return run(_Learner(model, options, keras), train_data, eval_data, options)
 
-    Without evaluation data the last epoch is the best.
-    """
-    framework = framework_of(model)
-    k = importlib.import_module(framework)
-    k.utils.set_random_seed(options.seed)
-    if not model.trainable_variables:
-        raise ConfigError("the model has no trainable variable: unfreeze some layers before fine-tuning")
-    steps = count_batches(train_data)
-    total = min(steps * options.epochs, options.max_steps or steps * options.epochs)
-    loss_of = _keras_order(options.loss) or k.losses.SparseCategoricalCrossentropy(from_logits=_gives_logits(model))
-    model.compile(_optimizer(k, options), loss_of, jit_compile=False)
-    on_grid = is_prepared(model) and framework == "keras"
-    if options.loss is None and len(model.output_names) > 1:
-        raise ConfigError("the model has several outputs: give loss=, a function of (outputs, labels)")
-    classes = _classes(model)
-    epochs: list[Epoch] = []
-    best: tuple[float, int, list[np.ndarray]] | None = None
-    step, started = 0, time.perf_counter()
-    observing: bool | None = None
-    for number in range(1, options.epochs + 1):
-        if step >= total:
-            break
-        running, seen = 0.0, 0
-        bar = tqdm(
-            total=min(steps, total - step), desc=f"epoch {number}/{options.epochs}", disable=None if options.progress else True
-        )
-        for inputs, labels in _pairs(train_data):
-            if step >= total:
-                break
-            if on_grid and observing is not (step < options.observe_fraction * total):
-                observing = step < options.observe_fraction * total
-                _set_observing(model, observing)
-            arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-            if on_grid:
-                check_fit(model.plan, arrays)
-            if options.loss is None:
-                check_labels(labels, len(arrays[0]), classes, f"step {step}")
-            model.optimizer.learning_rate = options.rate(step, total)
-            model.reset_metrics()
-            value = float(np.mean(model.train_on_batch(inputs, labels)))
-            if not np.isfinite(value):
-                bar.close()
-                raise QatError(
-                    f"the loss is {value} at step {step} (epoch {number}): lower learning_rate (now {options.peak:g}) or "
-                    "gradient_clip, and check the data"
-                )
-            running, seen, step = running + value * len(labels), seen + len(labels), step + 1
-            bar.update()
-            bar.set_postfix(loss=f"{running / seen:.4f}")
-        bar.close()
-        if seen == 0:
-            raise DataError("the training data yields no batches: a generator that was used up yields none, pass a list")
-        accuracy = None if eval_data is None else evaluate(model, eval_data)
-        epochs.append(Epoch(number, running / seen, accuracy))
-        score = accuracy if accuracy is not None else float(number)
-        if best is None or score > best[0]:
-            best = (score, number, model.get_weights())
-            _save(model, options, "best")
-        _save(model, options, "last")
-    assert best is not None
-    model.set_weights(best[2])
-    if on_grid:
-        _set_observing(model, False)
-    return History(tuple(epochs), step, time.perf_counter() - started, best[1], options)
+
+class _Learner:
+    """A :class:`qat.trainers.loop.Learner` of Keras; ``keras`` is the module that the model comes from."""
+
+    def __init__(self, model: Any, options: TrainingOptions, keras: Any) -> None:
+        self.model, self.options = model, options
+        if not model.trainable_variables:
+            raise ConfigError("the model has no trainable variable: unfreeze some layers before fine-tuning")
+        if options.loss is None and len(model.output_names) > 1:
+            raise ConfigError("the model has several outputs: give loss=, a function of (outputs, labels)")
+        loss = _keras_order(options.loss) or keras.losses.SparseCategoricalCrossentropy(from_logits=_gives_logits(model))
+        model.compile(_optimizer(keras, options), loss, jit_compile=False)
+        self.on_grid = is_prepared(model) and keras.__name__ == "keras"
+        self.classes = _classes(model)
+        self.observing: bool | None = None
+
+    def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        return _pairs(data)
+
+    def step(self, inputs: Any, labels: Any, number: int, rate: float, observing: bool) -> float:
+        self._observe(observing)
+        arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        if self.on_grid:
+            check_fit(self.model.plan, arrays)
+        if self.options.loss is None:
+            check_labels(labels, len(arrays[0]), self.classes, f"step {number}")
+        self.model.optimizer.learning_rate = rate
+        self.model.reset_metrics()
+        return float(np.mean(self.model.train_on_batch(inputs, labels)))
+
+    def _observe(self, observing: bool) -> None:
+        if self.on_grid and observing is not self.observing:
+            from qat.adapters.keras import set_observing
+
+            set_observing(self.model, observing)
+            self.observing = observing
+
+    def evaluate(self, data: Iterable[Any]) -> float:
+        return evaluate(self.model, data)
+
+    def weights(self) -> list[np.ndarray]:
+        weights: list[np.ndarray] = self.model.get_weights()
+        return weights
+
+    def finish(self, weights: list[np.ndarray]) -> None:
+        self.model.set_weights(weights)
+        self.observing = None  # the flags are among the weights
+        self._observe(False)
+
+    def save(self, name: str) -> None:
+        _save(self.model, self.options, name)
 
 
 def _keras_order(loss: Any) -> Any:
@@ -92,12 +81,6 @@ def _keras_order(loss: Any) -> Any:
     if loss is None or type(loss).__module__.partition(".")[0] in ("keras", "tf_keras"):
         return loss
     return lambda labels, outputs: loss(outputs, labels)
-
-
-def _set_observing(model: Any, observing: bool) -> None:
-    from qat.adapters.keras import set_observing
-
-    set_observing(model, observing)
 
 
 def _pairs(data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,89 +10,75 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from qat.adapters import is_prepared
 from qat.adapters.torch import inputs_of, set_observing
 from qat.adapters.torch.run import device_of, fitting
-from qat.errors import ConfigError, DataError, QatError
+from qat.errors import ConfigError, DataError
 from qat.files import write_atomically
-from qat.trainers.options import Epoch, History, TrainingOptions, check_labels, count_batches
+from qat.trainers.loop import run
+from qat.trainers.options import History, TrainingOptions, check_labels
 
 
 def finetune(model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
-    """Fine-tune a model in place and leave the best epoch's weights in it; see :func:`qat.finetune`.
-
-    Without evaluation data the last epoch is the best.
-    """
+    """Fine-tune a model in place and leave the best epoch's weights in it; see :func:`qat.finetune`."""
     torch.manual_seed(options.seed)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise ConfigError("the model has no parameter that requires a gradient: unfreeze some before fine-tuning")
-    steps = count_batches(train_data)
-    total = min(steps * options.epochs, options.max_steps or steps * options.epochs)
-    optimizer = _optimizer(parameters, options)
-    loss_of = options.loss or F.cross_entropy
-    device = device_of(model)
-    epochs: list[Epoch] = []
-    best: tuple[float, int, dict[str, Tensor]] | None = None
-    step, started = 0, time.perf_counter()
-    for number in range(1, options.epochs + 1):
-        if step >= total:
-            break
-        model.train()
-        running, seen = 0.0, 0
-        bar = tqdm(
-            total=min(steps, total - step), desc=f"epoch {number}/{options.epochs}", disable=None if options.progress else True
-        )
-        for inputs, labels in _pairs(train_data, device):
-            if step >= total:
-                break
-            if is_prepared(model):
-                set_observing(model, step < options.observe_fraction * total)  # type: ignore[arg-type]
-            for group in optimizer.param_groups:
-                group["lr"] = options.rate(step, total)
-            optimizer.zero_grad(set_to_none=True)
-            outputs = model(*fitting(model, inputs))
-            if options.loss is None:
-                if not isinstance(outputs, Tensor):
-                    raise ConfigError("the model has several outputs: give loss=, a function of (outputs, labels)")
-                if step == 0 and _are_probabilities(outputs):
-                    loss_of = _negative_log_likelihood
-                if labels.device.type == "cpu":  # elsewhere the look at their values would wait for the device
-                    check_labels(labels, len(inputs[0]), outputs.shape[-1], f"step {step}")
-                labels = labels.long()
-            loss = loss_of(outputs, labels)
-            loss.backward()
-            if options.gradient_clip is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
-            optimizer.step()
-            value = float(loss.detach())
-            if value != value or value in (float("inf"), -float("inf")):
-                bar.close()
-                raise QatError(
-                    f"the loss is {value} at step {step} (epoch {number}): lower learning_rate (now {options.peak:g}) or "
-                    "gradient_clip, and check the data"
-                )
-            running, seen, step = running + value * len(labels), seen + len(labels), step + 1
-            bar.update()
-            bar.set_postfix(loss=f"{running / seen:.4f}")
-        bar.close()
-        if seen == 0:
-            raise DataError("the training data yields no batches: a generator that was used up yields none, pass a list")
-        accuracy = None if eval_data is None else evaluate(model, eval_data)
-        epochs.append(Epoch(number, running / seen, accuracy))
-        score = accuracy if accuracy is not None else float(number)
-        if best is None or score > best[0]:
-            best = (score, number, copy.deepcopy(model.state_dict()))
-            _save(model, options, "best")
-        _save(model, options, "last")
-    assert best is not None
-    model.load_state_dict(best[2])
-    if is_prepared(model):
-        set_observing(model, False)  # type: ignore[arg-type]
-    model.eval()
-    return History(tuple(epochs), step, time.perf_counter() - started, best[1], options)
+    return run(_Learner(model, options), train_data, eval_data, options)
+
+
+class _Learner:
+    """A :class:`qat.trainers.loop.Learner` of PyTorch."""
+
+    def __init__(self, model: nn.Module, options: TrainingOptions) -> None:
+        self.model, self.options = model, options
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ConfigError("the model has no parameter that requires a gradient: unfreeze some before fine-tuning")
+        self.optimizer = _optimizer(self.parameters, options)
+        self.loss_of = options.loss or F.cross_entropy
+
+    def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        return _pairs(data, device_of(self.model))
+
+    def step(self, inputs: Any, labels: Any, number: int, rate: float, observing: bool) -> float:
+        self.model.train()
+        self._observe(observing)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        outputs = self.model(*fitting(self.model, inputs))
+        if self.options.loss is None:
+            if not isinstance(outputs, Tensor):
+                raise ConfigError("the model has several outputs: give loss=, a function of (outputs, labels)")
+            if number == 0 and _are_probabilities(outputs):
+                self.loss_of = _negative_log_likelihood
+            if labels.device.type == "cpu":  # elsewhere the look at their values would wait for the device
+                check_labels(labels, len(inputs[0]), outputs.shape[-1], f"step {number}")
+            labels = labels.long()
+        loss = self.loss_of(outputs, labels)
+        loss.backward()
+        if self.options.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.options.gradient_clip)
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def _observe(self, observing: bool) -> None:
+        if is_prepared(self.model):
+            set_observing(self.model, observing)  # type: ignore[arg-type]
+
+    def evaluate(self, data: Iterable[Any]) -> float:
+        return evaluate(self.model, data)
+
+    def weights(self) -> dict[str, Tensor]:
+        return copy.deepcopy(self.model.state_dict())
+
+    def finish(self, weights: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(weights)
+        self._observe(False)
+        self.model.eval()
+
+    def save(self, name: str) -> None:
+        _save(self.model, self.options, name)
 
 
 def evaluate(model: nn.Module, data: Iterable[Any]) -> float:

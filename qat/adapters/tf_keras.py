@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 
 from qat.adapters import batches_of
-from qat.adapters.keras.run import inputs_of
+from qat.adapters.keras.run import forward, inputs_of, predict
 from qat.calibration import check_finite
 from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError
 from qat.quiet import quiet
@@ -92,17 +92,6 @@ def _in_training(original: Any) -> Any:
         return original(quantizer, inputs, True, weights, **kwargs)
 
     return call
-
-
-def forward(model: Any, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    """Run the model in inference mode, eagerly, and return its outputs, flattened, as arrays."""
-    outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
-    return tuple(np.asarray(o) for o in tf.nest.flatten(outputs))
-
-
-def predict(model: Any, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return the model's inference outputs for arrays."""
-    return forward(model, inputs_of((tuple(arrays),)))
 
 
 def convert(model: Any, path: Path, io_dtype: str) -> bytes:

@@ -172,7 +172,8 @@ def add_exact(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: Tensor, hi:
         fixed = gy.zero_point - _fma(ga.zero_point, ra, rb * gb.zero_point)
         v = _fma(a + ga.zero_point, ra, _fma(b + gb.zero_point, rb, fixed))
         return tf.clip_by_value(tf.round(v) - gy.zero_point, lo, hi)
-    inside = tf.logical_and(tf.minimum(ra, rb) >= 2.0**-10, tf.maximum(ra, rb) < 2.0**8)
+    low, high = numerics.XNNPACK_ADD_RATIOS
+    inside = tf.logical_and(tf.minimum(ra, rb) >= low, tf.maximum(ra, rb) < high)
     return tf.cond(inside, lambda: _xnnpack_add(a, b, ra, rb, lo, hi), lambda: _numpy_add(a, b, grids, lo, hi))
 
 
