@@ -53,9 +53,9 @@ def build(program: Program, extra_outputs: Sequence[str] = ()) -> onnx.ModelProt
     for step in program.instructions:
         if step.kind in OPERATORS:
             OPERATORS[step.kind](writer, step)
-        elif step.kind != "float":
+        elif step.kind not in ("float", "move"):
             raise ExportError(f"{step.scope or step.name}: there is no ONNX operator for '{step.kind}'")
-    if program.float_block is not None:
+    if program.block is not None:
         writer.nodes += splice(program, writer.constants, OPSET)
     graph = helper.make_graph(
         _sorted(writer.nodes, {*program.inputs, *writer.constants}),

@@ -13,7 +13,7 @@ import onnx
 from onnx import helper
 
 from qat.errors import ExportError
-from qat.program import FloatBlock, Program
+from qat.program import FrameworkBlock, Program
 
 #: Of the names of nodes and of tensors that only the block sees.
 PREFIX = "float/"
@@ -25,7 +25,7 @@ def splice(program: Program, constants: dict[str, onnx.TensorProto], opset: int)
     Raises:
         ExportError: an operator cannot be expressed in ONNX; the message names the ones in the block.
     """
-    block = program.float_block
+    block = program.block
     if block is None:
         return []
     model = _translate(program, block, opset)
@@ -63,7 +63,7 @@ def _rename(graph: onnx.GraphProto, renamed: Callable[[str], str]) -> None:
                 _rename(attribute.g, renamed)
 
 
-def _translate(program: Program, block: FloatBlock, opset: int) -> onnx.ModelProto:
+def _translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.ModelProto:
     import torch
 
     if block.framework != "torch":

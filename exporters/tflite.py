@@ -18,7 +18,7 @@ from qat.errors import ExportError
 from qat.exporters.tflite_float import translate
 from qat.geometry import same_padding
 from qat.numerics import f32
-from qat.program import FloatBlock, Instruction, Program
+from qat.program import FrameworkBlock, Instruction, Program
 
 _Op = schema.BuiltinOperator
 _TYPES = {
@@ -52,10 +52,10 @@ def build(program: Program, io_dtype: str = "int8", extra_outputs: Sequence[str]
         raise ExportError("a .tflite is written from a Keras model (NHWC); export a PyTorch model as .onnx")
     writer = _Writer(program, io_dtype)
     for step in program.instructions:
-        if step.kind != "float":
+        if step.kind not in ("float", "move"):
             _OPERATORS[step.kind](writer, step)
-    if program.float_block is not None:
-        writer.splice(translate(program, program.float_block), program.float_block)
+    if program.block is not None:
+        writer.splice(translate(program, program.block), program.block)
     return writer.finish(extra_outputs)
 
 
@@ -179,7 +179,7 @@ class _Writer:
             op.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
         self.operators.append(op)
 
-    def splice(self, model: Any, block: FloatBlock) -> None:
+    def splice(self, model: Any, block: FrameworkBlock) -> None:
         """Add the converted float block; its inputs and outputs become the program's float tensors."""
         graph = model.subgraphs[0]
         place: dict[int, int] = {}

@@ -7,11 +7,11 @@ from typing import Any
 from ai_edge_litert import schema_py_generated as schema
 
 from qat.errors import ExportError
-from qat.program import FloatBlock, Program
+from qat.program import FrameworkBlock, Program
 from qat.quiet import quiet
 
 
-def translate(program: Program, block: FloatBlock) -> Any:
+def translate(program: Program, block: FrameworkBlock) -> Any:
     """Return the float block as a ``schema.ModelT`` of one subgraph; its inputs and outputs are in the block's order.
 
     Raises:

@@ -50,7 +50,7 @@ def calibrate(model: Any, samples: Iterable[Any], estimator: str | None = None) 
         if index < 0:
             raise DataError("calibration got no samples: pass at least one batch (a generator that was used up yields none)")
         for name, grid in grids.items():
-            low, high = grid.estimator.range()
+            low, high = grid.group.fixed_range or grid.estimator.range()
             if not np.isfinite([low, high]).all():
                 raise CalibrationError(f"no finite values were seen for '{name}': check the model's weights for NaN")
             grid.set_range(low, high)

@@ -10,15 +10,46 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+#: Functions of one tensor, each a table of 256 integers on the grid: the names of their arguments. See :mod:`qat.functions`.
+FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "sigmoid": (),
+    "tanh": (),
+    "silu": (),
+    "gelu": ("approximate",),  # whether by tanh
+    "hard_sigmoid": (),  # relu6(x + 3) / 6
+    "hard_swish": (),
+    "leaky_relu": ("alpha",),
+    "elu": ("alpha",),
+    "selu": (),
+    "softplus": (),
+    "mish": (),
+    "exp": (),
+    "sqrt": (),
+    "rsqrt": (),
+    "abs": (),
+    "neg": (),
+    "square": (),
+    "clamp": ("low", "high"),
+}
+
 #: Every operator kind: the roles of its parameters and its attributes.
 #:
+#: A ``move`` only moves integers about (transpose, slice, gather, pixel shuffle, nearest up-sampling, maximum over an axis, ...):
+#: it keeps its framework's implementation, on integers, and inputs and outputs share one scale.
+#: A ``constant`` is a parameter on the grid, which has no inputs. ``add`` and ``mul`` broadcast. ``padding`` of
+#: ``conv_transpose2d`` is what is cut off each side of the full result, negative where an output padding adds to it.
 #: Layout-dependent attributes (``axes``, ``axis``, ``shape``) are in the graph's own layout. ``padding`` is
 #: ``((top, bottom), (left, right))``, ``strides``, ``dilations`` and ``kernel`` are ``(height, width)``.
 #: ``channel_axis`` is the output-channel axis (or axes) of the weight as the framework stores it.
 KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "conv2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),
     "depthwise_conv2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),
+    "conv3d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),  # three of each
+    "conv_transpose2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),
     "dense": (("weight", "bias"), ()),
+    "matmul": ((), ("transpose_b",)),  # of two activations, on the last two axes
+    "embedding": (("weight",), ()),  # rows of the weight, quantized with the output's scale, by integer inputs
+    "constant": (("value",), ()),
     "batch_norm": (("gamma", "beta", "mean", "variance"), ("epsilon", "axis")),
     "add": ((), ()),
     "mul": ((), ()),
@@ -30,6 +61,8 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "mean": ((), ("axes", "keepdims")),  # over the spatial axes: global average pooling
     "reshape": ((), ("shape",)),  # -1 in the first place stands for the batch
     "pad": ((), ("padding",)),  # with zeros, spatial
+    **{name: ((), arguments) for name, arguments in FUNCTIONS.items()},
+    "move": ((), ("target",)),
     "float": (("*",), ("target",)),
 }
 

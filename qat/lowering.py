@@ -10,7 +10,7 @@ import numpy as np
 from qat.encoding import Encoding
 from qat.numerics import f32
 from qat.planner import Plan, PlannedOp
-from qat.program import FloatBlock, Instruction, Program, Value
+from qat.program import FrameworkBlock, Instruction, Program, Value
 
 log = logging.getLogger("qat")
 
@@ -28,14 +28,29 @@ def real_value_name(plan: Plan, tensor: str) -> str:
     return f"{tensor}_dequantized" if tensor in plan.dequantize else tensor
 
 
-def build_program(plan: Plan, encodings: Mapping[str, Encoding], integers: Integers, float_block: FloatBlock | None) -> Program:
+def block_border(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the program's values that the operators of the framework's block read and write.
+
+    Between them stand the integer kernels. A ``move`` reads and writes values on the grid, any other float ones.
+    """
+    kept = [p for p in plan.ops if p.keeps_framework]
+    read = {p.op.name: tuple((grid_value_name if p.integer else real_value_name)(plan, t) for t in p.op.inputs) for p in kept}
+    written = {t for p in kept for t in p.op.outputs}
+    inside = {name for names in read.values() for name in names}
+    outside = {t for p in plan.ops if not p.keeps_framework for t in p.op.inputs}
+    outside |= {*plan.graph.outputs, *plan.quantize, *plan.dequantize}
+    inputs = tuple(dict.fromkeys(name for names in read.values() for name in names if name not in written))
+    return inputs, tuple(t for p in kept for t in p.op.outputs if t in outside or t not in inside)
+
+
+def build_program(plan: Plan, encodings: Mapping[str, Encoding], integers: Integers, block: FrameworkBlock | None) -> Program:
     """Return the program of a plan.
 
     Args:
         plan: as built into the prepared model.
         encodings: the encoding of each group.
         integers: gives the integer weight and bias of an operator.
-        float_block: the operators that stay float; its inputs and outputs carry the names of float values.
+        block: the operators that stay float; its inputs and outputs carry the names of float values.
     """
     values: dict[str, Value] = {}
     steps: list[Instruction] = []
@@ -66,10 +81,11 @@ def build_program(plan: Plan, encodings: Mapping[str, Encoding], integers: Integ
         value(tensor, tensor, None)
     for planned in plan.ops:
         op = planned.op
-        if not planned.integer:
-            inputs = tuple(as_float(t) for t in op.inputs)
-            outputs = tuple(value(t, t, None) for t in op.outputs)
-            steps.append(Instruction(op.name, "float", inputs, outputs, dict(op.attrs), scope=op.scope))
+        if planned.keeps_framework:
+            kind, form = ("move", on_grid) if planned.integer else ("float", as_float)
+            inputs = tuple(form(t) for t in op.inputs)
+            outputs = tuple(value(t, t, encodings[plan.group_of[t]] if planned.integer else None) for t in op.outputs)
+            steps.append(Instruction(op.name, kind, inputs, outputs, dict(op.attrs), scope=op.scope))
             continue
         encoding = encodings[plan.group_of[op.output]]
         weight = weight_encoding = bias = None
@@ -81,7 +97,8 @@ def build_program(plan: Plan, encodings: Mapping[str, Encoding], integers: Integ
                 scale.astype(f32) if per_channel else np.asarray(scale[0], f32),
                 0, -planned.qmax, planned.qmax, 0 if per_channel else None,
             )  # fmt: skip
-        inputs = tuple(on_grid(t) for t in op.inputs)
+        form = as_float if op.kind == "embedding" else on_grid
+        inputs = tuple(form(t) for t in op.inputs)
         steps.append(
             Instruction(
                 op.name,
@@ -108,7 +125,7 @@ def build_program(plan: Plan, encodings: Mapping[str, Encoding], integers: Integ
         outputs=outputs,
         values=values,
         instructions=tuple(steps),
-        float_block=float_block,
+        block=block,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from qat.errors import ConfigError
 from qat.graph import Graph, Op
 from qat.recipe import QuantSpec, Recipe, Rule
-from qat.targets import Row, Target
+from qat.targets import Fixed, Row, Target
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,20 @@ class PlannedOp:
     weight: QuantSpec | None = None
     qmax: int = 0
 
+    @property
+    def grid_inputs(self) -> tuple[str, ...]:
+        """The inputs that an integer kernel reads as activations: all but an embedding's indices."""
+        return () if self.op.kind == "embedding" else self.op.inputs
+
+    @property
+    def keeps_framework(self) -> bool:
+        """Whether the operator keeps its framework's implementation: a float one, or one that moves integers about."""
+        return not self.integer or self.op.kind == "move"
+
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors that share one activation scale, held as integers in ``[qmin, qmax]``."""
+    """Tensors that share one activation scale, held as integers in ``[qmin, qmax]``; ``fixed`` where a kernel prescribes it."""
 
     name: str
     tensors: tuple[str, ...]
@@ -45,6 +55,14 @@ class Group:
     qmin: int
     qmax: int
     symmetric: bool
+    fixed: Fixed | None = None
+
+    @property
+    def fixed_range(self) -> tuple[float, float] | None:
+        """The range of a prescribed scale, or None where calibration finds it."""
+        if self.fixed is None:
+            return None
+        return tuple((q - self.fixed.zero_point) * self.fixed.scale for q in (self.qmin, self.qmax))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -74,7 +92,7 @@ class Plan:
         rows = []
         for planned in self.ops:
             op = planned.op
-            kind = str(op.attrs["target"]) if op.kind == "float" else op.kind
+            kind = str(op.attrs["target"]) if op.kind in ("float", "move") else op.kind
             how = []
             if planned.weight is not None:
                 how.append(f"weight int{planned.weight.bits} per {planned.weight.granularity}, |q| <= {planned.qmax}")
@@ -109,21 +127,28 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
     # Graph inputs count as being on the grid: they are quantized where the model is entered.
     on_grid = {name for name in graph.inputs if graph.tensors[name].dtype == "float32"}
     integer_tensors: set[str] = set()
+    prescribed: set[str] = set()
     for op, activation in _fuse(graph, recipe, target):
-        reason, rule, row = _why_float(op, graph, recipe, target, on_grid)
+        reason, rule, row = _why_float(op, graph, recipe, target, on_grid, prescribed)
         if reason or rule is None or row is None:
             planned.append(PlannedOp(op, False, reason, activation))
             continue
         rules[op.name] = rule
-        on_grid.update(op.outputs)
+        if op.kind != "constant":  # which alone is no reason to enter the grid
+            on_grid.update(op.outputs)
+        if isinstance(row.output, Fixed) or (row.output == "as_input" and any(name in prescribed for name in op.inputs)):
+            prescribed.update(op.outputs)
         integer_tensors.update(op.outputs)
         weight, qmax = (rule.weight, _weight_qmax(rule.weight, target)) if "weight" in op.params else (None, 0)
         planned.append(PlannedOp(op, True, "", activation, weight, qmax))
+    wanted = {name for p in planned if p.integer for name in p.grid_inputs}
+    planned = [_unread(p) if p.op.kind == "constant" and p.op.output not in wanted else p for p in planned]
+    integer_tensors -= {p.op.output for p in planned if not p.integer}
     if not any(p.integer for p in planned):
         reasons = "; ".join(sorted({p.reason for p in planned})) or "the model has no operators"
         raise ConfigError(f"recipe '{recipe.name}' quantizes nothing of this model for target '{target.name}': {reasons}")
     groups, group_of = _share_scales(planned, rules, target)
-    read_as_integer = {name for p in planned if p.integer for name in p.op.inputs}
+    read_as_integer = {name for p in planned if p.integer for name in p.grid_inputs}
     read_as_float = {name for p in planned if not p.integer for name in p.op.inputs} | set(graph.outputs)
     order = list(graph.tensors)
     return Plan(
@@ -163,9 +188,15 @@ def _with_output(op: Op, output: str) -> Op:
     return Op(op.name, op.kind, op.inputs, (output,), op.params, op.attrs, op.scope)
 
 
-def _why_float(op: Op, graph: Graph, recipe: Recipe, target: Target, on_grid: set[str]) -> tuple[str, Rule | None, Row | None]:
+def _unread(constant: PlannedOp) -> PlannedOp:
+    return PlannedOp(constant.op, False, "no integer kernel reads it", constant.activation)
+
+
+def _why_float(
+    op: Op, graph: Graph, recipe: Recipe, target: Target, on_grid: set[str], prescribed: set[str]
+) -> tuple[str, Rule | None, Row | None]:
     """Return why an operator stays float (empty where it does not), the rule and the row that apply to it."""
-    kind = str(op.attrs["target"]) if op.kind == "float" else op.kind
+    kind = str(op.attrs["target"]) if op.kind in ("float", "move") else op.kind
     row, rule = target.row(op.kind), recipe.rule_for(op.scope, op.kind)
     if row is None:
         if op.kind == "batch_norm":
@@ -175,9 +206,12 @@ def _why_float(op: Op, graph: Graph, recipe: Recipe, target: Target, on_grid: se
         return f"no rule of recipe '{recipe.name}' matches it", None, None
     if rule.mode == "float":
         return f"rule scope='{rule.scope}' op='{rule.op}' of recipe '{recipe.name}' leaves it float", None, None
-    if any(graph.tensors[t].dtype != "float32" for t in (*op.inputs, *op.outputs)):
-        found = sorted({graph.tensors[t].dtype for t in (*op.inputs, *op.outputs)} - {"float32"})
+    tensors = op.outputs if op.kind == "embedding" else (*op.inputs, *op.outputs)  # whose inputs are indices
+    if any(graph.tensors[t].dtype != "float32" for t in tensors):
+        found = sorted({graph.tensors[t].dtype for t in tensors} - {"float32"})
         return f"its tensors are {', '.join(found)}: the integer grid is for float32 models", None, None
+    if row.output == "as_input" and len(op.inputs) > 1 and any(name in prescribed for name in op.inputs):
+        return "the kernel before it prescribes a scale, which its other inputs cannot share", None, None
     if not row.starts and not any(name in on_grid for name in op.inputs):
         return "its inputs are float, and it is not worth a region of its own", None, None
     _check_activation(rule.activation, recipe, target)
@@ -210,14 +244,17 @@ def _share_scales(planned: list[PlannedOp], rules: Mapping[str, Rule], target: T
         return name
 
     specs: dict[str, QuantSpec] = {}
+    fixed: dict[str, Fixed] = {}
     for p in planned:
         if not p.integer:
             continue
         row = target.row(p.op.kind)
         assert row is not None
-        for name in (*p.op.inputs, *p.op.outputs):
+        for name in (*p.grid_inputs, *p.op.outputs):
             find(name)
             specs.setdefault(name, rules[p.op.name].activation)
+        if isinstance(row.output, Fixed):
+            fixed[p.op.output] = row.output
         if row.output == "as_input":
             for name in (*p.op.inputs[1:], *p.op.outputs):
                 # The earliest tensor names the group, so that names do not depend on the order of the union.
@@ -226,8 +263,9 @@ def _share_scales(planned: list[PlannedOp], rules: Mapping[str, Rule], target: T
     for name in parent:
         members.setdefault(find(name), []).append(name)
     qmin, qmax = target.activation
-    groups = {
-        root: Group(root, tuple(tensors), specs[root], qmin, qmax, specs[root].symmetric or target.symmetric_activations)
-        for root, tensors in members.items()
-    }
+    groups = {}
+    for root, tensors in members.items():
+        symmetric = specs[root].symmetric or target.symmetric_activations
+        prescribed = next((fixed[t] for t in tensors if t in fixed), None)
+        groups[root] = Group(root, tuple(tensors), specs[root], qmin, qmax, symmetric, prescribed)
     return groups, {t: g.name for g in groups.values() for t in g.tensors}

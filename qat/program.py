@@ -49,11 +49,12 @@ class Instruction:
 
 
 @dataclass(frozen=True, eq=False)
-class FloatBlock:
-    """All operators that stay float, as one callable of their framework.
+class FrameworkBlock:
+    """All operators that keep their framework's implementation, as one callable: those that stay float, and moves.
 
-    ``module`` takes the tensors ``inputs`` and returns the tensors ``outputs`` (a tuple); the exporters let the
-    framework's own converter translate it once and splice the result between the integer kernels.
+    ``inputs`` and ``outputs`` name values of the program; those with an encoding are integers, zero point included, which only
+    moves read and write. ``module`` takes the tensors ``inputs`` and returns the tensors ``outputs`` (a tuple); the exporters let
+    the framework's own converter translate it once and splice the result between the integer kernels.
     """
 
     framework: str
@@ -79,7 +80,7 @@ class Program:
     outputs: tuple[str, ...]
     values: Mapping[str, Value]
     instructions: tuple[Instruction, ...]
-    float_block: FloatBlock | None = None
+    block: FrameworkBlock | None = None
 
     def encodings(self) -> dict[str, dict[str, object]]:
         """Every encoding by tensor name, weights under ``<instruction>.weight``, as JSON-ready values."""

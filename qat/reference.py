@@ -13,13 +13,13 @@ import numpy as np
 from qat import numerics
 from qat.encoding import Encoding
 from qat.errors import DataError
-from qat.program import FloatBlock, Instruction, Program
+from qat.program import FrameworkBlock, Instruction, Program
 
 #: Runs a float block on arrays; the default calls its module with them, which PyTorch modules do not take.
-CallBlock = Callable[[FloatBlock, Sequence[np.ndarray]], Sequence[Any]]
+CallBlock = Callable[[FrameworkBlock, Sequence[np.ndarray]], Sequence[Any]]
 
 
-def call_block(block: FloatBlock, arrays: Sequence[np.ndarray]) -> Sequence[Any]:
+def call_block(block: FrameworkBlock, arrays: Sequence[np.ndarray]) -> Sequence[Any]:
     """Call a float block's module with arrays."""
     outputs: Sequence[Any] = block.module(*arrays)
     return outputs
@@ -53,7 +53,7 @@ def _float(
     program: Program, step: Instruction, values: Mapping[str, np.ndarray], batch: int, call: CallBlock
 ) -> dict[str, np.ndarray]:
     """Return those outputs of the float block that this step writes."""
-    block = program.float_block
+    block = program.block
     if block is None:
         raise DataError(f"program '{program.name}' has the float operator '{step.name}' but no float block to run it with")
     if not set(step.outputs) & set(block.outputs):

@@ -10,8 +10,17 @@ from typing import Literal
 
 from qat.errors import ConfigError, nearest
 
+
+@dataclass(frozen=True)
+class Fixed:
+    """A scale and zero point that the kernel prescribes for its output."""
+
+    scale: float
+    zero_point: int
+
+
 #: ``own``: the output has a scale of its own. ``as_input``: output and inputs share one scale.
-Output = Literal["own", "as_input"]
+Output = Literal["own", "as_input"] | Fixed
 
 
 @dataclass(frozen=True)

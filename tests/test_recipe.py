@@ -32,7 +32,7 @@ def test_last_matching_rule_wins():
             r"r\.yaml:5: unknown key 'symetric' .*symmetric",
         ),
         ("name: r\nrules:\n  - activation: {bits: 99}\n", r"r\.yaml:3: .*bits.*16"),
-        ("name: r\nrules:\n  - op: conv3d\n", r"r\.yaml:3: .*unknown operator 'conv3d' \(did you mean 'conv2d'\?\)"),
+        ("name: r\nrules:\n  - op: conf2d\n", r"r\.yaml:3: .*unknown operator 'conf2d' \(did you mean 'conv2d'\?\)"),
         ("name: r\nrules:\n  - scope: '('\n", r"r\.yaml:3: .*not a regular expression"),
         ("name: r\nrules: []\n", r"r\.yaml:2: .*at least 1"),
         ("rules: [{}]\n", r"r\.yaml:1: the key 'name' is missing"),

@@ -9,7 +9,7 @@ import numpy as np
 from qat import numerics
 from qat.encoding import Encoding
 from qat.numerics import f32
-from qat.program import FloatBlock, Instruction, Program, Value
+from qat.program import FrameworkBlock, Instruction, Program, Value
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 NONE: Pads = ((0, 0), (0, 0))
@@ -185,8 +185,8 @@ class Sketch:
         self.steps.append(Instruction(f"dequantize_{source}", "dequantize", (source,), (output,)))
         return output
 
-    def program(self, *outputs: str, float_block: FloatBlock | None = None, target: str = "onnxruntime") -> Program:
+    def program(self, *outputs: str, block: FrameworkBlock | None = None, target: str = "onnxruntime") -> Program:
         """Return the program with these float outputs."""
         inputs = tuple(self.feeds)
         steps = tuple(self.steps)
-        return Program("net", "NCHW", "mlas", target, "static_wi8_ai8", inputs, outputs, self.values, steps, float_block)
+        return Program("net", "NCHW", "mlas", target, "static_wi8_ai8", inputs, outputs, self.values, steps, block)

@@ -15,7 +15,7 @@ from programs import NONE, Sketch
 from qat.errors import ExportError
 from qat.exporters import onnx as exporter
 from qat.numerics import quantize
-from qat.program import FloatBlock, Instruction, Value
+from qat.program import FrameworkBlock, Instruction, Value
 from qat.runtimes.onnxruntime import OnnxSession
 
 #: What may stand in the optimized graph of a program that is integer throughout, besides its own kernels.
@@ -166,7 +166,7 @@ class Gelu(torch.nn.Module):
         return y, torch.softmax(y.mean((2, 3)), 1)
 
 
-def test_float_block_is_spliced_between_integer_kernels():
+def test_block_is_spliced_between_integer_kernels():
     sketch = Sketch(12, (3, 3, 6, 6))
     real = sketch.real(sketch.conv(sketch.x, 4))
     module = Gelu().eval()
@@ -179,8 +179,8 @@ def test_float_block_is_spliced_between_integer_kernels():
     sketch.steps.append(Instruction("quantize_gelu", "quantize", ("gelu",), ("gelu_quantized",)))
     sketch.emit("gelu_quantized", quantize(gelu, e), e)
     output = sketch.real(sketch.conv("gelu_quantized", 5), "y")
-    block = FloatBlock("torch", module, (real,), ("gelu", "probabilities"))
-    model = exporter.build(sketch.program(output, "probabilities", float_block=block))
+    block = FrameworkBlock("torch", module, (real,), ("gelu", "probabilities"))
+    model = exporter.build(sketch.program(output, "probabilities", block=block))
     session = OnnxSession(model.SerializeToString())
     y, probabilities = session.run(sketch.feeds["x"])
     np.testing.assert_array_equal(y, sketch.floats["y"])
@@ -200,7 +200,7 @@ def test_float_operator_without_onnx_form_is_named():
     real = sketch.real(sketch.conv(sketch.x, 3))
     sketch.values["eig"] = Value("eig", (None, 3, 4))
     sketch.steps.append(Instruction("eig_op", "float", (real,), ("eig",), {"target": "aten.linalg_eigvals"}))
-    program = sketch.program("eig", float_block=FloatBlock("torch", Unexportable().eval(), (real,), ("eig",)))
+    program = sketch.program("eig", block=FrameworkBlock("torch", Unexportable().eval(), (real,), ("eig",)))
     with pytest.raises(ExportError, match=r"aten\.linalg_eigvals"):
         exporter.build(program)
 

@@ -89,6 +89,8 @@ class Grid(keras.layers.Layer):
 
         Returns ``v``, which depends on the update.
         """
+        if self.group.fixed is not None:
+            return v
 
         def move() -> Any:
             seen = tf.clip_by_value(tf.stack([tf.reduce_min(v), tf.reduce_max(v)]), low, high) * self.scale

@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from qat.adapters.keras.insert import PreparedModel
 from qat.adapters.keras.nodes import Linear
-from qat.lowering import build_program, real_value_name
+from qat.lowering import block_border, build_program, grid_value_name, real_value_name
 from qat.planner import PlannedOp
-from qat.program import FloatBlock, Program
+from qat.program import FrameworkBlock, Program
 
 
 def lower(model: PreparedModel) -> Program:
@@ -32,7 +32,7 @@ def lower(model: PreparedModel) -> Program:
             None if b_int is None else np.asarray(b_int).astype(np.int32),
         )
 
-    return build_program(model.plan, encodings, integers, _float_block(model))
+    return build_program(model.plan, encodings, integers, _block(model))
 
 
 def _canonical(weight: np.ndarray, kind: str) -> np.ndarray:
@@ -45,21 +45,19 @@ def _canonical(weight: np.ndarray, kind: str) -> np.ndarray:
     return weight.transpose(3, 2, 0, 1)
 
 
-def _float_block(model: PreparedModel) -> FloatBlock | None:
-    """Name the float operators' borders; the block itself is the prepared model, run on the float tensors only."""
+def _block(model: PreparedModel) -> FrameworkBlock | None:
+    """Name the borders of what keeps Keras' implementation; the block itself is the prepared model's layers."""
     plan = model.plan
-    floats = [p for p in plan.ops if not p.integer]
-    if not floats:
+    kept = [p for p in plan.ops if p.keeps_framework]
+    if not kept:
         return None
-    written = {t for p in floats for t in p.op.outputs}
-    inputs = tuple(dict.fromkeys(t for p in floats for t in p.op.inputs if t not in written))
-    read = {t for p in plan.ops if p.integer for t in p.op.inputs} | set(plan.graph.outputs)
-    outputs = tuple(t for p in floats for t in p.op.outputs if t in read)
+    inputs, outputs = block_border(plan)
 
     def module(*tensors: object) -> tuple[object, ...]:
         real = dict(zip(inputs, tensors, strict=True))
-        for p in floats:
-            values = [real[t] for t in p.op.inputs]
+        for p in kept:
+            form = grid_value_name if p.integer else real_value_name
+            values = [real[form(plan, t)] for t in p.op.inputs]
             if p.op.name in model.nodes:
                 params = {role: tf.convert_to_tensor(model.parameters[n]) for role, n in p.op.params.items()}
                 real[p.op.output] = model.nodes[p.op.name](values, params, False, False)
@@ -67,4 +65,4 @@ def _float_block(model: PreparedModel) -> FloatBlock | None:
                 real.update(model.call_float(p.op.name, values))
         return tuple(real[t] for t in outputs)
 
-    return FloatBlock("keras", module, tuple(real_value_name(plan, t) for t in inputs), outputs)
+    return FrameworkBlock("keras", module, inputs, outputs)

@@ -82,6 +82,8 @@ class Grid(nn.Module):
 
     def observe(self, v: Tensor, low: float, high: float) -> None:
         """Move the range towards that of ``v``, unrounded grid values limited to ``[low, high]``."""
+        if self.group.fixed is not None:
+            return
         with torch.no_grad():
             seen = torch.stack(v.aminmax()).clamp(low, high) * self.scale
             old = self.range.to(seen.dtype)

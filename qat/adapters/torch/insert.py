@@ -26,12 +26,13 @@ SCOPE = "_qat"
 class Prepared:
     """What a prepared model knows of itself.
 
-    ``float_nodes`` names the FX nodes of float operators, ``forms`` the FX nodes of values on the grid (tensor -> node).
+    ``kept_nodes`` names the FX nodes of operators that keep PyTorch's implementation (operator -> node), ``forms`` those of values
+    on the grid (tensor -> node).
     """
 
     plan: Plan
     leaves: tuple[str | None, ...]
-    float_nodes: Mapping[str, str]
+    kept_nodes: Mapping[str, str]
     forms: Mapping[str, str]
 
 
@@ -93,7 +94,7 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     writer = _Writer(traced, plan, root)
     graph = writer.write()
     prepared = PreparedModel(root, graph, type(root).__name__)
-    prepared.meta["qat"] = Prepared(plan, traced.structure[1], writer.float_nodes, writer.forms)
+    prepared.meta["qat"] = Prepared(plan, traced.structure[1], writer.kept_nodes, writer.forms)
     return prepared.to(traced.device)
 
 
@@ -120,7 +121,7 @@ class _Writer:
         self.real: dict[str, fx.Node] = {}
         self.grid: dict[str, fx.Node] = {}
         self.symbols: dict[fx.Node, fx.Node] = {}
-        self.float_nodes: dict[str, str] = {}
+        self.kept_nodes: dict[str, str] = {}
         self.forms: dict[str, str] = {}
 
     def write(self) -> fx.Graph:
@@ -128,7 +129,10 @@ class _Writer:
             self.real[name] = self.graph.placeholder(name)
         for planned in self.plan.ops:
             op = planned.op
-            if planned.integer:
+            if planned.integer and planned.keeps_framework:  # the operator as captured, on integers
+                self.grid[op.output] = self.graph.node_copy(self.traced.nodes[op.name], self._captured_grid_arg)
+                self.forms[op.output] = self.kept_nodes[op.name] = self.grid[op.output].name
+            elif planned.integer:
                 args = (*(self._on_grid(t) for t in op.inputs), *self._params(op))
                 grids = tuple(self._grid_of(t) for t in (*op.inputs, *op.outputs))
                 node = NODES[op.kind](planned, grids, self.plan.target.kernels)
@@ -138,11 +142,11 @@ class _Writer:
                 args = (*(self._as_float(t) for t in op.inputs), *self._params(op))
                 node = NODES[op.kind](planned, (), self.plan.target.kernels)
                 self.real[op.output] = self._call("nodes", op.name, node, args)
-                self.float_nodes[op.name] = self.real[op.output].name
+                self.kept_nodes[op.name] = self.real[op.output].name
             else:
                 captured = self.traced.nodes[op.name]
                 self.real[op.output] = self.graph.node_copy(captured, self._captured_arg)
-                self.float_nodes[op.name] = self.real[op.output].name
+                self.kept_nodes[op.name] = self.real[op.output].name
         spec, leaves = self.traced.structure
         values = [None if leaf is None else self._as_float(leaf) for leaf in leaves]
         self.graph.output(pytree.tree_unflatten(values, spec))
@@ -180,6 +184,11 @@ class _Writer:
     def _params(self, op: Op) -> tuple[fx.Node | None, ...]:
         roles = KINDS[op.kind][0]
         return tuple(self.graph.get_attr(op.params[role]) if role in op.params else None for role in roles)
+
+    def _captured_grid_arg(self, node: fx.Node) -> fx.Node:
+        if node.name in self.real or node.name in self.grid:
+            return self._on_grid(node.name)
+        return self._captured_arg(node)
 
     def _captured_arg(self, node: fx.Node) -> fx.Node:
         """Translate an argument of a captured float operator: a parameter, a tensor, or a size computed from one."""

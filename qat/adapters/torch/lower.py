@@ -8,9 +8,9 @@ from torch import fx
 
 from qat.adapters.torch.insert import SCOPE, PreparedModel
 from qat.adapters.torch.nodes import Conv2d
-from qat.lowering import build_program, grid_value_name, real_value_name
+from qat.lowering import block_border, build_program, grid_value_name, real_value_name
 from qat.planner import PlannedOp
-from qat.program import FloatBlock, Program
+from qat.program import FrameworkBlock, Program
 
 __all__ = ["grid_value_name", "lower"]
 
@@ -37,26 +37,21 @@ def lower(model: PreparedModel) -> Program:
             None if b_int is None else b_int.cpu().numpy().astype(np.int32),
         )
 
-    return build_program(model.plan, encodings, integers, _float_block(model))
+    return build_program(model.plan, encodings, integers, _block(model))
 
 
-def _float_block(model: PreparedModel) -> FloatBlock | None:
-    """Gather the float operators into one module; between its inputs and outputs stand the integer kernels."""
-    plan, names = model.plan, model.prepared.float_nodes
+def _block(model: PreparedModel) -> FrameworkBlock | None:
+    """Gather the operators that keep PyTorch's implementation into one module; around it stand the integer kernels."""
+    plan, names = model.plan, model.prepared.kept_nodes
     if not names:
         return None
-    floats = [p.op for p in plan.ops if not p.integer]
-    written = {t for op in floats for t in op.outputs}
-    inputs = tuple(dict.fromkeys(t for op in floats for t in op.inputs if t not in written))
-    read = {t for op in floats for t in op.inputs}
-    leaving = written & ({t for p in plan.ops if p.integer for t in p.op.inputs} | set(plan.graph.outputs))
-    outputs = tuple(t for op in floats for t in op.outputs if t in leaving or t not in read)
+    inputs, outputs = block_border(plan)
     nodes = {n.name: n for n in model.graph.nodes}
+    values = _values(model)
     graph = fx.Graph()
     environment: dict[fx.Node, fx.Node] = {}
-    placeholders = {t: graph.placeholder(real_value_name(plan, t)) for t in inputs}
-    any_input = next(iter(placeholders.values()))
-    real = dict(placeholders)
+    made = {name: graph.placeholder(name) for name in inputs}
+    any_input = next(iter(made.values()), None)
 
     def translate(node: fx.Node) -> fx.Node:
         if node in environment:
@@ -68,28 +63,29 @@ def _float_block(model: PreparedModel) -> FloatBlock | None:
             environment[node] = graph.node_copy(node, lambda n: environment.get(n, any_input))
         return environment[node]
 
-    for op in floats:
-        node = nodes[names[op.name]]
+    for planned in plan.ops:
+        if not planned.keeps_framework:
+            continue
+        node = nodes[names[planned.op.name]]
         for source in node.all_input_nodes:
-            tensor = _tensor_behind(source, model)
-            if tensor in real:
-                environment[source] = real[tensor]
-        real[op.output] = environment[node] = graph.node_copy(node, translate)
-    graph.output(tuple(real[t] for t in outputs))
-    return FloatBlock(
-        "torch",
-        fx.GraphModule(model, graph).eval(),
-        tuple(real_value_name(plan, t) for t in inputs),
-        outputs,
-    )
+            value = values.get(source.name, "")
+            if value in made:
+                environment[source] = made[value]
+        made[planned.op.output] = environment[node] = graph.node_copy(node, translate)
+    graph.output(tuple(made[name] for name in outputs))
+    return FrameworkBlock("torch", fx.GraphModule(model, graph).eval(), inputs, outputs)
 
 
-def _tensor_behind(node: fx.Node, model: PreparedModel) -> str:
-    """Return the graph tensor that a node of the prepared model holds in float."""
-    prefix = f"{SCOPE}.dequantize."
-    if node.op == "call_module" and str(node.target).startswith(prefix):
-        return str(node.target).removeprefix(prefix)
-    if node.op == "placeholder":
-        return str(node.target)
-    by_node = {fx_name: name for name, fx_name in model.prepared.float_nodes.items()}
-    return by_node.get(node.name, "")
+def _values(model: PreparedModel) -> dict[str, str]:
+    """Return the program's value that each tensor node of the prepared model holds."""
+    plan, found = model.plan, {}
+    kept = {node: op for op, node in model.prepared.kept_nodes.items()}
+    for node in model.graph.nodes:
+        target = str(node.target)
+        if node.op == "placeholder":
+            found[node.name] = target
+        elif node.op == "call_module" and target.startswith(f"{SCOPE}.dequantize."):
+            found[node.name] = real_value_name(plan, target.removeprefix(f"{SCOPE}.dequantize."))
+        elif node.name in kept:
+            found[node.name] = kept[node.name]
+    return found | {node: grid_value_name(plan, tensor) for tensor, node in model.prepared.forms.items()}
