@@ -26,8 +26,8 @@ SCOPE = "_qat"
 class Prepared:
     """What a prepared model knows of itself.
 
-    ``kept_nodes`` names the FX nodes of operators that keep PyTorch's implementation (operator -> node), ``forms`` those of values
-    on the grid (tensor -> node).
+    ``kept_nodes`` names the FX nodes of operators that keep PyTorch's implementation (operator -> node), ``forms`` those of
+    values on the grid (tensor -> node).
     """
 
     plan: Plan
