@@ -16,6 +16,7 @@ from qat.errors import ExportError, MissingDependencyError, RuntimeMismatchError
 from qat.exporters.artifact import Artifact
 from qat.exporters.verify import Locate, Parity, Predict, verify
 from qat.files import refuse_existing, write_atomically
+from qat.layout import to_layout
 from qat.program import Instruction, Program, Value
 from qat.runtimes import LIMITS
 
@@ -25,6 +26,8 @@ __all__ = ["Artifact", "Parity", "encodings_path", "export", "export_converted",
 
 #: The formats, and the extra that brings what writes and runs each.
 _EXTRAS = {".onnx": "onnx", ".tflite": "litert"}
+#: How the formats' kernels want images.
+_LAYOUTS = {".onnx": "NCHW", ".tflite": "NHWC"}
 _IO_DTYPES = ("int8", "uint8", "float32")
 
 
@@ -38,12 +41,15 @@ def export(
     predict: Predict,
     locate: Locate | None,
     data: Iterable[Any] | None,
+    layout: str | None = None,
 ) -> Artifact:
     """Write a program to ``path``, its encodings beside it, and verify the file on ``data`` in its runtime.
 
     Raises:
         ExportError, RuntimeMismatchError: as :func:`export_program` and :func:`qat.exporters.verify.verify` say.
     """
+    _check(path, io_dtype, overwrite)
+    program = to_layout(program, _LAYOUTS[path.suffix], layout)
     size = export_program(program, path, io_dtype=io_dtype, overwrite=overwrite)
 
     def open_artifact(extra_outputs: tuple[str, ...]) -> Any:
@@ -61,7 +67,7 @@ def export_program(program: Program, path: Path, *, io_dtype: str = "int8", over
     The encodings are read back from the bytes before anything is written.
 
     Args:
-        program: what an adapter's ``lower`` returned.
+        program: what an adapter's ``lower`` returned, in the format's layout (:func:`qat.layout.to_layout`).
         path: ending in ``.onnx`` or ``.tflite``.
         io_dtype: of a ``.tflite``'s inputs and outputs; an ``.onnx`` has float32.
         overwrite: whether existing files may be replaced.
@@ -109,7 +115,7 @@ def _report_distance(path: Path, parity: Parity | None) -> None:
 
 def _border(session: Any) -> Program:
     """Return the program of which nothing is known but its outputs' scales."""
-    values: dict[str, Value] = {}
+    values: dict[str, Value] = {info.name: Value(info.name, info.shape) for info in session.inputs}
     steps = []
     for info in session.outputs:
         real, grid = info.name, f"{info.name}_quantized"

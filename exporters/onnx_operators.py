@@ -215,6 +215,14 @@ def _pad(w: Writer, step: Instruction) -> None:
         w.node("Pad", [step.inputs[0], amounts, w.grid(step.inputs[0])[1]], output, step.name)
 
 
+def _transpose(w: Writer, step: Instruction) -> None:
+    axes = {"perm": list(step.attrs["axes"])}
+    if w.strict_qdq and w.program.values[step.inputs[0]].encoding is not None:
+        w.finish(step, w.node("Transpose", [w.real(step)], f"{step.name}/real", step.name, **axes))
+    else:
+        w.node("Transpose", [step.inputs[0]], step.outputs[0], step.name, **axes)
+
+
 def _relu(w: Writer, step: Instruction) -> None:
     """Write an activation that no kernel absorbs: its input's and output's scale is the same, so it clips integers."""
     output = step.outputs[0]
@@ -246,4 +254,5 @@ OPERATORS: dict[str, Operator] = {
     "mean": _mean,
     "reshape": _reshape,
     "pad": _pad,
+    "transpose": _transpose,
 }

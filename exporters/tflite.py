@@ -90,7 +90,8 @@ class _Writer:
         self.operators: list[Any] = []
         #: The tensor that stands for a float input or output of the program.
         self.io: dict[str, str] = {}
-        self.read_as_float = {name for step in program.instructions if step.kind == "float" for name in step.inputs}
+        floats = [step for step in program.instructions if step.kind in ("float", "transpose")]
+        self.read_as_float = {name for step in floats for name in step.inputs if program.values[name].encoding is None}
         for name in program.inputs:
             if io_dtype == "float32" or name in self.read_as_float:
                 self.io[name] = self.real(name)
@@ -262,20 +263,37 @@ def _padded(w: _Writer, step: Instruction, window: Sequence[int]) -> tuple[str, 
     size = w.program.values[name].shape[1:3]
     if padding == same_padding(size, window, step.attrs["strides"]):
         return w.grid(name), schema.Padding.SAME
-    out = f"{step.name}.padded"
-    _, height, width, channels = w.program.values[name].shape
-    (top, bottom), (left, right) = padding
-    assert height is not None and width is not None
-    e = w.encoding(name)
-    w.add_tensor(out, (None, height + top + bottom, width + left + right, channels), "int8", e.scale, e.zero_point)
+    out = _padded_tensor(w, step)
     _write_pad(w, w.grid(name), out, padding)
     return out, schema.Padding.VALID
+
+
+def _padded_tensor(w: _Writer, step: Instruction) -> str:
+    """Return a tensor that holds the input with its padding."""
+    name = step.inputs[0]
+    _, height, width, channels = w.program.values[name].shape
+    (top, bottom), (left, right) = step.attrs["padding"]
+    if height is None or width is None:
+        raise ExportError(f"{step.scope or step.name}: padding needs images of a fixed size: give the model's input one")
+    e = w.encoding(name)
+    shape = (None, height + top + bottom, width + left + right, channels)
+    return w.add_tensor(f"{step.name}.padded", shape, "int8", e.scale, e.zero_point)
 
 
 def _write_pad(w: _Writer, source: str, output: str, padding: Any) -> None:
     amounts = w.constant(f"{output}.paddings", np.array([(0, 0), *padding, (0, 0)]))
     # Version 2 is the int8 one; it pads with the zero point.
     w.operator(_Op.PAD, [source, amounts], [output], 2, schema.PadOptionsT(), "PadOptions")
+
+
+def _pad_with_lowest(w: _Writer, step: Instruction) -> str:
+    """Pad the input of a max pooling with what never wins."""
+    out = _padded_tensor(w, step)
+    amounts = w.constant(f"{out}.paddings", np.array([(0, 0), *step.attrs["padding"], (0, 0)]))
+    e = w.encoding(step.inputs[0])
+    lowest = w.add_tensor(f"{out}.lowest", (1,), "int8", e.scale, e.zero_point, data=np.array([e.qmin], np.int8))
+    w.operator(_Op.PADV2, [w.grid(step.inputs[0]), amounts, lowest], [out], 2, schema.PadV2OptionsT(), "PadV2Options")
+    return out
 
 
 def _quantize(w: _Writer, step: Instruction) -> None:
@@ -355,16 +373,21 @@ def _unary(code: int) -> Callable[[_Writer, Instruction], None]:
 def _pool(code: int) -> Callable[[_Writer, Instruction], None]:
     def write(w: _Writer, step: Instruction) -> None:
         size = w.program.values[step.inputs[0]].shape[1:3]
-        padding, kernel = step.attrs["padding"], step.attrs["kernel"]
+        padding, kernel, source = step.attrs["padding"], step.attrs["kernel"], w.grid(step.inputs[0])
         same = padding == same_padding(size, kernel, step.attrs["strides"])
         if not same and padding != ((0, 0), (0, 0)):
-            raise ExportError(f"{step.scope or step.name}: pooling with padding {padding} is neither SAME nor VALID")
+            if code != _Op.MAX_POOL_2D:
+                raise ExportError(
+                    f"{step.scope or step.name}: TFLite averages over SAME or VALID windows only, not with padding {padding}: "
+                    "pad with zeros before it, leave it float by a rule of the recipe, or prepare for target 'onnxruntime'"
+                )
+            source = _pad_with_lowest(w, step)
         options = schema.Pool2DOptionsT()
         options.padding = schema.Padding.SAME if same else schema.Padding.VALID
         options.filterHeight, options.filterWidth = kernel
         options.strideH, options.strideW = step.attrs["strides"]
         options.fusedActivationFunction = _ACTIVATIONS[None]
-        w.operator(code, [w.grid(step.inputs[0])], [w.grid(step.outputs[0])], 2, options, "Pool2DOptions")
+        w.operator(code, [source], [w.grid(step.outputs[0])], 2, options, "Pool2DOptions")
 
     return write
 
@@ -389,6 +412,14 @@ def _pad(w: _Writer, step: Instruction) -> None:
     _write_pad(w, w.grid(step.inputs[0]), w.grid(step.outputs[0]), step.attrs["padding"])
 
 
+def _transpose(w: _Writer, step: Instruction) -> None:
+    (source,), (output,) = step.inputs, step.outputs
+    tensor = w.real if w.program.values[source].encoding is None else w.grid
+    axes = w.constant(f"{output}.axes", np.array(step.attrs["axes"]))
+    # Version 2 is the int8 one.
+    w.operator(_Op.TRANSPOSE, [tensor(source), axes], [tensor(output)], 2, schema.TransposeOptionsT(), "TransposeOptions")
+
+
 _OPERATORS: dict[str, Callable[[_Writer, Instruction], None]] = {
     "quantize": _quantize,
     "dequantize": _dequantize,
@@ -405,4 +436,5 @@ _OPERATORS: dict[str, Callable[[_Writer, Instruction], None]] = {
     "mean": _mean,
     "reshape": _reshape,
     "pad": _pad,
+    "transpose": _transpose,
 }

@@ -67,7 +67,7 @@ def verify(open_artifact: OpenArtifact, program: Program, predict: Predict, loca
     for batch in data:
         arrays = tuple(np.asarray(a, np.float32) for a in (batch if isinstance(batch, (tuple, list)) else (batch,)))
         expected = predict(*arrays)
-        got = _aligned(session.run(*arrays), expected, program)
+        got = _aligned(session.run(*_laid(program, arrays)), expected, program)
         for want, have, step in zip(expected, got, steps, strict=True):
             difference = np.abs(np.asarray(want, np.float64) - have)
             difference /= step or max(float(np.ptp(want)) / 255, np.finfo(np.float32).tiny)
@@ -88,6 +88,13 @@ def verify(open_artifact: OpenArtifact, program: Program, predict: Predict, loca
     return Parity(equal / max(values, 1), top1, total / max(values, 1), worst, samples, first)
 
 
+def _laid(program: Program, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Return the model's inputs as the artifact takes them."""
+    if len(arrays) != len(program.inputs):
+        return arrays  # the session says what it takes
+    return tuple(program.values[name].laid(a) for name, a in zip(program.inputs, arrays, strict=True))
+
+
 def _aligned(got: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...], program: Program) -> list[np.ndarray]:
     """Return the artifact's outputs in the model's shapes, once both sides are seen to be comparable."""
     if not len(got) == len(expected) == len(program.outputs):
@@ -101,7 +108,7 @@ def _aligned(got: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...], prog
         for side, array in (("the model", want), ("the artifact", have)):
             if np.isnan(array).any():
                 raise RuntimeMismatchError(f"{side} gives NaN in output '{name}': check its weights and the data for NaN")
-        out.append(have.reshape(want.shape))
+        out.append(program.values[name].unlaid(have).reshape(want.shape))
     return out
 
 
@@ -127,12 +134,13 @@ def _first_difference(
         for name in step.outputs
         if program.values[name].encoding is not None and name in expected
     }
-    found = open_artifact(tuple(writers)).run_named(*arrays)
+    found = open_artifact(tuple(writers)).run_named(*_laid(program, arrays))
     for name, step in writers.items():
-        encoding = program.values[name].encoding
+        value = program.values[name]
+        encoding = value.encoding
         if encoding is None or name not in found:
             continue
-        want = np.asarray(expected[name], np.float64) + encoding.zero_point
+        want = value.laid(np.asarray(expected[name], np.float64)) + encoding.zero_point
         difference = np.abs(want - found[name].astype(np.float64).reshape(want.shape))
         if difference.any():
             share, most = float((difference > 0).mean()), int(difference.max())

@@ -10,7 +10,7 @@ from typing import Any
 
 from qat.adapters import adapter_for, batches_of, first_of_pair, framework_of, is_prepared
 from qat.calibration import calibrate
-from qat.errors import CalibrationError, CaptureError, ConfigError, ExportError
+from qat.errors import CalibrationError, CaptureError, ExportError
 from qat.fold import fold_batch_norm
 from qat.planner import Plan
 from qat.planner import plan as make_plan
@@ -77,15 +77,18 @@ def plan(
 
 
 def _target_for(adapter: Any, target: str | Target | None) -> Target:
-    default = load_target(adapter.DEFAULT_TARGET)
-    chosen = default if target is None else load_target(target)
-    if chosen.suffix != default.suffix:
-        valid = ", ".join(t.name for t in TARGETS.values() if t.suffix == default.suffix)
-        raise ConfigError(
-            f"target '{chosen.name}' runs {chosen.suffix} files, and models of this framework are exported as {default.suffix}; "
-            f"valid: {valid}"
-        )
-    return chosen
+    return load_target(adapter.DEFAULT_TARGET if target is None else target)
+
+
+def _check_suffix(target: Target, path: Path) -> None:
+    if path.suffix == target.suffix:
+        return
+    others = ", ".join(f"'{t.name}'" for t in TARGETS.values() if t.suffix == path.suffix)
+    hint = f"; to write a {path.suffix}, prepare the model for target {others}" if others else ""
+    raise ExportError(
+        f"{path}: the model was prepared for target '{target.name}', which runs {target.suffix} files: end the path in "
+        f"{target.suffix}{hint}"
+    )
 
 
 def _trace_and_plan(adapter: Any, model: Any, example_inputs: Any, recipe: Recipe, target: Target) -> tuple[Any, Plan, Any]:
@@ -121,16 +124,19 @@ def export(
     verify: Any = None,
     io_dtype: str = "int8",
     overwrite: bool = False,
+    layout: str | None = None,
 ) -> Any:
     """Write the trained model as an integer artifact and return an :class:`qat.exporters.Artifact`.
 
     Args:
         model: a calibrated (and trained) prepared model.
-        path: ending in ``.onnx`` or ``.tflite``.
+        path: ending in ``.onnx`` or ``.tflite``, as the target that the model was prepared for runs it.
         verify: held-out inputs, batches of them or ``(inputs, labels)`` pairs: the artifact runs on them in its runtime and
             ``artifact.parity`` says how it compares with the model. None skips that.
         io_dtype: of a ``.tflite``'s inputs and outputs: ``int8``, ``uint8`` or ``float32``. An ``.onnx`` has float32.
         overwrite: whether an existing file may be replaced.
+        layout: of the images that the artifact takes and returns, ``NCHW`` or ``NHWC``; None: as the model does. Inside, they
+            lie as the format's kernels want them; a transpose stands where the two differ.
 
     Raises:
         CalibrationError: the model was not calibrated.
@@ -148,8 +154,12 @@ def export(
         "data": None if verify is None else (first_of_pair(batch, _inputs(model)) for batch in batches_of(verify, "verify")),
     }
     if framework == "tf_keras":
+        if layout not in (None, "NHWC"):
+            raise ExportError("a tf_keras model is exported by TensorFlow's converter in its own layout: leave out layout")
         return _part("exporters").export_converted(lambda: adapter.convert(model, Path(path), io_dtype), Path(path), **options)
+    _check_suffix(model.plan.target, Path(path))
     program = adapter.lower(model)
+    options["layout"] = layout
     locate = lambda *arrays: adapter.grid_values(model, *arrays)  # noqa: E731
     return _part("exporters").export(program, Path(path), framework=framework, locate=locate, **options)
 

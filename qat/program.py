@@ -16,21 +16,33 @@ from qat.encoding import Encoding
 
 @dataclass(frozen=True)
 class Value:
-    """One tensor: quantized where it has an ``encoding``, else of ``dtype``. None in ``shape`` is the batch."""
+    """One tensor: quantized where it has an ``encoding``, else of ``dtype``. None in ``shape`` is the batch.
+
+    ``axes`` says how it lies where that is not the model's own layout: its axis ``i`` is axis ``axes[i]`` of the model's tensor.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     encoding: Encoding | None = None
     dtype: str = "float32"
+    axes: tuple[int, ...] | None = None
+
+    def laid(self, array: np.ndarray) -> np.ndarray:
+        """Return the model's tensor as this value lies."""
+        return array if self.axes is None else array.transpose(self.axes)
+
+    def unlaid(self, array: np.ndarray) -> np.ndarray:
+        """Return this value's array as the model's tensor lies."""
+        return array if self.axes is None else array.transpose(np.argsort(self.axes))
 
 
 @dataclass(frozen=True, eq=False)
 class Instruction:
     """One step: an integer kernel, a border (``quantize``, ``dequantize``) or a ``float`` operator.
 
-    Kinds and attributes are those of :data:`qat.graph.KINDS`. Weights are in one layout whatever the framework:
-    convolutions ``[out, in / groups, height, width]`` (a depthwise one ``[channels * multiplier, 1, h, w]`` with
-    ``groups = channels``), dense ``[out, in]``. ``weight_encoding.axis`` is 0, or None for one scale per tensor.
+    Kinds and attributes are those of :data:`qat.graph.KINDS`; ``transpose`` (``axes``) leads from one layout to the other.
+    Weights are in one layout whatever the framework: convolutions ``[out, in / groups, height, width]`` (a depthwise one
+    ``[channels * multiplier, 1, h, w]`` with ``groups = channels``), dense ``[out, in]``. ``weight_encoding.axis`` is 0, or None for one scale per tensor.
     ``activation`` names the fused activation (``relu``, ``relu6``) and ``clamp`` the limits it leaves, in the output's
     integers (zero point included).
     """

@@ -187,4 +187,5 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "avg_pool2d": _avg_pool2d,
     "reshape": _reshape,
     "pad": _pad,
+    "transpose": lambda program, step, xs: xs[0].transpose(step.attrs["axes"]),
 }

@@ -53,7 +53,7 @@ def test_from_float_to_verified_artifact(model, digits, tmp_path):
     ("work", "error", "message"),
     [
         (lambda m, p: qat.prepare(m, recipe="static_wi8_ai8_per_tensor"), ConfigError, "Keras 3"),
-        (lambda m, p: qat.prepare(m, target="onnxruntime"), ConfigError, "valid: litert"),
+        (lambda m, p: qat.prepare(m, target="onnxruntime"), ConfigError, "load the model with Keras 3"),
         (lambda m, p: qat.plan(m), CaptureError, "Keras 3"),
         (lambda m, p: qat.export(qat.prepare(m), p / "m.tflite"), CalibrationError, "qat.calibrate"),
         (lambda m, p: qat.calibrate(qat.prepare(m), []), DataError, "no samples"),

@@ -286,7 +286,7 @@ def test_bias_beyond_the_limit_widens_its_channel_and_says_so(images, caplog):
         (lambda m, x, p: qat.calibrate(qat.prepare(m, x), None), DataError, "expected batches"),
         (lambda m, x, p: qat.prepare(m), CaptureError, "pass example_inputs"),
         (lambda m, x, p: qat.prepare(m, x, recipe=None), ConfigError, "a recipe is a name"),
-        (lambda m, x, p: qat.prepare(m, x, target="litert"), ConfigError, "valid: onnxruntime"),
+        (lambda m, x, p: qat.prepare(m, x, target="litter"), ConfigError, "did you mean 'litert'"),
     ],
 )
 def test_mistakes_end_in_one_clear_sentence(float_model, images, tmp_path, work, error, message):

@@ -10,14 +10,15 @@ Built-in fake-quantize operators are not used: they cost several times what thes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qat import numerics
 from qat.numerics import BIAS_LIMIT
 
 aten = torch.ops.aten
@@ -196,14 +197,16 @@ add = _Add.apply
 def add_exact(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: float, hi: float, kernels: str) -> Tensor:
     """Return ``a + b`` on the third grid; see :func:`qat.numerics.add`."""
     ga, gb, gy = grids
+    ra, rb = ga.scale / gy.scale, gb.scale / gy.scale
     if kernels == "mlas":
-        ra, rb = ga.scale / gy.scale, gb.scale / gy.scale
         fixed = gy.zero_point - _fma(ga.zero_point, ra, rb * gb.zero_point)
         v = _fma(a + ga.zero_point, ra, _fma(b + gb.zero_point, rb, fixed)).round_() - gy.zero_point
+    elif kernels == "reference" or not numerics.xnnpack_adds(np.float32(float(ra)), np.float32(float(rb))):
+        # Rare: the scales are further apart than the delegate takes.
+        encodings = (ga.encoding, gb.encoding, gy.encoding)
+        v = torch.from_numpy(numerics.add(a.cpu().numpy(), b.cpu().numpy(), *encodings, lo, hi, kernels)).to(a.device)
     else:
-        ra, rb = float(ga.scale / gy.scale), float(gb.scale / gy.scale)
-        shift = 20 - (math.frexp(max(ra, rb))[1] - 1)
-        ma, mb = round(math.ldexp(ra, shift)), round(math.ldexp(rb, shift))
+        ma, mb, shift = numerics.add_multipliers(float(ra), float(rb))
         # Products of 8 by 21 bits: every step is exact in float64.
         v = ((a.double() * ma + b.double() * mb + 2.0 ** (shift - 1)) * 2.0**-shift).floor_().float()
     return v.clamp_(lo, hi)
