@@ -42,7 +42,8 @@ class Instruction:
 
     Kinds and attributes are those of :data:`qat.graph.KINDS`; ``transpose`` (``axes``) leads from one layout to the other.
     Weights are in one layout whatever the framework: convolutions ``[out, in / groups, height, width]`` (a depthwise one
-    ``[channels * multiplier, 1, h, w]`` with ``groups = channels``), dense ``[out, in]``. ``weight_encoding.axis`` is 0, or None for one scale per tensor.
+    ``[channels * multiplier, 1, h, w]`` with ``groups = channels``), dense ``[out, in]``.
+    ``weight_encoding.axis`` is 0, or None for one scale per tensor.
     ``activation`` names the fused activation (``relu``, ``relu6``) and ``clamp`` the limits it leaves, in the output's
     integers (zero point included).
     """
