@@ -12,6 +12,7 @@ from qat.encoding import Encoding
 from qat.errors import ExportError
 from qat.exporters.onnx_float import splice
 from qat.exporters.onnx_operators import OPERATORS, REQUANTIZE, Writer
+from qat.exporters.onnx_stored import INTEGER_PRODUCTS, write_stored
 from qat.program import Program, Value
 from qat.runtimes.onnxruntime import OnnxSession
 
@@ -19,6 +20,8 @@ from qat.runtimes.onnxruntime import OnnxSession
 #: (qdq_selector_action_transformer.cc, DropQDQNodesRules).
 OPSET = 18
 IR_VERSION = 9
+#: DequantizeLinear reads 4-bit weights since this opset, which needs this version of the file format.
+OPSET_INT4, IR_VERSION_INT4 = 21, 10
 _TYPES = {
     "int8": TensorProto.INT8,
     "uint8": TensorProto.UINT8,
@@ -51,12 +54,16 @@ def build(program: Program, extra_outputs: Sequence[str] = ()) -> onnx.ModelProt
             raise ExportError(f"the model returns '{name}' as it is or twice, and ONNX cannot: return it once")
     writer = Writer(program)
     for step in program.instructions:
-        if step.kind in OPERATORS:
+        if step.mode != "static":
+            write_stored(writer, step)
+        elif step.kind in OPERATORS:
             OPERATORS[step.kind](writer, step)
         elif step.kind not in ("float", "move"):
             raise ExportError(f"{step.scope or step.name}: there is no ONNX operator for '{step.kind}'")
+    packed = any(step.packed for step in program.instructions)
+    opset, ir_version = (OPSET_INT4, IR_VERSION_INT4) if packed else (OPSET, IR_VERSION)
     if program.block is not None:
-        writer.nodes += splice(program, writer.constants, OPSET)
+        writer.nodes += splice(program, writer.constants, opset)
     graph = helper.make_graph(
         _sorted(writer.nodes, {*program.inputs, *writer.constants}),
         program.name or "model",
@@ -64,8 +71,8 @@ def build(program: Program, extra_outputs: Sequence[str] = ()) -> onnx.ModelProt
         [_value_info(program.values[n]) for n in returned],
         list(writer.constants.values()),
     )
-    model = helper.make_model(graph, producer_name="qat", opset_imports=[helper.make_opsetid("", OPSET)])
-    model.ir_version = IR_VERSION
+    model = helper.make_model(graph, producer_name="qat", opset_imports=[helper.make_opsetid("", opset)])
+    model.ir_version = ir_version
     helper.set_model_props(model, {"qat.recipe": program.recipe, "qat.target": program.target})
     try:
         onnx.checker.check_model(model)
@@ -82,6 +89,9 @@ def read_encodings(model: onnx.ModelProto) -> dict[str, Encoding]:
     constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     found: dict[str, Encoding] = {}
     for node in model.graph.node:
+        if node.op_type in INTEGER_PRODUCTS:
+            scale = constants[f"{node.input[1]}.scale"].reshape(-1)
+            found[node.input[1]] = Encoding(scale if len(scale) > 1 else scale[0], 0, -128, 127, 0 if len(scale) > 1 else None)
         if node.op_type in _ON_INTEGERS and node.input[0] in found:
             found.setdefault(node.output[0], found[node.input[0]])
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] not in constants:
@@ -91,11 +101,18 @@ def read_encodings(model: onnx.ModelProto) -> dict[str, Encoding]:
         zero_point = constants[node.input[2]] if len(node.input) > 2 else np.zeros(scale.shape, np.uint8)
         if zero_point.dtype == np.int32:
             continue
-        limits = np.iinfo(zero_point.dtype)
+        low, high = _limits(zero_point.dtype)
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1) if scale.ndim else None
-        encoding = Encoding(scale, int(zero_point.reshape(-1)[0]), int(limits.min), int(limits.max), axis)
+        encoding = Encoding(scale, int(zero_point.reshape(-1)[0]), low, high, axis)
         found.setdefault(name, encoding)
     return found
+
+
+def _limits(dtype: np.dtype) -> tuple[int, int]:
+    if dtype.name == "int4":  # not NumPy's own, which np.iinfo asks for
+        return -8, 7
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
 
 
 def unfused(model: onnx.ModelProto) -> tuple[str, ...]:

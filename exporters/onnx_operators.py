@@ -148,15 +148,21 @@ def _simple(kind: str, attributes: Callable[[Instruction], dict[str, Any]] = lam
 
 
 def _conv(w: Writer, step: Instruction) -> None:
-    weight, parameters = w.parameters(step)
-    attributes = {
-        "kernel_shape": list(weight.shape[2:]),
+    _, parameters = w.parameters(step)
+    inputs = [w.real(step), *parameters]
+    w.finish(step, w.node("Conv", inputs, f"{step.name}/real", step.name, **conv_attributes(step)))
+
+
+def conv_attributes(step: Instruction) -> dict[str, Any]:
+    """Return the attributes of a Conv."""
+    assert step.weight is not None
+    return {
+        "kernel_shape": list(step.weight.shape[2:]),
         "strides": list(step.attrs["strides"]),
         "dilations": list(step.attrs["dilations"]),
         "group": int(step.attrs["groups"]),
         "pads": _pads(step),
     }
-    w.finish(step, w.node("Conv", [w.real(step), *parameters], f"{step.name}/real", step.name, **attributes))
 
 
 def _dense(w: Writer, step: Instruction) -> None:

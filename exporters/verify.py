@@ -145,6 +145,7 @@ def _first_difference(
         if difference.any():
             share, most = float((difference > 0).mean()), int(difference.max())
             return f"{step.kind} '{step.scope or step.name}': {share:.4%} of its values differ, by {most} at most"
-    floats = sorted({str(s.attrs.get("target", s.kind)) for s in program.instructions if s.kind == "float"})
-    where = f"in an operator that stays float ({', '.join(floats)})" if floats else "at the output"
+    kept = [s for s in program.instructions if s.kind == "float" or s.mode != "static"]
+    floats = sorted({str(s.attrs.get("target", s.kind)) + (f" {s.mode}" if s.mode != "static" else "") for s in kept})
+    where = f"in an operator with float outputs ({', '.join(floats)})" if floats else "at the output"
     return f"no integer operator: the difference arises {where}"

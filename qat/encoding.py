@@ -83,6 +83,13 @@ def from_range(low: float, high: float, qmin: int, qmax: int, symmetric: bool = 
     return Encoding(scale, zero_point, qmin, qmax)
 
 
+def packed_int4(values: np.ndarray) -> np.ndarray:
+    """Return integers of -8..7 as bytes of two, the first in the low half: the form of both ONNX and TFLite."""
+    nibbles = np.asarray(values, np.int8).reshape(-1).view(np.uint8) & 0xF
+    nibbles = np.append(nibbles, np.zeros(len(nibbles) % 2, np.uint8))
+    return np.asarray(nibbles[0::2] | (nibbles[1::2] << 4), np.uint8)
+
+
 def _usable(scale: np.floating) -> np.ndarray:
     # A tensor that is zero everywhere has no range; any positive scale represents it.
     return np.asarray(scale if scale > np.finfo(np.float32).tiny * 2**24 else 1.0, np.float32)

@@ -14,7 +14,8 @@ from qat.program import FrameworkBlock, Instruction, Program, Value
 
 log = logging.getLogger("qat")
 
-#: ``(weight int8, scale float32 (channels,), bias int32 or None)`` of a planned operator, in the program's layouts.
+#: ``(weight int8, scale float32 (channels,), bias int32 or None)`` of a planned operator, in the program's layouts. Where its
+#: weight alone is stored: the bias in float32, and a weight in float16 with scales of 1.
 Integers = Callable[[PlannedOp], tuple[np.ndarray, np.ndarray, "np.ndarray | None"]]
 
 
@@ -87,31 +88,35 @@ def build_program(plan: Plan, encodings: Mapping[str, Encoding], integers: Integ
             outputs = tuple(value(t, t, encodings[plan.group_of[t]] if planned.integer else None) for t in op.outputs)
             steps.append(Instruction(op.name, kind, inputs, outputs, dict(op.attrs), scope=op.scope))
             continue
-        encoding = encodings[plan.group_of[op.output]]
         weight = weight_encoding = bias = None
-        if planned.weight is not None:
+        if planned.weight is not None or planned.stored:
             weight, scale, bias = integers(planned)
-            _say_widened(planned, scale, weight)
-            per_channel = planned.weight.granularity == "channel" or not bool(np.all(scale == scale[0]))
-            weight_encoding = Encoding(
-                scale.astype(f32) if per_channel else np.asarray(scale[0], f32),
-                0, -planned.qmax, planned.qmax, 0 if per_channel else None,
-            )  # fmt: skip
-        form = as_float if op.kind == "embedding" else on_grid
+            weight_encoding = _weight_encoding(planned, scale)
+        form = as_float if op.kind == "embedding" or planned.stored else on_grid
         inputs = tuple(form(t) for t in op.inputs)
+        if planned.stored:
+            output, clamp = value(op.output, op.output, None), None
+        else:
+            if weight is not None:
+                _say_widened(planned, scale, weight)
+            output = on_grid(op.output)
+            clamp = clamp_of(encodings[plan.group_of[op.output]], planned.activation)
         steps.append(
             Instruction(
                 op.name,
                 op.kind,
                 inputs,
-                (on_grid(op.output),),
+                (output,),
                 {k: v for k, v in op.attrs.items() if k != "channel_axis"},
                 weight,
                 weight_encoding,
                 bias,
                 planned.activation,
-                clamp_of(encoding, planned.activation),
+                clamp,
                 op.scope,
+                "static" if planned.integer else planned.mode,
+                planned.packed,
+                planned.kernels,
             )
         )
     outputs = tuple(as_float(t) for t in plan.graph.outputs)
@@ -127,6 +132,16 @@ def build_program(plan: Plan, encodings: Mapping[str, Encoding], integers: Integ
         instructions=tuple(steps),
         block=block,
     )
+
+
+def _weight_encoding(planned: PlannedOp, scale: np.ndarray) -> Encoding | None:
+    if planned.weight is None:
+        return None
+    per_channel = planned.weight.granularity == "channel" or not bool(np.all(scale == scale[0]))
+    return Encoding(
+        scale.astype(f32) if per_channel else np.asarray(scale[0], f32),
+        0, -planned.qmax, planned.qmax, 0 if per_channel else None,
+    )  # fmt: skip
 
 
 def clamp_of(encoding: Encoding, activation: str | None) -> tuple[int, int]:

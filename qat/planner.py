@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from qat.errors import ConfigError
 from qat.graph import Graph, Op
+from qat.modes import STORED, Mode
 from qat.recipe import QuantSpec, Recipe, Rule
-from qat.targets import Fixed, Row, Target
+from qat.targets import TARGETS, Fixed, Row, Target
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,13 @@ class PlannedOp:
     Attributes:
         op: the graph's operator; ``op.output`` is already that of the fused ``activation``.
         integer: whether an integer kernel runs it.
-        reason: why it stays float; empty for an integer one.
+        reason: why it stays float; empty for one that does not, or has nothing to quantize.
         activation: the fused activation (``relu``, ``relu6``) or None.
         weight: how its weight is quantized; None without a weight or in float.
         qmax: the largest magnitude of its integer weight, 0 without one.
+        mode: ``static`` for an integer kernel, ``float``, or one of :data:`qat.modes.STORED`.
+        packed: whether the artifact holds the weight in 4 bits.
+        kernels: the arithmetic of its kernel where it is not the target's, see :mod:`qat.numerics`.
     """
 
     op: Op
@@ -33,6 +37,14 @@ class PlannedOp:
     activation: str | None = None
     weight: QuantSpec | None = None
     qmax: int = 0
+    mode: Mode = "float"
+    packed: bool = False
+    kernels: str = ""
+
+    @property
+    def stored(self) -> bool:
+        """Whether it reads and writes float tensors, and its weight alone is stored in another form."""
+        return self.mode in STORED
 
     @property
     def grid_inputs(self) -> tuple[str, ...]:
@@ -42,7 +54,7 @@ class PlannedOp:
     @property
     def keeps_framework(self) -> bool:
         """Whether the operator keeps its framework's implementation: a float one, or one that moves integers about."""
-        return not self.integer or self.op.kind == "move"
+        return not (self.integer or self.stored) or self.op.kind == "move"
 
 
 @dataclass(frozen=True)
@@ -88,14 +100,17 @@ class Plan:
     dequantize: tuple[str, ...]
 
     def table(self) -> list[dict[str, str]]:
-        """Return one row an operator: ``scope``, ``op``, ``runs`` (int8 or float), ``how`` and ``reason``."""
+        """Return one row an operator: ``scope``, ``op``, ``runs`` (integer, float or a mode), ``how`` and ``reason``."""
         rows = []
         for planned in self.ops:
             op = planned.op
             kind = str(op.attrs["target"]) if op.kind in ("float", "move") else op.kind
             how = []
             if planned.weight is not None:
-                how.append(f"weight int{planned.weight.bits} per {planned.weight.granularity}, |q| <= {planned.qmax}")
+                held = " held in int8" if planned.weight.bits <= 4 and not planned.packed else ""
+                how.append(f"weight int{planned.weight.bits}{held} per {planned.weight.granularity}, |q| <= {planned.qmax}")
+            if planned.stored:
+                how.append(_STORED_HOW[planned.mode])
             if planned.integer:
                 group = self.groups[self.group_of[op.output]]
                 shared = len(group.tensors) > 1
@@ -104,7 +119,7 @@ class Plan:
                 {
                     "scope": op.scope or op.name,
                     "op": kind + (f" + {planned.activation}" if planned.activation else ""),
-                    "runs": "integer" if planned.integer else "float",
+                    "runs": "integer" if planned.integer else planned.mode,
                     "how": "; ".join(how),
                     "reason": planned.reason,
                 }
@@ -113,7 +128,15 @@ class Plan:
 
     def floats(self) -> dict[str, str]:
         """Return the operators that stay float and why, by name."""
-        return {p.op.name: p.reason for p in self.ops if not p.integer}
+        return {p.op.name: p.reason for p in self.ops if not p.integer and p.reason}
+
+
+#: What becomes of a weight that is stored in another form.
+_STORED_HOW = {
+    "dynamic": "integer kernel, activation quantized in 8 bits as it runs",
+    "weight_only": "float kernel on the dequantized weight",
+    "float16": "weight in float16, float kernel",
+}
 
 
 def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
@@ -128,7 +151,11 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
     on_grid = {name for name in graph.inputs if graph.tensors[name].dtype == "float32"}
     integer_tensors: set[str] = set()
     prescribed: set[str] = set()
+    _check_modes(recipe, target)
     for op, activation in _fuse(graph, recipe, target):
+        if (stored := _stored(op, activation, graph, recipe, target)) is not None:
+            planned.append(stored)
+            continue
         reason, rule, row = _why_float(op, graph, recipe, target, on_grid, prescribed)
         if reason or rule is None or row is None:
             planned.append(PlannedOp(op, False, reason, activation))
@@ -139,12 +166,17 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
         if isinstance(row.output, Fixed) or (row.output == "as_input" and any(name in prescribed for name in op.inputs)):
             prescribed.update(op.outputs)
         integer_tensors.update(op.outputs)
-        weight, qmax = (rule.weight, _weight_qmax(rule.weight, target)) if "weight" in op.params else (None, 0)
-        planned.append(PlannedOp(op, True, "", activation, weight, qmax))
+        if "weight" not in op.params:
+            planned.append(PlannedOp(op, True, "", activation, mode="static"))
+            continue
+        kernels = target.modes.packed.get("static", {}).get(op.kind, "") if rule.weight.bits <= 4 else ""
+        planned.append(
+            PlannedOp(op, True, "", activation, rule.weight, _weight_qmax(rule.weight, target), "static", bool(kernels), kernels)
+        )
     wanted = {name for p in planned if p.integer for name in p.grid_inputs}
     planned = [_unread(p) if p.op.kind == "constant" and p.op.output not in wanted else p for p in planned]
     integer_tensors -= {p.op.output for p in planned if not p.integer}
-    if not any(p.integer for p in planned):
+    if not any(p.integer or p.stored for p in planned):
         reasons = "; ".join(sorted({p.reason for p in planned})) or "the model has no operators"
         raise ConfigError(f"recipe '{recipe.name}' quantizes nothing of this model for target '{target.name}': {reasons}")
     groups, group_of = _share_scales(planned, rules, target)
@@ -174,7 +206,8 @@ def _fuse(graph: Graph, recipe: Recipe, target: Target) -> list[tuple[Op, str | 
         row = target.row(op.kind)
         readers = consumers.get(op.output, [])
         rule = recipe.rule_for(op.scope, op.kind)
-        if row and rule and rule.mode == "static" and len(readers) == 1 and readers[0].kind in row.fuses:
+        quantized = rule is not None and (rule.mode == "static" or op.kind in target.modes.stored.get(rule.mode, ()))
+        if row and quantized and len(readers) == 1 and readers[0].kind in row.fuses:
             follower = readers[0]
             if op.output not in graph.outputs:
                 merged[follower.name] = op.name
@@ -216,6 +249,41 @@ def _why_float(
         return "its inputs are float, and it is not worth a region of its own", None, None
     _check_activation(rule.activation, recipe, target)
     return "", rule, row
+
+
+def _stored(op: Op, activation: str | None, graph: Graph, recipe: Recipe, target: Target) -> PlannedOp | None:
+    """Plan an operator whose rule concerns its weight alone; None for any other."""
+    rule = recipe.rule_for(op.scope, op.kind)
+    if rule is None or rule.mode not in STORED:
+        return None
+    if not op.params or op.kind in ("float", "batch_norm"):
+        return PlannedOp(op, False, "", activation)
+    if op.kind not in target.modes.stored.get(rule.mode, ()):
+        return PlannedOp(op, False, f"target '{target.name}' has no {rule.mode} kernel for {op.kind}", activation)
+    if graph.tensors[op.inputs[0]].dtype != "float32":
+        return PlannedOp(op, False, f"its input is {graph.tensors[op.inputs[0]].dtype}", activation)
+    if rule.mode == "float16":
+        return PlannedOp(op, False, "", activation, mode="float16", kernels="float")
+    # A float kernel on dequantized weights has no use for the integer kernels' narrower limit.
+    qmax = _weight_qmax(rule.weight, target) if rule.mode == "dynamic" else 2 ** (rule.weight.bits - 1) - 1
+    packed = target.modes.packed.get(rule.mode, {}).get(op.kind, "") if rule.weight.bits <= 4 else ""
+    kernels = packed or target.modes.stored[rule.mode][op.kind]
+    return PlannedOp(op, False, "", activation, rule.weight, qmax, rule.mode, bool(packed), kernels)
+
+
+def _check_modes(recipe: Recipe, target: Target) -> None:
+    """Raise ConfigError for a mode or width that no kernel of the target has, naming the pairs that have it."""
+    for rule in recipe.rules:
+        if rule.mode in STORED and not target.modes.stored.get(rule.mode):
+            able = [t for t in TARGETS.values() if t.modes.stored.get(rule.mode)]
+            raise ConfigError(_lacking(recipe, target, f"{rule.mode} kernels", able))
+        if rule.mode == "static" and rule.activation.bits == 16 and not target.modes.wide:
+            raise ConfigError(_lacking(recipe, target, "16-bit kernels", [t for t in TARGETS.values() if t.modes.wide]))
+
+
+def _lacking(recipe: Recipe, target: Target, what: str, able: list[Target]) -> str:
+    pairs = f"keras or torch -> {', '.join(t.name for t in able)}" if able else "no target yet"
+    return f"recipe '{recipe.name}' needs {what}, which target '{target.name}' lacks; it can be exported by: {pairs}"
 
 
 def _check_activation(spec: QuantSpec, recipe: Recipe, target: Target) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from qat.encoding import Encoding
+from qat.modes import Mode
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class Instruction:
     ``weight_encoding.axis`` is 0, or None for one scale per tensor.
     ``activation`` names the fused activation (``relu``, ``relu6``) and ``clamp`` the limits it leaves, in the output's
     integers (zero point included).
+
+    ``mode`` is ``static``, or one of :data:`qat.modes.STORED`: inputs, outputs and the bias are float then, and the weight is
+    an integer one with its encoding, or float16 without. A ``packed`` weight is stored in 4 bits. ``kernels`` names the
+    arithmetic where it is not the program's.
     """
 
     name: str
@@ -59,6 +64,9 @@ class Instruction:
     activation: str | None = None
     clamp: tuple[int, int] | None = None
     scope: str = ""
+    mode: Mode = "static"
+    packed: bool = False
+    kernels: str = ""
 
 
 @dataclass(frozen=True, eq=False)

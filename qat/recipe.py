@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from qat.errors import ConfigError, nearest
 from qat.graph import KINDS
+from qat.modes import STORED, Mode
 
 Estimator = Literal["minmax", "ema", "percentile", "mse"]
 
@@ -33,14 +34,15 @@ class QuantSpec(BaseModel):
 class Rule(BaseModel):
     """What applies to the operators whose scope matches ``scope`` (a regular expression, searched) and whose kind is ``op``.
 
-    ``mode``: ``static`` quantizes weights and activations, ``float`` leaves the operator as it is.
+    ``mode`` is one of :data:`qat.modes.Mode`: ``static`` quantizes weights and activations, ``dynamic``, ``weight_only`` and
+    ``float16`` what is stored of the weights, ``float`` leaves the operator as it is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     scope: str = ".*"
     op: str = "*"
-    mode: Literal["static", "float"] = "static"
+    mode: Mode = "static"
     weight: QuantSpec = QuantSpec(bits=8, symmetric=True, granularity="channel")
     activation: QuantSpec = QuantSpec(bits=8)
 
@@ -66,6 +68,13 @@ class Rule(BaseModel):
             raise ValueError("weights are quantized symmetrically by every runtime: set weight.symmetric to true")
         if self.activation.granularity == "channel":
             raise ValueError("activations have one scale per tensor in every runtime: set activation.granularity to tensor")
+        if self.mode in STORED and self.activation != QuantSpec():
+            what = "are quantized in 8 bits as the kernel runs" if self.mode == "dynamic" else "stay float"
+            raise ValueError(f"in mode {self.mode} activations {what}: remove the key 'activation', or set mode to static")
+        if self.mode == "float16" and self.weight != Rule.model_fields["weight"].default:
+            raise ValueError("in mode float16 weights are stored in float16: remove the key 'weight', or set another mode")
+        if self.mode in STORED and self.weight.bits > 8:
+            raise ValueError(f"in mode {self.mode} weights have up to 8 bits: set weight.bits to 8 or 4, or mode to float16")
         return self
 
     def matches(self, scope: str, kind: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qat.errors import ConfigError, nearest
+from qat.modes import LITERT, ONNXRUNTIME, STATIC_ONLY, Modes
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Target:
         weight_qmax: the largest magnitude of an 8-bit weight.
         bias: how a bias is stored.
         source: the specification that the rows follow.
+        modes: what there is besides static kernels of 8 bits.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Target:
     source: str
     bias: Literal["int32", "float32"] = "int32"
     description: str = ""
+    modes: Modes = STATIC_ONLY
 
     def row(self, kind: str) -> Row | None:
         """Return the row of an operator, or None where the target has no integer kernel for it."""
@@ -101,17 +104,20 @@ TARGETS: dict[str, Target] = {
             "litert", "xnnpack", ".tflite", _S8, False, 127, _LITERT_ROWS,
             source="https://ai.google.dev/edge/litert/models/quantization_spec",
             description="LiteRT with its default delegate (XNNPACK)",
+            modes=LITERT,
         ),
         Target(
             # Without VNNI, U8S8 kernels add pairs of products in 16 bits: 2 * 255 * 64 is the most that fits.
             "onnxruntime", "mlas", ".onnx", _U8, False, 64, _ONNXRUNTIME_ROWS,
             source="https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html",
             description="ONNX Runtime on any CPU: 7-bit weights, exact with and without VNNI",
+            modes=ONNXRUNTIME,
         ),
         Target(
             "onnxruntime_vnni", "mlas", ".onnx", _U8, False, 127, _ONNXRUNTIME_ROWS,
             source="https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html",
             description="ONNX Runtime on ARM, or x86 with VNNI: 8-bit weights",
+            modes=ONNXRUNTIME,
         ),
         Target(
             "tensorrt", "mlas", ".onnx", (-127, 127), True, 127, _TENSORRT_ROWS,

@@ -89,7 +89,7 @@ def test_limits_are_the_target_s(target, limits, qmax):
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (Rule(activation=QuantSpec(bits=16)), "16-bit activations"),
+        (Rule(activation=QuantSpec(bits=12)), "12-bit activations"),
         (Rule(weight=QuantSpec(bits=16, symmetric=True)), "weights of up to 8 bits"),
         (Rule(mode="float"), "quantizes nothing of this model"),
         (Rule(op="dense"), "quantizes nothing of this model"),
@@ -103,6 +103,31 @@ def test_what_a_target_cannot_do_is_refused(rule, message):
 def test_low_bit_weights_narrow_their_integers():
     recipe = Recipe(name="r", rules=(Rule(weight=QuantSpec(bits=4, symmetric=True, granularity="channel")),))
     assert plan(graph(("c", "conv2d", "x")), recipe, LITERT).ops[0].qmax == 7
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "weight_only", "float16"])
+def test_a_stored_weight_makes_no_region(mode):
+    ops = (("c", "conv2d", "x"), ("r", "relu", "c"), ("a", "add", ("r", "r")), ("d", "dense", "a"))
+    made = plan(graph(*ops), Recipe(name="r", rules=(Rule(mode=mode),)), LITERT)
+    assert [(p.op.kind, p.mode, p.activation) for p in made.ops] == [
+        ("conv2d", mode, "relu"), ("add", "float", None), ("dense", mode, None),
+    ]  # fmt: skip
+    assert not made.groups and not made.quantize and not made.floats()
+    assert [p.keeps_framework for p in made.ops] == [False, True, False]
+
+
+def test_modes_mix_by_scope_with_borders_between():
+    recipe = Recipe(name="r", rules=(Rule(), Rule(scope="net.d", mode="weight_only")))
+    made = plan(graph(("c", "conv2d", "x"), ("d", "conv2d", "c"), ("e", "conv2d", "d")), recipe, LITERT)
+    assert [p.mode for p in made.ops] == ["static", "weight_only", "static"]
+    assert (made.quantize, made.dequantize) == (("x", "d"), ("c", "e"))
+
+
+def test_a_kind_without_a_kernel_in_its_mode_says_so():
+    recipe = Recipe(name="r", rules=(Rule(mode="dynamic"),))
+    ops = graph(("c", "conv2d", "x"), ("t", "conv_transpose2d", "c"))
+    ops = ops.replace(ops=(ops.ops[0], dataclasses.replace(ops.ops[1], params={"weight": "w"})))
+    assert plan(ops, recipe, LITERT).floats() == {"t": "target 'litert' has no dynamic kernel for conv_transpose2d"}
 
 
 def test_graph_survives_json():

@@ -10,8 +10,9 @@ from qat.targets import TARGETS, load_target
 
 def test_builtin_recipes_are_valid_and_carry_their_file_name():
     found = builtin_recipes()
-    assert {"static_wi8_ai8", "static_wi8_ai8_per_tensor"} <= set(found)
-    assert all(recipe.name == name for name, recipe in found.items())
+    assert {"static_wi8_ai8", "static_wi4_ai8", "static_wi8_ai16", "dynamic_wi8_afp32", "dynamic_wi4_afp32"} <= set(found)
+    assert {"weightonly_wi8_afp32", "weightonly_wi4_afp32", "float16", "static_wi8_ai8_per_tensor"} <= set(found)
+    assert all(recipe.name == name and recipe.description for name, recipe in found.items())
 
 
 def test_last_matching_rule_wins():
@@ -37,6 +38,12 @@ def test_last_matching_rule_wins():
         ("name: r\nrules: []\n", r"r\.yaml:2: .*at least 1"),
         ("rules: [{}]\n", r"r\.yaml:1: the key 'name' is missing"),
         ("name: r\nrules:\n  - weight: {symmetric: false}\n", r"r\.yaml:3: .*set weight.symmetric to true"),
+        ("name: r\nrules:\n  - {mode: dynamic, activation: {bits: 16}}\n", r"r\.yaml:3: .*in 8 bits as the kernel runs"),
+        ("name: r\nrules:\n  - {mode: float16, weight: {bits: 4, symmetric: true}}\n", r"r\.yaml:3: .*remove the key 'weight'"),
+        (
+            "name: r\nrules:\n  - {mode: weight_only, weight: {bits: 16, symmetric: true}}\n",
+            r"r\.yaml:3: .*up to 8 bits: .*float16",
+        ),
         ("name: [r\n", r"r\.yaml:\d: not valid YAML"),
         ("", "an empty file"),
     ],

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from qat.adapters.torch.grid import Grid
 from qat.adapters.torch.nodes import NODES, Dequantize, Quantize
+from qat.adapters.torch.stored import Stored
 from qat.adapters.torch.trace import Traced
 from qat.graph import KINDS, Op
 from qat.planner import Plan
@@ -140,9 +141,10 @@ class _Writer:
                 self.forms[op.output] = self.grid[op.output].name
             elif op.kind in NODES:
                 args = (*(self._as_float(t) for t in op.inputs), *self._params(op))
-                node = NODES[op.kind](planned, (), self.plan.target.kernels)
+                node = Stored(planned) if planned.stored else NODES[op.kind](planned, (), self.plan.target.kernels)
                 self.real[op.output] = self._call("nodes", op.name, node, args)
-                self.kept_nodes[op.name] = self.real[op.output].name
+                if planned.keeps_framework:
+                    self.kept_nodes[op.name] = self.real[op.output].name
             else:
                 captured = self.traced.nodes[op.name]
                 self.real[op.output] = self.graph.node_copy(captured, self._captured_arg)

@@ -60,6 +60,23 @@ def round_clamp(v: Tensor, lo: float, hi: float) -> Tensor:
     return _RoundClamp.apply(v, lo, hi)
 
 
+class _StraightThrough(torch.autograd.Function):
+    """Another value with the gradient of the first."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, replacement: Tensor) -> Tensor:
+        return replacement.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+def straight_through(v: Tensor, replacement: Tensor) -> Tensor:
+    """Return ``replacement`` with the gradient of ``v``."""
+    return _StraightThrough.apply(v, replacement)
+
+
 class _Add(torch.autograd.Function):
     """``clamp(round(a * ra + b * rb), lo, hi)`` in one node."""
 

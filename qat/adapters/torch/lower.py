@@ -8,6 +8,7 @@ from torch import fx
 
 from qat.adapters.torch.insert import SCOPE, PreparedModel
 from qat.adapters.torch.nodes import Conv2d
+from qat.adapters.torch.stored import Stored
 from qat.lowering import block_border, build_program, grid_value_name, real_value_name
 from qat.planner import PlannedOp
 from qat.program import FrameworkBlock, Program
@@ -25,9 +26,11 @@ def lower(model: PreparedModel) -> Program:
 
     def integers(planned: PlannedOp) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         node = model.get_submodule(f"{SCOPE}.nodes.{planned.op.name}")
-        assert isinstance(node, Conv2d)
         weight = model.get_parameter(planned.op.params["weight"])
         bias = model.get_parameter(planned.op.params["bias"]) if "bias" in planned.op.params else None
+        if isinstance(node, Stored):
+            return _stored(node, weight, bias)
+        assert isinstance(node, Conv2d)
         with torch.no_grad():
             scale = node.weight_scale(weight, bias)
             w_int, b_int = node.quantized(weight, bias, scale)
@@ -38,6 +41,13 @@ def lower(model: PreparedModel) -> Program:
         )
 
     return build_program(model.plan, encodings, integers, _block(model))
+
+
+def _stored(node: Stored, weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    with torch.no_grad():
+        w, scale = node.quantized(weight)
+    dtype = np.float16 if node.planned.weight is None else np.int8
+    return w.cpu().numpy().astype(dtype), scale.cpu().numpy(), None if bias is None else bias.detach().cpu().numpy()
 
 
 def _block(model: PreparedModel) -> FrameworkBlock | None:
@@ -80,6 +90,7 @@ def _values(model: PreparedModel) -> dict[str, str]:
     """Return the program's value that each tensor node of the prepared model holds."""
     plan, found = model.plan, {}
     kept = {node: op for op, node in model.prepared.kept_nodes.items()}
+    stored = {f"{SCOPE}.nodes.{p.op.name}": p.op.output for p in plan.ops if p.stored}
     for node in model.graph.nodes:
         target = str(node.target)
         if node.op == "placeholder":
@@ -88,4 +99,6 @@ def _values(model: PreparedModel) -> dict[str, str]:
             found[node.name] = real_value_name(plan, target.removeprefix(f"{SCOPE}.dequantize."))
         elif node.name in kept:
             found[node.name] = kept[node.name]
+        elif target in stored:
+            found[node.name] = stored[target]
     return found | {node: grid_value_name(plan, tensor) for tensor, node in model.prepared.forms.items()}

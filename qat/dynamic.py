@@ -1,0 +1,60 @@
+"""The arithmetic of dynamic kernels, in NumPy: the activation's grid is chosen as the kernel runs.
+
+``kernels`` are, each seen equal to its runtime in every bit:
+
+- ``mlas``: ONNX's DynamicQuantizeLinear and ONNX Runtime's integer products; one range for the whole tensor.
+- ``xnnpack``: LiteRT's delegate (XNNPACK src/xnnpack/quantization.h, ``xnn_f32_qd8_asymmetric_quantization_params``).
+- ``builtin``, ``builtin_depthwise``: TFLite's own hybrid kernels, which run what the delegate leaves
+  (tflite/kernels/internal/portable_tensor_utils.cc, ``AsymmetricQuantizeFloats``).
+
+The ranges of the last three are one a sample, of a dense layer one a row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qat.numerics import f32, round_half_away
+
+
+def range_axes(kind: str, rank: int, kernels: str) -> tuple[int, ...]:
+    """Return the axes of an activation that share one range."""
+    if kernels == "mlas":
+        return tuple(range(rank))
+    return (rank - 1,) if kind == "dense" else tuple(range(1, rank))
+
+
+def on_grid(x: np.ndarray, axes: tuple[int, ...], kernels: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``x`` as integers less their zero point, in float32, and their scale, which broadcasts against ``x``."""
+    x = np.asarray(x, f32)
+    low = np.minimum(x.min(axes, keepdims=True), f32(0.0))
+    high = np.maximum(x.max(axes, keepdims=True), f32(0.0))
+    flat = low == high
+    span = np.where(flat, f32(1.0), high - low)
+    if kernels == "xnnpack":
+        inverse = np.where(flat, f32(1.0), f32(255.0) / span)
+        from_low, from_high = f32(-128.0) - low * inverse, f32(127.0) - high * inverse
+        nearer = (f32(-128.0) + low * inverse) + (f32(127.0) + high * inverse) > 0
+        zero_point = np.rint(np.clip(np.where(nearer, from_low, from_high), -128, 127))
+        q = np.rint(x * inverse) + zero_point
+        return (np.clip(q, -128, 127) - zero_point).astype(f32), (f32(1.0) / inverse).astype(f32)
+    scale = np.where(flat, f32(1.0), span / f32(255.0)).astype(f32)
+    if kernels == "mlas":
+        zero_point = np.rint(np.clip(-low / scale, 0, 255))
+        return (np.clip(np.rint(x / scale) + zero_point, 0, 255) - zero_point).astype(f32), scale
+    from_low, from_high = f32(-128.0) - low / scale, f32(127.0) - high / scale
+    nearer = f32(128.0) + np.abs(low / scale) < f32(127.0) + np.abs(high / scale)
+    zero_point = round_half_away(np.clip(np.where(nearer, from_low, from_high), -128, 127).astype(f32))
+    q = round_half_away(zero_point + x * (f32(1.0) / scale))
+    return (np.clip(q, -128, 127) - zero_point).astype(f32), scale
+
+
+def leave(acc: np.ndarray, x_scale: np.ndarray, scale: np.ndarray, bias: np.ndarray | None, kernels: str) -> np.ndarray:
+    """Return an accumulator's real values; scales and bias broadcast against it. The order of products is the kernel's."""
+    acc, offset = np.asarray(acc, f32), f32(0.0) if bias is None else np.asarray(bias, f32)
+    if kernels == "xnnpack":
+        exact = (acc * x_scale).astype(np.float64) * scale.astype(np.float64)
+        return np.asarray(exact + offset, f32)
+    if kernels == "builtin_depthwise":
+        return np.asarray((acc * scale) * x_scale + offset, f32)
+    return np.asarray(acc * (x_scale * scale) + offset, f32)

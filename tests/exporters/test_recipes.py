@@ -1,0 +1,120 @@
+"""Every built-in recipe in the runtimes: what is in the artifact, and how far it is from the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import qat
+from qat.errors import ConfigError
+from qat.recipe import QuantSpec, Recipe, Rule
+from qat.runtimes.onnxruntime import OnnxSession
+
+FOUR_BITS = QuantSpec(bits=4, symmetric=True, granularity="channel")
+#: Recipes whose artifact computes in float somewhere: frameworks sum in another order, which changes last bits.
+INEXACT = 1e-3
+
+
+class Small(nn.Module):
+    """Every kind that can be stored: a convolution, a depthwise one, a dense layer on three axes and one on two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.tokens = nn.Linear(64, 12)
+        self.head = nn.Linear(96, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        x = nn.functional.relu6(self.depthwise(x))
+        return self.head(self.tokens(x.flatten(2)).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def torch_model() -> nn.Module:
+    torch.manual_seed(0)
+    return Small().eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def onnx_types(path) -> dict[str, str]:
+    """Return the type of every weight in a file."""
+    found = {i.name: onnx.TensorProto.DataType.Name(i.data_type) for i in onnx.load(path).graph.initializer}
+    return {name.removesuffix(".weight"): dtype for name, dtype in found.items() if name.endswith(".weight")}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "dtype", "exact", "runs"),
+    [
+        ("static_wi8_ai8", "INT8", True, {"QLinearConv": 2, "QGemm": 2}),
+        ("static_wi4_ai8", "INT8", True, {"QLinearConv": 2, "QGemm": 2}),
+        ("dynamic_wi8_afp32", "INT8", True, {"ConvInteger": 2, "DynamicQuantizeMatMul": 2}),
+        ("dynamic_wi4_afp32", "INT8", True, {"ConvInteger": 2, "DynamicQuantizeMatMul": 2}),
+        ("weightonly_wi8_afp32", "INT8", False, {"DequantizeLinear": 4}),
+        ("weightonly_wi4_afp32", "INT4", False, {"DequantizeLinear": 4}),
+        ("float16", "FLOAT16", False, {}),
+    ],
+)
+def test_torch_to_onnx(torch_model, images, tmp_path, recipe, dtype, exact, runs):
+    model = qat.calibrate(qat.prepare(torch_model, images[:2], recipe=recipe), [images])
+    artifact = qat.export(model, tmp_path / "m.onnx", verify=[images])
+    assert set(onnx_types(artifact.path).values()) == {dtype}
+    ops = OnnxSession(artifact.path).ops()
+    assert {kind: ops[kind] for kind in runs} == runs
+    assert "MatMulNBits" not in ops
+    assert artifact.parity.exact == 1.0 if exact else artifact.parity.max_lsb < INEXACT
+    with torch.no_grad():
+        assert np.corrcoef(model.eval()(images).numpy().ravel(), torch_model(images).numpy().ravel())[0, 1] > 0.99
+
+
+def test_bits_and_modes_mix_by_scope_in_onnx(torch_model, images, tmp_path):
+    recipe = Recipe(
+        name="mixed",
+        rules=(
+            Rule(),
+            Rule(scope="depthwise", weight=FOUR_BITS),
+            Rule(scope="tokens", mode="weight_only", weight=FOUR_BITS),
+            Rule(scope="head", mode="float"),
+        ),
+    )
+    model = qat.calibrate(qat.prepare(torch_model, images[:2], recipe=recipe, target="onnxruntime_vnni"), [images])
+    rows = {row["scope"]: row for row in model.plan.table()}
+    assert [rows[s]["runs"] for s in ("stem", "depthwise", "tokens", "head")] == ["integer", "integer", "weight_only", "float"]
+    assert "weight int4 held in int8" in rows["depthwise"]["how"]
+    artifact = qat.export(model, tmp_path / "m.onnx", verify=[images])
+    weights = {i.name: onnx.numpy_helper.to_array(i) for i in onnx.load(artifact.path).graph.initializer}
+    by_layer = {row["scope"]: planned.op.name for row, planned in zip(model.plan.table(), model.plan.ops, strict=True)}
+    assert np.abs(weights[f"{by_layer['stem']}.weight"]).max() == 127
+    assert np.abs(weights[f"{by_layer['depthwise']}.weight"]).max() == 7
+    assert weights[f"{by_layer['tokens']}.weight"].dtype.name == "int4"
+    assert f"{by_layer['head']}.weight" not in weights
+    assert OnnxSession(artifact.path).ops()["QLinearConv"] == 2
+    assert artifact.parity.max_lsb < INEXACT
+
+
+def test_a_stored_weight_is_trained(torch_model, images):
+    for recipe in ("dynamic_wi4_afp32", "weightonly_wi4_afp32", "float16"):
+        model = qat.prepare(torch_model, images[:2], recipe=recipe).train()
+        model(images).square().sum().backward()
+        # Straight through: the gradient is about that of the float model.
+        torch_model.zero_grad()
+        torch_model(images).square().sum().backward()
+        for name, parameter in torch_model.named_parameters():
+            ours = model.get_parameter(name).grad
+            assert nn.functional.cosine_similarity(ours.flatten(), parameter.grad.flatten(), 0) > 0.9, (recipe, name)
+
+
+def test_what_a_target_lacks_is_refused_with_the_pairs_that_have_it(torch_model, images):
+    message = r"needs dynamic kernels, which target 'tensorrt' lacks; .*keras or torch -> litert, onnx"
+    with pytest.raises(ConfigError, match=message):
+        qat.prepare(torch_model, images[:2], recipe="dynamic_wi8_afp32", target="tensorrt")
+    with pytest.raises(ConfigError, match="'static_wi8_ai16' needs 16-bit kernels, which target 'onnxruntime' lacks"):
+        qat.prepare(torch_model, images[:2], recipe="static_wi8_ai16")
