@@ -12,6 +12,7 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Quantization-aware training.")
 
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in <output>/checkpoints.")]
 Config = Annotated[Path, typer.Argument(help="A run configuration, for example configs/runs/digits_torch.yaml.")]
 
 
@@ -41,12 +42,14 @@ def demo(output: Annotated[Path, typer.Option(help="Where the results go.")] = P
 
 
 @app.command()
-def run(config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None) -> None:
+def run(
+    config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None, resume: Resume = False
+) -> None:
     """Float model, PTQ baselines, QAT, export, proof and comparison, by a configuration."""
-    _run_all([config], output)
+    _run_all([config], output, resume)
 
 
-def _run_all(configs: list[Path], output: Path | None) -> None:
+def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> None:
     from qat.config import load_run
     from qat.report import print_report, write_report
     from qat.workflow import run as carry_out
@@ -57,7 +60,7 @@ def _run_all(configs: list[Path], output: Path | None) -> None:
     folder = output or Path(loaded[0][0].output or f"runs/{loaded[0][0].name}")
     reports = []
     for config, base in loaded:
-        report = carry_out(config, base, folder, console)
+        report = carry_out(config, base, folder, console, resume)
         print_report(report, console)
         reports.append(report)
     console.print(f"written: {write_report(reports, folder)}", soft_wrap=True)
@@ -73,13 +76,13 @@ def _import_frameworks(names: Iterable[str]) -> None:
             adapter_for("keras")
 
 
-def _open(config: Path, output: Path | None) -> Any:
+def _open(config: Path, output: Path | None, resume: bool = False) -> Any:
     from qat.config import load_run
     from qat.workflow import Run
 
     loaded = load_run(config)
     _import_frameworks([loaded.framework])
-    return Run(loaded, config.parent, output or Path(loaded.output or f"runs/{loaded.name}"), _console())
+    return Run(loaded, config.parent, output or Path(loaded.output or f"runs/{loaded.name}"), _console(), resume)
 
 
 @app.command()
@@ -101,9 +104,11 @@ def ptq(config: Config, output: Annotated[Path | None, typer.Option(help="Defaul
 
 
 @app.command()
-def train(config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None) -> None:
+def train(
+    config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None, resume: Resume = False
+) -> None:
     """Only the training of a configuration: checkpoints go to <output>/checkpoints."""
-    job = _open(config, output)
+    job = _open(config, output, resume)
     job.console.print(f"written: {job.train()}", soft_wrap=True)
 
 
@@ -229,8 +234,8 @@ def main() -> None:
     except QatError as error:
         if "--debug" in sys.argv:
             raise
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        print(f"{'interrupted' if error.exit_code == 130 else 'error'}: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
     except SystemExit as done:
         if done.code == 130:  # typer's code for Ctrl-C
             print("interrupted: nothing was half written; start the command again", file=sys.stderr)

@@ -62,17 +62,30 @@ class FloatConfig(_Strict):
 
 
 class TrainingConfig(_Strict):
-    """Fine-tuning; see :class:`qat.trainers.TrainingOptions`."""
+    """Fine-tuning; see :class:`qat.trainers.TrainingOptions`. ``teacher: float`` is the run's own float model."""
 
     epochs: int = Field(default=1, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    schedule: Literal["cosine", "constant"] = "cosine"
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad"] = "sgd"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
     gradient_clip: float | None = Field(default=1.0, gt=0)
+    accumulate: int = Field(default=1, ge=1)
+    precision: Literal["float32", "bf16"] = "float32"
+    patience: int | None = Field(default=None, ge=1)
     observe_fraction: float = Field(default=0.1, ge=0, le=1)
     seed: int = 0
+    loss: str | None = None
+    metrics: list[str] = Field(default=["top1"], min_length=1)
+    teacher: Literal["float"] | None = None
+    temperature: float = Field(default=1.0, gt=0)
+    teacher_weight: float = Field(default=0.5, ge=0, le=1)
+    labels: Literal["given", "none"] = "given"
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    tensorboard: str | None = None
+    artifact_every: int | None = Field(default=None, ge=1)
 
 
 class CalibrationConfig(_Strict):

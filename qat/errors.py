@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 class QatError(Exception):
-    """Base class of every error that a user can act on. The command line prints it in one sentence and exits with 2."""
+    """Base class of every error that a user can act on. The command line prints it in one sentence and exits with its code."""
+
+    exit_code = 2
 
 
 class ConfigError(QatError, ValueError):

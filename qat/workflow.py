@@ -22,10 +22,13 @@ from qat.targets import load_target
 
 
 class Run:
-    """One configuration being carried out. ``folder`` receives summary.json, summary.md, the plots and artifacts/."""
+    """One configuration being carried out.
 
-    def __init__(self, config: RunConfig, base: Path, folder: Path, console: Console) -> None:
-        self.config, self.base, self.folder, self.console = config, base, folder, console
+    ``folder`` receives summary.json, summary.md, the plots, artifacts/ and checkpoints/; ``resume`` continues from the last.
+    """
+
+    def __init__(self, config: RunConfig, base: Path, folder: Path, console: Console, resume: bool = False) -> None:
+        self.config, self.base, self.folder, self.console, self.resume = config, base, folder, console, resume
         self.layout = "NCHW" if config.framework == "torch" else "NHWC"
         self.suffix = ".onnx" if config.framework == "torch" else ".tflite"
         self.artifacts = folder / "artifacts"
@@ -90,7 +93,7 @@ class Run:
         options = self.config.float_training
         api.finetune(
             model, self.training(data, options.seed), epochs=options.epochs, learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay, gradient_clip=None, seed=options.seed,
+            weight_decay=options.weight_decay, gradient_clip=None, seed=options.seed, **self._checkpoints("float"),
         )  # fmt: skip
         self._save(model, cached)
         return model
@@ -216,14 +219,10 @@ class Run:
         prepared = self.step("prepare and calibrate", lambda: self.prepare(model, data))
         if c.ptq:
             entries.append(self.step("calibrate-only artifact", lambda: self.artifact(prepared, data, "calibrated", "ptq")))
-        options = c.training.model_dump()
-        self.step(
-            "QAT",
-            lambda: api.finetune(prepared, self.training(data, c.training.seed), self.batches(data, "validation"), **options),
-        )
+        self.step("QAT", lambda: self.finetune(prepared, data, model, "qat"))
         entries.append(self.step("export and verify", lambda: self.artifact(prepared, data, "qat", "qat")))
         if c.control:
-            entries.append(self.step("float control, the same extra steps", lambda: self.control(model, data, options)))
+            entries.append(self.step("float control, the same extra steps", lambda: self.control(model, data)))
         report = self.step(
             "comparison",
             lambda: api.compare(
@@ -244,18 +243,21 @@ class Run:
         data = self.step("data", self.data)
         model = self.step("float model", lambda: self.float_model(data))
         prepared = self.step("prepare and calibrate", lambda: self.prepare(model, data))
-        options, folder = self.config.training.model_dump(), self.folder / "checkpoints"
-        self.step(
-            "QAT",
-            lambda: api.finetune(
-                prepared,
-                self.training(data, options["seed"]),
-                self.batches(data, "validation"),
-                checkpoint_dir=folder,
-                **options,
-            ),
-        )
-        return folder / ("best.safetensors" if self.config.framework == "torch" else "best.keras")
+        self.step("QAT", lambda: self.finetune(prepared, data, model, "qat"))
+        return self.folder / "checkpoints" / ("best.safetensors" if self.config.framework == "torch" else "best.keras")
+
+    def finetune(self, model: Any, data: Dataset, float_model: Any, kind: str) -> Any:
+        """Fine-tune by the configuration's options; ``kind`` is ``qat`` or ``control``."""
+        options = self.config.training.model_dump() | self._checkpoints(kind)
+        options["teacher"] = None if options["teacher"] is None else float_model
+        if kind != "qat":
+            options |= {"tensorboard": None, "artifact_every": None}
+        return api.finetune(model, self.training(data, options["seed"]), self.batches(data, "validation"), **options)
+
+    def _checkpoints(self, kind: str) -> dict[str, Any]:
+        """Return the options that place a training's checkpoints: those of QAT lie in checkpoints/ itself."""
+        folder = self.folder / "checkpoints"
+        return {"checkpoint_dir": folder if kind == "qat" else folder / kind, "resume": self.resume}
 
     def export_checkpoint(self, checkpoint: Path, path: Path, overwrite: bool) -> Any:
         """Export what :meth:`train` wrote."""
@@ -274,12 +276,12 @@ class Run:
         artifact = api.export(prepared, path, verify=held_out, io_dtype=self.config.io_dtype, overwrite=True)
         return replace(artifact, kind=kind)
 
-    def control(self, model: Any, data: Dataset, options: dict[str, Any]) -> Any:
+    def control(self, model: Any, data: Dataset) -> Any:
         """Return the float model fine-tuned for the same steps on the same data."""
         from qat.ptq import float_baseline
 
         control = self._clone(model)
-        api.finetune(control, self.training(data, options["seed"]), self.batches(data, "validation"), **options)
+        self.finetune(control, data, model, "control")
         return float_baseline(control, self.example(data), self.artifacts, name="float_control", kind="control")
 
     def _clone(self, model: Any) -> Any:
@@ -294,6 +296,6 @@ class Run:
         return clone
 
 
-def run(config: RunConfig, base: Path, folder: Path, console: Console) -> Any:
+def run(config: RunConfig, base: Path, folder: Path, console: Console, resume: bool = False) -> Any:
     """Carry out one configuration; artifacts go to ``folder``/artifacts. Returns the comparison's report."""
-    return Run(config, base, folder, console).carry_out()
+    return Run(config, base, folder, console, resume).carry_out()

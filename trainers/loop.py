@@ -1,38 +1,97 @@
-"""The fine-tuning loop that both frameworks share: epochs, schedule, progress, the best weights, a loss that is no number."""
+"""The fine-tuning loop that both frameworks share: epochs, schedule, progress, the best weights, checkpoints, what goes wrong."""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from tqdm import tqdm
 
 from qat.errors import DataError, QatError
-from qat.trainers.options import Epoch, History, TrainingOptions, count_batches
+from qat.trainers import checkpoint
+from qat.trainers.callbacks import Callbacks
+from qat.trainers.checkpoint import Checkpoint, Progress
+from qat.trainers.history import Epoch, History, count_batches
+from qat.trainers.interrupt import Interrupts, TrainingInterrupted
+from qat.trainers.options import TrainingOptions
+
+log = logging.getLogger("qat")
+
+#: The steps whose mean loss a run is held against, and how far above it the loss may rise before the user is told: three times
+#: the mean, or ten standard deviations where the batches differ more than that.
+START = 10
+RISE, SPREAD = 2.0, 10.0
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a training step is told.
+
+    Attributes:
+        number: from 0.
+        rate: the learning rate.
+        observing: whether activation ranges follow the data.
+        share: this batch's share in the update that it belongs to: 1 without accumulation.
+        update: whether the weights are updated after this batch.
+    """
+
+    number: int
+    rate: float
+    observing: bool
+    share: float = 1.0
+    update: bool = True
 
 
 class Learner(Protocol):
-    """A model and its optimizer: what the loop needs of a framework."""
+    """A model and its optimizer: what the loop needs of a framework. States are arrays by name, copies on the host."""
+
+    model: Any
+    #: Whether this process writes files: the first of several that train together.
+    writes: bool
 
     def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Yield checked ``(inputs, labels)`` pairs."""
 
-    def step(self, inputs: Any, labels: Any, number: int, rate: float, observing: bool) -> float:
-        """Train on one batch at a learning rate and return the loss; ``observing`` lets activation ranges move."""
+    def step(self, inputs: Any, labels: Any, step: Step) -> float:
+        """Train on one batch and return the loss. Where that is no finite number the weights are left as they were."""
 
-    def evaluate(self, data: Iterable[Any]) -> float:
-        """Return the top-1 accuracy in percent."""
+    def first_not_finite(self, inputs: Any) -> str | None:
+        """Return the first layer whose output for a batch holds NaN or infinite values, or None."""
 
-    def weights(self) -> Any:
-        """Return a copy of the weights and ranges."""
+    def evaluate(self, data: Iterable[Any]) -> dict[str, float]:
+        """Return the options' metrics."""
 
-    def finish(self, weights: Any) -> None:
+    def weights(self) -> Arrays:
+        """Return the weights and ranges."""
+
+    def finish(self, weights: Arrays) -> None:
         """Put weights back, their ranges frozen."""
 
     def save(self, name: str) -> None:
-        """Write a checkpoint, where the options ask for any."""
+        """Write the weights, where the options ask for it."""
+
+    def agreed(self, flag: bool) -> bool:
+        """Return whether the flag is set in this process or in any that trains together with it."""
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """Return the weights and the optimizer's state: arrays, and JSON-ready values."""
+
+    def restore(self, arrays: Arrays, values: Mapping[str, Any]) -> None:
+        """Put back what :meth:`state` returned."""
+
+    def random_state(self, data: Iterable[Any]) -> Arrays:
+        """Return the states of the random generators, the data's own among them."""
+
+    def restore_random(self, data: Iterable[Any], arrays: Arrays) -> None:
+        """Put back what :meth:`random_state` returned."""
 
 
 def run(learner: Learner, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
@@ -40,43 +99,186 @@ def run(learner: Learner, train_data: Iterable[Any], eval_data: Iterable[Any] | 
 
     Raises:
         DataError: there are no batches, or no number of them.
+        ExportError: a checkpoint cannot be written.
         QatError: the loss is NaN or infinite.
+        TrainingInterrupted: by Ctrl-C or SIGTERM; a checkpoint was written.
     """
-    steps = count_batches(train_data)
-    total = min(steps * options.epochs, options.max_steps or steps * options.epochs)
-    epochs: list[Epoch] = []
-    best: tuple[float, int, Any] | None = None
-    step, started = 0, time.perf_counter()
-    for number in range(1, options.epochs + 1):
-        if step >= total:
-            break
-        running, seen = 0.0, 0
-        title, hidden = f"epoch {number}/{options.epochs}", None if options.progress else True
-        with tqdm(total=min(steps, total - step), desc=title, disable=hidden) as bar:
-            for inputs, labels in learner.pairs(train_data):
-                if step >= total:
+    with Interrupts() as interrupts, Callbacks(learner, options, eval_data) as callbacks:
+        return _Run(learner, train_data, eval_data, options, interrupts, callbacks).train()
+
+
+class _Run:
+    """One run: where it is, and the best weights so far."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        train_data: Iterable[Any],
+        eval_data: Iterable[Any] | None,
+        options: TrainingOptions,
+        interrupts: Interrupts,
+        callbacks: Callbacks,
+    ) -> None:
+        self.learner, self.train_data, self.eval_data, self.options = learner, train_data, eval_data, options
+        self.interrupts, self.callbacks = interrupts, callbacks
+        self.folder = None if options.checkpoint_dir is None else Path(options.checkpoint_dir)
+        self.steps = count_batches(train_data)
+        self.total = min(self.steps * options.epochs, options.max_steps or self.steps * options.epochs)
+        self.progress = Progress()
+        self.best: Arrays = {}
+        self.epoch_random: Arrays = {}
+        self.resumed_random: Arrays | None = None
+        self.stop = False
+        self.started = time.perf_counter()
+        if self.folder is not None and checkpoint.holds_run(self.folder):
+            self._resume(self.folder)
+
+    def train(self) -> History:
+        p, options = self.progress, self.options
+        while not p.finished and p.step < self.total and p.epoch <= options.epochs:
+            self._epoch()
+        p.finished = True
+        self._checkpoint()
+        self.learner.finish(self.best)
+        epochs = tuple(Epoch(**epoch) for epoch in p.epochs)
+        return History(epochs, p.step, time.perf_counter() - self.started, p.best_epoch, options)
+
+    def _epoch(self) -> None:
+        p, options = self.progress, self.options
+        title, hidden = f"epoch {p.epoch}/{options.epochs}", None if options.progress and self.learner.writes else True
+        with tqdm(total=min(self.steps, self.total - p.step + p.batch), initial=p.batch, desc=title, disable=hidden) as bar:
+            for inputs, labels in self._batches():
+                if p.step >= self.total:
                     break
-                rate, observing = options.rate(step, total), step < options.observe_fraction * total
-                loss = learner.step(inputs, labels, step, rate, observing)
-                if not math.isfinite(loss):
-                    raise QatError(
-                        f"the loss is {loss} at step {step} (epoch {number}): lower learning_rate (now {options.peak:g}) or "
-                        "gradient_clip, and check the data"
-                    )
-                running, seen, step = running + loss * len(labels), seen + len(labels), step + 1
+                self._step(inputs, labels)
                 bar.update()
-                bar.set_postfix(loss=f"{running / seen:.4f}")
-            if seen == 0:
+                bar.set_postfix(loss=f"{p.loss_sum / p.seen:.4f}")
+            if p.seen == 0:
                 raise DataError("the training data yields no batches: a generator that was used up yields none, pass a list")
-            accuracy = None if eval_data is None else learner.evaluate(eval_data)
-            if accuracy is not None:
-                bar.set_postfix(loss=f"{running / seen:.4f}", top1=f"{accuracy:.2f} %")
-        epochs.append(Epoch(number, running / seen, accuracy))
-        score = accuracy if accuracy is not None else float(number)
-        if best is None or score > best[0]:
-            best = (score, number, learner.weights())
-            learner.save("best")
-        learner.save("last")
-    assert best is not None
-    learner.finish(best[2])
-    return History(tuple(epochs), step, time.perf_counter() - started, best[1], options)
+            metrics = {} if self.eval_data is None else self.learner.evaluate(self.eval_data)
+            bar.set_postfix(loss=f"{p.loss_sum / p.seen:.4f}", **{name: f"{value:.4g}" for name, value in metrics.items()})
+        artifact = self.callbacks.artifact(p.epoch)
+        epoch = Epoch(p.epoch, p.loss_sum / p.seen, metrics, artifact)
+        self.callbacks.epoch(epoch, p.step)
+        p.epochs.append({"number": epoch.number, "loss": epoch.loss, "metrics": dict(metrics), "artifact": dict(artifact)})
+        self._keep_best(epoch)
+        self.learner.save("last")
+        p.epoch, p.batch, p.loss_sum, p.seen = p.epoch + 1, 0, 0.0, 0
+        p.finished = options.patience is not None and epoch.number - p.best_epoch >= options.patience
+        if p.step < self.total and not p.finished:  # the run's last one is written when it ends
+            self._checkpoint()
+            self.stop = self.learner.agreed(self.interrupts.stop)
+            self._stop_if_asked()
+
+    def _batches(self) -> Iterator[tuple[Any, Any]]:
+        """Yield the epoch's batches; after a resume, those that were not seen yet."""
+        p = self.progress
+        for owner in (self.train_data, getattr(self.train_data, "sampler", None)):
+            set_epoch = getattr(owner, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(p.epoch - 1)
+        if self.resumed_random is None:
+            self.epoch_random = self.learner.random_state(self.train_data)
+        else:
+            self.learner.restore_random(self.train_data, self.epoch_random)
+        batches = self.learner.pairs(self.train_data)
+        for index in range(p.batch):
+            if next(batches, None) is None:
+                raise DataError(f"the training data yields {index} batches, fewer than the {p.batch} that were done before")
+        if self.resumed_random is not None:
+            self.learner.restore_random(self.train_data, self.resumed_random)
+            self.resumed_random = None
+        return batches
+
+    def _step(self, inputs: Any, labels: Any) -> None:
+        p, options = self.progress, self.options
+        group = p.batch - p.batch % options.accumulate
+        size = min(options.accumulate, self.steps - group, self.total - (p.step - p.batch % options.accumulate))
+        update = p.batch - group == size - 1
+        rate, observing = options.rate(p.step, self.total), p.step < options.observe_fraction * self.total
+        loss = self.learner.step(inputs, labels, Step(p.step, rate, observing, 1 / size, update))
+        if not math.isfinite(loss):
+            raise QatError(self._not_finite(loss, inputs))
+        p.loss_sum, p.seen, p.step, p.batch = p.loss_sum + loss * len(labels), p.seen + len(labels), p.step + 1, p.batch + 1
+        self._watch(loss)
+        self.callbacks.step(p.step, loss, rate)
+        if update:  # between updates there are gradients that no checkpoint holds
+            every = options.checkpoint_every
+            self.stop = self.learner.agreed(self.interrupts.stop)
+            if self.stop or (every is not None and p.step // every > (p.step - size) // every and p.step < self.total):
+                self._checkpoint()
+            self._stop_if_asked()
+
+    def _not_finite(self, loss: float, inputs: Any) -> str:
+        layer = self.learner.first_not_finite(inputs)
+        where = "though every layer's output is finite" if layer is None else f"first in the output of '{layer}'"
+        return (
+            f"the loss is {loss} at step {self.progress.step} (epoch {self.progress.epoch}), {where}: lower learning_rate (now "
+            f"{self.options.peak:g}) or gradient_clip (now {self.options.gradient_clip}), and check the data; the weights are "
+            "those of the step before"
+        )
+
+    def _watch(self, loss: float) -> None:
+        """Tell the user once that the loss has risen far above where it started."""
+        p = self.progress
+        if len(p.start) < START:
+            p.start.append(loss)
+            p.recent_loss = loss
+            return
+        p.recent_loss += (loss - p.recent_loss) / START
+        mean = float(np.mean(p.start))
+        if not p.warned and p.recent_loss - mean > max(RISE * abs(mean), SPREAD * float(np.std(p.start))):
+            p.warned = True
+            log.warning(
+                "the loss has risen from %.3g to %.3g by step %d, so training diverges: lower learning_rate (now %g), keep "
+                "gradient_clip at 1, or give warmup_steps", mean, p.recent_loss, p.step, self.options.peak,
+            )  # fmt: skip
+
+    def _keep_best(self, epoch: Epoch) -> None:
+        p = self.progress
+        score = epoch.accuracy if epoch.accuracy is not None else float(epoch.number)
+        if epoch.accuracy is not None and not self.options.chosen_metrics[0].higher_is_better:
+            score = -score
+        if p.best_epoch == 0 or score > p.best_score:
+            p.best_score, p.best_epoch, self.best = score, epoch.number, self.learner.weights()
+            self.learner.save("best")
+
+    # --- checkpoints ---
+
+    def _checkpoint(self) -> None:
+        if self.folder is None or not self.learner.writes:
+            return
+        arrays, values = self.learner.state()
+        parts = {"": arrays, "best/": self.best, "epoch_random/": self.epoch_random}
+        parts["random/"] = self.learner.random_state(self.train_data)
+        named = {prefix + name: array for prefix, part in parts.items() for name, array in part.items()}
+        checkpoint.write(self.folder, Checkpoint(self.progress, named, values, self.options.decisive()))
+
+    def _resume(self, folder: Path) -> None:
+        if not self.options.resume:
+            log.warning("%s holds a run: this one starts again and replaces it; resume=True (--resume) would continue it", folder)
+            return
+        found = checkpoint.read(folder)
+        assert found is not None
+        checkpoint.check_options(found.options, self.options.decisive())
+        self.progress = found.progress
+        part = lambda prefix: {k.removeprefix(prefix): v for k, v in found.arrays.items() if k.startswith(prefix)}  # noqa: E731
+        self.best, self.epoch_random = part("best/"), part("epoch_random/")
+        self.learner.restore(dict(found.arrays), found.values)
+        self.learner.restore_random(self.train_data, part("random/"))
+        p = self.progress
+        log.warning("continuing from step %d, epoch %d of %d", p.step, p.epoch, self.options.epochs)
+        if p.batch:
+            self.resumed_random = part("random/")
+            log.warning(
+                "%d batches of epoch %d were seen before and are skipped; the others follow in the same order where it "
+                "comes from set_epoch or the global random generators", p.batch, p.epoch,
+            )  # fmt: skip
+
+    def _stop_if_asked(self) -> None:
+        if not self.stop:
+            return
+        place = f"stopped after step {self.progress.step} of {self.total}"
+        if self.folder is None:
+            raise TrainingInterrupted(f"{place}; there was no checkpoint_dir, so that a new run starts from the beginning")
+        raise TrainingInterrupted(f"{place}; {self.folder / checkpoint.CURRENT} continues it, with --resume (resume=True)")

@@ -1,76 +1,137 @@
-"""What a fine-tuning run is told and what it tells, the same in both frameworks."""
+"""What a fine-tuning run is told, the same in both frameworks."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from qat.errors import ConfigError, DataError, nearest
+from qat.errors import ConfigError, nearest
+from qat.trainers import schedules
+from qat.trainers.metrics import Metric, metric
 
 #: Optimizers' usual learning rates; QAT takes a hundredth (Krishnamoorthi 2018; Wu et al. 2020, section 6).
-USUAL_LEARNING_RATE = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
+USUAL_LEARNING_RATE = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3, "adagrad": 1e-2}
 
-#: ``(option, least value, types, whether None is allowed)``.
-_NUMBERS: tuple[tuple[str, float, tuple[type, ...], bool], ...] = (
-    ("epochs", 1, (int,), False),
-    ("max_steps", 1, (int,), True),
-    ("seed", 0, (int,), False),
-    ("learning_rate", 1e-12, (int, float), True),
-    ("gradient_clip", 1e-12, (int, float), True),
-    ("weight_decay", 0, (int, float), False),
+#: Losses by name; each framework has its own functions for them.
+LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "mae", "huber")
+
+#: The valid words of the options that are one.
+_WORDS: dict[str, tuple[str, ...]] = {
+    "optimizer": tuple(USUAL_LEARNING_RATE),
+    "schedule": tuple(schedules.SCHEDULES),
+    "precision": ("float32", "bf16"),
+    "labels": ("given", "none"),
+}
+
+#: ``(option, least value, greatest value, types, whether None is allowed)``.
+_NUMBERS: tuple[tuple[str, float, float, tuple[type, ...], bool], ...] = (
+    ("epochs", 1, float("inf"), (int,), False),
+    ("max_steps", 1, float("inf"), (int,), True),
+    ("seed", 0, 2**32 - 1, (int,), False),
+    ("learning_rate", 1e-12, float("inf"), (int, float), True),
+    ("gradient_clip", 1e-12, float("inf"), (int, float), True),
+    ("weight_decay", 0, float("inf"), (int, float), False),
+    ("warmup_steps", 0, float("inf"), (int,), False),
+    ("accumulate", 1, float("inf"), (int,), False),
+    ("patience", 1, float("inf"), (int,), True),
+    ("observe_fraction", 0, 1, (int, float), False),
+    ("temperature", 1e-3, float("inf"), (int, float), False),
+    ("teacher_weight", 0, 1, (int, float), False),
+    ("checkpoint_every", 1, float("inf"), (int,), True),
+    ("artifact_every", 1, float("inf"), (int,), True),
 )
+
+#: Options that do not decide the weights that come out, so that a resumed run may change them.
+_FREE = ("progress", "checkpoint_dir", "checkpoint_every", "resume", "tensorboard", "artifact_every")
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Options of :func:`qat.finetune`.
+    """Options of :func:`qat.finetune`. docs/training.md says which to reach for when.
 
     Attributes:
         epochs: passes over the data.
-        max_steps: an upper limit on the steps; None for none.
+        max_steps: an upper limit on the steps (batches); None for none.
         learning_rate: the peak; None takes a hundredth of the optimizer's usual one (SGD: 0.001).
-        optimizer: ``sgd`` (momentum 0.9, Nesterov), ``adam`` or ``adamw``.
-        schedule: ``cosine`` (down to a hundredth of the peak) or ``constant``.
+        optimizer: ``sgd`` (momentum 0.9, Nesterov), ``adam``, ``adamw``, ``rmsprop`` or ``adagrad``.
+        schedule: ``cosine`` or ``linear`` (both down to a hundredth of the peak), or ``constant``.
+        warmup_steps: steps in which the rate first rises in a straight line to the peak.
         weight_decay: of every trainable parameter; the activation ranges are none.
         gradient_clip: limit on the gradients' global norm; None for none.
+        accumulate: batches whose gradients are averaged for one update of the weights.
+        precision: ``bf16`` computes what stays float in bfloat16 (PyTorch's autocast); the grid's nodes stay exact in float32.
+        patience: epochs without a better first metric after which training stops; None for no such stop.
         observe_fraction: the share of the steps in which activation ranges follow the data before they are frozen.
         seed: of every random generator used.
-        checkpoint_dir: where ``best.safetensors`` and ``last.safetensors`` are written; None for nowhere.
-        loss: a callable ``(outputs, labels) -> scalar``; None is cross-entropy on logits.
+        loss: a name (``cross_entropy``, ``binary_cross_entropy``, ``mse``, ``mae``, ``huber``), ``package.module:function``, or a
+            callable ``(outputs, labels) -> scalar``; None is cross-entropy, on logits or probabilities.
+        metrics: names (``top1``, ``top5``, ``mse``, ``psnr``, ``bit_accuracy``), ``package.module:function``, or callables
+            ``(outputs, labels) -> values`` on arrays. The first one chooses the best epoch.
+        teacher: a float model whose outputs are taught too; None for none.
+        temperature: of the teacher's and the model's softmax.
+        teacher_weight: the share of the teacher's loss in the whole loss.
+        labels: ``none`` trains on the teacher's outputs alone; batches then need no labels.
+        checkpoint_dir: where checkpoints are written, and the weights of the best and the last epoch; None for nowhere.
+        checkpoint_every: steps between checkpoints, besides the one after each epoch; None for none besides.
+        resume: whether to continue from the last whole checkpoint in ``checkpoint_dir``, where there is one.
+        tensorboard: a folder for TensorBoard's logs; None for none.
+        artifact_every: epochs between evaluations of the exported artifact in its runtime; None for none.
         progress: whether to show a progress bar (only on a terminal).
     """
 
     epochs: int = 1
     max_steps: int | None = None
     learning_rate: float | None = None
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    schedule: Literal["cosine", "constant"] = "cosine"
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad"] = "sgd"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = 0
     weight_decay: float = 0.0
     gradient_clip: float | None = 1.0
+    accumulate: int = 1
+    precision: Literal["float32", "bf16"] = "float32"
+    patience: int | None = None
     observe_fraction: float = 0.1
     seed: int = 0
+    loss: str | Callable[..., Any] | None = None
+    metrics: Iterable[str | Callable[..., Any]] = ("top1",)
+    teacher: Any = None
+    temperature: float = 1.0
+    teacher_weight: float = 0.5
+    labels: Literal["given", "none"] = "given"
     checkpoint_dir: str | Path | None = None
-    loss: Any = None
+    checkpoint_every: int | None = None
+    resume: bool = False
+    tensorboard: str | Path | None = None
+    artifact_every: int | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if self.optimizer not in USUAL_LEARNING_RATE:
-            raise ConfigError(f"unknown optimizer '{self.optimizer}'; valid: {', '.join(USUAL_LEARNING_RATE)}")
-        if self.schedule not in ("cosine", "constant"):
-            raise ConfigError(f"unknown schedule '{self.schedule}'; valid: cosine, constant")
-        for name, low, kinds, optional in _NUMBERS:
+        for name, words in _WORDS.items():
+            word: Any = getattr(self, name)
+            if word not in words:
+                raise ConfigError(f"unknown {name} '{word}'{nearest(str(word), words)}; valid: {', '.join(words)}")
+        for name, low, high, kinds, optional in _NUMBERS:
             value: Any = getattr(self, name)
             if value is None and optional:
                 continue
             right_type = isinstance(value, kinds) and not isinstance(value, bool)
-            if not right_type or value < low:
+            if not right_type or not low <= value <= high:
                 kind = "a whole number" if kinds == (int,) else "a number"
-                raise ConfigError(f"{name} must be {kind} of at least {low:g}, not {value!r}")
-        if not 0.0 <= self.observe_fraction <= 1.0:
-            raise ConfigError(f"observe_fraction is a share between 0 and 1, not {self.observe_fraction}")
+                limits = f"of at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+                raise ConfigError(f"{name} must be {kind} {limits}, not {value!r}")
+        if isinstance(self.loss, str) and self.loss not in LOSSES and ":" not in self.loss:
+            valid = ", ".join(LOSSES)
+            raise ConfigError(
+                f"unknown loss '{self.loss}'{nearest(self.loss, LOSSES)}; valid: {valid}, or package.module:function"
+            )
+        if isinstance(self.metrics, str) or not tuple(self.metrics):
+            raise ConfigError(f"metrics is a list of one or more names or functions, not {self.metrics!r}")
+        if self.labels == "none" and self.teacher is None:
+            raise ConfigError("labels='none' trains on a teacher's outputs: give teacher=, the float model")
+        if self.resume and self.checkpoint_dir is None:
+            raise ConfigError("resume needs checkpoint_dir, the folder that holds the run's checkpoints")
 
     @classmethod
     def of(cls, **options: Any) -> TrainingOptions:
@@ -87,58 +148,23 @@ class TrainingOptions:
         return self.learning_rate if self.learning_rate is not None else USUAL_LEARNING_RATE[self.optimizer] / 100
 
     def rate(self, step: int, total: int) -> float:
-        """Return the learning rate of a step: half a cosine from the peak to a hundredth of it (Loshchilov & Hutter 2017)."""
-        if self.schedule == "constant":
-            return self.peak
-        low = self.peak / 100
-        return low + (self.peak - low) * 0.5 * (1 + math.cos(math.pi * min(step / max(total, 1), 1.0)))
+        """Return the learning rate of a step."""
+        return schedules.rate(self.schedule, self.peak, step, total, self.warmup_steps)
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the loss is cross-entropy, on class numbers."""
+        return self.loss in (None, "cross_entropy")
 
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch came to: mean training loss, and accuracy on the evaluation data (None without any)."""
+    @property
+    def chosen_metrics(self) -> tuple[Metric, ...]:
+        """The metrics, the one that chooses the best epoch first."""
+        return tuple(metric(spec) for spec in self.metrics)
 
-    number: int
-    loss: float
-    accuracy: float | None
-
-
-@dataclass(frozen=True)
-class History:
-    """A finished run: its epochs, steps, seconds, and the epoch whose weights were kept."""
-
-    epochs: tuple[Epoch, ...]
-    steps: int
-    seconds: float
-    best_epoch: int
-    options: TrainingOptions = field(default_factory=TrainingOptions)
-
-
-def count_batches(data: Iterable[Any]) -> int:
-    """Return the number of training batches, which the schedule needs.
-
-    Raises:
-        DataError: the data has no length, or none but zero.
-    """
-    try:
-        count = len(data)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise DataError(
-            "the training data has no length: pass a DataLoader, a tf.data pipeline of known cardinality or a list of batches, "
-            "since the schedule needs the number of steps"
-        ) from error
-    if count == 0:
-        raise DataError("the training data is empty: no batches")
-    return count
-
-
-def check_labels(labels: Any, samples: int, classes: int, where: str) -> None:
-    """Raise DataError unless labels (an array or tensor on the CPU) are class numbers below ``classes``, one a sample."""
-    shape = tuple(labels.shape)
-    if shape != (samples,):
-        raise DataError(f"{where}: labels have shape {shape}, expected one class number for each of {samples} inputs")
-    if "int" not in str(labels.dtype):
-        raise DataError(f"{where}: labels are {labels.dtype}, expected class numbers (integers); give your own loss for others")
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        found = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-        raise DataError(f"{where}: label {found} is out of range: the model has {classes} outputs")
+    def decisive(self) -> dict[str, Any]:
+        """Return, JSON-ready, the options that decide the weights that come out."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _FREE}
+        values["metrics"] = [m.name for m in self.chosen_metrics]
+        values["teacher"] = self.teacher is not None
+        values["loss"] = self.loss if self.loss is None or isinstance(self.loss, str) else getattr(self.loss, "__name__", "own")
+        return values

@@ -50,7 +50,7 @@ class Dataset:
                 leaves out: what chooses a checkpoint is neither trained on nor reported.
             size: images a batch; the last one of a shuffled split is left out if it is smaller.
             layout: ``NHWC`` or ``NCHW``.
-            shuffle: a seed for a new order each time the batches are iterated; None keeps the order.
+            shuffle: a seed, which with the epoch's number gives its order; None keeps the order.
             flip: whether half of the images are mirrored.
             limit: at most so many images.
         """
@@ -69,21 +69,27 @@ class Batches:
         self, data: Dataset, x: np.ndarray, y: np.ndarray, size: int, layout: str, shuffle: int | None, flip: bool
     ) -> None:
         self._data, self._x, self._y, self._size, self._layout, self._flip = data, x, y, size, layout, flip
-        self._random = None if shuffle is None else np.random.default_rng(shuffle)
+        self._seed, self._epoch = shuffle, 0
 
     def __len__(self) -> int:
         n = len(self._x)
-        return n // self._size if self._random is not None and n >= self._size else -(-n // self._size)
+        return n // self._size if self._seed is not None and n >= self._size else -(-n // self._size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0, that the next iteration's order belongs to: a run that resumes sees the same batches."""
+        self._epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        order = np.arange(len(self._x)) if self._random is None else self._random.permutation(len(self._x))
+        random = None if self._seed is None else np.random.default_rng((self._seed, self._epoch))
+        self._epoch += 1
+        order = np.arange(len(self._x)) if random is None else random.permutation(len(self._x))
         for index in range(len(self)):
             chosen = order[index * self._size : (index + 1) * self._size]
             x = (self._x[chosen].astype(np.float32) * np.float32(self._data.scale) - np.float32(self._data.mean)) / np.float32(
                 self._data.std
             )
-            if self._flip and self._random is not None:
-                mirrored = self._random.random(len(x)) < 0.5
+            if self._flip and random is not None:
+                mirrored = random.random(len(x)) < 0.5
                 x[mirrored] = x[mirrored, :, ::-1]
             x = np.ascontiguousarray(x.transpose(0, 3, 1, 2) if self._layout == "NCHW" else x, np.float32)
             yield x, self._y[chosen]

@@ -1,0 +1,69 @@
+"""Runs that are killed at random moments until one ends: ``python job.py FRAMEWORK FOLDER KILLS SEED``.
+
+Each run is a process of its own, forked, which is killed (SIGKILL) within a second of its first step.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from nets import digits, layout, prepared
+
+import qat
+
+
+class Slow:
+    """Batches that take their time, so that the moments of the kills fall everywhere."""
+
+    def __init__(self, batches):
+        self.batches, self.set_epoch = batches, batches.set_epoch
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        for batch in self.batches:
+            time.sleep(0.02)
+            yield batch
+
+
+def train(framework, folder, ready):
+    model = prepared(framework)
+    os.write(ready, b".")
+    data = digits().batches("train", 16, layout(framework), shuffle=0, flip=True)
+    options = {"epochs": 4, "observe_fraction": 0.5, "checkpoint_every": 1, "learning_rate": 0.02, "progress": False}
+    validation = digits().batches("validation", 32, layout(framework))
+    qat.finetune(model, Slow(data), validation, checkpoint_dir=folder, resume=True, **options)
+    if framework == "keras":
+        np.savez(folder / "weights.npz", *[np.array(v) for v in model.weights])
+
+
+def main(framework, folder, kills, seed):
+    random, killed = np.random.default_rng(seed), 0
+    if framework == "torch":  # imported once, before the forks; TensorFlow's threads would not live through one
+        importlib.import_module("qat.trainers.torch")
+    while True:
+        listen, ready = os.pipe()
+        child = os.fork()
+        if child == 0:
+            train(framework, folder, ready)
+            os._exit(0)
+        os.close(ready)
+        assert os.read(listen, 1) == b"."
+        os.close(listen)
+        if killed < kills:
+            time.sleep(random.uniform(0.05, 0.8))
+            os.kill(child, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 0:
+            print(killed)
+            return
+        assert status == -signal.SIGKILL, status
+        killed += 1
+
+
+main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,225 @@
+"""A run that was stopped, in any way, continues and ends with the weights of one that was not."""
+
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nets import digits, net, prepared, same, train
+
+import qat
+from qat.errors import ConfigError, DataError, ExportError
+from qat.trainers import TrainingInterrupted, checkpoint
+from qat.trainers.loop import Step
+
+FRAMEWORKS = ("torch", "keras")
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The models of uninterrupted runs, by framework and optimizer."""
+    made = {}
+
+    def of(framework, **options):
+        key = (framework, *options.items())
+        if key not in made:
+            made[key] = train(framework, tmp_path_factory.mktemp("whole"), **options)
+        return made[key]
+
+    return of
+
+
+def crash_at(monkeypatch, framework, step):
+    """Let the learner's step of this number fail."""
+    learner = __import__(f"qat.trainers.{framework}.learner", fromlist=["_Learner"])._Learner
+    original = learner.step
+
+    def failing(self, inputs, labels, at: Step):
+        if at.number == step:
+            raise Crash
+        return original(self, inputs, labels, at)
+
+    monkeypatch.setattr(learner, "step", failing)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(("optimizer", "step"), [("sgd", 7), ("adam", 13)])
+def test_resume_ends_with_the_same_weights(framework, optimizer, step, tmp_path, monkeypatch, whole):
+    reference, history = whole(framework, optimizer=optimizer)
+    with monkeypatch.context() as patch:
+        crash_at(patch, framework, step)
+        with pytest.raises(Crash):
+            train(framework, tmp_path, optimizer=optimizer)
+    # Another start: everything must come from the checkpoint.
+    model, resumed = train(framework, tmp_path, prepared(framework, seed=9), optimizer=optimizer, resume=True)
+    assert same(model, reference)
+    assert resumed.epochs == history.epochs
+    assert resumed.steps == 18
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_resume_of_a_float_model_with_dropout(framework, tmp_path, monkeypatch):
+    def model(seed):
+        if framework == "torch":
+            from torch import nn
+
+            made = net("torch", seed)
+            return nn.Sequential(*made[:5], nn.Dropout(0.3), nn.BatchNorm1d(72), made[5])
+        import keras
+
+        made = net("keras", seed)
+        extra = [keras.layers.Dropout(0.3, seed=seed), keras.layers.BatchNormalization()]
+        return keras.Sequential([keras.Input((8, 8, 1)), *made.layers[:3], *extra, made.layers[3]])
+
+    reference, _ = train(framework, tmp_path / "whole", model(0))
+    with monkeypatch.context() as patch:
+        crash_at(patch, framework, 12)
+        with pytest.raises(Crash):
+            train(framework, tmp_path / "cut", model(0))
+    resumed, _ = train(framework, tmp_path / "cut", model(0), resume=True)
+    assert same(resumed, reference)
+
+
+def test_resume_with_a_shuffling_data_loader(tmp_path, monkeypatch, caplog):
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    x, y = next(iter(digits().batches("train", 288, "NCHW")))
+    options = {"epochs": 3, "checkpoint_every": 4, "progress": False, "learning_rate": 0.02}
+
+    def run(folder, own, **extra):
+        generator = torch.Generator().manual_seed(5) if own else None
+        data = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), 32, shuffle=True, generator=generator)
+        model = prepared("torch")
+        qat.finetune(model, data, checkpoint_dir=folder, **options, **extra)
+        return model
+
+    for own in (False, True):
+        reference = run(tmp_path / f"whole{own}", own)
+        with monkeypatch.context() as patch:
+            crash_at(patch, "torch", 15)
+            with pytest.raises(Crash):
+                run(tmp_path / f"cut{own}", own)
+        with caplog.at_level(logging.WARNING, "qat"):
+            assert same(run(tmp_path / f"cut{own}", own, resume=True), reference)
+    assert "3 batches of epoch 2 were seen before and are skipped" in caplog.text
+
+
+def test_finished_run_is_not_repeated(tmp_path):
+    model, history = train("torch", tmp_path)
+    again, resumed = train("torch", tmp_path, prepared("torch", seed=9), resume=True)
+    assert same(again, model)
+    assert resumed.epochs == history.epochs
+
+
+def test_other_options_are_refused_and_an_old_run_is_noted(tmp_path, caplog):
+    train("torch", tmp_path)
+    with pytest.raises(ConfigError, match=r"started with learning_rate=0.02 and would continue with 0.01"):
+        train("torch", tmp_path, learning_rate=0.01, resume=True)
+    with pytest.raises(ConfigError, match="resume needs checkpoint_dir"):
+        train("torch", None, resume=True)
+    with caplog.at_level(logging.WARNING, "qat"):
+        train("torch", tmp_path, epochs=1)
+    assert "starts again and replaces it; resume=True" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
+def test_damaged_checkpoint_is_named_and_the_one_before_is_used(damage, tmp_path, monkeypatch, caplog, whole):
+    with monkeypatch.context() as patch:
+        crash_at(patch, "torch", 13)
+        with pytest.raises(Crash):
+            train("torch", tmp_path)
+    current = tmp_path / checkpoint.CURRENT
+    raw = bytearray(current.read_bytes())
+    raw[-5] ^= 1
+    current.write_bytes({"truncate": raw[:-100], "flip": raw, "empty": b""}[damage])
+    with caplog.at_level(logging.WARNING, "qat"):
+        model, _ = train("torch", tmp_path, resume=True)
+    assert f"{current} is " in caplog.text
+    assert "continuing from step 10" in caplog.text
+    assert same(model, whole("torch")[0])
+
+
+def test_no_whole_checkpoint(tmp_path):
+    (tmp_path / checkpoint.CURRENT).write_bytes(b"x")
+    with pytest.raises(DataError, match=r"no checkpoint in .* is whole"):
+        train("torch", tmp_path, resume=True)
+
+
+def test_checkpoint_of_another_model(tmp_path, monkeypatch):
+    from torch import nn
+
+    train("torch", tmp_path)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(DataError, match="another model"):
+        train("torch", tmp_path, other, resume=True)
+
+
+def test_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch, whole):
+    original, calls = os.fsync, []
+
+    def full(handle):
+        calls.append(handle)
+        if len(calls) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ExportError, match=r"no checkpoint of step 8: .*No space left on device.* is intact"):
+            train("torch", tmp_path)
+    assert not list(tmp_path.glob(".*.tmp"))
+    model, _ = train("torch", tmp_path, resume=True)
+    assert same(model, whole("torch")[0])
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_interrupt_ends_the_step_and_writes_a_checkpoint(framework, tmp_path, monkeypatch, whole):
+    reference, _ = whole(framework, optimizer="sgd")
+    learner = __import__(f"qat.trainers.{framework}.learner", fromlist=["_Learner"])._Learner
+    original = learner.step
+
+    def interrupted(self, inputs, labels, at):
+        if at.number == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, inputs, labels, at)
+
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(learner, "step", interrupted)
+        with pytest.raises(TrainingInterrupted, match=r"stopped after step 5 of 18; .*training.safetensors continues it"):
+            train(framework, tmp_path, optimizer="sgd", checkpoint_every=None)
+    assert signal.getsignal(signal.SIGINT) is before
+    model, _ = train(framework, tmp_path, optimizer="sgd", checkpoint_every=None, resume=True)
+    assert same(model, reference)
+
+
+def compare_with_whole(framework, folder, kills):
+    name = "best.safetensors" if framework == "torch" else "weights.npz"
+    found = []
+    for count in (kills, 0):
+        command = [sys.executable, str(Path(__file__).parent / "job.py"), framework, str(folder / str(count)), str(count), "1"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+        job = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
+        assert job.returncode == 0, job.stderr
+        assert job.stdout == f"{count}\n"
+        found.append((folder / str(count) / name).read_bytes())
+    assert found[0] == found[1]
+
+
+def test_killed_three_times(tmp_path):
+    compare_with_whole("torch", tmp_path, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_killed_ten_times(framework, tmp_path):
+    compare_with_whole(framework, tmp_path, 10)

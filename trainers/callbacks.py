@@ -1,0 +1,87 @@
+"""What watches a run: TensorBoard's logs, and the exported artifact evaluated in its own runtime."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from qat.adapters import is_prepared
+from qat.errors import ConfigError, MissingDependencyError
+from qat.trainers.history import Epoch
+from qat.trainers.metrics import measure
+from qat.trainers.options import TrainingOptions
+
+
+class Watched(Protocol):
+    """What the callbacks need of a learner."""
+
+    model: Any
+    writes: bool
+
+    def log_writer(self, folder: str) -> Any:
+        """Return an object with ``scalar(name, value, step)`` and ``close()`` that writes TensorBoard's logs."""
+
+    def labelled(self, data: Iterable[Any]) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+        """Yield input arrays and the labels that the metrics are measured against."""
+
+    def freeze(self) -> None:
+        """Freeze the activation ranges, as at the end of training."""
+
+
+class Callbacks:
+    """A context around a run; files are closed at its end."""
+
+    def __init__(self, learner: Watched, options: TrainingOptions, eval_data: Iterable[Any] | None) -> None:
+        self.learner, self.options, self.eval_data = learner, options, eval_data
+        if options.artifact_every is not None and (eval_data is None or not is_prepared(learner.model)):
+            raise ConfigError("artifact_every evaluates the exported artifact: it needs a prepared model and evaluation data")
+        self.writer = None
+        if options.tensorboard is not None and learner.writes:
+            try:
+                self.writer = learner.log_writer(str(options.tensorboard))
+            except ImportError as error:
+                raise MissingDependencyError("tensorboard logs need TensorBoard: pip install tensorboard") from error
+
+    def __enter__(self) -> Callbacks:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+    def step(self, step: int, loss: float, rate: float) -> None:
+        """Log a training step."""
+        if self.writer is not None:
+            self.writer.scalar("train/loss", loss, step)
+            self.writer.scalar("train/learning_rate", rate, step)
+
+    def epoch(self, epoch: Epoch, step: int) -> None:
+        """Log an epoch's metrics."""
+        if self.writer is not None:
+            for name, values in (("validation", epoch.metrics), ("artifact", epoch.artifact)):
+                for metric, value in values.items():
+                    self.writer.scalar(f"{name}/{metric}", value, step)
+
+    def artifact(self, epoch: int) -> dict[str, float]:
+        """Export to a temporary file and return its metrics in its runtime, in the epochs that are due."""
+        every = self.options.artifact_every
+        if every is None or epoch % every or not self.learner.writes:
+            return {}
+        from qat import api
+        from qat.runtimes import open_session
+
+        assert self.eval_data is not None
+        self.learner.freeze()
+        model = self.learner.model
+        suffix = getattr(getattr(model, "plan", None), "target", None)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"epoch{suffix.suffix if suffix is not None else '.tflite'}"
+            api.export(model, path, io_dtype="float32")
+            session = open_session(path)
+            batches = self.learner.labelled(self.eval_data)
+            return measure(self.options.chosen_metrics, ((session.run(*inputs)[0], labels) for inputs, labels in batches))

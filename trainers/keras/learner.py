@@ -1,0 +1,244 @@
+"""The Keras learner, for Keras 3 and for ``tf_keras``: a step, an evaluation, and the state that a run continues from."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from qat.adapters import check_fit, first_of_pair, framework_of, is_prepared
+from qat.errors import ConfigError, DataError
+from qat.trainers import randomness
+from qat.trainers.history import History, check_labels
+from qat.trainers.keras import losses, optimizers
+from qat.trainers.keras.weights import arrays_of, put, save_weights
+from qat.trainers.loop import Step, run
+from qat.trainers.metrics import measure
+from qat.trainers.options import TrainingOptions
+
+
+def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
+    """Fine-tune a model in place and leave the best epoch's weights in it; see :func:`qat.finetune`."""
+    keras = importlib.import_module(framework_of(model))
+    keras.utils.set_random_seed(options.seed)
+    return run(_Learner(model, options, keras), train_data, eval_data, options)
+
+
+class _Learner:
+    """A :class:`qat.trainers.loop.Learner` of Keras; ``keras`` is the module that the model comes from."""
+
+    writes = True
+
+    def __init__(self, model: Any, options: TrainingOptions, keras: Any) -> None:
+        self.model, self.options, self.keras = model, options, keras
+        self.variables = list(model.trainable_variables)
+        if not self.variables:
+            raise ConfigError("the model has no trainable variable: unfreeze some layers before fine-tuning")
+        if options.loss is None and len(getattr(model, "output_names", ())) > 1:  # a Sequential has one output
+            raise ConfigError("the model has several outputs: give loss=, a function of (outputs, labels)")
+        if options.precision != "float32":
+            raise ConfigError(
+                "precision: Keras fixes it when a layer is built, and the grid's nodes are float32: for bfloat16 in the layers "
+                "that stay float, call keras.config.set_dtype_policy('mixed_bfloat16') before building the float model"
+            )
+        self.optimizer = optimizers.optimizer(keras, self.variables, options)
+        self.label_loss, self.teacher_loss = losses.label_loss(options), losses.teacher_loss(options)
+        self.probabilities = options.classifies and not _gives_logits(model)
+        self.on_grid = is_prepared(model) and keras.__name__ == "keras"
+        self.observing: bool | None = None
+        self.sums: list[Any] = []
+        self._forward = tf.function(self._loss_and_gradients, reduce_retracing=True)
+        self._apply = tf.function(self._update)
+
+    def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        return _pairs(data, self.options.labels == "given", _input_count(self.model))
+
+    def agreed(self, flag: bool) -> bool:
+        return flag
+
+    # --- a step ---
+
+    def step(self, inputs: Any, labels: Any, step: Step) -> float:
+        self._observe(step.observing)
+        arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        if self.on_grid:
+            check_fit(self.model.plan, arrays)
+        if self.options.classifies and self.options.labels == "given":
+            check_labels(labels, len(arrays[0]), _classes(self.model), f"step {step.number}")
+        loss, gradients = self._forward(_tensors(inputs), tf.convert_to_tensor(labels))
+        value = float(loss)
+        if not math.isfinite(value):
+            return value
+        if step.share != 1:
+            scaled = [None if g is None else tf.convert_to_tensor(g) * step.share for g in gradients]
+            added = [s if g is None else g if s is None else s + g for s, g in zip(self.sums, scaled, strict=True)]
+            self.sums = added if self.sums else scaled
+            gradients = self.sums
+        if step.update:
+            self.optimizer.learning_rate = step.rate
+            self._apply(gradients)
+            self.sums = []
+        return value
+
+    def _loss_and_gradients(self, inputs: Any, labels: Any) -> tuple[Any, list[Any]]:
+        with tf.GradientTape() as tape:
+            outputs = self.model(inputs, training=True)
+            loss = self._loss(inputs, outputs, labels)
+            loss += sum(self.model.losses)  # of the layers' own regularizers
+        return loss, tape.gradient(loss, self.variables)
+
+    def _loss(self, inputs: Any, outputs: Any, labels: Any) -> Any:
+        options, teacher = self.options, self.options.teacher
+        if self.probabilities:
+            outputs = losses.logarithms(outputs)
+        if teacher is None:
+            return self.label_loss(outputs, labels)
+        taught = tf.nest.map_structure(tf.stop_gradient, teacher(inputs, training=False))
+        if self.probabilities:
+            taught = losses.logarithms(taught)
+        distance = self.teacher_loss(outputs, taught)
+        if options.labels == "none":
+            return distance
+        return (1 - options.teacher_weight) * self.label_loss(outputs, labels) + options.teacher_weight * distance
+
+    def _update(self, gradients: list[Any]) -> None:
+        pairs = [(g, v) for g, v in zip(gradients, self.variables, strict=True) if g is not None]
+        self.optimizer.apply_gradients(pairs)
+
+    def _observe(self, observing: bool) -> None:
+        if self.on_grid and observing is not self.observing:
+            from qat.adapters.keras import set_observing
+
+            set_observing(self.model, observing)
+            self.observing = observing
+
+    def freeze(self) -> None:
+        self._observe(False)
+
+    def first_not_finite(self, inputs: Any) -> str | None:
+        for name, values in _outputs_of_layers(self.model, inputs):
+            arrays = (np.asarray(v) for v in tf.nest.flatten(values))
+            if not all(np.isfinite(a).all() for a in arrays if np.issubdtype(a.dtype, np.floating)):
+                return name
+        return None
+
+    # --- evaluation ---
+
+    def evaluate(self, data: Iterable[Any]) -> dict[str, float]:
+        batches = ((self.model.predict_on_batch(x), self._expected(x, labels)) for x, labels in self.pairs(data))
+        return measure(self.options.chosen_metrics, batches)
+
+    def _expected(self, inputs: Any, labels: Any) -> np.ndarray:
+        if self.options.labels == "given":
+            return np.asarray(labels)
+        return np.asarray(self.options.teacher(inputs, training=False))
+
+    def labelled(self, data: Iterable[Any]) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+        for inputs, labels in self.pairs(data):
+            arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+            yield tuple(np.asarray(x) for x in arrays), self._expected(inputs, labels)
+
+    def log_writer(self, folder: str) -> Any:
+        return _Writer(tf.summary.create_file_writer(folder))
+
+    # --- state ---
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return arrays_of(self.model)
+
+    def finish(self, weights: dict[str, np.ndarray]) -> None:
+        put(self.model, weights)
+        self.observing = None  # the flags are among the weights
+        self._observe(False)
+
+    def save(self, name: str) -> None:
+        if self.options.checkpoint_dir is not None:
+            save_weights(self.model, Path(self.options.checkpoint_dir), name)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        arrays = {f"model/{name}": array for name, array in arrays_of(self.model).items()}
+        arrays |= {f"optimizer/{name}": array for name, array in optimizers.state(self.optimizer).items()}
+        return arrays, {}
+
+    def restore(self, arrays: dict[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        part = lambda prefix: {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}  # noqa: E731
+        put(self.model, part("model/"))
+        optimizers.restore(self.optimizer, part("optimizer/"))
+        # The flags are among the weights, and a scale as the graph derived it is kept until observing ends.
+        self.observing = bool(self.model.grid_layers[0].observing > 0.5) if self.on_grid else None
+
+    def random_state(self, data: Iterable[Any]) -> dict[str, np.ndarray]:
+        return randomness.state()
+
+    def restore_random(self, data: Iterable[Any], arrays: dict[str, np.ndarray]) -> None:
+        randomness.restore(arrays)
+
+
+class _Writer:
+    """TensorBoard's logs."""
+
+    def __init__(self, writer: Any) -> None:
+        self.writer, self.close = writer, writer.close
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        with self.writer.as_default():
+            tf.summary.scalar(name, value, step)
+
+
+def _outputs_of_layers(model: Any, inputs: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the layers' outputs for a batch, in the order in which they are computed, by the layers' names."""
+    if is_prepared(model) and hasattr(model, "plan"):
+        real, grid = model.run(_tensors(inputs), training=True)
+        for p in model.plan.ops:
+            found = [forms[name] for name in p.op.outputs for forms in (grid, real) if name in forms]
+            yield p.op.scope or p.op.name, found
+    else:
+        layers = [layer for layer in model.layers if hasattr(layer, "output") and type(layer).__name__ != "InputLayer"]
+        outputs = type(model)(model.inputs, [layer.output for layer in layers])(inputs, training=True)
+        yield from zip((layer.name for layer in layers), outputs if len(layers) > 1 else [outputs], strict=True)
+
+
+def _tensors(inputs: Any) -> Any:
+    return tf.nest.map_structure(tf.convert_to_tensor, list(inputs) if isinstance(inputs, tuple) else inputs)
+
+
+def _input_count(model: Any) -> int:
+    return len(model.inputs) if getattr(model, "plan", None) is None else len(model.plan.graph.inputs)
+
+
+def _pairs(data: Iterable[Any], labelled: bool, count: int) -> Iterator[tuple[Any, Any]]:
+    for index, batch in enumerate(data):
+        if labelled and (not isinstance(batch, (tuple, list)) or len(batch) != 2):
+            raise DataError(f"batch {index} is not an (inputs, labels) pair")
+        inputs = batch[0] if labelled else first_of_pair(batch, count)
+        arrays = list(inputs.values()) if isinstance(inputs, dict) else inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        for x in arrays:
+            if not np.isfinite(np.asarray(x)).all():
+                raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
+        # Without labels the number of samples is what the loop needs of them.
+        yield inputs, np.asarray(batch[1]) if labelled else np.empty(len(np.asarray(arrays[0])), np.float32)
+
+
+def _classes(model: Any) -> int:
+    """Return the size of the first output."""
+    plan = getattr(model, "plan", None)
+    if plan is not None:
+        return int(plan.graph.tensors[plan.graph.outputs[0]].shape[-1])
+    shape = model.output_shape
+    return int((shape[0] if isinstance(shape, list) else shape)[-1])
+
+
+def _gives_logits(model: Any) -> bool:
+    """Whether the model ends without a softmax."""
+    plan = getattr(model, "plan", None)
+    if plan is not None:
+        last = plan.graph.producers().get(plan.graph.outputs[0])
+        return last is None or (last.kind != "softmax" and str(last.attrs.get("target", "")).lower() != "softmax")
+    last_layer = getattr(model.layers[-1], "layer", model.layers[-1])  # tfmot wraps layers
+    activation = getattr(last_layer, "activation", None)
+    return type(last_layer).__name__ != "Softmax" and getattr(activation, "__name__", "") != "softmax"

@@ -1,0 +1,72 @@
+"""Losses: by name, of the user's own, and the distance to a teacher's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from qat.config import import_object
+from qat.trainers.options import TrainingOptions
+
+Loss = Callable[[Any, Any], Any]
+
+#: How far an error is squared before it counts in proportion (PyTorch's and Keras' default).
+_HUBER_DELTA = 1.0
+
+
+def _huber(outputs: Any, labels: Any) -> Any:
+    error = tf.abs(outputs - tf.cast(labels, outputs.dtype))
+    small = tf.minimum(error, _HUBER_DELTA)
+    return tf.reduce_mean(small * (error - 0.5 * small))
+
+
+_LOSSES: dict[str, Loss] = {
+    "cross_entropy": lambda outputs, labels: tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(labels, tf.int32), outputs)
+    ),
+    "binary_cross_entropy": lambda outputs, labels: tf.reduce_mean(
+        tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, outputs.dtype), outputs)
+    ),
+    "mse": lambda outputs, labels: tf.reduce_mean(tf.square(outputs - tf.cast(labels, outputs.dtype))),
+    "mae": lambda outputs, labels: tf.reduce_mean(tf.abs(outputs - tf.cast(labels, outputs.dtype))),
+    "huber": _huber,
+}
+
+
+def label_loss(options: TrainingOptions) -> Loss:
+    """Return the loss against labels, ``(outputs, labels) -> scalar``. Keras' own losses take them the other way round."""
+    loss = options.loss
+    if loss is None or isinstance(loss, str):
+        name = loss or "cross_entropy"
+        return _LOSSES[name] if name in _LOSSES else import_object(name, "loss")
+    if type(loss).__module__.partition(".")[0] in ("keras", "tf_keras"):
+        return lambda outputs, labels: loss(labels, outputs)
+    return lambda outputs, labels: tf.reduce_mean(loss(outputs, labels))
+
+
+def teacher_loss(options: TrainingOptions) -> Loss:
+    """Return the loss against a teacher's outputs.
+
+    Cross-entropy becomes the divergence of the softmaxes at the temperature T, times T squared, so that the gradients' size does
+    not depend on it (Hinton et al. 2015, section 2). Other losses take the teacher's outputs as labels.
+    """
+    own = label_loss(options)
+    if options.classifies:
+        t = options.temperature
+        return lambda outputs, taught: t * t * _divergence(outputs / t, taught / t)
+    if options.loss == "binary_cross_entropy":
+        return lambda outputs, taught: own(outputs / options.temperature, tf.sigmoid(taught / options.temperature))
+    return own
+
+
+def _divergence(outputs: Any, taught: Any) -> Any:
+    """Return the mean over the batch of KL(softmax(taught) || softmax(outputs))."""
+    a, b = tf.nn.log_softmax(taught), tf.nn.log_softmax(outputs)
+    return tf.reduce_sum(tf.exp(a) * (a - b)) / tf.cast(tf.shape(outputs)[0], outputs.dtype)
+
+
+def logarithms(probabilities: Any) -> Any:
+    """Return logits of probabilities: their softmax is the probabilities again."""
+    return tf.math.log(tf.maximum(probabilities, 1e-7))

@@ -1,0 +1,250 @@
+"""The PyTorch learner: a step, an evaluation, and the state that a run continues from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from qat.adapters import first_of_pair, is_prepared
+from qat.adapters.torch import inputs_of, set_observing
+from qat.adapters.torch.run import device_of, fitting
+from qat.errors import ConfigError, DataError
+from qat.trainers import randomness
+from qat.trainers.history import History, check_labels
+from qat.trainers.loop import Step, run
+from qat.trainers.metrics import measure
+from qat.trainers.options import TrainingOptions
+from qat.trainers.torch import losses, optimizers
+from qat.trainers.torch.processes import Processes
+from qat.trainers.torch.weights import arrays_of, put, save_weights
+
+
+def finetune(model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
+    """Fine-tune a model in place and leave the best epoch's weights in it; see :func:`qat.finetune`."""
+    torch.manual_seed(options.seed)
+    return run(_Learner(model, options), train_data, eval_data, options)
+
+
+class _Learner:
+    """A :class:`qat.trainers.loop.Learner` of PyTorch."""
+
+    def __init__(self, model: nn.Module, options: TrainingOptions) -> None:
+        self.model, self.options = model, options
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ConfigError("the model has no parameter that requires a gradient: unfreeze some before fine-tuning")
+        self.optimizer = optimizers.optimizer(self.parameters, options)
+        self.label_loss, self.teacher_loss = losses.label_loss(options), losses.teacher_loss(options)
+        self.teacher = None if options.teacher is None else options.teacher.to(device_of(model)).eval()
+        self.processes = Processes(model)
+        self.writes = self.processes.first
+        self.probabilities = False
+
+    def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        return _pairs(data, device_of(self.model), self.options.labels == "given", _input_count(self.model))
+
+    def agreed(self, flag: bool) -> bool:
+        return self.processes.any(flag)
+
+    # --- a step ---
+
+    def step(self, inputs: Any, labels: Any, step: Step) -> float:
+        self.model.train()
+        self._observe(step.observing)
+        device = device_of(self.model).type
+        with self.processes.step(step.update), torch.autocast(device, torch.bfloat16, enabled=self.options.precision == "bf16"):
+            outputs = self.processes.model(*fitting(self.model, inputs))
+            loss = self._loss(inputs, outputs, labels, step.number)
+            value = self.processes.mean(loss.detach())
+            if not np.isfinite(value):
+                return value
+            (loss * step.share).backward()
+        if step.update:
+            for group in self.optimizer.param_groups:
+                group["lr"] = step.rate
+            if self.options.gradient_clip is not None:
+                torch.nn.utils.clip_grad_norm_(self.parameters, self.options.gradient_clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        return value
+
+    def _loss(self, inputs: Any, outputs: Any, labels: Tensor, number: int) -> Tensor:
+        options = self.options
+        if options.classifies:
+            outputs = losses.class_scores(outputs)
+            if number == 0:
+                self.probabilities = losses.are_probabilities(outputs)
+            if self.probabilities:
+                outputs = losses.logarithms(outputs)
+            if options.labels == "given":
+                if labels.device.type == "cpu":  # elsewhere the look at their values would wait for the device
+                    check_labels(labels, len(inputs[0]), outputs.shape[-1], f"step {number}")
+                labels = labels.long()
+        if self.teacher is None:
+            return self.label_loss(outputs, labels)
+        with torch.no_grad():
+            taught = self.teacher(*inputs)
+        if self.probabilities:
+            taught = losses.logarithms(taught)
+        distance = self.teacher_loss(outputs, taught)
+        if options.labels == "none":
+            return distance
+        return (1 - options.teacher_weight) * self.label_loss(outputs, labels) + options.teacher_weight * distance
+
+    def _observe(self, observing: bool) -> None:
+        if is_prepared(self.model):
+            set_observing(self.model, observing)  # type: ignore[arg-type]
+
+    def freeze(self) -> None:
+        self._observe(False)
+
+    def first_not_finite(self, inputs: Any) -> str | None:
+        found: list[str] = []
+
+        def look(name: str) -> Any:
+            def hook(module: nn.Module, args: Any, output: Any) -> None:
+                tensors = (t for t in pytree.tree_leaves(output) if isinstance(t, Tensor) and t.is_floating_point())
+                if not found and not all(bool(torch.isfinite(t).all()) for t in tensors):
+                    found.append(name)
+
+            return hook
+
+        leaves = ((name, m) for name, m in self.model.named_modules() if not any(m.children()) or is_prepared(self.model))
+        hooks = [m.register_forward_hook(look(scope_of(name))) for name, m in leaves if name]
+        try:
+            with torch.no_grad():
+                self.model(*fitting(self.model, inputs))
+        finally:
+            for handle in hooks:
+                handle.remove()
+        return found[0] if found else None
+
+    # --- evaluation ---
+
+    def evaluate(self, data: Iterable[Any]) -> dict[str, float]:
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                found = measure(self.options.chosen_metrics, self._evaluated(data))
+        finally:
+            self.model.train(training)
+        return self.processes.mean_of(found)
+
+    def _evaluated(self, data: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
+        for inputs, labels in self.pairs(data):
+            yield _arrays(self.model(*fitting(self.model, inputs))), self._expected(inputs, labels)
+
+    def _expected(self, inputs: Any, labels: Tensor) -> np.ndarray:
+        if self.options.labels == "given":
+            return labels.cpu().numpy()
+        assert self.teacher is not None
+        with torch.no_grad():
+            array: np.ndarray = self.teacher(*inputs).cpu().numpy()
+        return array
+
+    def labelled(self, data: Iterable[Any]) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+        for inputs, labels in self.pairs(data):
+            yield tuple(x.cpu().numpy() for x in inputs), self._expected(inputs, labels)
+
+    def log_writer(self, folder: str) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return _Writer(SummaryWriter(folder))
+
+    # --- state ---
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return arrays_of(self.model)
+
+    def finish(self, weights: dict[str, np.ndarray]) -> None:
+        put(self.model, weights)
+        self._observe(False)
+        self.model.eval()
+
+    def save(self, name: str) -> None:
+        if self.options.checkpoint_dir is not None and self.writes:
+            save_weights(self.model, Path(self.options.checkpoint_dir) / f"{name}.safetensors")
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        arrays = {f"model/{name}": array for name, array in arrays_of(self.model).items()}
+        arrays |= {f"optimizer/{name}": array for name, array in optimizers.state(self.optimizer).items()}
+        return arrays, {"probabilities": self.probabilities}
+
+    def restore(self, arrays: dict[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        part = lambda prefix: {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}  # noqa: E731
+        model = part("model/")
+        wrong = [n for n, t in self.model.state_dict().items() if n not in model or tuple(t.shape) != model[n].shape]
+        if wrong:
+            raise DataError(f"the checkpoint is of another model: it has no '{wrong[0]}' of this model's shape")
+        put(self.model, model)
+        optimizers.restore(self.optimizer, part("optimizer/"))
+        self.probabilities = bool(values["probabilities"])
+
+    def random_state(self, data: Iterable[Any]) -> dict[str, np.ndarray]:
+        states = randomness.state() | {"torch": torch.get_rng_state().numpy().copy()}
+        if torch.cuda.is_available():
+            states |= {f"cuda{i}": s.numpy().copy() for i, s in enumerate(torch.cuda.get_rng_state_all())}
+        return states | {name: g.get_state().numpy().copy() for name, g in _generators(data).items()}
+
+    def restore_random(self, data: Iterable[Any], arrays: dict[str, np.ndarray]) -> None:
+        randomness.restore(arrays)
+        torch.set_rng_state(torch.from_numpy(arrays["torch"].copy()))
+        for index in range(torch.cuda.device_count()):
+            if f"cuda{index}" in arrays:
+                torch.cuda.set_rng_state(torch.from_numpy(arrays[f"cuda{index}"].copy()), index)
+        for name, generator in _generators(data).items():
+            generator.set_state(torch.from_numpy(arrays[name].copy()))
+
+
+class _Writer:
+    """TensorBoard's logs."""
+
+    def __init__(self, writer: Any) -> None:
+        self.writer, self.close = writer, writer.close
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        self.writer.add_scalar(name, value, step)
+
+
+def scope_of(module: str) -> str:
+    """Return a layer's name as the user knows it: without the place of the prepared model's nodes."""
+    return module.removeprefix("_qat.nodes.").removeprefix("_qat.")
+
+
+def _generators(data: Any) -> dict[str, torch.Generator]:
+    """Return the generators that a DataLoader and its sampler draw from, where they have their own."""
+    owners = {"loader": data, "sampler": getattr(data, "sampler", None)}
+    found = {name: getattr(owner, "generator", None) for name, owner in owners.items()}
+    return {name: g for name, g in found.items() if isinstance(g, torch.Generator)}
+
+
+def _arrays(outputs: Any) -> Any:
+    """Return outputs as arrays, nested as they are; a single one is an array."""
+    return pytree.tree_map(lambda t: t.float().cpu().numpy() if t.is_floating_point() else t.cpu().numpy(), outputs)
+
+
+def _input_count(model: nn.Module) -> int:
+    return len(model.plan.graph.inputs) if is_prepared(model) else 1  # type: ignore[union-attr, arg-type]
+
+
+def _pairs(data: Iterable[Any], device: torch.device, labelled: bool, count: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    for index, batch in enumerate(data):
+        if labelled and (not isinstance(batch, (tuple, list)) or len(batch) != 2):
+            raise DataError(f"batch {index} is not an (inputs, labels) pair")
+        inputs = inputs_of((batch[0],) if labelled else (first_of_pair(batch, count),), device)
+        try:
+            # Without labels the number of samples is what the loop needs of them.
+            labels = torch.as_tensor(batch[1], device=device) if labelled else torch.empty(len(inputs[0]), device=device)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"the labels of batch {index} are no numbers: {error}") from error
+        for x in inputs:
+            if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+                raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
+        yield inputs, labels

@@ -1,0 +1,66 @@
+"""Losses: by name, of the user's own, and the distance to a teacher's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from qat.config import import_object
+from qat.errors import ConfigError
+from qat.trainers.options import TrainingOptions
+
+Loss = Callable[[Any, Any], Tensor]
+
+_LOSSES: dict[str, Loss] = {
+    "cross_entropy": F.cross_entropy,
+    "binary_cross_entropy": lambda outputs, labels: F.binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype)),
+    "mse": lambda outputs, labels: F.mse_loss(outputs, labels.to(outputs.dtype)),
+    "mae": lambda outputs, labels: F.l1_loss(outputs, labels.to(outputs.dtype)),
+    "huber": lambda outputs, labels: F.huber_loss(outputs, labels.to(outputs.dtype)),
+}
+
+
+def label_loss(options: TrainingOptions) -> Loss:
+    """Return the loss against labels, ``(outputs, labels) -> scalar``."""
+    if options.loss is None or isinstance(options.loss, str):
+        name = options.loss or "cross_entropy"
+        return _LOSSES[name] if name in _LOSSES else import_object(name, "loss")
+    return options.loss
+
+
+def teacher_loss(options: TrainingOptions) -> Loss:
+    """Return the loss against a teacher's outputs.
+
+    Cross-entropy becomes the divergence of the softmaxes at the temperature T, times T squared, so that the gradients' size does
+    not depend on it (Hinton et al. 2015, section 2). Other losses take the teacher's outputs as labels.
+    """
+    own = label_loss(options)
+    if options.classifies:
+        t = options.temperature
+        return lambda outputs, taught: t * t * F.kl_div(
+            F.log_softmax(outputs / t, -1), F.log_softmax(taught / t, -1), reduction="batchmean", log_target=True
+        )  # fmt: skip
+    if options.loss == "binary_cross_entropy":
+        return lambda outputs, taught: own(outputs / options.temperature, (taught / options.temperature).sigmoid())
+    return own
+
+
+def class_scores(outputs: Any) -> Tensor:
+    """Return the outputs that cross-entropy takes. Raises ConfigError where there are several."""
+    if not isinstance(outputs, Tensor):
+        raise ConfigError("the model has several outputs: give loss=, a function of (outputs, labels)")
+    return outputs
+
+
+def are_probabilities(outputs: Tensor) -> bool:
+    """Whether the model ends in a softmax: every row is positive and sums to one."""
+    rows = outputs.detach().float()
+    return bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() < 0.02).all())
+
+
+def logarithms(probabilities: Tensor) -> Tensor:
+    """Return logits of probabilities: their softmax is the probabilities again."""
+    return probabilities.clamp_min(1e-7).log()

@@ -1,0 +1,43 @@
+"""Optimizers by name, and their state as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from qat.trainers.options import TrainingOptions
+from qat.trainers.torch.weights import array_of, tensor_like
+
+_MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda p, rate, **kw: torch.optim.SGD(p, rate, momentum=0.9, nesterov=True, **kw),
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": lambda p, rate, **kw: torch.optim.RMSprop(p, rate, alpha=0.9, momentum=0.9, **kw),
+    "adagrad": torch.optim.Adagrad,
+}
+
+
+def optimizer(parameters: list[nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:
+    """Return the optimizer that the options name."""
+    return _MAKERS[options.optimizer](parameters, options.peak, weight_decay=options.weight_decay)
+
+
+def state(made: torch.optim.Optimizer) -> dict[str, np.ndarray]:
+    """Return the state by ``parameter's number/name``; the groups' options are those that :func:`optimizer` gives."""
+    states = made.state_dict()["state"]
+    tensors = ((f"{i}/{name}", torch.as_tensor(v)) for i, values in states.items() for name, v in values.items() if v is not None)
+    return {name: array_of(tensor) for name, tensor in tensors}
+
+
+def restore(made: torch.optim.Optimizer, arrays: Mapping[str, np.ndarray]) -> None:
+    """Put back what :func:`state` returned."""
+    parameters = [p for group in made.param_groups for p in group["params"]]
+    states: dict[int, dict[str, Any]] = {}
+    for key, array in arrays.items():
+        index, name = key.split("/")
+        states.setdefault(int(index), {})[name] = tensor_like(array, parameters[int(index)])
+    made.load_state_dict({"state": states, "param_groups": made.state_dict()["param_groups"]})

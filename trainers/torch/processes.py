@@ -1,0 +1,48 @@
+"""Several processes that train one model together, where ``torch.distributed`` is initialised (torchrun, accelerate)."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from qat.adapters import is_prepared
+
+
+class Processes:
+    """The processes that average their gradients; alone, one process and the model as it is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        self.first = self.size == 1 or dist.get_rank() == 0
+        # A prepared model's buffers are its ranges, which all processes move alike: none has to be broadcast.
+        self.model = model if self.size == 1 else DistributedDataParallel(model, broadcast_buffers=not is_prepared(model))
+
+    def step(self, update: bool) -> Any:
+        """Return a context for a step; gradients are averaged in the last one before an update."""
+        if update or not isinstance(self.model, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.model.no_sync()
+
+    def mean(self, value: Tensor) -> float:
+        """Return a scalar's mean over the processes: all see the same loss, so that all stop where it is no number."""
+        if self.size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+            value /= self.size
+        return float(value)
+
+    def mean_of(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Return metrics' means over the processes, which then choose the same best epoch."""
+        if self.size == 1:
+            return metrics
+        device = next(self.model.parameters()).device
+        return {name: self.mean(torch.tensor(value, device=device)) for name, value in metrics.items()}
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set in any process."""
+        return flag if self.size == 1 else self.mean(torch.tensor(float(flag), device=next(self.model.parameters()).device)) > 0
