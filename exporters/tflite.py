@@ -16,6 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from qat.encoding import Encoding
 from qat.errors import ExportError
 from qat.exporters.tflite_float import translate
+from qat.exporters.tflite_weights import version, write_weight
 from qat.geometry import same_padding
 from qat.numerics import f32
 from qat.program import FrameworkBlock, Instruction, Program
@@ -28,6 +29,8 @@ _TYPES = {
     "int64": schema.TensorType.INT64,
     "bool": schema.TensorType.BOOL,
     "float32": schema.TensorType.FLOAT32,
+    "float16": schema.TensorType.FLOAT16,
+    "int4": schema.TensorType.INT4,
 }
 _ACTIVATIONS = {
     None: schema.ActivationFunctionType.NONE,
@@ -90,7 +93,7 @@ class _Writer:
         self.operators: list[Any] = []
         #: The tensor that stands for a float input or output of the program.
         self.io: dict[str, str] = {}
-        floats = [step for step in program.instructions if step.kind in ("float", "transpose")]
+        floats = [step for step in program.instructions if step.kind in ("float", "transpose") or step.mode != "static"]
         self.read_as_float = {name for step in floats for name in step.inputs if program.values[name].encoding is None}
         for name in program.inputs:
             if io_dtype == "float32" or name in self.read_as_float:
@@ -146,15 +149,9 @@ class _Writer:
         e = self.encoding(grid)
         return self.add_tensor(name, self.program.values[grid].shape, "uint8", e.scale, e.zero_point + 128)
 
-    def weight(self, step: Instruction, data: np.ndarray, axis: int) -> list[str]:
-        """Write the integer weight, in the operator's layout, and the bias."""
-        assert step.weight_encoding is not None
-        scale = np.asarray(step.weight_encoding.scale, f32)
-        name = self.add_tensor(f"{step.name}.weight", data.shape, "int8", scale, axis=axis, data=data)
-        channels = data.shape[axis]
-        bias = np.zeros(channels, np.int32) if step.bias is None else step.bias
-        bias_scale = (f32(self.encoding(step.inputs[0]).scale) * scale).astype(f32)
-        return [name, self.add_tensor(f"{step.name}.bias", bias.shape, "int32", bias_scale, data=bias)]
+    def tensor(self, name: str) -> str:
+        """Return the tensor of a value, quantized or float."""
+        return self.real(name) if self.program.values[name].encoding is None else self.grid(name)
 
     def constant(self, name: str, data: np.ndarray) -> str:
         return self.add_tensor(name, data.shape, "int32", data=data.astype(np.int32))
@@ -259,12 +256,12 @@ def _padded(w: _Writer, step: Instruction, window: Sequence[int]) -> tuple[str, 
     name = step.inputs[0]
     padding = step.attrs["padding"]
     if padding == ((0, 0), (0, 0)):
-        return w.grid(name), schema.Padding.VALID
+        return w.tensor(name), schema.Padding.VALID
     size = w.program.values[name].shape[1:3]
     if padding == same_padding(size, window, step.attrs["strides"]):
-        return w.grid(name), schema.Padding.SAME
+        return w.tensor(name), schema.Padding.SAME
     out = _padded_tensor(w, step)
-    _write_pad(w, w.grid(name), out, padding)
+    _write_pad(w, w.tensor(name), out, padding)
     return out, schema.Padding.VALID
 
 
@@ -275,8 +272,10 @@ def _padded_tensor(w: _Writer, step: Instruction) -> str:
     (top, bottom), (left, right) = step.attrs["padding"]
     if height is None or width is None:
         raise ExportError(f"{step.scope or step.name}: padding needs images of a fixed size: give the model's input one")
-    e = w.encoding(name)
     shape = (None, height + top + bottom, width + left + right, channels)
+    if w.program.values[name].encoding is None:
+        return w.add_tensor(f"{step.name}.padded", shape, "float32")
+    e = w.encoding(name)
     return w.add_tensor(f"{step.name}.padded", shape, "int8", e.scale, e.zero_point)
 
 
@@ -325,17 +324,18 @@ def _conv(w: _Writer, step: Instruction) -> None:
     window = [(k - 1) * d + 1 for k, d in zip((kh, kw), dilations, strict=True)]
     source, mode = _padded(w, step, window)
     if per_group == 1 and groups > 1:
-        options, kind, code, version = schema.DepthwiseConv2DOptionsT(), "DepthwiseConv2DOptions", _Op.DEPTHWISE_CONV_2D, 3
+        options, kind, code = schema.DepthwiseConv2DOptionsT(), "DepthwiseConv2DOptions", _Op.DEPTHWISE_CONV_2D
         options.depthMultiplier = out_channels // groups
         data, axis = step.weight.transpose(1, 2, 3, 0), 3
     else:
-        options, kind, code, version = schema.Conv2DOptionsT(), "Conv2DOptions", _Op.CONV_2D, 3
+        options, kind, code = schema.Conv2DOptionsT(), "Conv2DOptions", _Op.CONV_2D
         data, axis = step.weight.transpose(0, 2, 3, 1), 0
     options.padding = mode
     options.strideH, options.strideW = step.attrs["strides"]
     options.dilationHFactor, options.dilationWFactor = dilations
     options.fusedActivationFunction = _ACTIVATIONS[step.activation]
-    w.operator(code, [source, *w.weight(step, data, axis)], [w.grid(step.outputs[0])], version, options, kind)
+    inputs = [source, *write_weight(w, step, data, axis)]
+    w.operator(code, inputs, [w.tensor(step.outputs[0])], version(code, step), options, kind)
 
 
 def _dense(w: _Writer, step: Instruction) -> None:
@@ -343,9 +343,9 @@ def _dense(w: _Writer, step: Instruction) -> None:
     options = schema.FullyConnectedOptionsT()
     options.fusedActivationFunction = _ACTIVATIONS[step.activation]
     options.keepNumDims = len(w.program.values[step.inputs[0]].shape) != 2
-    inputs = [w.grid(step.inputs[0]), *w.weight(step, step.weight, 0)]
-    version = 5 if options.keepNumDims else 4
-    w.operator(_Op.FULLY_CONNECTED, inputs, [w.grid(step.outputs[0])], version, options, "FullyConnectedOptions")
+    inputs = [w.tensor(step.inputs[0]), *write_weight(w, step, step.weight, 0)]
+    code_version = version(_Op.FULLY_CONNECTED, step, options.keepNumDims)
+    w.operator(_Op.FULLY_CONNECTED, inputs, [w.tensor(step.outputs[0])], code_version, options, "FullyConnectedOptions")
 
 
 def _elementwise(code: int, kind: str) -> Callable[[_Writer, Instruction], None]:
@@ -414,10 +414,9 @@ def _pad(w: _Writer, step: Instruction) -> None:
 
 def _transpose(w: _Writer, step: Instruction) -> None:
     (source,), (output,) = step.inputs, step.outputs
-    tensor = w.real if w.program.values[source].encoding is None else w.grid
     axes = w.constant(f"{output}.axes", np.array(step.attrs["axes"]))
     # Version 2 is the int8 one.
-    w.operator(_Op.TRANSPOSE, [tensor(source), axes], [tensor(output)], 2, schema.TransposeOptionsT(), "TransposeOptions")
+    w.operator(_Op.TRANSPOSE, [w.tensor(source), axes], [w.tensor(output)], 2, schema.TransposeOptionsT(), "TransposeOptions")
 
 
 _OPERATORS: dict[str, Callable[[_Writer, Instruction], None]] = {

@@ -7,21 +7,29 @@
 - ``builtin``, ``builtin_depthwise``: TFLite's own hybrid kernels, which run what the delegate leaves
   (tflite/kernels/internal/portable_tensor_utils.cc, ``AsymmetricQuantizeFloats``).
 
-The ranges of the last three are one a sample, of a dense layer one a row.
+The ranges of the last three are one a sample. The delegate has one a row for dense layers and, since it runs them as such, one a
+pixel for convolutions of 1x1 without strides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from qat.graph import Op
 from qat.numerics import f32, round_half_away
 
 
-def range_axes(kind: str, rank: int, kernels: str) -> tuple[int, ...]:
-    """Return the axes of an activation that share one range."""
+def range_axes(op: Op, kernels: str, shape: Sequence[int], window: Sequence[int], channel_axis: int) -> tuple[int, ...]:
+    """Return the axes of an activation of a ``shape`` that share one range; ``window``: height and width of a weight."""
     if kernels == "mlas":
-        return tuple(range(rank))
-    return (rank - 1,) if kind == "dense" else tuple(range(1, rank))
+        return tuple(range(len(shape)))
+    if op.kind == "dense":
+        return (len(shape) - 1,)
+    if kernels == "xnnpack" and tuple(window) == tuple(op.attrs["strides"]) == (1, 1):
+        return (channel_axis,)
+    return tuple(range(1, len(shape)))
 
 
 def on_grid(x: np.ndarray, axes: tuple[int, ...], kernels: str) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +53,7 @@ def on_grid(x: np.ndarray, axes: tuple[int, ...], kernels: str) -> tuple[np.ndar
     from_low, from_high = f32(-128.0) - low / scale, f32(127.0) - high / scale
     nearer = f32(128.0) + np.abs(low / scale) < f32(127.0) + np.abs(high / scale)
     zero_point = round_half_away(np.clip(np.where(nearer, from_low, from_high), -128, 127).astype(f32))
-    q = round_half_away(zero_point + x * (f32(1.0) / scale))
+    q = round_half_away(x * (f32(1.0) / scale)) + zero_point
     return (np.clip(q, -128, 127) - zero_point).astype(f32), scale
 
 

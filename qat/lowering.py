@@ -137,7 +137,9 @@ def build_program(plan: Plan, encodings: Mapping[str, Encoding], integers: Integ
 def _weight_encoding(planned: PlannedOp, scale: np.ndarray) -> Encoding | None:
     if planned.weight is None:
         return None
-    per_channel = planned.weight.granularity == "channel" or not bool(np.all(scale == scale[0]))
+    # TFLite's own kernels for such weights read one scale a channel, whatever the file holds.
+    always = planned.kernels.startswith("builtin")
+    per_channel = always or planned.weight.granularity == "channel" or not bool(np.all(scale == scale[0]))
     return Encoding(
         scale.astype(f32) if per_channel else np.asarray(scale[0], f32),
         0, -planned.qmax, planned.qmax, 0 if per_channel else None,

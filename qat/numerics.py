@@ -7,6 +7,8 @@ between runtimes only in how it leaves the accumulator, so each operator takes `
 - ``xnnpack``: LiteRT's default delegate (XNNPACK src/microparams-init.c, src/qs8-*).
 - ``reference``: TFLite's reference kernels, also the microcontroller ones (tflite/kernels/internal/common.h,
   reference/integer_ops/): a 31-bit fixed-point multiplier.
+- ``builtin``: TFLite's optimized kernels, which run what LiteRT's delegate leaves, convolutions with 4-bit weights say: the same
+  multiplier, halves up. Seen equal in every bit.
 """
 
 from __future__ import annotations
@@ -93,19 +95,21 @@ def quantize_bias(bias: np.ndarray, input_scale: float, scale: np.ndarray) -> np
 def requantize(acc: np.ndarray, multiplier: np.ndarray, lo: float, hi: float, kernels: str) -> np.ndarray:
     """Return ``clamp(round(acc * multiplier), lo, hi)`` in the kernels' arithmetic. ``acc`` is exact (int64).
 
-    ``mlas`` and ``xnnpack``: float32(acc) * float32 multiplier, half to even. ``reference``: :func:`fixed_point`.
-    ``multiplier`` broadcasts against ``acc``; ``(s_x * s_w) / s_y`` with each step in float32.
+    ``mlas`` and ``xnnpack``: float32(acc) * float32 multiplier, half to even. ``reference``, ``builtin``: :func:`fixed_point`.
+    ``multiplier`` broadcasts against ``acc``; see :func:`multiplier`.
     """
     acc = np.asarray(acc, np.int64)
-    if kernels == "reference":
-        v = fixed_point(acc, multiplier).astype(f32)
+    if kernels in ("reference", "builtin"):
+        v = fixed_point(acc, multiplier, halves_up=kernels == "builtin").astype(f32)
     else:
         v = np.rint(acc.astype(f32) * np.asarray(multiplier, f32))
     return np.clip(v, lo, hi).astype(f32)
 
 
-def multiplier(input_scale: float, scale: np.ndarray, output_scale: float) -> np.ndarray:
-    """Return ``(s_x * s_w) / s_y``, each step in float32, as every runtime's kernel preparation computes it."""
+def multiplier(input_scale: float, scale: np.ndarray, output_scale: float, kernels: str = "mlas") -> np.ndarray:
+    """Return ``(s_x * s_w) / s_y``, each step in float32 as the runtimes' preparation computes it; ``builtin``: in float64."""
+    if kernels == "builtin":
+        return np.asarray(float(input_scale) * np.asarray(scale, np.float64) / float(output_scale))
     return ((f32(input_scale) * np.asarray(scale, f32)) / f32(output_scale)).astype(f32)
 
 
@@ -120,21 +124,24 @@ def quantize_multiplier(value: float) -> tuple[int, int]:
     return (0, 0) if shift < -31 else (q, shift)
 
 
-def fixed_point(acc: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Return ``acc * value`` by TFLite's MultiplyByQuantizedMultiplier: two roundings, both halves away from zero.
+def fixed_point(acc: np.ndarray, value: np.ndarray, halves_up: bool = False) -> np.ndarray:
+    """Return ``acc * value`` by TFLite's MultiplyByQuantizedMultiplier: two roundings, both halves away from zero, or up.
 
-    ``RoundingDivideByPOT(SaturatingRoundingDoublingHighMul(acc << left, mantissa), right)`` (gemmlowp fixedpoint.h).
+    ``RoundingDivideByPOT(SaturatingRoundingDoublingHighMul(acc << left, mantissa), right)`` (gemmlowp fixedpoint.h); halves go up
+    in the vectorized kernels.
     """
     value = np.broadcast_to(np.asarray(value, np.float64), np.broadcast_shapes(np.shape(value), acc.shape))
     pairs = {v: quantize_multiplier(v) for v in np.unique(value)}
     mantissa = np.vectorize(lambda v: pairs[v][0], otypes=[np.int64])(value)
     shift = np.vectorize(lambda v: pairs[v][1], otypes=[np.int64])(value)
     product = (acc << np.maximum(shift, 0)) * mantissa
+    right = np.maximum(-shift, 0)
+    half = (np.int64(1) << right) >> 1
+    if halves_up:
+        return (((product + (1 << 30)) >> 31) + half) >> right
     nudge = np.where(product >= 0, 1 << 30, 1 - (1 << 30))
     # C's division truncates.
     high = np.sign(product + nudge) * (np.abs(product + nudge) >> 31)
-    right = np.maximum(-shift, 0)
-    half = (np.int64(1) << right) >> 1
     return np.sign(high) * ((np.abs(high) + half) >> right)
 
 

@@ -169,7 +169,7 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
         if "weight" not in op.params:
             planned.append(PlannedOp(op, True, "", activation, mode="static"))
             continue
-        kernels = target.modes.packed.get("static", {}).get(op.kind, "") if rule.weight.bits <= 4 else ""
+        kernels = _packed(op, rule, graph, target)
         planned.append(
             PlannedOp(op, True, "", activation, rule.weight, _weight_qmax(rule.weight, target), "static", bool(kernels), kernels)
         )
@@ -266,9 +266,21 @@ def _stored(op: Op, activation: str | None, graph: Graph, recipe: Recipe, target
         return PlannedOp(op, False, "", activation, mode="float16", kernels="float")
     # A float kernel on dequantized weights has no use for the integer kernels' narrower limit.
     qmax = _weight_qmax(rule.weight, target) if rule.mode == "dynamic" else 2 ** (rule.weight.bits - 1) - 1
-    packed = target.modes.packed.get(rule.mode, {}).get(op.kind, "") if rule.weight.bits <= 4 else ""
+    packed = _packed(op, rule, graph, target)
     kernels = packed or target.modes.stored[rule.mode][op.kind]
     return PlannedOp(op, False, "", activation, rule.weight, qmax, rule.mode, bool(packed), kernels)
+
+
+def _packed(op: Op, rule: Rule, graph: Graph, target: Target) -> str:
+    """Return the arithmetic of the kernel that reads the weight in 4 bits; empty where it is held in int8."""
+    kernels = target.modes.packed.get(rule.mode, {}).get(op.kind, "") if rule.weight.bits <= 4 else ""
+    if kernels == "builtin" and rule.mode == "dynamic":
+        # Of one scale the kernel takes symmetric activations, which are worse: the delegate's int8 kernel is the better one.
+        channels = graph.tensors[op.output].shape[1 if graph.layout == "NCHW" else -1]
+        return kernels if rule.weight.granularity == "channel" and channels != 1 else ""
+    if kernels == "builtin" and op.kind == "depthwise_conv2d" and tuple(op.attrs["dilations"]) != (1, 1):
+        return ""  # another kernel, of another arithmetic
+    return kernels
 
 
 def _check_modes(recipe: Recipe, target: Target) -> None:

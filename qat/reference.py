@@ -119,7 +119,8 @@ def _requantize(program: Program, step: Instruction, acc: np.ndarray, shape: tup
     assert step.weight_encoding is not None
     scale = np.ravel(step.weight_encoding.scale).reshape(shape)
     x, y = (float(_encoding(program, name).scale) for name in (step.inputs[0], step.outputs[0]))
-    return numerics.requantize(acc, numerics.multiplier(x, scale, y), *_limits(program, step), program.kernels)
+    kernels = step.kernels or program.kernels
+    return numerics.requantize(acc, numerics.multiplier(x, scale, y, kernels), *_limits(program, step), kernels)
 
 
 def _binary(kernel: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import onnx
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
 from torch import nn
 
 import qat
@@ -49,6 +51,104 @@ def onnx_types(path) -> dict[str, str]:
     """Return the type of every weight in a file."""
     found = {i.name: onnx.TensorProto.DataType.Name(i.data_type) for i in onnx.load(path).graph.initializer}
     return {name.removesuffix(".weight"): dtype for name, dtype in found.items() if name.endswith(".weight")}
+
+
+def tflite_types(path) -> dict[str, str]:
+    """Return the type of every weight in a file."""
+    names = {value: name for name, value in vars(schema.TensorType).items()}
+    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes())).subgraphs[0]
+    found = {t.name.decode(): names[t.type] for t in graph.tensors}
+    return {name.removesuffix(".weight"): dtype for name, dtype in found.items() if name.endswith(".weight")}
+
+
+def keras_model():
+    """The same operators in Keras."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="stem")(x)
+    x = layers.ReLU(6.0)(layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x))
+    x = layers.Conv2D(12, 1, name="pointwise")(x)
+    x = layers.Dense(6, name="tokens")(layers.Reshape((64, 12))(x))
+    return keras.Model(inputs, layers.Dense(10, name="head")(layers.Flatten()(x)))
+
+
+LITERT_RECIPES = [
+    ("static_wi8_ai8", {"INT8"}, True),
+    ("static_wi4_ai8", {"INT4"}, True),
+    ("dynamic_wi8_afp32", {"INT8"}, True),
+    ("dynamic_wi4_afp32", {"INT4", "INT8"}, True),  # no depthwise kernel reads 4 bits
+    ("weightonly_wi8_afp32", {"INT8"}, False),
+    ("weightonly_wi4_afp32", {"INT4"}, False),
+    ("float16", {"FLOAT16"}, False),
+]
+
+
+@pytest.mark.parametrize(("recipe", "dtypes", "exact"), LITERT_RECIPES)
+def test_keras_to_litert(images, tmp_path, recipe, dtypes, exact):
+    data = images.numpy().transpose(0, 2, 3, 1)
+    model = qat.calibrate(qat.prepare(keras_model(), recipe=recipe), [data])
+    artifact = qat.export(model, tmp_path / "m.tflite", verify=[data])
+    assert set(tflite_types(artifact.path).values()) == dtypes
+    assert artifact.parity.exact == 1.0 if exact else artifact.parity.max_lsb < INEXACT
+
+
+@pytest.mark.parametrize(("recipe", "dtypes", "exact"), LITERT_RECIPES)
+def test_torch_to_litert(torch_model, images, tmp_path, recipe, dtypes, exact):
+    model = qat.calibrate(qat.prepare(torch_model, images[:2], recipe=recipe, target="litert"), [images])
+    artifact = qat.export(model, tmp_path / "m.tflite", verify=[images])
+    assert set(tflite_types(artifact.path).values()) == dtypes
+    assert artifact.parity.exact == 1.0 if exact else artifact.parity.max_lsb < INEXACT
+
+
+@pytest.mark.parametrize(
+    ("recipe", "dtype", "exact"),
+    [
+        ("static_wi4_ai8", "INT8", True),
+        ("dynamic_wi8_afp32", "INT8", True),
+        ("dynamic_wi4_afp32", "INT8", True),
+        ("weightonly_wi4_afp32", "INT4", False),
+        ("float16", "FLOAT16", False),
+    ],
+)
+def test_keras_to_onnx(images, tmp_path, recipe, dtype, exact):
+    data = images.numpy().transpose(0, 2, 3, 1)
+    model = qat.calibrate(qat.prepare(keras_model(), recipe=recipe, target="onnxruntime"), [data])
+    artifact = qat.export(model, tmp_path / "m.onnx", verify=[data])
+    assert set(onnx_types(artifact.path).values()) == {dtype}
+    assert artifact.parity.exact == 1.0 if exact else artifact.parity.max_lsb < INEXACT
+
+
+def test_bits_and_modes_mix_by_scope_in_tflite(images, tmp_path):
+    """First and last layer in 8 bits, one float, one weight-only, the rest in 4."""
+    recipe = Recipe(
+        name="mixed",
+        rules=(
+            Rule(weight=FOUR_BITS),
+            Rule(scope="^(stem|head)$", weight=QuantSpec(bits=8, symmetric=True, granularity="channel")),
+            Rule(scope="pointwise", mode="weight_only", weight=FOUR_BITS),
+            Rule(scope="tokens", mode="float"),
+        ),
+    )
+    data = images.numpy().transpose(0, 2, 3, 1)
+    model = qat.calibrate(qat.prepare(keras_model(), recipe=recipe), [data])
+    artifact = qat.export(model, tmp_path / "m.tflite", verify=[data])
+    assert tflite_types(artifact.path) == {"stem": "INT8", "depthwise": "INT4", "pointwise": "INT4", "head": "INT8"}
+    assert artifact.parity.top1_agreement == 1.0
+    saved = tmp_path / "mixed.keras"
+    model.save(saved)
+    assert np.array_equal(keras.models.load_model(saved)(data), model(data))
+
+
+def test_a_stored_weight_is_trained_in_keras(images):
+    data = images.numpy().transpose(0, 2, 3, 1)
+    for recipe in ("dynamic_wi4_afp32", "weightonly_wi4_afp32", "float16"):
+        model = qat.prepare(keras_model(), recipe=recipe)
+        before = [np.asarray(v) for v in model.trainable_variables]
+        model.compile(keras.optimizers.SGD(0.01), "mse")
+        losses = model.fit(data, np.ones((16, 10), np.float32), epochs=3, verbose=0).history["loss"]
+        assert losses[-1] < losses[0]
+        assert all((np.asarray(v) != b).any() for v, b in zip(model.trainable_variables, before, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from qat.adapters.keras.grid import Grid
 from qat.adapters.keras.nodes import NODES, Node, quantize
+from qat.adapters.keras.stored import Stored
 from qat.adapters.keras.trace import Traced, fill
 from qat.errors import CalibrationError, CaptureError, DataError
 from qat.graph import Graph
@@ -91,7 +92,9 @@ class PreparedModel(keras.Model):
         }
         self.nodes: dict[str, Node] = {}
         for p in plan.ops:
-            if p.op.kind in NODES:
+            if p.stored:
+                self.nodes[p.op.name] = Stored(p, self.weight_limits.get(str(p.qmax)))
+            elif p.op.kind in NODES:
                 tensors = (*p.op.inputs, *p.op.outputs) if p.integer else ()
                 grids = tuple(self._grid_of[t] for t in tensors)
                 self.nodes[p.op.name] = NODES[p.op.kind](p, grids, plan.target.kernels, self.weight_limits.get(str(p.qmax)))

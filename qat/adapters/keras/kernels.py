@@ -203,3 +203,24 @@ def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Return float32 ``a * b + c`` with one rounding; ``a`` is an 8-bit integer."""
     a, b, c = (tf.cast(x, tf.float64) for x in (a, b, c))
     return tf.cast(a * b + c, tf.float32)
+
+
+def fixed_point(acc: Tensor, multiplier: Tensor) -> Tensor:
+    """Return ``acc * multiplier`` by TFLite's optimized kernels, halves up; see :func:`qat.numerics.fixed_point`."""
+    left_shift, right_shift = tf.bitwise.left_shift, tf.bitwise.right_shift
+    mantissa, shift = _quantized_multiplier(multiplier)
+    left, right = tf.maximum(shift, 0), tf.maximum(-shift, 0)
+    high = right_shift(left_shift(tf.cast(acc, tf.int64), left) * mantissa + (1 << 30), np.int64(31))
+    half = right_shift(left_shift(tf.ones_like(right), right), np.int64(1))
+    return tf.cast(right_shift(high + half, right), tf.float32)
+
+
+def _quantized_multiplier(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return int64 mantissa of 31 bits and shift of a float64; see :func:`qat.numerics.quantize_multiplier`."""
+    bits = tf.bitcast(value, tf.int64)
+    shift = tf.bitwise.right_shift(bits, np.int64(52)) - 1022
+    # The same mantissa with the exponent of [0.5, 1).
+    fraction = tf.bitcast(tf.bitwise.bitwise_and(bits, (1 << 52) - 1) + (1022 << 52), tf.float64)
+    mantissa = tf.cast(tf.floor(fraction * 2.0**31 + 0.5), tf.int64)
+    full = tf.equal(mantissa, 1 << 31)
+    return tf.where(full, mantissa // 2, mantissa), shift + tf.cast(full, tf.int64)

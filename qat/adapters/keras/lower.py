@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from qat.adapters.keras.insert import PreparedModel
 from qat.adapters.keras.nodes import Linear
+from qat.adapters.keras.stored import Stored
 from qat.lowering import block_border, build_program, grid_value_name, real_value_name
 from qat.planner import PlannedOp
 from qat.program import FrameworkBlock, Program
@@ -24,6 +25,14 @@ def lower(model: PreparedModel) -> Program:
         node = model.nodes[planned.op.name]
         assert isinstance(node, Linear)
         params = {role: tf.convert_to_tensor(model.parameters[name]) for role, name in planned.op.params.items()}
+        if isinstance(node, Stored):
+            w, scale = node.stored(params["weight"])
+            dtype = np.float16 if planned.weight is None else np.int8
+            return (
+                _canonical(np.asarray(w), planned.op.kind).astype(dtype),
+                np.asarray(scale, np.float32),
+                np.asarray(params["bias"]) if "bias" in params else None,
+            )
         scale = node.weight_scale(params["weight"], params.get("bias"))
         w_int, b_int = node.quantized(params["weight"], params.get("bias"), scale)
         return (

@@ -103,6 +103,8 @@ class Linear(Node):
         scale = self.weight_scale(weight, bias)
         scales = (tf.convert_to_tensor(self.grids[0].scale), tf.convert_to_tensor(self.output.scale))
         observe = self.observe if training else None
+        if self.planned.kernels == "builtin" and not training:
+            return self.builtin(x, weight, bias, scale)
         return kernels.linear(
             x, weight, bias, scale, self.channels(weight), scales, self.limits(), self.operator(x), observe
         )  # fmt: skip
@@ -113,6 +115,14 @@ class Linear(Node):
         self.kernel_size = tuple(weight.shape[:2])
         y = self.operator(x).forward(x, weight)
         return y + params["bias"] if "bias" in params else y
+
+    def builtin(self, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
+        """The kernel of TFLite's own that runs what the delegate leaves."""
+        w_int, b_int = self.quantized(weight, bias, scale)
+        acc = self.operator(x).forward(x, w_int)
+        acc = acc if b_int is None else acc + b_int
+        x_scale, w_scale, y_scale = (tf.cast(s, tf.float64) for s in (self.grids[0].scale, scale, self.output.scale))
+        return tf.clip_by_value(kernels.fixed_point(acc, x_scale * w_scale / y_scale), *self.limits())
 
     def channels(self, weight: Tensor) -> tuple[int, ...]:
         """Return the shape that lays one value per output channel along the weight's axes."""

@@ -232,3 +232,19 @@ def add_exact(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: float, hi: 
 def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Return float32 ``a * b + c`` with one rounding; ``a`` is an 8-bit integer."""
     return (a.double() * b.double() + c.double()).float()
+
+
+def fixed_point(acc: Tensor, multiplier: Tensor) -> Tensor:
+    """Return ``acc * multiplier`` by TFLite's optimized kernels, halves up; see :func:`qat.numerics.fixed_point`."""
+    mantissa, shift = _quantized_multiplier(multiplier)
+    left, right = shift.clamp(min=0), (-shift).clamp(min=0)
+    high = ((acc.long() << left) * mantissa + (1 << 30)) >> 31
+    return ((high + ((torch.ones_like(right) << right) >> 1)) >> right).float()
+
+
+def _quantized_multiplier(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return int64 mantissa of 31 bits and shift; see :func:`qat.numerics.quantize_multiplier`."""
+    fraction, shift = torch.frexp(value.double())
+    mantissa = (fraction * 2.0**31 + 0.5).floor().long()
+    full = mantissa == 1 << 31
+    return torch.where(full, mantissa // 2, mantissa), shift.long() + full

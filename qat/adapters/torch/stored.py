@@ -33,7 +33,7 @@ class Stored(Node):
         w, scale = self.quantized(weight)
         if self.planned.mode != "dynamic":
             return self.operator.real(x, w * _along_rows(scale, w), bias)
-        axes = range_axes(self.planned.op.kind, x.ndim, self.kernels)
+        axes = range_axes(self.planned.op, self.kernels, x.shape, weight.shape[2:], channel_axis=1)
         x_int, x_scale = on_dynamic_grid(x, axes, self.kernels)
         channels = (-1,) if self.planned.op.kind == "dense" else (-1, *[1] * (x.ndim - 2))
         acc = self.operator.real(x_int, w, None)
@@ -73,7 +73,7 @@ def on_dynamic_grid(x: Tensor, axes: tuple[int, ...], kernels: str) -> tuple[Ten
         from_low, from_high = -128.0 - low / scale, 127.0 - high / scale
         nearer = 128.0 + (low / scale).abs() < 127.0 + (high / scale).abs()
         zero_point = _half_away(torch.where(nearer, from_low, from_high).clamp(-128.0, 127.0))
-        q = _half_away(zero_point + seen * scale.reciprocal()).clamp(-128.0, 127.0) - zero_point
+        q = (_half_away(seen * scale.reciprocal()) + zero_point).clamp(-128.0, 127.0) - zero_point
     return straight_through(x / scale, q), scale
 
 
