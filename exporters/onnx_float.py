@@ -1,4 +1,4 @@
-"""Float operators in an ``.onnx``: PyTorch's own exporter translates them, spliced between the integer kernels."""
+"""Float operators in an ``.onnx``: a translation of the framework's block, spliced between the integer kernels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ def splice(program: Program, constants: dict[str, onnx.TensorProto], opset: int)
     block = program.block
     if block is None:
         return []
-    model = _translate(program, block, opset)
+    if block.framework == "keras":
+        from qat.exporters.onnx_from_keras import translate
+    else:
+        translate = _from_torch
+    model = translate(program, block, opset)
     names = dict(zip((i.name for i in model.graph.input), block.inputs, strict=True))
     outputs = list(zip((o.name for o in model.graph.output), block.outputs, strict=True))
     passed_through = []
@@ -63,11 +67,8 @@ def _rename(graph: onnx.GraphProto, renamed: Callable[[str], str]) -> None:
                 _rename(attribute.g, renamed)
 
 
-def _translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.ModelProto:
+def _from_torch(program: Program, block: FrameworkBlock, opset: int) -> onnx.ModelProto:
     import torch
-
-    if block.framework != "torch":
-        raise ExportError("float operators of a Keras model cannot be written to .onnx: export it as .tflite")
 
     def example(name: str) -> Any:
         value = program.values[name]

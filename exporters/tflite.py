@@ -144,6 +144,10 @@ class _Writer:
         """Return the float32 tensor of a float value."""
         return self.add_tensor(name, self.program.values[name].shape, self.program.values[name].dtype)
 
+    def tensor(self, name: str) -> str:
+        """Return the tensor of a value, quantized or not."""
+        return self.real(name) if self.program.values[name].encoding is None else self.grid(name)
+
     def unsigned(self, name: str, grid: str) -> str:
         """Return a uint8 tensor on the same grid as an int8 one."""
         e = self.encoding(grid)
@@ -178,16 +182,16 @@ class _Writer:
         self.operators.append(op)
 
     def splice(self, model: Any, block: FrameworkBlock) -> None:
-        """Add the converted float block; its inputs and outputs become the program's float tensors."""
+        """Add the converted float block; its inputs and outputs become the program's tensors."""
         graph = model.subgraphs[0]
         place: dict[int, int] = {}
         for tensor, name in zip(graph.inputs, block.inputs, strict=True):
-            place[tensor] = self.index[self.real(name)]
+            place[tensor] = self.index[self.tensor(name)]
         for tensor, name in zip(graph.outputs, block.outputs, strict=True):
             if tensor in place:  # an output that is an input, or another output: one tensor under two names
                 self.rename(name, place[tensor])
             else:
-                place[tensor] = self.index[self.real(name)]
+                place[tensor] = self.index[self.tensor(name)]
         for number, tensor in enumerate(graph.tensors):
             if number in place:
                 continue

@@ -1,4 +1,4 @@
-"""Float operators in a ``.tflite``: TensorFlow's own converter translates them once; the result is spliced in."""
+"""What keeps its framework in a ``.tflite``: TensorFlow's own converter translates it once; the result is spliced in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from ai_edge_litert import schema_py_generated as schema
 
 from qat.errors import ExportError
+from qat.exporters.tflite_from_torch import in_tensorflow
 from qat.program import FrameworkBlock, Program
 from qat.quiet import quiet
 
@@ -17,19 +18,19 @@ def translate(program: Program, block: FrameworkBlock) -> Any:
     Raises:
         ExportError: an operator has no TFLite builtin; the message names the ones in the block.
     """
-    if block.framework != "keras":
-        raise ExportError("float operators of a PyTorch model cannot be written to .tflite: export it as .onnx")
+    module = block.module if block.framework == "keras" else in_tensorflow(program, block)
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     def spec(index: int, name: str) -> Any:
         value = program.values[name]
-        return tf.TensorSpec(value.shape, getattr(tf, value.dtype), name=f"input_{index}")
+        dtype = value.dtype if value.encoding is None else value.encoding.dtype
+        return tf.TensorSpec(value.shape, getattr(tf, dtype), name=f"input_{index}")
 
     specs = [spec(i, name) for i, name in enumerate(block.inputs)]
     try:
         # Some layers keep state on first call; tracing twice would make it twice.
-        concrete = tf.function(lambda *tensors: block.module(*tensors)).get_concrete_function(*specs)
+        concrete = tf.function(lambda *tensors: module(*tensors)).get_concrete_function(*specs)
         with quiet():
             converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(concrete)])
             model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(converter.convert()))

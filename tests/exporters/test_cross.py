@@ -12,8 +12,9 @@ import qat
 from qat import reference
 from qat.adapters import adapter_for
 from qat.errors import ConfigError, ExportError
+from qat.exporters.tflite_from_torch import in_tensorflow
 from qat.layout import LAYOUTS, permutation, to_layout
-from qat.program import Program
+from qat.program import FrameworkBlock, Program, Value
 from qat.runtimes import open_session
 
 keras = pytest.importorskip("keras")
@@ -159,6 +160,7 @@ def torch_nets():
         ),
         "branches": ({"a": conv(3, 8, 3, 2, 1), "b": conv(3, 4, 3, 2, 1), "head": linear(48, 5)}, branches),
         "pooled": ({"stem": conv(3, 8, 3, padding=1), "head": linear(128, 5)}, pooled),
+        "floating": ({"stem": conv(3, 8, 3), "head": conv(8, 4, 3)}, lambda m, x: m["head"](torch.sin(m["stem"](x)))),
         "images": ({"stem": conv(3, 8, 3), "head": conv(8, 2, 3, padding=1)}, lambda m, x: m["head"](F.relu(m["stem"](x)))),
         "several": ({"stem": conv(3, 8, 3), "row": linear(7, 8)}, several),
     }  # fmt: skip
@@ -183,6 +185,9 @@ def keras_nets():
     def several(x, v):
         return layers.Add()([layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(x)), layers.Dense(8)(v)])
 
+    def floating(x):
+        return layers.Conv2D(4, 3)(keras.ops.sin(layers.Conv2D(8, 3)(x)))
+
     def images(x):
         return layers.Conv2D(2, 3, padding="same")(layers.Conv2D(8, 3, activation="relu")(x))
 
@@ -190,14 +195,8 @@ def keras_nets():
         tiny = keras.initializers.RandomNormal(stddev=1e-5, seed=0)
         return layers.Add()([layers.Conv2D(4, 3)(x), layers.Conv2D(4, 3, kernel_initializer=tiny)(x)])
 
-    return {
-        "distant": distant,
-        "residual": residual,
-        "branches": branches,
-        "pooled": pooled,
-        "images": images,
-        "several": several,
-    }
+    nets = (distant, residual, branches, pooled, images, several, floating)
+    return {net.__name__: net for net in nets}
 
 
 def samples(framework: str, name: str) -> tuple[np.ndarray, ...]:
@@ -256,3 +255,57 @@ def test_path_of_another_target_names_the_targets_that_write_it(tmp_path):
     with pytest.raises(ExportError, match=r"'onnxruntime', which runs \.onnx files.*a \.tflite, prepare .* target 'litert'"):
         qat.export(model, tmp_path / "m.tflite")
     assert not list(tmp_path.iterdir())
+
+
+# --- what stays float ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("framework", "suffix"), PAIRS)
+def test_float_operators_are_translated_and_spliced_between_the_kernels(framework, suffix, tmp_path):
+    if (framework, suffix) == ("keras", ".onnx"):
+        pytest.importorskip("tf2onnx")
+    model, data = prepared_for(framework, "floating", TARGET[suffix])
+    assert len(model.plan.floats()) == 1
+    artifact = qat.export(model, tmp_path / f"m{suffix}", verify=data)
+    assert artifact.parity.exact > 0.99 and artifact.parity.max_lsb <= 1  # no two libraries round a sine alike
+
+
+def float_operators():
+    nn = torch.nn
+    return {
+        "gelu": F.gelu, "hardswish": F.hardswish, "mish": F.mish, "softplus": F.softplus, "leaky": F.leaky_relu,
+        "logarithm": lambda x: F.log_softmax(x, 1), "normalized": lambda x: F.normalize(x, dim=1),
+        "divided": lambda x: x / (x.abs() + 1), "chosen": lambda x: torch.where(x > 0, x, 2 * x), "powers": lambda x: x.pow(2),
+        "shuffled": nn.ChannelShuffle(2), "pixels": lambda x: F.pixel_unshuffle(F.pixel_shuffle(x, 2), 2),
+        "larger": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+        "nearest": lambda x: F.interpolate(x, scale_factor=2),
+        "rolled": lambda x: torch.roll(x, 1, 2), "flipped": lambda x: x.flip(2), "strided": lambda x: x[:, :, 1:5, ::2],
+        "halves": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), "reflected": lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
+        "average": lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), "adaptive": lambda x: F.adaptive_avg_pool2d(x, 2),
+        "groups": lambda x: F.group_norm(x, 2), "batch": lambda x: F.batch_norm(F.relu(x), torch.ones(8), torch.ones(8)),
+        "rows": lambda x: F.layer_norm(x.flatten(2).transpose(1, 2), (8,)).transpose(1, 2).reshape(-1, 8, 8, 8),
+        "largest": lambda x: x.flatten(2).max(2)[0][:, :, None, None] + x, "summed": lambda x: torch.stack([x, x], 1).sum(1),
+        "convolved": lambda x: F.conv1d(x.flatten(2), torch.ones(4, 2, 3), groups=4, padding=1),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(float_operators()))
+def test_pytorch_operators_compute_the_same_in_tensorflow(name):
+    class Module(torch.nn.Module):
+        def forward(self, x):
+            return (float_operators()[name](x),)
+
+    values = {"x": Value("x", (None, 8, 8, 8)), "y": Value("y", (None, 8, 8, 8))}
+    program = Program("net", "NCHW", "xnnpack", "litert", "static_wi8_ai8", ("x",), ("y",), values, ())
+    module = Module().eval()
+    x = torch.randn(3, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    (got,) = in_tensorflow(program, FrameworkBlock("torch", module, ("x",), ("y",)))(x.numpy())
+    np.testing.assert_allclose(np.asarray(got), module(x)[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_operator_without_a_counterpart_is_named_with_what_else_there_is(tmp_path):
+    xs = samples("torch", "images")
+    net = Block({"stem": torch.nn.Conv2d(3, 4, 3)}, lambda m, x: torch.special.bessel_j0(m["stem"](x)))
+    model = qat.calibrate(qat.prepare(net.eval(), torch.from_numpy(xs[0]), target="litert"), list(xs))
+    with pytest.raises(ExportError, match=r"bessel_j0.*cannot be written to \.tflite: prepare .* target 'onnxruntime'"):
+        qat.export(model, tmp_path / "m.tflite")
