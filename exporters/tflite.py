@@ -144,10 +144,6 @@ class _Writer:
         """Return the float32 tensor of a float value."""
         return self.add_tensor(name, self.program.values[name].shape, self.program.values[name].dtype)
 
-    def tensor(self, name: str) -> str:
-        """Return the tensor of a value, quantized or not."""
-        return self.real(name) if self.program.values[name].encoding is None else self.grid(name)
-
     def unsigned(self, name: str, grid: str) -> str:
         """Return a uint8 tensor on the same grid as an int8 one."""
         e = self.encoding(grid)
