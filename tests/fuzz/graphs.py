@@ -1,0 +1,190 @@
+"""Random small graphs, free of any framework: hypothesis draws a :class:`Spec`, ``torch_model`` and ``keras_model`` build it.
+
+A value is a map (channels, height, width), a row of tokens (tokens, width) or a vector (width,), without the batch. A step takes
+values drawn before it, so that any directed acyclic graph may arise: branches, joins, several inputs and outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import strategies as st
+
+Shape = tuple[int, ...]
+ACTIVATIONS = (
+    "relu", "relu6", "hard_swish", "silu", "sigmoid", "tanh", "gelu", "leaky_relu", "hard_sigmoid", "elu", "softplus",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator: the indices of the values it takes, and its options."""
+
+    op: str
+    sources: tuple[int, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A graph: shapes of all values (the inputs' first), the steps that make the others, the indices of the outputs."""
+
+    inputs: int
+    shapes: tuple[Shape, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[int, ...]
+    seed: int
+
+
+def _divisor(draw: Any, number: int) -> int:
+    return draw(st.sampled_from([d for d in (1, 2, 3, 4, 8) if number % d == 0]))
+
+
+def _spatial(size: int, kernel: int, stride: int, dilation: int, same: bool) -> int:
+    return -(-size // stride) if same else (size - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _window(draw: Any, shape: Shape, dilations: tuple[int, ...] = (1,)) -> tuple[dict[str, Any], tuple[int, int]] | None:
+    """Draw a window and return its options and the height and width it leaves, None where they are not positive."""
+    kernel, stride = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 1, 2]))
+    dilation = draw(st.sampled_from(dilations)) if stride == 1 else 1
+    same = kernel % 2 == 1 and draw(st.booleans())
+    height, width = (_spatial(s, kernel, stride, dilation, same) for s in shape[1:])
+    options = {"kernel": kernel, "stride": stride, "dilation": dilation, "same": same}
+    return (options, (height, width)) if min(height, width) > 0 else None
+
+
+def _conv(draw: Any, shape: Shape) -> Any:
+    window = _window(draw, shape, (1, 1, 2))
+    if window is None:
+        return None
+    groups = _divisor(draw, shape[0])
+    filters = groups * draw(st.sampled_from([1, 2, 3]))
+    extra = {"groups": groups, "filters": filters, "bias": draw(st.booleans()), "norm": draw(st.booleans())}
+    return {**window[0], **extra, "act": _activation(draw)}, (filters, *window[1])
+
+
+def _depthwise(draw: Any, shape: Shape) -> Any:
+    window = _window(draw, shape)
+    if window is None:
+        return None
+    return {**window[0], "bias": draw(st.booleans()), "norm": draw(st.booleans()), "act": _activation(draw)}, (
+        shape[0], *window[1],
+    )  # fmt: skip
+
+
+def _conv_transpose(draw: Any, shape: Shape) -> Any:
+    filters, kernel = draw(st.sampled_from([2, 4])), draw(st.sampled_from([2, 3]))
+    return {"filters": filters, "kernel": kernel}, (filters, *(2 * (s - 1) + kernel for s in shape[1:]))
+
+
+def _pool(draw: Any, shape: Shape) -> Any:
+    window = _window(draw, shape)
+    return None if window is None else (window[0], (shape[0], *window[1]))
+
+
+def _activation(draw: Any) -> str | None:
+    return draw(st.sampled_from((None, "relu", "relu6", *ACTIVATIONS)))
+
+
+def _pad(draw: Any, shape: Shape) -> Any:
+    top, bottom, left, right = (draw(st.integers(0, 2)) for _ in range(4))
+    return {"padding": ((top, bottom), (left, right))}, (shape[0], shape[1] + top + bottom, shape[2] + left + right)
+
+
+def _crop(draw: Any, shape: Shape) -> Any:
+    start = draw(st.integers(0, shape[0] - 1))
+    top = draw(st.integers(0, shape[1] - 1))
+    return {"channel": start, "top": top}, (shape[0] - start, shape[1] - top, shape[2])
+
+
+def _dense(draw: Any, shape: Shape) -> Any:
+    units = draw(st.sampled_from([1, 3, 8]))
+    return {"units": units, "bias": draw(st.booleans()), "act": _activation(draw)}, (*shape[:-1], units)
+
+
+def _any(draw: Any, shape: Shape) -> Any:
+    return {"act": draw(st.sampled_from(ACTIVATIONS))}, shape
+
+
+#: Operators of one value by its rank: each draws ``(options, shape of the result)``, or None where it does not fit.
+UNARY: dict[int, dict[str, Callable[[Any, Shape], Any]]] = {
+    3: {
+        "conv": _conv,
+        "depthwise": _depthwise,
+        "conv_transpose": _conv_transpose,
+        "max_pool": _pool,
+        "avg_pool": _pool,
+        "activation": _any,
+        "squeeze_excite": lambda draw, s: ({"squeezed": draw(st.sampled_from([1, 4]))}, s),
+        "pad": _pad,
+        "crop": _crop,
+        "upsample": lambda draw, s: ({}, (s[0], 2 * s[1], 2 * s[2])) if s[1] <= 8 else None,
+        "mean": lambda draw, s: ({}, (s[0],)),
+        "flatten": lambda draw, s: ({}, (s[0] * s[1] * s[2],)) if s[0] * s[1] * s[2] <= 400 else None,
+        "tokens": lambda draw, s: ({}, (s[1] * s[2], s[0])) if s[1] * s[2] <= 36 else None,
+        "transpose": lambda draw, s: ({}, (s[0], s[2], s[1])),
+    },
+    2: {
+        "dense": _dense,
+        "activation": _any,
+        "attention": lambda draw, s: ({"key": draw(st.sampled_from([2, 4]))}, s),
+        "norm": lambda draw, s: ({}, s),
+        "mean": lambda draw, s: ({}, (s[1],)),
+        "flatten": lambda draw, s: ({}, (s[0] * s[1],)),
+    },
+    1: {"dense": _dense, "activation": _any},
+}
+
+
+@st.composite
+def specs(draw: Any) -> Spec:
+    """Draw a graph of one or two inputs and two to seven steps."""
+    inputs = draw(st.sampled_from([1, 1, 2]))
+    size = draw(st.sampled_from([(5, 5), (6, 8), (7, 4)]))
+    shapes: list[Shape] = [(draw(st.sampled_from([1, 2, 3, 4, 8])), *size) for _ in range(inputs)]
+    steps: list[Step] = []
+    for _ in range(draw(st.integers(2, 7))):
+        at = len(shapes) - 1 - draw(st.integers(0, min(3, len(shapes) - 1)))
+        join = draw(st.sampled_from([None, None, "add", "mul", "concat"]))
+        drawn = _join(draw, join, at, shapes) if join else None
+        if drawn is None:
+            table = UNARY[len(shapes[at])]
+            op = draw(st.sampled_from(list(table)))
+            found = table[op](draw, shapes[at])
+            options, shape = found or _any(draw, shapes[at])
+            drawn = Step(op if found else "activation", (at,), options), shape
+        steps.append(drawn[0])
+        shapes.append(drawn[1])
+    made = range(inputs, len(shapes))
+    outputs = [len(shapes) - 1]
+    if draw(st.booleans()):
+        other = draw(st.sampled_from(list(made)))
+        outputs += [other] if other not in outputs else []
+    return Spec(inputs, tuple(shapes), tuple(steps), tuple(outputs), draw(st.integers(0, 2**16)))
+
+
+def _join(draw: Any, op: str, at: int, shapes: list[Shape]) -> tuple[Step, Shape] | None:
+    """Draw a partner for a value: of the same shape for an addition or product, of the same places for a concatenation."""
+    first = shapes[at]
+    if op == "concat":
+        places = slice(1, None) if len(first) == 3 else slice(None, -1)
+        fits = [i for i, s in enumerate(shapes) if len(s) == len(first) and s[places] == first[places]]
+    else:
+        fits = [i for i, s in enumerate(shapes) if s == first]
+    other = draw(st.sampled_from(fits))
+    if op != "concat":
+        return Step(op, (at, other)), first
+    axis = 0 if len(first) == 3 else len(first) - 1
+    return Step(op, (at, other)), tuple(d + shapes[other][i] if i == axis else d for i, d in enumerate(first))
+
+
+def used_inputs(spec: Spec) -> set[int]:
+    """Return the inputs that the outputs depend on."""
+    needed, made = set(spec.outputs), {spec.inputs + i: step for i, step in enumerate(spec.steps)}
+    for index in sorted(made, reverse=True):
+        if index in needed:
+            needed.update(made[index].sources)
+    return {i for i in needed if i < spec.inputs}
