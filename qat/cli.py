@@ -118,10 +118,11 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="Written by qat train: best.safetensors or best.keras.")],
     artifact: Annotated[Path, typer.Argument(help="The .onnx or .tflite to write.")],
     overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    layout: Annotated[str | None, typer.Option(help="Of images in and out, NCHW or NHWC; default: as the model's.")] = None,
 ) -> None:
     """Export a trained checkpoint and verify it on the test split."""
     job = _open(config, None)
-    written = job.export_checkpoint(checkpoint, artifact, overwrite)
+    written = job.export_checkpoint(checkpoint, artifact, overwrite, layout)
     parity = written.parity
     job.console.print(
         f"written: {written.path} ({written.bytes:,} bytes), {100 * parity.exact:.2f} % of outputs exactly equal", soft_wrap=True
@@ -182,24 +183,37 @@ def recipes() -> None:
 
 @app.command()
 def inspect(artifact: Annotated[Path, typer.Argument(help="A .onnx or .tflite file.")]) -> None:
-    """Inputs, outputs, the operators that run, and every tensor's scale."""
+    """Inputs and outputs, the operators that really run, the bits of each weight, and every scale."""
     import numpy as np
     from rich.table import Table
 
-    from qat.exporters import read_encodings
-    from qat.runtimes import open_session
+    from qat.exporters.inspection import inspect as read
+    from qat.exporters.inspection import layout_of
+
+    def scales(values: Any) -> str:
+        flat = np.ravel(values)
+        return f"{flat[0]:.6g}" if len(flat) == 1 else f"{len(flat)}: {flat.min():.3g} .. {flat.max():.3g}"
 
     console = _console()
-    session = open_session(artifact)
-    for title, infos in (("input", session.inputs), ("output", session.outputs)):
+    found = read(artifact)
+    for title, infos in (("input", found.inputs), ("output", found.outputs)):
         for info in infos:
-            console.print(f"{title} [bold]{info.name}[/]: {info.dtype} {list(info.shape)}, scale {info.scale}")
-    console.print("operators that run: " + ", ".join(f"{n} {kind}" for kind, n in session.ops().most_common()))
+            shape = "x".join("batch" if i == 0 and n is None else str(n or "?") for i, n in enumerate(info.shape))
+            grid = "" if info.scale is None else f"scale {info.scale:.6g}, zero point {info.zero_point}"
+            facts = [title, f"[bold]{info.name}[/]", info.dtype, shape, layout_of(info), grid]
+            console.print("  ".join(fact for fact in facts if fact), highlight=False)
+    for runner, counts in found.runs.items():
+        if counts:
+            console.print(f"run by {runner}: " + ", ".join(f"{n} {kind}" for kind, n in counts.most_common()))
+    console.print("weights: " + (", ".join(f"{n} {dtype}" for dtype, n in found.bits().most_common()) or "none"))
+    table = Table("weight", "shape", "stored as", "scales")
+    for weight in found.weights:
+        shown = "" if weight.scale is None else scales(weight.scale)
+        table.add_row(weight.name, "x".join(map(str, weight.shape)), weight.dtype, shown)
+    console.print(table)
     table = Table("tensor", "type", "scale", "zero point")
-    for name, encoding in read_encodings(artifact).items():
-        scale = np.ravel(encoding.scale)
-        shown = f"{scale[0]:.6g}" if len(scale) == 1 else f"{len(scale)} channels, {scale.min():.3g} .. {scale.max():.3g}"
-        table.add_row(name, encoding.dtype, shown, str(encoding.zero_point))
+    for name, encoding in found.activations.items():
+        table.add_row(name, encoding.dtype, scales(encoding.scale), str(encoding.zero_point))
     console.print(table)
 
 

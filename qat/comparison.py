@@ -154,7 +154,8 @@ def _exported(model: Any, inputs: Any, folder: Path) -> Any:
 
     framework = framework_of(model)
     if is_prepared(model):
-        return api.export(model, folder / ("qat.onnx" if framework == "torch" else "qat.tflite"))
+        suffix = ".tflite" if framework == "tf_keras" else model.plan.target.suffix
+        return api.export(model, folder / f"qat{suffix}")
     written = float_baseline(model, inputs, folder)
     if written.path is None:
         raise ExportError(f"the float model cannot be exported on this data: {written.error}")

@@ -133,9 +133,12 @@ class _Rewriter:
             return own
         if step.kind in _SPATIAL or (step.kind == "mean" and self.is_spatial(step)):
             return self.layout
-        if step.kind == "dequantize":  # of the integers, what the readers of the real values want
-            read = any(reader.kind in _OWN for reader in self.readers.get(step.outputs[0], ()))
-            return own if read else self.border
+        if step.kind == "dequantize":  # what the readers of the real values want, so that integers are transposed
+            (output,) = step.outputs
+            if any(reader.kind in _OWN for reader in self.readers.get(output, ())):
+                return own
+            if output in self.program.outputs:
+                return self.border
         if step.kind == "mean" or any(self.broadcasts(name, step) for name in step.inputs):
             return own
         there = [layout for name in images for layout in self.forms[name]]

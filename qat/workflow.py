@@ -20,6 +20,9 @@ from qat.graph import Graph
 from qat.recipe import load_recipe
 from qat.targets import load_target
 
+#: Those of the adapters, which are not imported before they are needed.
+_DEFAULT_TARGETS = {"torch": "onnxruntime", "keras": "litert"}
+
 
 class Run:
     """One configuration being carried out.
@@ -30,12 +33,10 @@ class Run:
     def __init__(self, config: RunConfig, base: Path, folder: Path, console: Console, resume: bool = False) -> None:
         self.config, self.base, self.folder, self.console, self.resume = config, base, folder, console, resume
         self.layout = "NCHW" if config.framework == "torch" else "NHWC"
-        self.suffix = ".onnx" if config.framework == "torch" else ".tflite"
+        self.suffix = load_target(config.target or _DEFAULT_TARGETS[config.framework]).suffix
         self.artifacts = folder / "artifacts"
         is_file = Path(config.recipe).suffix in (".yaml", ".yml")
         self.recipe = load_recipe(expand(config.recipe, base) if is_file else config.recipe)
-        if config.target is not None:
-            load_target(config.target)
 
     def step(self, title: str, work: Callable[[], Any]) -> Any:
         """Do one stage and say how long it took."""
@@ -259,13 +260,13 @@ class Run:
         folder = self.folder / "checkpoints"
         return {"checkpoint_dir": folder if kind == "qat" else folder / kind, "resume": self.resume}
 
-    def export_checkpoint(self, checkpoint: Path, path: Path, overwrite: bool) -> Any:
+    def export_checkpoint(self, checkpoint: Path, path: Path, overwrite: bool, layout: str | None = None) -> Any:
         """Export what :meth:`train` wrote."""
         data = self.data()
         prepared = api.prepare(self.untrained(), self.example(data), self.recipe, self.config.target)
         prepared = api.load_prepared(prepared, checkpoint)
         held_out = (x for x, _ in self.batches(data, "test"))
-        return api.export(prepared, path, verify=held_out, io_dtype=self.config.io_dtype, overwrite=overwrite)
+        return api.export(prepared, path, held_out, self.config.io_dtype, overwrite, layout)
 
     def artifact(self, prepared: Any, data: Dataset, name: str, kind: str) -> Any:
         """Export and verify on the whole test split."""

@@ -75,7 +75,8 @@ def test_run_train_export_compare_inspect(config, tmp_path):
     assert done.returncode == 0, done.stderr
     done = qat("inspect", artifact)
     assert done.returncode == 0, done.stderr
-    assert "QLinearConv" in done.stdout
+    assert "run by ONNX Runtime: " in done.stdout and "QLinearConv" in done.stdout
+    assert "float32  batchx1x8x8  NCHW" in done.stdout and "weights: 11 int8" in done.stdout
 
 
 def test_plan_shows_every_operator():

@@ -92,5 +92,27 @@ class LiteRTSession:
         return Encoding(np.asarray(info.scale, f32), info.zero_point, *LIMITS[info.dtype])
 
     def ops(self) -> Counter[str]:
-        """Count the operators that run; those of the delegate are one ``DELEGATE``."""
+        """Count the operators of the file and the ``DELEGATE`` operators that take some of them over."""
         return Counter(op["op_name"] for op in self._interpreter._get_ops_details())
+
+    def runs(self) -> dict[str, Counter[str]]:
+        """Count the operators by what runs them: the delegate (XNNPACK), or TFLite's own kernels.
+
+        The runtime lists a delegated operator beside the ``DELEGATE`` that runs it: those between the latter's inputs and
+        outputs.
+        """
+        operators = self._interpreter._get_ops_details()
+        delegates = [op for op in operators if op["op_name"] == "DELEGATE"]
+        written = {int(t): op for op in operators if op["op_name"] != "DELEGATE" for t in op["outputs"]}
+        taken: dict[int, str] = {}
+        for delegate in delegates:
+            border = {int(t) for t in delegate["inputs"]}
+            waiting = [int(t) for t in delegate["outputs"]]
+            while waiting:
+                tensor = waiting.pop()
+                op = written.get(tensor)
+                if tensor not in border and op is not None and op["index"] not in taken:
+                    taken[op["index"]] = op["op_name"]
+                    waiting += [int(t) for t in op["inputs"]]
+        own = Counter(op["op_name"] for op in written.values() if op["index"] not in taken)
+        return {"XNNPACK": Counter(taken.values()), "TFLite": own}

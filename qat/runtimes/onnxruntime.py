@@ -110,3 +110,7 @@ class OnnxSession:
     def ops(self) -> Counter[str]:
         """Count the operators of the optimized graph: what really runs."""
         return Counter(node.op_type for node in self.optimized_graph().graph.node)
+
+    def runs(self) -> dict[str, Counter[str]]:
+        """Count the operators by what runs them, which is the CPU provider alone."""
+        return {"ONNX Runtime": self.ops()}
