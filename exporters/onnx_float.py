@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import onnx
+import onnx.version_converter
 from onnx import helper
 
 from qat.errors import ExportError
@@ -17,6 +18,8 @@ from qat.program import FrameworkBlock, Program
 
 #: Of the names of nodes and of tensors that only the block sees.
 PREFIX = "float/"
+#: The latest opset that the frameworks' translators write.
+TRANSLATED = 18
 
 
 def splice(program: Program, constants: dict[str, onnx.TensorProto], opset: int) -> list[onnx.NodeProto]:
@@ -32,7 +35,10 @@ def splice(program: Program, constants: dict[str, onnx.TensorProto], opset: int)
         from qat.exporters.onnx_from_keras import translate
     else:
         translate = _from_torch
-    model = translate(program, block, opset)
+    # The opset that both translators know; ONNX itself raises the result to a later one.
+    model = translate(program, block, min(opset, TRANSLATED))
+    if opset > TRANSLATED:
+        model = onnx.version_converter.convert_version(model, opset)
     names = dict(zip((i.name for i in model.graph.input), block.inputs, strict=True))
     outputs = list(zip((o.name for o in model.graph.output), block.outputs, strict=True))
     passed_through = []

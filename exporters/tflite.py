@@ -1,7 +1,7 @@
 """The ``.tflite`` writer: an integer program straight into a flatbuffer, without a converter that would choose scales itself.
 
 Follows the LiteRT 8-bit quantization specification (https://ai.google.dev/edge/litert/models/quantization_spec) and the
-schema that LiteRT ships. Operator versions are the lowest that the int8 kernels ask for.
+schema that LiteRT ships. Operator versions are the lowest that the kernels ask for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from qat.encoding import Encoding
 from qat.errors import ExportError
 from qat.exporters.tflite_float import translate
-from qat.exporters.tflite_weights import version, write_weight
+from qat.exporters.tflite_weights import WIDE_VERSIONS, version, write_weight
 from qat.geometry import same_padding
 from qat.numerics import f32
 from qat.program import FrameworkBlock, Instruction, Program
@@ -24,6 +24,7 @@ from qat.program import FrameworkBlock, Instruction, Program
 _Op = schema.BuiltinOperator
 _TYPES = {
     "int8": schema.TensorType.INT8,
+    "int16": schema.TensorType.INT16,
     "uint8": schema.TensorType.UINT8,
     "int32": schema.TensorType.INT32,
     "int64": schema.TensorType.INT64,
@@ -31,6 +32,12 @@ _TYPES = {
     "float32": schema.TensorType.FLOAT32,
     "float16": schema.TensorType.FLOAT16,
     "int4": schema.TensorType.INT4,
+}
+_BIASES = (schema.TensorType.INT32, schema.TensorType.INT64)
+_LIMITS = {
+    schema.TensorType.UINT8: (0, 255),
+    schema.TensorType.INT16: (-32768, 32767),
+    schema.TensorType.INT4: (-8, 7),
 }
 _ACTIVATIONS = {
     None: schema.ActivationFunctionType.NONE,
@@ -68,11 +75,11 @@ def read_encodings(raw: bytes) -> dict[str, Encoding]:
     found = {}
     for tensor in model.subgraphs[0].tensors:
         q = tensor.quantization
-        if q is None or q.scale is None or len(q.scale) == 0 or tensor.type == schema.TensorType.INT32:
+        if q is None or q.scale is None or len(q.scale) == 0 or tensor.type in _BIASES:
             continue
         scale = np.asarray(q.scale, f32)
         zero_point = int(q.zeroPoint[0])
-        low, high = (0, 255) if tensor.type == schema.TensorType.UINT8 else (-128, 127)
+        low, high = _LIMITS.get(tensor.type, (-128, 127))
         axis = int(q.quantizedDimension) if len(scale) > 1 else None
         name = tensor.name.decode()
         found[name] = Encoding(scale if axis is not None else scale[0], zero_point, low, high, axis)
@@ -136,9 +143,9 @@ class _Writer:
         return encoding
 
     def grid(self, name: str) -> str:
-        """Return the int8 tensor of a quantized value."""
+        """Return the int8 or int16 tensor of a quantized value."""
         e = self.encoding(name)
-        return self.add_tensor(name, self.program.values[name].shape, "int8", e.scale, e.zero_point)
+        return self.add_tensor(name, self.program.values[name].shape, e.dtype, e.scale, e.zero_point)
 
     def real(self, name: str) -> str:
         """Return the float32 tensor of a float value."""
@@ -147,6 +154,8 @@ class _Writer:
     def unsigned(self, name: str, grid: str) -> str:
         """Return a uint8 tensor on the same grid as an int8 one."""
         e = self.encoding(grid)
+        if e.bits != 8:
+            raise ExportError(f"'{name}' has {e.bits} bits: export with io_dtype 'float32' or 'int8' (the kernels' own integers)")
         return self.add_tensor(name, self.program.values[grid].shape, "uint8", e.scale, e.zero_point + 128)
 
     def tensor(self, name: str) -> str:
@@ -161,6 +170,8 @@ class _Writer:
     def operator(
         self, code: int, inputs: Sequence[str], outputs: Sequence[str], version: int = 1, options: Any = None, kind: str = ""
     ) -> None:
+        if any(self.tensors[self.index[name]].type == schema.TensorType.INT16 for name in (*inputs, *outputs)):
+            version = WIDE_VERSIONS.get(code, version)
         key = (code, version)
         if key not in self.code_of:
             entry = schema.OperatorCodeT()
@@ -276,7 +287,7 @@ def _padded_tensor(w: _Writer, step: Instruction) -> str:
     if w.program.values[name].encoding is None:
         return w.add_tensor(f"{step.name}.padded", shape, "float32")
     e = w.encoding(name)
-    return w.add_tensor(f"{step.name}.padded", shape, "int8", e.scale, e.zero_point)
+    return w.add_tensor(f"{step.name}.padded", shape, e.dtype, e.scale, e.zero_point)
 
 
 def _write_pad(w: _Writer, source: str, output: str, padding: Any) -> None:
@@ -290,7 +301,7 @@ def _pad_with_lowest(w: _Writer, step: Instruction) -> str:
     out = _padded_tensor(w, step)
     amounts = w.constant(f"{out}.paddings", np.array([(0, 0), *step.attrs["padding"], (0, 0)]))
     e = w.encoding(step.inputs[0])
-    lowest = w.add_tensor(f"{out}.lowest", (1,), "int8", e.scale, e.zero_point, data=np.array([e.qmin], np.int8))
+    lowest = w.add_tensor(f"{out}.lowest", (1,), e.dtype, e.scale, e.zero_point, data=np.array([e.qmin], e.dtype))
     w.operator(_Op.PADV2, [w.grid(step.inputs[0]), amounts, lowest], [out], 2, schema.PadV2OptionsT(), "PadV2Options")
     return out
 
@@ -352,6 +363,8 @@ def _elementwise(code: int, kind: str) -> Callable[[_Writer, Instruction], None]
     def write(w: _Writer, step: Instruction) -> None:
         options = getattr(schema, f"{kind}T")()
         options.fusedActivationFunction = _ACTIVATIONS[step.activation]
+        if code == _Op.ADD:
+            options.potScaleInt16 = False  # of 16 bits: any scale, not powers of two only
         w.operator(code, [w.grid(n) for n in step.inputs], [w.grid(step.outputs[0])], 2, options, kind)
 
     return write

@@ -1,6 +1,6 @@
 """Weights in a ``.tflite``: as the operators' kernels read them in each mode, and the operator versions that follow.
 
-- static: int8, or two 4-bit weights a byte; the bias int32 on the accumulator's grid.
+- static: int8, or two 4-bit weights a byte; the bias on the accumulator's grid, int32, or int64 beside int16 activations.
 - dynamic: the same weight beside a float32 activation, which makes the kernel a hybrid one; the bias float32.
 - weight_only, float16: the stored weight and a DEQUANTIZE before the float operator.
 """
@@ -33,6 +33,13 @@ _VERSIONS = {
 }  # fmt: skip
 _KEEPS_DIMENSIONS = 5
 
+#: The versions of operators that read or write int16.
+WIDE_VERSIONS = {
+    _Op.CONV_2D: 4, _Op.DEPTHWISE_CONV_2D: 5, _Op.FULLY_CONNECTED: 7, _Op.ADD: 3, _Op.MUL: 4, _Op.MEAN: 3, _Op.CONCATENATION: 3,
+    _Op.MAX_POOL_2D: 3, _Op.AVERAGE_POOL_2D: 3, _Op.RELU: 3, _Op.RELU6: 3, _Op.PAD: 3, _Op.PADV2: 3, _Op.TRANSPOSE: 5,
+    _Op.QUANTIZE: 2, _Op.DEQUANTIZE: 3,
+}  # fmt: skip
+
 
 def version(code: int, step: Instruction, keeps_dimensions: bool = False) -> int:
     """Return the version of an operator with a weight."""
@@ -58,9 +65,10 @@ def write_weight(w: _Writer, step: Instruction, data: np.ndarray, axis: int) -> 
         bias = np.zeros(channels, f32) if step.bias is None else step.bias.astype(f32)
         bias_name = w.add_tensor(f"{step.name}.bias", bias.shape, "float32", data=bias)
         return [name if step.mode == "dynamic" else _real_weight(w, step, name, data), bias_name]
-    bias = np.zeros(channels, np.int32) if step.bias is None else step.bias
+    kind = "int64" if w.encoding(step.inputs[0]).bits == 16 else "int32"
+    bias = np.zeros(channels, kind) if step.bias is None else step.bias.astype(kind)
     bias_scale = (f32(w.encoding(step.inputs[0]).scale) * scale).astype(f32)
-    return [name, w.add_tensor(f"{step.name}.bias", bias.shape, "int32", bias_scale, data=bias)]
+    return [name, w.add_tensor(f"{step.name}.bias", bias.shape, kind, bias_scale, data=bias)]
 
 
 def _real_weight(w: _Writer, step: Instruction, name: str, data: np.ndarray) -> str:

@@ -26,7 +26,7 @@ class Modes:
         stored: by mode of :data:`STORED`, the operators that run in it and the arithmetic of their kernels.
         packed: by mode, the operators that read a weight of 4 bits from half a byte, and the arithmetic of their kernels then.
             Any other weight of 4 bits is held in int8.
-        wide: the operators with static kernels for activations of 16 bits.
+        wide: the operators with static kernels for activations of 16 bits, see :mod:`qat.wide`.
 
     An arithmetic is a name in :mod:`qat.numerics` (static) or :mod:`qat.dynamic`, or ``float``.
     """
@@ -53,7 +53,10 @@ LITERT = Modes(
         "dynamic": {"conv2d": "builtin", "dense": "xnnpack"},
         "weight_only": _FLOAT,
     },
-)
+    wide=(
+        *_FLOAT, "add", "mul", "mean", "concat", "max_pool2d", "avg_pool2d", "relu", "relu6", "reshape", "pad",
+    ),
+)  # fmt: skip
 
 #: QLinearConv, QGemm, ConvInteger and MatMulInteger read 8-bit weights only; DequantizeLinear reads 4 bits since opset 21.
 ONNXRUNTIME = Modes(

@@ -13,6 +13,7 @@ from qat.graph import Graph, Op
 from qat.modes import STORED, Mode
 from qat.recipe import QuantSpec, Recipe, Rule
 from qat.targets import TARGETS, Fixed, Row, Target
+from qat.wide import LIMITS as WIDE_LIMITS
 
 
 @dataclass(frozen=True)
@@ -167,11 +168,13 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
             prescribed.update(op.outputs)
         integer_tensors.update(op.outputs)
         if "weight" not in op.params:
-            planned.append(PlannedOp(op, True, "", activation, mode="static"))
+            kernels = "wide" if rule.activation.bits == 16 else ""
+            planned.append(PlannedOp(op, True, "", activation, mode="static", kernels=kernels))
             continue
         kernels = _packed(op, rule, graph, target)
+        packed, kernels = (False, "wide") if rule.activation.bits == 16 else (bool(kernels), kernels)
         planned.append(
-            PlannedOp(op, True, "", activation, rule.weight, _weight_qmax(rule.weight, target), "static", bool(kernels), kernels)
+            PlannedOp(op, True, "", activation, rule.weight, _weight_qmax(rule.weight, target), "static", packed, kernels)
         )
     wanted = {name for p in planned if p.integer for name in p.grid_inputs}
     planned = [_unread(p) if p.op.kind == "constant" and p.op.output not in wanted else p for p in planned]
@@ -247,6 +250,8 @@ def _why_float(
         return "the kernel before it prescribes a scale, which its other inputs cannot share", None, None
     if not row.starts and not any(name in on_grid for name in op.inputs):
         return "its inputs are float, and it is not worth a region of its own", None, None
+    if rule.activation.bits == 16 and op.kind not in target.modes.wide:
+        return f"target '{target.name}' has no 16-bit kernel for {kind}", None, None
     _check_activation(rule.activation, recipe, target)
     return "", rule, row
 
@@ -299,10 +304,10 @@ def _lacking(recipe: Recipe, target: Target, what: str, able: list[Target]) -> s
 
 
 def _check_activation(spec: QuantSpec, recipe: Recipe, target: Target) -> None:
-    if spec.bits != 8:
+    if spec.bits not in (8, 16):
         raise ConfigError(
-            f"recipe '{recipe.name}' asks for {spec.bits}-bit activations, but target '{target.name}' has kernels for 8 bits "
-            "only: set activation.bits to 8"
+            f"recipe '{recipe.name}' asks for {spec.bits}-bit activations, but target '{target.name}' has kernels for 8"
+            f"{' and 16' if target.modes.wide else ''} bits only: set activation.bits to 8"
         )
 
 
@@ -342,10 +347,19 @@ def _share_scales(planned: list[PlannedOp], rules: Mapping[str, Rule], target: T
     members: dict[str, list[str]] = {}
     for name in parent:
         members.setdefault(find(name), []).append(name)
-    qmin, qmax = target.activation
     groups = {}
     for root, tensors in members.items():
-        symmetric = specs[root].symmetric or target.symmetric_activations
+        wide = specs[root].bits == 16
+        qmin, qmax = WIDE_LIMITS if wide else target.activation
+        symmetric = specs[root].symmetric or target.symmetric_activations or wide
         prescribed = next((fixed[t] for t in tensors if t in fixed), None)
         groups[root] = Group(root, tuple(tensors), specs[root], qmin, qmax, symmetric, prescribed)
-    return groups, {t: g.name for g in groups.values() for t in g.tensors}
+    group_of = {t: g.name for g in groups.values() for t in g.tensors}
+    for p in planned:
+        bits = sorted({groups[group_of[t]].spec.bits for t in (*p.grid_inputs, *p.op.outputs)}) if p.integer else []
+        if len(bits) > 1:
+            raise ConfigError(
+                f"{p.op.scope or p.op.name}: its activations would have {' and '.join(map(str, bits))} bits, which no "
+                "kernel mixes: let the rules of neighbouring layers agree in activation.bits"
+            )
+    return groups, group_of

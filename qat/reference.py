@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qat import numerics
+from qat import numerics, wide
 from qat.encoding import Encoding
 from qat.errors import DataError
 from qat.program import FrameworkBlock, Instruction, Program
@@ -119,13 +119,18 @@ def _requantize(program: Program, step: Instruction, acc: np.ndarray, shape: tup
     assert step.weight_encoding is not None
     scale = np.ravel(step.weight_encoding.scale).reshape(shape)
     x, y = (float(_encoding(program, name).scale) for name in (step.inputs[0], step.outputs[0]))
+    if step.kernels == "wide":
+        exact = x * scale.astype(np.float64) / y
+        return wide.leave(acc, exact, *_limits(program, step), step.kind)
     kernels = step.kernels or program.kernels
     return numerics.requantize(acc, numerics.multiplier(x, scale, y, kernels), *_limits(program, step), kernels)
 
 
-def _binary(kernel: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+def _binary(kernel: Callable[..., np.ndarray], in_16_bits: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     def step_of(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
         encodings = [_encoding(program, name) for name in (*step.inputs, *step.outputs)]
+        if step.kernels == "wide":
+            return in_16_bits(*xs, *encodings, *_limits(program, step))
         return kernel(*xs, *encodings, *_limits(program, step), program.kernels)
 
     return step_of
@@ -133,6 +138,8 @@ def _binary(kernel: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
 
 def _mean(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
+    if step.kernels == "wide":
+        return wide.mean(xs[0], tuple(step.attrs["axes"]), x, y, bool(step.attrs["keepdims"]))
     return numerics.mean(xs[0], tuple(step.attrs["axes"]), x, y, program.kernels, bool(step.attrs["keepdims"]))
 
 
@@ -178,8 +185,8 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "conv2d": _conv2d,
     "depthwise_conv2d": _conv2d,
     "dense": _dense,
-    "add": _binary(numerics.add),
-    "mul": _binary(numerics.mul),
+    "add": _binary(numerics.add, wide.add),
+    "mul": _binary(numerics.mul, wide.mul),
     "mean": _mean,
     "concat": _concat,
     "relu": _relu,

@@ -9,7 +9,7 @@ from typing import Any
 from qat.errors import DataError, MissingDependencyError, QatError
 
 #: Of the integers that a quantized tensor may hold, by its type.
-LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
+LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from ai_edge_litert import schema_py_generated as schema
 from torch import nn
 
 import qat
+from qat import reference
+from qat.adapters.torch import lower
 from qat.errors import ConfigError
 from qat.recipe import QuantSpec, Recipe, Rule
 from qat.runtimes.onnxruntime import OnnxSession
@@ -76,6 +78,7 @@ def keras_model():
 LITERT_RECIPES = [
     ("static_wi8_ai8", {"INT8"}, True),
     ("static_wi4_ai8", {"INT4"}, True),
+    ("static_wi8_ai16", {"INT8"}, True),
     ("dynamic_wi8_afp32", {"INT8"}, True),
     ("dynamic_wi4_afp32", {"INT4", "INT8"}, True),  # no depthwise kernel reads 4 bits
     ("weightonly_wi8_afp32", {"INT8"}, False),
@@ -93,7 +96,7 @@ def test_keras_to_litert(images, tmp_path, recipe, dtypes, exact):
     assert artifact.parity.exact == 1.0 if exact else artifact.parity.max_lsb < INEXACT
 
 
-@pytest.mark.parametrize(("recipe", "dtypes", "exact"), LITERT_RECIPES[:2])
+@pytest.mark.parametrize(("recipe", "dtypes", "exact"), LITERT_RECIPES)
 def test_torch_to_litert(torch_model, images, tmp_path, recipe, dtypes, exact):
     model = qat.calibrate(qat.prepare(torch_model, images[:2], recipe=recipe, target="litert"), [images])
     artifact = qat.export(model, tmp_path / "m.tflite", verify=[images])
@@ -105,9 +108,16 @@ def test_torch_to_litert(torch_model, images, tmp_path, recipe, dtypes, exact):
     ("recipe", "dtype", "exact"),
     [
         ("static_wi4_ai8", "INT8", True),
+        ("dynamic_wi8_afp32", "INT8", True),
+        ("dynamic_wi4_afp32", "INT8", True),
+        ("weightonly_wi8_afp32", "INT8", False),
+        ("weightonly_wi4_afp32", "INT4", False),
+        ("float16", "FLOAT16", False),
     ],
 )
 def test_keras_to_onnx(images, tmp_path, recipe, dtype, exact):
+    if not recipe.startswith("static"):
+        pytest.importorskip("tf2onnx")
     data = images.numpy().transpose(0, 2, 3, 1)
     model = qat.calibrate(qat.prepare(keras_model(), recipe=recipe, target="onnxruntime"), [data])
     artifact = qat.export(model, tmp_path / "m.onnx", verify=[data])
@@ -134,6 +144,41 @@ def test_bits_and_modes_mix_by_scope_in_tflite(images, tmp_path):
     saved = tmp_path / "mixed.keras"
     model.save(saved)
     assert np.array_equal(keras.models.load_model(saved)(data), model(data))
+
+
+class Wide(nn.Module):
+    """The operators that have kernels of 16 bits and no weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        x = x + self.second(x)
+        x = nn.functional.max_pool2d(x * torch.relu(self.second(x)), 2)
+        x = torch.cat([nn.functional.avg_pool2d(x, 2, 2), nn.functional.max_pool2d(x, 2)], 1)
+        return self.head(x.mean((2, 3)))
+
+
+def test_16_bits_beyond_weights(images, tmp_path):
+    """Addition, product, pooling, mean: what float32 cannot sum is exact all the same, trained before or not."""
+    torch.manual_seed(0)
+    model = qat.calibrate(qat.prepare(Wide().eval(), images[:2], recipe="static_wi8_ai16", target="litert"), [images])
+    optimizer = torch.optim.SGD(model.train().parameters(), 0.01)
+    model(images).square().sum().backward()
+    optimizer.step()
+    artifact = qat.export(model, tmp_path / "m.tflite", verify=[images])
+    assert artifact.parity.exact == 1.0
+    program = lower(model)
+    y = reference.run(program, images[:4].numpy())[program.outputs[0]]
+    assert np.array_equal(y, model.eval()(images[:4]).detach().numpy())
+
+
+def test_16_and_8_bits_do_not_meet_in_one_kernel(torch_model, images):
+    recipe = Recipe(name="r", rules=(Rule(), Rule(scope="depthwise", activation=QuantSpec(bits=16))))
+    with pytest.raises(ConfigError, match=r"depthwise: its activations would have 8 and 16 bits"):
+        qat.prepare(torch_model, images[:2], recipe=recipe, target="litert")
 
 
 def test_a_stored_weight_is_trained_in_keras(images):

@@ -15,6 +15,7 @@ from qat.adapters.keras.grid import Grid
 from qat.adapters.keras.nodes import NODES, Node, quantize
 from qat.adapters.keras.stored import Stored
 from qat.adapters.keras.trace import Traced, fill
+from qat.adapters.keras.wide import WIDE
 from qat.errors import CalibrationError, CaptureError, DataError
 from qat.graph import Graph
 from qat.planner import Plan
@@ -97,7 +98,8 @@ class PreparedModel(keras.Model):
             elif p.op.kind in NODES:
                 tensors = (*p.op.inputs, *p.op.outputs) if p.integer else ()
                 grids = tuple(self._grid_of[t] for t in tensors)
-                self.nodes[p.op.name] = NODES[p.op.kind](p, grids, plan.target.kernels, self.weight_limits.get(str(p.qmax)))
+                nodes = WIDE if p.kernels == "wide" else NODES
+                self.nodes[p.op.name] = nodes[p.op.kind](p, grids, plan.target.kernels, self.weight_limits.get(str(p.qmax)))
         self._float_by_name = {p.op.name: layers[p.op.name] for p in plan.ops if p.op.name in layers}
         self.built = True
 

@@ -18,13 +18,16 @@ _SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny * 2.0**40)
 Tensor = Any
 
 
-def weight_scale(weight: Tensor, bias: Tensor | None, input_scale: Tensor, qmax: Tensor, per_channel: bool, axes: Any) -> Tensor:
+def weight_scale(
+    weight: Tensor, bias: Tensor | None, input_scale: Tensor, qmax: Tensor, per_channel: bool, axes: Any,
+    bias_limit: float = numerics.BIAS_LIMIT,
+) -> Tensor:  # fmt: skip
     """Return the scale of each output channel, flat; see :func:`qat.numerics.weight_scale`. ``axes`` are the others."""
     reduced = axes if per_channel else None
     peak = tf.maximum(tf.reduce_max(weight, reduced), -tf.reduce_min(weight, reduced))
     scale = tf.maximum(tf.reshape(peak, [-1]) / qmax, _SMALLEST_SCALE)
     if bias is not None:
-        floor = tf.abs(bias) / (input_scale * np.float32(numerics.BIAS_LIMIT))
+        floor = tf.abs(bias) / (input_scale * np.float32(bias_limit))
         scale = tf.maximum(scale, floor if per_channel else tf.reduce_max(floor))
     return tf.stop_gradient(scale)
 

@@ -11,6 +11,7 @@ from qat.adapters.keras import kernels
 from qat.adapters.keras.grid import Grid
 from qat.errors import CalibrationError
 from qat.geometry import same_padding
+from qat.numerics import BIAS_LIMIT
 from qat.planner import PlannedOp
 
 Tensor = Any
@@ -95,6 +96,7 @@ class Linear(Node):
         return "SAME" if padding == same_padding(x.shape[1:3], window, self.attrs["strides"]) else padding
 
     kernel_size: tuple[int, int] = (1, 1)
+    bias_limit: float = BIAS_LIMIT
 
     def integer(self, inputs: list[Tensor], params: dict[str, Tensor], training: bool) -> Tensor:
         """One node from the float weight to the output's integers."""
@@ -139,7 +141,7 @@ class Linear(Node):
         assert spec is not None
         others = [i for i in range(len(weight.shape)) if i not in self._channel_axes()]
         per_channel = spec.granularity == "channel"
-        scale = kernels.weight_scale(weight, bias, self.grids[0].scale, self.qmax, per_channel, others)
+        scale = kernels.weight_scale(weight, bias, self.grids[0].scale, self.qmax, per_channel, others, self.bias_limit)
         return scale if per_channel else tf.broadcast_to(scale, [int(np.prod(self.channels(weight)))])
 
     def quantized(self, weight: Tensor, bias: Tensor | None, scale: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -16,6 +16,7 @@ from qat.adapters.torch.grid import Grid
 from qat.adapters.torch.nodes import NODES, Dequantize, Quantize
 from qat.adapters.torch.stored import Stored
 from qat.adapters.torch.trace import Traced
+from qat.adapters.torch.wide import WIDE
 from qat.graph import KINDS, Op
 from qat.planner import Plan
 
@@ -136,7 +137,7 @@ class _Writer:
             elif planned.integer:
                 args = (*(self._on_grid(t) for t in op.inputs), *self._params(op))
                 grids = tuple(self._grid_of(t) for t in (*op.inputs, *op.outputs))
-                node = NODES[op.kind](planned, grids, self.plan.target.kernels)
+                node = (WIDE if planned.kernels == "wide" else NODES)[op.kind](planned, grids, self.plan.target.kernels)
                 self.grid[op.output] = self._call("nodes", op.name, self._owning(node, grids[-1]), args)
                 self.forms[op.output] = self.grid[op.output].name
             elif op.kind in NODES:

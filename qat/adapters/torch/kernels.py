@@ -27,14 +27,16 @@ _SMALLEST_SCALE = float(torch.finfo(torch.float32).tiny) * 2.0**40
 Observe = Callable[[Tensor], None] | None
 
 
-def weight_scale(weight: Tensor, bias: Tensor | None, input_scale: Tensor, qmax: int, per_channel: bool) -> Tensor:
+def weight_scale(
+    weight: Tensor, bias: Tensor | None, input_scale: Tensor, qmax: int, per_channel: bool, bias_limit: float = BIAS_LIMIT
+) -> Tensor:
     """Return the scale of each output channel (axis 0), of shape (channels,); see :func:`qat.numerics.weight_scale`."""
     axes = tuple(range(1 if per_channel else 0, weight.ndim))
     # Two reductions that write nothing: several times faster than aminmax over an axis, or than abs().amax().
     peak = torch.maximum(weight.detach().amax(axes), -weight.detach().amin(axes))
     scale = (peak / qmax).clamp_min_(_SMALLEST_SCALE)
     if bias is not None:
-        floor = bias.detach().abs() / (input_scale * BIAS_LIMIT)
+        floor = bias.detach().abs() / (input_scale * bias_limit)
         scale = torch.maximum(scale, floor if per_channel else floor.amax())
     return scale if per_channel else scale.expand(weight.shape[0])
 

@@ -59,7 +59,8 @@ def on_dynamic_grid(x: Tensor, axes: tuple[int, ...], kernels: str) -> tuple[Ten
     low, high = seen.amin(axes, keepdim=True).clamp(max=0.0), seen.amax(axes, keepdim=True).clamp(min=0.0)
     span = torch.where(low == high, 1.0, high - low)
     if kernels == "xnnpack":
-        inverse = torch.where(low == high, 1.0, 255.0 / span)
+        # Of two tensors: PyTorch divides a number by a tensor as a product with the reciprocal.
+        inverse = torch.where(low == high, 1.0, torch.full_like(span, 255.0) / span)
         from_low, from_high = -128.0 - low * inverse, 127.0 - high * inverse
         nearer = (-128.0 + low * inverse) + (127.0 + high * inverse) > 0
         zero_point = torch.where(nearer, from_low, from_high).clamp(-128.0, 127.0).round()
