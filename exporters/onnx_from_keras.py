@@ -5,10 +5,15 @@ from __future__ import annotations
 import logging
 
 import onnx
+import onnx.version_converter
 
 from qat.errors import ExportError, MissingDependencyError
 from qat.program import FrameworkBlock, Program
 from qat.quiet import quiet
+
+
+#: The newest opset that tf2onnx writes.
+_NEWEST = 18
 
 
 def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.ModelProto:
@@ -39,7 +44,7 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
     try:
         with quiet():
             logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
-            model: onnx.ModelProto = tf2onnx.convert.from_function(function, specs, opset=opset)[0]
+            model: onnx.ModelProto = tf2onnx.convert.from_function(function, specs, opset=min(opset, _NEWEST))[0]
     except Exception as error:  # tf2onnx raises bare ones
         kinds = sorted({str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind in ("float", "move")})
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -54,4 +59,4 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
     inputs = [found.get(s.name) or onnx.helper.make_tensor_value_info(s.name, onnx.TensorProto.FLOAT, None) for s in specs]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    return model
+    return onnx.version_converter.convert_version(model, opset) if opset > _NEWEST else model
