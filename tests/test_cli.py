@@ -168,3 +168,33 @@ def test_cached_float_model_follows_the_data(config, tmp_path, monkeypatch):
     arrays["y_train"] = arrays["y_train"][::-1]
     np.savez(tmp_path / "d.npz", **arrays)
     assert cached() != first
+
+
+@pytest.mark.parametrize("framework", ["torch", pytest.param("keras", marks=pytest.mark.slow)])
+def test_interrupted_training_goes_on_with_resume(config, tmp_path, framework):
+    """Ctrl-C: one sentence that says how to go on, and the same weights in the end as without it."""
+    text = config.read_text().replace("torch", framework) + "training: {epochs: 15, checkpoint_every: 1, learning_rate: 0.01}\n"
+    config.write_text(text)
+    command = [sys.executable, "-m", "qat", "train", str(config), "--output", str(tmp_path / "cut")]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    checkpoint = tmp_path / "cut" / "checkpoints" / "training.safetensors"
+    while running.poll() is None and not checkpoint.is_file():
+        time.sleep(0.05)
+    os.kill(running.pid, signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130, errors
+    assert "interrupted: stopped after step" in errors
+    assert "training.safetensors continues it, with --resume" in errors
+    assert qat("train", config, "--output", tmp_path / "cut", "--resume", cwd=tmp_path).returncode == 0
+    assert qat("train", config, "--output", tmp_path / "whole", cwd=tmp_path).returncode == 0
+    if framework == "torch":
+        files = [(tmp_path / run / "checkpoints" / "best.safetensors").read_bytes() for run in ("cut", "whole")]
+        assert files[0] == files[1]
+    else:
+        import keras
+
+        from qat.adapters import keras as _  # whose class the files hold
+
+        models = [keras.models.load_model(tmp_path / run / "checkpoints" / "best.keras") for run in ("cut", "whole")]
+        for a, b in zip(*(m.get_weights() for m in models), strict=True):
+            np.testing.assert_array_equal(a, b)

@@ -23,8 +23,8 @@ from qat.trainers.options import TrainingOptions
 
 log = logging.getLogger("qat")
 
-#: The steps whose mean loss a run is held against, and how far above it the loss may rise before the user is told: three times
-#: the mean, or ten standard deviations where the batches differ more than that.
+#: The steps whose median loss a run is held against, and how far above it the loss may rise before the user is told: to three
+#: times the median, or by ten median deviations where the batches differ more than that.
 START = 10
 RISE, SPREAD = 2.0, 10.0
 
@@ -226,12 +226,12 @@ class _Run:
             p.recent_loss = loss
             return
         p.recent_loss += (loss - p.recent_loss) / START
-        mean = float(np.mean(p.start))
-        if not p.warned and p.recent_loss - mean > max(RISE * abs(mean), SPREAD * float(np.std(p.start))):
+        start = float(np.median(p.start))
+        if not p.warned and p.recent_loss - start > max(RISE * abs(start), SPREAD * _spread(p.start)):
             p.warned = True
             log.warning(
                 "the loss has risen from %.3g to %.3g by step %d, so training diverges: lower learning_rate (now %g), keep "
-                "gradient_clip at 1, or give warmup_steps", mean, p.recent_loss, p.step, self.options.peak,
+                "gradient_clip at 1, or give warmup_steps", start, p.recent_loss, p.step, self.options.peak,
             )  # fmt: skip
 
     def _keep_best(self, epoch: Epoch) -> None:
@@ -282,3 +282,8 @@ class _Run:
         if self.folder is None:
             raise TrainingInterrupted(f"{place}; there was no checkpoint_dir, so that a new run starts from the beginning")
         raise TrainingInterrupted(f"{place}; {self.folder / checkpoint.CURRENT} continues it, with --resume (resume=True)")
+
+
+def _spread(values: list[float]) -> float:
+    """Return the median deviation from the median."""
+    return float(np.median(np.abs(np.array(values) - np.median(values))))

@@ -145,7 +145,7 @@ class TrainingOptions:
     @property
     def peak(self) -> float:
         """The peak learning rate."""
-        return self.learning_rate if self.learning_rate is not None else USUAL_LEARNING_RATE[self.optimizer] / 100
+        return float(self.learning_rate) if self.learning_rate is not None else USUAL_LEARNING_RATE[self.optimizer] / 100
 
     def rate(self, step: int, total: int) -> float:
         """Return the learning rate of a step."""

@@ -76,9 +76,8 @@ class _Learner:
             return value
         if step.share != 1:
             scaled = [None if g is None else tf.convert_to_tensor(g) * step.share for g in gradients]
-            added = [s if g is None else g if s is None else s + g for s, g in zip(self.sums, scaled, strict=True)]
-            self.sums = added if self.sums else scaled
-            gradients = self.sums
+            pairs = zip(self.sums or [None] * len(scaled), scaled, strict=True)
+            gradients = self.sums = [s if g is None else g if s is None else s + g for s, g in pairs]
         if step.update:
             self.optimizer.learning_rate = step.rate
             self._apply(gradients)
@@ -121,7 +120,7 @@ class _Learner:
         self._observe(False)
 
     def first_not_finite(self, inputs: Any) -> str | None:
-        for name, values in _outputs_of_layers(self.model, inputs):
+        for name, values in _outputs_of_layers(self.model, inputs, self.keras.Model):
             arrays = (np.asarray(v) for v in tf.nest.flatten(values))
             if not all(np.isfinite(a).all() for a in arrays if np.issubdtype(a.dtype, np.floating)):
                 return name
@@ -190,7 +189,7 @@ class _Writer:
             tf.summary.scalar(name, value, step)
 
 
-def _outputs_of_layers(model: Any, inputs: Any) -> Iterator[tuple[str, Any]]:
+def _outputs_of_layers(model: Any, inputs: Any, functional: Any) -> Iterator[tuple[str, Any]]:
     """Yield the layers' outputs for a batch, in the order in which they are computed, by the layers' names."""
     if is_prepared(model) and hasattr(model, "plan"):
         real, grid = model.run(_tensors(inputs), training=True)
@@ -199,7 +198,7 @@ def _outputs_of_layers(model: Any, inputs: Any) -> Iterator[tuple[str, Any]]:
             yield p.op.scope or p.op.name, found
     else:
         layers = [layer for layer in model.layers if hasattr(layer, "output") and type(layer).__name__ != "InputLayer"]
-        outputs = type(model)(model.inputs, [layer.output for layer in layers])(inputs, training=True)
+        outputs = functional(model.inputs, [layer.output for layer in layers])(inputs, training=True)
         yield from zip((layer.name for layer in layers), outputs if len(layers) > 1 else [outputs], strict=True)
 
 

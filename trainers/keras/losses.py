@@ -40,7 +40,9 @@ def label_loss(options: TrainingOptions) -> Loss:
     loss = options.loss
     if loss is None or isinstance(loss, str):
         name = loss or "cross_entropy"
-        return _LOSSES[name] if name in _LOSSES else import_object(name, "loss")
+        if name in _LOSSES:
+            return _LOSSES[name]
+        loss = import_object(name, "loss")
     if type(loss).__module__.partition(".")[0] in ("keras", "tf_keras"):
         return lambda outputs, labels: loss(labels, outputs)
     return lambda outputs, labels: tf.reduce_mean(loss(outputs, labels))

@@ -116,7 +116,7 @@ class _Learner:
             return hook
 
         leaves = ((name, m) for name, m in self.model.named_modules() if not any(m.children()) or is_prepared(self.model))
-        hooks = [m.register_forward_hook(look(scope_of(name))) for name, m in leaves if name]
+        hooks = [m.register_forward_hook(look(_scope_of(name, self.model))) for name, m in leaves if name]
         try:
             with torch.no_grad():
                 self.model(*fitting(self.model, inputs))
@@ -213,9 +213,11 @@ class _Writer:
         self.writer.add_scalar(name, value, step)
 
 
-def scope_of(module: str) -> str:
-    """Return a layer's name as the user knows it: without the place of the prepared model's nodes."""
-    return module.removeprefix("_qat.nodes.").removeprefix("_qat.")
+def _scope_of(module: str, model: nn.Module) -> str:
+    """Return a layer's name as the user knows it: that of the operator which a prepared model's node carries out."""
+    name = module.rpartition(".")[2]
+    ops = {p.op.name: p.op for p in model.plan.ops} if is_prepared(model) else {}  # type: ignore[union-attr]
+    return ops[name].scope or name if name in ops else module
 
 
 def _generators(data: Any) -> dict[str, torch.Generator]:
