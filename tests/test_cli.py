@@ -193,8 +193,6 @@ def test_interrupted_training_goes_on_with_resume(config, tmp_path, framework):
     else:
         import keras
 
-        from qat.adapters import keras as _  # whose class the files hold
-
         models = [keras.models.load_model(tmp_path / run / "checkpoints" / "best.keras") for run in ("cut", "whole")]
         for a, b in zip(*(m.get_weights() for m in models), strict=True):
             np.testing.assert_array_equal(a, b)
