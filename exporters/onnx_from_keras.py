@@ -11,7 +11,6 @@ from qat.errors import ExportError, MissingDependencyError
 from qat.program import FrameworkBlock, Program
 from qat.quiet import quiet
 
-
 #: The newest opset that tf2onnx writes.
 _NEWEST = 18
 

@@ -1,5 +1,6 @@
 """Every option, in both frameworks."""
 
+import itertools
 import logging
 import math
 import sys
@@ -12,7 +13,7 @@ import qat
 from qat.errors import ConfigError, DataError, MissingDependencyError, QatError
 from qat.trainers import TrainingOptions, metrics
 
-FRAMEWORKS = pytest.mark.parametrize("framework", ("torch", "keras"))
+FRAMEWORKS = pytest.mark.parametrize("framework", ["torch", "keras"])
 
 
 def probability_of_three(outputs, labels):
@@ -60,7 +61,7 @@ def test_schedules(schedule, end):
     rates = [options.rate(step, 104) for step in range(105)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[104] == pytest.approx(end)
-    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[4:]))
     assert rates[54] == pytest.approx({"cosine": 0.505, "linear": 0.505, "constant": 1.0}[schedule])
 
 
@@ -172,8 +173,8 @@ def test_teacher_alone_without_labels(framework):
 def test_teacher_weight(framework):
     """Weight 0 is training by labels; weight 1 is no longer."""
     teacher = net(framework, seed=4)
-    plain, none, whole = (train(framework, None, epochs=1, **o)[0] for o in ({}, {"teacher": teacher, "teacher_weight": 0.0},
-                                                                            {"teacher": teacher, "teacher_weight": 1.0}))  # fmt: skip
+    plain = train(framework, None, epochs=1)[0]
+    none, whole = (train(framework, None, epochs=1, teacher=teacher, teacher_weight=w)[0] for w in (0.0, 1.0))
     assert max(np.abs(a - b).max() for a, b in zip(weights(plain), weights(none), strict=True)) < 1e-4
     assert not same(plain, whole)
 
@@ -197,7 +198,7 @@ def test_artifact_is_evaluated_in_its_runtime(framework):
     assert [bool(e.artifact) for e in history.epochs] == [False, True, False, True]
     for epoch in history.epochs[1::2]:
         assert epoch.artifact == epoch.metrics
-    with pytest.raises(ConfigError, match="artifact_every .* needs a prepared model and evaluation data"):
+    with pytest.raises(ConfigError, match=r"artifact_every .* needs a prepared model and evaluation data"):
         train(framework, None, net(framework), artifact_every=1)
 
 
@@ -263,7 +264,7 @@ def test_loss_that_is_no_number_of_a_prepared_model(framework):
     def broken(outputs, labels):
         return (outputs * math.nan).mean() if framework == "torch" else outputs * math.nan
 
-    with pytest.raises(QatError, match="though every layer's output is finite.*the weights are those of the step before"):
+    with pytest.raises(QatError, match=r"though every layer's output is finite.*the weights are those of the step before"):
         train(framework, None, model, loss=broken, observe_fraction=0.0)
     for a, b in zip(before, weights(model), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -143,7 +143,7 @@ class _Learner:
             yield tuple(np.asarray(x) for x in arrays), self._expected(inputs, labels)
 
     def log_writer(self, folder: str) -> Any:
-        import tensorboard  # noqa: F401  # without it tf.summary can write no scalars
+        importlib.import_module("tensorboard")  # without it tf.summary can write no scalars
 
         return _Writer(tf.summary.create_file_writer(folder))
 
