@@ -28,7 +28,10 @@ def _expand(x: Tensor, shape: list[Any]) -> Tensor:
     rank = len(shape) - len(x.shape)
     have = [1] * rank + list(x.shape)
     x = tf.reshape(x, [1 if n == 1 else -1 if n is None else n for n in have]) if rank else x
-    repeats = [1 if n == -1 or (isinstance(n, int) and have[i] == n) or have[i] is None else n for i, n in enumerate(shape)]
+    # What is not a number is the batch, which an operand has already, or has one of.
+    repeats = [n if isinstance(n, int) and n != -1 and have[i] == 1 else 1 for i, n in enumerate(shape)]
+    if have[0] == 1 and not isinstance(shape[0], int):
+        repeats[0] = shape[0]
     return tf.tile(x, repeats) if any(not isinstance(n, int) or n != 1 for n in repeats) else x
 
 

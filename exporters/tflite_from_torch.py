@@ -45,6 +45,7 @@ def in_tensorflow(program: Program, block: FrameworkBlock) -> Callable[..., tupl
         )
     constants = _constants(exported)
 
+    @tf.autograph.experimental.do_not_convert
     def run(*tensors: Any) -> tuple[Any, ...]:
         made: dict[Any, Any] = {}
         given = iter(tensors)

@@ -285,6 +285,8 @@ def float_operators():
         "groups": lambda x: F.group_norm(x, 2), "batch": lambda x: F.batch_norm(F.relu(x), torch.ones(8), torch.ones(8)),
         "rows": lambda x: F.layer_norm(x.flatten(2).transpose(1, 2), (8,)).transpose(1, 2).reshape(-1, 8, 8, 8),
         "largest": lambda x: x.flatten(2).max(2)[0][:, :, None, None] + x, "summed": lambda x: torch.stack([x, x], 1).sum(1),
+        "attended": lambda x: F.scaled_dot_product_attention(x, x, x),
+        "multiplied": lambda x: x.flatten(2) @ x.flatten(2).transpose(1, 2),
         "convolved": lambda x: F.conv1d(x.flatten(2), torch.ones(4, 2, 3), groups=4, padding=1),
     }  # fmt: skip
 

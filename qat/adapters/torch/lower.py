@@ -70,7 +70,7 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
             environment[node] = graph.node_copy(node)
         elif node.op == "call_function":
             # The size of a tensor outside the block is only ever the batch, which all tensors share.
-            environment[node] = graph.node_copy(node, lambda n: environment.get(n, any_input))
+            environment[node] = graph.node_copy(node, lambda n: translate(n) if _is_size(n) else environment.get(n, any_input))
         return environment[node]
 
     for planned in plan.ops:
@@ -84,6 +84,11 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
         made[planned.op.output] = environment[node] = graph.node_copy(node, translate)
     graph.output(tuple(made[name] for name in outputs))
     return FrameworkBlock("torch", fx.GraphModule(model, graph).eval(), inputs, outputs)
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether a node computes with the sizes of tensors, not with tensors."""
+    return node.target is torch.ops.aten.sym_size.int or getattr(node.target, "__module__", "") == "_operator"
 
 
 def _values(model: PreparedModel) -> dict[str, str]:
