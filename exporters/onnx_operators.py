@@ -15,8 +15,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from qat import functions
 from qat.encoding import Encoding
 from qat.errors import ExportError
+from qat.graph import FUNCTIONS
 from qat.numerics import f32
 from qat.program import Instruction, Program
 from qat.targets import TARGETS
@@ -128,6 +130,23 @@ def _quantize(w: Writer, step: Instruction) -> None:
 
 def _dequantize(w: Writer, step: Instruction) -> None:
     w.node("DequantizeLinear", [step.inputs[0], *w.grid(step.inputs[0])], step.outputs[0], step.name)
+
+
+def _constant(w: Writer, step: Instruction) -> None:
+    w.constant(step.outputs[0], step.weight)
+
+
+def _function(w: Writer, step: Instruction) -> None:
+    """Write a function as a look-up of its integers.
+
+    No kernel is faster: QLinearSigmoid and QLinearLeakyRelu (contrib_ops/cpu/quantization/qlinear_lookup_table.cc) make such a
+    table themselves, with another ``exp``.
+    """
+    output = step.outputs[0]
+    x, y = w.encoding(step.inputs[0]), w.encoding(output)
+    table = w.constant(f"{output}.table", functions.stored_table(step.kind, step.attrs, x, y))
+    index = w.node("Cast", [step.inputs[0]], f"{output}/index", to=onnx.TensorProto.INT32)
+    w.node("Gather", [table, index], output, step.name, axis=0)
 
 
 def _pads(step: Instruction) -> list[int]:
@@ -252,6 +271,8 @@ OPERATORS: dict[str, Operator] = {
     "dense": _dense,
     "add": _simple("Add"),
     "mul": _simple("Mul"),
+    "constant": _constant,
+    **dict.fromkeys(FUNCTIONS, _function),
     "concat": _simple("Concat", lambda step: {"axis": step.attrs["axis"]}),
     "relu": _relu,
     "relu6": _relu,

@@ -131,6 +131,7 @@ def _first_difference(
     writers = {
         name: step
         for step in program.instructions
+        if step.kind != "constant"
         for name in step.outputs
         if program.values[name].encoding is not None and name in expected
     }

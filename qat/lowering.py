@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from qat.encoding import Encoding
-from qat.numerics import f32
+from qat.numerics import f32, quantize
 from qat.planner import Plan, PlannedOp
 from qat.program import FrameworkBlock, Instruction, Program, Value
 
@@ -17,6 +17,10 @@ log = logging.getLogger("qat")
 #: ``(weight int8, scale float32 (channels,), bias int32 or None)`` of a planned operator, in the program's layouts. Where its
 #: weight alone is stored: the bias in float32, and a weight in float16 with scales of 1.
 Integers = Callable[[PlannedOp], tuple[np.ndarray, np.ndarray, "np.ndarray | None"]]
+#: The float32 value of a parameter, by name.
+Parameter = Callable[[str], np.ndarray]
+#: Operators whose parameter has their output's encoding, and the parameter's role.
+ON_OUTPUT_GRID = {"constant": "value", "embedding": "weight"}
 
 
 def grid_value_name(plan: Plan, tensor: str) -> str:
@@ -44,13 +48,16 @@ def block_border(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return inputs, tuple(t for p in kept for t in p.op.outputs if t in outside or t not in inside)
 
 
-def build_program(plan: Plan, encodings: Mapping[str, Encoding], integers: Integers, block: FrameworkBlock | None) -> Program:
+def build_program(
+    plan: Plan, encodings: Mapping[str, Encoding], integers: Integers, parameter: Parameter, block: FrameworkBlock | None
+) -> Program:
     """Return the program of a plan.
 
     Args:
         plan: as built into the prepared model.
         encodings: the encoding of each group.
         integers: gives the integer weight and bias of an operator.
+        parameter: gives the value of a parameter.
         block: the operators that stay float; its inputs and outputs carry the names of float values.
     """
     values: dict[str, Value] = {}
@@ -89,7 +96,11 @@ def build_program(plan: Plan, encodings: Mapping[str, Encoding], integers: Integ
             steps.append(Instruction(op.name, kind, inputs, outputs, dict(op.attrs), scope=op.scope))
             continue
         weight = weight_encoding = bias = None
-        if planned.weight is not None or planned.stored:
+        if op.kind in ON_OUTPUT_GRID:
+            encoding = encodings[plan.group_of[op.output]]
+            grid = quantize(parameter(op.params[ON_OUTPUT_GRID[op.kind]]), encoding, plan.target.kernels)
+            weight = (grid + encoding.zero_point).astype(encoding.dtype)
+        elif planned.weight is not None or planned.stored:
             weight, scale, bias = integers(planned)
             weight_encoding = _weight_encoding(planned, scale)
         form = as_float if op.kind == "embedding" or planned.stored else on_grid
@@ -97,7 +108,7 @@ def build_program(plan: Plan, encodings: Mapping[str, Encoding], integers: Integ
         if planned.stored:
             output, clamp = value(op.output, op.output, None), None
         else:
-            if weight is not None:
+            if weight_encoding is not None:
                 _say_widened(planned, scale, weight)
             output = on_grid(op.output)
             clamp = clamp_of(encodings[plan.group_of[op.output]], planned.activation)

@@ -25,7 +25,7 @@ class PlannedOp:
         integer: whether an integer kernel runs it.
         reason: why it stays float; empty for one that does not, or has nothing to quantize.
         activation: the fused activation (``relu``, ``relu6``) or None.
-        weight: how its weight is quantized; None without a weight or in float.
+        weight: how its weight is quantized; None without a weight of its own scale or in float.
         qmax: the largest magnitude of its integer weight, 0 without one.
         mode: ``static`` for an integer kernel, ``float``, or one of :data:`qat.modes.STORED`.
         packed: whether the artifact holds the weight in 4 bits.
@@ -167,7 +167,7 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
         if isinstance(row.output, Fixed) or (row.output == "as_input" and any(name in prescribed for name in op.inputs)):
             prescribed.update(op.outputs)
         integer_tensors.update(op.outputs)
-        if "weight" not in op.params:
+        if "weight" not in op.params or op.kind == "embedding":
             kernels = "wide" if rule.activation.bits == 16 else ""
             planned.append(PlannedOp(op, True, "", activation, mode="static", kernels=kernels))
             continue
@@ -225,7 +225,7 @@ def _with_output(op: Op, output: str) -> Op:
 
 
 def _unread(constant: PlannedOp) -> PlannedOp:
-    return PlannedOp(constant.op, False, "no integer kernel reads it", constant.activation)
+    return PlannedOp(constant.op, False)
 
 
 def _why_float(

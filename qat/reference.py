@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from qat import numerics, wide
+from qat import functions, numerics, wide
 from qat.encoding import Encoding
 from qat.errors import DataError
+from qat.graph import FUNCTIONS
 from qat.program import FrameworkBlock, Instruction, Program
 
 #: Runs a float block on arrays; the default calls its module with them, which PyTorch modules do not take.
@@ -160,6 +161,16 @@ def _concat(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.nda
     return np.concatenate(xs, step.attrs["axis"])
 
 
+def _constant(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None
+    return np.asarray(step.weight, np.float32) - _encoding(program, step.outputs[0]).zero_point
+
+
+def _function(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
+    return functions.table(step.kind, step.attrs, x, y)[xs[0].astype(np.int64) - x.lo].astype(np.float32)
+
+
 def _relu(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     return np.maximum(xs[0], np.float32(0))
 
@@ -189,6 +200,8 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "mul": _binary(numerics.mul, wide.mul),
     "mean": _mean,
     "concat": _concat,
+    "constant": _constant,
+    **dict.fromkeys(FUNCTIONS, _function),
     "relu": _relu,
     "relu6": _relu6,
     "max_pool2d": _max_pool2d,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qat.errors import ConfigError, nearest
+from qat.graph import FUNCTIONS
 from qat.modes import LITERT, ONNXRUNTIME, STATIC_ONLY, Modes
 
 
@@ -89,7 +90,12 @@ _LITERT_ROWS = (
 
 # ONNX Runtime, onnxruntime/core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc. A ReLU is
 # absorbed where the output's zero point is the type's minimum, which a range that starts at 0 gives.
-_ONNXRUNTIME_ROWS = _LITERT_ROWS
+_ONNXRUNTIME_ROWS = (
+    *_LITERT_ROWS,
+    Row("constant", output="own", starts=True),
+    Row("move", output="as_input"),
+    *(Row(kind, output="own") for kind in FUNCTIONS),  # a Gather from the table of integers
+)
 
 # NVIDIA TensorRT, "Working with Quantized Types", https://docs.nvidia.com/deeplearning/tensorrt/
 _TENSORRT_ROWS = tuple(row for row in _LITERT_ROWS if row.kind not in ("mul", "mean", "avg_pool2d"))

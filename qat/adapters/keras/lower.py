@@ -41,7 +41,8 @@ def lower(model: PreparedModel) -> Program:
             None if b_int is None else np.asarray(b_int).astype(np.int64 if planned.kernels == "wide" else np.int32),
         )
 
-    return build_program(model.plan, encodings, integers, _block(model))
+    parameter = lambda name: np.asarray(model.parameters[name], np.float32)  # noqa: E731
+    return build_program(model.plan, encodings, integers, parameter, _block(model))
 
 
 def _canonical(weight: np.ndarray, kind: str) -> np.ndarray:

@@ -80,7 +80,7 @@ def straight_through(v: Tensor, replacement: Tensor) -> Tensor:
 
 
 class _Add(torch.autograd.Function):
-    """``clamp(round(a * ra + b * rb), lo, hi)`` in one node."""
+    """``clamp(round(a * ra + b * rb), lo, hi)`` in one node; ``a`` and ``b`` broadcast."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, ra: float, rb: float, limits: tuple[float, float], observe: Observe) -> Tensor:
@@ -89,14 +89,16 @@ class _Add(torch.autograd.Function):
             observe(v)
         y = v.round_().clamp_(*limits)
         ctx.save_for_backward(y)
-        ctx.ratios, ctx.limits = (ra, rb), limits
+        ctx.ratios, ctx.limits, ctx.shapes = (ra, rb), limits, (a.shape, b.shape)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (y,) = ctx.saved_tensors
         grad = aten.hardtanh_backward(grad, y, *ctx.limits)
-        return grad * ctx.ratios[0], grad * ctx.ratios[1], None, None, None, None
+        # Summed over what was broadcast before it is scaled: the sum is the smaller.
+        ga, gb = (grad.sum_to_size(s) * r if n else None for s, r, n in zip(ctx.shapes, ctx.ratios, ctx.needs_input_grad))
+        return ga, gb, None, None, None, None
 
 
 class _Conv2d(torch.autograd.Function):
@@ -204,6 +206,23 @@ class _Dense(torch.autograd.Function):
         return gx, gw, gb, None, None, None, None, None
 
 
+class _Lookup(torch.autograd.Function):
+    """``values[x - first]``; the gradient is ``slopes[x - first]`` where the result is strictly within the limits."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor, slopes: Tensor, first: float, lo: float, hi: float) -> Tensor:
+        index = (x - first).to(torch.int32).flatten()
+        within = (values > lo) & (values < hi)
+        ctx.save_for_backward(index, slopes * within)
+        return values.index_select(0, index).view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        index, slopes = ctx.saved_tensors
+        return grad * slopes.index_select(0, index).view(grad.shape), None, None, None, None, None
+
+
+lookup = _Lookup.apply
 conv2d = _Conv2d.apply
 dense = _Dense.apply
 add = _Add.apply

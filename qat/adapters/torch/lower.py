@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import numpy as np
 import torch
 from torch import fx
@@ -40,7 +42,11 @@ def lower(model: PreparedModel) -> Program:
             None if b_int is None else b_int.cpu().numpy().astype(np.int64 if planned.kernels == "wide" else np.int32),
         )
 
-    return build_program(model.plan, encodings, integers, _block(model))
+    def parameter(name: str) -> np.ndarray:
+        value: torch.Tensor = attrgetter(name)(model)
+        return value.detach().cpu().float().numpy()
+
+    return build_program(model.plan, encodings, integers, parameter, _block(model))
 
 
 def _stored(node: Stored, weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qat import functions
 from qat.adapters.torch import kernels
 from qat.adapters.torch.grid import Grid
 from qat.errors import CalibrationError
@@ -164,7 +166,7 @@ class Dense(Conv2d):
 
 
 class Add(Node):
-    """Elementwise addition of two tensors of one shape."""
+    """Elementwise addition; the tensors broadcast."""
 
     def integer(self, a: Tensor, b: Tensor) -> Tensor:
         """Rescale both inputs to the output's grid and add."""
@@ -180,7 +182,7 @@ class Add(Node):
 
 
 class Mul(Node):
-    """Elementwise multiplication of two tensors of one shape."""
+    """Elementwise multiplication; the tensors broadcast."""
 
     def integer(self, a: Tensor, b: Tensor) -> Tensor:
         """Multiply and rescale."""
@@ -195,6 +197,49 @@ class Mul(Node):
     def real(self, a: Tensor, b: Tensor) -> Tensor:
         """Float multiplication."""
         return a * b
+
+
+class Constant(Node):
+    """A parameter on the grid. Its range is calibrated and observed as an activation's is."""
+
+    def integer(self, value: Tensor) -> Tensor:
+        """Quantize; the gradient reaches the parameter in its own unit."""
+        return self.finish(value / self.output.scale)
+
+    def real(self, value: Tensor) -> Tensor:
+        """The parameter itself."""
+        return value
+
+
+class Function(Node):
+    """A function of one tensor: a table of the output's integers, made anew where a scale has moved."""
+
+    def __init__(self, planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> None:
+        super().__init__(planned, grids, kernels_name)
+        self.made_for: tuple[Any, ...] = ()
+        self.tables: tuple[Tensor, ...] = ()
+
+    def integer(self, x: Tensor) -> Tensor:
+        """Look up; in training the gradient is the mean slope around each integer."""
+        grid = self.inputs[0]
+        if self.training and self.output.observing:
+            self.observe(self.real(x.detach() * grid.scale) / self.output.scale)
+        values, slopes = self._tables(x.device)
+        return kernels.lookup(x, values, slopes, grid.lo, *self.limits())
+
+    def real(self, x: Tensor) -> Tensor:
+        """PyTorch's own function."""
+        return FUNCTIONS[self.planned.op.kind](x, **self.attrs)
+
+    def _tables(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Return the integers and their slopes, float32 of one entry for each integer of the input."""
+        key = (self.inputs[0].step, self.inputs[0].lo, self.output.step, self.output.lo, device)
+        if key != self.made_for:
+            encodings = (self.inputs[0].encoding, self.output.encoding)
+            arrays = [make(self.planned.op.kind, self.attrs, *encodings) for make in (functions.table, functions.slopes)]
+            self.tables = tuple(torch.from_numpy(a.astype(np.float32)).to(device) for a in arrays)
+            self.made_for = key
+        return self.tables
 
 
 class Mean(Node):
@@ -350,6 +395,28 @@ class Dequantize(nn.Module):
         return x * grid.scale if grid.on_grid else x
 
 
+#: PyTorch's functions by kind, for a model that is not calibrated yet and for what stays float.
+FUNCTIONS: dict[str, Any] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "gelu": lambda x, approximate: F.gelu(x, approximate="tanh" if approximate else "none"),
+    "hard_sigmoid": F.hardsigmoid,
+    "hard_swish": F.hardswish,
+    "leaky_relu": lambda x, alpha: F.leaky_relu(x, alpha),
+    "elu": lambda x, alpha: F.elu(x, alpha),
+    "selu": F.selu,
+    "softplus": F.softplus,
+    "mish": F.mish,
+    "exp": torch.exp,
+    "sqrt": torch.sqrt,
+    "rsqrt": torch.rsqrt,
+    "abs": torch.abs,
+    "neg": torch.neg,
+    "square": torch.square,
+    "clamp": lambda x, low, high: torch.clamp(x, low, high),
+}
+
 NODES: dict[str, type[Node]] = {
     "conv2d": Conv2d,
     "depthwise_conv2d": Conv2d,
@@ -357,6 +424,7 @@ NODES: dict[str, type[Node]] = {
     "batch_norm": BatchNorm,
     "add": Add,
     "mul": Mul,
+    "constant": Constant,
     "mean": Mean,
     "concat": Concat,
     "relu": Relu,
@@ -365,4 +433,5 @@ NODES: dict[str, type[Node]] = {
     "avg_pool2d": AvgPool2d,
     "reshape": Reshape,
     "pad": Pad,
+    **dict.fromkeys(FUNCTIONS, Function),
 }

@@ -1,0 +1,85 @@
+"""Capture: ``torch.export`` in eval mode, in-place operators made functional, what has several forms written in one."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from qat.adapters.torch.rewrite import rewrite
+from qat.errors import CaptureError
+
+aten = torch.ops.aten
+
+
+def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
+    """Capture a model in eval mode, for any batch size, as ATen operators that return one tensor each where they can.
+
+    Raises:
+        CaptureError: torch.export cannot capture it; the message carries the user's line and what to do.
+    """
+    batch = {x.shape[0] for x in example_inputs if isinstance(x, torch.Tensor) and x.ndim > 0}
+    if len(batch) != 1:
+        raise CaptureError(
+            f"the example inputs have first dimensions {sorted(batch)}: pass tensors that share one batch size, batch first"
+        )
+    # A batch of one would be specialised as a constant by torch.export.
+    if batch == {1}:
+        example_inputs = tuple(x.repeat(2, *[1] * (x.ndim - 1)) if isinstance(x, torch.Tensor) else x for x in example_inputs)
+    quiet = copy.deepcopy(model).eval()
+    shapes: list[Any] = [{0: torch.export.Dim.AUTO} if isinstance(x, torch.Tensor) and x.ndim else None for x in example_inputs]
+    kinds = [p.kind for p in inspect.signature(quiet.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(self, a, *rest): torch.export takes the rest as one
+        first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+        shapes = [*shapes[:first], tuple(shapes[first:])]
+    try:
+        with torch.no_grad():
+            exported = torch.export.export(quiet, example_inputs, dynamic_shapes=tuple(shapes), strict=False)
+            exported = _functional(exported)
+    except Exception as error:
+        raise CaptureError(_explain(model, error)) from error
+    rewrite(exported.graph)
+    return exported
+
+
+def _functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Replace in-place operators, which survive the capture, by the ones that return their result."""
+    graph = exported.graph
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        if not (isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable):
+            continue
+        changed = node.args[0]
+        packet = getattr(aten, node.target._opname.removesuffix("_"), None)
+        overload = getattr(packet, node.target._overloadname or "default", None)
+        if overload is None or not isinstance(changed, fx.Node) or changed.op == "placeholder" or _is_view(changed):
+            # PyTorch's own pass handles whatever else there is, but takes BatchNorm apart.
+            return exported.run_decompositions({})
+        node.target = overload
+        after = {user for user in changed.users if order[user] > order[node]}
+        changed.replace_all_uses_with(node, delete_user_cb=after.__contains__)
+    return exported
+
+
+def _is_view(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and any(r.alias_info is not None for r in node.target._schema.returns)
+
+
+def _explain(model: nn.Module, error: Exception) -> str:
+    """Say in one sentence why a model was not captured, with the line of the user's code where there is one."""
+    import traceback
+
+    text = str(error).strip().splitlines()
+    what = text[0] if text else type(error).__name__
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename and "/qat/" not in f.filename]
+    where = f" at {frames[-1].filename}:{frames[-1].lineno} `{(frames[-1].line or '')[:100]}`" if frames else ""
+    return (
+        f"torch.export cannot capture {type(model).__name__}{where}: {type(error).__name__}: {what}. Check that the example "
+        "inputs fit the model; replace Python control flow on tensor values by torch.where, or prepare the part of the "
+        "model before it"
+    )
+
+

@@ -1,0 +1,109 @@
+"""Rewriting of the captured graph: what PyTorch has several forms for, or several outputs, is written in one way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+aten = torch.ops.aten
+
+
+class Rewriter:
+    """Writes nodes before the one that is being replaced; their shapes are computed as torch.export does."""
+
+    def __init__(self, graph: fx.Graph, mode: Any) -> None:
+        self.graph, self.mode = graph, mode
+
+    def call(self, like: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """Add an operator that stands where ``like`` does."""
+        with self.graph.inserting_before(like):
+            node = self.graph.call_function(target, args, kwargs)
+        values = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
+        with self.mode:
+            node.meta = {**like.meta, "val": target(*values[0], **values[1])}
+        return node
+
+
+#: Returns what replaces a node, or None where it stays.
+Rewrite = Callable[[Rewriter, Any], fx.Node | None]
+
+
+def rewrite(graph: fx.Graph) -> None:
+    """Apply :data:`REWRITES` to a graph, in place."""
+    values = [n.meta.get("val") for n in graph.nodes if n.op == "placeholder"]
+    mode = next((v.fake_mode for v in values if hasattr(v, "fake_mode")), None) or FakeTensorMode()
+    writer = Rewriter(graph, mode)
+    for node in list(graph.nodes):
+        rule = REWRITES.get(node.target) if node.op == "call_function" else None
+        replacement = None if rule is None else rule(writer, node)
+        if replacement is not None:
+            node.replace_all_uses_with(replacement)
+            graph.erase_node(node)
+
+
+def _is_float(node: Any) -> bool:
+    return isinstance(node, fx.Node) and isinstance(node.meta["val"], torch.Tensor) and node.meta["val"].dtype == torch.float32
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _sub(w: Rewriter, n: Any) -> fx.Node | None:
+    """``a - b`` is ``a + (-b)``."""
+    a, b = n.args[:2]
+    if not _is_float(n) or n.kwargs.get("alpha", 1) != 1 or not (_is_float(b) or _is_number(b)):
+        return None
+    return w.call(n, aten.add.Tensor, a, -b if _is_number(b) else w.call(n, aten.neg.default, b))
+
+
+def _rsub(w: Rewriter, n: Any) -> fx.Node | None:
+    """``number - x`` is ``-x + number``."""
+    x, number = n.args[:2]
+    if not _is_float(n) or not _is_number(number) or len(n.args) > 2:
+        return None
+    return w.call(n, aten.add.Tensor, w.call(n, aten.neg.default, x), number)
+
+
+def _div(w: Rewriter, n: Any) -> fx.Node | None:
+    """A division by a number is a multiplication."""
+    x, number = n.args[:2]
+    if not _is_float(n) or not _is_number(number) or number == 0 or n.kwargs:
+        return None
+    return w.call(n, aten.mul.Tensor, x, 1.0 / number)
+
+
+def _pool_divisor(w: Rewriter, n: Any) -> fx.Node | None:
+    """Write an average pooling with a divisor of its own as one without, scaled: torch.onnx leaves the divisor out."""
+    divisor = n.args[6] if len(n.args) > 6 else None
+    if divisor is None or n.args[4]:  # with ceil_mode the windows at the edge are of other sizes
+        return None
+    height, width = (n.args[1] * 2)[:2]
+    pooled = w.call(n, n.target, *n.args[:5], True)
+    return w.call(n, aten.mul.Tensor, pooled, height * width / divisor)
+
+
+def _same(w: Rewriter, n: Any) -> fx.Node:
+    """An operator that does nothing in eval mode."""
+    node: fx.Node = n.args[0]
+    return node
+
+
+REWRITES: dict[Any, Rewrite] = {
+    aten.sub.Tensor: _sub,
+    aten.rsub.Scalar: _rsub,
+    aten.div.Tensor: _div,
+    aten.avg_pool2d.default: _pool_divisor,
+    aten.dropout.default: _same,
+    aten.feature_dropout.default: _same,
+    aten.alpha_dropout.default: _same,
+    aten.clone.default: _same,
+    aten.contiguous.default: _same,
+    aten.alias.default: _same,
+    aten.detach.default: _same,
+    aten.lift_fresh_copy.default: _same,
+}

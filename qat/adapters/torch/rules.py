@@ -1,0 +1,259 @@
+"""The table from ATen operators to the neutral graph's kinds: one function an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import fx
+
+from qat.adapters.torch.moves import MOVES
+
+if TYPE_CHECKING:
+    from qat.adapters.torch.trace import Builder
+
+aten = torch.ops.aten
+
+
+class Match(NamedTuple):
+    """What an operator is: its kind, its operands (nodes; numbers where a constant may stand), parameters and attributes."""
+
+    kind: str
+    inputs: Sequence[fx.Node | float]
+    params: Mapping[str, str] = {}
+    attrs: Mapping[str, Any] = {}
+
+
+#: Returns None for an operator that this adapter leaves float.
+Rule = Callable[["Builder", Any], "Match | None"]
+
+
+def argument(node: Any, index: int, name: str, default: Any) -> Any:
+    """Return an argument of a captured node, wherever it stands."""
+    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+
+
+def shape_of(node: Any) -> tuple[Any, ...]:
+    """Return the shape of a captured node's tensor; sizes that are not fixed are symbols."""
+    return tuple(node.meta["val"].shape)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (int(value[0]), int(value[-1])) if isinstance(value, (tuple, list)) else (int(value), int(value))
+
+
+def _symmetric(value: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    h, w = _pair(value)
+    return ((h, h), (w, w))
+
+
+def _conv2d(b: Builder, n: Any) -> Match | None:
+    params = b.params(weight=n.args[1], bias=argument(n, 2, "bias", None))
+    if params is None or len(shape_of(n)) != 4:
+        return None
+    padding = argument(n, 4, "padding", 0)
+    strides, dilations = _pair(argument(n, 3, "stride", 1)), _pair(argument(n, 5, "dilation", 1))
+    groups = int(argument(n, 6, "groups", 1))
+    if padding == "same":  # stride 1 only; the odd element is at the end
+        total = [d * (k - 1) for d, k in zip(dilations, b.tensors[params["weight"]].shape[2:], strict=True)]
+        both = tuple((t // 2, t - t // 2) for t in total)
+    else:
+        both = _symmetric(0 if padding == "valid" else padding)
+    kind = "depthwise_conv2d" if groups == shape_of(n.args[0])[1] and groups > 1 else "conv2d"
+    attrs = {"strides": strides, "padding": both, "dilations": dilations, "groups": groups, "channel_axis": 0}
+    return Match(kind, [n.args[0]], params, attrs)
+
+
+def _linear(b: Builder, n: Any) -> Match | None:
+    params = b.params(weight=n.args[1], bias=argument(n, 2, "bias", None))
+    return None if params is None else Match("dense", [n.args[0]], params, {"channel_axis": 0})
+
+
+def _batch_norm(b: Builder, n: Any) -> Match | None:
+    params = b.params(gamma=n.args[1], beta=n.args[2], mean=n.args[3], variance=n.args[4])
+    if params is None or "mean" not in params or n.args[5]:
+        return None
+    return Match("batch_norm", [n.args[0]], params, {"epsilon": float(n.args[7]), "axis": 1})
+
+
+def _binary(kind: str) -> Rule:
+    def rule(b: Builder, n: Any) -> Match | None:
+        operands = [n.args[0], n.args[1]]
+        if n.kwargs.get("alpha", 1) != 1 or not all(b.is_operand(a) for a in operands) or all(map(b.is_constant, operands)):
+            return None
+        return Match(kind, operands if _larger_first(*operands) else operands[::-1])
+
+    return rule
+
+
+def _larger_first(x: fx.Node | float, y: fx.Node | float) -> bool:
+    """Whether two operands are in the order of which ONNX Runtime keeps the arithmetic.
+
+    Its kernel for an addition takes the operand that is broadcast along the innermost axis as the second one, which decides
+    the order of two roundings (element_wise_ops.h, ProcessBroadcastSpanFuncs; MlasQLinearAdd).
+    """
+    sizes = [shape_of(a) if isinstance(a, fx.Node) else () for a in (x, y)]
+    for left, right in zip(*(reversed(s) for s in sizes), strict=False):
+        if (left == 1) != (right == 1):
+            return bool(right == 1)
+    return len(sizes[0]) >= len(sizes[1])
+
+
+def _concat(b: Builder, n: Any) -> Match | None:
+    rank = len(shape_of(n))
+    if not all(b.is_operand(x) for x in n.args[0]) or all(map(b.is_constant, n.args[0])):
+        return None
+    return Match("concat", list(n.args[0]), {}, {"axis": int(argument(n, 1, "dim", 0)) % rank})
+
+
+def _max_pool2d(b: Builder, n: Any) -> Match | None:
+    kernel = _pair(n.args[1])
+    if _pair(argument(n, 4, "dilation", 1)) != (1, 1) or argument(n, 5, "ceil_mode", False) or len(shape_of(n)) != 4:
+        return None
+    strides = _pair(argument(n, 2, "stride", None) or kernel)
+    attrs = {"kernel": kernel, "strides": strides, "padding": _symmetric(argument(n, 3, "padding", 0))}
+    return Match("max_pool2d", [n.args[0]], {}, attrs)
+
+
+def _avg_pool2d(b: Builder, n: Any) -> Match | None:
+    kernel, padding = _pair(n.args[1]), _symmetric(argument(n, 3, "padding", 0))
+    plain = padding == ((0, 0), (0, 0)) and not argument(n, 4, "ceil_mode", False)
+    if not plain or argument(n, 6, "divisor_override", None) or len(shape_of(n)) != 4:
+        return None
+    strides = _pair(argument(n, 2, "stride", None) or kernel)
+    return Match("avg_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding})
+
+
+def _adaptive_avg_pool2d(b: Builder, n: Any) -> Match | None:
+    if _pair(n.args[1]) != (1, 1) or len(shape_of(n)) != 4:
+        return None
+    return Match("mean", [n.args[0]], {}, {"axes": (2, 3), "keepdims": True})
+
+
+def _mean(b: Builder, n: Any) -> Match | None:
+    rank = len(shape_of(n.args[0]))
+    axes = tuple(sorted(int(a) % rank for a in (argument(n, 1, "dim", None) or ())))
+    if rank != 4 or axes != (2, 3):
+        return None
+    return Match("mean", [n.args[0]], {}, {"axes": axes, "keepdims": bool(argument(n, 2, "keepdim", False))})
+
+
+def _reshape(b: Builder, n: Any) -> Match | None:
+    """Any operator that only changes the shape, as long as the batch stays first."""
+    before, after = shape_of(n.args[0]), shape_of(n)
+    if not before or not after or before[0] != after[0] or any(not isinstance(d, int) for d in after[1:]):
+        return _move(b, n)
+    return Match("reshape", [n.args[0]], {}, {"shape": (-1, *(int(d) for d in after[1:]))})
+
+
+def _pad(b: Builder, n: Any) -> Match | None:
+    amounts, value = list(n.args[1]), argument(n, 3, "value", None)
+    mode = n.args[2] if len(n.args) > 2 and isinstance(n.args[2], str) else n.kwargs.get("mode", "constant")
+    if n.target is aten.constant_pad_nd.default:
+        mode, value = "constant", argument(n, 2, "value", 0)
+    if mode != "constant":
+        return _move(b, n)
+    if (value or 0) != 0 or len(shape_of(n)) != 4 or len(amounts) > 4 or min(amounts) < 0:
+        return None
+    amounts += [0] * (4 - len(amounts))
+    return Match("pad", [n.args[0]], {}, {"padding": ((amounts[2], amounts[3]), (amounts[0], amounts[1]))})
+
+
+def _move(b: Builder, n: Any) -> Match | None:
+    """An operator that only moves values: of one tensor that is no parameter, by constants."""
+    moved = [a for a in n.all_input_nodes if is_tensor(a) and a.name not in b.owner]
+    return Match("move", moved, {}, {"target": str(n.target)}) if moved == [n.args[0]] else None
+
+
+def _relu(kind: str) -> Rule:
+    return lambda b, n: Match(kind, [n.args[0]])
+
+
+def _clamp(b: Builder, n: Any) -> Match | None:
+    low, high = (argument(n, 1, "min", None), argument(n, 2, "max", None))
+    if n.target is aten.hardtanh.default:
+        low, high = argument(n, 1, "min_val", -1), argument(n, 2, "max_val", 1)
+    if (low, high) in ((0, 6), (0, None)):
+        return Match("relu6" if high else "relu", [n.args[0]])
+    if any(isinstance(limit, fx.Node) for limit in (low, high)):
+        return None
+    return Match("clamp", [n.args[0]], {}, {"low": low, "high": high})
+
+
+def _function(kind: str, **attrs: tuple[int, str, Any]) -> Rule:
+    """A function of one tensor; ``attrs`` says where an argument stands, what it is called and what it is by default."""
+    return lambda b, n: Match(kind, [n.args[0]], {}, {name: argument(n, *where) for name, where in attrs.items()})
+
+
+def _gelu(b: Builder, n: Any) -> Match | None:
+    return Match("gelu", [n.args[0]], {}, {"approximate": n.kwargs.get("approximate", "none") == "tanh"})
+
+
+def _elu(b: Builder, n: Any) -> Match | None:
+    plain = argument(n, 2, "scale", 1) == 1 and argument(n, 3, "input_scale", 1) == 1
+    return Match("elu", [n.args[0]], {}, {"alpha": float(argument(n, 1, "alpha", 1))}) if plain else None
+
+
+def _softplus(b: Builder, n: Any) -> Match | None:
+    # Beyond the threshold torch returns the input, which float32 cannot tell from the function.
+    plain = argument(n, 1, "beta", 1) == 1 and argument(n, 2, "threshold", 20) >= 20
+    return Match("softplus", [n.args[0]]) if plain else None
+
+
+def _power(b: Builder, n: Any) -> Match | None:
+    kind = {2: "square", 0.5: "sqrt", -0.5: "rsqrt"}.get(n.args[1])
+    return None if kind is None else Match(kind, [n.args[0]])
+
+
+RULES: dict[Any, Rule] = {
+    aten.conv2d.default: _conv2d,
+    aten.conv2d.padding: _conv2d,
+    aten.linear.default: _linear,
+    aten.batch_norm.default: _batch_norm,
+    aten.add.Tensor: _binary("add"),
+    aten.mul.Tensor: _binary("mul"),
+    aten.cat.default: _concat,
+    aten.relu.default: _relu("relu"),
+    aten.relu6.default: _relu("relu6"),
+    aten.hardtanh.default: _clamp,
+    aten.clamp.default: _clamp,
+    aten.clamp_min.default: _clamp,
+    aten.clamp_max.default: lambda b, n: Match("clamp", [n.args[0]], {}, {"low": None, "high": n.args[1]}),
+    aten.sigmoid.default: _function("sigmoid"),
+    aten.tanh.default: _function("tanh"),
+    aten.silu.default: _function("silu"),
+    aten.gelu.default: _gelu,
+    aten.hardsigmoid.default: _function("hard_sigmoid"),
+    aten.hardswish.default: _function("hard_swish"),
+    aten.leaky_relu.default: _function("leaky_relu", alpha=(1, "negative_slope", 0.01)),
+    aten.elu.default: _elu,
+    aten.selu.default: _function("selu"),
+    aten.softplus.default: _softplus,
+    aten.mish.default: _function("mish"),
+    aten.exp.default: _function("exp"),
+    aten.sqrt.default: _function("sqrt"),
+    aten.rsqrt.default: _function("rsqrt"),
+    aten.abs.default: _function("abs"),
+    aten.neg.default: _function("neg"),
+    aten.square.default: _function("square"),
+    aten.pow.Tensor_Scalar: _power,
+    aten.max_pool2d.default: _max_pool2d,
+    aten.avg_pool2d.default: _avg_pool2d,
+    aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
+    aten.mean.dim: _mean,
+    aten.flatten.using_ints: _reshape,
+    aten.view.default: _reshape,
+    aten.reshape.default: _reshape,
+    aten.squeeze.dims: _reshape,
+    aten.squeeze.dim: _reshape,
+    aten.unsqueeze.default: _reshape,
+    aten.pad.default: _pad,
+    aten.constant_pad_nd.default: _pad,
+    **dict.fromkeys(MOVES, _move),
+}
+
+
+def is_tensor(node: fx.Node) -> bool:
+    """Whether a captured node gives one tensor."""
+    return isinstance(node.meta.get("val"), torch.Tensor)
