@@ -108,7 +108,7 @@ def build_program(
         if planned.stored:
             output, clamp = value(op.output, op.output, None), None
         else:
-            if weight_encoding is not None:
+            if weight is not None and weight_encoding is not None:
                 _say_widened(planned, scale, weight)
             output = on_grid(op.output)
             clamp = clamp_of(encodings[plan.group_of[op.output]], planned.activation)

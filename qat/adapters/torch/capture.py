@@ -81,5 +81,3 @@ def _explain(model: nn.Module, error: Exception) -> str:
         "inputs fit the model; replace Python control flow on tensor values by torch.where, or prepare the part of the "
         "model before it"
     )
-
-

@@ -97,7 +97,10 @@ class _Add(torch.autograd.Function):
         (y,) = ctx.saved_tensors
         grad = aten.hardtanh_backward(grad, y, *ctx.limits)
         # Summed over what was broadcast before it is scaled: the sum is the smaller.
-        ga, gb = (grad.sum_to_size(s) * r if n else None for s, r, n in zip(ctx.shapes, ctx.ratios, ctx.needs_input_grad))
+        ga, gb = (
+            grad.sum_to_size(shape) * ratio if needed else None
+            for shape, ratio, needed in zip(ctx.shapes, ctx.ratios, ctx.needs_input_grad[:2], strict=True)
+        )
         return ga, gb, None, None, None, None
 
 

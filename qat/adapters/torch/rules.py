@@ -93,11 +93,12 @@ def _larger_first(x: fx.Node | float, y: fx.Node | float) -> bool:
     Its kernel for an addition takes the operand that is broadcast along the innermost axis as the second one, which decides
     the order of two roundings (element_wise_ops.h, ProcessBroadcastSpanFuncs; MlasQLinearAdd).
     """
-    sizes = [shape_of(a) if isinstance(a, fx.Node) else () for a in (x, y)]
-    for left, right in zip(*(reversed(s) for s in sizes), strict=False):
-        if (left == 1) != (right == 1):
-            return bool(right == 1)
-    return len(sizes[0]) >= len(sizes[1])
+    # A symbol stands for any size and must not be compared.
+    one = [[isinstance(d, int) and d == 1 for d in shape_of(a)] if isinstance(a, fx.Node) else [] for a in (x, y)]
+    for left, right in zip(*(reversed(s) for s in one), strict=False):
+        if left != right:
+            return right
+    return len(one[0]) >= len(one[1])
 
 
 def _concat(b: Builder, n: Any) -> Match | None:

@@ -100,6 +100,7 @@ class Builder:
         self.leaves: tuple[str | None, ...] = ()
 
     def build(self, captured: fx.Graph, name: str) -> Graph:
+        """Return the neutral graph."""
         inputs: list[str] = []
         outputs: tuple[str, ...] = ()
         ops: list[Op] = []

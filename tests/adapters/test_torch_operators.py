@@ -1,0 +1,125 @@
+"""PyTorch's operators on the grid: through the public calls, exact in ONNX Runtime, trained with a gradient."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import qat
+from qat import functions, reference
+from qat.adapters import torch as adapter
+from qat.encoding import from_range
+from qat.runtimes import open_session
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+class Between(nn.Module):
+    """A function of an image between two convolutions, or of two images after one each."""
+
+    def __init__(self, work, *, binary=False):
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.b, self.end = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 3, 1)
+        self.scale, self.position = nn.Parameter(torch.randn(4, 1, 1)), nn.Parameter(torch.randn(1, 4, 6, 6))
+        self.register_buffer("shift", torch.randn(6))
+        self.work, self.binary = work, binary
+
+    def forward(self, x):
+        a = self.a(x)
+        return self.end(self.work(self, a, self.b(x)) if self.binary else self.work(self, a))
+
+
+def check(model, x, path, floats=()):
+    """Prepare, train a step, export: nothing but ``floats`` stays float, and the artifact is the model."""
+    prepared = qat.calibrate(qat.prepare(model.eval(), x[:2]), [x])
+    assert sorted(prepared.plan.floats()) == sorted(floats), prepared.plan.floats()
+    with torch.no_grad():
+        expected = model(x)
+    assert float((prepared.eval()(x) - expected).norm() / expected.norm()) < 0.1
+    prepared.train()
+    optimizer = torch.optim.SGD(prepared.parameters(), 0.01)
+    prepared(x).square().mean().backward()
+    optimizer.step()
+    artifact = qat.export(prepared.eval(), path / "m.onnx", verify=[x])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+    values = reference.run(adapter.lower(prepared), x.numpy(), call=_no_block)
+    for name, value in adapter.grid_values(prepared, x.numpy()).items():
+        if name in values:
+            np.testing.assert_array_equal(value, values[name], err_msg=name)
+    return prepared, open_session(artifact.path).ops()
+
+
+def _no_block(block, arrays):
+    raise AssertionError("nothing stays float")
+
+
+BROADCASTS = {
+    "gate": lambda m, a, b: a * b.mean((2, 3), keepdim=True),
+    "gate first": lambda m, a, b: b.mean((2, 3), keepdim=True) * a,
+    "sum of a row": lambda m, a, b: a.mean((2, 3), keepdim=True) + b,
+    "position": lambda m, a, b: a + m.position,
+    "layer scale": lambda m, a, b: m.scale * a + b,
+    "buffer": lambda m, a, b: a * m.shift,
+    "half": lambda m, a, b: a * 0.5,
+    "divided": lambda m, a, b: a / 3,
+    "shifted": lambda m, a, b: (a + 3) + b,
+    "less": lambda m, a, b: a - 1.5,
+    "rest": lambda m, a, b: 1 - a,
+    "difference": lambda m, a, b: a - b,
+}
+
+
+@pytest.mark.parametrize("name", BROADCASTS)
+def test_operands_of_other_shapes_and_constants(name, images, tmp_path):
+    prepared, ops = check(Between(BROADCASTS[name], binary=True), images, tmp_path)
+    assert not {"Add", "Mul", "Sub", "Div"} & set(ops)
+    grads = dict(prepared.named_parameters())
+    for parameter in {"position": "position", "layer scale": "scale"}.get(name, "a.weight").split():
+        assert float(grads[parameter].grad.abs().sum()) > 0
+
+
+FUNCTIONS = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "hard_sigmoid": F.hardsigmoid,
+    "hard_swish": F.hardswish,
+    "leaky_relu": lambda x: F.leaky_relu(x, 0.2),
+    "elu": lambda x: F.elu(x, 0.7),
+    "selu": F.selu,
+    "softplus": F.softplus,
+    "mish": F.mish,
+    "exp": torch.exp,
+    "abs": torch.abs,
+    "neg": lambda x: -x,
+    "square": torch.square,
+    "power": lambda x: x**2,
+    "clamp": lambda x: x.clamp(-0.3, 0.4),
+    "clamp above": lambda x: x.clamp(max=0.4),
+    "hardtanh": F.hardtanh,
+    "root": lambda x: F.relu(x).sqrt(),
+    "inverse root": lambda x: (F.relu(x) + 1).rsqrt(),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_tables(name, images, tmp_path):
+    prepared, ops = check(Between(lambda m, x: FUNCTIONS[name](x)), images, tmp_path)
+    assert set(ops) <= {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearAdd", "Cast", "Gather", "Transpose"}
+    assert float(prepared.get_parameter("a.weight").grad.abs().sum()) > 0
+
+
+def test_table_is_the_float_function_rounded():
+    x, y = from_range(-4.0, 3.0, 0, 255), from_range(-0.2, 3.0, 0, 255)
+    real = torch.arange(x.lo, x.hi + 1) * float(x.scale)
+    expected = (F.silu(real.double()).float() / float(y.scale)).round().clamp(y.lo, y.hi)
+    np.testing.assert_array_equal(functions.table("silu", {}, x, y), expected.numpy())
+    slopes = torch.func.vmap(torch.func.grad(F.silu))(real) * float(x.scale) / float(y.scale)
+    np.testing.assert_allclose(functions.slopes("silu", {}, x, y), slopes, atol=1e-3)
