@@ -7,6 +7,7 @@ The integer grid, and its equality in every bit, is for Keras 3 models.
 from __future__ import annotations
 
 import contextlib
+import re
 import unittest.mock
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,8 +45,8 @@ def prepare(model: Any, recipe: Any, target: Any) -> Any:
         )
     try:
         prepared = tfmot.quantization.keras.quantize_model(model)
-    except (ValueError, RuntimeError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+    except Exception as error:  # whatever the layer that tfmot meets makes it raise: an AttributeError for hard_swish
+        reason = re.sub(r"<class '.*\.(\w+)'>", r"\1", str(error).strip().splitlines()[0]).partition(". ")[0].rstrip(".")
         raise CaptureError(f"tfmot does not take this model ({reason}): load it with Keras 3 (import keras) instead") from error
     prepared.qat_prepared, prepared.qat_calibrated = True, False
     return prepared

@@ -80,3 +80,13 @@ def test_layer_that_tfmot_refuses(tmp_path):
     refused = tf_keras.Model(inputs, layers.Lambda(lambda x: x * 2)(inputs))
     with pytest.raises(CaptureError, match="Keras 3"):
         qat.prepare(refused)
+
+
+def test_a_layer_that_makes_tfmot_stumble_is_refused_in_one_sentence():
+    inputs = tf_keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3)(inputs)
+    model = tf_keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.ReLU(6.0)(x + 3.0) * x)))
+    with pytest.raises(
+        CaptureError, match=r"^tfmot does not take this model \([^\n]*\): load it with Keras 3 \(import keras\) instead$"
+    ):
+        qat.prepare(model)

@@ -443,3 +443,23 @@ def test_forward_of_any_number_of_inputs(images, tmp_path):
     pair = (images, images.flip(0))
     prepared = qat.calibrate(qat.prepare(Sums().eval(), (images[:2], images[:2])), [pair])
     assert qat.export(prepared, tmp_path / "m.onnx", verify=[pair]).parity.exact > 0.99
+
+
+def test_first_difference_of_a_model_of_token_ids(tmp_path):
+    """Verification hands over float32; the values on the grid are asked for with the model's own integer inputs."""
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.out = nn.Embedding(20, 8), nn.Linear(8, 4)
+
+        def forward(self, ids):
+            return self.out(self.words(ids))
+
+    torch.manual_seed(0)
+    ids = torch.randint(0, 20, (4, 6))
+    model = qat.calibrate(qat.prepare(Tokens(), ids), [ids])
+    found = adapter.grid_values(model, ids.numpy().astype(np.float32))
+    want = adapter.grid_values(model, ids.numpy())
+    assert found.keys() == want.keys()
+    assert found and all(np.array_equal(found[name], want[name]) for name in found)

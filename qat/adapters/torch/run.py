@@ -95,7 +95,7 @@ def grid_values(model: PreparedModel, *arrays: np.ndarray) -> dict[str, np.ndarr
     model.eval()
     try:
         with torch.no_grad():
-            Recorder(model).run(*inputs_of((tuple(arrays),), device_of(model)))
+            Recorder(model).run(*fitting(model, inputs_of((tuple(arrays),), device_of(model))))
     finally:
         model.train(training)
     return found

@@ -1,0 +1,36 @@
+"""Architectures of the coverage table that are quick to take all the way, in both frameworks, against its aims.
+
+``python benchmarks/coverage.py`` measures the rest, and the same ones in processes of their own.
+"""
+
+import pytest
+from architectures import ARCHITECTURES
+from coverage_row import measure
+
+#: ``(row, least share of multiply-accumulates in integers, least share of equal outputs, most LSB)``. Where all operators
+#: are integers every output is equal; a float one may move what follows it.
+SUBSET = (
+    ("torch/MobileNetV2", 1.0, 1.0, 0.0),
+    ("torch/ResNet-18", 1.0, 1.0, 0.0),
+    ("torch/ResNet-50", 1.0, 1.0, 0.0),
+    ("torch/MobileNetV3-Small", 0.95, 0.0, 8.0),
+    ("torch/RegNetY-400MF", 0.95, 0.0, 8.0),
+    ("torch/ShuffleNetV2", 0.95, 0.9, 1.0),
+    ("torch/U-Net", 0.95, 0.0, 8.0),
+    ("torch/Detector", 0.95, 0.0, 1.0),
+    ("keras/MobileNet", 0.95, 0.0, 1.0),
+    ("keras/MobileNetV2", 0.95, 0.0, 1.0),
+    ("keras/VGG16", 0.95, 0.0, 1.0),
+    ("keras/U-Net", 0.8, 0.0, 8.0),
+)
+BY_KEY = {a.key: a for a in ARCHITECTURES}
+
+
+@pytest.mark.parametrize(("key", "integer", "exact", "lsb"), SUBSET, ids=[row[0] for row in SUBSET])
+def test_architecture(key, integer, exact, lsb, tmp_path):
+    pytest.importorskip(BY_KEY[key].framework)
+    row = measure(BY_KEY[key], tmp_path)
+    assert row["integer_macs"] >= integer, row["float_ops"]
+    assert row["exact"] >= exact and row["max_lsb"] <= lsb, row["first_difference"]
+    assert row["top1"] in (None, 1.0)
+    assert row["size_ratio"] > 2.5
