@@ -318,10 +318,6 @@ ATEN: dict[Any, Callable[..., Any]] = {
     aten.clamp.default: _clamp,
     aten.pow.Tensor_Scalar: lambda x, n: tf.square(x) if n == 2 else tf.pow(x, tf.cast(n, x.dtype)),
     # of two
-    aten.add.Tensor: _binary(tf.add),
-    aten.sub.Tensor: _binary(tf.subtract),
-    aten.mul.Tensor: _binary(tf.multiply),
-    aten.div.Tensor: _binary(tf.divide),
     aten.pow.Tensor_Tensor: _binary(tf.pow),
     aten.fmod.Scalar: _binary(lambda a, b: a - b * tf.truncatediv(a, b) if a.dtype.is_integer else tf.math.mod(a, b)),
     aten.remainder.Scalar: _binary(tf.math.floormod),
@@ -333,6 +329,7 @@ ATEN: dict[Any, Callable[..., Any]] = {
     **{
         getattr(getattr(aten, name), kind): _binary(function)
         for name, function in {
+            "add": tf.add, "sub": tf.subtract, "mul": tf.multiply, "div": tf.divide,
             "eq": tf.equal, "ne": tf.not_equal, "lt": tf.less, "le": tf.less_equal, "gt": tf.greater, "ge": tf.greater_equal,
         }.items()
         for kind in ("Tensor", "Scalar")
