@@ -50,5 +50,7 @@ def _names(program: Program) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0] == "in user code:":  # TensorFlow's traceback; the reason ends it
+        lines = lines[::-1]
     return (lines[0] if lines else type(error).__name__)[:200]

@@ -5,7 +5,7 @@ An operator without a row in a target stays float there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from qat.errors import ConfigError, nearest
@@ -30,13 +30,14 @@ class Row:
     """One operator: its output's scale, the activations its kernel absorbs, whether it starts a region.
 
     An operator that ``starts`` a region is worth quantizing its float inputs for; any other runs in integers only where
-    an input is on the grid already.
+    an input is on the grid already. One whose kernel is exact without ``padding`` only stays float with it.
     """
 
     kind: str
     output: Output
     fuses: tuple[str, ...] = ()
     starts: bool = False
+    padding: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ _LITERT_ROWS = (
 # ONNX Runtime, onnxruntime/core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc. A ReLU is
 # absorbed where the output's zero point is the type's minimum, which a range that starts at 0 gives.
 _ONNXRUNTIME_ROWS = (
-    *_LITERT_ROWS,
+    *(replace(row, padding=False) if row.kind == "avg_pool2d" else row for row in _LITERT_ROWS),
     Row("constant", output="own", starts=True),
     Row("move", output="as_input"),
     *(Row(kind, output="own") for kind in FUNCTIONS),  # a Gather from the table of integers

@@ -230,7 +230,23 @@ def test_integer_nets_are_equal_in_every_bit(framework, suffix, name, tmp_path):
     assert not model.plan.floats()
     artifact = qat.export(model, tmp_path / f"m{suffix}", verify=data)
     assert (artifact.parity.exact, artifact.parity.first_difference) == (1.0, None)
-    same_in_both(adapter_for(framework).lower(model), list(samples(framework, name)), KERNELS[suffix])
+    adapter, xs = adapter_for(framework), samples(framework, name)
+    program = adapter.lower(model)
+    same_in_both(program, list(xs), KERNELS[suffix])
+    computed, expected = adapter.grid_values(model, *xs), reference.run(program, *xs)
+    assert all(np.array_equal(computed[value], expected[value]) for value in computed)
+
+
+def test_average_over_padding_stays_float_where_no_kernel_is_exact(tmp_path):
+    pytest.importorskip("tf2onnx")
+    inputs = keras.Input((8, 8, 3))
+    pooled = keras.layers.AveragePooling2D(3, 2, "same")(keras.layers.Conv2D(4, 3)(inputs))
+    net = keras.Model(inputs, keras.layers.Conv2D(2, 1)(pooled))
+    (x,) = samples("keras", "images")
+    reasons = {target: list(qat.plan(net, target=target).floats().values()) for target in ("litert", "onnxruntime")}
+    assert reasons["litert"] == [] and "avg_pool2d with padding" in reasons["onnxruntime"][0]
+    model = qat.calibrate(qat.prepare(net, target="onnxruntime"), [x])
+    assert qat.export(model, tmp_path / "m.onnx", verify=[x]).parity.exact > 0.99
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
