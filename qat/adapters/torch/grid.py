@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from qat.encoding import Encoding, from_range
@@ -85,7 +86,7 @@ class Grid(nn.Module):
         if self.group.fixed is not None:
             return
         with torch.no_grad():
-            seen = torch.stack(v.aminmax()).clamp(low, high) * self.scale
+            seen = _over_processes(torch.stack(v.aminmax())).clamp(low, high) * self.scale
             old = self.range.to(seen.dtype)
             self.set_range(*(old + self.momentum * (seen - old)).tolist())
 
@@ -94,3 +95,13 @@ class Grid(nn.Module):
         self.calibrated = bool(torch.isfinite(self.range).all())
         if self.calibrated:
             self._derive()
+
+
+def _over_processes(extremes: Tensor) -> Tensor:
+    """Return the least and the greatest value over all processes that train together, so that all hold the same scales."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return extremes
+    signs = extremes.new_tensor((-1.0, 1.0))  # the greatest of -low and of high: one exchange
+    signed = extremes * signs
+    dist.all_reduce(signed, dist.ReduceOp.MAX)
+    return signed * signs

@@ -1,0 +1,39 @@
+"""Two processes with half a batch each train what one trains with the whole batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+HERE = Path(__file__).parent
+
+
+def train(folder, size, *loop):
+    folder.mkdir()
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    start = lambda rank: subprocess.Popen(  # noqa: E731
+        [sys.executable, str(HERE / "rank.py"), str(rank), str(size), str(folder), *loop],
+        stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    processes = [start(rank) for rank in range(size)]
+    for process in processes:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    return [load_file(folder / f"rank{rank}.safetensors") for rank in range(size)]
+
+
+@pytest.mark.parametrize("loop", ["finetune", pytest.param("own", marks=pytest.mark.slow)])
+def test_two_processes_are_one_with_the_whole_batch(loop, tmp_path):
+    first, second = train(tmp_path / "two", 2, *(["own"] if loop == "own" else []))
+    (alone,) = train(tmp_path / "one", 1, *(["own"] if loop == "own" else []))
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
+        torch.testing.assert_close(first[name], alone[name], rtol=1e-3, atol=1e-4)
+    if loop == "finetune":
+        losses = [torch.load(tmp_path / run / "losses0.pt") for run in ("two", "one")]
+        torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-4)
+        assert (tmp_path / "two" / "checkpoints" / "training.safetensors").is_file()
