@@ -50,9 +50,10 @@ def on_grid(x: np.ndarray, axes: tuple[int, ...], kernels: str) -> tuple[np.ndar
     if kernels == "mlas":
         zero_point = np.rint(np.clip(-low / scale, 0, 255))
         return (np.clip(np.rint(x / scale) + zero_point, 0, 255) - zero_point).astype(f32), scale
-    from_low, from_high = f32(-128.0) - low / scale, f32(127.0) - high / scale
-    nearer = f32(128.0) + np.abs(low / scale) < f32(127.0) + np.abs(high / scale)
-    zero_point = round_half_away(np.clip(np.where(nearer, from_low, from_high), -128, 127).astype(f32))
+    # The zero point by the scale before it is rounded to float32.
+    low, high = (end.astype(np.float64) / (span.astype(np.float64) / 255.0) for end in (low, high))
+    zero_point = np.where(128.0 + np.abs(low) < 127.0 + np.abs(high), -128.0 - low, 127.0 - high)
+    zero_point = round_half_away(np.clip(zero_point, -128, 127)).astype(f32)
     q = round_half_away(x * (f32(1.0) / scale)) + zero_point
     return (np.clip(q, -128, 127) - zero_point).astype(f32), scale
 

@@ -76,9 +76,10 @@ def on_dynamic_grid(x: Tensor, axes: tuple[int, ...], kernels_name: str) -> tupl
         zero_point = tf.round(tf.clip_by_value(-low / scale, 0.0, 255.0))
         q = tf.clip_by_value(tf.round(seen / scale) + zero_point, 0.0, 255.0) - zero_point
     else:
-        from_low, from_high = -128.0 - low / scale, 127.0 - high / scale
-        nearer = 128.0 + tf.abs(low / scale) < 127.0 + tf.abs(high / scale)
-        zero_point = _half_away(tf.clip_by_value(tf.where(nearer, from_low, from_high), -128.0, 127.0))
+        step = tf.cast(span, tf.float64) / tf.cast(levels, tf.float64)
+        low, high = (tf.cast(end, tf.float64) / step for end in (low, high))
+        zero_point = tf.where(128.0 + tf.abs(low) < 127.0 + tf.abs(high), -128.0 - low, 127.0 - high)
+        zero_point = tf.cast(_half_away(tf.clip_by_value(zero_point, -128.0, 127.0)), tf.float32)
         q = tf.clip_by_value(_half_away(seen * (1.0 / scale)) + zero_point, -128.0, 127.0) - zero_point
     return straight_through(x / scale, q), scale
 

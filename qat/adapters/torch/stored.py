@@ -71,9 +71,9 @@ def on_dynamic_grid(x: Tensor, axes: tuple[int, ...], kernels: str) -> tuple[Ten
         zero_point = (-low / scale).clamp(0.0, 255.0).round()
         q = ((seen / scale).round() + zero_point).clamp(0.0, 255.0) - zero_point
     else:
-        from_low, from_high = -128.0 - low / scale, 127.0 - high / scale
-        nearer = 128.0 + (low / scale).abs() < 127.0 + (high / scale).abs()
-        zero_point = _half_away(torch.where(nearer, from_low, from_high).clamp(-128.0, 127.0))
+        low, high = (end.double() / (span.double() / 255.0) for end in (low, high))
+        zero_point = torch.where(128.0 + low.abs() < 127.0 + high.abs(), -128.0 - low, 127.0 - high)
+        zero_point = _half_away(zero_point.clamp(-128.0, 127.0)).float()
         q = (_half_away(seen * scale.reciprocal()) + zero_point).clamp(-128.0, 127.0) - zero_point
     return straight_through(x / scale, q), scale
 
