@@ -34,11 +34,21 @@ def leave(acc: np.ndarray, multiplier: np.ndarray, lo: float, hi: float, kind: s
 
 
 def add(a: np.ndarray, b: np.ndarray, ea: Encoding, eb: Encoding, ey: Encoding, lo: float, hi: float) -> np.ndarray:
-    """Return ``a + b``: both inputs shifted left by 15 bits and rescaled by ``s_in / (2 max s)`` (reference/add.h)."""
+    """Return ``a + b``: both inputs shifted left by 15 bits and rescaled by ``s_in / (2 max s)`` (reference/add.h).
+
+    The inputs are rescaled with one rounding, halves up; their sum with the two of :func:`qat.numerics.fixed_point`.
+    """
     sa, sb, sy = (float(e.scale) for e in (ea, eb, ey))
     twice = 2.0 * max(sa, sb)
-    wide = [fixed_point(np.asarray(x, np.int64) << 15, np.asarray(s / twice)) for x, s in ((a, sa), (b, sb))]
-    return np.clip(fixed_point(wide[0] + wide[1], np.asarray(twice / ((1 << 15) * sy))), lo, hi).astype(f32)
+    total = _once(np.asarray(a, np.int64) << 15, sa / twice) + _once(np.asarray(b, np.int64) << 15, sb / twice)
+    return np.clip(fixed_point(total, np.asarray(twice / ((1 << 15) * sy))), lo, hi).astype(f32)
+
+
+def _once(acc: np.ndarray, value: float) -> np.ndarray:
+    """Return ``acc * value`` by a 31-bit multiplier, rounded once, halves up."""
+    mantissa, shift = quantize_multiplier(value)
+    right = 31 - shift
+    return (acc * mantissa + (np.int64(1) << (right - 1))) >> right
 
 
 def mul(a: np.ndarray, b: np.ndarray, ea: Encoding, eb: Encoding, ey: Encoding, lo: float, hi: float) -> np.ndarray:
