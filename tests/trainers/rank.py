@@ -1,4 +1,4 @@
-"""One of several processes that train together: ``python rank.py RANK SIZE FOLDER [own]``; ``own`` is a loop of the user's own."""
+"""One of several processes that train together: ``python rank.py RANK SIZE FOLDER [own]``; ``own`` is a user's own loop."""
 
 import sys
 from pathlib import Path
