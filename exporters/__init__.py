@@ -58,7 +58,8 @@ def export(
 
     parity = None if data is None else verify(open_artifact, program, predict, locate, data)
     _report_distance(path, parity)
-    return Artifact(path, framework, program.recipe, program.target, size, program.encodings(), parity)
+    axes = tuple(program.values[name].axes for name in program.inputs)
+    return Artifact(path, framework, program.recipe, program.target, size, program.encodings(), parity, axes=axes)
 
 
 def export_program(program: Program, path: Path, *, io_dtype: str = "int8", overwrite: bool = False) -> int:

@@ -20,6 +20,7 @@ class Artifact:
         bytes: its size.
         encodings: scale, zero point and integer limits of every tensor, read back from the file.
         parity: the artifact in its runtime against the prepared model; None where it was not verified.
+        axes: of each input, how it lies where that is not as the model takes it: see :attr:`qat.program.Value.axes`.
         kind: ``qat`` for a trained one, ``ptq`` for a calibrated one.
     """
 
@@ -32,6 +33,7 @@ class Artifact:
     parity: Parity | None = None
     tool: str = "qat"
     kind: str = "qat"
+    axes: tuple[tuple[int, ...] | None, ...] = ()
 
     @property
     def name(self) -> str:

@@ -108,7 +108,7 @@ def _compare(
     for d, o in zip(described, outputs, strict=True):
         if o is not None and int(labels.max()) >= o.shape[-1]:
             raise DataError(f"label {int(labels.max())} is out of range: {d.name} has {o.shape[-1]} outputs")
-    latencies = _latencies(sessions, batches[0][0], runs)
+    latencies = _latencies(sessions, described, batches[0][0], runs)
     pairs = list(zip(described, outputs, strict=True))
     reference, size = next(
         ((o, d.path.stat().st_size) for d, o in pairs if d.kind == "float" and d.path is not None), (None, None)
@@ -135,6 +135,13 @@ class _Described:
     path: Path | None
     parity: Any
     error: str | None
+    axes: tuple[Any, ...] = ()
+
+    def fed(self, inputs: Any) -> tuple[np.ndarray, ...]:
+        """Return a batch's inputs as the artifact takes them."""
+        arrays = tuple(np.asarray(a, np.float32) for a in (inputs if isinstance(inputs, (tuple, list)) else (inputs,)))
+        axes = self.axes or (None,) * len(arrays)
+        return tuple(a if turn is None else a.transpose(turn) for a, turn in zip(arrays, axes, strict=True))
 
 
 def _describe(entry: Any, inputs: Any, folder: Path) -> _Described:
@@ -143,8 +150,9 @@ def _describe(entry: Any, inputs: Any, folder: Path) -> _Described:
     if not hasattr(entry, "path"):
         entry = _exported(entry, inputs, folder)
     return _Described(
-        entry.name, entry.kind, entry.tool, entry.recipe, entry.framework, entry.path, entry.parity, getattr(entry, "error", None)
-    )
+        entry.name, entry.kind, entry.tool, entry.recipe, entry.framework, entry.path, entry.parity,
+        getattr(entry, "error", None), getattr(entry, "axes", ()),
+    )  # fmt: skip
 
 
 def _exported(model: Any, inputs: Any, folder: Path) -> Any:
@@ -165,21 +173,19 @@ def _exported(model: Any, inputs: Any, folder: Path) -> Any:
 def _outputs(session: Any, batches: list[Any], described: _Described) -> np.ndarray:
     parts = []
     for inputs, _ in batches:
-        arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-        parts.append(session.run(*(np.asarray(a, np.float32) for a in arrays))[0])
+        parts.append(session.run(*described.fed(inputs))[0])
     out = np.concatenate(parts)
     if np.isnan(out).any():
         raise RuntimeMismatchError(f"{described.path} gives NaN: check the float model's weights and the data")
     return out
 
 
-def _latencies(sessions: list[Any], inputs: Any, runs: int) -> list[tuple[float, float] | None]:
+def _latencies(sessions: list[Any], described: list[_Described], inputs: Any, runs: int) -> list[tuple[float, float] | None]:
     """Time the artifacts in turn, so that a change of the machine's speed meets all of them."""
-    arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-    one = tuple(np.asarray(a, np.float32)[:1] for a in arrays)
+    ones = [tuple(a[:1] for a in d.fed(inputs)) for d in described]
     times: list[list[float]] = [[] for _ in sessions]
     for turn in range(runs + 5 if runs else 0):
-        for session, taken in zip(sessions, times, strict=True):
+        for session, one, taken in zip(sessions, ones, times, strict=True):
             if session is None:
                 continue
             started = time.perf_counter()

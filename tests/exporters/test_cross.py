@@ -260,6 +260,14 @@ def test_layout_of_the_artifacts_images_is_the_users_choice(framework, suffix, l
     assert artifact.parity.exact == 1.0
 
 
+def test_artifacts_of_both_layouts_are_compared_on_the_same_data(tmp_path):
+    model, (x,) = prepared_for("torch", "residual", "litert")
+    labels = np.arange(len(x)) % 5
+    artifacts = [qat.export(model, tmp_path / f"{layout}.tflite", layout=layout) for layout in LAYOUTS]
+    first, second = qat.compare(artifacts, [(x, labels)], latency_runs=1).entries
+    assert first.top1 == second.top1 is not None
+
+
 def test_unknown_layout_is_named(tmp_path):
     model, _ = prepared_for("torch", "images", "onnxruntime")
     with pytest.raises(ConfigError, match=r"'nchw' is none of NCHW, NHWC \(did you mean 'NCHW'\?\)"):
