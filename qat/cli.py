@@ -169,13 +169,14 @@ def plan(config: Config) -> None:
 
 @app.command()
 def recipes() -> None:
-    """The built-in recipes, and the targets."""
+    """The built-in recipes, each with the targets that have kernels for it, and the targets."""
+    from qat.planner import able_targets
     from qat.recipe import builtin_recipes
     from qat.targets import TARGETS
 
     console = _console()
     for recipe in builtin_recipes().values():
-        console.print(f"[bold]{recipe.name}[/]: {recipe.description}")
+        console.print(f"[bold]{recipe.name}[/]: {recipe.description} [dim]({', '.join(able_targets(recipe))})[/]")
     console.print("targets:")
     for target in TARGETS.values():
         console.print(f"  [bold]{target.name}[/] ({target.suffix}): {target.description}")

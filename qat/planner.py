@@ -290,19 +290,29 @@ def _packed(op: Op, rule: Rule, graph: Graph, target: Target) -> str:
     return kernels
 
 
-def _check_modes(recipe: Recipe, target: Target) -> None:
-    """Raise ConfigError for a mode or width that no kernel of the target has, naming the pairs that have it."""
+def able_targets(recipe: Recipe) -> tuple[str, ...]:
+    """Return the names of the targets that have kernels for every mode and width of a recipe."""
+    return tuple(target.name for target in TARGETS.values() if not _missing(recipe, target))
+
+
+def _missing(recipe: Recipe, target: Target) -> str:
+    """Return the kernels that a recipe needs and a target lacks altogether; empty where there are some."""
     for rule in recipe.rules:
         if rule.mode in STORED and not target.modes.stored.get(rule.mode):
-            able = [t for t in TARGETS.values() if t.modes.stored.get(rule.mode)]
-            raise ConfigError(_lacking(recipe, target, f"{rule.mode} kernels", able))
+            return f"{rule.mode} kernels"
         if rule.mode == "static" and rule.activation.bits == 16 and not target.modes.wide:
-            raise ConfigError(_lacking(recipe, target, "16-bit kernels", [t for t in TARGETS.values() if t.modes.wide]))
+            return "16-bit kernels"
+    return ""
 
 
-def _lacking(recipe: Recipe, target: Target, what: str, able: list[Target]) -> str:
-    pairs = f"keras or torch -> {', '.join(t.name for t in able)}" if able else "no target yet"
-    return f"recipe '{recipe.name}' needs {what}, which target '{target.name}' lacks; it can be exported by: {pairs}"
+def _check_modes(recipe: Recipe, target: Target) -> None:
+    """Raise ConfigError for a mode or width that no kernel of the target has, naming the pairs that have it."""
+    missing, able = _missing(recipe, target), able_targets(recipe)
+    if missing:
+        pairs = f"keras or torch -> {', '.join(able)}" if able else "no target"
+        raise ConfigError(
+            f"recipe '{recipe.name}' needs {missing}, which target '{target.name}' lacks; it can be exported by: {pairs}"
+        )
 
 
 def _check_activation(spec: QuantSpec, recipe: Recipe, target: Target) -> None:

@@ -257,5 +257,6 @@ def test_what_a_target_lacks_is_refused_with_the_pairs_that_have_it(torch_model,
     message = r"needs dynamic kernels, which target 'tensorrt' lacks; .*keras or torch -> litert, onnx"
     with pytest.raises(ConfigError, match=message):
         qat.prepare(torch_model, images[:2], recipe="dynamic_wi8_afp32", target="tensorrt")
-    with pytest.raises(ConfigError, match="'static_wi8_ai16' needs 16-bit kernels, which target 'onnxruntime' lacks"):
+    message = r"'static_wi8_ai16' needs 16-bit kernels, which target 'onnxruntime' lacks; .*: keras or torch -> litert$"
+    with pytest.raises(ConfigError, match=message):
         qat.prepare(torch_model, images[:2], recipe="static_wi8_ai16")
