@@ -17,6 +17,8 @@ ACTIVATIONS = (
     "relu", "relu6", "hard_swish", "silu", "sigmoid", "tanh", "gelu", "leaky_relu", "hard_sigmoid", "elu", "softplus",
 )  # fmt: skip
 
+TARGETS = ("onnxruntime", "litert", "onnxruntime_vnni")
+
 
 @dataclass(frozen=True)
 class Step:
@@ -29,13 +31,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Spec:
-    """A graph: shapes of all values (the inputs' first), the steps that make the others, the indices of the outputs."""
+    """A graph: shapes of all values (the inputs' first), the steps that make the others, the indices of the outputs; a target."""
 
     inputs: int
     shapes: tuple[Shape, ...]
     steps: tuple[Step, ...]
     outputs: tuple[int, ...]
     seed: int
+    target: str
 
 
 def _divisor(draw: Any, number: int) -> int:
@@ -163,7 +166,7 @@ def specs(draw: Any) -> Spec:
     if draw(st.booleans()):
         other = draw(st.sampled_from(list(made)))
         outputs += [other] if other not in outputs else []
-    return Spec(inputs, tuple(shapes), tuple(steps), tuple(outputs), draw(st.integers(0, 2**16)))
+    return Spec(inputs, tuple(shapes), tuple(steps), tuple(outputs), draw(st.integers(0, 2**16)), draw(st.sampled_from(TARGETS)))
 
 
 def _join(draw: Any, op: str, at: int, shapes: list[Shape]) -> tuple[Step, Shape] | None:
