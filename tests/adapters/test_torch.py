@@ -463,3 +463,17 @@ def test_first_difference_of_a_model_of_token_ids(tmp_path):
     want = adapter.grid_values(model, ids.numpy())
     assert found.keys() == want.keys()
     assert found and all(np.array_equal(found[name], want[name]) for name in found)
+
+
+def test_a_function_reads_integers_that_the_observed_range_has_just_left():
+    """The convolution clamps to the limits of before its values moved the range, and the table has those of after."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(144, 2))
+    x = torch.randn(2, 3, 8, 8)
+    prepared = qat.calibrate(qat.prepare(model, x), [x])
+    adapter.set_observing(prepared, True)
+    prepared.train()
+    for scale in (0.1, 3.0, -2.0, 10.0):
+        loss = prepared(x.abs() * scale).square().mean()
+        loss.backward()
+        assert torch.isfinite(loss)

@@ -214,7 +214,8 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, slopes: Tensor, first: float, lo: float, hi: float) -> Tensor:
-        index = (x - first).to(torch.int32).flatten()
+        # While ranges are observed, a kernel may have clamped to the limits that its own values have just moved.
+        index = (x - first).clamp_(0, len(values) - 1).to(torch.int32).flatten()
         within = (values > lo) & (values < hi)
         ctx.save_for_backward(index, slopes * within)
         return values.index_select(0, index).view(x.shape)
