@@ -79,11 +79,12 @@ def _from_torch(program: Program, block: FrameworkBlock, opset: int) -> onnx.Mod
     def example(name: str) -> Any:
         value = program.values[name]
         shape = [2 if d is None else d for d in value.shape]
-        dtype = getattr(torch, value.dtype)
+        dtype = getattr(torch, value.dtype if value.encoding is None else value.encoding.dtype)
         return torch.zeros(shape, dtype=dtype)
 
     examples = tuple(example(name) for name in block.inputs)
-    shapes = tuple({0: torch.export.Dim.DYNAMIC} if x.ndim else None for x in examples)
+    dynamic = [[i for i, size in enumerate(program.values[name].shape) if size is None] for name in block.inputs]
+    shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) or None for axes in dynamic)
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)

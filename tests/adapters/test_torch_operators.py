@@ -116,6 +116,42 @@ def test_functions_are_tables(name, images, tmp_path):
     assert float(prepared.get_parameter("a.weight").grad.abs().sum()) > 0
 
 
+MOVES = {
+    "permute": lambda x: x.permute(0, 1, 3, 2),
+    "transpose": lambda x: x.transpose(1, 2).flip(3).transpose(2, 1),
+    "slice": lambda x: x[:, :, 1:5:2],
+    "select": lambda x: x[:, :, 2].unsqueeze(2),
+    "roll": lambda x: x.roll((1, 2), (2, 3)),
+    "split": lambda x: torch.cat(x.split(2, 1)[::-1], 1),
+    "chunk": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
+    "unbind": lambda x: torch.stack(x.unbind(1)[::-1], 1),
+    "index": lambda x: x.index_select(1, torch.tensor([3, 1, 0, 2])),
+    "repeat": lambda x: x.repeat(1, 1, 2, 1),
+    "expand": lambda x: x[:, :, :1].expand(-1, -1, 3, -1),
+    "pixel shuffle": lambda x: F.pixel_shuffle(x, 2).repeat(1, 4, 1, 1),
+    "pixel unshuffle": lambda x: F.pixel_unshuffle(x, 2)[:, ::4],
+    "channel shuffle": lambda x: F.channel_shuffle(x, 2),
+    "shuffle by hand": lambda x: x.view(-1, 2, 2, 6, 6).transpose(1, 2).reshape(-1, 4, 6, 6),
+    "nearest": lambda x: F.interpolate(x, scale_factor=2),
+    "maximum": lambda x: x.amax((2, 3), keepdim=True),
+    "maximum of an axis": lambda x: x.max(2, keepdim=True)[0],
+    "reflected": lambda x: F.pad(x, (1, 1, 2, 0), mode="reflect"),
+    "two chained": lambda x: F.silu(torch.tanh(x.transpose(2, 3)).roll(1, 2)).flip(2),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moves_run_on_integers(name, images, tmp_path):
+    prepared = qat.calibrate(qat.prepare(Between(lambda m, x: MOVES[name](x)).eval(), images[:2]), [images])
+    assert not prepared.plan.floats()
+    prepared.train()(images).square().mean().backward()
+    assert float(prepared.get_parameter("a.weight").grad.abs().sum()) > 0
+    artifact = qat.export(prepared.eval(), tmp_path / "m.onnx", verify=[images, images[:3]])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+    ops = open_session(artifact.path).ops()
+    assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (1, 1)
+
+
 def test_table_is_the_float_function_rounded():
     x, y = from_range(-4.0, 3.0, 0, 255), from_range(-0.2, 3.0, 0, 255)
     real = torch.arange(x.lo, x.hi + 1) * float(x.scale)

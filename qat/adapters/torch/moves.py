@@ -9,4 +9,25 @@ import torch
 aten = torch.ops.aten
 
 #: Maxima are taken of integers in the order of the real values. None of these reads more than one tensor to be moved.
-MOVES: tuple[Any, ...] = ()
+MOVES: tuple[Any, ...] = (
+    aten.permute.default,
+    aten.transpose.int,
+    aten.t.default,
+    aten.numpy_T.default,
+    aten.slice.Tensor,
+    aten.select.int,
+    aten.narrow.default,
+    aten.index_select.default,
+    aten.flip.default,
+    aten.roll.default,
+    aten.expand.default,
+    aten.repeat.default,
+    aten.tile.default,
+    aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default,
+    aten.channel_shuffle.default,
+    aten.upsample_nearest1d.vec,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_nearest2d.default,
+    aten.amax.default,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,9 @@ def rewrite(graph: fx.Graph) -> None:
         replacement = None if rule is None else rule(writer, node)
         if replacement is not None:
             node.replace_all_uses_with(replacement)
+            graph.erase_node(node)
+    for node in reversed(list(graph.nodes)):  # splits of which every part was rewritten, and parts that nobody reads
+        if node.target in (operator.getitem, *_PARTS) and not node.users:
             graph.erase_node(node)
 
 
@@ -93,7 +97,38 @@ def _same(w: Rewriter, n: Any) -> fx.Node:
     return node
 
 
+def _item(w: Rewriter, n: Any) -> fx.Node | None:
+    """One part of a split is a slice, one of an unbind a selection, the values of a maximum have an operator of their own."""
+    source, index = n.args
+    if source.target not in _PARTS:
+        return None
+    x, axis, size = source.args[0], (source.args[2] if len(source.args) > 2 else source.kwargs.get("dim", 0)), None
+    if source.target is aten.unbind.int:
+        axis = source.args[1] if len(source.args) > 1 else 0
+        return w.call(n, aten.select.int, x, axis, index)
+    if source.target is aten.max.dim:
+        keep = source.args[2] if len(source.args) > 2 else False
+        return w.call(n, aten.amax.default, x, [source.args[1]], keep) if index == 0 else None
+    sizes = [part.shape[axis] for part in source.meta["val"]]
+    size = sum(sizes[:index]), sum(sizes[: index + 1])
+    if not all(isinstance(s, int) for s in sizes):
+        return None
+    return w.call(n, aten.slice.Tensor, x, axis, *size)
+
+
+_PARTS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int, aten.max.dim)
+
+
+def _stack(w: Rewriter, n: Any) -> fx.Node:
+    """A stack is a concatenation along a new axis."""
+    axis = n.args[1] if len(n.args) > 1 else n.kwargs.get("dim", 0)
+    axis %= len(n.meta["val"].shape)
+    return w.call(n, aten.cat.default, [w.call(n, aten.unsqueeze.default, x, axis) for x in n.args[0]], axis)
+
+
 REWRITES: dict[Any, Rewrite] = {
+    operator.getitem: _item,
+    aten.stack.default: _stack,
     aten.sub.Tensor: _sub,
     aten.rsub.Scalar: _rsub,
     aten.div.Tensor: _div,
