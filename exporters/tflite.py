@@ -432,6 +432,32 @@ def _transpose(w: _Writer, step: Instruction) -> None:
     w.operator(_Op.TRANSPOSE, [w.tensor(source), axes], [w.tensor(output)], 2, schema.TransposeOptionsT(), "TransposeOptions")
 
 
+def _constant(w: _Writer, step: Instruction) -> None:
+    (output,) = step.outputs
+    e = w.encoding(output)
+    w.add_tensor(output, w.program.values[output].shape, e.dtype, e.scale, e.zero_point, data=step.weight)
+
+
+def _function(code: int, kind: str = "", **named: str) -> Callable[[_Writer, Instruction], None]:
+    """Write a function of one tensor; ``named`` maps the options' fields to attributes."""
+
+    def write(w: _Writer, step: Instruction) -> None:
+        options = getattr(schema, f"{kind}T")() if kind else None
+        for field, attribute in named.items():
+            setattr(options, field, step.attrs[attribute])
+        w.operator(code, [w.grid(step.inputs[0])], [w.grid(step.outputs[0])], 1, options, kind)
+
+    return write
+
+
+def _elu(w: _Writer, step: Instruction) -> None:
+    if step.attrs["alpha"] != 1.0:
+        raise ExportError(
+            f"{step.scope or step.name}: ELU has alpha 1 in TFLite, not {step.attrs['alpha']}: leave it float by a rule"
+        )
+    _function(_Op.ELU)(w, step)
+
+
 _OPERATORS: dict[str, Callable[[_Writer, Instruction], None]] = {
     "quantize": _quantize,
     "dequantize": _dequantize,
@@ -441,6 +467,13 @@ _OPERATORS: dict[str, Callable[[_Writer, Instruction], None]] = {
     "add": _elementwise(_Op.ADD, "AddOptions"),
     "mul": _elementwise(_Op.MUL, "MulOptions"),
     "concat": _concat,
+    "constant": _constant,
+    "sigmoid": _function(_Op.LOGISTIC),
+    "tanh": _function(_Op.TANH),
+    "leaky_relu": _function(_Op.LEAKY_RELU, "LeakyReluOptions", alpha="alpha"),
+    "elu": _elu,
+    "gelu": _function(_Op.GELU, "GeluOptions", approximate="approximate"),
+    "exp": _function(_Op.EXP, "ExpOptions"),
     "relu": _unary(_Op.RELU),
     "relu6": _unary(_Op.RELU6),
     "max_pool2d": _pool(_Op.MAX_POOL_2D),

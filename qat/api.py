@@ -15,6 +15,7 @@ from qat.fold import fold_batch_norm
 from qat.planner import Plan
 from qat.planner import plan as make_plan
 from qat.recipe import Recipe, load_recipe
+from qat.rewrite import for_target
 from qat.targets import TARGETS, Target, load_target
 
 __all__ = ["calibrate", "compare", "export", "finetune", "load_prepared", "plan", "prepare", "ptq_baselines"]
@@ -97,6 +98,7 @@ def _trace_and_plan(adapter: Any, model: Any, example_inputs: Any, recipe: Recip
         example_inputs = adapter.inputs_of((example_inputs,))
     traced = adapter.trace(model, example_inputs)
     graph, params = fold_batch_norm(traced.graph, traced.params)
+    graph, params = for_target(graph, params, target)
     return traced, make_plan(graph, recipe, target), params
 
 

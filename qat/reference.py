@@ -168,7 +168,7 @@ def _constant(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.n
 
 def _function(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
-    return functions.table(step.kind, step.attrs, x, y)[xs[0].astype(np.int64) - x.lo].astype(np.float32)
+    return functions.table(step.kind, step.attrs, x, y, program.kernels)[xs[0].astype(np.int64) - x.lo].astype(np.float32)
 
 
 def _relu(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:

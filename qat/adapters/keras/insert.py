@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from qat.adapters.keras.functions import FUNCTIONS, Constant, Function
 from qat.adapters.keras.grid import Grid
 from qat.adapters.keras.nodes import NODES, Node, quantize
 from qat.adapters.keras.stored import Stored
@@ -24,6 +25,7 @@ from qat.recipe import Recipe
 from qat.targets import load_target
 
 Tensor = Any
+_NODES: dict[str, type[Node]] = {**NODES, "constant": Constant, **dict.fromkeys(FUNCTIONS, Function)}
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,10 @@ class PreparedModel(keras.Model):
         for p in plan.ops:
             if p.stored:
                 self.nodes[p.op.name] = Stored(p, self.weight_limits.get(str(p.qmax)))
-            elif p.op.kind in NODES:
+            elif p.op.kind in _NODES:
                 tensors = (*p.op.inputs, *p.op.outputs) if p.integer else ()
                 grids = tuple(self._grid_of[t] for t in tensors)
-                nodes = WIDE if p.kernels == "wide" else NODES
+                nodes = WIDE if p.kernels == "wide" else _NODES
                 self.nodes[p.op.name] = nodes[p.op.kind](p, grids, plan.target.kernels, self.weight_limits.get(str(p.qmax)))
         self._float_by_name = {p.op.name: layers[p.op.name] for p in plan.ops if p.op.name in layers}
         self.built = True
@@ -271,6 +273,7 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     # A bias that only folding made follows its layer's weight.
     named = [p.op.params for p in plan.ops if "bias" in p.op.params]
     made = {p["bias"]: p["weight"] for p in named if p["bias"] not in traced.params}
+    statistics |= {name for name, role in roles if role == "value" and name not in traced.params}  # made by qat.rewrite
     frozen = traced.frozen | statistics | {bias for bias, weight in made.items() if weight in traced.frozen}
     shapes = {name: (params[name].shape, name not in frozen) for name in dict.fromkeys(n for n, _ in roles)}
     face = Face(*traced.inputs, traced.structure, traced.output_names, traced.calls)

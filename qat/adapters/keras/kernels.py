@@ -198,7 +198,7 @@ def _numpy_add(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: Tensor, hi
         return numerics.add(x, y, ea, eb, ey, float(low), float(high), "xnnpack")
 
     y = tf.numpy_function(add, (a, b, lo, hi), tf.float32)
-    y.set_shape(a.shape)
+    y.set_shape(tf.broadcast_static_shape(a.shape, b.shape))
     return y
 
 

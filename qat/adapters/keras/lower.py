@@ -41,7 +41,9 @@ def lower(model: PreparedModel) -> Program:
             None if b_int is None else np.asarray(b_int).astype(np.int64 if planned.kernels == "wide" else np.int32),
         )
 
-    parameter = lambda name: np.asarray(model.parameters[name], np.float32)  # noqa: E731
+    def parameter(name: str) -> np.ndarray:
+        return np.asarray(model.parameters[name], np.float32)
+
     return build_program(model.plan, encodings, integers, parameter, _block(model))
 
 

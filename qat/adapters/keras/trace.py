@@ -10,9 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from qat.adapters.keras.elementwise import ARITHMETIC, OPERATIONS, arithmetic, negated_difference
+from qat.adapters.keras.elementwise import activation as activation_kind
 from qat.errors import CaptureError
 from qat.geometry import same_padding
-from qat.graph import Graph, Op, TensorSpec
+from qat.graph import FUNCTIONS, Graph, Op, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,10 @@ class _Builder:
             return
         if len(outputs) == 1:
             rule = _RULES.get(kind)
-            emitted = rule(self, layer, inputs, outputs[0], path) if rule else None
+            if kind in ARITHMETIC and len(inputs) == 1:
+                emitted = arithmetic(self, layer, node, outputs[0], path)
+            else:
+                emitted = rule(self, layer, inputs, outputs[0], path) if rule else None
             if emitted is not None:
                 self.names[id(outputs[0])] = emitted
                 return
@@ -139,7 +144,7 @@ class _Builder:
         self, kind: str, inputs: list[str], output: Any, path: str, params: Mapping[str, Any] | None = None, **attrs: Any
     ) -> str:
         """Add an operator whose output has the shape of ``output`` (a KerasTensor or a shape), and return its name."""
-        name = self.unique(path if kind not in ("relu", "relu6") else f"{path}_{kind}")
+        name = self.unique(f"{path}_{kind}" if kind in ("relu", "relu6") or kind in FUNCTIONS else path)
         self.specs[name] = _spec(name, output)
         named = {role: self.param(variable, path) for role, variable in (params or {}).items() if variable is not None}
         self.ops.append(Op(name, kind, tuple(inputs), (name,), named, attrs, path))
@@ -155,6 +160,15 @@ class _Builder:
             names.append(out)
         self.layers[name], self.calls[name] = layer, call
         self.ops.append(Op(name, "float", tuple(inputs), tuple(names), {}, {"target": type(layer).__name__}, path))
+
+    def constant(self, value: np.ndarray, path: str) -> str:
+        """Add an array that takes part as an activation does, and return its name."""
+        name = self.unique(f"{path}_constant")
+        self.params[name] = value
+        self.frozen.add(name)
+        self.specs[name] = _spec(name, value.shape)
+        self.ops.append(Op(name, "constant", (), (name,), {"value": name}, {}, path))
+        return name
 
     def param(self, variable: Any, path: str) -> str:
         # Nested models may hold different variables of one path, and one variable may be read by several layers.
@@ -209,8 +223,9 @@ def _activation(b: _Builder, name: str, activation: Any, output: Any, path: str)
     kind = getattr(activation, "__name__", "linear")
     if kind == "linear":
         return name
-    if kind in ("relu", "relu6"):
-        return b.emit(kind, [name], output, path)
+    known = activation_kind(b, name, activation, output, path)
+    if known is not None:
+        return known
     layer = keras.layers.Activation(activation, name=f"{path.replace('/', '_')}_{kind}")
     out = b.unique(f"{path}_{kind}")
     b.specs[out] = _spec(out, output)
@@ -301,14 +316,18 @@ def _batch_norm(b: _Builder, layer: Any, inputs: list[str], output: Any, path: s
 
 def _binary(kind: str) -> Callable[..., str | None]:
     def rule(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-        if any(b.specs[n].shape != b.specs[inputs[0]].shape for n in inputs) or len(inputs) < 2:
+        if any(len(b.specs[n].shape) != len(output.shape) for n in inputs) or len(inputs) < 2:
             return None
         name = inputs[0]
         for other in inputs[1:]:
-            name = b.emit(kind, [name, other], output, path)
+            name = b.emit(kind, [name, other], _broadcast(b.specs[name].shape, b.specs[other].shape), path)
         return name
 
     return rule
+
+
+def _broadcast(a: tuple[int | None, ...], b: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    return tuple(n if m == 1 else m for m, n in zip(a, b, strict=True))
 
 
 def _concat(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
@@ -316,14 +335,15 @@ def _concat(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) 
 
 
 def _relu(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    if layer.negative_slope or layer.threshold or layer.max_value not in (None, 6):
+    if layer.threshold or layer.max_value not in (None, 6) or (layer.negative_slope and layer.max_value):
         return None
+    if layer.negative_slope:
+        return b.emit("leaky_relu", inputs, output, path, alpha=float(layer.negative_slope))
     return b.emit("relu6" if layer.max_value else "relu", inputs, output, path)
 
 
 def _activation_layer(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    kind = getattr(layer.activation, "__name__", "")
-    return b.emit(kind, inputs, output, path) if kind in ("relu", "relu6") else None
+    return activation_kind(b, inputs[0], layer.activation, output, path)
 
 
 def _pool(kind: str) -> Callable[..., str | None]:
@@ -366,8 +386,8 @@ _RULES: dict[str, Callable[..., str | None]] = {
     "Concatenate": _concat,
     "ReLU": _relu,
     "Activation": _activation_layer,
-    "Relu": lambda b, layer, inputs, output, path: b.emit("relu", inputs, output, path),
-    "Relu6": lambda b, layer, inputs, output, path: b.emit("relu6", inputs, output, path),
+    "Subtract": negated_difference,
+    **OPERATIONS,
     "MaxPooling2D": _pool("max_pool2d"),
     "AveragePooling2D": _pool("avg_pool2d"),
     "GlobalAveragePooling2D": _global_pool,

@@ -237,7 +237,11 @@ class Function(Node):
         key = (self.inputs[0].step, self.inputs[0].lo, self.output.step, self.output.lo, device)
         if key != self.made_for:
             encodings = (self.inputs[0].encoding, self.output.encoding)
-            arrays = [make(self.planned.op.kind, self.attrs, *encodings) for make in (functions.table, functions.slopes)]
+            kind = self.planned.op.kind
+            arrays = (
+                functions.table(kind, self.attrs, *encodings, self.kernels),
+                functions.slopes(kind, self.attrs, *encodings),
+            )
             self.tables = tuple(torch.from_numpy(a.astype(np.float32)).to(device) for a in arrays)
             self.made_for = key
         return self.tables

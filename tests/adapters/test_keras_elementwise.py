@@ -1,0 +1,87 @@
+"""Activations, broadcasting and arithmetic with constants: exact in LiteRT, through the public calls."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import qat
+from qat import reference
+from qat.adapters import keras as adapter
+
+
+def squeeze_excite(x):
+    y = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    return layers.Multiply()([x, layers.Conv2D(x.shape[-1], 1, activation="sigmoid")(y)])
+
+
+#: By name: what follows a convolution, and how many operators stay float (the flattening after one does, too).
+CASES = {
+    **{
+        name: (lambda x, name=name: layers.Activation(name)(x), 0)
+        for name in ("sigmoid", "tanh", "silu", "gelu", "leaky_relu", "elu", "exponential", "hard_sigmoid", "hard_silu", "relu6")
+    },
+    "LeakyReLU": (lambda x: layers.LeakyReLU(0.1)(x), 0),
+    "ReLU with a slope": (lambda x: layers.ReLU(negative_slope=0.3)(x), 0),
+    "ELU": (lambda x: layers.ELU()(x), 0),
+    "ELU with alpha": (lambda x: layers.ELU(0.5)(x), 2),
+    "ops.gelu by tanh": (lambda x: ops.gelu(x, approximate=True), 0),
+    "ops.silu": (lambda x: ops.silu(x), 0),
+    "activation argument": (lambda x: layers.Conv2D(5, 1, activation="swish")(x), 0),
+    "softplus": (lambda x: layers.Activation("softplus")(x), 2),
+    "softmax": (lambda x: layers.Softmax()(x), 2),
+    "squeeze and excite": (squeeze_excite, 0),
+    "broadcast add": (lambda x: x + layers.Conv2D(1, 1)(x), 0),
+    "times a number": (lambda x: x * 0.5, 0),
+    "number plus": (lambda x: 1.5 + x, 0),
+    "minus a number": (lambda x: x - 0.25, 0),
+    "number minus": (lambda x: 1.0 - x, 0),
+    "divided by a number": (lambda x: x / 3.0, 0),
+    "number divided by": (lambda x: 3.0 / (x + 20.0), 2),
+    "times an array": (lambda x: x * np.array([0.5, -1.0, 2.0, 0.1], np.float32), 0),
+    "difference": (lambda x: layers.Subtract()([x, layers.Conv2D(4, 1)(x)]), 0),
+}
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(size=(16, 6, 6, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_artifact_equals_the_trained_model(name, images, tmp_path):
+    keras.utils.set_random_seed(0)
+    middle, floats = CASES[name]
+    inputs = keras.Input((6, 6, 3))
+    outputs = layers.Dense(3)(layers.Flatten()(middle(layers.Conv2D(4, 3)(inputs))))
+    prepared = qat.calibrate(qat.prepare(keras.Model(inputs, outputs)), [images])
+    assert len(prepared.plan.floats()) == floats, prepared.plan.floats()
+    prepared.compile(keras.optimizers.SGD(0.01), "mse")
+    assert np.isfinite(prepared.train_on_batch(images, np.zeros((16, 3), np.float32)))
+    artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[images])
+    if not floats:
+        assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+        expected = reference.run(adapter.lower(prepared), images)
+        for value, integers in adapter.grid_values(prepared, images).items():
+            np.testing.assert_array_equal(integers, expected[value], err_msg=value)
+    else:
+        assert artifact.parity.max_lsb <= 2
+
+
+def test_rewritten_functions_compute_the_float_model(images):
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3)(inputs)
+    outputs = [layers.Activation(name)(x) for name in ("silu", "hard_sigmoid", "hard_silu")]
+    model = keras.Model(inputs, outputs)
+    for mine, theirs in zip(qat.prepare(model)(images), model(images), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+def test_gradient_reaches_through_a_function(images):
+    inputs = keras.Input((6, 6, 3))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(layers.Conv2D(4, 3, activation="silu")(inputs))))
+    prepared = qat.calibrate(qat.prepare(model), [images])
+    before = {name: np.asarray(v).copy() for name, v in prepared.parameters.items()}
+    prepared.compile(keras.optimizers.SGD(0.1), "mse")
+    prepared.train_on_batch(images, np.ones((16, 3), np.float32))
+    assert all(np.abs(np.asarray(v) - before[name]).max() > 0 for name, v in prepared.parameters.items())
