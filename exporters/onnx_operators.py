@@ -139,8 +139,8 @@ def _constant(w: Writer, step: Instruction) -> None:
 def _function(w: Writer, step: Instruction) -> None:
     """Write a function as a look-up of its integers.
 
-    No kernel is faster: QLinearSigmoid and QLinearLeakyRelu (contrib_ops/cpu/quantization/qlinear_lookup_table.cc) make such a
-    table themselves, with another ``exp``.
+    A float function between DequantizeLinear and QuantizeLinear is faster (0.2 against 1.6 ms for 64 channels of 56 x 56), but
+    whether it gives the same integers depends on the machine's ``exp``.
     """
     output = step.outputs[0]
     x, y = w.encoding(step.inputs[0]), w.encoding(output)
