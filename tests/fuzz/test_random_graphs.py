@@ -98,14 +98,14 @@ def check_keras(spec: Spec) -> None:
     check(spec, keras_model(spec), None, batches(spec, channels_last=True), keras_step)
 
 
-@settings(max_examples=EXAMPLES or 150, **QUICK)
+@settings(max_examples=EXAMPLES or 80, **QUICK)
 @given(specs())
 def test_torch_graphs(spec: Spec) -> None:
     assume(used_inputs(spec) == set(range(spec.inputs)))
     check_torch(spec)
 
 
-@settings(max_examples=EXAMPLES or 60, **QUICK)
+@settings(max_examples=EXAMPLES or 50, **QUICK)
 @given(specs())
 def test_keras_graphs(spec: Spec) -> None:
     assume(used_inputs(spec) == set(range(spec.inputs)))
