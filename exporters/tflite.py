@@ -16,6 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from qat.encoding import Encoding
 from qat.errors import ExportError
 from qat.exporters.tflite_float import translate
+from qat.exporters.tflite_functions import OPERATORS as FUNCTIONS
 from qat.exporters.tflite_weights import WIDE_VERSIONS, version, write_weight
 from qat.geometry import same_padding
 from qat.numerics import f32
@@ -218,7 +219,15 @@ class _Writer:
             op.opcodeIndex += first
             op.inputs = np.array([i if i < 0 else place[i] for i in op.inputs], np.int32)
             op.outputs = np.array([place[i] for i in op.outputs], np.int32)
+            self._pass_on_grid(op)
             self.operators.append(op)
+
+    def _pass_on_grid(self, op: Any) -> None:
+        """Make what a move writes within the block integers, on the grid that it reads."""
+        read = [self.tensors[i] for i in op.inputs if i >= 0 and self.tensors[i].type in (_TYPES["int8"], _TYPES["int16"])]
+        for tensor in (self.tensors[i] for i in op.outputs):
+            if read and tensor.type == schema.TensorType.FLOAT32:
+                tensor.type, tensor.quantization = read[0].type, read[0].quantization
 
     def rename(self, name: str, index: int) -> None:
         """Let a name stand for another tensor, in the operators written so far, too."""
@@ -438,26 +447,6 @@ def _constant(w: _Writer, step: Instruction) -> None:
     w.add_tensor(output, w.program.values[output].shape, e.dtype, e.scale, e.zero_point, data=step.weight)
 
 
-def _function(code: int, kind: str = "", **named: str) -> Callable[[_Writer, Instruction], None]:
-    """Write a function of one tensor; ``named`` maps the options' fields to attributes."""
-
-    def write(w: _Writer, step: Instruction) -> None:
-        options = getattr(schema, f"{kind}T")() if kind else None
-        for field, attribute in named.items():
-            setattr(options, field, step.attrs[attribute])
-        w.operator(code, [w.grid(step.inputs[0])], [w.grid(step.outputs[0])], 1, options, kind)
-
-    return write
-
-
-def _elu(w: _Writer, step: Instruction) -> None:
-    if step.attrs["alpha"] != 1.0:
-        raise ExportError(
-            f"{step.scope or step.name}: ELU has alpha 1 in TFLite, not {step.attrs['alpha']}: leave it float by a rule"
-        )
-    _function(_Op.ELU)(w, step)
-
-
 _OPERATORS: dict[str, Callable[[_Writer, Instruction], None]] = {
     "quantize": _quantize,
     "dequantize": _dequantize,
@@ -468,12 +457,7 @@ _OPERATORS: dict[str, Callable[[_Writer, Instruction], None]] = {
     "mul": _elementwise(_Op.MUL, "MulOptions"),
     "concat": _concat,
     "constant": _constant,
-    "sigmoid": _function(_Op.LOGISTIC),
-    "tanh": _function(_Op.TANH),
-    "leaky_relu": _function(_Op.LEAKY_RELU, "LeakyReluOptions", alpha="alpha"),
-    "elu": _elu,
-    "gelu": _function(_Op.GELU, "GeluOptions", approximate="approximate"),
-    "exp": _function(_Op.EXP, "ExpOptions"),
+    **FUNCTIONS,
     "relu": _unary(_Op.RELU),
     "relu6": _unary(_Op.RELU6),
     "max_pool2d": _pool(_Op.MAX_POOL_2D),

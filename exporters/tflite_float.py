@@ -23,9 +23,9 @@ def translate(program: Program, block: FrameworkBlock) -> Any:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     def spec(index: int, name: str) -> Any:
+        # Moves are converted in float32 too, which the converter knows of every operator; the writer makes them integers.
         value = program.values[name]
-        dtype = value.dtype if value.encoding is None else value.encoding.dtype
-        return tf.TensorSpec(value.shape, getattr(tf, dtype), name=f"input_{index}")
+        return tf.TensorSpec(value.shape, getattr(tf, value.dtype), name=f"input_{index}")
 
     specs = [spec(i, name) for i, name in enumerate(block.inputs)]
     try:
@@ -45,8 +45,8 @@ def translate(program: Program, block: FrameworkBlock) -> Any:
 
 
 def _names(program: Program) -> str:
-    kinds = sorted({str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind == "float"})
-    return f"the operators that stay float ({', '.join(kinds)})"
+    kinds = sorted({str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind in ("float", "move")})
+    return f"the operators that keep their framework ({', '.join(kinds)})"
 
 
 def _first_line(error: Exception) -> str:

@@ -98,8 +98,7 @@ def _trace_and_plan(adapter: Any, model: Any, example_inputs: Any, recipe: Recip
         example_inputs = adapter.inputs_of((example_inputs,))
     traced = adapter.trace(model, example_inputs)
     graph, params = fold_batch_norm(traced.graph, traced.params)
-    graph, params = for_target(graph, params, target)
-    return traced, make_plan(graph, recipe, target), params
+    return traced, make_plan(for_target(graph, target), recipe, target), params
 
 
 def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | None = None, **options: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from qat import fixed_point
 from qat.encoding import Encoding
 from qat.graph import FUNCTIONS as ARGUMENTS
 from qat.numerics import f32
@@ -74,26 +75,26 @@ def real(kind: str, attrs: Mapping[str, Any], x: np.ndarray) -> np.ndarray:
         return np.asarray(FUNCTIONS[kind](np.asarray(x, np.float64), *(attrs[name] for name in ARGUMENTS[kind])))
 
 
+#: Functions that a runtime's kernel computes otherwise, by arithmetic and kind.
+_KERNELS: dict[tuple[str, str], Callable[..., np.ndarray]] = {
+    ("xnnpack", "leaky_relu"): fixed_point.leaky_relu,
+    ("xnnpack", "hard_swish"): fixed_point.hard_swish,
+}
+
+
 def table(kind: str, attrs: Mapping[str, Any], x: Encoding, y: Encoding, kernels: str = "mlas") -> np.ndarray:
     """Return the output on ``y``'s grid for each integer of ``x``, from ``qmin`` up: int64 of shape (qmax - qmin + 1,).
 
     ``clamp(round_half_even(float32(f(s_x q)) / float32(s_y)))``: the float function between a DequantizeLinear and a
-    QuantizeLinear, but for the rounding of ``f`` itself. LiteRT's kernels make the same table (sigmoid, tanh, elu, gelu, exp:
-    every integer at 40 pairs of scales each), but for XNNPACK's leaky ReLU.
+    QuantizeLinear, but for the rounding of ``f`` itself. LiteRT's kernels make the same table, but for those of
+    :mod:`qat.fixed_point`.
     """
-    if kernels == "xnnpack" and kind == "leaky_relu":
-        return _xnnpack_leaky_relu(attrs["alpha"], x, y)
+    kernel = _KERNELS.get((kernels, kind))
+    if kernel is not None:
+        return np.clip(kernel(x, y, **attrs), y.lo, y.hi).astype(np.int64)
     with np.errstate(over="ignore"):
         v = np.rint(real(kind, attrs, _centres(x)).astype(f32) / f32(y.scale))
     return np.clip(v, y.lo, y.hi).astype(np.int64)
-
-
-def _xnnpack_leaky_relu(alpha: float, x: Encoding, y: Encoding) -> np.ndarray:
-    """Return XNNPACK's table: multipliers ``round(256 s_x / s_y)`` and ``round(256 alpha s_x / s_y)``, halves up (qs8-vlrelu)."""
-    ratio = f32(x.scale) / f32(y.scale)
-    positive, negative = (int(np.rint(f32(256.0) * r)) for r in (ratio, ratio * f32(alpha)))
-    q = np.arange(x.lo, x.hi + 1).astype(np.int64)
-    return np.clip((q * np.where(q >= 0, positive, negative) + 128) >> 8, y.lo, y.hi)
 
 
 def slopes(kind: str, attrs: Mapping[str, Any], x: Encoding, y: Encoding) -> np.ndarray:

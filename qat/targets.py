@@ -89,17 +89,14 @@ _LITERT_ROWS = (
     Row("pad", output="as_input"),
 )
 
-# Functions: LiteRT's own kernels, all of which are tables but the leaky ReLU's (see qat.functions.table). The scales of sigmoid
-# and tanh are the specification's. Kernels that were measured and are left out: HARD_SWISH rounds in 16 bits, SQRT, RSQRT and
-# ABS requantize in fixed point, NEG wants one scale for both sides, and there is no SQUARE in int8.
+# Functions: a kernel of LiteRT's own, or a GATHER from the table of integers (exporters/tflite_functions.py). The scales of
+# sigmoid and tanh are the specification's. x * sigmoid(x) is faster than a GATHER: qat/rewrite.py.
 _LITERT_FUNCTION_ROWS = (
     Row("constant", output="own", starts=True),
+    Row("move", output="as_input"),
     Row("sigmoid", output=Fixed(1 / 256, -128)),
     Row("tanh", output=Fixed(1 / 128, 0)),
-    Row("leaky_relu", output="own"),
-    Row("elu", output="own"),
-    Row("gelu", output="own"),
-    Row("exp", output="own"),
+    *(Row(kind, output="own") for kind in FUNCTIONS if kind not in ("sigmoid", "tanh", "silu")),
 )
 
 # ONNX Runtime, onnxruntime/core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc. A ReLU is

@@ -53,11 +53,6 @@ _OPERATIONS: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
-def _supported(kind: str, attrs: Mapping[str, Any]) -> bool:
-    """Whether the integer kernels know a function with these arguments: TFLite's ELU has none."""
-    return kind != "elu" or attrs["alpha"] == 1.0
-
-
 def activation(b: Any, name: str, function: Any, output: Any, path: str) -> str | None:
     """Add what a layer's ``activation`` argument says; None where it has no kind."""
     known = str(getattr(function, "__module__", "")).startswith("keras.")
@@ -74,8 +69,6 @@ def operation(b: Any, layer: Any, inputs: list[str], output: Any, path: str) -> 
     kind, named = _OPERATIONS[type(layer).__name__]
     attrs = {key: getattr(layer, value) if isinstance(value, str) else value for key, value in named.items()}
     attrs = {key: float(value) if key == "alpha" else value for key, value in attrs.items()}
-    if not _supported(kind, attrs):
-        return None
     emitted: str = b.emit(kind, inputs, output, path, **attrs)
     return emitted
 

@@ -166,20 +166,22 @@ class PreparedModel(keras.Model):
 
         for p in self.plan.ops:
             params = {role: tf.convert_to_tensor(self.parameters[name]) for role, name in p.op.params.items()}
-            if p.integer:
+            if p.integer and p.keeps_framework:
+                grid.update(self.call_kept(p.op.name, [as_integer(t) for t in p.op.inputs]))
+            elif p.integer:
                 values = [as_integer(t) for t in p.op.inputs]
                 grid[p.op.output] = self.nodes[p.op.name](values, params, training, on_grid)
             elif p.op.name in self.nodes:
                 real[p.op.output] = self.nodes[p.op.name]([as_float(t) for t in p.op.inputs], params, training, on_grid)
             else:
                 values = [as_float(t) for t in p.op.inputs]
-                real.update(self.call_float(p.op.name, values))
+                real.update(self.call_kept(p.op.name, values))
         for name in self.plan.graph.outputs:
             as_float(name)
         return real, grid
 
-    def call_float(self, name: str, values: list[Tensor]) -> dict[str, Tensor]:
-        """Return the outputs of an operator that stays float, by name, from the tensors it reads."""
+    def call_kept(self, name: str, values: list[Tensor]) -> dict[str, Tensor]:
+        """Return the outputs of an operator that keeps its layer, by name, from the tensors it reads."""
         op = next(p.op for p in self.plan.ops if p.op.name == name)
         args, kwargs = fill(self.face.calls[name], values)
         outputs = keras.tree.flatten(self._float_by_name[name](*args, **kwargs))

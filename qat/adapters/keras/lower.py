@@ -74,7 +74,7 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
                 params = {role: tf.convert_to_tensor(model.parameters[n]) for role, n in p.op.params.items()}
                 real[p.op.output] = model.nodes[p.op.name](values, params, False, False)
             else:
-                real.update(model.call_float(p.op.name, values))
+                real.update(model.call_kept(p.op.name, values))
         return tuple(real[t] for t in outputs)
 
     return FrameworkBlock("keras", module, inputs, outputs)

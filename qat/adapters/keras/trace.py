@@ -138,7 +138,8 @@ class _Builder:
         order = {id(t): placeholder(i) for i, t in enumerate(node.arguments.keras_tensors)}
         arguments = (list(node.arguments.args), dict(node.arguments.kwargs))
         call = keras.tree.map_structure(lambda v: order.get(id(v), v), arguments)
-        self.float(layer, inputs, outputs, path, call)
+        moves = len(inputs) == len(outputs) == 1 and kind in MOVES and _is_move(layer)
+        self.keep("move" if moves else "float", layer, inputs, outputs, path, call)
 
     def emit(
         self, kind: str, inputs: list[str], output: Any, path: str, params: Mapping[str, Any] | None = None, **attrs: Any
@@ -150,7 +151,8 @@ class _Builder:
         self.ops.append(Op(name, kind, tuple(inputs), (name,), named, attrs, path))
         return name
 
-    def float(self, layer: Any, inputs: list[str], outputs: Any, path: str, call: tuple[Any, Any]) -> None:
+    def keep(self, kind: str, layer: Any, inputs: list[str], outputs: Any, path: str, call: tuple[Any, Any]) -> None:
+        """Add an operator that keeps its layer: ``float`` or a ``move``."""
         name = self.unique(path)
         names = []
         for index, tensor in enumerate(outputs):
@@ -159,7 +161,7 @@ class _Builder:
             self.names[id(tensor)] = out
             names.append(out)
         self.layers[name], self.calls[name] = layer, call
-        self.ops.append(Op(name, "float", tuple(inputs), tuple(names), {}, {"target": type(layer).__name__}, path))
+        self.ops.append(Op(name, kind, tuple(inputs), tuple(names), {}, {"target": type(layer).__name__}, path))
 
     def constant(self, value: np.ndarray, path: str) -> str:
         """Add an array that takes part as an activation does, and return its name."""
@@ -193,6 +195,26 @@ class _Builder:
             candidate, n = f"{base}_{n}", n + 1
         self.used.add(candidate)
         return candidate
+
+
+#: Layers and operations that only move values about.
+MOVES = {
+    *(
+        "Permute",
+        "Cropping1D",
+        "Cropping2D",
+        "UpSampling1D",
+        "UpSampling2D",
+        "RepeatVector",
+        "GlobalMaxPooling1D",
+        "GlobalMaxPooling2D",
+    ),
+    *("Transpose", "GetItem", "Flip", "Roll", "ExpandDims", "Squeeze", "Max", "Repeat", "Tile", "Swapaxes", "Moveaxis"),
+}
+
+
+def _is_move(layer: Any) -> bool:
+    return getattr(layer, "interpolation", "nearest") == "nearest" and getattr(layer, "initial", None) is None
 
 
 def _functional(model: keras.Model) -> Any:
