@@ -13,8 +13,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from qat.api import calibrate, compare, export, finetune, load_prepared, plan, prepare, ptq_baselines
     from qat.errors import QatError
+    from qat.handlers import Handled, register_handler
 
 __all__ = [
+    "Handled",
     "QatError",
     "__version__",
     "calibrate",
@@ -25,6 +27,7 @@ __all__ = [
     "plan",
     "prepare",
     "ptq_baselines",
+    "register_handler",
 ]
 
 
@@ -34,6 +37,10 @@ def __getattr__(name: str) -> Any:
         from qat.errors import QatError
 
         return QatError
+    if name in ("Handled", "register_handler"):
+        from qat import handlers
+
+        return getattr(handlers, name)
     if name in __all__:
         from qat import api
 

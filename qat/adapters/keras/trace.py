@@ -15,6 +15,7 @@ from qat.adapters.keras.elementwise import activation as activation_kind
 from qat.errors import CaptureError
 from qat.geometry import same_padding
 from qat.graph import FUNCTIONS, Graph, Op, TensorSpec
+from qat.handlers import HANDLERS
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,11 @@ class _Builder:
             return
         if len(outputs) == 1:
             rule = _RULES.get(kind)
-            if kind in ARITHMETIC and len(inputs) == 1:
+            emitted: str | None
+            handled = HANDLERS[type(layer)](layer) if type(layer) in HANDLERS else None
+            if handled is not None:
+                emitted = self.emit(handled.kind, inputs, outputs[0], path, handled.params, **handled.attrs)
+            elif kind in ARITHMETIC and len(inputs) == 1:
                 emitted = arithmetic(self, layer, node, outputs[0], path)
             else:
                 emitted = rule(self, layer, inputs, outputs[0], path) if rule else None

@@ -11,9 +11,10 @@ import torch
 from torch import fx, nn
 
 from qat.adapters.torch.capture import capture
-from qat.adapters.torch.rules import RULES, is_tensor
-from qat.errors import CaptureError
+from qat.adapters.torch.rules import RULES, Match, is_tensor
+from qat.errors import CaptureError, ConfigError
 from qat.graph import Graph, Op, TensorSpec
+from qat.handlers import HANDLERS
 
 #: Where the numbers in a model's code (``x + 3``) are kept as buffers.
 NUMBERS = "_numbers"
@@ -127,13 +128,23 @@ class Builder:
 
     def _op(self, node: fx.Node) -> Op:
         rule = RULES.get(node.target)
-        matched = rule(self, node) if rule else None
+        matched = self._handled(node) if node.target in HANDLERS else rule(self, node) if rule else None
         if matched is None:
             return self._float(node)
         if matched.kind == "move":
             self._keep(node)
         inputs = tuple(self.read_as_tensor(node, i) for i in matched.inputs)
         return Op(node.name, matched.kind, inputs, (node.name,), matched.params, matched.attrs, _scope(node))
+
+    def _handled(self, node: fx.Node) -> Match | None:
+        """Return what the user's handler says of a node."""
+        handled = HANDLERS[node.target](node)
+        if handled is None:
+            return None
+        params = self.params(**handled.params)
+        if params is None:
+            raise ConfigError(f"the handler of {node.target} names a parameter that is computed, or is no float parameter")
+        return Match(handled.kind, [a for a in node.all_input_nodes if a.name not in self.owner], params, handled.attrs)
 
     def _keep(self, node: fx.Node) -> list[str]:
         """Keep a captured node as it is; returns the tensors that it reads, without parameters."""
