@@ -316,8 +316,8 @@ def test_float_outputs_that_the_converter_merges(images, tmp_path):
         lambda x: layers.MultiHeadAttention(2, 4)(*[layers.Reshape((36, 4))(layers.Conv2D(4, 3)(x))] * 2),
         lambda x: layers.Lambda(lambda t: t * 2)(layers.Conv2D(4, 3)(x)),
         lambda x: layers.GroupNormalization(2)(layers.Conv2D(4, 3)(x)),
-        lambda x: keras.ops.softplus(layers.Conv2D(4, 3)(x)) * 2.0 + 1.0,
-        lambda x: layers.Conv2D(4, 3)(layers.UpSampling2D()(layers.Conv2D(4, 3)(x))),
+        lambda x: keras.ops.log(keras.ops.relu(layers.Conv2D(4, 3)(x)) * 2.0 + 1.0),
+        lambda x: layers.Conv2D(4, 3)(layers.UpSampling2D(interpolation="bilinear")(layers.Conv2D(4, 3)(x))),
         lambda x: layers.Conv2DTranspose(4, 3, 2)(layers.Conv2D(4, 3)(x)),
     ],
 )
