@@ -7,13 +7,13 @@ import io
 import logging
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import onnx
 import onnx.version_converter
 from onnx import helper
 
 from qat.errors import ExportError
+from qat.exporters.torch_example import example_inputs
 from qat.program import FrameworkBlock, Program
 
 #: Of the names of nodes and of tensors that only the block sees.
@@ -76,15 +76,7 @@ def _rename(graph: onnx.GraphProto, renamed: Callable[[str], str]) -> None:
 def _from_torch(program: Program, block: FrameworkBlock, opset: int) -> onnx.ModelProto:
     import torch
 
-    def example(name: str) -> Any:
-        value = program.values[name]
-        shape = [2 if d is None else d for d in value.shape]
-        dtype = getattr(torch, value.dtype if value.encoding is None else value.encoding.dtype)
-        return torch.zeros(shape, dtype=dtype)
-
-    examples = tuple(example(name) for name in block.inputs)
-    dynamic = [[i for i, size in enumerate(program.values[name].shape) if size is None] for name in block.inputs]
-    shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) or None for axes in dynamic)
+    examples, shapes = example_inputs(program, block)
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)

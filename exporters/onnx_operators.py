@@ -190,14 +190,14 @@ def _dense(w: Writer, step: Instruction) -> None:
     name, output = step.inputs[0], step.outputs[0]
     merged, shape = "", None
     if len(w.program.values[name].shape) != 2:
-        where, sizes = step.scope or step.name, w.program.values[output].shape[1:]
+        where, sizes = step.scope or step.name, w.program.values[output].shape
         if w.strict_qdq:
             raise ExportError(f"{where}: a dense layer on 3 axes or more is not written for TensorRT")
-        if None in sizes:
+        if sizes.count(None) > 1:
             raise ExportError(f"{where}: only the batch of a dense layer's input may be dynamic")
         flat = w.constant(f"{output}.merged", np.array([-1, weight.shape[1]], np.int64))
         merged = w.node("Reshape", [name, flat], f"{output}/merged")
-        shape = np.array([-1, *sizes], np.int64)
+        shape = np.array([-1 if size is None else size for size in sizes], np.int64)
     inputs = [w.real(step, 0, merged), *parameters]
     w.finish(step, w.node("Gemm", inputs, f"{step.name}/real", step.name, transB=1), shape)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qat.errors import ExportError, MissingDependencyError
+from qat.exporters.torch_example import example_inputs
 from qat.program import FrameworkBlock, Program
 
 
@@ -81,16 +82,11 @@ def _core(program: Program, block: FrameworkBlock) -> Any:
     """Return the block as a ``torch.export`` program of core ATen operators, any batch."""
     import torch
 
-    examples = []
-    for name in block.inputs:
-        value = program.values[name]
-        dtype = value.dtype if value.encoding is None else value.encoding.dtype
-        examples.append(torch.zeros([2 if n is None else n for n in value.shape], dtype=getattr(torch, dtype)))
-    shapes = tuple({0: torch.export.Dim.DYNAMIC} if x.ndim else None for x in examples)
+    examples, shapes = example_inputs(program, block)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(block.module, tuple(examples), dynamic_shapes=shapes).run_decompositions()
+            return torch.export.export(block.module, examples, dynamic_shapes=shapes).run_decompositions()
     except Exception as error:  # torch.export's own share no base class but this
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ExportError(

@@ -131,7 +131,7 @@ def _first_difference(
     writers = {
         name: step
         for step in program.instructions
-        if step.kind != "constant"
+        if step.kind != "constant" and (step.kind != "move" or program.block is None or step.outputs[0] in program.block.outputs)
         for name in step.outputs
         if program.values[name].encoding is not None and name in expected
     }

@@ -67,13 +67,22 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+#: Of the shapes given as examples: neither 1, which PyTorch takes for fixed, nor 2, which many sizes are.
+EXAMPLE_BATCH = 3
+
+
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor of the graph. ``shape`` has None where the size is not fixed (the batch)."""
+    """A tensor of the graph. ``shape`` has None where the size is not fixed (the batch).
+
+    ``example`` is the shape for a batch of :data:`EXAMPLE_BATCH` where a size that is not fixed is not the batch alone: windows
+    or heads may be folded into it.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str = "float32"
+    example: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,10 @@ class Graph:
                 }
                 for op in self.ops
             ],
-            "tensors": [{"name": t.name, "shape": list(t.shape), "dtype": t.dtype} for t in self.tensors.values()],
+            "tensors": [
+                {"name": t.name, "shape": list(t.shape), "dtype": t.dtype, "example": list(t.example)}
+                for t in self.tensors.values()
+            ],
         }
 
     @classmethod
@@ -161,7 +173,9 @@ class Graph:
             )
             for op in data["ops"]
         )
-        tensors = {t["name"]: TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in data["tensors"]}
+        tensors = {
+            t["name"]: TensorSpec(t["name"], tuple(t["shape"]), t["dtype"], tuple(t.get("example", ()))) for t in data["tensors"]
+        }
         return cls(data["name"], data["layout"], tuple(data["inputs"]), tuple(data["outputs"]), ops, tensors)
 
 

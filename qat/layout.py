@@ -105,7 +105,10 @@ class _Rewriter:
         """Return a value as it lies in a layout."""
         value = self.program.values[name]
         axes = permutation(len(value.shape), self.program.layout, layout)
-        return value if axes is None else replace(value, shape=tuple(value.shape[a] for a in axes), axes=axes)
+        if axes is None:
+            return value
+        example = tuple(value.example[a] for a in axes) if value.example else ()
+        return replace(value, shape=tuple(value.shape[a] for a in axes), axes=axes, example=example)
 
     def read(self, name: str, layout: str) -> str:
         """Return the name of a value in a layout, transposing it where nobody has yet."""

@@ -65,7 +65,7 @@ def build_program(
 
     def value(name: str, tensor: str, encoding: Encoding | None) -> str:
         spec = plan.graph.tensors[tensor]
-        values.setdefault(name, Value(name, spec.shape, encoding, spec.dtype))
+        values.setdefault(name, Value(name, spec.shape, encoding, spec.dtype, example=spec.example))
         return name
 
     def on_grid(tensor: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from qat.encoding import Encoding
+from qat.graph import EXAMPLE_BATCH
 from qat.modes import Mode
 
 
@@ -20,6 +21,7 @@ class Value:
     """One tensor: quantized where it has an ``encoding``, else of ``dtype``. None in ``shape`` is the batch.
 
     ``axes`` says how it lies where that is not the model's own layout: its axis ``i`` is axis ``axes[i]`` of the model's tensor.
+    ``example`` is that of :class:`qat.graph.TensorSpec`.
     """
 
     name: str
@@ -27,6 +29,12 @@ class Value:
     encoding: Encoding | None = None
     dtype: str = "float32"
     axes: tuple[int, ...] | None = None
+    example: tuple[int, ...] = ()
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """The shape for a batch of :data:`qat.graph.EXAMPLE_BATCH`."""
+        return self.example or tuple(EXAMPLE_BATCH if size is None else size for size in self.shape)
 
     def laid(self, array: np.ndarray) -> np.ndarray:
         """Return the model's tensor as this value lies."""

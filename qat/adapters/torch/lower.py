@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Mapping
 from operator import attrgetter
 
 import numpy as np
@@ -11,8 +13,10 @@ from torch import fx
 from qat.adapters.torch.insert import SCOPE, PreparedModel
 from qat.adapters.torch.nodes import Conv2d
 from qat.adapters.torch.stored import Stored
+from qat.errors import ExportError
+from qat.graph import EXAMPLE_BATCH
 from qat.lowering import block_border, build_program, grid_value_name, real_value_name
-from qat.planner import PlannedOp
+from qat.planner import Plan, PlannedOp
 from qat.program import FrameworkBlock, Program
 
 __all__ = ["grid_value_name", "lower"]
@@ -67,7 +71,6 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
     graph = fx.Graph()
     environment: dict[fx.Node, fx.Node] = {}
     made = {name: graph.placeholder(name) for name in inputs}
-    any_input = next(iter(made.values()), None)
 
     def translate(node: fx.Node) -> fx.Node:
         if node in environment:
@@ -75,8 +78,10 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
         if node.op == "get_attr":
             environment[node] = graph.node_copy(node)
         elif node.op == "call_function":
+            source = node.args[0] if node.target is torch.ops.aten.sym_size.int else None
             # The size of a tensor outside the block is only ever the batch, which all tensors share.
-            environment[node] = graph.node_copy(node, lambda n: translate(n) if _is_size(n) else environment.get(n, any_input))
+            outside = isinstance(source, fx.Node) and source not in environment
+            environment[node] = _batch(graph, plan, made) if outside else graph.node_copy(node, translate)
         return environment[node]
 
     for planned in plan.ops:
@@ -92,9 +97,21 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
     return FrameworkBlock("torch", fx.GraphModule(model, graph).eval(), inputs, outputs)
 
 
-def _is_size(node: fx.Node) -> bool:
-    """Whether a node computes with the sizes of tensors, not with tensors."""
-    return node.target is torch.ops.aten.sym_size.int or getattr(node.target, "__module__", "") == "_operator"
+def _batch(graph: fx.Graph, plan: Plan, made: Mapping[str, fx.Node]) -> fx.Node:
+    """Write the batch as the size of an axis of a block's input; windows or heads that are folded into it are divided out."""
+    specs = {form(plan, t): spec for form in (grid_value_name, real_value_name) for t, spec in plan.graph.tensors.items()}
+    places = [
+        (spec.example[axis] // EXAMPLE_BATCH if spec.example else 1, name, axis)
+        for name, spec in specs.items()
+        if name in made
+        for axis, size in enumerate(spec.shape)
+        if size is None
+    ]
+    if not places:
+        raise ExportError("operators that stay float read the batch, and none of their inputs has it")
+    times, name, axis = min(places)
+    size = graph.call_function(torch.ops.aten.sym_size.int, (made[name], axis))
+    return size if times == 1 else graph.call_function(operator.floordiv, (size, times))
 
 
 def _values(model: PreparedModel) -> dict[str, str]:

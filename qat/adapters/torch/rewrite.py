@@ -97,6 +97,11 @@ def _same(w: Rewriter, n: Any) -> fx.Node:
     return node
 
 
+def _view(w: Rewriter, n: Any) -> None:
+    """A view of what was copied for it: the copy is left out (:func:`_same`), and a reshape needs none."""
+    n.target = aten.reshape.default
+
+
 def _item(w: Rewriter, n: Any) -> fx.Node | None:
     """One part of a split is a slice, one of an unbind a selection, the values of a maximum have an operator of their own."""
     source, index = n.args
@@ -129,6 +134,7 @@ def _stack(w: Rewriter, n: Any) -> fx.Node:
 REWRITES: dict[Any, Rewrite] = {
     operator.getitem: _item,
     aten.stack.default: _stack,
+    aten.view.default: _view,
     aten.sub.Tensor: _sub,
     aten.rsub.Scalar: _rsub,
     aten.div.Tensor: _div,

@@ -13,7 +13,7 @@ from torch import fx, nn
 from qat.adapters.torch.capture import capture
 from qat.adapters.torch.rules import RULES, Match, is_tensor
 from qat.errors import CaptureError, ConfigError
-from qat.graph import Graph, Op, TensorSpec
+from qat.graph import EXAMPLE_BATCH, Graph, Op, TensorSpec
 from qat.handlers import HANDLERS
 
 #: Where the numbers in a model's code (``x + 3``) are kept as buffers.
@@ -124,7 +124,10 @@ class Builder:
     def _describe(self, node: fx.Node) -> None:
         value = node.meta["val"]
         shape = tuple(d if isinstance(d, int) else None for d in value.shape)
-        self.specs[node.name] = TensorSpec(node.name, shape, str(value.dtype).removeprefix("torch."))
+        example = tuple(_for_example(d) for d in value.shape)
+        once = all(have in (size, EXAMPLE_BATCH) for have, size in zip(example, shape, strict=True))
+        dtype = str(value.dtype).removeprefix("torch.")
+        self.specs[node.name] = TensorSpec(node.name, shape, dtype, () if once else example)
 
     def _op(self, node: fx.Node) -> Op:
         rule = RULES.get(node.target)
@@ -194,6 +197,14 @@ class Builder:
         """Return the names of the parameters by role, without the absent ones; None where one is computed."""
         named = {role: self.param(arg) for role, arg in roles.items() if arg is not None}
         return None if any(name is None for name in named.values()) else {k: v for k, v in named.items() if v is not None}
+
+
+def _for_example(size: Any) -> int:
+    """Return a captured size for a batch of :data:`EXAMPLE_BATCH`; the batch is the only symbol in it."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, EXAMPLE_BATCH)))
 
 
 def _is_tuple(node: fx.Node) -> bool:

@@ -1,0 +1,80 @@
+"""Operators that keep PyTorch's implementation, on tensors whose batch is folded with windows or heads, or is not first."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import qat
+from qat import graph
+from qat.adapters.torch.trace import trace
+
+
+class LookedUp(nn.Module):
+    """A block of ConvNeXt: the function between two dense layers is read and written by integers alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.up, self.down = nn.Conv2d(3, 8, 3), nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x):
+        y = self.norm(self.conv(x).permute(0, 2, 3, 1))
+        return self.down(F.gelu(self.up(y))).permute(0, 3, 1, 2).mean((2, 3))
+
+
+class Windows(nn.Module):
+    """Attention in four windows, as Swin: four times the batch is the first axis of what the dense layers read."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x):
+        n, h, w, c = x.shape
+        windows = x.view(n, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
+        q, k, v = self.qkv(windows).reshape(-1, 4, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        y = self.out(((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(-1, 4, c))
+        return y.view(n, h // 2, w // 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h, w, c)
+
+
+class Attention(nn.Module):
+    """PyTorch's own: its dense layers read (tokens, batch, width), and it views what it has copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.attention, self.after = nn.Linear(8, 8), nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 8)
+
+    def forward(self, x):
+        x = self.before(x)
+        return self.after(self.attention(x, x, x, need_weights=False)[0])
+
+
+CASES = {"function between dense layers": (LookedUp, (3, 8, 8)), "windows": (Windows, (4, 4, 8)), "heads": (Attention, (5, 8))}
+
+
+def exported(name, target, path):
+    """Prepare for batches of two, calibrate, export; verified on batches of four and of one."""
+    made, shape = CASES[name]
+    torch.manual_seed(0)
+    x = torch.randn(4, *shape)
+    prepared = qat.calibrate(qat.prepare(made().eval(), x[:2], target=target), [x])
+    return qat.export(prepared, path, verify=[x, x[:1]])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_folded_batch_is_exported_to_onnx(name, tmp_path):
+    artifact = exported(name, "onnxruntime", tmp_path / "m.onnx")
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+
+
+def test_sizes_of_windows_are_multiples_of_the_batch():
+    specs = trace(Windows().eval(), (torch.randn(2, 4, 4, 8),)).graph.tensors
+    assert (specs["x"].shape, specs["x"].example) == ((None, 4, 4, 8), ())
+    assert (specs["linear"].shape, specs["linear"].example) == ((None, 4, 24), (4 * graph.EXAMPLE_BATCH, 4, 24))
+
+
+@pytest.mark.parametrize("name", ["windows", "heads"])
+def test_folded_batch_is_exported_to_tflite(name, tmp_path):
+    pytest.importorskip("tensorflow")
+    artifact = exported(name, "litert", tmp_path / "m.tflite")
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
