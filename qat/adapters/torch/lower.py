@@ -12,6 +12,7 @@ from torch import fx
 
 from qat.adapters.torch.insert import SCOPE, PreparedModel
 from qat.adapters.torch.nodes import Conv2d
+from qat.adapters.torch.rows import as_image_weight
 from qat.adapters.torch.stored import Stored
 from qat.errors import ExportError
 from qat.graph import EXAMPLE_BATCH
@@ -32,7 +33,7 @@ def lower(model: PreparedModel) -> Program:
 
     def integers(planned: PlannedOp) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         node = model.get_submodule(f"{SCOPE}.nodes.{planned.op.name}")
-        weight = model.get_parameter(planned.op.params["weight"])
+        weight = as_image_weight(model.get_parameter(planned.op.params["weight"]))
         bias = model.get_parameter(planned.op.params["bias"]) if "bias" in planned.op.params else None
         if isinstance(node, Stored):
             return _stored(node, weight, bias)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from qat import functions
 from qat.adapters.torch import kernels
 from qat.adapters.torch.grid import Grid
+from qat.adapters.torch.rows import as_image_weight
 from qat.errors import CalibrationError
 from qat.planner import PlannedOp
 
@@ -110,6 +111,10 @@ def activate(x: Tensor, activation: str | None) -> Tensor:
 
 class Conv2d(Node):
     """conv2d and depthwise_conv2d, with bias and fused activation."""
+
+    def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Take the weight of a convolution of rows too."""
+        return super().compute(x, as_image_weight(weight), bias)
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """One autograd node from the float weight to the output's integers."""

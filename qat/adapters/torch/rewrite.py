@@ -10,6 +10,8 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from qat.adapters.torch.rows import ROWS
+
 aten = torch.ops.aten
 
 
@@ -44,8 +46,8 @@ def rewrite(graph: fx.Graph) -> None:
         if replacement is not None:
             node.replace_all_uses_with(replacement)
             graph.erase_node(node)
-    for node in reversed(list(graph.nodes)):  # splits of which every part was rewritten, and parts that nobody reads
-        if node.target in (operator.getitem, *_PARTS) and not node.users:
+    for node in reversed(list(graph.nodes)):  # splits of which every part was rewritten, parts and rows that nobody reads
+        if node.target in _LEFT_OVER and not node.users:
             graph.erase_node(node)
 
 
@@ -122,6 +124,7 @@ def _item(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 _PARTS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int, aten.max.dim)
+_LEFT_OVER = (operator.getitem, aten.squeeze.dim, *_PARTS)
 
 
 def _stack(w: Rewriter, n: Any) -> fx.Node:
@@ -132,6 +135,7 @@ def _stack(w: Rewriter, n: Any) -> fx.Node:
 
 
 REWRITES: dict[Any, Rewrite] = {
+    **ROWS,
     operator.getitem: _item,
     aten.stack.default: _stack,
     aten.view.default: _view,

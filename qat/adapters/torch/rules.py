@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from qat.adapters.torch.moves import MOVES
+from qat.adapters.torch.rows import conv1d
 
 if TYPE_CHECKING:
     from qat.adapters.torch.trace import Builder
@@ -56,7 +57,8 @@ def _conv2d(b: Builder, n: Any) -> Match | None:
     strides, dilations = _pair(argument(n, 3, "stride", 1)), _pair(argument(n, 5, "dilation", 1))
     groups = int(argument(n, 6, "groups", 1))
     if padding == "same":  # stride 1 only; the odd element is at the end
-        total = [d * (k - 1) for d, k in zip(dilations, b.tensors[params["weight"]].shape[2:], strict=True)]
+        window = (1, *b.tensors[params["weight"]].shape)[-2:]  # that of a row has one axis only
+        total = [d * (k - 1) for d, k in zip(dilations, window, strict=True)]
         both = tuple((t // 2, t - t // 2) for t in total)
     else:
         both = _symmetric(0 if padding == "valid" else padding)
@@ -213,6 +215,7 @@ def _power(b: Builder, n: Any) -> Match | None:
 RULES: dict[Any, Rule] = {
     aten.conv2d.default: _conv2d,
     aten.conv2d.padding: _conv2d,
+    conv1d: _conv2d,
     aten.linear.default: _linear,
     aten.batch_norm.default: _batch_norm,
     aten.add.Tensor: _binary("add"),

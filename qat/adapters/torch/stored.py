@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qat.adapters.torch.kernels import straight_through, weight_scale
 from qat.adapters.torch.nodes import NODES, Node
+from qat.adapters.torch.rows import as_image_weight
 from qat.dynamic import range_axes
 from qat.planner import PlannedOp
 
@@ -23,6 +24,10 @@ class Stored(Node):
     def __init__(self, planned: PlannedOp) -> None:
         super().__init__(planned, (), planned.kernels)
         self.operator = NODES[planned.op.kind](planned, (), planned.kernels)
+
+    def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Take the weight of a convolution of rows too."""
+        return super().compute(x, as_image_weight(weight), bias)
 
     def integer(self, *args: Any) -> Tensor:
         """Compute as ever: there is no grid."""
