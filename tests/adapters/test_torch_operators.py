@@ -164,13 +164,12 @@ def test_table_is_the_float_function_rounded():
 class Signals(nn.Module):
     """Convolutions, BatchNorm, activations and pooling of one dimension, with a residual sum and a concatenation."""
 
-    def __init__(self, causal):
+    def __init__(self):
         super().__init__()
         torch.manual_seed(2)
-        self.causal = causal
         self.stem, self.norm = nn.Conv1d(1, 8, 9, 2), nn.BatchNorm1d(8)
         self.depthwise, self.after = nn.Conv1d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm1d(8)
-        self.dilated, self.end = nn.Conv1d(8, 8, 3, dilation=2, padding=0 if causal else 2), nn.Linear(16, 3)
+        self.causal, self.end = nn.Conv1d(8, 8, 3, dilation=2), nn.Linear(16, 3)
         with torch.no_grad():
             for norm in (self.norm, self.after):
                 norm.running_mean.normal_()
@@ -179,14 +178,14 @@ class Signals(nn.Module):
     def forward(self, x):
         x = F.max_pool1d(F.relu(self.norm(self.stem(x))), 3, 2, 1)
         y = F.relu6(self.after(self.depthwise(x)))
-        y = torch.sigmoid(self.dilated(F.pad(y, (4, 0)) if self.causal else y))
+        y = torch.sigmoid(self.causal(F.pad(y, (4, 0))))
         y = F.avg_pool1d(torch.cat([x + y, x], 1), 2)
         return self.end(F.adaptive_avg_pool1d(y, 1).flatten(1))
 
 
 def test_signals_are_images_of_one_row(tmp_path):
     x = torch.randn(8, 1, 64, generator=torch.Generator().manual_seed(0))
-    prepared, ops = check(Signals(causal=True), x, tmp_path)
+    prepared, ops = check(Signals(), x, tmp_path)
     assert ops["QLinearConv"] == 4  # of which one is the average pooling
     assert prepared.get_parameter("stem.weight").shape == (8, 1, 9)
     kinds = [planned.op.kind for planned in prepared.plan.ops]
@@ -196,6 +195,6 @@ def test_signals_are_images_of_one_row(tmp_path):
 
 def test_signals_are_exact_in_litert(tmp_path):
     x = torch.randn(8, 1, 64, generator=torch.Generator().manual_seed(0))
-    prepared = qat.calibrate(qat.prepare(Signals(causal=False).eval(), x[:2], target="litert"), [x])
+    prepared = qat.calibrate(qat.prepare(Signals().eval(), x[:2], target="litert"), [x])
     assert not prepared.plan.floats()
     assert qat.export(prepared.eval(), tmp_path / "m.tflite", verify=[x]).parity.exact == 1.0

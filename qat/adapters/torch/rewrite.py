@@ -23,11 +23,15 @@ class Rewriter:
 
     def call(self, like: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """Add an operator that stands where ``like`` does."""
+        values = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
+        return self.known(like, lambda: target(*values[0], **values[1]), target, *args, **kwargs)
+
+    def known(self, like: fx.Node, value: Callable[[], Any], target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """Add an operator whose result has the shape of ``value()``."""
         with self.graph.inserting_before(like):
             node = self.graph.call_function(target, args, kwargs)
-        values = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
         with self.mode:
-            node.meta = {**like.meta, "val": target(*values[0], **values[1])}
+            node.meta = {**like.meta, "val": value()}
         return node
 
 

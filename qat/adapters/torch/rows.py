@@ -23,9 +23,6 @@ _ROW = 2
 
 def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
     """A convolution of images of one row; the weight, [out, in / groups, length], is the parameter as the user has it."""
-    if isinstance(padding, str):  # PyTorch's own reading of it would fix the size of the batch
-        total = dilation[1] * (weight.shape[-1] - 1) if padding == "same" else 0
-        x, padding = aten.constant_pad_nd.default(x, [total // 2, total - total // 2]), 0
     return F.conv2d(x, as_image_weight(weight), bias, stride, padding, dilation, groups)
 
 
@@ -49,7 +46,10 @@ def _image(w: Rewriter, n: fx.Node, signal: fx.Node) -> Any:
 
 
 def _signal(w: Rewriter, n: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    return w.call(n, aten.squeeze.dim, w.call(n, target, *args, **kwargs), _ROW)
+    # The shape is known: computing it anew, padding would fix the size of the batch.
+    signal = n.meta["val"]
+    image = w.known(n, lambda: signal.unsqueeze(_ROW), target, *args, **kwargs)
+    return w.known(n, lambda: signal, aten.squeeze.dim, image, _ROW)
 
 
 def _arguments(n: Any, *defaults: Any) -> list[Any]:
