@@ -198,3 +198,11 @@ def test_signals_are_exact_in_litert(tmp_path):
     prepared = qat.calibrate(qat.prepare(Signals().eval(), x[:2], target="litert"), [x])
     assert not prepared.plan.floats()
     assert qat.export(prepared.eval(), tmp_path / "m.tflite", verify=[x]).parity.exact == 1.0
+
+
+def test_signals_in_float_reach_litert(tmp_path):
+    x = torch.randn(8, 1, 64, generator=torch.Generator().manual_seed(0))
+    prepared = qat.prepare(Signals().eval(), x[:2], target="litert", recipe="float16").eval()
+    path = qat.export(prepared, tmp_path / "m.tflite").path
+    (got,) = open_session(path).run(x.numpy())
+    np.testing.assert_allclose(got, prepared(x).detach().numpy(), atol=1e-4)

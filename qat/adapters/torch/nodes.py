@@ -351,6 +351,8 @@ class AvgPool2d(Node):
 
     def real(self, x: Tensor) -> Tensor:
         """The float average."""
+        if self.attrs["padding"] == ((0, 0), (0, 0)):  # in the form that TensorFlow has a counterpart of
+            return F.avg_pool2d(x, self.attrs["kernel"], self.attrs["strides"])
         total, count = self._sums(x)
         return total / count
 
