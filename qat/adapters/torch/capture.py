@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from qat.adapters.torch.rewrite import rewrite
 from qat.errors import CaptureError
 
 aten = torch.ops.aten
+log = logging.getLogger("qat")
 
 
 def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
@@ -37,12 +39,36 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.E
         shapes = [*shapes[:first], tuple(shapes[first:])]
     try:
         with torch.no_grad():
-            exported = torch.export.export(quiet, example_inputs, dynamic_shapes=tuple(shapes), strict=False)
-            exported = _functional(exported)
+            exported = _functional(_any_batch(quiet, example_inputs, tuple(shapes)))
     except Exception as error:
         raise CaptureError(_explain(model, error)) from error
     rewrite(exported.graph)
     return exported
+
+
+def _any_batch(model: nn.Module, example_inputs: tuple[Any, ...], shapes: tuple[Any, ...]) -> torch.export.ExportedProgram:
+    """Capture a model by running it, or from its bytecode where running it fixes the batch.
+
+    ``len(x)`` is a plain number to the model that runs, and a size to Dynamo, which captures less.
+    """
+    exported = torch.export.export(model, example_inputs, dynamic_shapes=shapes, strict=False)
+    if not _is_fixed(exported):
+        return exported
+    try:
+        strict = torch.export.export(model, example_inputs, dynamic_shapes=shapes, strict=True)
+    except Exception as error:  # torch.export's own share no base class but this
+        log.debug("the batch stays fixed: %s", error)
+        return exported
+    return exported if _is_fixed(strict) else strict
+
+
+def _is_fixed(exported: torch.export.ExportedProgram) -> bool:
+    """Whether an input's first axis, the batch, was captured as a number."""
+    inputs = set(exported.graph_signature.user_inputs)
+    values = [n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder" and n.name in inputs]
+    sizes = [v.shape[0] for v in values if isinstance(v, torch.Tensor) and v.ndim > 0]
+    # A symbol that was guarded to be a number is still no int, and its expression is that number.
+    return any(isinstance(size, int) or not size.node.expr.free_symbols for size in sizes)
 
 
 def _functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:

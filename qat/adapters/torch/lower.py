@@ -100,7 +100,8 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
 
 def _batch(graph: fx.Graph, plan: Plan, made: Mapping[str, fx.Node]) -> fx.Node:
     """Write the batch as the size of an axis of a block's input; windows or heads that are folded into it are divided out."""
-    specs = {form(plan, t): spec for form in (grid_value_name, real_value_name) for t, spec in plan.graph.tensors.items()}
+    # In the graph's order: a later tensor may be computed from what reads the batch.
+    specs = {form(plan, t): spec for t, spec in plan.graph.tensors.items() for form in (grid_value_name, real_value_name)}
     places = [
         (spec.example[axis] // EXAMPLE_BATCH if spec.example else 1, name, axis)
         for name, spec in specs.items()
@@ -110,7 +111,7 @@ def _batch(graph: fx.Graph, plan: Plan, made: Mapping[str, fx.Node]) -> fx.Node:
     ]
     if not places:
         raise ExportError("operators that stay float read the batch, and none of their inputs has it")
-    times, name, axis = min(places)
+    times, name, axis = places[0]
     size = graph.call_function(torch.ops.aten.sym_size.int, (made[name], axis))
     return size if times == 1 else graph.call_function(operator.floordiv, (size, times))
 
