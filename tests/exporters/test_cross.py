@@ -335,3 +335,32 @@ def test_operator_without_a_counterpart_is_named_with_what_else_there_is(tmp_pat
     model = qat.calibrate(qat.prepare(net.eval(), torch.from_numpy(xs[0]), target="litert"), list(xs))
     with pytest.raises(ExportError, match=r"bessel_j0.*cannot be written to \.tflite: prepare .* target 'onnxruntime'"):
         qat.export(model, tmp_path / "m.tflite")
+
+
+def test_a_constant_of_pytorch_is_quantized_as_litert_holds_it(tmp_path):
+    """LiteRT's grid is entered by a product with the reciprocal of the scale, which rounds otherwise than a division."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.position = nn.Conv2d(3, 8, 3, padding=1), nn.Parameter(torch.randn(1, 8, 8, 8))
+
+        def forward(self, x):
+            return self.conv(x) + self.position
+
+    x = torch.randn(8, 3, 8, 8)
+    prepared = qat.calibrate(qat.prepare(Net(), x, target="litert"), [x])
+    assert prepared.plan.floats() == {}
+    (constant,) = (p.op.output for p in prepared.plan.ops if p.op.kind == "constant")
+    scale = np.float32(prepared.grids[prepared.plan.group_of[constant]].encoding.scale)
+    halves = (np.arange(-40, 40) + 0.5).astype(np.float32) * scale
+    near = np.concatenate([halves, *(np.nextafter(halves, np.float32(end)) for end in (-np.inf, np.inf))])
+    differing = near[np.rint(near / scale) != np.rint(near * (np.float32(1) / scale))]
+    assert len(differing)
+    with torch.no_grad():
+        prepared.position.copy_(torch.from_numpy(np.resize(differing, (1, 8, 8, 8))))
+    assert qat.export(prepared, tmp_path / "m.tflite", verify=[x]).parity.exact == 1.0

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from qat import functions
-from qat.adapters.keras.nodes import Node
+from qat.adapters.keras.nodes import Node, quantize
 
 Tensor = Any
 
@@ -62,10 +62,8 @@ class Constant(Node):
     """A parameter on the grid. Its range is calibrated and observed as an activation's is."""
 
     def integer(self, inputs: list[Tensor], params: dict[str, Tensor], training: bool) -> Tensor:
-        """Quantize as :func:`qat.numerics.quantize` does; the gradient reaches the parameter in its own unit."""
-        scale = self.output.scale
-        v = params["value"] * (1.0 / scale) if self.kernels == "xnnpack" else params["value"] / scale
-        return self.finish(v, training)
+        """Quantize; the gradient reaches the parameter in its own unit."""
+        return quantize(params["value"], self.output, self.kernels, training)
 
     def real(self, inputs: list[Tensor], params: dict[str, Tensor]) -> Tensor:
         """The parameter itself."""

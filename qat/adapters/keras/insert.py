@@ -275,7 +275,6 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     # A bias that only folding made follows its layer's weight.
     named = [p.op.params for p in plan.ops if "bias" in p.op.params]
     made = {p["bias"]: p["weight"] for p in named if p["bias"] not in traced.params}
-    statistics |= {name for name, role in roles if role == "value" and name not in traced.params}  # made by qat.rewrite
     frozen = traced.frozen | statistics | {bias for bias, weight in made.items() if weight in traced.frozen}
     shapes = {name: (params[name].shape, name not in frozen) for name in dict.fromkeys(n for n, _ in roles)}
     face = Face(*traced.inputs, traced.structure, traced.output_names, traced.calls)

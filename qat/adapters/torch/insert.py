@@ -87,10 +87,9 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     """Build the prepared model. ``params`` are those of the plan's graph, BatchNorm folded."""
     root = nn.Module()
     used = {name for p in plan.ops for name in p.op.params.values()}
-    made = {p.op.params["value"] for p in plan.ops if p.op.kind == "constant"} - set(traced.params)  # by qat.rewrite
     for name in sorted(used | set(traced.state)):
         value = torch.from_numpy(np.array(params[name])) if name in params else traced.state[name].detach().clone()
-        _register(root, name, value, buffer=name in traced.buffers or name in made, frozen=name in traced.frozen)
+        _register(root, name, value, buffer=name in traced.buffers, frozen=name in traced.frozen)
     root.add_module(SCOPE, nn.Module())
     for kind in ("nodes", "quantize", "dequantize"):
         root.get_submodule(SCOPE).add_module(kind, nn.Module())

@@ -209,7 +209,7 @@ class Constant(Node):
 
     def integer(self, value: Tensor) -> Tensor:
         """Quantize; the gradient reaches the parameter in its own unit."""
-        return self.finish(value / self.output.scale)
+        return quantize(value, self.output, self.kernels, self.training)
 
     def real(self, value: Tensor) -> Tensor:
         """The parameter itself."""
@@ -383,15 +383,20 @@ class Quantize(nn.Module):
         self.kernels = kernels_name
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return integers once calibrated; the formula is the runtime's, see :func:`qat.numerics.quantize`."""
+        """Return integers once calibrated."""
         (grid,) = self.grids
         if not grid.on_grid:
             grid.estimate(x)
             return x
-        v = x * grid.scale.reciprocal() if self.kernels == "xnnpack" else x / grid.scale
-        if self.training and grid.observing:
-            grid.observe(v, -float("inf"), float("inf"))
-        return kernels.round_clamp(v, grid.lo, grid.hi)
+        return quantize(x, grid, self.kernels, self.training)
+
+
+def quantize(x: Tensor, grid: Grid, kernels_name: str, training: bool) -> Tensor:
+    """Return ``x`` on a grid; the formula is the runtime's, see :func:`qat.numerics.quantize`."""
+    v = x * grid.scale.reciprocal() if kernels_name == "xnnpack" else x / grid.scale
+    if training and grid.observing:
+        grid.observe(v, -float("inf"), float("inf"))
+    return kernels.round_clamp(v, grid.lo, grid.hi)
 
 
 class Dequantize(nn.Module):
