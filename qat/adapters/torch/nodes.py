@@ -433,22 +433,3 @@ FUNCTIONS: dict[str, Any] = {
     "square": torch.square,
     "clamp": lambda x, low, high: torch.clamp(x, low, high),
 }
-
-NODES: dict[str, type[Node]] = {
-    "conv2d": Conv2d,
-    "depthwise_conv2d": Conv2d,
-    "dense": Dense,
-    "batch_norm": BatchNorm,
-    "add": Add,
-    "mul": Mul,
-    "constant": Constant,
-    "mean": Mean,
-    "concat": Concat,
-    "relu": Relu,
-    "relu6": Relu6,
-    "max_pool2d": MaxPool2d,
-    "avg_pool2d": AvgPool2d,
-    "reshape": Reshape,
-    "pad": Pad,
-    **dict.fromkeys(FUNCTIONS, Function),
-}

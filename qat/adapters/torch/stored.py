@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from qat.adapters.torch.kernels import straight_through, weight_scale
-from qat.adapters.torch.nodes import NODES, Node
+from qat.adapters.torch.kinds import NODES
+from qat.adapters.torch.nodes import Node
 from qat.adapters.torch.rows import as_image_weight
 from qat.dynamic import range_axes
 from qat.planner import PlannedOp

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from qat import wide
 from qat.adapters.torch.kernels import weight_scale
-from qat.adapters.torch.nodes import NODES, Add, Conv2d, Dense, Mean, Mul, Node
+from qat.adapters.torch.kinds import NODES
+from qat.adapters.torch.nodes import Add, Conv2d, Dense, Mean, Mul, Node
 
 
 class WideConv2d(Conv2d):
