@@ -12,9 +12,9 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from qat.adapters.torch.borders import Dequantize, Quantize
 from qat.adapters.torch.grid import Grid
 from qat.adapters.torch.kinds import NODES
-from qat.adapters.torch.nodes import Dequantize, Quantize
 from qat.adapters.torch.stored import Stored
 from qat.adapters.torch.trace import Traced
 from qat.adapters.torch.wide import WIDE

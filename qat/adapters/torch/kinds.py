@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from qat.adapters.torch.nodes import (
-    FUNCTIONS,
-    Add,
-    AvgPool2d,
-    BatchNorm,
-    Concat,
-    Constant,
-    Conv2d,
-    Dense,
-    Function,
-    MaxPool2d,
-    Mean,
-    Mul,
-    Node,
-    Pad,
-    Relu,
-    Relu6,
-    Reshape,
-)
+from qat.adapters.torch.averages import AvgPool2d, Mean
+from qat.adapters.torch.borders import Constant
+from qat.adapters.torch.elementwise import FUNCTIONS, Add, Function, Mul, Relu6
+from qat.adapters.torch.linear import BatchNorm, Conv2d, Dense
+from qat.adapters.torch.moving import Concat, MaxPool2d, Pad, Relu, Reshape
+from qat.adapters.torch.node import Node
 
 NODES: dict[str, type[Node]] = {
     "conv2d": Conv2d,

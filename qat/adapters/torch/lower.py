@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from qat.adapters.torch.insert import SCOPE, PreparedModel
-from qat.adapters.torch.nodes import Conv2d
+from qat.adapters.torch.linear import Conv2d
 from qat.adapters.torch.rows import as_image_weight
 from qat.adapters.torch.stored import Stored
 from qat.errors import ExportError

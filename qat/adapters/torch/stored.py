@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qat.adapters.torch.kernels import straight_through, weight_scale
 from qat.adapters.torch.kinds import NODES
-from qat.adapters.torch.nodes import Node
+from qat.adapters.torch.node import Node
 from qat.adapters.torch.rows import as_image_weight
 from qat.dynamic import range_axes
 from qat.planner import PlannedOp

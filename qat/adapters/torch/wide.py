@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from qat import wide
+from qat.adapters.torch.averages import Mean
+from qat.adapters.torch.elementwise import Add, Mul
 from qat.adapters.torch.kernels import weight_scale
 from qat.adapters.torch.kinds import NODES
-from qat.adapters.torch.nodes import Add, Conv2d, Dense, Mean, Mul, Node
+from qat.adapters.torch.linear import Conv2d, Dense
+from qat.adapters.torch.node import Node
 
 
 class WideConv2d(Conv2d):

@@ -1,0 +1,106 @@
+"""The base of the integer-grid nodes: one ``nn.Module`` per kernel.
+
+A node runs in float until its model is calibrated, then on the grid. Parameters are arguments, not members: they keep the
+names that they have in the user's model, and a tied one is quantized where it is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qat.adapters.torch import kernels
+from qat.adapters.torch.grid import Grid
+from qat.errors import CalibrationError
+from qat.planner import PlannedOp
+
+
+class Node(nn.Module):
+    """One planned operator. ``grids`` are those of its inputs, then of its output, shared with its neighbours.
+
+    An operator that the plan leaves float has no grids and always computes :meth:`real`.
+    """
+
+    def __init__(self, planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> None:
+        super().__init__()
+        self.planned = planned
+        self.attrs: dict[str, Any] = dict(planned.op.attrs)
+        # A tuple is no submodule: the model registers every grid once, in a place of its own.
+        self.grids = grids
+        self.kernels = kernels_name
+
+    @property
+    def inputs(self) -> tuple[Grid, ...]:
+        """The grids of the inputs."""
+        return self.grids[:-1]
+
+    @property
+    def output(self) -> Grid:
+        """The grid of the output."""
+        return self.grids[-1]
+
+    def forward(self, *args: Any) -> Tensor:
+        """Compute on the grid once calibrated, else in float."""
+        device = args[0].device.type
+        if torch.is_autocast_enabled(device):
+            # The accumulators need float32; what a float operator left in a narrower type is widened.
+            with torch.autocast(device, enabled=False):
+                return self.compute(*(a.float() if isinstance(a, Tensor) else a for a in args))
+        return self.compute(*args)
+
+    def compute(self, *args: Any) -> Tensor:
+        """What :meth:`forward` does, outside autocast."""
+        if not self.grids:
+            return activate(self.real(*args), self.planned.activation)
+        if self.output.on_grid:
+            return self.integer(*args)
+        if self.training and self.output.estimator is None:
+            raise CalibrationError("the model is not calibrated: call qat.calibrate(model, samples) before training")
+        y = activate(self.real(*args), self.planned.activation)
+        self.output.estimate(y)
+        return y
+
+    def integer(self, *args: Any) -> Tensor:
+        """The integer kernel."""
+        raise NotImplementedError
+
+    def real(self, *args: Any) -> Tensor:
+        """The same operator in float, without its fused activation."""
+        raise NotImplementedError
+
+    def limits(self) -> tuple[float, float]:
+        """Return the limits of the output on its grid: the type's, narrowed by the fused activation."""
+        grid, activation = self.output, self.planned.activation
+        lo, hi = grid.lo, grid.hi
+        if activation in ("relu", "relu6"):
+            lo = max(lo, 0.0)
+        if activation == "relu6":
+            hi = min(hi, grid.integer_of(6.0))
+        return lo, hi
+
+    def finish(self, v: Tensor) -> Tensor:
+        """Observe unrounded grid values if asked to, then round and clamp with a straight-through gradient."""
+        self.observe(v)
+        return kernels.round_clamp(v, *self.limits())
+
+    def observe(self, v: Tensor) -> None:
+        """Let the output's range follow ``v``, where training observes ranges."""
+        if self.training and self.output.observing:
+            activation = self.planned.activation
+            low = 0.0 if activation else -float("inf")
+            high = 6.0 / self.output.step if activation == "relu6" else float("inf")
+            self.output.observe(v, low, high)
+
+    def observer(self) -> Any:
+        """The callback that shows a fused kernel's unrounded values to :meth:`observe`, or None."""
+        return self.observe if self.training and self.output.observing else None
+
+
+def activate(x: Tensor, activation: str | None) -> Tensor:
+    """Apply a fused activation in float."""
+    if activation == "relu":
+        return F.relu(x)
+    return F.relu6(x) if activation == "relu6" else x
