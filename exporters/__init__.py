@@ -14,6 +14,7 @@ import numpy as np
 from qat.encoding import Encoding
 from qat.errors import ExportError, MissingDependencyError, RuntimeMismatchError, nearest
 from qat.exporters.artifact import Artifact
+from qat.exporters.subpixel import without_transposed
 from qat.exporters.verify import Locate, Parity, Predict, verify
 from qat.files import refuse_existing, write_atomically
 from qat.graph import FUNCTIONS
@@ -50,7 +51,7 @@ def export(
         ExportError, RuntimeMismatchError: as :func:`export_program` and :func:`qat.exporters.verify.verify` say.
     """
     _check(path, io_dtype, overwrite)
-    program = to_layout(program, _LAYOUTS[path.suffix], layout)
+    program = _in_format(to_layout(program, _LAYOUTS[path.suffix], layout), path)
     size = export_program(program, path, io_dtype=io_dtype, overwrite=overwrite)
 
     def open_artifact(extra_outputs: tuple[str, ...]) -> Any:
@@ -79,6 +80,7 @@ def export_program(program: Program, path: Path, *, io_dtype: str = "int8", over
         RuntimeMismatchError: an encoding in the artifact differs from the trained one in a bit, or is not there.
     """
     _check(path, io_dtype, overwrite)
+    program = _in_format(program, path)
     raw = _serialise(program, path, io_dtype, ())
     _compare_encodings(program, _read_encodings(path, raw), path)
     document = {"recipe": program.recipe, "target": program.target, "kernels": program.kernels}
@@ -173,6 +175,11 @@ def _format(path: Path) -> ModuleType:
             f"writing {path.suffix} needs {error.name}: pip install 'qat-toolkit[{_EXTRAS[path.suffix]}]'"
         ) from error
     return module
+
+
+def _in_format(program: Program, path: Path) -> Program:
+    """Return a program in the operators that the format's runtime has kernels for."""
+    return without_transposed(program) if path.suffix == ".onnx" else program
 
 
 def _serialise(program: Program, path: Path, io_dtype: str, extra_outputs: tuple[str, ...]) -> bytes:

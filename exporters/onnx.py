@@ -32,7 +32,7 @@ _TYPES = {
     "bool": TensorProto.BOOL,
 }
 #: Operators that keep their input's scale and may stand on integers, between no QuantizeLinear and DequantizeLinear.
-_ON_INTEGERS = ("Clip", "Pad", "Reshape", "Transpose")
+_ON_INTEGERS = ("Clip", "DepthToSpace", "Pad", "Reshape", "Slice", "Transpose")
 
 
 def build(program: Program, extra_outputs: Sequence[str] = ()) -> onnx.ModelProto:

@@ -240,6 +240,32 @@ def _pad(w: Writer, step: Instruction) -> None:
         w.node("Pad", [step.inputs[0], amounts, w.grid(step.inputs[0])[1]], output, step.name)
 
 
+def _depth_to_space(w: Writer, step: Instruction) -> None:
+    """Lay the channels of a block side by side, those of one output channel lying together."""
+    height, width = step.attrs["blocks"]
+    (source,), (output,) = step.inputs, step.outputs
+    if height == width:
+        w.node("DepthToSpace", [source], output, step.name, blocksize=height, mode="CRD")
+        return
+    _, channels, *size = w.program.values[output].shape
+    if None in size:
+        raise ExportError(f"{step.scope or step.name}: with strides {height} and {width} its height and width must be fixed")
+    within = [size[0] // height, size[1] // width]
+    blocks = w.constant(f"{output}.blocks", np.array([0, channels, height, width, *within], np.int64))
+    split = w.node("Reshape", [source, blocks], f"{output}/blocks")
+    turned = w.node("Transpose", [split], f"{output}/turned", perm=[0, 1, 4, 2, 5, 3])
+    w.node("Reshape", [turned, w.constant(f"{output}.shape", w.shape(output))], output, step.name)
+
+
+def _crop(w: Writer, step: Instruction) -> None:
+    cut = [(axis, *sides) for axis, sides in enumerate(step.attrs["padding"], 2) if any(sides)]
+    ends = [-last if last else np.iinfo(np.int64).max for _, _, last in cut]
+    bounds = {"starts": [first for _, first, _ in cut], "ends": ends, "axes": [axis for axis, *_ in cut]}
+    output = step.outputs[0]
+    names = [w.constant(f"{output}.{name}", np.array(value, np.int64)) for name, value in bounds.items()]
+    w.node("Slice", [step.inputs[0], *names], output, step.name)
+
+
 def _transpose(w: Writer, step: Instruction) -> None:
     axes = {"perm": list(step.attrs["axes"])}
     if w.strict_qdq and w.program.values[step.inputs[0]].encoding is not None:
@@ -282,4 +308,6 @@ OPERATORS: dict[str, Operator] = {
     "reshape": _reshape,
     "pad": _pad,
     "transpose": _transpose,
+    "depth_to_space": _depth_to_space,
+    "crop": _crop,
 }

@@ -177,6 +177,28 @@ def conv2d(
     return acc if bias is None else acc + np.asarray(bias, np.int64).reshape(1, -1, 1, 1)
 
 
+def conv_transpose2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    strides: tuple[int, int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    groups: int,
+) -> np.ndarray:
+    """Return the exact int64 accumulator of a transposed convolution; ``weight`` [out, in / groups, kh, kw].
+
+    ``padding`` is cut off each side of the full result, of ``stride * (size - 1) + kernel`` places. Zeros between the elements
+    of the input make it a convolution with the filter turned round.
+    """
+    n, channels, height, width = x.shape
+    (sh, sw), (kh, kw), ((top, bottom), (left, right)) = strides, weight.shape[2:], padding
+    spread = np.zeros((n, channels, sh * (height - 1) + 1, sw * (width - 1) + 1), np.int64)
+    spread[:, :, ::sh, ::sw] = x
+    around = ((kh - 1, kh - 1 - min(bottom, 0)), (kw - 1, kw - 1 - min(right, 0)))
+    full = conv2d(spread, weight[:, :, ::-1, ::-1], bias, (1, 1), around, (1, 1), groups)
+    return full[:, :, top : full.shape[2] - max(bottom, 0), left : full.shape[3] - max(right, 0)]
+
+
 def dense(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """Return the exact int64 accumulator of ``x @ weight.T + bias``; ``weight`` [out, in]."""
     acc = np.rint(np.asarray(x, np.float64) @ np.asarray(weight, np.float64).T).astype(np.int64)

@@ -111,6 +111,13 @@ def _conv2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.nda
     return _own_layout(program, _requantize(program, step, acc, (1, -1, 1, 1)))
 
 
+def _conv_transpose2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None
+    a, x = step.attrs, _channels_first(program, xs[0])
+    acc = numerics.conv_transpose2d(x, step.weight, step.bias, a["strides"], a["padding"], a["groups"])
+    return _own_layout(program, _requantize(program, step, acc, (1, -1, 1, 1)))
+
+
 def _dense(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     assert step.weight is not None
     return _requantize(program, step, numerics.dense(xs[0], step.weight, step.bias), (-1,))
@@ -195,6 +202,7 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "dequantize": _dequantize,
     "conv2d": _conv2d,
     "depthwise_conv2d": _conv2d,
+    "conv_transpose2d": _conv_transpose2d,
     "dense": _dense,
     "add": _binary(numerics.add, wide.add),
     "mul": _binary(numerics.mul, wide.mul),

@@ -8,10 +8,12 @@ from qat.adapters.torch.elementwise import FUNCTIONS, Add, Function, Mul, Relu6
 from qat.adapters.torch.linear import BatchNorm, Conv2d, Dense
 from qat.adapters.torch.moving import Concat, MaxPool2d, Pad, Relu, Reshape
 from qat.adapters.torch.node import Node
+from qat.adapters.torch.transposed import ConvTranspose2d
 
 NODES: dict[str, type[Node]] = {
     "conv2d": Conv2d,
     "depthwise_conv2d": Conv2d,
+    "conv_transpose2d": ConvTranspose2d,
     "dense": Dense,
     "batch_norm": BatchNorm,
     "add": Add,

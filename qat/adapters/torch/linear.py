@@ -14,8 +14,12 @@ class Conv2d(Node):
     """conv2d and depthwise_conv2d, with bias and fused activation."""
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Take the weight of a convolution of rows too."""
-        return super().compute(x, as_image_weight(weight), bias)
+        """Compute with the weight in the program's layout."""
+        return super().compute(x, self.laid(weight), bias)
+
+    def laid(self, weight: Tensor) -> Tensor:
+        """Return the parameter in the program's layout: that of a convolution of rows has an axis less."""
+        return as_image_weight(weight)
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """One autograd node from the float weight to the output's integers."""

@@ -12,7 +12,6 @@ from torch import fx
 
 from qat.adapters.torch.insert import SCOPE, PreparedModel
 from qat.adapters.torch.linear import Conv2d
-from qat.adapters.torch.rows import as_image_weight
 from qat.adapters.torch.stored import Stored
 from qat.errors import ExportError
 from qat.graph import EXAMPLE_BATCH
@@ -33,11 +32,11 @@ def lower(model: PreparedModel) -> Program:
 
     def integers(planned: PlannedOp) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         node = model.get_submodule(f"{SCOPE}.nodes.{planned.op.name}")
-        weight = as_image_weight(model.get_parameter(planned.op.params["weight"]))
+        assert isinstance(node, (Conv2d, Stored))
+        weight = node.laid(model.get_parameter(planned.op.params["weight"]))
         bias = model.get_parameter(planned.op.params["bias"]) if "bias" in planned.op.params else None
         if isinstance(node, Stored):
             return _stored(node, weight, bias)
-        assert isinstance(node, Conv2d)
         with torch.no_grad():
             scale = node.weight_scale(weight, bias)
             w_int, b_int = node.quantized(weight, bias, scale)

@@ -26,6 +26,13 @@ def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding:
     return F.conv2d(x, as_image_weight(weight), bias, stride, padding, dilation, groups)
 
 
+def conv_transpose1d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, extra: Any, groups: int, dilation: Any
+) -> Tensor:
+    """A transposed convolution of images of one row; the weight, [in, out / groups, length], is the parameter."""
+    return F.conv_transpose2d(x, as_image_weight(weight), bias, stride, padding, extra, groups, dilation)
+
+
 def as_image_weight(weight: Tensor) -> Tensor:
     """Return the weight of a convolution of rows as one of images, [out, in / groups, 1, length]; any other as it is."""
     return weight.unsqueeze(_ROW) if weight.ndim == 3 else weight
@@ -75,6 +82,14 @@ def _conv(w: Rewriter, n: Any) -> fx.Node | None:
         return None
     window = _beside(stride, 1), _beside(padding, 0), _beside(dilation, 1)
     return _signal(w, n, conv1d, _image(w, n, n.args[0]), weight, bias, *window, groups)
+
+
+def _conv_transpose(w: Rewriter, n: Any) -> fx.Node | None:
+    weight, bias, stride, padding, extra, groups, dilation = _arguments(n, None, None, 1, 0, 0, 1, 1)
+    if _rank(n.args[0]) != 3:
+        return None
+    window = _beside(stride, 1), _beside(padding, 0), _beside(extra, 0)
+    return _signal(w, n, conv_transpose1d, _image(w, n, n.args[0]), weight, bias, *window, groups, _beside(dilation, 1))
 
 
 def _max_pool(w: Rewriter, n: Any) -> fx.Node | None:
@@ -150,6 +165,7 @@ _FUNCTIONS: tuple[Any, ...] = (
 ROWS: dict[Any, Rewrite] = {
     aten.conv1d.default: _conv,
     aten.conv1d.padding: _conv,
+    aten.conv_transpose1d.default: _conv_transpose,
     aten.max_pool1d.default: _max_pool,
     aten.avg_pool1d.default: _avg_pool,
     aten.adaptive_avg_pool1d.default: _adaptive,

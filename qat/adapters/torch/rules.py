@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from qat.adapters.torch.moves import MOVES
-from qat.adapters.torch.rows import conv1d
+from qat.adapters.torch.rows import conv1d, conv_transpose1d
 
 if TYPE_CHECKING:
     from qat.adapters.torch.trace import Builder
@@ -65,6 +65,25 @@ def _conv2d(b: Builder, n: Any) -> Match | None:
     kind = "depthwise_conv2d" if groups == shape_of(n.args[0])[1] and groups > 1 else "conv2d"
     attrs = {"strides": strides, "padding": both, "dilations": dilations, "groups": groups, "channel_axis": 0}
     return Match(kind, [n.args[0]], params, attrs)
+
+
+def _conv_transpose2d(b: Builder, n: Any) -> Match | None:
+    params = b.params(weight=n.args[1], bias=argument(n, 2, "bias", None))
+    groups, dilations = int(argument(n, 6, "groups", 1)), _pair(argument(n, 7, "dilation", 1))
+    if params is None or len(shape_of(n)) != 4 or dilations != (1, 1):
+        return None
+    inputs, per_group = b.tensors[params["weight"]].shape[:2]
+    if groups > 1 and (groups, per_group) != (inputs, 1):  # whose output channels lie along no axis of the weight
+        return None
+    cut, extra = _pair(argument(n, 4, "padding", 0)), _pair(argument(n, 5, "output_padding", 0))
+    attrs = {
+        "strides": _pair(argument(n, 3, "stride", 1)),
+        "padding": tuple((c, c - e) for c, e in zip(cut, extra, strict=True)),
+        "dilations": dilations,
+        "groups": groups,
+        "channel_axis": 1 if groups == 1 else 0,
+    }
+    return Match("conv_transpose2d", [n.args[0]], params, attrs)
 
 
 def _linear(b: Builder, n: Any) -> Match | None:
@@ -216,6 +235,8 @@ RULES: dict[Any, Rule] = {
     aten.conv2d.default: _conv2d,
     aten.conv2d.padding: _conv2d,
     conv1d: _conv2d,
+    aten.conv_transpose2d.input: _conv_transpose2d,
+    conv_transpose1d: _conv_transpose2d,
     aten.linear.default: _linear,
     aten.batch_norm.default: _batch_norm,
     aten.add.Tensor: _binary("add"),

@@ -27,8 +27,12 @@ class Stored(Node):
         self.operator = NODES[planned.op.kind](planned, (), planned.kernels)
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Take the weight of a convolution of rows too."""
-        return super().compute(x, as_image_weight(weight), bias)
+        """Compute with the weight in the program's layout."""
+        return super().compute(x, self.laid(weight), bias)
+
+    def laid(self, weight: Tensor) -> Tensor:
+        """Return the parameter in the program's layout."""
+        return as_image_weight(weight)
 
     def integer(self, *args: Any) -> Tensor:
         """Compute as ever: there is no grid."""
