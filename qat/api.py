@@ -82,6 +82,12 @@ def _target_for(adapter: Any, target: str | Target | None) -> Target:
 
 
 def _check_suffix(target: Target, path: Path) -> None:
+    if not target.suffix:
+        others = ", ".join(f"'{t.name}'" for t in TARGETS.values() if t.suffix)
+        raise ExportError(
+            f"{path}: target '{target.name}' has no runtime, so that there is nothing to export: the prepared model is all there is. "
+            f"For an artifact prepare with a recipe of 8-bit activations for target {others}"
+        )
     if path.suffix == target.suffix:
         return
     others = ", ".join(f"'{t.name}'" for t in TARGETS.values() if t.suffix == path.suffix)

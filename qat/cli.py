@@ -179,7 +179,7 @@ def recipes() -> None:
         console.print(f"[bold]{recipe.name}[/]: {recipe.description} [dim]({', '.join(able_targets(recipe))})[/]")
     console.print("targets:")
     for target in TARGETS.values():
-        console.print(f"  [bold]{target.name}[/] ({target.suffix}): {target.description}")
+        console.print(f"  [bold]{target.name}[/] ({target.suffix or 'no artifact'}): {target.description}")
 
 
 @app.command()

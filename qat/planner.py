@@ -182,9 +182,10 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
     if not any(p.integer or p.stored for p in planned):
         reasons = "; ".join(sorted({p.reason for p in planned})) or "the model has no operators"
         raise ConfigError(f"recipe '{recipe.name}' quantizes nothing of this model for target '{target.name}': {reasons}")
-    groups, group_of = _share_scales(planned, rules, target)
     read_as_integer = {name for p in planned if p.integer for name in p.grid_inputs}
     read_as_float = {name for p in planned if not p.integer for name in p.op.inputs} | set(graph.outputs)
+    entered, left = read_as_integer - integer_tensors, read_as_float & integer_tensors
+    groups, group_of = _share_scales(planned, rules, target, entered | left)
     order = list(graph.tensors)
     return Plan(
         graph=graph,
@@ -193,8 +194,8 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
         ops=tuple(planned),
         groups=groups,
         group_of=group_of,
-        quantize=tuple(t for t in order if t in read_as_integer - integer_tensors),
-        dequantize=tuple(t for t in order if t in read_as_float & integer_tensors),
+        quantize=tuple(t for t in order if t in entered),
+        dequantize=tuple(t for t in order if t in left),
     )
 
 
@@ -302,6 +303,8 @@ def _missing(recipe: Recipe, target: Target) -> str:
             return f"{rule.mode} kernels"
         if rule.mode == "static" and rule.activation.bits == 16 and not target.modes.wide:
             return "16-bit kernels"
+        if rule.mode == "static" and rule.activation.bits < 8 and rule.activation.bits not in target.activation_bits:
+            return f"kernels for {rule.activation.bits}-bit activations"
     return ""
 
 
@@ -309,17 +312,20 @@ def _check_modes(recipe: Recipe, target: Target) -> None:
     """Raise ConfigError for a mode or width that no kernel of the target has, naming the pairs that have it."""
     missing, able = _missing(recipe, target), able_targets(recipe)
     if missing:
-        pairs = f"keras or torch -> {', '.join(able)}" if able else "no target"
+        runtimes = [name for name in able if TARGETS[name].suffix]
+        pairs = f"keras or torch -> {', '.join(runtimes)}" if runtimes else "no target"
+        trained = f"; target='{able[0]}' trains it, without an artifact" if able and not runtimes else ""
         raise ConfigError(
-            f"recipe '{recipe.name}' needs {missing}, which target '{target.name}' lacks; it can be exported by: {pairs}"
+            f"recipe '{recipe.name}' needs {missing}, which target '{target.name}' lacks; it can be exported by: {pairs}{trained}"
         )
 
 
 def _check_activation(spec: QuantSpec, recipe: Recipe, target: Target) -> None:
-    if spec.bits not in (8, 16):
+    widths = (*target.activation_bits, *((16,) if target.modes.wide else ()))
+    if spec.bits not in widths:
         raise ConfigError(
-            f"recipe '{recipe.name}' asks for {spec.bits}-bit activations, but target '{target.name}' has kernels for 8"
-            f"{' and 16' if target.modes.wide else ''} bits only: set activation.bits to 8"
+            f"recipe '{recipe.name}' asks for {spec.bits}-bit activations, but target '{target.name}' has kernels for "
+            f"{' and '.join(map(str, widths))} bits only: set activation.bits to 8"
         )
 
 
@@ -330,8 +336,13 @@ def _weight_qmax(spec: QuantSpec, target: Target) -> int:
     return min(2 ** (spec.bits - 1) - 1, target.weight_qmax) if spec.bits < 8 else target.weight_qmax
 
 
-def _share_scales(planned: list[PlannedOp], rules: Mapping[str, Rule], target: Target) -> tuple[dict[str, Group], dict[str, str]]:
-    """Group the tensors on the grid: an ``as_input`` operator's inputs and outputs share one scale."""
+def _share_scales(
+    planned: list[PlannedOp], rules: Mapping[str, Rule], target: Target, borders: set[str]
+) -> tuple[dict[str, Group], dict[str, str]]:
+    """Group the tensors on the grid: an ``as_input`` operator's inputs and outputs share one scale.
+
+    Activations of fewer than 8 bits are those between integer kernels: at the ``borders`` of a region there are 8.
+    """
     parent: dict[str, str] = {}
 
     def find(name: str) -> str:
@@ -361,15 +372,18 @@ def _share_scales(planned: list[PlannedOp], rules: Mapping[str, Rule], target: T
         members.setdefault(find(name), []).append(name)
     groups = {}
     for root, tensors in members.items():
-        wide = specs[root].bits == 16
-        qmin, qmax = WIDE_LIMITS if wide else target.activation
-        symmetric = specs[root].symmetric or target.symmetric_activations or wide
+        spec = specs[root]
         prescribed = next((fixed[t] for t in tensors if t in fixed), None)
-        groups[root] = Group(root, tuple(tensors), specs[root], qmin, qmax, symmetric, prescribed)
+        if spec.bits < 8 and (prescribed is not None or borders.intersection(tensors)):
+            spec = spec.model_copy(update={"bits": 8})
+        wide = spec.bits == 16
+        qmin, qmax = WIDE_LIMITS if wide else target.limits(spec.bits)
+        symmetric = spec.symmetric or target.symmetric_activations or wide
+        groups[root] = Group(root, tuple(tensors), spec, qmin, qmax, symmetric, prescribed)
     group_of = {t: g.name for g in groups.values() for t in g.tensors}
     for p in planned:
         bits = sorted({groups[group_of[t]].spec.bits for t in (*p.grid_inputs, *p.op.outputs)}) if p.integer else []
-        if len(bits) > 1:
+        if len(bits) > 1 and 16 in bits:  # narrower ones mix: a kernel rescales in any case
             raise ConfigError(
                 f"{p.op.scope or p.op.name}: its activations would have {' and '.join(map(str, bits))} bits, which no "
                 "kernel mixes: let the rules of neighbouring layers agree in activation.bits"

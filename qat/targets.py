@@ -46,13 +46,14 @@ class Target:
 
     Attributes:
         kernels: the requantization arithmetic, see :mod:`qat.numerics`.
-        suffix: of the artifact, ``.onnx`` or ``.tflite``.
+        suffix: of the artifact, ``.onnx`` or ``.tflite``; empty where no runtime has these kernels.
         activation: ``(qmin, qmax)`` of an activation in 8 bits.
         symmetric_activations: whether the zero point must be 0.
         weight_qmax: the largest magnitude of an 8-bit weight.
         bias: how a bias is stored.
         source: the specification that the rows follow.
         modes: what there is besides static kernels of 8 bits.
+        activation_bits: the widths of its activations, besides the 16 bits of ``modes``.
     """
 
     name: str
@@ -66,6 +67,12 @@ class Target:
     bias: Literal["int32", "float32"] = "int32"
     description: str = ""
     modes: Modes = STATIC_ONLY
+    activation_bits: tuple[int, ...] = (8,)
+
+    def limits(self, bits: int) -> tuple[int, int]:
+        """Return ``(qmin, qmax)`` of an activation of 2 to 8 bits."""
+        qmin, qmax = self.activation
+        return (qmin, qmax) if bits == 8 else (0, 2**bits - 1) if qmin == 0 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
     def row(self, kind: str) -> Row | None:
         """Return the row of an operator, or None where the target has no integer kernel for it."""
@@ -143,6 +150,13 @@ TARGETS: dict[str, Target] = {
             source="https://docs.nvidia.com/deeplearning/tensorrt/",
             bias="float32",
             description="TensorRT: symmetric int8, float bias (explicit quantization)",
+        ),
+        Target(
+            # Integers of fewer bits through the same formulas, which hold for any limits.
+            "simulated", "mlas", "", _U8, False, 127, _ONNXRUNTIME_ROWS,
+            source="https://arxiv.org/abs/1712.05877",
+            description="no runtime: the prepared model only, activations of 2 to 8 bits",
+            activation_bits=(2, 3, 4, 5, 6, 7, 8),
         ),
     )
 }  # fmt: skip

@@ -105,6 +105,25 @@ def test_low_bit_weights_narrow_their_integers():
     assert plan(graph(("c", "conv2d", "x")), recipe, LITERT).ops[0].qmax == 7
 
 
+def low_bits(bits):
+    return Recipe(name="low", rules=(Rule(weight=QuantSpec(bits=bits, symmetric=True), activation=QuantSpec(bits=bits)),))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_low_bit_activations_stand_between_kernels_and_8_bits_at_the_borders(bits):
+    ops = (("c", "conv2d", "x"), ("p", "max_pool2d", "c"), ("d", "conv2d", "p"), ("e", "conv2d", "d"))
+    made = plan(graph(*ops), low_bits(bits), TARGETS["simulated"])
+    limits = {t: (made.groups[g].qmin, made.groups[g].qmax) for t, g in made.group_of.items()}
+    inside = (0, 2**bits - 1)
+    assert limits == {"x": (0, 255), "c": inside, "p": inside, "d": inside, "e": (0, 255)}
+    assert {p.qmax for p in made.ops if p.weight} == {2 ** (bits - 1) - 1}
+
+
+def test_low_bit_activations_need_the_target_without_a_runtime():
+    with pytest.raises(ConfigError, match=r"needs kernels for 4-bit activations.*no target; target='simulated' trains it"):
+        plan(graph(("c", "conv2d", "x")), low_bits(4), LITERT)
+
+
 @pytest.mark.parametrize("mode", ["dynamic", "weight_only", "float16"])
 def test_a_stored_weight_makes_no_region(mode):
     ops = (("c", "conv2d", "x"), ("r", "relu", "c"), ("a", "add", ("r", "r")), ("d", "dense", "a"))
