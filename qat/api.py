@@ -85,8 +85,8 @@ def _check_suffix(target: Target, path: Path) -> None:
     if not target.suffix:
         others = ", ".join(f"'{t.name}'" for t in TARGETS.values() if t.suffix)
         raise ExportError(
-            f"{path}: target '{target.name}' has no runtime, so that there is nothing to export: the prepared model is all there is. "
-            f"For an artifact prepare with a recipe of 8-bit activations for target {others}"
+            f"{path}: target '{target.name}' has no runtime, so that there is nothing to export: the prepared model is all there "
+            f"is; for an artifact prepare with a recipe of 8-bit activations for target {others}"
         )
     if path.suffix == target.suffix:
         return
