@@ -114,7 +114,7 @@ _ONNXRUNTIME_ROWS = (
     Row("conv_transpose2d", output="own", fuses=("relu", "relu6"), starts=True),
     Row("constant", output="own", starts=True),
     Row("move", output="as_input"),
-    *(Row(kind, output="own") for kind in FUNCTIONS),  # a Gather from the table of integers
+    *(Row(kind, output="own") for kind in FUNCTIONS),  # exporters/onnx_functions.py
 )
 
 # NVIDIA TensorRT, "Working with Quantized Types", https://docs.nvidia.com/deeplearning/tensorrt/

@@ -112,7 +112,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_are_tables(name, images, tmp_path):
     prepared, ops = check(Between(lambda m, x: FUNCTIONS[name](x)), images, tmp_path)
-    assert set(ops) <= {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearAdd", "Cast", "Gather", "Transpose"}
+    assert "QLinearConv" in ops and not {"Conv", "Gemm", "MatMul"} & set(ops)
     assert float(prepared.get_parameter("a.weight").grad.abs().sum()) > 0
 
 
@@ -136,7 +136,7 @@ MOVES = {
     "maximum": lambda x: x.amax((2, 3), keepdim=True),
     "maximum of an axis": lambda x: x.max(2, keepdim=True)[0],
     "reflected": lambda x: F.pad(x, (1, 1, 2, 0), mode="reflect"),
-    "two chained": lambda x: F.silu(torch.tanh(x.transpose(2, 3)).roll(1, 2)).flip(2),
+    "two chained": lambda x: F.mish(F.softplus(x.transpose(2, 3)).roll(1, 2)).flip(2),
 }
 
 

@@ -8,12 +8,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from programs import NONE, Sketch
 
+from qat import functions
+from qat.encoding import Encoding
 from qat.errors import ExportError
 from qat.exporters import onnx as exporter
+from qat.exporters.onnx_functions import float_is_exact
+from qat.graph import FUNCTIONS
 from qat.numerics import quantize
 from qat.program import FrameworkBlock, Instruction, Value
 from qat.runtimes.onnxruntime import OnnxSession
@@ -238,3 +242,36 @@ def clip_of(sketch: Sketch, output: str) -> tuple[str, ...]:
     step = next(s for s in sketch.steps if s.outputs == (output,))
     e = sketch.of(output)
     return () if step.clamp == (e.qmin, e.qmax) else ("Clip",)
+
+
+ATTRIBUTES = {
+    "leaky_relu": {"alpha": 0.1}, "elu": {"alpha": 0.7}, "gelu": {"approximate": False}, "clamp": {"low": -0.3, "high": 0.4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+@settings(max_examples=25, deadline=None)
+@given(seed=seeds, spread=st.floats(0.01, 12.0), approximate=st.booleans())
+def test_a_function_gives_its_table_for_every_integer(kind, seed, spread, approximate):
+    sketch = Sketch(seed, (1, 1, 16, 16))
+    x = sketch.encoding(spread / 255)
+    sketch.grid[sketch.x] = np.arange(x.lo, x.hi + 1, dtype=np.float32).reshape(1, 1, 16, 16)
+    sketch.values[sketch.x] = dataclasses.replace(sketch.values[sketch.x], encoding=x)
+    sketch.feeds["x"] = sketch.grid[sketch.x] * x.scale
+    attrs = ATTRIBUTES.get(kind, {}) | ({"approximate": approximate} if kind == "gelu" else {})
+    values = functions.real(kind, attrs, sketch.feeds["x"])
+    y = sketch.encoding(float(np.ptp(values[np.isfinite(values)])) / 250 or 0.01)
+    table = functions.table(kind, attrs, x, y)
+    output = sketch.emit("y_integers", table.reshape(1, 1, 16, 16), y)
+    sketch.steps.append(Instruction("f", kind, (sketch.x,), (output,), attrs))
+    program = sketch.program(sketch.real(output, "y"))
+    session = OnnxSession(exporter.build(program).SerializeToString())
+    np.testing.assert_array_equal(session.run(sketch.feeds["x"])[0], sketch.floats["y"])
+    event("look-up" if "Gather" in session.ops() else "float")
+
+
+def test_a_result_near_a_border_is_looked_up():
+    x, y = Encoding(np.float32(0.125), 0, 0, 255), Encoding(np.float32(1 / 16), 0, 0, 255)
+    assert float_is_exact("abs", {}, x, y)
+    assert not float_is_exact("leaky_relu", {"alpha": 0.25}, Encoding(x.scale, 128, 0, 255), Encoding(y.scale, 128, 0, 255))
+    assert not float_is_exact("exp", {}, Encoding(np.float32(1.0), 0, 0, 255), y), "it overflows"
