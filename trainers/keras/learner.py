@@ -154,7 +154,7 @@ class _Learner:
 
     def finish(self, weights: dict[str, np.ndarray]) -> None:
         put(self.model, weights)
-        self.observing = None  # the flags are among the weights
+        self.observing = None  # the flag is among the weights
         self._observe(False)
 
     def save(self, name: str) -> None:
@@ -170,8 +170,8 @@ class _Learner:
         part = lambda prefix: {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}  # noqa: E731
         put(self.model, part("model/"))
         optimizers.restore(self.optimizer, part("optimizer/"))
-        # The flags are among the weights, and a scale as the graph derived it is kept until observing ends.
-        self.observing = bool(self.model.grid_layers[0].observing > 0.5) if self.on_grid else None
+        # The flag is among the weights, and a scale as the graph derived it is kept until observing ends.
+        self.observing = bool(self.model.observing > 0.5) if self.on_grid else None
 
     def random_state(self, data: Iterable[Any]) -> dict[str, np.ndarray]:
         return randomness.state()

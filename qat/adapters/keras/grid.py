@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from qat.adapters.keras.watch import Watch
 from qat.encoding import Encoding, from_range
 from qat.errors import CalibrationError
 from qat.observers import RangeEstimator
@@ -20,23 +21,21 @@ class Grid(keras.layers.Layer):
     Attributes:
         range: float32 (low, high); NaN until calibrated.
         scale, zero_point, lo, hi: derived from the range; ``lo`` is ``qmin - zero_point``, ``hi`` is ``qmax - zero_point``.
-        observing: 1 while training moves the range (an exponential moving average of the batches' extremes).
         estimator: set while calibrating; the model then runs in float.
+        watch: the training pass in progress, which moves the range (an exponential moving average of the batches' extremes).
     """
 
     def __init__(self, group: Group, **kwargs: Any) -> None:
         super().__init__(trainable=False, **kwargs)
         self.group = group
         self._calibrated = False  # once true it stays so; reading a variable on every call would cost a step milliseconds
-        self.momentum = 0.1
+        self.watch: Watch | None = None
         self.estimator: RangeEstimator | None = None
         self.range = self._scalar("range", float("nan"), (2,))
         self.scale = self._scalar("scale", 1.0)
         self.zero_point = self._scalar("zero_point", 0.0)
         self.lo = self._scalar("lo", float(group.qmin))
         self.hi = self._scalar("hi", float(group.qmax))
-        self.observing = self._scalar("observing", 0.0)
-        # A divisor that is a variable: TensorFlow turns division by a constant into multiplication by its reciprocal.
         self.levels = self._scalar("levels", float(group.qmax if group.symmetric else group.qmax - group.qmin))
         self.built = True
 
@@ -85,38 +84,12 @@ class Grid(keras.layers.Layer):
             self.estimator.update(np.asarray(x))
 
     def observe(self, v: Any, low: Any, high: Any) -> Any:
-        """Move the range towards that of ``v``, unrounded grid values limited to ``[low, high]``, while observing.
-
-        Returns ``v``, which depends on the update.
-        """
-        if self.group.fixed is not None:
+        """Show unrounded grid values, limited to ``[low, high]``, to the training pass; return ``v``, which depends on that."""
+        if self.group.fixed is not None or self.watch is None:
             return v
-
-        def move() -> Any:
-            seen = tf.clip_by_value(tf.stack([tf.reduce_min(v), tf.reduce_max(v)]), low, high) * self.scale
-            moved = self.range + self.momentum * (seen - self.range)
-            scale, zero_point = self.derive(moved)
-            self.range.assign(moved)
-            self.scale.assign(scale)
-            self.zero_point.assign(zero_point)
-            self.lo.assign(self.group.qmin - zero_point)
-            self.hi.assign(self.group.qmax - zero_point)
-            return tf.constant(True)
-
-        with tf.control_dependencies([tf.cond(self.observing > 0.5, move, lambda: tf.constant(False))]):
-            return tf.identity(v)
+        return self.watch.see(self, v, low, high)
 
     def load_own_variables(self, store: Any) -> None:
         """Restore the variables."""
         super().load_own_variables(store)
         self.forget()
-
-    def derive(self, limits: Any) -> tuple[Any, Any]:
-        """Return scale and zero point of a range, as :func:`qat.encoding.from_range` does, bit for bit, within a graph."""
-        low, high = tf.minimum(limits[0], 0.0), tf.maximum(limits[1], 0.0)
-        symmetric, qmin, qmax = self.group.symmetric, float(self.group.qmin), float(self.group.qmax)
-        scale = (tf.maximum(-low, high) if symmetric else high - low) / self.levels
-        scale = tf.where(scale > np.finfo(np.float32).tiny * np.float32(2**24), scale, 1.0)
-        if symmetric:
-            return scale, tf.zeros_like(scale)
-        return scale, tf.clip_by_value(tf.round(qmin - low / scale), qmin, qmax)

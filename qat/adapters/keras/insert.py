@@ -16,6 +16,7 @@ from qat.adapters.keras.grid import Grid
 from qat.adapters.keras.nodes import NODES, Node, quantize
 from qat.adapters.keras.stored import Stored
 from qat.adapters.keras.trace import Traced, fill
+from qat.adapters.keras.watch import Watch
 from qat.adapters.keras.wide import WIDE
 from qat.errors import CalibrationError, CaptureError, DataError
 from qat.graph import Graph
@@ -93,6 +94,8 @@ class PreparedModel(keras.Model):
             str(q): self.add_weight(name=f"qmax_{q}", shape=(), initializer=keras.initializers.Constant(q), trainable=False)
             for q in sorted({p.qmax for p in plan.ops if p.qmax})
         }
+        #: 1 while training moves the ranges.
+        self.observing = self.add_weight(name="observing", shape=(), initializer="zeros", trainable=False)
         self.nodes: dict[str, Node] = {}
         for p in plan.ops:
             if p.stored:
@@ -147,6 +150,7 @@ class PreparedModel(keras.Model):
         on_grid = self.on_grid
         real: dict[str, Tensor] = self._tensors(inputs)
         grid: dict[str, Tensor] = {}
+        watch = Watch(self.grid_layers, self.observing) if training and on_grid else None
 
         def as_float(name: str) -> Tensor:
             if name not in real:
@@ -178,6 +182,8 @@ class PreparedModel(keras.Model):
                 real.update(self.call_kept(p.op.name, values))
         for name in self.plan.graph.outputs:
             as_float(name)
+        if watch is not None:
+            watch.move()
         return real, grid
 
     def call_kept(self, name: str, values: list[Tensor]) -> dict[str, Tensor]:
@@ -256,8 +262,8 @@ def _build_layers(plan: Plan, layers: Mapping[str, Any], calls: Mapping[str, tup
 
 def set_observing(model: PreparedModel, observing: bool) -> None:
     """Let training move the activation ranges, or freeze them; frozen scales are derived in NumPy."""
+    model.observing.assign(float(observing))
     for grid in model.grid_layers:
-        grid.observing.assign(float(observing))
         if not observing and grid.calibrated:
             grid.set_range(*(float(v) for v in np.asarray(grid.range)))
 
