@@ -75,7 +75,7 @@ def _extremes() -> tuple[Any, Any]:
         return tf.zeros([2])
 
     specs = [tf.TensorSpec(shape, tf.float32) for shape in ([None], [], [])]
-    return tuple(tf.function(branch).get_concrete_function(*specs) for branch in (taken, nothing))  # type: ignore[return-value]
+    return tuple(tf.function(branch).get_concrete_function(*specs) for branch in (taken, nothing))
 
 
 def _stacked(variables: list[Any]) -> Tensor:
