@@ -17,9 +17,16 @@ from qat.numerics import f32
 from qat.program import Instruction
 
 if TYPE_CHECKING:
-    from qat.exporters.tflite import _Writer
+    from qat.exporters.tflite_writer import Writer
 
 _Op = schema.BuiltinOperator
+
+#: The schema's name of a fused activation.
+ACTIVATIONS = {
+    None: schema.ActivationFunctionType.NONE,
+    "relu": schema.ActivationFunctionType.RELU,
+    "relu6": schema.ActivationFunctionType.RELU6,
+}
 
 #: The version of an operator by the types of activation and weight (tensorflow/lite/tools/versioning/op_version.cc).
 _VERSIONS = {
@@ -52,7 +59,7 @@ def _type(step: Instruction) -> str:
     return "int4" if step.packed else "int8"
 
 
-def write_weight(w: _Writer, step: Instruction, data: np.ndarray, axis: int) -> list[str]:
+def write_weight(w: Writer, step: Instruction, data: np.ndarray, axis: int) -> list[str]:
     """Write the weight, laid as the operator reads it with its output channels on ``axis``, and the bias; returns their names."""
     name, channels = f"{step.name}.weight", data.shape[axis]
     if step.weight_encoding is None:
@@ -71,7 +78,7 @@ def write_weight(w: _Writer, step: Instruction, data: np.ndarray, axis: int) -> 
     return [name, w.add_tensor(f"{step.name}.bias", bias.shape, kind, bias_scale, data=bias)]
 
 
-def _real_weight(w: _Writer, step: Instruction, name: str, data: np.ndarray) -> str:
+def _real_weight(w: Writer, step: Instruction, name: str, data: np.ndarray) -> str:
     real = w.add_tensor(f"{name}/real", data.shape, "float32")
     # Version 6 reads 4 bits, 5 one scale a channel, 3 float16.
     code_version = 3 if step.mode == "float16" else 6 if step.packed else 5
