@@ -34,6 +34,7 @@ _VERSIONS = {
         ("int8", "int8"): 3, ("int8", "int4"): 7, ("float32", "float32"): 1, ("float32", "int8"): 5, ("float32", "int4"): 7,
     },
     _Op.DEPTHWISE_CONV_2D: {("int8", "int8"): 3, ("int8", "int4"): 7, ("float32", "float32"): 2, ("float32", "int8"): 6},
+    _Op.TRANSPOSE_CONV: {("int8", "int8"): 4},  # with a fused activation
     _Op.FULLY_CONNECTED: {
         ("int8", "int8"): 4, ("int8", "int4"): 10, ("float32", "float32"): 1, ("float32", "int8"): 12, ("float32", "int4"): 12,
     },

@@ -38,6 +38,51 @@ def _conv(w: Writer, step: Instruction) -> None:
     w.operator(code, inputs, [w.tensor(step.outputs[0])], version(code, step), options, kind)
 
 
+def _conv_transpose(w: Writer, step: Instruction) -> None:
+    """Write a TRANSPOSE_CONV, whose delegate takes any batch but no kernel below the stride.
+
+    What lies beyond the full result is reached by a filter enlarged with zeros. What is cut off is that of SAME, or nothing, or
+    cropped from the full result by an operator of its own.
+    """
+    assert step.weight is not None
+    (output,), strides, kernel = step.outputs, step.attrs["strides"], step.weight.shape[2:]
+    cuts = step.attrs["padding"]
+    beyond = [max(0, s - k, -cut[1]) for s, k, cut in zip(strides, kernel, cuts, strict=True)]
+    cuts = tuple((first, last + more) for (first, last), more in zip(cuts, beyond, strict=True))
+    size, result = (w.program.values[name].shape[1:3] for name in (step.inputs[0], output))
+    if None in size or None in result:
+        raise ExportError(f"{step.scope or step.name}: a transposed convolution needs images of a fixed size: give the input one")
+    window = [k + more for k, more in zip(kernel, beyond, strict=True)]
+    options = schema.TransposeConvOptionsT()
+    options.strideH, options.strideW = strides
+    options.fusedActivationFunction = ACTIVATIONS[step.activation]
+    covers = size == tuple(-(-(n or 0) // s) for n, s in zip(result, strides, strict=True))
+    same = covers and cuts == same_padding(result, window, strides)
+    options.padding = schema.Padding.SAME if same else schema.Padding.VALID
+    written, shape = w.grid(output), w.program.values[output].shape
+    if not same and cuts != ((0, 0), (0, 0)):
+        full = tuple((n or 0) + sum(cut) for n, cut in zip(result, cuts, strict=True))
+        e = w.encoding(output)
+        shape = (None, *full, shape[3])
+        written = w.add_tensor(f"{output}.full", shape, e.dtype, e.scale, e.zero_point)
+    sizes = w.constant(f"{output}.shape", np.array([1 if n is None else n for n in shape]))
+    weight = np.pad(step.weight, ((0, 0), (0, 0), *((0, more) for more in beyond)))
+    weight_name, bias = write_weight(w, step, weight.transpose(0, 2, 3, 1), 0)
+    code = _Op.TRANSPOSE_CONV
+    inputs = [sizes, weight_name, w.grid(step.inputs[0]), bias]
+    w.operator(code, inputs, [written], version(code, step), options, "TransposeConvOptions")
+    if written != w.grid(output):
+        _write_crop(w, written, w.grid(output), cuts)
+
+
+def _write_crop(w: Writer, source: str, output: str, cuts: Any) -> None:
+    (top, _), (left, _) = cuts
+    _, height, width, channels = w.program.values[output].shape
+    begin = w.constant(f"{output}.begin", np.array([0, top, left, 0]))
+    size = w.constant(f"{output}.size", np.array([-1, height, width, channels]))
+    w.operator(_Op.SLICE, [source, begin, size], [output], 2, schema.SliceOptionsT(), "SliceOptions")
+
+
 def _padded(w: Writer, step: Instruction, window: Sequence[int]) -> tuple[str, int]:
     """Return the input, padded by an operator of its own where neither SAME nor VALID gives the padding, and the mode."""
     name = step.inputs[0]
@@ -111,6 +156,7 @@ def _pad(w: Writer, step: Instruction) -> None:
 OPERATORS: dict[str, Callable[[Writer, Instruction], None]] = {
     "conv2d": _conv,
     "depthwise_conv2d": _conv,
+    "conv_transpose2d": _conv_transpose,
     "max_pool2d": _pool(_Op.MAX_POOL_2D),
     "avg_pool2d": _pool(_Op.AVERAGE_POOL_2D),
     "pad": _pad,

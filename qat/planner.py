@@ -249,6 +249,8 @@ def _why_float(
         return f"its tensors are {', '.join(found)}: the integer grid is for float32 models", None, None
     if not row.padding and any(n for side in op.attrs["padding"] for n in side):
         return f"target '{target.name}' has no exact integer kernel for {kind} with padding", None, None
+    if not row.groups and op.attrs["groups"] > 1:
+        return f"target '{target.name}' has no integer kernel for {kind} with groups", None, None
     if row.output == "as_input" and len(op.inputs) > 1 and any(name in prescribed for name in op.inputs):
         return "the kernel before it prescribes a scale, which its other inputs cannot share", None, None
     if not row.starts and not any(name in on_grid for name in op.inputs):

@@ -30,7 +30,8 @@ class Row:
     """One operator: its output's scale, the activations its kernel absorbs, whether it starts a region.
 
     An operator that ``starts`` a region is worth quantizing its float inputs for; any other runs in integers only where
-    an input is on the grid already. One whose kernel is exact without ``padding`` only stays float with it.
+    an input is on the grid already. One whose kernel is exact without ``padding`` only stays float with it, and one whose
+    kernel has no ``groups`` with them.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Row:
     fuses: tuple[str, ...] = ()
     starts: bool = False
     padding: bool = True
+    groups: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ _LITERT_ROWS = (
 # Functions: a kernel of LiteRT's own, or a GATHER from the table of integers (exporters/tflite_functions.py). The scales of
 # sigmoid and tanh are the specification's. x * sigmoid(x) is faster than a GATHER: qat/rewrite.py.
 _LITERT_FUNCTION_ROWS = (
+    Row("conv_transpose2d", output="own", fuses=("relu", "relu6"), starts=True, groups=False),
     Row("constant", output="own", starts=True),
     Row("move", output="as_input"),
     Row("sigmoid", output=Fixed(1 / 256, -128)),

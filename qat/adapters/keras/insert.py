@@ -16,6 +16,7 @@ from qat.adapters.keras.grid import Grid
 from qat.adapters.keras.nodes import NODES, Node, quantize
 from qat.adapters.keras.stored import Stored
 from qat.adapters.keras.trace import Traced, fill
+from qat.adapters.keras.transposed import ConvTranspose2d
 from qat.adapters.keras.watch import Watch
 from qat.adapters.keras.wide import WIDE
 from qat.errors import CalibrationError, CaptureError, DataError
@@ -26,7 +27,12 @@ from qat.recipe import Recipe
 from qat.targets import load_target
 
 Tensor = Any
-_NODES: dict[str, type[Node]] = {**NODES, "constant": Constant, **dict.fromkeys(FUNCTIONS, Function)}
+_NODES: dict[str, type[Node]] = {
+    **NODES,
+    "conv_transpose2d": ConvTranspose2d,
+    "constant": Constant,
+    **dict.fromkeys(FUNCTIONS, Function),
+}
 
 
 @dataclass(frozen=True)

@@ -48,13 +48,13 @@ def lower(model: PreparedModel) -> Program:
 
 
 def _canonical(weight: np.ndarray, kind: str) -> np.ndarray:
-    """Turn Keras' layout into the program's: HWIO -> OIHW, (h, w, c, m) -> (c m, 1, h, w), (in, out) -> (out, in)."""
+    """Turn Keras' layout into the program's: HWIO -> OIHW, HWOI -> OIHW, (h, w, c, m) -> (c m, 1, h, w), (in, out) -> (out, in)."""
     if kind == "dense":
         return weight.T
     if kind == "depthwise_conv2d":
         h, w, c, m = weight.shape
         return weight.transpose(2, 3, 0, 1).reshape(c * m, 1, h, w)
-    return weight.transpose(3, 2, 0, 1)
+    return weight.transpose(2, 3, 0, 1) if kind == "conv_transpose2d" else weight.transpose(3, 2, 0, 1)
 
 
 def _block(model: PreparedModel) -> FrameworkBlock | None:

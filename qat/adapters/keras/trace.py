@@ -292,6 +292,29 @@ def _conv2d(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) 
     return _activation(b, name, layer.activation, output, path)
 
 
+def _conv_transpose(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    if layer.data_format != "channels_last" or tuple(layer.dilation_rate) != (1, 1) or getattr(layer, "groups", 1) != 1:
+        return None
+    strides, kernel = tuple(layer.strides), tuple(layer.kernel_size)
+    extra = layer.output_padding if isinstance(layer.output_padding, (tuple, list)) else (layer.output_padding,) * 2
+    cuts = tuple(_cut(layer.padding, k, s, more) for k, s, more in zip(kernel, strides, extra, strict=True))
+    params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
+    name = b.emit(
+        "conv_transpose2d", inputs, output, path, params,
+        strides=strides, padding=cuts, dilations=(1, 1), groups=1, channel_axis=2,
+    )  # fmt: skip
+    return _activation(b, name, layer.activation, output, path)
+
+
+def _cut(padding: str, kernel: int, stride: int, extra: int | None) -> tuple[int, int]:
+    """Return what a transposed convolution leaves out on each side of ``stride * (size - 1) + kernel`` places."""
+    if padding == "valid":
+        total = -extra if extra is not None else min(kernel - stride, 0)
+        return 0, total
+    total = kernel - stride if extra is None else 2 * (kernel // 2) - extra
+    return max(total, 0) // 2, total - max(total, 0) // 2
+
+
 def _depthwise(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
     if layer.data_format != "channels_last":
         return None
@@ -404,6 +427,7 @@ def _zero_padding(b: _Builder, layer: Any, inputs: list[str], output: Any, path:
 
 _RULES: dict[str, Callable[..., str | None]] = {
     "Conv2D": _conv2d,
+    "Conv2DTranspose": _conv_transpose,
     "DepthwiseConv2D": _depthwise,
     "SeparableConv2D": _separable,
     "Dense": _dense,
