@@ -48,7 +48,7 @@ def lower(model: PreparedModel) -> Program:
 
 
 def _canonical(weight: np.ndarray, kind: str) -> np.ndarray:
-    """Turn Keras' layout into the program's: HWIO -> OIHW, HWOI -> OIHW, (h, w, c, m) -> (c m, 1, h, w), (in, out) -> (out, in)."""
+    """Return the weight as a program holds it: HWIO, HWOI -> OIHW, (h, w, c, m) -> (c m, 1, h, w), (in, out) -> (out, in)."""
     if kind == "dense":
         return weight.T
     if kind == "depthwise_conv2d":
