@@ -8,7 +8,7 @@ import torch
 
 aten = torch.ops.aten
 
-#: Maxima are taken of integers in the order of the real values. None of these reads more than one tensor to be moved.
+#: Maxima and minima are taken of integers in the order of the real values. None of these reads more than one tensor to be moved.
 MOVES: tuple[Any, ...] = (
     aten.permute.default,
     aten.transpose.int,
@@ -30,4 +30,12 @@ MOVES: tuple[Any, ...] = (
     aten.upsample_nearest2d.vec,
     aten.upsample_nearest2d.default,
     aten.amax.default,
+    aten.amin.default,
+    aten.unfold.default,
+    aten.movedim.int,
+    aten.movedim.intlist,
+    aten.swapaxes.default,
+    aten.swapdims.default,
+    aten.rot90.default,
+    aten.repeat_interleave.self_int,
 )

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from qat.adapters.torch.channels import CHANNELS
+from qat.adapters.torch.reductions import REDUCTIONS, adaptive_max
+from qat.adapters.torch.rewriter import Rewrite, Rewriter
 from qat.adapters.torch.rows import ROWS
 
 aten = torch.ops.aten
-
-
-class Rewriter:
-    """Writes nodes before the one that is being replaced; their shapes are computed as torch.export does."""
-
-    def __init__(self, graph: fx.Graph, mode: Any) -> None:
-        self.graph, self.mode = graph, mode
-
-    def call(self, like: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        """Add an operator that stands where ``like`` does."""
-        values = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
-        return self.known(like, lambda: target(*values[0], **values[1]), target, *args, **kwargs)
-
-    def known(self, like: fx.Node, value: Callable[[], Any], target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        """Add an operator whose result has the shape of ``value()``."""
-        with self.graph.inserting_before(like):
-            node = self.graph.call_function(target, args, kwargs)
-        with self.mode:
-            node.meta = {**like.meta, "val": value()}
-        return node
-
-
-#: Returns what replaces a node, or None where it stays.
-Rewrite = Callable[[Rewriter, Any], fx.Node | None]
 
 
 def rewrite(graph: fx.Graph) -> None:
@@ -45,8 +23,8 @@ def rewrite(graph: fx.Graph) -> None:
     mode = next((v.fake_mode for v in values if hasattr(v, "fake_mode")), None) or FakeTensorMode()
     writer = Rewriter(graph, mode)
     for node in list(graph.nodes):
-        rule = REWRITES.get(node.target) if node.op == "call_function" else None
-        replacement = None if rule is None else rule(writer, node)
+        rules = REWRITES.get(node.target, ()) if node.op == "call_function" else ()
+        replacement = next((made for rule in rules if (made := rule(writer, node)) is not None), None)
         if replacement is not None:
             node.replace_all_uses_with(replacement)
             graph.erase_node(node)
@@ -117,9 +95,11 @@ def _item(w: Rewriter, n: Any) -> fx.Node | None:
     if source.target is aten.unbind.int:
         axis = source.args[1] if len(source.args) > 1 else 0
         return w.call(n, aten.select.int, x, axis, index)
-    if source.target is aten.max.dim:
+    if source.target in _EXTREMES:
         keep = source.args[2] if len(source.args) > 2 else False
-        return w.call(n, aten.amax.default, x, [source.args[1]], keep) if index == 0 else None
+        return w.call(n, _EXTREMES[source.target], x, [source.args[1]], keep) if index == 0 else None
+    if source.target in _ADAPTIVE_MAX:
+        return adaptive_max(w, n, source) if index == 0 else None
     sizes = [part.shape[axis] for part in source.meta["val"]]
     size = sum(sizes[:index]), sum(sizes[: index + 1])
     if not all(isinstance(s, int) for s in sizes):
@@ -127,8 +107,28 @@ def _item(w: Rewriter, n: Any) -> fx.Node | None:
     return w.call(n, aten.slice.Tensor, x, axis, *size)
 
 
-_PARTS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int, aten.max.dim)
+_EXTREMES: dict[Any, Any] = {aten.max.dim: aten.amax.default, aten.min.dim: aten.amin.default}
+_ADAPTIVE_MAX = (aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default)
+_PARTS = (
+    aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int, *_EXTREMES, *_ADAPTIVE_MAX,
+)  # fmt: skip
 _LEFT_OVER = (operator.getitem, aten.squeeze.dim, *_PARTS)
+
+
+def _glu(w: Rewriter, n: Any) -> fx.Node:
+    """One half times the sigmoid of the other."""
+    x, axis = n.args[0], n.args[1] if len(n.args) > 1 else n.kwargs.get("dim", -1)
+    half = n.meta["val"].shape[axis]
+    value, gate = (w.call(n, aten.slice.Tensor, x, axis, i * half, (i + 1) * half) for i in (0, 1))
+    return w.call(n, aten.mul.Tensor, value, w.call(n, aten.sigmoid.default, gate))
+
+
+def _expand_as(w: Rewriter, n: Any) -> fx.Node | None:
+    """The sizes are known, but for the batch, which the tensor has itself."""
+    x, sizes = n.args[0], n.meta["val"].shape[1:]
+    if x.meta["val"].ndim != len(sizes) + 1 or isinstance(x.meta["val"].shape[0], int):
+        return None
+    return w.call(n, aten.expand.default, x, [-1, *sizes]) if all(isinstance(size, int) for size in sizes) else None
 
 
 def _stack(w: Rewriter, n: Any) -> fx.Node:
@@ -138,10 +138,11 @@ def _stack(w: Rewriter, n: Any) -> fx.Node:
     return w.call(n, aten.cat.default, [w.call(n, aten.unsqueeze.default, x, axis) for x in n.args[0]], axis)
 
 
-REWRITES: dict[Any, Rewrite] = {
-    **ROWS,
+_PLAIN: dict[Any, Rewrite] = {
     operator.getitem: _item,
     aten.stack.default: _stack,
+    aten.glu.default: _glu,
+    aten.expand_as.default: _expand_as,
     aten.view.default: _view,
     aten.sub.Tensor: _sub,
     aten.rsub.Scalar: _rsub,
@@ -155,4 +156,10 @@ REWRITES: dict[Any, Rewrite] = {
     aten.alias.default: _same,
     aten.detach.default: _same,
     aten.lift_fresh_copy.default: _same,
+}
+
+#: The rules of an operator in their order; the first that applies is the one.
+REWRITES: dict[Any, tuple[Rewrite, ...]] = {
+    target: tuple(table[target] for table in (ROWS, CHANNELS, REDUCTIONS, _PLAIN) if target in table)
+    for target in {**ROWS, **CHANNELS, **REDUCTIONS, **_PLAIN}
 }

@@ -6,14 +6,13 @@ Two that follow each other keep the axis between them, so that a convolution mee
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-if TYPE_CHECKING:
-    from qat.adapters.torch.rewrite import Rewrite, Rewriter
+from qat.adapters.torch.rewriter import Rewrite, Rewriter, given
 
 aten = torch.ops.aten
 
@@ -34,7 +33,12 @@ def conv_transpose1d(
 
 
 def as_image_weight(weight: Tensor) -> Tensor:
-    """Return the weight of a convolution of rows as one of images, [out, in / groups, 1, length]; any other as it is."""
+    """Return the weight of a convolution of rows as one of images, [out, in / groups, 1, length]; any other as it is.
+
+    Of one axis it is a factor for each channel, a filter of 1x1.
+    """
+    if weight.ndim == 1:
+        return weight.view(-1, 1, 1, 1)
     return weight.unsqueeze(_ROW) if weight.ndim == 3 else weight
 
 
@@ -59,16 +63,6 @@ def _signal(w: Rewriter, n: fx.Node, target: Any, *args: Any, **kwargs: Any) -> 
     return w.known(n, lambda: signal, aten.squeeze.dim, image, _ROW)
 
 
-def _arguments(n: Any, *defaults: Any) -> list[Any]:
-    """Return the arguments after the first, as far as there are defaults for them."""
-    names = [a.name for a in n.target._schema.arguments[1:]]
-    given = [*n.args[1:]]
-    return [
-        given[i] if i < len(given) else n.kwargs.get(name, default)
-        for i, (name, default) in enumerate(zip(names, defaults, strict=False))
-    ]
-
-
 def _beside(value: Any, other: int) -> Any:
     """Return an argument of a row's window with that of the axis of size 1 before it."""
     if isinstance(value, str):
@@ -77,7 +71,7 @@ def _beside(value: Any, other: int) -> Any:
 
 
 def _conv(w: Rewriter, n: Any) -> fx.Node | None:
-    weight, bias, stride, padding, dilation, groups = _arguments(n, None, None, 1, 0, 1, 1)
+    weight, bias, stride, padding, dilation, groups = given(n, None, None, 1, 0, 1, 1)
     if _rank(n.args[0]) != 3:
         return None
     window = _beside(stride, 1), _beside(padding, 0), _beside(dilation, 1)
@@ -85,7 +79,7 @@ def _conv(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _conv_transpose(w: Rewriter, n: Any) -> fx.Node | None:
-    weight, bias, stride, padding, extra, groups, dilation = _arguments(n, None, None, 1, 0, 0, 1, 1)
+    weight, bias, stride, padding, extra, groups, dilation = given(n, None, None, 1, 0, 0, 1, 1)
     if _rank(n.args[0]) != 3:
         return None
     window = _beside(stride, 1), _beside(padding, 0), _beside(extra, 0)
@@ -93,7 +87,7 @@ def _conv_transpose(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _max_pool(w: Rewriter, n: Any) -> fx.Node | None:
-    kernel, stride, padding, dilation, ceil = _arguments(n, None, None, 0, 1, False)
+    kernel, stride, padding, dilation, ceil = given(n, None, None, 0, 1, False)
     if _rank(n.args[0]) != 3:
         return None
     window = [_beside(kernel, 1), _beside(stride or kernel, 1), _beside(padding, 0), _beside(dilation, 1)]
@@ -101,7 +95,7 @@ def _max_pool(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _avg_pool(w: Rewriter, n: Any) -> fx.Node | None:
-    kernel, stride, padding, ceil, include = _arguments(n, None, None, 0, False, True)
+    kernel, stride, padding, ceil, include = given(n, None, None, 0, False, True)
     if _rank(n.args[0]) != 3:
         return None
     window = [_beside(kernel, 1), _beside(stride or kernel, 1), _beside(padding, 0)]
@@ -109,14 +103,14 @@ def _avg_pool(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _adaptive(w: Rewriter, n: Any) -> fx.Node | None:
-    (size,) = _arguments(n, None)
-    if _rank(n.args[0]) != 3 or list(size) != [1]:
+    (size,) = given(n, None)
+    if _rank(n.args[0]) != 3:
         return None
-    return _signal(w, n, aten.adaptive_avg_pool2d.default, _image(w, n, n.args[0]), [1, 1])
+    return _signal(w, n, aten.adaptive_avg_pool2d.default, _image(w, n, n.args[0]), [1, *size])
 
 
 def _mean(w: Rewriter, n: Any) -> fx.Node | None:
-    axes, keep = _arguments(n, None, False)
+    axes, keep = given(n, None, False)
     if not _is_row(n.args[0]) or [a % 3 for a in axes or ()] != [_ROW]:
         return None
     mean = w.call(n, aten.mean.dim, n.args[0].args[0], [2, 3], keep)
@@ -124,9 +118,9 @@ def _mean(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _pad(w: Rewriter, n: Any) -> fx.Node | None:
-    amounts, mode, value = _arguments(n, None, "constant", None)
+    amounts, mode, value = given(n, None, "constant", None)
     if n.target is aten.constant_pad_nd.default:
-        (amounts, value), mode = _arguments(n, None, 0), "constant"
+        (amounts, value), mode = given(n, None, 0), "constant"
     if _rank(n.args[0]) != 3 or len(amounts) != 2 or mode != "constant":
         return None
     return _signal(w, n, aten.constant_pad_nd.default, _image(w, n, n.args[0]), amounts, value or 0)
@@ -147,7 +141,7 @@ def _elementwise(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _cat(w: Rewriter, n: Any) -> fx.Node | None:
-    (axis,) = _arguments(n, 0)
+    (axis,) = given(n, 0)
     if not all(map(_is_row, n.args[0])):
         return None
     axis %= 3

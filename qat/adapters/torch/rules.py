@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import fx
 
+from qat.adapters.torch.channels import scaled
 from qat.adapters.torch.moves import MOVES
+from qat.adapters.torch.reductions import windows
 from qat.adapters.torch.rows import conv1d, conv_transpose1d
 
 if TYPE_CHECKING:
@@ -131,11 +133,16 @@ def _concat(b: Builder, n: Any) -> Match | None:
 
 def _max_pool2d(b: Builder, n: Any) -> Match | None:
     kernel = _pair(n.args[1])
-    if _pair(argument(n, 4, "dilation", 1)) != (1, 1) or argument(n, 5, "ceil_mode", False) or len(shape_of(n)) != 4:
+    if _pair(argument(n, 4, "dilation", 1)) != (1, 1) or len(shape_of(n)) != 4:
         return None
-    strides = _pair(argument(n, 2, "stride", None) or kernel)
-    attrs = {"kernel": kernel, "strides": strides, "padding": _symmetric(argument(n, 3, "padding", 0))}
-    return Match("max_pool2d", [n.args[0]], {}, attrs)
+    strides, padding = _pair(argument(n, 2, "stride", None) or kernel), _symmetric(argument(n, 3, "padding", 0))
+    if argument(n, 5, "ceil_mode", False):  # padding never wins: there is as much of it as the last windows reach
+        sizes = [shape_of(node)[2:] for node in (n.args[0], n)]
+        if not all(isinstance(size, int) for pair in sizes for size in pair):
+            return None
+        reach = [(out - 1) * s + k for out, s, k in zip(sizes[1], strides, kernel, strict=True)]
+        padding = tuple((p, max(r - size - p, 0)) for (p, _), r, size in zip(padding, reach, sizes[0], strict=True))
+    return Match("max_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding})
 
 
 def _avg_pool2d(b: Builder, n: Any) -> Match | None:
@@ -148,9 +155,15 @@ def _avg_pool2d(b: Builder, n: Any) -> Match | None:
 
 
 def _adaptive_avg_pool2d(b: Builder, n: Any) -> Match | None:
-    if _pair(n.args[1]) != (1, 1) or len(shape_of(n)) != 4:
+    """A mean over the image, or pooling where all windows are of one size."""
+    if len(shape_of(n)) != 4:
         return None
-    return Match("mean", [n.args[0]], {}, {"axes": (2, 3), "keepdims": True})
+    if _pair(n.args[1]) == (1, 1):
+        return Match("mean", [n.args[0]], {}, {"axes": (2, 3), "keepdims": True})
+    kernel = tuple(windows(n.args[0], shape_of(n)[2:]))
+    return (
+        Match("avg_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": kernel, "padding": _symmetric(0)}) if kernel else None
+    )
 
 
 def _mean(b: Builder, n: Any) -> Match | None:
@@ -191,6 +204,16 @@ def _move(b: Builder, n: Any) -> Match | None:
     return Match("move", moved, {}, {"target": str(n.target)}) if moved == [n.args[0]] and b.is_operand(n) else None
 
 
+def _index(b: Builder, n: Any) -> Match | None:
+    """Indexing by one constant along an axis that is not the batch."""
+    indices = [(axis, index) for axis, index in enumerate(n.args[1]) if index is not None]
+    return _move(b, n) if len(indices) == 1 and indices[0][0] > 0 else None
+
+
+def _im2col(b: Builder, n: Any) -> Match | None:
+    return _move(b, n) if _pair(argument(n, 3, "padding", 0)) == (0, 0) else None  # other places would hold 0, not its integer
+
+
 def _relu(kind: str) -> Rule:
     return lambda b, n: Match(kind, [n.args[0]])
 
@@ -204,6 +227,39 @@ def _clamp(b: Builder, n: Any) -> Match | None:
     if any(isinstance(limit, fx.Node) for limit in (low, high)):
         return None
     return Match("clamp", [n.args[0]], {}, {"low": low, "high": high})
+
+
+def _limit(side: str) -> Rule:
+    """A maximum or minimum with one number that is not trained."""
+
+    def rule(b: Builder, n: Any) -> Match | None:
+        operands = sorted(n.args[:2], key=b.is_constant)
+        x, limit = operands
+        if b.is_constant(x) or not b.is_constant(limit) or shape_of(n) != shape_of(x):
+            return None
+        value = b.tensors[b.owner[limit.name]]
+        if value.numel() != 1 or value.requires_grad:
+            return None
+        return Match("clamp", [x], {}, {"low": None, "high": None, side: float(value)})
+
+    return rule
+
+
+def _prelu(b: Builder, n: Any) -> Match | None:
+    """A slope for all channels is a number from here on: the function is a table of integers."""
+    name = b.param(n.args[1])
+    if name is None or b.tensors[name].numel() != 1:
+        return None
+    return Match("leaky_relu", [n.args[0]], {}, {"alpha": float(b.tensors[name])})
+
+
+def _scaled(b: Builder, n: Any) -> Match | None:
+    params = b.params(weight=n.args[1])
+    if params is None:
+        return None
+    window = {"strides": (1, 1), "padding": _symmetric(0), "dilations": (1, 1)}
+    attrs = {**window, "groups": shape_of(n)[1], "channel_axis": 0}
+    return Match("depthwise_conv2d", [n.args[0]], params, attrs)
 
 
 def _function(kind: str, **attrs: tuple[int, str, Any]) -> Rule:
@@ -278,6 +334,15 @@ RULES: dict[Any, Rule] = {
     aten.unsqueeze.default: _reshape,
     aten.pad.default: _pad,
     aten.constant_pad_nd.default: _pad,
+    aten.unflatten.int: _reshape,
+    aten.index.Tensor: _index,
+    aten.im2col.default: _im2col,
+    aten.maximum.default: _limit("low"),
+    aten.max.other: _limit("low"),
+    aten.minimum.default: _limit("high"),
+    aten.min.other: _limit("high"),
+    aten.prelu.default: _prelu,
+    scaled: _scaled,
     **dict.fromkeys(MOVES, _move),
 }
 

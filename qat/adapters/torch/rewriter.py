@@ -1,0 +1,70 @@
+"""What rewriting rules write with: nodes of the captured graph, and their arguments and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+
+class Rewriter:
+    """Writes nodes before the one that is being replaced; their shapes are computed as torch.export does."""
+
+    def __init__(self, graph: fx.Graph, mode: Any) -> None:
+        self.graph, self.mode = graph, mode
+
+    def call(self, like: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """Add an operator that stands where ``like`` does."""
+        values = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
+        return self.known(like, lambda: target(*values[0], **values[1]), target, *args, **kwargs)
+
+    def known(self, like: fx.Node, value: Callable[[], Any], target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """Add an operator whose result has the shape of ``value()``."""
+        with self.graph.inserting_before(like):
+            node = self.graph.call_function(target, args, kwargs)
+        with self.mode:
+            node.meta = {**like.meta, "val": value()}
+        return node
+
+
+#: Returns what replaces a node, or None where it stays.
+Rewrite = Callable[[Rewriter, Any], fx.Node | None]
+
+
+def given(n: Any, *defaults: Any) -> list[Any]:
+    """Return the arguments of a captured operator after the first, as far as there are defaults for them."""
+    names = [a.name for a in n.target._schema.arguments[1:]]
+    given = [*n.args[1:]]
+    return [
+        given[i] if i < len(given) else n.kwargs.get(name, default)
+        for i, (name, default) in enumerate(zip(names, defaults, strict=False))
+    ]
+
+
+def sizes_of(node: Any) -> list[int]:
+    """Return the sizes of a float32 tensor without the batch; empty where there are none, or one is not fixed."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    if not isinstance(value, torch.Tensor) or value.dtype != torch.float32 or node.op != "call_function":
+        return []
+    return list(value.shape[1:]) if all(isinstance(size, int) for size in value.shape[1:]) else []
+
+
+def reshape(w: Rewriter, n: fx.Node, x: fx.Node, sizes: list[int]) -> fx.Node:
+    """Write a tensor with other sizes after the batch."""
+    value = x.meta["val"]
+    if list(value.shape[1:]) == sizes:
+        return x
+    return w.known(n, lambda: value.reshape(value.shape[0], *sizes), aten.reshape.default, x, [-1, *sizes])
+
+
+def padded(w: Rewriter, n: fx.Node, x: fx.Node, amounts: list[int]) -> fx.Node:
+    """Write a tensor with zeros around it; ``amounts`` are those of the last axis, then those before it."""
+    value = x.meta["val"]
+    # Computing the shape by padding would fix the size of the batch.
+    added = [a + b for a, b in zip(amounts[::2], amounts[1::2], strict=True)][::-1]
+    shape = [*value.shape[: -len(added)], *(size + more for size, more in zip(value.shape[-len(added) :], added, strict=True))]
+    return w.known(n, lambda: value.new_empty(shape), aten.constant_pad_nd.default, x, amounts)
