@@ -140,8 +140,10 @@ def _max_pool2d(b: Builder, n: Any) -> Match | None:
         sizes = [shape_of(node)[2:] for node in (n.args[0], n)]
         if not all(isinstance(size, int) for pair in sizes for size in pair):
             return None
-        reach = [(out - 1) * s + k for out, s, k in zip(sizes[1], strides, kernel, strict=True)]
-        padding = tuple((p, max(r - size - p, 0)) for (p, _), r, size in zip(padding, reach, sizes[0], strict=True))
+        ends = [
+            max((out - 1) * s + k - size - p, 0) for size, out, s, k, (p, _) in zip(*sizes, strides, kernel, padding, strict=True)
+        ]
+        padding = ((padding[0][0], ends[0]), (padding[1][0], ends[1]))
     return Match("max_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding})
 
 
