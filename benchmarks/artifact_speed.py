@@ -52,12 +52,12 @@ def measure(architecture, runs, folder):
     if baseline.error:
         raise SystemExit(f"{architecture.key}: no float artifact: {baseline.error}")
     sessions = [open_session(baseline.path), open_session(artifact.path)]
-    feeds = [x.numpy() if hasattr(x, "numpy") else x for x in one]
+    feeds = [session.stored(*(x.numpy() if architecture.framework == "torch" else x for x in one)) for session in sessions]
     times = [[], []]
     for turn in range(runs + 3):
-        for session, taken in zip(sessions, times, strict=True):
+        for session, feed, taken in zip(sessions, feeds, times, strict=True):
             started = time.perf_counter()
-            session.run(*feeds)
+            session.invoke(*feed)
             if turn >= 3:
                 taken.append(time.perf_counter() - started)
     return *(statistics.median(t) for t in times), artifact.parity.exact

@@ -181,15 +181,18 @@ def _outputs(session: Any, batches: list[Any], described: _Described) -> np.ndar
 
 
 def _latencies(sessions: list[Any], described: list[_Described], inputs: Any, runs: int) -> list[tuple[float, float] | None]:
-    """Time the artifacts in turn, so that a change of the machine's speed meets all of them."""
-    ones = [tuple(a[:1] for a in d.fed(inputs)) for d in described]
+    """Time the artifacts in turn, so that a change of the machine's speed meets all of them; each is fed what its file takes."""
+    ones = [
+        () if session is None else session.stored(*(a[:1] for a in d.fed(inputs)))
+        for session, d in zip(sessions, described, strict=True)
+    ]
     times: list[list[float]] = [[] for _ in sessions]
     for turn in range(runs + 5 if runs else 0):
         for session, one, taken in zip(sessions, ones, times, strict=True):
             if session is None:
                 continue
             started = time.perf_counter()
-            session.run(*one)
+            session.invoke(*one)
             if turn >= 5:  # the first turns warm up
                 taken.append(1e3 * (time.perf_counter() - started))
     return [(float(np.median(t)), float(np.percentile(t, 95))) if t else None for t in times]

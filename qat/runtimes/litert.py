@@ -46,34 +46,37 @@ class LiteRTSession:
 
     def run(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return float32 outputs for float32 inputs, in the artifact's order."""
-        return tuple(self._real(value, info) for value, info in zip(self._invoke(arrays), self.outputs, strict=True))
+        return tuple(self._real(value, info) for value, info in zip(self._run(arrays), self.outputs, strict=True))
+
+    def stored(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return inputs in the types that the file takes, quantized where it takes integers: what a device hands over."""
+        return tuple(self._integers(array, info) for array, info in zip(arrays, self.inputs, strict=True))
 
     def run_named(self, *arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Return the raw outputs, integers where they are quantized, by name."""
-        return {info.name: value for value, info in zip(self._invoke(arrays), self.outputs, strict=True)}
+        return {info.name: value for value, info in zip(self._run(arrays), self.outputs, strict=True)}
 
-    def _invoke(self, arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-        check_shapes(arrays, self.inputs)
+    def invoke(self, *stored: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the raw outputs for inputs in the types that the file takes, as a device does: nothing else is timed."""
         details = self._interpreter.get_input_details()
-        if all(i.shape and i.shape[0] is None for i in self.inputs) or len(arrays[0]) == self._batch:
-            return self._invoke_batch(arrays, details)
-        # A file with a fixed batch takes its inputs in pieces of that size.
-        pieces = [
-            self._invoke_batch(tuple(a[i : i + self._batch] for a in arrays), details)
-            for i in range(0, len(arrays[0]), self._batch)
-        ]
-        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
-
-    def _invoke_batch(self, arrays: tuple[np.ndarray, ...], details: list[dict[str, Any]]) -> list[np.ndarray]:
-        if len(arrays[0]) != self._batch:
-            for array, detail in zip(arrays, details, strict=True):
+        if len(stored[0]) != self._batch:
+            for array, detail in zip(stored, details, strict=True):
                 self._interpreter.resize_tensor_input(detail["index"], array.shape)
             self._interpreter.allocate_tensors()
-            self._batch = len(arrays[0])
-        for array, detail, info in zip(arrays, details, self.inputs, strict=True):
-            self._interpreter.set_tensor(detail["index"], self._integers(array, info))
+            self._batch = len(stored[0])
+        for array, detail in zip(stored, details, strict=True):
+            self._interpreter.set_tensor(detail["index"], array)
         self._interpreter.invoke()
-        return [self._interpreter.get_tensor(d["index"]) for d in self._interpreter.get_output_details()]
+        return tuple(self._interpreter.get_tensor(d["index"]) for d in self._interpreter.get_output_details())
+
+    def _run(self, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        check_shapes(arrays, self.inputs)
+        if all(i.shape and i.shape[0] is None for i in self.inputs) or len(arrays[0]) == self._batch:
+            return self.invoke(*self.stored(*arrays))
+        # A file with a fixed batch takes its inputs in pieces of that size.
+        size = self._batch
+        pieces = [self.invoke(*self.stored(*(a[i : i + size] for a in arrays))) for i in range(0, len(arrays[0]), size)]
+        return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))
 
     def _integers(self, array: np.ndarray, info: TensorInfo) -> np.ndarray:
         if info.scale is None or info.dtype not in LIMITS:
