@@ -27,8 +27,8 @@ def open_session(path: str | Path, *, threads: int = 1) -> Any:
     """Open an artifact in its runtime, optimizations on, default delegate on.
 
     The session takes and gives float32 arrays, any batch size: ``run(*arrays) -> tuple of arrays``; ``inputs`` and
-    ``outputs`` are TensorInfos, ``invoke(*stored(*arrays))`` is the runtime's part of it alone, ``ops()`` counts the operators that
-    really run.
+    ``outputs`` are TensorInfos, ``invoke(*stored(*arrays))`` is the runtime's part of it alone, ``ops()`` counts the operators
+    that really run.
 
     Raises:
         QatError: the file is missing, corrupt, or of no known suffix.
