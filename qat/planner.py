@@ -60,7 +60,10 @@ class PlannedOp:
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors that share one activation scale, held as integers in ``[qmin, qmax]``; ``fixed`` where a kernel prescribes it."""
+    """Tensors that share one activation scale, held as integers in ``[qmin, qmax]``.
+
+    ``fixed`` where a kernel prescribes the scale; ``learned`` where the range is a parameter.
+    """
 
     name: str
     tensors: tuple[str, ...]
@@ -69,6 +72,7 @@ class Group:
     qmax: int
     symmetric: bool
     fixed: Fixed | None = None
+    learned: bool = False
 
     @property
     def fixed_range(self) -> tuple[float, float] | None:
@@ -131,6 +135,12 @@ class Plan:
         """Return the operators that stay float and why, by name."""
         return {p.op.name: p.reason for p in self.ops if not p.integer and p.reason}
 
+
+#: The operators whose output's range can be learned: they know their unrounded values, or move integers that others wrote.
+_LEARNABLE = (
+    "conv2d", "depthwise_conv2d", "dense", "add", "mul", "mean", "avg_pool2d",
+    "concat", "max_pool2d", "relu", "relu6", "reshape", "pad", "move",
+)  # fmt: skip
 
 #: What becomes of a weight that is stored in another form.
 _STORED_HOW = {
@@ -369,6 +379,7 @@ def _share_scales(
             for name in (*p.op.inputs[1:], *p.op.outputs):
                 # The earliest tensor names the group, so that names do not depend on the order of the union.
                 parent[find(name)] = find(p.op.inputs[0])
+    written_by = {t: p.op.kind for p in planned for t in p.op.outputs}
     members: dict[str, list[str]] = {}
     for name in parent:
         members.setdefault(find(name), []).append(name)
@@ -377,11 +388,12 @@ def _share_scales(
         spec = specs[root]
         prescribed = next((fixed[t] for t in tensors if t in fixed), None)
         if spec.bits < 8 and (prescribed is not None or borders.intersection(tensors)):
-            spec = spec.model_copy(update={"bits": 8})
+            spec = spec.model_copy(update={"bits": 8, "learned": False})
         wide = spec.bits == 16
         qmin, qmax = WIDE_LIMITS if wide else target.limits(spec.bits)
         symmetric = spec.symmetric or target.symmetric_activations or wide
-        groups[root] = Group(root, tuple(tensors), spec, qmin, qmax, symmetric, prescribed)
+        learned = spec.learned and not symmetric and all(written_by.get(t, "") in _LEARNABLE for t in tensors)
+        groups[root] = Group(root, tuple(tensors), spec, qmin, qmax, symmetric, prescribed, learned)
     group_of = {t: g.name for g in groups.values() for t in g.tensors}
     for p in planned:
         bits = sorted({groups[group_of[t]].spec.bits for t in (*p.grid_inputs, *p.op.outputs)}) if p.integer else []

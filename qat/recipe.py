@@ -20,7 +20,8 @@ class QuantSpec(BaseModel):
     """How one tensor is quantized.
 
     ``granularity`` is ``tensor`` (one scale) or ``channel`` (one scale per output channel; weights only). ``estimator`` says
-    how calibration finds the range of an activation; a weight's range is always its largest magnitude.
+    how calibration finds the range of an activation; a weight's range is its largest magnitude. With ``learned`` the scale is a
+    parameter that is trained (LSQ), from where calibration, or the least squared error of a weight, left it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,6 +30,7 @@ class QuantSpec(BaseModel):
     symmetric: bool = False
     granularity: Literal["tensor", "channel"] = "tensor"
     estimator: Estimator = "minmax"
+    learned: bool = False
 
 
 class Rule(BaseModel):
@@ -73,6 +75,10 @@ class Rule(BaseModel):
             raise ValueError(f"in mode {self.mode} activations {what}: remove the key 'activation', or set mode to static")
         if self.mode == "float16" and self.weight != Rule.model_fields["weight"].default:
             raise ValueError("in mode float16 weights are stored in float16: remove the key 'weight', or set another mode")
+        if self.weight.learned and (self.mode != "static" or self.activation.bits == 16):
+            raise ValueError("scales are learned in mode static with activations of up to 8 bits: set weight.learned to false")
+        if self.activation.learned and self.activation.bits == 16:
+            raise ValueError("ranges are learned for activations of up to 8 bits: set activation.learned to false")
         if self.mode in STORED and self.weight.bits > 8:
             raise ValueError(f"in mode {self.mode} weights have up to 8 bits: set weight.bits to 8 or 4, or mode to float16")
         return self

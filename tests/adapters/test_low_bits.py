@@ -7,6 +7,7 @@ import qat
 from qat import reference
 from qat.adapters import adapter_for
 from qat.errors import ExportError
+from qat.recipe import QuantSpec, Recipe, Rule
 
 FRAMEWORKS = pytest.mark.parametrize("framework", ["torch", "keras"])
 
@@ -33,6 +34,13 @@ def images(framework, count=32, seed=0):
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if framework == "torch" else x
 
 
+def recipe(weights, activations, granularity="channel", learned=True):
+    weight = QuantSpec(bits=weights, symmetric=True, granularity=granularity, learned=learned)
+    return Recipe(
+        name="low", rules=(Rule(weight=weight, activation=QuantSpec(bits=activations, estimator="mse", learned=learned)),)
+    )
+
+
 @FRAMEWORKS
 @pytest.mark.parametrize("bits", [4, 3])
 def test_the_model_computes_what_the_reference_does(framework, bits):
@@ -57,3 +65,84 @@ def test_there_is_nothing_to_export(framework, tmp_path):
     model = qat.calibrate(qat.prepare(net(framework), x[:2], "static_wi4_ai4", "simulated"), [x])
     with pytest.raises(ExportError, match=r"target 'simulated' has no runtime.*prepare with a recipe of 8-bit activations"):
         qat.export(model, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(("weights", "activations", "target"), [(4, 4, "simulated"), (3, 3, "simulated"), (4, 8, "onnxruntime")])
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+def test_learned_scales_are_trained_and_the_model_computes_what_the_reference_does(weights, activations, target, granularity):
+    x, y = images("torch"), np.arange(32) % 10
+    model = qat.calibrate(qat.prepare(net("torch"), x[:2], recipe(weights, activations, granularity), target), [x])
+    scales = {n: p for n, p in model.named_parameters() if n.endswith(("grid.range", "weight_step"))}
+    start = {name: p.detach().clone() for name, p in scales.items()}
+    qat.finetune(model, [(x, y)] * 5, learning_rate=0.02, progress=False)
+    inside = [n for n in scales if n.endswith("range")]
+    assert len(inside) == (13 if activations < 8 else 14)  # the logits have 8 bits
+    assert all(not bool((start[n] == p).all()) for n, p in scales.items())
+    expected, found = reference.run(adapter_for("torch").lower(model), images("torch", 8, 1)), None
+    found = adapter_for("torch").grid_values(model, images("torch", 8, 1))
+    for name, value in found.items():
+        assert np.array_equal(expected[name], value), name
+
+
+def test_learned_scales_reach_the_artifact(tmp_path):
+    x, y = images("torch"), np.arange(32) % 10
+    model = qat.calibrate(qat.prepare(net("torch"), x[:2], recipe(4, 8), "onnxruntime"), [x])
+    qat.finetune(model, [(x, y)] * 5, learning_rate=0.02, progress=False)
+    assert qat.export(model, tmp_path / "model.onnx", verify=[images("torch", 8, 1)]).parity.exact == 1.0
+
+
+def fake_quantized(x, weight, bias, step, low, high, bits, x_step):
+    """LSQ and LSQ+ as published, on real values, by automatic differentiation of straight-through rounding."""
+    import torch
+
+    def rounded(v):
+        return v + (v.round() - v).detach()
+
+    qmax, levels = 2 ** (bits - 1) - 1, 2**bits - 1
+    w = rounded((weight / step.view(-1, 1, 1, 1)).clamp(-qmax, qmax)) * step.view(-1, 1, 1, 1)
+    b = rounded(bias / (step.detach() * x_step)) * step.detach() * x_step
+    real = torch.nn.functional.conv2d(x, w, b)
+    s = (high - low) / levels
+    lo = torch.round(low.detach() / s.detach())
+    inside = rounded((real / s).clamp(lo, lo + levels)) * s
+    # Where the value is clipped the output is an end of the range, which is learned as itself.
+    return torch.where(real / s >= lo + levels, high, torch.where(real / s <= lo, low, inside))
+
+
+def test_gradients_are_those_of_lsq():
+    import torch
+
+    torch.manual_seed(0)
+    x = torch.randn(64, 3, 6, 6)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1), torch.nn.Conv2d(5, 2, 1))
+    model = qat.calibrate(qat.prepare(net, x[:2], recipe(3, 3), "simulated"), [x.numpy()]).train()
+    node = next(m for m in model.modules() if getattr(m, "weight_step", None) is not None)
+    node.weight_step.data.mul_(0.97)  # no weight exactly at a limit, where the two differ
+    grid, x_grid = node.output, node.inputs[0]
+    ints = torch.clamp((x / x_grid.scale).round(), x_grid.lo, x_grid.hi)
+    real_grad = torch.randn(64, 5, 6, 6)
+    weight, bias = model.get_parameter("0.weight"), model.get_parameter("0.bias")
+    node(ints, weight, bias).backward(real_grad * grid.scale)  # of the integers: that of the real value times the scale
+    found = [p.grad.clone() for p in (weight, bias, node.weight_step, grid.range)]
+
+    leaves = [t.detach().clone().requires_grad_() for t in (weight, bias, node.weight_step, grid.range[0], grid.range[1])]
+    w, b, step, low, high = leaves
+    fake_quantized(ints * x_grid.scale, w, b, step, low, high, 3, x_grid.scale).backward(real_grad)
+    per_channel = (3 * 3) ** 0.5  # LSQ's factor: elements times qmax
+    assert torch.allclose(found[0], w.grad, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(found[1], b.grad, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(found[2], step.grad / per_channel, rtol=1e-3, atol=1e-2)
+    factor = 7**2 / (5 * 36 * 7) ** 0.5
+    assert torch.allclose(found[3], torch.stack([low.grad, high.grad]) * factor, rtol=1e-3, atol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"weight": {"symmetric": True, "learned": True}, "mode": "dynamic"}, "learned in mode static"),
+        ({"activation": {"bits": 16, "learned": True}}, "activations of up to 8 bits"),
+    ],
+)
+def test_scales_that_nothing_learns_are_refused(rule, message):
+    with pytest.raises(ValueError, match=message):
+        Rule.model_validate(rule)

@@ -19,7 +19,7 @@ class Grid(nn.Module):
     """The activation scale of one group of tensors. The range is the state; scale and zero point follow from it.
 
     Attributes:
-        range: float32 (low, high); NaN until calibrated.
+        range: float32 (low, high); NaN until calibrated. A parameter where the recipe has it learned.
         scale, zero_point: float32 scalars, derived.
         step, lo, hi: the scale and the limits on the grid, ``qmin - zero_point`` and ``qmax - zero_point``, kept on the host
             too, so that a training step on a GPU never waits for it.
@@ -34,7 +34,12 @@ class Grid(nn.Module):
     def __init__(self, group: Group) -> None:
         super().__init__()
         self.group = group
-        self.register_buffer("range", torch.full((2,), float("nan")))
+        unknown = torch.full((2,), float("nan"))
+        if group.learned:
+            self.register_parameter("range", nn.Parameter(unknown))
+        else:
+            self.register_buffer("range", unknown)
+        self.derived_from: tuple[int, int] | None = None
         self.register_buffer("scale", torch.ones(()), persistent=False)
         self.register_buffer("zero_point", torch.zeros(()), persistent=False)
         self.step, self.lo, self.hi = 1.0, float(group.qmin), float(group.qmax)
@@ -45,7 +50,12 @@ class Grid(nn.Module):
 
     @property
     def on_grid(self) -> bool:
-        """Whether nodes compute on the grid: calibrated, and not calibrating at the moment."""
+        """Whether nodes compute on the grid: calibrated, and not calibrating at the moment.
+
+        Every writer of the group asks this first, so here a learned range that an optimizer has moved becomes the scale.
+        """
+        if self.group.learned and self.calibrated and self.derived_from != self._state():
+            self._derive()
         return self.calibrated and self.estimator is None
 
     @property
@@ -64,8 +74,13 @@ class Grid(nn.Module):
             self.range.copy_(torch.tensor([low, high]))
         self._derive()
 
+    def _state(self) -> tuple[int, int]:
+        """Return which value the range holds: PyTorch counts a tensor's changes in place."""
+        return id(self.range), self.range._version
+
     def _derive(self) -> None:
         self.calibrated = True
+        self.derived_from = self._state()
         e = self.encoding
         # New tensors: a kernel of the same step may have kept the old ones for its backward pass.
         self.scale = self.scale.new_tensor(float(e.scale))
@@ -83,7 +98,7 @@ class Grid(nn.Module):
 
     def observe(self, v: Tensor, low: float, high: float) -> None:
         """Move the range towards that of ``v``, unrounded grid values limited to ``[low, high]``."""
-        if self.group.fixed is not None:
+        if self.group.fixed is not None or self.group.learned:
             return
         with torch.no_grad():
             seen = _over_processes(torch.stack(v.aminmax())).clamp(low, high) * self.scale

@@ -15,11 +15,13 @@ from torch.utils import _pytree as pytree
 from qat.adapters.torch.borders import Dequantize, Quantize
 from qat.adapters.torch.grid import Grid
 from qat.adapters.torch.kinds import NODES
+from qat.adapters.torch.learned_nodes import LEARNED, LearnedConv2d
+from qat.adapters.torch.node import Node
 from qat.adapters.torch.stored import Stored
 from qat.adapters.torch.trace import Traced
 from qat.adapters.torch.wide import WIDE
 from qat.graph import KINDS, Op
-from qat.planner import Plan
+from qat.planner import Plan, PlannedOp
 
 #: Where the nodes live in the prepared model; parameters stand beside it under their own names.
 SCOPE = "_qat"
@@ -94,7 +96,7 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     root.add_module(SCOPE, nn.Module())
     for kind in ("nodes", "quantize", "dequantize"):
         root.get_submodule(SCOPE).add_module(kind, nn.Module())
-    writer = _Writer(traced, plan, root)
+    writer = _Writer(traced, plan, root, params)
     graph = writer.write()
     prepared = PreparedModel(root, graph, type(root).__name__)
     prepared.meta["qat"] = Prepared(plan, traced.structure[1], writer.kept_nodes, writer.forms)
@@ -116,8 +118,8 @@ def _register(root: nn.Module, name: str, value: torch.Tensor, buffer: bool, fro
 class _Writer:
     """Writes the FX graph: every tensor has up to two forms, float and on the grid."""
 
-    def __init__(self, traced: Traced, plan: Plan, root: nn.Module) -> None:
-        self.traced, self.plan, self.root = traced, plan, root
+    def __init__(self, traced: Traced, plan: Plan, root: nn.Module, params: Mapping[str, np.ndarray]) -> None:
+        self.traced, self.plan, self.root, self.params = traced, plan, root, params
         self.graph = fx.Graph()
         self.grids = {name: Grid(group) for name, group in plan.groups.items()}
         self.owned: set[str] = set()
@@ -138,7 +140,7 @@ class _Writer:
             elif planned.integer:
                 args = (*(self._on_grid(t) for t in op.inputs), *self._params(op))
                 grids = tuple(self._grid_of(t) for t in (*op.inputs, *op.outputs))
-                node = (WIDE if planned.kernels == "wide" else NODES)[op.kind](planned, grids, self.plan.target.kernels)
+                node = self._node(planned, grids)
                 self.grid[op.output] = self._call("nodes", op.name, self._owning(node, grids[-1]), args)
                 self.forms[op.output] = self.grid[op.output].name
             elif op.kind in NODES:
@@ -156,6 +158,16 @@ class _Writer:
         self.graph.output(pytree.tree_unflatten(values, spec))
         self.graph.lint()
         return self.graph
+
+    def _node(self, planned: PlannedOp, grids: tuple[Grid, ...]) -> Node:
+        kind = planned.op.kind
+        spec = planned.weight
+        if kind in LEARNED and spec is not None and (spec.learned or grids[-1].group.learned):
+            node = LEARNED[kind](planned, grids, self.plan.target.kernels)
+            assert isinstance(node, LearnedConv2d)
+            node.start(self.params[planned.op.params["weight"]])
+            return node
+        return (WIDE if planned.kernels == "wide" else NODES)[kind](planned, grids, self.plan.target.kernels)
 
     def _call(self, kind: str, name: str, module: nn.Module, args: tuple[Any, ...]) -> fx.Node:
         self.root.get_submodule(f"{SCOPE}.{kind}").add_module(name, module)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from qat.adapters.torch import kernels
 from qat.adapters.torch.grid import Grid
+from qat.adapters.torch.learned import leave
 from qat.errors import CalibrationError
 from qat.planner import PlannedOp
 
@@ -83,6 +84,8 @@ class Node(nn.Module):
 
     def finish(self, v: Tensor) -> Tensor:
         """Observe unrounded grid values if asked to, then round and clamp with a straight-through gradient."""
+        if self.output.group.learned and self.training:
+            return leave(v, self.output, self.limits())
         self.observe(v)
         return kernels.round_clamp(v, *self.limits())
 
