@@ -136,8 +136,7 @@ def _constant(w: Writer, step: Instruction) -> None:
 
 
 def _pads(step: Instruction) -> list[int]:
-    (top, bottom), (left, right) = step.attrs["padding"]
-    return [top, left, bottom, right]
+    return [both[side] for side in (0, 1) for both in step.attrs["padding"]]
 
 
 def _window(step: Instruction) -> dict[str, Any]:
@@ -280,6 +279,7 @@ OPERATORS: dict[str, Operator] = {
     "dequantize": _dequantize,
     "conv2d": _conv,
     "depthwise_conv2d": _conv,
+    "conv3d": _conv,
     "dense": _dense,
     "add": _simple("Add"),
     "mul": _simple("Mul"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from qat.graph import Graph, Op
 
-_FOLDABLE = ("conv2d", "depthwise_conv2d", "conv_transpose2d", "dense")
+_FOLDABLE = ("conv2d", "depthwise_conv2d", "conv3d", "conv_transpose2d", "dense")
 
 
 def fold_batch_norm(graph: Graph, params: Mapping[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:

@@ -177,6 +177,32 @@ def conv2d(
     return acc if bias is None else acc + np.asarray(bias, np.int64).reshape(1, -1, 1, 1)
 
 
+def conv3d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    strides: tuple[int, int, int],
+    padding: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
+    dilations: tuple[int, int, int],
+    groups: int,
+) -> np.ndarray:
+    """Return the exact int64 accumulator of a convolution of volumes; ``x`` [n, c, d, h, w], ``weight`` [out, in / groups, ...].
+
+    It is the sum of a convolution of images for each place of the filter's depth.
+    """
+    x = np.pad(np.asarray(x, np.int64), ((0, 0), (0, 0), padding[0], (0, 0), (0, 0)))
+    kernel = weight.shape[2]
+    depth = (x.shape[2] - (kernel - 1) * dilations[0] - 1) // strides[0] + 1
+    total = np.zeros((), np.int64)
+    for place in range(kernel):
+        first = place * dilations[0]
+        slices = x[:, :, first : first + (depth - 1) * strides[0] + 1 : strides[0]].swapaxes(1, 2)
+        images = slices.reshape(-1, *slices.shape[2:])
+        acc = conv2d(images, weight[:, :, place], None, strides[1:], padding[1:], dilations[1:], groups)
+        total = total + acc.reshape(len(x), depth, *acc.shape[1:]).swapaxes(1, 2)
+    return total if bias is None else total + np.asarray(bias, np.int64).reshape(1, -1, 1, 1, 1)
+
+
 def conv_transpose2d(
     x: np.ndarray,
     weight: np.ndarray,

@@ -111,6 +111,15 @@ def _conv2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.nda
     return _own_layout(program, _requantize(program, step, acc, (1, -1, 1, 1)))
 
 
+def _conv3d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None
+    a, last = step.attrs, program.layout == "NHWC"
+    x = np.moveaxis(xs[0], -1, 1) if last else xs[0]
+    acc = numerics.conv3d(x, step.weight, step.bias, a["strides"], a["padding"], a["dilations"], a["groups"])
+    y = _requantize(program, step, acc, (1, -1, 1, 1, 1))
+    return np.moveaxis(y, 1, -1) if last else y
+
+
 def _conv_transpose2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     assert step.weight is not None
     a, x = step.attrs, _channels_first(program, xs[0])
@@ -202,6 +211,7 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "dequantize": _dequantize,
     "conv2d": _conv2d,
     "depthwise_conv2d": _conv2d,
+    "conv3d": _conv3d,
     "conv_transpose2d": _conv_transpose2d,
     "dense": _dense,
     "add": _binary(numerics.add, wide.add),

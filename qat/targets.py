@@ -115,6 +115,7 @@ _ONNXRUNTIME_ROWS = (
     *(replace(row, padding=False) if row.kind == "avg_pool2d" else row for row in _LITERT_ROWS),
     # Written as a convolution and a shuffle (exporters/subpixel.py): there is no QLinearConvTranspose on the CPU.
     Row("conv_transpose2d", output="own", fuses=("relu", "relu6"), starts=True),
+    Row("conv3d", output="own", fuses=("relu", "relu6"), starts=True),
     Row("constant", output="own", starts=True),
     Row("move", output="as_input"),
     *(Row(kind, output="own") for kind in FUNCTIONS),  # exporters/onnx_functions.py

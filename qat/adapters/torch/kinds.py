@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from qat.adapters.torch.averages import AvgPool2d, Mean
 from qat.adapters.torch.borders import Constant
+from qat.adapters.torch.convolutions import Conv3d, ConvTranspose2d
 from qat.adapters.torch.elementwise import FUNCTIONS, Add, Function, Mul, Relu6
 from qat.adapters.torch.linear import BatchNorm, Conv2d, Dense
 from qat.adapters.torch.moving import Concat, MaxPool2d, Pad, Relu, Reshape
 from qat.adapters.torch.node import Node
-from qat.adapters.torch.transposed import ConvTranspose2d
 
 NODES: dict[str, type[Node]] = {
     "conv2d": Conv2d,
     "depthwise_conv2d": Conv2d,
+    "conv3d": Conv3d,
     "conv_transpose2d": ConvTranspose2d,
     "dense": Dense,
     "batch_norm": BatchNorm,

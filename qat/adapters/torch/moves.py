@@ -29,6 +29,7 @@ MOVES: tuple[Any, ...] = (
     aten.upsample_nearest1d.vec,
     aten.upsample_nearest2d.vec,
     aten.upsample_nearest2d.default,
+    aten.max_pool3d.default,
     aten.amax.default,
     aten.amin.default,
     aten.unfold.default,

@@ -46,6 +46,12 @@ def _pair(value: Any) -> tuple[int, int]:
     return (int(value[0]), int(value[-1])) if isinstance(value, (tuple, list)) else (int(value), int(value))
 
 
+def _each(value: Any) -> tuple[int, ...]:
+    """Return an argument of a window of three axes."""
+    values = list(value) if isinstance(value, (tuple, list)) else [value]
+    return tuple(int(v) for v in (values * 3 if len(values) == 1 else values))
+
+
 def _symmetric(value: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     h, w = _pair(value)
     return ((h, h), (w, w))
@@ -67,6 +73,21 @@ def _conv2d(b: Builder, n: Any) -> Match | None:
     kind = "depthwise_conv2d" if groups == shape_of(n.args[0])[1] and groups > 1 else "conv2d"
     attrs = {"strides": strides, "padding": both, "dilations": dilations, "groups": groups, "channel_axis": 0}
     return Match(kind, [n.args[0]], params, attrs)
+
+
+def _conv3d(b: Builder, n: Any) -> Match | None:
+    params = b.params(weight=n.args[1], bias=argument(n, 2, "bias", None))
+    if params is None or len(shape_of(n)) != 5:
+        return None
+    strides, dilations = (_each(argument(n, i, name, 1)) for i, name in ((3, "stride"), (5, "dilation")))
+    padding = argument(n, 4, "padding", 0)
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(dilations, b.tensors[params["weight"]].shape[2:], strict=True)]
+        both = tuple((t // 2, t - t // 2) for t in total)
+    else:
+        both = tuple((p, p) for p in _each(0 if padding == "valid" else padding))
+    attrs = {"strides": strides, "padding": both, "dilations": dilations, "channel_axis": 0}
+    return Match("conv3d", [n.args[0]], params, {**attrs, "groups": int(argument(n, 6, "groups", 1))})
 
 
 def _conv_transpose2d(b: Builder, n: Any) -> Match | None:
@@ -293,6 +314,8 @@ RULES: dict[Any, Rule] = {
     aten.conv2d.default: _conv2d,
     aten.conv2d.padding: _conv2d,
     conv1d: _conv2d,
+    aten.conv3d.default: _conv3d,
+    aten.conv3d.padding: _conv3d,
     aten.conv_transpose2d.input: _conv_transpose2d,
     conv_transpose1d: _conv_transpose2d,
     aten.linear.default: _linear,

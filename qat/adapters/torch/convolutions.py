@@ -1,4 +1,4 @@
-"""The node of transposed convolutions."""
+"""The nodes of the rarer convolutions: transposed, and of volumes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,39 @@ from qat.adapters.torch.linear import Conv2d
 from qat.adapters.torch.rows import as_image_weight
 
 
-class ConvTranspose2d(Conv2d):
-    """conv_transpose2d, with bias and fused activation: one scale for the filters of each output channel."""
-
-    def laid(self, weight: Tensor) -> Tensor:
-        """Return PyTorch's weight, [in, out / groups, h, w], as [out, in / groups, h, w]."""
-        return _turned(as_image_weight(weight), self.attrs["groups"])
+class _Accumulated(Conv2d):
+    """A convolution of PyTorch's own on integers: one scale for the filters of each output channel."""
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Accumulate the integers of weight and bias, whose rounding lets the gradient pass, and rescale."""
         scale = self.weight_scale(weight, bias)
         bias_scale = scale * self.inputs[0].scale
-        w = weight / scale.view(-1, 1, 1, 1)
+        w = weight / scale.view(-1, *[1] * (weight.ndim - 1))
         w_int, b_int = straight_through(w, w.detach().round()), None
         if bias is not None:
             b = bias / bias_scale
             b_int = straight_through(b, b.detach().round())
-        return self.finish(self.real(x, w_int, b_int) * (bias_scale / self.output.scale).view(-1, 1, 1))
+        return self.finish(self.real(x, w_int, b_int) * (bias_scale / self.output.scale).view(-1, *[1] * (x.ndim - 2)))
+
+
+class Conv3d(_Accumulated):
+    """conv3d, with bias and fused activation."""
+
+    def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The float convolution."""
+        padding = self.attrs["padding"]
+        if any(first != last for first, last in padding):
+            x, padding = F.pad(x, [side for both in reversed(padding) for side in both]), ((0, 0),) * 3
+        window = (self.attrs["strides"], [first for first, _ in padding], self.attrs["dilations"])
+        return F.conv3d(x, weight, bias, *window, self.attrs["groups"])
+
+
+class ConvTranspose2d(_Accumulated):
+    """conv_transpose2d, with bias and fused activation."""
+
+    def laid(self, weight: Tensor) -> Tensor:
+        """Return PyTorch's weight, [in, out / groups, h, w], as [out, in / groups, h, w]."""
+        return _turned(as_image_weight(weight), self.attrs["groups"])
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The float transposed convolution."""
