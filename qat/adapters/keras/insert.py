@@ -11,11 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from qat.adapters.keras.calls import fill
 from qat.adapters.keras.functions import FUNCTIONS, Constant, Function
 from qat.adapters.keras.grid import Grid
 from qat.adapters.keras.nodes import NODES, Node, quantize
 from qat.adapters.keras.stored import Stored
-from qat.adapters.keras.trace import Traced, fill
+from qat.adapters.keras.trace import Traced
 from qat.adapters.keras.transposed import ConvTranspose2d
 from qat.adapters.keras.watch import Watch
 from qat.adapters.keras.wide import WIDE

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from qat.adapters.keras.elementwise import ARITHMETIC, OPERATIONS, arithmetic, negated_difference
-from qat.adapters.keras.elementwise import activation as activation_kind
+from qat.adapters.keras.calls import placeholder
+from qat.adapters.keras.elementwise import ARITHMETIC, arithmetic
+from qat.adapters.keras.rules import MOVES, RULES, is_move, spec_of
 from qat.errors import CaptureError
-from qat.geometry import same_padding
 from qat.graph import FUNCTIONS, Graph, Op, TensorSpec
 from qat.handlers import HANDLERS
 
@@ -30,7 +30,7 @@ class Traced:
         structure: the outputs by tensor name, nested as the model returns them.
         inputs: the inputs by tensor name, nested as the model takes them, and the tensor of each input layer's name.
         output_names: the model's own names of its outputs, by which losses may be given.
-        calls: how the layer of each operator of kind ``float`` is called: arguments with :func:`placeholder` for tensors.
+        calls: how the layer of each operator of kind ``float`` is called: arguments with :func:`qat.adapters.keras.calls.placeholder` for tensors.
     """
 
     graph: Graph
@@ -43,22 +43,6 @@ class Traced:
     calls: Mapping[str, tuple[Any, Any]]
 
 
-def placeholder(index: int) -> str:
-    """Return what stands for an operator's input ``index`` in the arguments of a call."""
-    return f"@tensor:{index}"
-
-
-def fill(arguments: Any, values: list[Any]) -> Any:
-    """Return arguments with each placeholder replaced by its value."""
-    if isinstance(arguments, dict):
-        return {key: fill(value, values) for key, value in arguments.items()}
-    if isinstance(arguments, (list, tuple)):
-        return type(arguments)(fill(value, values) for value in arguments)
-    if isinstance(arguments, str) and arguments.startswith("@tensor:"):
-        return values[int(arguments.removeprefix("@tensor:"))]
-    return arguments
-
-
 def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
     """Capture a model. ``example_inputs`` is not needed: a Keras model knows its shapes.
 
@@ -67,13 +51,15 @@ def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
     Raises:
         CaptureError: a subclassed model, a Sequential one without an input shape, or an image size that is not fixed.
     """
-    return _Builder().build(model)
+    return Builder().build(model)
 
 
 _TRAINING_ONLY = ("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "ActivityRegularization")
 
 
-class _Builder:
+class Builder:
+    """Collects operators, tensors and parameters while the graph is walked; ``names`` maps a Keras tensor's id to its name."""
+
     def __init__(self) -> None:
         self.ops: list[Op] = []
         self.specs: dict[str, TensorSpec] = {}
@@ -86,12 +72,13 @@ class _Builder:
         self.used: set[str] = set()
 
     def build(self, model: keras.Model) -> Traced:
+        """Return what was captured of a model."""
         functional = _functional(model)
         inputs = []
         for tensor in functional.inputs:
             name = self.unique(tensor.name)
             self.names[id(tensor)] = name
-            self.specs[name] = _spec(name, tensor)
+            self.specs[name] = spec_of(name, tensor)
             inputs.append(name)
         self.walk(functional, "")
         structure = keras.tree.map_structure(lambda t: self.names[id(t)], functional._outputs_struct)
@@ -110,6 +97,7 @@ class _Builder:
                     self.node(node, scope)
 
     def node(self, node: Any, scope: str) -> None:
+        """Add the operators of one call of a layer."""
         layer = node.operation
         path = f"{scope}{layer.name}"
         inputs = [self.names[id(t)] for t in node.arguments.keras_tensors]
@@ -128,7 +116,7 @@ class _Builder:
             self.names[id(outputs[0])] = inputs[0]
             return
         if len(outputs) == 1:
-            rule = _RULES.get(kind)
+            rule = RULES.get(kind)
             emitted: str | None
             handled = HANDLERS[type(layer)](layer) if type(layer) in HANDLERS else None
             if handled is not None:
@@ -143,7 +131,7 @@ class _Builder:
         order = {id(t): placeholder(i) for i, t in enumerate(node.arguments.keras_tensors)}
         arguments = (list(node.arguments.args), dict(node.arguments.kwargs))
         call = keras.tree.map_structure(lambda v: order.get(id(v), v), arguments)
-        moves = len(inputs) == len(outputs) == 1 and kind in MOVES and _is_move(layer)
+        moves = len(inputs) == len(outputs) == 1 and kind in MOVES and is_move(layer)
         self.keep("move" if moves else "float", layer, inputs, outputs, path, call)
 
     def emit(
@@ -151,7 +139,7 @@ class _Builder:
     ) -> str:
         """Add an operator whose output has the shape of ``output`` (a KerasTensor or a shape), and return its name."""
         name = self.unique(f"{path}_{kind}" if kind in ("relu", "relu6") or kind in FUNCTIONS else path)
-        self.specs[name] = _spec(name, output)
+        self.specs[name] = spec_of(name, output)
         named = {role: self.param(variable, path) for role, variable in (params or {}).items() if variable is not None}
         self.ops.append(Op(name, kind, tuple(inputs), (name,), named, attrs, path))
         return name
@@ -162,7 +150,7 @@ class _Builder:
         names = []
         for index, tensor in enumerate(outputs):
             out = name if index == 0 else self.unique(f"{path}_{index}")
-            self.specs[out] = _spec(out, tensor)
+            self.specs[out] = spec_of(out, tensor)
             self.names[id(tensor)] = out
             names.append(out)
         self.layers[name], self.calls[name] = layer, call
@@ -173,11 +161,12 @@ class _Builder:
         name = self.unique(f"{path}_constant")
         self.params[name] = value
         self.frozen.add(name)
-        self.specs[name] = _spec(name, value.shape)
+        self.specs[name] = spec_of(name, value.shape)
         self.ops.append(Op(name, "constant", (), (name,), {"value": name}, {}, path))
         return name
 
     def param(self, variable: Any, path: str) -> str:
+        """Add a layer's variable and return its name."""
         # Nested models may hold different variables of one path, and one variable may be read by several layers.
         name = self.variables.get(id(variable))
         if name is None:
@@ -194,32 +183,13 @@ class _Builder:
         return name
 
     def unique(self, name: str) -> str:
+        """Return a name that nothing else has."""
         base = re.sub(r"\W", "_", name)
         candidate, n = base, 1
         while candidate in self.used:
             candidate, n = f"{base}_{n}", n + 1
         self.used.add(candidate)
         return candidate
-
-
-#: Layers and operations that only move values about.
-MOVES = {
-    *(
-        "Permute",
-        "Cropping1D",
-        "Cropping2D",
-        "UpSampling1D",
-        "UpSampling2D",
-        "RepeatVector",
-        "GlobalMaxPooling1D",
-        "GlobalMaxPooling2D",
-    ),
-    *("Transpose", "GetItem", "Flip", "Roll", "ExpandDims", "Squeeze", "Max", "Repeat", "Tile", "Swapaxes", "Moveaxis"),
-}
-
-
-def _is_move(layer: Any) -> bool:
-    return getattr(layer, "interpolation", "nearest") == "nearest" and getattr(layer, "initial", None) is None
 
 
 def _functional(model: keras.Model) -> Any:
@@ -235,214 +205,3 @@ def _functional(model: keras.Model) -> Any:
         f"'{model.name}' ({type(model).__name__}) is a subclassed model, whose graph Keras does not record (layers: {layers}): "
         "rebuild it as keras.Model(inputs, outputs), or prepare its functional part"
     )
-
-
-def _spec(name: str, tensor: Any) -> TensorSpec:
-    shape = tuple(tensor) if isinstance(tensor, (tuple, list)) else tuple(tensor.shape)
-    return TensorSpec(name, shape, "float32" if isinstance(tensor, (tuple, list)) else str(tensor.dtype))
-
-
-# --- the table: one function a layer -----------------------------------------------------------------------------------
-# Each returns the name of its output tensor, or None for a layer that this adapter leaves float.
-
-
-def _activation(b: _Builder, name: str, activation: Any, output: Any, path: str) -> str | None:
-    kind = getattr(activation, "__name__", "linear")
-    if kind == "linear":
-        return name
-    known = activation_kind(b, name, activation, output, path)
-    if known is not None:
-        return known
-    layer = keras.layers.Activation(activation, name=f"{path.replace('/', '_')}_{kind}")
-    out = b.unique(f"{path}_{kind}")
-    b.specs[out] = _spec(out, output)
-    b.layers[out], b.calls[out] = layer, ([placeholder(0)], {})
-    b.ops.append(Op(out, "float", (name,), (out,), {}, {"target": kind}, path))
-    return out
-
-
-def _padding(layer: Any, spec: TensorSpec, window: tuple[int, int], strides: tuple[int, int], path: str) -> Any:
-    if layer.padding == "valid":
-        return ((0, 0), (0, 0))
-    if layer.padding != "same":
-        return None
-    both = same_padding(spec.shape[1:3], window, strides)
-    if both is None:
-        raise CaptureError(f"{path}: padding 'same' needs a fixed image size: give keras.Input(shape=(height, width, channels))")
-    return both
-
-
-def _first(b: _Builder, layer: Any, path: str, inputs: list[str]) -> tuple[Any, Any, Any]:
-    """Return the padding, strides and dilations of a convolution (None for a padding it does not know)."""
-    strides, dilations = tuple(layer.strides), tuple(layer.dilation_rate)
-    window = tuple((k - 1) * d + 1 for k, d in zip(layer.kernel_size, dilations, strict=True))
-    return _padding(layer, b.specs[inputs[0]], window, strides, path), strides, dilations
-
-
-def _conv2d(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    if layer.data_format != "channels_last" or layer.groups != 1:
-        return None
-    padding, strides, dilations = _first(b, layer, path, inputs)
-    if padding is None:
-        return None
-    params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
-    name = b.emit(
-        "conv2d", inputs, output, path, params, strides=strides, padding=padding, dilations=dilations, groups=1, channel_axis=3
-    )
-    return _activation(b, name, layer.activation, output, path)
-
-
-def _conv_transpose(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    if layer.data_format != "channels_last" or tuple(layer.dilation_rate) != (1, 1) or getattr(layer, "groups", 1) != 1:
-        return None
-    strides, kernel = tuple(layer.strides), tuple(layer.kernel_size)
-    extra = layer.output_padding if isinstance(layer.output_padding, (tuple, list)) else (layer.output_padding,) * 2
-    cuts = tuple(_cut(layer.padding, k, s, more) for k, s, more in zip(kernel, strides, extra, strict=True))
-    params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
-    name = b.emit(
-        "conv_transpose2d", inputs, output, path, params,
-        strides=strides, padding=cuts, dilations=(1, 1), groups=1, channel_axis=2,
-    )  # fmt: skip
-    return _activation(b, name, layer.activation, output, path)
-
-
-def _cut(padding: str, kernel: int, stride: int, extra: int | None) -> tuple[int, int]:
-    """Return what a transposed convolution leaves out on each side of ``stride * (size - 1) + kernel`` places."""
-    if padding == "valid":
-        total = -extra if extra is not None else min(kernel - stride, 0)
-        return 0, total
-    total = kernel - stride if extra is None else 2 * (kernel // 2) - extra
-    return max(total, 0) // 2, total - max(total, 0) // 2
-
-
-def _depthwise(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    if layer.data_format != "channels_last":
-        return None
-    padding, strides, dilations = _first(b, layer, path, inputs)
-    if padding is None or (max(dilations) > 1 and max(strides) > 1):
-        return None
-    params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
-    channels = b.specs[inputs[0]].shape[-1]
-    name = b.emit(
-        "depthwise_conv2d", inputs, output, path, params,
-        strides=strides, padding=padding, dilations=dilations, groups=channels, channel_axis=(2, 3),
-    )  # fmt: skip
-    return _activation(b, name, layer.activation, output, path)
-
-
-def _separable(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    if layer.data_format != "channels_last":
-        return None
-    padding, strides, dilations = _first(b, layer, path, inputs)
-    if padding is None or (max(dilations) > 1 and max(strides) > 1):
-        return None
-    channels = b.specs[inputs[0]].shape[-1]
-    between = (*output.shape[:-1], layer.depthwise_kernel.shape[2] * layer.depthwise_kernel.shape[3])
-    name = b.emit(
-        "depthwise_conv2d", inputs, between, path, {"weight": layer.depthwise_kernel},
-        strides=strides, padding=padding, dilations=dilations, groups=channels, channel_axis=(2, 3),
-    )  # fmt: skip
-    params = {"weight": layer.pointwise_kernel, "bias": layer.bias if layer.use_bias else None}
-    name = b.emit(
-        "conv2d", [name], output, path, params,
-        strides=(1, 1), padding=((0, 0), (0, 0)), dilations=(1, 1), groups=1, channel_axis=3,
-    )  # fmt: skip
-    return _activation(b, name, layer.activation, output, path)
-
-
-def _dense(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
-    name = b.emit("dense", inputs, output, path, params, channel_axis=1)
-    return _activation(b, name, layer.activation, output, path)
-
-
-def _batch_norm(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    rank = len(output.shape)
-    if layer.axis not in (-1, rank - 1):
-        return None
-    params = {"gamma": layer.gamma, "beta": layer.beta, "mean": layer.moving_mean, "variance": layer.moving_variance}
-    return b.emit("batch_norm", inputs, output, path, params, epsilon=float(layer.epsilon), axis=rank - 1)
-
-
-def _binary(kind: str) -> Callable[..., str | None]:
-    def rule(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-        if any(len(b.specs[n].shape) != len(output.shape) for n in inputs) or len(inputs) < 2:
-            return None
-        name = inputs[0]
-        for other in inputs[1:]:
-            name = b.emit(kind, [name, other], _broadcast(b.specs[name].shape, b.specs[other].shape), path)
-        return name
-
-    return rule
-
-
-def _broadcast(a: tuple[int | None, ...], b: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    return tuple(n if m == 1 else m for m, n in zip(a, b, strict=True))
-
-
-def _concat(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    return b.emit("concat", inputs, output, path, axis=layer.axis % len(output.shape))
-
-
-def _relu(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    if layer.threshold or layer.max_value not in (None, 6) or (layer.negative_slope and layer.max_value):
-        return None
-    if layer.negative_slope:
-        return b.emit("leaky_relu", inputs, output, path, alpha=float(layer.negative_slope))
-    return b.emit("relu6" if layer.max_value else "relu", inputs, output, path)
-
-
-def _activation_layer(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    return activation_kind(b, inputs[0], layer.activation, output, path)
-
-
-def _pool(kind: str) -> Callable[..., str | None]:
-    def rule(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-        if layer.data_format != "channels_last":
-            return None
-        kernel, strides = tuple(layer.pool_size), tuple(layer.strides)
-        padding = _padding(layer, b.specs[inputs[0]], kernel, strides, path)
-        return b.emit(kind, inputs, output, path, kernel=kernel, strides=strides, padding=padding)
-
-    return rule
-
-
-def _global_pool(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    if layer.data_format != "channels_last":
-        return None
-    return b.emit("mean", inputs, output, path, axes=(1, 2), keepdims=bool(layer.keepdims))
-
-
-def _reshape(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    if any(d is None for d in output.shape[1:]):
-        return None
-    return b.emit("reshape", inputs, output, path, shape=(-1, *(int(d) for d in output.shape[1:])))
-
-
-def _zero_padding(b: _Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    if layer.data_format != "channels_last":
-        return None
-    return b.emit("pad", inputs, output, path, padding=tuple(tuple(int(n) for n in side) for side in layer.padding))
-
-
-_RULES: dict[str, Callable[..., str | None]] = {
-    "Conv2D": _conv2d,
-    "Conv2DTranspose": _conv_transpose,
-    "DepthwiseConv2D": _depthwise,
-    "SeparableConv2D": _separable,
-    "Dense": _dense,
-    "BatchNormalization": _batch_norm,
-    "Add": _binary("add"),
-    "Multiply": _binary("mul"),
-    "Concatenate": _concat,
-    "ReLU": _relu,
-    "Activation": _activation_layer,
-    "Subtract": negated_difference,
-    **OPERATIONS,
-    "MaxPooling2D": _pool("max_pool2d"),
-    "AveragePooling2D": _pool("avg_pool2d"),
-    "GlobalAveragePooling2D": _global_pool,
-    "Flatten": _reshape,
-    "Reshape": _reshape,
-    "ZeroPadding2D": _zero_padding,
-}
