@@ -30,7 +30,7 @@ class Traced:
         structure: the outputs by tensor name, nested as the model returns them.
         inputs: the inputs by tensor name, nested as the model takes them, and the tensor of each input layer's name.
         output_names: the model's own names of its outputs, by which losses may be given.
-        calls: how the layer of each operator of kind ``float`` is called: arguments with :func:`qat.adapters.keras.calls.placeholder` for tensors.
+        calls: how the layer of each operator of kind ``float`` is called, see :mod:`qat.adapters.keras.calls`.
     """
 
     graph: Graph
