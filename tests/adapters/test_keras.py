@@ -318,7 +318,7 @@ def test_float_outputs_that_the_converter_merges(images, tmp_path):
         lambda x: layers.GroupNormalization(2)(layers.Conv2D(4, 3)(x)),
         lambda x: keras.ops.log(keras.ops.relu(layers.Conv2D(4, 3)(x)) * 2.0 + 1.0),
         lambda x: layers.Conv2D(4, 3)(layers.UpSampling2D(interpolation="bilinear")(layers.Conv2D(4, 3)(x))),
-        lambda x: layers.Conv2DTranspose(4, 3, dilation_rate=2)(layers.Conv2D(4, 3)(x)),
+        lambda x: layers.UnitNormalization()(layers.Conv2D(4, 3)(x)),
     ],
 )
 def test_layer_without_an_integer_kernel_is_trained_saved_and_exported(images, tmp_path, build):
