@@ -16,6 +16,7 @@ from qat.errors import ConfigError, DataError
 from qat.trainers import randomness
 from qat.trainers.history import History, check_labels
 from qat.trainers.keras import losses, optimizers
+from qat.trainers.keras.replicas import Replicas, all_sum
 from qat.trainers.keras.weights import arrays_of, put, save_weights
 from qat.trainers.loop import Step, run
 from qat.trainers.metrics import measure
@@ -32,8 +33,6 @@ def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | N
 class _Learner:
     """A :class:`qat.trainers.loop.Learner` of Keras; ``keras`` is the module that the model comes from."""
 
-    writes = True
-
     def __init__(self, model: Any, options: TrainingOptions, keras: Any) -> None:
         self.model, self.options, self.keras = model, options, keras
         self.variables = list(model.trainable_variables)
@@ -46,20 +45,26 @@ class _Learner:
                 "precision: Keras fixes it when a layer is built, and the grid's nodes are float32: for bfloat16 in the layers "
                 "that stay float, call keras.config.set_dtype_policy('mixed_bfloat16') before building the float model"
             )
-        self.optimizer = optimizers.optimizer(keras, self.variables, options)
+        self.replicas = Replicas(model)
+        self.writes = self.replicas.first
+        with self.replicas.strategy.scope():
+            self.optimizer = optimizers.optimizer(keras, self.variables, options, self.replicas.size)
         self.label_loss, self.teacher_loss = losses.label_loss(options), losses.teacher_loss(options)
         self.probabilities = options.classifies and not _gives_logits(model)
         self.on_grid = is_prepared(model) and keras.__name__ == "keras"
         self.observing: bool | None = None
-        self.sums: list[Any] = []
-        self._forward = tf.function(self._loss_and_gradients, reduce_retracing=True)
-        self._apply = tf.function(self._update)
+        self.sums: Any = None
+        run_in_each = self.replicas.run
+        self._forward = tf.function(lambda *args: run_in_each(self._loss_and_gradients, *args), reduce_retracing=True)
+        self._add = tf.function(lambda a, b: run_in_each(_added, a, b))
+        self._apply = tf.function(lambda gradients: run_in_each(self._update, gradients))
+        self._predict = tf.function(lambda inputs: run_in_each(self._outputs, inputs), reduce_retracing=True)
 
     def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         return _pairs(data, self.options.labels == "given", _input_count(self.model))
 
     def agreed(self, flag: bool) -> bool:
-        return flag
+        return self.replicas.any(flag)
 
     # --- a step ---
 
@@ -70,26 +75,27 @@ class _Learner:
             check_fit(self.model.plan, arrays)
         if self.options.classifies and self.options.labels == "given":
             check_labels(labels, len(arrays[0]), _classes(self.model), f"step {step.number}")
-        loss, gradients = self._forward(_tensors(inputs), tf.convert_to_tensor(labels))
-        value = float(loss)
+        samples, replicas = len(arrays[0]), self.replicas
+        parts, shares = replicas.split((_listed(inputs), labels), samples), replicas.shares(samples, step.share)
+        loss, gradients = self._forward(*parts, shares)
+        value = replicas.value(loss) / step.share
         if not math.isfinite(value):
             return value
-        if step.share != 1:
-            scaled = [None if g is None else tf.convert_to_tensor(g) * step.share for g in gradients]
-            pairs = zip(self.sums or [None] * len(scaled), scaled, strict=True)
-            gradients = self.sums = [s if g is None else g if s is None else s + g for s, g in pairs]
+        self.sums = gradients if self.sums is None else self._add(self.sums, gradients)
         if step.update:
             self.optimizer.learning_rate = step.rate
-            self._apply(gradients)
-            self.sums = []
+            self._apply(self.sums)
+            self.sums = None
         return value
 
-    def _loss_and_gradients(self, inputs: Any, labels: Any) -> tuple[Any, list[Any]]:
+    def _loss_and_gradients(self, inputs: Any, labels: Any, share: Any) -> tuple[Any, dict[int, Any]]:
+        """Return the loss of all replicas and this one's gradients, by the variables' numbers."""
         with tf.GradientTape() as tape:
             outputs = self.model(inputs, training=True)
             loss = self._loss(inputs, outputs, labels)
-            loss += sum(self.model.losses)  # of the layers' own regularizers
-        return loss, tape.gradient(loss, self.variables)
+            loss = (loss + sum(self.model.losses)) * share  # of the layers' own regularizers
+        gradients = tape.gradient(loss, self.variables)
+        return all_sum(loss), {i: tf.convert_to_tensor(g) for i, g in enumerate(gradients) if g is not None}
 
     def _loss(self, inputs: Any, outputs: Any, labels: Any) -> Any:
         options, teacher = self.options, self.options.teacher
@@ -105,9 +111,10 @@ class _Learner:
             return distance
         return (1 - options.teacher_weight) * self.label_loss(outputs, labels) + options.teacher_weight * distance
 
-    def _update(self, gradients: list[Any]) -> None:
-        pairs = [(g, v) for g, v in zip(gradients, self.variables, strict=True) if g is not None]
-        self.optimizer.apply_gradients(pairs)
+    def _update(self, gradients: dict[int, Any]) -> None:
+        summed = all_sum([gradients[i] for i in sorted(gradients)])
+        pairs = zip(summed, (self.variables[i] for i in sorted(gradients)), strict=True)
+        self.optimizer.apply_gradients(list(pairs))
 
     def _observe(self, observing: bool) -> None:
         if self.on_grid and observing is not self.observing:
@@ -129,8 +136,15 @@ class _Learner:
     # --- evaluation ---
 
     def evaluate(self, data: Iterable[Any]) -> dict[str, float]:
-        batches = ((self.model.predict_on_batch(x), self._expected(x, labels)) for x, labels in self.pairs(data))
-        return measure(self.options.chosen_metrics, batches)
+        batches = ((self._answers(inputs), self._expected(inputs, labels)) for inputs, labels in self.pairs(data))
+        return self.replicas.mean_of(measure(self.options.chosen_metrics, batches))
+
+    def _answers(self, inputs: Any) -> Any:
+        samples = len(tf.nest.flatten(inputs)[0])
+        return self.replicas.whole(self._predict(self.replicas.split(_listed(inputs), samples)), samples)
+
+    def _outputs(self, inputs: Any) -> Any:
+        return self.model(inputs, training=False)
 
     def _expected(self, inputs: Any, labels: Any) -> np.ndarray:
         if self.options.labels == "given":
@@ -158,7 +172,7 @@ class _Learner:
         self._observe(False)
 
     def save(self, name: str) -> None:
-        if self.options.checkpoint_dir is not None:
+        if self.options.checkpoint_dir is not None and self.writes:
             save_weights(self.model, Path(self.options.checkpoint_dir), name)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -194,7 +208,7 @@ class _Writer:
 def _outputs_of_layers(model: Any, inputs: Any, functional: Any) -> Iterator[tuple[str, Any]]:
     """Yield the layers' outputs for a batch, in the order in which they are computed, by the layers' names."""
     if is_prepared(model) and hasattr(model, "plan"):
-        real, grid = model.run(_tensors(inputs), training=True)
+        real, grid = model.run(_listed(inputs), training=True)
         for p in model.plan.ops:
             found = [forms[name] for name in p.op.outputs for forms in (grid, real) if name in forms]
             yield p.op.scope or p.op.name, found
@@ -204,8 +218,12 @@ def _outputs_of_layers(model: Any, inputs: Any, functional: Any) -> Iterator[tup
         yield from zip((layer.name for layer in layers), outputs if len(layers) > 1 else [outputs], strict=True)
 
 
-def _tensors(inputs: Any) -> Any:
-    return tf.nest.map_structure(tf.convert_to_tensor, list(inputs) if isinstance(inputs, tuple) else inputs)
+def _listed(inputs: Any) -> Any:
+    return list(inputs) if isinstance(inputs, tuple) else inputs
+
+
+def _added(sums: dict[int, Any], gradients: dict[int, Any]) -> dict[int, Any]:
+    return {i: sums[i] + gradient for i, gradient in gradients.items()}
 
 
 def _input_count(model: Any) -> int:

@@ -18,13 +18,21 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def optimizer(keras: Any, variables: list[Any], options: TrainingOptions) -> Any:
-    """Return the optimizer that the options name, its variables made."""
+#: The method that sums gradients over replicas, which the learner has done by then: it clips the norm of the whole gradient,
+#: where Keras 3 would clip each replica's own.
+_SUMMING = {"keras": "_all_reduce_sum_gradients", "tf_keras": "aggregate_gradients"}
+
+
+def optimizer(keras: Any, variables: list[Any], options: TrainingOptions, replicas: int = 1) -> Any:
+    """Return the optimizer that the options name, its variables made; of several replicas it takes summed gradients."""
     extra: dict[str, Any] = {"weight_decay": options.weight_decay or None}
     if options.gradient_clip is not None:
         extra["global_clipnorm"] = options.gradient_clip
     made = _MAKERS[options.optimizer](keras, options.peak, **extra)
     made.build(variables)
+    if replicas > 1:
+        getattr(made, _SUMMING[keras.__name__])  # an AttributeError here is better than gradients that count twice
+        setattr(made, _SUMMING[keras.__name__], lambda pairs: pairs)
     return made
 
 

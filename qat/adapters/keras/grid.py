@@ -31,23 +31,21 @@ class Grid(keras.layers.Layer):
         self._calibrated = False  # once true it stays so; reading a variable on every call would cost a step milliseconds
         self.watch: Watch | None = None
         self.estimator: RangeEstimator | None = None
-        self.range = self._scalar("range", float("nan"), (2,))
-        self.scale = self._scalar("scale", 1.0)
-        self.zero_point = self._scalar("zero_point", 0.0)
-        self.lo = self._scalar("lo", float(group.qmin))
-        self.hi = self._scalar("hi", float(group.qmax))
+        self.range = self._moving("range", float("nan"), (2,))
+        self.scale = self._moving("scale", 1.0)
+        self.zero_point = self._moving("zero_point", 0.0)
+        self.lo = self._moving("lo", float(group.qmin))
+        self.hi = self._moving("hi", float(group.qmax))
         self.levels = self._scalar("levels", float(group.qmax if group.symmetric else group.qmax - group.qmin))
         self.built = True
 
-    def _scalar(self, name: str, value: float, shape: tuple[int, ...] = ()) -> Any:
-        return self.add_weight(
-            name=name,
-            shape=shape,
-            dtype="float32",
-            initializer=keras.initializers.Constant(value),
-            trainable=False,
-            autocast=False,
-        )
+    def _moving(self, name: str, value: float, shape: tuple[int, ...] = ()) -> Any:
+        # Under tf.distribute each replica has its own, which all of them move alike.
+        return self._scalar(name, value, shape, synchronization="on_read", aggregation="only_first_replica")
+
+    def _scalar(self, name: str, value: float, shape: tuple[int, ...] = (), **placed: str) -> Any:
+        with keras.name_scope(self.name):
+            return keras.Variable(np.full(shape, value, np.float32), trainable=False, autocast=False, name=name, **placed)
 
     @property
     def calibrated(self) -> bool:

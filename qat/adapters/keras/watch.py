@@ -50,7 +50,7 @@ class Watch:
         # Tensors that share a range count as one.
         number = [i for i, grid in enumerate(grids) for _ in self.seen[grid]]
         seen = tf.unstack(tf.stack([one for grid in grids for one in self.seen[grid]]), axis=1)
-        extremes = tf.stack([tf.math.segment_min(seen[0], number), tf.math.segment_max(seen[1], number)], 1)
+        extremes = _over_replicas(tf.stack([tf.math.segment_min(seen[0], number), tf.math.segment_max(seen[1], number)], 1))
 
         def follow() -> Tensor:
             ranges = _stacked([grid.range for grid in grids])
@@ -76,6 +76,15 @@ def _extremes() -> tuple[Any, Any]:
 
     specs = [tf.TensorSpec(shape, tf.float32) for shape in ([None], [], [])]
     return tuple(tf.function(branch).get_concrete_function(*specs) for branch in (taken, nothing))
+
+
+def _over_replicas(extremes: Tensor) -> Tensor:
+    """Return the extremes over all replicas that train together, so that all hold the same scales."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return extremes
+    # Exchanged in each step: what replicas exchange cannot stand in a branch.
+    gathered = tf.distribute.get_replica_context().all_gather(extremes[tf.newaxis], axis=0)
+    return tf.stack([tf.reduce_min(gathered[..., 0], 0), tf.reduce_max(gathered[..., 1], 0)], 1)
 
 
 def _stacked(variables: list[Any]) -> Tensor:
