@@ -136,6 +136,8 @@ class Plan:
         return {p.op.name: p.reason for p in self.ops if not p.integer and p.reason}
 
 
+#: The operators whose weight's scale can be learned.
+LEARNABLE_WEIGHTS = ("conv2d", "depthwise_conv2d", "dense")
 #: The operators whose output's range can be learned: they know their unrounded values, or move integers that others wrote.
 _LEARNABLE = (
     "conv2d", "depthwise_conv2d", "dense", "add", "mul", "mean", "avg_pool2d",
@@ -183,9 +185,9 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
             continue
         kernels = _packed(op, rule, graph, target)
         packed, kernels = (False, "wide") if rule.activation.bits == 16 else (bool(kernels), kernels)
-        planned.append(
-            PlannedOp(op, True, "", activation, rule.weight, _weight_qmax(rule.weight, target), "static", packed, kernels)
-        )
+        learned = rule.weight.learned and op.kind in LEARNABLE_WEIGHTS
+        weight = rule.weight if learned == rule.weight.learned else rule.weight.model_copy(update={"learned": False})
+        planned.append(PlannedOp(op, True, "", activation, weight, _weight_qmax(weight, target), "static", packed, kernels))
     wanted = {name for p in planned if p.integer for name in p.grid_inputs}
     planned = [_unread(p) if p.op.kind == "constant" and p.op.output not in wanted else p for p in planned]
     integer_tensors -= {p.op.output for p in planned if not p.integer}

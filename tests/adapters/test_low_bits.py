@@ -67,28 +67,45 @@ def test_there_is_nothing_to_export(framework, tmp_path):
         qat.export(model, tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize(("weights", "activations", "target"), [(4, 4, "simulated"), (3, 3, "simulated"), (4, 8, "onnxruntime")])
+def scales(model):
+    """Return the learned scales of a model by name, as arrays."""
+    if hasattr(model, "named_parameters"):
+        named = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    else:
+        named = {v.path: np.array(v) for v in model.trainable_variables}
+    ranges = {name: v.copy() for name, v in named.items() if name.endswith("range")}
+    return ranges, {name: v.copy() for name, v in named.items() if "weight_step" in name}
+
+
+@FRAMEWORKS
+@pytest.mark.parametrize(("weights", "activations", "target"), [(4, 4, "simulated"), (3, 3, "simulated"), (4, 8, "litert")])
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
-def test_learned_scales_are_trained_and_the_model_computes_what_the_reference_does(weights, activations, target, granularity):
-    x, y = images("torch"), np.arange(32) % 10
-    model = qat.calibrate(qat.prepare(net("torch"), x[:2], recipe(weights, activations, granularity), target), [x])
-    scales = {n: p for n, p in model.named_parameters() if n.endswith(("grid.range", "weight_step"))}
-    start = {name: p.detach().clone() for name, p in scales.items()}
+def test_learned_scales_are_trained_and_the_model_computes_what_the_reference_does(
+    framework, weights, activations, target, granularity
+):
+    x, y = images(framework), np.arange(32) % 10
+    model = qat.calibrate(qat.prepare(net(framework), x[:2], recipe(weights, activations, granularity), target), [x])
+    before = scales(model)
     qat.finetune(model, [(x, y)] * 5, learning_rate=0.02, progress=False)
-    inside = [n for n in scales if n.endswith("range")]
-    assert len(inside) == (13 if activations < 8 else 14)  # the logits have 8 bits
-    assert all(not bool((start[n] == p).all()) for n, p in scales.items())
-    expected, found = reference.run(adapter_for("torch").lower(model), images("torch", 8, 1)), None
-    found = adapter_for("torch").grid_values(model, images("torch", 8, 1))
+    after = scales(model)
+    assert len(before[0]) == (13 if activations < 8 else 14)  # the logits have 8 bits
+    assert len(before[1]) == 11
+    assert all(not np.array_equal(a[name], b[name]) for a, b in zip(before, after, strict=True) for name in a)
+    adapter = adapter_for(framework)
+    held_out = images(framework, 8, 1)
+    expected, found = reference.run(adapter.lower(model), held_out), adapter.grid_values(model, held_out)
     for name, value in found.items():
         assert np.array_equal(expected[name], value), name
 
 
-def test_learned_scales_reach_the_artifact(tmp_path):
-    x, y = images("torch"), np.arange(32) % 10
-    model = qat.calibrate(qat.prepare(net("torch"), x[:2], recipe(4, 8), "onnxruntime"), [x])
+@FRAMEWORKS
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+def test_learned_scales_reach_the_artifact(framework, suffix, tmp_path):
+    x, y = images(framework), np.arange(32) % 10
+    target = {".onnx": "onnxruntime", ".tflite": "litert"}[suffix]
+    model = qat.calibrate(qat.prepare(net(framework), x[:2], recipe(4, 8), target), [x])
     qat.finetune(model, [(x, y)] * 5, learning_rate=0.02, progress=False)
-    assert qat.export(model, tmp_path / "model.onnx", verify=[images("torch", 8, 1)]).parity.exact == 1.0
+    assert qat.export(model, tmp_path / f"model{suffix}", verify=[images(framework, 8, 1)]).parity.exact == 1.0
 
 
 def fake_quantized(x, weight, bias, step, low, high, bits, x_step):
@@ -134,6 +151,42 @@ def test_gradients_are_those_of_lsq():
     assert torch.allclose(found[2], step.grad / per_channel, rtol=1e-3, atol=1e-2)
     factor = 7**2 / (5 * 36 * 7) ** 0.5
     assert torch.allclose(found[3], torch.stack([low.grad, high.grad]) * factor, rtol=1e-3, atol=0.2)
+
+
+def test_both_frameworks_have_the_same_gradients():
+    import tensorflow as tf
+    import torch
+
+    from qat.adapters.keras import learned as in_keras
+    from qat.adapters.keras.grid import Grid as KerasGrid
+    from qat.adapters.torch import learned as in_torch
+    from qat.adapters.torch.grid import Grid as TorchGrid
+    from qat.planner import Group
+
+    random = np.random.default_rng(0)
+    group = Group("g", ("t",), QuantSpec(bits=3, learned=True), 0, 7, False, learned=True)
+    v, g = random.normal(0, 3, (4, 6, 6, 5)).astype(np.float32), random.normal(size=(4, 6, 6, 5)).astype(np.float32)
+    w, gw = random.normal(size=(5, 12)).astype(np.float32), random.normal(size=(5, 12)).astype(np.float32)
+    step = np.abs(random.normal(0.3, 0.05, 5)).astype(np.float32)
+
+    grid = TorchGrid(group)
+    grid.set_range(-0.4, 1.1)
+    tv = torch.from_numpy(v).requires_grad_()
+    in_torch.leave(tv, grid, (grid.lo, grid.hi)).backward(torch.from_numpy(g))
+    tw, ts = torch.from_numpy(w).requires_grad_(), torch.from_numpy(step).requires_grad_()
+    in_torch.quantize_weight(tw, ts, ts.detach(), 3).backward(torch.from_numpy(gw))
+
+    other = KerasGrid(group)
+    other.set_range(-0.4, 1.1)
+    kv, kw, ks = tf.constant(v), tf.constant(w), tf.constant(step)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch((kv, kw, ks))
+        y = in_keras.leave(kv, other, tf.convert_to_tensor(other.lo), tf.convert_to_tensor(other.hi))
+        q = in_keras.quantize_weight(kw, ks, ks, (5, 1), tf.constant(3.0))
+    found = [tape.gradient(y, t, tf.constant(g)) for t in (kv, other.range.value)]
+    found += [tape.gradient(q, t, tf.constant(gw)) for t in (kw, ks)]
+    for ours, theirs in zip((tv.grad, grid.range.grad, tw.grad, ts.grad), found, strict=True):
+        assert np.allclose(ours.numpy(), np.asarray(theirs), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -19,19 +19,20 @@ class Grid(keras.layers.Layer):
     """The activation scale of one group of tensors. Range, scale, zero point and limits are variables, saved with the model.
 
     Attributes:
-        range: float32 (low, high); NaN until calibrated.
+        range: float32 (low, high); NaN until calibrated. Trainable where the recipe has it learned.
         scale, zero_point, lo, hi: derived from the range; ``lo`` is ``qmin - zero_point``, ``hi`` is ``qmax - zero_point``.
         estimator: set while calibrating; the model then runs in float.
         watch: the training pass in progress, which moves the range (an exponential moving average of the batches' extremes).
     """
 
     def __init__(self, group: Group, **kwargs: Any) -> None:
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(trainable=group.learned, **kwargs)
         self.group = group
         self._calibrated = False  # once true it stays so; reading a variable on every call would cost a step milliseconds
         self.watch: Watch | None = None
         self.estimator: RangeEstimator | None = None
-        self.range = self._moving("range", float("nan"), (2,))
+        unknown = float("nan")
+        self.range = self._scalar("range", unknown, (2,), True) if group.learned else self._moving("range", unknown, (2,))
         self.scale = self._moving("scale", 1.0)
         self.zero_point = self._moving("zero_point", 0.0)
         self.lo = self._moving("lo", float(group.qmin))
@@ -43,9 +44,10 @@ class Grid(keras.layers.Layer):
         # Under tf.distribute each replica has its own, which all of them move alike.
         return self._scalar(name, value, shape, synchronization="on_read", aggregation="only_first_replica")
 
-    def _scalar(self, name: str, value: float, shape: tuple[int, ...] = (), **placed: str) -> Any:
+    def _scalar(self, name: str, value: float, shape: tuple[int, ...] = (), trainable: bool = False, **placed: str) -> Any:
         with keras.name_scope(self.name):
-            return keras.Variable(np.full(shape, value, np.float32), trainable=False, autocast=False, name=name, **placed)
+            full = np.full(shape, value, np.float32)
+            return keras.Variable(full, trainable=trainable, autocast=False, name=name, **placed)
 
     @property
     def calibrated(self) -> bool:
@@ -83,7 +85,7 @@ class Grid(keras.layers.Layer):
 
     def observe(self, v: Any, low: Any, high: Any) -> Any:
         """Show unrounded grid values, limited to ``[low, high]``, to the training pass; return ``v``, which depends on that."""
-        if self.group.fixed is not None or self.watch is None:
+        if self.group.fixed is not None or self.group.learned or self.watch is None:
             return v
         return self.watch.see(self, v, low, high)
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from qat.adapters.keras.calls import fill
 from qat.adapters.keras.functions import FUNCTIONS, Constant, Function
 from qat.adapters.keras.grid import Grid
+from qat.adapters.keras.learned import LearnedLinear, derive
 from qat.adapters.keras.nodes import NODES, Node, quantize
 from qat.adapters.keras.stored import Stored
 from qat.adapters.keras.trace import Traced
@@ -22,7 +23,7 @@ from qat.adapters.keras.watch import Watch
 from qat.adapters.keras.wide import WIDE
 from qat.errors import CalibrationError, CaptureError, DataError
 from qat.graph import Graph
-from qat.planner import Plan
+from qat.planner import LEARNABLE_WEIGHTS, Plan, PlannedOp
 from qat.planner import plan as make_plan
 from qat.recipe import Recipe
 from qat.targets import load_target
@@ -111,9 +112,21 @@ class PreparedModel(keras.Model):
                 tensors = (*p.op.inputs, *p.op.outputs) if p.integer else ()
                 grids = tuple(self._grid_of[t] for t in tensors)
                 nodes = WIDE if p.kernels == "wide" else _NODES
-                self.nodes[p.op.name] = nodes[p.op.kind](p, grids, plan.target.kernels, self.weight_limits.get(str(p.qmax)))
+                node = LearnedLinear if _is_learned(p, grids) else nodes[p.op.kind]
+                self.nodes[p.op.name] = node(p, grids, plan.target.kernels, self.weight_limits.get(str(p.qmax)))
+        self.learned_grids = [grid for grid in self.grid_layers if grid.group.learned]
+        self.weight_steps = {name: self._weight_step(name, node) for name, node in self._learned_nodes().items()}
         self._float_by_name = {p.op.name: layers[p.op.name] for p in plan.ops if p.op.name in layers}
         self.built = True
+
+    def _learned_nodes(self) -> dict[str, LearnedLinear]:
+        return {name: node for name, node in self.nodes.items() if isinstance(node, LearnedLinear)}
+
+    def _weight_step(self, name: str, node: LearnedLinear) -> Any:
+        count = node.count(self._shapes[node.planned.op.params["weight"]][0])
+        if count:
+            node.step = self.add_weight(name=f"weight_step_{name}", shape=(count,), initializer="ones", autocast=False)
+        return node.step
 
     @property
     def grids(self) -> dict[str, Grid]:
@@ -157,6 +170,8 @@ class PreparedModel(keras.Model):
         on_grid = self.on_grid
         real: dict[str, Tensor] = self._tensors(inputs)
         grid: dict[str, Tensor] = {}
+        if on_grid:
+            derive(self.learned_grids)
         watch = Watch(self.grid_layers, self.observing) if training and on_grid else None
 
         def as_float(name: str) -> Tensor:
@@ -294,7 +309,14 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     model = PreparedModel(plan, layers, face, shapes, name=plan.graph.name)
     for name, variable in model.parameters.items():
         variable.assign(params[name])
+    for node in model._learned_nodes().values():
+        node.start(np.asarray(params[node.planned.op.params["weight"]]))
     return model
+
+
+def _is_learned(planned: PlannedOp, grids: tuple[Grid, ...]) -> bool:
+    spec = planned.weight
+    return planned.op.kind in LEARNABLE_WEIGHTS and spec is not None and (spec.learned or grids[-1].group.learned)
 
 
 def _copy(layer: Any) -> Any:

@@ -65,7 +65,11 @@ class Node:
         return self.output.observe(v, low, high)
 
     def finish(self, v: Tensor, training: bool) -> Tensor:
-        """Observe in training, then round and clamp with a straight-through gradient."""
+        """Observe in training, then round and clamp with a straight-through gradient; a learned range has a gradient too."""
+        if training and self.output.group.learned:
+            from qat.adapters.keras.learned import leave
+
+            return leave(v, self.output, *self.limits())
         return kernels.round_clamp(self.observe(v) if training else v, *self.limits())
 
 

@@ -55,7 +55,7 @@ class Watch:
         def follow() -> Tensor:
             ranges = _stacked([grid.range for grid in grids])
             moved = ranges + MOMENTUM * (extremes * _stacked([grid.scale for grid in grids])[:, None] - ranges)
-            scale, zero_point, lo, hi = _derive(grids, moved[:, 0], moved[:, 1])
+            scale, zero_point, lo, hi = derived(grids, moved[:, 0], moved[:, 1])
             for name, values in (("range", moved), ("scale", scale), ("zero_point", zero_point), ("lo", lo), ("hi", hi)):
                 for grid, value in zip(grids, tf.unstack(values, len(grids)), strict=True):
                     getattr(grid, name).assign(value)
@@ -91,7 +91,7 @@ def _stacked(variables: list[Any]) -> Tensor:
     return tf.stack([tf.convert_to_tensor(v) for v in variables])
 
 
-def _derive(grids: list[Grid], low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def derived(grids: list[Grid], low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return scale, zero point and limits of ranges, one a grid, as :func:`qat.encoding.from_range` does, bit for bit."""
     symmetric = np.array([grid.group.symmetric for grid in grids])
     qmin, qmax = (np.array([getattr(grid.group, name) for grid in grids], np.float32) for name in ("qmin", "qmax"))
