@@ -13,6 +13,7 @@ from qat.errors import ExportError
 from qat.exporters.onnx_float import splice
 from qat.exporters.onnx_operators import OPERATORS, REQUANTIZE, Writer
 from qat.exporters.onnx_stored import INTEGER_PRODUCTS, write_stored
+from qat.graph import AXES
 from qat.program import Program, Value
 from qat.runtimes.onnxruntime import OnnxSession
 
@@ -130,7 +131,15 @@ def _value_info(value: Value) -> onnx.ValueInfoProto:
     dtype = value.encoding.dtype if value.encoding is not None else value.dtype
     if dtype not in _TYPES:
         raise ExportError(f"'{value.name}' is a {dtype} tensor; an .onnx takes and returns {', '.join(_TYPES)}")
-    return helper.make_tensor_value_info(value.name, _TYPES[dtype], ["batch" if d is None else d for d in value.shape])
+    axes = value.axes or range(len(value.shape))
+    names = [_axis_name(value, axis) if size is None else size for axis, size in zip(axes, value.shape, strict=True)]
+    return helper.make_tensor_value_info(value.name, _TYPES[dtype], names)
+
+
+def _axis_name(value: Value, axis: int) -> str:
+    """Return the name of a size that is not fixed, by the axis of the model's tensor."""
+    names = AXES.get(len(value.shape), ())
+    return "batch" if axis == 0 else f"{value.name}_{names[axis - 2] if 0 <= axis - 2 < len(names) else axis}"
 
 
 def _sorted(nodes: Iterable[onnx.NodeProto], available: set[str]) -> list[onnx.NodeProto]:

@@ -93,8 +93,8 @@ class Writer:
                 out.append(self.constant_real(name, step.bias.astype(np.int32), bias_scale))
         return step.weight, out
 
-    def finish(self, step: Instruction, real: str, shape: np.ndarray | None = None) -> None:
-        """Quantize an operator's result, then apply what is left of its activation and reshape it to ``shape``."""
+    def finish(self, step: Instruction, real: str, shape: str = "") -> None:
+        """Quantize an operator's result, then apply what is left of its activation and reshape it to the tensor ``shape``."""
         output = step.outputs[0]
         e = self.encoding(output)
         lo, hi = step.clamp or (e.qmin, e.qmax)
@@ -104,13 +104,13 @@ class Writer:
             names = [self.constant(f"{output}.{end}", limit) for end, limit in zip(("lo", "hi"), limits, strict=True)]
             real, clipped = self.node("Clip", [real, *names], f"{output}/clipped"), False
         # Names are assigned from the last node back, so that the value itself is always the final one.
-        reshaped = output if shape is None else f"{output}/flat"
+        reshaped = f"{output}/flat" if shape else output
         quantized = f"{output}/unclamped" if clipped else reshaped
         self.node("QuantizeLinear", [real, *self.grid(output)], quantized, step.name + REQUANTIZE)
         if clipped:
             self.clip(quantized, reshaped, output, lo, hi, f"{output}/clamp")
-        if shape is not None:
-            self.node("Reshape", [reshaped, self.constant(f"{output}.shape", shape)], output)
+        if shape:
+            self.node("Reshape", [reshaped, shape], output)
 
     def clip(self, integers: str, output: str, grid_of: str, lo: int, hi: int, name: str) -> None:
         """Clip integers."""
@@ -118,9 +118,16 @@ class Writer:
         limits = [self.constant(f"{output}.{end}", np.asarray(v, dtype)) for end, v in (("lo", lo), ("hi", hi))]
         self.node("Clip", [integers, *limits], output, name)
 
-    def shape(self, name: str) -> np.ndarray:
-        """Return a value's shape for Reshape: 0 copies the batch."""
-        return np.array([0, *self.program.values[name].shape[1:]], np.int64)
+    def shape(self, name: str) -> str:
+        """Store a value's shape for Reshape: 0 copies the batch.
+
+        Raises:
+            ExportError: another size is not fixed.
+        """
+        sizes = self.program.values[name].shape[1:]
+        if None in sizes:
+            raise ExportError(f"'{name}' is reshaped to {sizes}, of which no size but the batch may be dynamic")
+        return self.constant(f"{name}.shape", np.array([0, *sizes], np.int64))
 
 
 def _quantize(w: Writer, step: Instruction) -> None:
@@ -173,16 +180,18 @@ def _dense(w: Writer, step: Instruction) -> None:
     """Write a Gemm, which is of rank 2: leading axes of a higher rank are merged and split again, as integers."""
     weight, parameters = w.parameters(step)
     name, output = step.inputs[0], step.outputs[0]
-    merged, shape = "", None
+    merged = shape = ""
     if len(w.program.values[name].shape) != 2:
         where, sizes = step.scope or step.name, w.program.values[output].shape
         if w.strict_qdq:
             raise ExportError(f"{where}: a dense layer on 3 axes or more is not written for TensorRT")
-        if sizes.count(None) > 1:
-            raise ExportError(f"{where}: only the batch of a dense layer's input may be dynamic")
         flat = w.constant(f"{output}.merged", np.array([-1, weight.shape[1]], np.int64))
         merged = w.node("Reshape", [name, flat], f"{output}/merged")
-        shape = np.array([-1 if size is None else size for size in sizes], np.int64)
+        shape = w.constant(f"{output}.shape", np.array([-1 if size is None else size for size in sizes], np.int64))
+        if sizes.count(None) > 1:
+            rows = w.node("Shape", [name], f"{output}/rows", end=-1)
+            units = w.constant(f"{output}.units", np.array(sizes[-1:], np.int64))
+            shape = w.node("Concat", [rows, units], f"{output}/shape", axis=0)
     inputs = [w.real(step, 0, merged), *parameters]
     w.finish(step, w.node("Gemm", inputs, f"{step.name}/real", step.name, transB=1), shape)
 
@@ -192,7 +201,7 @@ def _mean(w: Writer, step: Instruction) -> None:
         raise ExportError(f"{step.scope or step.name}: a mean over axes {step.attrs['axes']} has no integer kernel")
     pooled = w.node("GlobalAveragePool", [w.real(step)], f"{step.name}/real", step.name)
     # ReduceMean does not fuse; the pooled integers lose their axes after they are quantized.
-    w.finish(step, pooled, None if step.attrs["keepdims"] else w.shape(step.outputs[0]))
+    w.finish(step, pooled, "" if step.attrs["keepdims"] else w.shape(step.outputs[0]))
 
 
 def _avg_pool(w: Writer, step: Instruction) -> None:
@@ -210,7 +219,7 @@ def _avg_pool(w: Writer, step: Instruction) -> None:
 
 
 def _reshape(w: Writer, step: Instruction) -> None:
-    inputs = [w.real(step), w.constant(f"{step.outputs[0]}.shape", w.shape(step.outputs[0]))]
+    inputs = [w.real(step), w.shape(step.outputs[0])]
     w.finish(step, w.node("Reshape", inputs, f"{step.name}/real", step.name))
 
 
@@ -233,13 +242,16 @@ def _depth_to_space(w: Writer, step: Instruction) -> None:
         w.node("DepthToSpace", [source], output, step.name, blocksize=height, mode="CRD")
         return
     _, channels, *size = w.program.values[output].shape
-    if None in size:
+    if size[0] == 1:  # a row, whose length may be free
+        split, axes, joined = [0, channels, width, -1], [0, 1, 3, 2], [0, channels, 1, -1]
+    elif None in size:
         raise ExportError(f"{step.scope or step.name}: with strides {height} and {width} its height and width must be fixed")
-    within = [size[0] // height, size[1] // width]
-    blocks = w.constant(f"{output}.blocks", np.array([0, channels, height, width, *within], np.int64))
-    split = w.node("Reshape", [source, blocks], f"{output}/blocks")
-    turned = w.node("Transpose", [split], f"{output}/turned", perm=[0, 1, 4, 2, 5, 3])
-    w.node("Reshape", [turned, w.constant(f"{output}.shape", w.shape(output))], output, step.name)
+    else:
+        split, axes = [0, channels, height, width, size[0] // height, size[1] // width], [0, 1, 4, 2, 5, 3]
+        joined = [0, channels, *size]
+    blocks = w.node("Reshape", [source, w.constant(f"{output}.blocks", np.array(split, np.int64))], f"{output}/blocks")
+    turned = w.node("Transpose", [blocks], f"{output}/turned", perm=axes)
+    w.node("Reshape", [turned, w.constant(f"{output}.shape", np.array(joined, np.int64))], output, step.name)
 
 
 def _crop(w: Writer, step: Instruction) -> None:

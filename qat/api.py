@@ -10,7 +10,7 @@ from typing import Any
 
 from qat.adapters import adapter_for, batches_of, first_of_pair, framework_of, is_prepared
 from qat.calibration import calibrate
-from qat.errors import CalibrationError, CaptureError, ExportError
+from qat.errors import CalibrationError, CaptureError, ConfigError, ExportError
 from qat.fold import fold_batch_norm
 from qat.planner import Plan
 from qat.planner import plan as make_plan
@@ -28,6 +28,7 @@ def prepare(
     example_inputs: Any = None,
     recipe: str | Path | Recipe = "static_wi8_ai8",
     target: str | Target | None = None,
+    dynamic: Sequence[str] = (),
 ) -> Any:
     """Return a copy of a trained float model on the integer grid; the model itself is left as it is.
 
@@ -40,6 +41,8 @@ def prepare(
         example_inputs: PyTorch: a batch, or a tuple of batches, one for each argument of ``forward``. Keras: not needed.
         recipe: a built-in name (``qat recipes`` lists them), the path of a YAML file, or a Recipe.
         target: ``onnxruntime`` (PyTorch's default), ``litert`` (Keras' default), ... (see :data:`qat.targets.TARGETS`).
+        dynamic: axes of the inputs that the artifact takes in any size, beside the batch: ``("height", "width")`` of images,
+            ``("length",)`` of signals. For PyTorch models that fix no size (convolutional, or pooled to one), in ``.onnx``.
 
     Raises:
         CaptureError: the model's graph cannot be captured.
@@ -52,7 +55,7 @@ def prepare(
     spec, chosen = load_recipe(recipe), _target_for(adapter, target)
     if framework == "tf_keras":
         return adapter.prepare(model, spec, chosen)
-    traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen)
+    traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen, dynamic)
     floats = made.floats()
     if floats:
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(floats.items())[:3])
@@ -66,6 +69,7 @@ def plan(
     example_inputs: Any = None,
     recipe: str | Path | Recipe = "static_wi8_ai8",
     target: str | Target | None = None,
+    dynamic: Sequence[str] = (),
 ) -> Plan:
     """Return what :func:`prepare` would do, without doing it: ``plan(...).table()`` has one row an operator."""
     adapter = adapter_for(framework_of(model))
@@ -74,7 +78,7 @@ def plan(
     if is_prepared(model):
         prepared_plan: Plan = model.plan
         return prepared_plan
-    return _trace_and_plan(adapter, model, example_inputs, load_recipe(recipe), _target_for(adapter, target))[1]
+    return _trace_and_plan(adapter, model, example_inputs, load_recipe(recipe), _target_for(adapter, target), dynamic)[1]
 
 
 def _target_for(adapter: Any, target: str | Target | None) -> Target:
@@ -98,11 +102,15 @@ def _check_suffix(target: Target, path: Path) -> None:
     )
 
 
-def _trace_and_plan(adapter: Any, model: Any, example_inputs: Any, recipe: Recipe, target: Target) -> tuple[Any, Plan, Any]:
+def _trace_and_plan(
+    adapter: Any, model: Any, example_inputs: Any, recipe: Recipe, target: Target, dynamic: Sequence[str]
+) -> tuple[Any, Plan, Any]:
+    if dynamic and (framework_of(model) != "torch" or target.suffix != ".onnx"):
+        raise ConfigError("dynamic sizes are for PyTorch models in .onnx: leave out dynamic")
     if example_inputs is not None:
         example_inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
         example_inputs = adapter.inputs_of((example_inputs,))
-    traced = adapter.trace(model, example_inputs)
+    traced = adapter.trace(model, example_inputs, dynamic) if dynamic else adapter.trace(model, example_inputs)
     graph, params = fold_batch_norm(traced.graph, traced.params)
     return traced, make_plan(for_target(graph, target), recipe, target), params
 

@@ -67,6 +67,9 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+#: The names of the axes after batch and channels, by rank, of an input that leaves their sizes free.
+AXES: dict[int, tuple[str, ...]] = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
+
 #: Of the shapes given as examples: neither 1, which PyTorch takes for fixed, nor 2, which many sizes are.
 EXAMPLE_BATCH = 3
 

@@ -41,6 +41,9 @@ _LITERT: dict[str, tuple[int, int]] = {
     "BATCH_MATMUL": (0, 1),
 }
 
+#: What counts for a height or width that is not fixed.
+FREE_SIZE = 64
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -55,7 +58,7 @@ def costs(path: str | Path) -> tuple[Cost, ...]:
     """Return what the convolutions and matrix products of an artifact cost, as its runtime runs them.
 
     Args:
-        path: a ``.onnx`` or ``.tflite`` file. A batch of one is counted.
+        path: a ``.onnx`` or ``.tflite`` file. A batch of one is counted, and :data:`FREE_SIZE` for any other free size.
     """
     return _onnx_costs(Path(path)) if Path(path).suffix == ".onnx" else _litert_costs(Path(path))
 
@@ -81,7 +84,9 @@ def _onnx_costs(path: Path) -> tuple[Cost, ...]:
     extra = sorted(wanted - set(shapes) - known)
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra)
     # Shapes are those of a run: ONNX's own inference knows none of ONNX Runtime's operators.
-    feeds = {i.name: np.zeros([d or 1 for d in i.shape], i.dtype) for i in session.inputs}
+    feeds = {
+        i.name: np.zeros([d or (FREE_SIZE if axis else 1) for axis, d in enumerate(i.shape)], i.dtype) for i in session.inputs
+    }
     found = OnnxSession(model.SerializeToString(), optimize=False).run_named(*feeds.values())
     shapes |= {name: value.shape for name, value in (*found.items(), *feeds.items())}
     out = []

@@ -5,24 +5,29 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from qat.adapters.torch.rewrite import rewrite
+from qat.adapters.torch.sizes import check_free, free_axes
 from qat.errors import CaptureError
 
 aten = torch.ops.aten
 log = logging.getLogger("qat")
 
 
-def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
+def capture(model: nn.Module, example_inputs: tuple[Any, ...], dynamic: Sequence[str] = ()) -> torch.export.ExportedProgram:
     """Capture a model in eval mode, for any batch size, as ATen operators that return one tensor each where they can.
+
+    ``dynamic`` names further axes of the inputs that are to be of any size, see :data:`qat.graph.AXES`.
 
     Raises:
         CaptureError: torch.export cannot capture it; the message carries the user's line and what to do.
     """
+    free = free_axes(example_inputs, dynamic)
     batch = {x.shape[0] for x in example_inputs if isinstance(x, torch.Tensor) and x.ndim > 0}
     if len(batch) != 1:
         raise CaptureError(
@@ -32,7 +37,10 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.E
     if batch == {1}:
         example_inputs = tuple(x.repeat(2, *[1] * (x.ndim - 1)) if isinstance(x, torch.Tensor) else x for x in example_inputs)
     quiet = copy.deepcopy(model).eval()
-    shapes: list[Any] = [{0: torch.export.Dim.AUTO} if isinstance(x, torch.Tensor) and x.ndim else None for x in example_inputs]
+    shapes: list[Any] = [
+        dict.fromkeys((0, *axes), torch.export.Dim.AUTO) if isinstance(x, torch.Tensor) and x.ndim else None
+        for x, axes in zip(example_inputs, free, strict=True)
+    ]
     kinds = [p.kind for p in inspect.signature(quiet.forward).parameters.values()]
     if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(self, a, *rest): torch.export takes the rest as one
         first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
@@ -42,6 +50,8 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.E
             exported = _functional(_any_batch(quiet, example_inputs, tuple(shapes)))
     except Exception as error:
         raise CaptureError(_explain(model, error)) from error
+    if dynamic:
+        check_free(exported, example_inputs, free)
     rewrite(exported.graph)
     return exported
 

@@ -67,10 +67,13 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
         return None
     inputs, outputs = block_border(plan)
     nodes = {n.name: n for n in model.graph.nodes}
+    measured = _measured([nodes[name] for name in names.values()])
+    inputs = tuple(dict.fromkeys((*inputs, *(str(node.target) for node in measured))))
     values = _values(model)
     graph = fx.Graph()
     environment: dict[fx.Node, fx.Node] = {}
     made = {name: graph.placeholder(name) for name in inputs}
+    environment |= {node: made[str(node.target)] for node in measured}
 
     def translate(node: fx.Node) -> fx.Node:
         if node in environment:
@@ -79,7 +82,7 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
             environment[node] = graph.node_copy(node)
         elif node.op == "call_function":
             source = node.args[0] if node.target is torch.ops.aten.sym_size.int else None
-            # The size of a tensor outside the block is only ever the batch, which all tensors share.
+            # The size of a tensor outside the block is only ever the batch, which all tensors share: others are the inputs'.
             outside = isinstance(source, fx.Node) and source not in environment
             environment[node] = _batch(graph, plan, made) if outside else graph.node_copy(node, translate)
         return environment[node]
@@ -95,6 +98,22 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
         made[planned.op.output] = environment[node] = graph.node_copy(node, translate)
     graph.output(tuple(made[name] for name in outputs))
     return FrameworkBlock("torch", fx.GraphModule(model, graph).eval(), inputs, outputs)
+
+
+def _measured(nodes: list[fx.Node]) -> list[fx.Node]:
+    """Return the model's inputs of which operators read a size other than the batch, directly or by way of arithmetic."""
+    found: dict[fx.Node, None] = {}
+    waiting, seen = [*nodes], set(nodes)
+    while waiting:
+        node = waiting.pop()
+        for source in node.all_input_nodes:
+            if node.target is torch.ops.aten.sym_size.int and source.op == "placeholder" and node.args[1] != 0:
+                found[source] = None
+            is_size = source.op == "call_function" and not isinstance(source.target, torch._ops.OpOverload)
+            if source not in seen and (is_size or source.target is torch.ops.aten.sym_size.int):
+                seen.add(source)
+                waiting.append(source)
+    return list(found)
 
 
 def _batch(graph: fx.Graph, plan: Plan, made: Mapping[str, fx.Node]) -> fx.Node:

@@ -11,25 +11,34 @@ from typing import Any
 import torch
 from torch import fx
 
-from qat.adapters.torch.rewriter import Rewrite, Rewriter, given, padded, reshape, sizes_of
+from qat.adapters.torch.rewriter import Rewrite, Rewriter, given, padded, rank_of, reshape, sizes_of
 
 aten = torch.ops.aten
 
 
 def _mean(w: Rewriter, n: Any) -> fx.Node | None:
-    """A mean over other axes than an image's: they become the third of four axes, the others the second."""
-    x, (axes, _, dtype) = n.args[0], given(n, None, False, None)
-    sizes = sizes_of(x)
-    axes = sorted(a % (len(sizes) + 1) for a in axes or ())
-    if not sizes or not axes or axes[0] == 0 or dtype is not None or (len(sizes), axes) == (3, [2, 3]):
+    """A mean over other axes than an image's: they become the last two of four, what is kept the second."""
+    x, (axes, keep, dtype) = n.args[0], given(n, None, False, None)
+    rank = rank_of(x)
+    axes = sorted(a % rank for a in axes or ()) if rank > 1 else []
+    if not axes or axes[0] == 0 or dtype is not None or (rank, axes) == (4, [2, 3]):
         return None
-    kept = [a for a in range(1, len(sizes) + 1) if a not in axes]
+    kept = [a for a in range(1, rank) if a not in axes]
+    if len(kept) > 1 and not sizes_of(x):  # what is merged could not be told apart again
+        return None
     order = [0, *kept, *axes]
     if order != sorted(order):
         x = w.call(n, aten.permute.default, x, order)
-    image = reshape(w, n, x, [math.prod(sizes[a - 1] for a in kept), math.prod(sizes[a - 1] for a in axes), 1])
-    mean = w.call(n, aten.mean.dim, image, [2, 3])
-    return reshape(w, n, mean, list(n.meta["val"].shape[1:]))
+    for count, place in ((len(axes), len(kept) + 1), (len(kept), 1)):
+        if count > 1:
+            x = w.call(n, aten.flatten.using_ints, x, place, place + count - 1)
+    x = x if kept else w.call(n, aten.unsqueeze.default, x, 1)
+    mean = w.call(n, aten.mean.dim, w.call(n, aten.unsqueeze.default, x, 3), [2, 3])
+    if sizes_of(n) or len(n.meta["val"].shape) == 1:
+        return reshape(w, n, mean, list(n.meta["val"].shape[1:]))
+    for axis in axes if keep else ():
+        mean = w.call(n, aten.unsqueeze.default, mean, axis)
+    return mean
 
 
 def _sum(w: Rewriter, n: Any) -> fx.Node | None:

@@ -45,12 +45,16 @@ def given(n: Any, *defaults: Any) -> list[Any]:
     ]
 
 
+def rank_of(node: Any) -> int:
+    """Return the rank of a float32 tensor that is computed; 0 for anything else."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) and node.op == "call_function" else None
+    return value.ndim if isinstance(value, torch.Tensor) and value.dtype == torch.float32 else 0
+
+
 def sizes_of(node: Any) -> list[int]:
     """Return the sizes of a float32 tensor without the batch; empty where there are none, or one is not fixed."""
-    value = node.meta.get("val") if isinstance(node, fx.Node) else None
-    if not isinstance(value, torch.Tensor) or value.dtype != torch.float32 or node.op != "call_function":
-        return []
-    return list(value.shape[1:]) if all(isinstance(size, int) for size in value.shape[1:]) else []
+    sizes = list(node.meta["val"].shape[1:]) if rank_of(node) else []
+    return sizes if all(isinstance(size, int) for size in sizes) else []
 
 
 def reshape(w: Rewriter, n: fx.Node, x: fx.Node, sizes: list[int]) -> fx.Node:

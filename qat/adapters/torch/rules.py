@@ -220,8 +220,7 @@ def _pad(b: Builder, n: Any) -> Match | None:
 
 def _move(b: Builder, n: Any) -> Match | None:
     """An operator that only moves values: of one tensor that is no parameter, by constants, and the batch stays whole."""
-    sizes = [d for node in (n.args[0], n) for d in shape_of(node) if not isinstance(d, int)]
-    if any(not str(size).isidentifier() for size in sizes):
+    if not all(b.keeps_batch(size) for node in (n.args[0], n) for size in shape_of(node)):
         return None
     moved = [a for a in n.all_input_nodes if is_tensor(a) and a.name not in b.owner]
     return Match("move", moved, {}, {"target": str(n.target)}) if moved == [n.args[0]] and b.is_operand(n) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from qat.adapters.torch.capture import capture
 from qat.adapters.torch.rules import RULES, Match, is_tensor
+from qat.adapters.torch.sizes import scope_of
 from qat.errors import CaptureError, ConfigError
 from qat.graph import EXAMPLE_BATCH, Graph, Op, TensorSpec
 from qat.handlers import HANDLERS
@@ -47,8 +48,8 @@ class Traced:
     device: torch.device
 
 
-def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None) -> Traced:
-    """Capture a model for any batch size.
+def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Sequence[str] = ()) -> Traced:
+    """Capture a model for any batch size, and any size of the axes that ``dynamic`` names.
 
     The model is captured in eval mode: dropout and stochastic depth are off, BatchNorm uses its running statistics.
 
@@ -57,7 +58,7 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None) -> Traced:
     """
     if example_inputs is None:
         raise CaptureError("a PyTorch model is captured by running it: pass example_inputs, a batch of its inputs")
-    exported = capture(model, example_inputs)
+    exported = capture(model, example_inputs, dynamic)
     signature = exported.graph_signature
     owner = {
         **signature.inputs_to_parameters,
@@ -71,7 +72,7 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None) -> Traced:
         )
     # parameters_to_mutate and friends do not occur in eval mode; everything else is a pure function of the inputs.
     tensors = {**exported.state_dict, **exported.constants}
-    builder = Builder(owner, tensors)
+    builder = Builder(owner, tensors, example_inputs)
     graph = builder.build(exported.graph, type(model).__name__)
     used = {name for op in graph.ops for name in op.params.values()}
     requires_grad = {name for name, p in exported.named_parameters() if p.requires_grad}
@@ -90,10 +91,15 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None) -> Traced:
 
 
 class Builder:
-    """Walks the captured graph once. ``read_by_kept`` collects the parameters that PyTorch's own operators read."""
+    """Walks the captured graph once.
 
-    def __init__(self, owner: Mapping[str, str], tensors: dict[str, torch.Tensor]) -> None:
-        self.owner, self.tensors = owner, tensors
+    ``read_by_kept`` collects the parameters that PyTorch's own operators read, ``sizes`` the symbols of sizes that are free
+    beside the batch, with those of the examples.
+    """
+
+    def __init__(self, owner: Mapping[str, str], tensors: dict[str, torch.Tensor], examples: Sequence[Any]) -> None:
+        self.owner, self.tensors, self.examples = owner, tensors, iter(examples)
+        self.sizes: dict[Any, int] = {}
         self.constants: list[Op] = []
         self.nodes: dict[str, fx.Node] = {}
         self.read_by_kept: set[str] = set()
@@ -108,6 +114,7 @@ class Builder:
         for node in captured.nodes:
             if node.op == "placeholder" and node.name not in self.owner:
                 inputs.append(node.name)
+                self._read_sizes(node.meta["val"], next(self.examples))
                 self._describe(node)
             elif node.op == "call_function" and is_tensor(node):
                 op = self._op(node)
@@ -121,10 +128,20 @@ class Builder:
                 outputs = tuple(dict.fromkeys(name for name in self.leaves if name is not None))
         return Graph(name, "NCHW", tuple(inputs), outputs, tuple(ops), self.specs)
 
+    def _read_sizes(self, value: Any, example: Any) -> None:
+        shapes = (value.shape[1:], example.shape[1:]) if isinstance(value, torch.Tensor) else ((), ())
+        for size, given in zip(*shapes, strict=True):
+            if not isinstance(size, int):
+                self.sizes[size.node.expr] = given
+
+    def keeps_batch(self, size: Any) -> bool:
+        """Whether a captured size is a number, the batch as it is, or nothing of the batch."""
+        return isinstance(size, int) or size.node.expr.is_symbol or size.node.expr.free_symbols <= self.sizes.keys()
+
     def _describe(self, node: fx.Node) -> None:
         value = node.meta["val"]
         shape = tuple(d if isinstance(d, int) else None for d in value.shape)
-        example = tuple(_for_example(d) for d in value.shape)
+        example = tuple(_for_example(d, self.sizes) for d in value.shape)
         once = all(have in (size, EXAMPLE_BATCH) for have, size in zip(example, shape, strict=True))
         dtype = str(value.dtype).removeprefix("torch.")
         self.specs[node.name] = TensorSpec(node.name, shape, dtype, () if once else example)
@@ -137,7 +154,7 @@ class Builder:
         if matched.kind == "move":
             self._keep(node)
         inputs = tuple(self.read_as_tensor(node, i) for i in matched.inputs)
-        return Op(node.name, matched.kind, inputs, (node.name,), matched.params, matched.attrs, _scope(node))
+        return Op(node.name, matched.kind, inputs, (node.name,), matched.params, matched.attrs, scope_of(node))
 
     def _handled(self, node: fx.Node) -> Match | None:
         """Return what the user's handler says of a node."""
@@ -159,7 +176,7 @@ class Builder:
         inputs = self._keep(node)
         if _is_tuple(node):
             self.specs[node.name] = TensorSpec(node.name, (), "tuple")
-        return Op(node.name, "float", tuple(inputs), (node.name,), {}, {"target": str(node.target)}, _scope(node))
+        return Op(node.name, "float", tuple(inputs), (node.name,), {}, {"target": str(node.target)}, scope_of(node))
 
     def read_as_tensor(self, node: fx.Node, arg: fx.Node | float) -> str:
         """Return the tensor of an operand: a tensor's own, or that of a constant for a parameter or a number."""
@@ -173,7 +190,7 @@ class Builder:
         tensor = f"constant_{name.replace('.', '_')}"
         if tensor not in self.specs:
             self.specs[tensor] = TensorSpec(tensor, tuple(self.tensors[name].shape))
-            self.constants.append(Op(tensor, "constant", (), (tensor,), {"value": name}, {}, _scope(node)))
+            self.constants.append(Op(tensor, "constant", (), (tensor,), {"value": name}, {}, scope_of(node)))
         return tensor
 
     def is_constant(self, arg: Any) -> bool:
@@ -199,18 +216,13 @@ class Builder:
         return None if any(name is None for name in named.values()) else {k: v for k, v in named.items() if v is not None}
 
 
-def _for_example(size: Any) -> int:
-    """Return a captured size for a batch of :data:`EXAMPLE_BATCH`; the batch is the only symbol in it."""
+def _for_example(size: Any, sizes: Mapping[Any, int]) -> int:
+    """Return a captured size for a batch of :data:`EXAMPLE_BATCH` and the other free sizes of the examples."""
     if isinstance(size, int):
         return size
     expression = size.node.expr
-    return int(expression.subs(dict.fromkeys(expression.free_symbols, EXAMPLE_BATCH)))
+    return int(expression.subs({symbol: sizes.get(symbol, EXAMPLE_BATCH) for symbol in expression.free_symbols}))
 
 
 def _is_tuple(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), (tuple, list))
-
-
-def _scope(node: fx.Node) -> str:
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return str(stack[-1][0]) if stack else ""

@@ -1,0 +1,120 @@
+"""Free sizes: one .onnx for images and signals of any size, equal to the model at each; errors name what fixes a size."""
+
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import qat
+from qat.errors import CaptureError, ConfigError
+from qat.macs import costs, integer_share
+from qat.zoo.torch import mobilenet_v2
+
+
+class Segmentation(nn.Module):
+    """Down twice, up by a transposed convolution and to the size of another tensor, skips by concatenation."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.down = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, 2, 1)
+        self.norm, self.up, self.end = nn.BatchNorm2d(4), nn.ConvTranspose2d(6, 4, 4, 2, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        a = F.relu(self.norm(self.stem(x)))
+        b = F.relu(self.up(self.down(a)))
+        b = F.interpolate(b, size=a.shape[2:])
+        return F.interpolate(self.end(torch.cat([a, b], 1)), size=x.shape[2:])
+
+
+class Tokens(nn.Module):
+    """A row of boxes for each place, and scores of their mean."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.boxes, self.scores = nn.Conv2d(3, 4, 3, 2, 1), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        rows = self.stem(x).flatten(2).transpose(1, 2)
+        return self.boxes(rows).sigmoid(), self.scores(rows.mean(1))
+
+
+class Signals(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.down, self.norm, self.up = nn.Conv1d(3, 4, 5, 2, 2), nn.BatchNorm1d(4), nn.ConvTranspose1d(4, 3, 4, 2, 1)
+
+    def forward(self, x):
+        return self.up(F.relu(self.norm(self.down(x)))) + x
+
+
+IMAGES = (torch.Size((2, 3, 16, 16)), torch.Size((3, 3, 20, 12)), torch.Size((1, 3, 28, 36)))
+MODELS = {
+    "segmentation": (Segmentation, ("height", "width"), IMAGES),
+    "tokens": (Tokens, ("height", "width"), IMAGES),
+    "classifier": (lambda: mobilenet_v2(classes=10), ("width", "height"), ((2, 3, 32, 32), (2, 3, 48, 64))),
+    "one axis": (Segmentation, ("width",), ((2, 3, 16, 16), (3, 3, 16, 28))),
+    "signals": (Signals, ("length",), ((2, 3, 16), (3, 3, 30))),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_artifact_of_many_sizes(name, tmp_path):
+    make, names, sizes = MODELS[name]
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(size, generator=generator) for size in sizes]
+    prepared = qat.calibrate(qat.prepare(make().eval(), inputs[0], dynamic=names), inputs)
+    assert not prepared.plan.floats()
+    prepared.train()(inputs[1])  # trains on any size too
+    artifact = qat.export(prepared.eval(), tmp_path / "m.onnx", verify=inputs)
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+    assert integer_share(costs(artifact.path)) == 1.0
+    shape = onnx.load(artifact.path).graph.input[0].type.tensor_type.shape.dim
+    assert (shape[0].dim_param, shape[1].dim_value) == ("batch", 3)
+    assert sum(bool(d.dim_param) for d in shape) == 1 + len(names)
+
+
+def test_layouts_of_free_sizes(tmp_path):
+    inputs = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in IMAGES]
+    prepared = qat.calibrate(qat.prepare(Segmentation().eval(), inputs[0], dynamic=("height", "width")), inputs)
+    artifact = qat.export(prepared.eval(), tmp_path / "m.onnx", verify=inputs, layout="NHWC")
+    assert artifact.parity.exact == 1.0
+    names = [d.dim_param for d in onnx.load(artifact.path).graph.input[0].type.tensor_type.shape.dim]
+    assert names == ["batch", "x_height", "x_width", ""]
+
+
+class Flattened(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4 * 16 * 16, 2)
+
+    def forward(self, x):
+        return self.head(self.conv(x).flatten(1))
+
+
+class Numbered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        return self.conv(x) if x.shape[2] == 16 else x
+
+
+def test_errors_name_what_fixes_a_size():
+    x = torch.randn(IMAGES[0])
+    with pytest.raises(CaptureError, match=r"layer 'head' \(aten.linear.default\) takes one size only.*AdaptiveAvgPool2d"):
+        qat.prepare(Flattened().eval(), x, dynamic=("height", "width"))
+    with pytest.raises(CaptureError, match="the height of input 'x' cannot be free: the model computes with it as the number 16"):
+        qat.prepare(Numbered().eval(), x, dynamic=("height",))
+    with pytest.raises(
+        ConfigError, match=r"dynamic: 'heigth' \(did you mean 'height'\?\) is none of depth, height, length, width"
+    ):
+        qat.plan(Segmentation().eval(), x, dynamic=("heigth",))
+    with pytest.raises(ConfigError, match="dynamic: no input has a length"):
+        qat.plan(Segmentation().eval(), x, dynamic=("length",))
+    with pytest.raises(ConfigError, match=r"dynamic sizes are for PyTorch models in \.onnx"):
+        qat.plan(Segmentation().eval(), x, target="litert", dynamic=("height",))
