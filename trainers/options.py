@@ -151,6 +151,14 @@ class TrainingOptions:
         """Return the learning rate of a step."""
         return schedules.rate(self.schedule, self.peak, step, total, self.warmup_steps)
 
+    def whole_loss(self, against_labels: Callable[[], Any], distance: Any) -> Any:
+        """Return the loss of a batch: against its labels, the ``distance`` to the teacher's outputs (None without one), or both."""
+        if distance is None:
+            return against_labels()
+        if self.labels == "none":
+            return distance
+        return (1 - self.teacher_weight) * against_labels() + self.teacher_weight * distance
+
     @property
     def classifies(self) -> bool:
         """Whether the loss is cross-entropy, on class numbers."""

@@ -98,18 +98,15 @@ class _Learner:
         return all_sum(loss), {i: tf.convert_to_tensor(g) for i, g in enumerate(gradients) if g is not None}
 
     def _loss(self, inputs: Any, outputs: Any, labels: Any) -> Any:
-        options, teacher = self.options, self.options.teacher
         if self.probabilities:
             outputs = losses.logarithms(outputs)
-        if teacher is None:
-            return self.label_loss(outputs, labels)
-        taught = tf.nest.map_structure(tf.stop_gradient, teacher(inputs, training=False))
-        if self.probabilities:
-            taught = losses.logarithms(taught)
-        distance = self.teacher_loss(outputs, taught)
-        if options.labels == "none":
-            return distance
-        return (1 - options.teacher_weight) * self.label_loss(outputs, labels) + options.teacher_weight * distance
+        return self.options.whole_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs))
+
+    def _distance(self, inputs: Any, outputs: Any) -> Any:
+        if self.options.teacher is None:
+            return None
+        taught = tf.nest.map_structure(tf.stop_gradient, self.options.teacher(inputs, training=False))
+        return self.teacher_loss(outputs, losses.logarithms(taught) if self.probabilities else taught)
 
     def _update(self, gradients: dict[int, Any]) -> None:
         summed = all_sum([gradients[i] for i in sorted(gradients)])

@@ -86,16 +86,14 @@ class _Learner:
                 if labels.device.type == "cpu":  # elsewhere the look at their values would wait for the device
                     check_labels(labels, len(inputs[0]), outputs.shape[-1], f"step {number}")
                 labels = labels.long()
+        return options.whole_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs))
+
+    def _distance(self, inputs: Any, outputs: Any) -> Tensor | None:
         if self.teacher is None:
-            return self.label_loss(outputs, labels)
+            return None
         with torch.no_grad():
             taught = self.teacher(*inputs)
-        if self.probabilities:
-            taught = losses.logarithms(taught)
-        distance = self.teacher_loss(outputs, taught)
-        if options.labels == "none":
-            return distance
-        return (1 - options.teacher_weight) * self.label_loss(outputs, labels) + options.teacher_weight * distance
+        return self.teacher_loss(outputs, losses.logarithms(taught) if self.probabilities else taught)
 
     def _observe(self, observing: bool) -> None:
         if is_prepared(self.model):
