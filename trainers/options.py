@@ -152,7 +152,7 @@ class TrainingOptions:
         return schedules.rate(self.schedule, self.peak, step, total, self.warmup_steps)
 
     def whole_loss(self, against_labels: Callable[[], Any], distance: Any) -> Any:
-        """Return the loss of a batch: against its labels, the ``distance`` to the teacher's outputs (None without one), or both."""
+        """Return the loss of a batch: against its labels, the ``distance`` to a teacher (None without one), or both."""
         if distance is None:
             return against_labels()
         if self.labels == "none":
