@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from qat.adapters.torch import kernels
+from qat.adapters.torch import kernels, vnni
 from qat.adapters.torch.grid import Grid
 from qat.adapters.torch.node import Node
 
@@ -44,7 +44,7 @@ class Dequantize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return real values once calibrated."""
         (grid,) = self.grids
-        return x * grid.scale if grid.on_grid else x
+        return vnni.as_captured(x) * grid.scale if grid.on_grid else x
 
 
 class Constant(Node):

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qat import numerics
+from qat.adapters.torch import vnni
 from qat.numerics import BIAS_LIMIT
 
 aten = torch.ops.aten
@@ -117,15 +117,15 @@ class _Conv2d(torch.autograd.Function):
         input_scale: Tensor,
         output_scale: Tensor,
         limits: tuple[float, float],
-        geometry: tuple[Any, Any, Any, int],
+        geometry: vnni.Geometry,
         observe: Observe,
+        lo: int | None,
     ) -> Tensor:
-        strides, padding, dilations, groups = geometry
         bias_scale = scale * input_scale
         w_int = (weight / scale.view(-1, 1, 1, 1)).round_()
         b_int = None if bias is None else (bias / bias_scale).round_()
         multiplier = bias_scale / output_scale
-        v = F.conv2d(x, w_int, b_int, strides, padding, dilations, groups)
+        v = vnni.conv2d(x, w_int, b_int, geometry, lo)
         v.mul_(multiplier.view(1, -1, 1, 1))
         if observe is not None:
             observe(v)
@@ -144,6 +144,8 @@ class _Conv2d(torch.autograd.Function):
         ratio = input_scale / output_scale
         grad = aten.hardtanh_backward(grad, y, *ctx.limits)
         gx = gw = gb = None
+        if vnni.prefers_plain_layout(w_int, grad):
+            x, grad = vnni.in_plain_layout(x), vnni.in_plain_layout(grad)
 
         def backward(g: Tensor, w: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
             sizes = [w.shape[0]] if ctx.has_bias else None
@@ -167,7 +169,7 @@ class _Conv2d(torch.autograd.Function):
             bias_factor = output_scale
         if gb is not None:
             gb.div_(bias_factor)
-        return gx, gw, gb, None, None, None, None, None, None
+        return gx, gw, gb, None, None, None, None, None, None, None
 
 
 class _Dense(torch.autograd.Function):
@@ -184,12 +186,13 @@ class _Dense(torch.autograd.Function):
         output_scale: Tensor,
         limits: tuple[float, float],
         observe: Observe,
+        lo: int | None,
     ) -> Tensor:
         bias_scale = scale * input_scale
         w_int = (weight / scale.view(-1, 1)).round_()
         b_int = None if bias is None else (bias / bias_scale).round_()
         multiplier = bias_scale / output_scale
-        v = F.linear(x, w_int, b_int).mul_(multiplier)
+        v = vnni.linear(x, w_int, b_int, lo).mul_(multiplier)
         if observe is not None:
             observe(v)
         y = v.round_().clamp_(*limits)
@@ -206,7 +209,7 @@ class _Dense(torch.autograd.Function):
         gx = grad @ (w_int * multiplier.view(-1, 1)) if need_x else None
         gw = (rows.t() @ x.flatten(0, -2)).mul_(input_scale / output_scale) if need_w else None
         gb = rows.sum(0).div_(output_scale) if ctx.has_bias and need_b else None
-        return gx, gw, gb, None, None, None, None, None
+        return gx, gw, gb, None, None, None, None, None, None
 
 
 class _Lookup(torch.autograd.Function):

@@ -34,7 +34,7 @@ class Conv2d(Node):
             w_int, b_int = self.quantized(weight, bias, scale)
             return self.builtin(F.conv2d(x, w_int, b_int, *geometry), scale)
         x_scale, y_scale = self.inputs[0].scale, self.output.scale
-        return kernels.conv2d(x, weight, bias, scale, x_scale, y_scale, self.limits(), geometry, self.observer())
+        return kernels.conv2d(x, weight, bias, scale, x_scale, y_scale, self.limits(), geometry, self.observer(), self.byte())
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The float convolution."""
@@ -46,6 +46,15 @@ class Conv2d(Node):
         """Leave an accumulator as the kernel of TFLite's own does that runs what the delegate leaves."""
         multiplier = self.inputs[0].scale.double() * scale.double() / self.output.scale.double()
         return kernels.fixed_point(acc, multiplier.view(-1, 1, 1)).clamp_(*self.limits())
+
+    def byte(self) -> int | None:
+        """Return the integer that a byte of zero stands for, where bytes hold the input for sure.
+
+        While ranges are observed they move between writer and reader, and the input may lie outside its grid's limits.
+        """
+        grid = self.inputs[0]
+        moving = self.training and grid.observing
+        return None if moving or grid.hi - grid.lo > 255 else int(grid.lo)
 
     def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the weight's scale for each output channel."""
@@ -68,7 +77,7 @@ class Dense(Conv2d):
         """One autograd node from the float weight to the output's integers."""
         scale = self.weight_scale(weight, bias)
         x_scale, y_scale = self.inputs[0].scale, self.output.scale
-        return kernels.dense(x, weight, bias, scale, x_scale, y_scale, self.limits(), self.observer())
+        return kernels.dense(x, weight, bias, scale, x_scale, y_scale, self.limits(), self.observer(), self.byte())
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The float layer."""

@@ -1,0 +1,110 @@
+"""Accumulators by the CPU's own instructions for 8-bit integers: the numbers that float32 gives, in a fraction of the time.
+
+x86 processors with VNNI multiply bytes and add into int32. oneDNN, which PyTorch carries, has kernels for it whose result is
+float32: an accumulator below 2^24 is the same number in both, so that a node may take either, in training and when evaluated.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: (strides, padding, dilations, groups) of a convolution.
+Geometry = tuple[Any, Any, Any, int]
+
+onednn = torch.ops.onednn
+
+#: What the kernel spares must pay for the conversions: seen to pay from this many products for each integer converted. Each
+#: integer of the input meets ``outputs * window / strides`` of them, each of the weight one for each of the result's places.
+_PRODUCTS_OF_AN_INPUT, _PRODUCTS_OF_A_WEIGHT = 32, 64
+
+
+@cache
+def available() -> bool:
+    """Whether this processor has the instructions and this PyTorch the kernels.
+
+    A conversion from float32 to int8 must keep the low byte of what is out of range, which no standard promises: it is tried.
+    """
+    if not (torch.cpu._is_vnni_supported() and hasattr(onednn, "qconv2d_pointwise") and hasattr(onednn, "qlinear_pointwise")):
+        return False
+    integers = torch.arange(256.0)
+    return all(torch.equal(to_bytes(integers + lo, lo).float(), integers) for lo in (0, -1, -127, -128, -129, -255))
+
+
+def to_bytes(x: Tensor, lo: int) -> Tensor:
+    """Return ``x - lo`` in uint8, for integers in ``[lo, lo + 255]``; the layout in memory stays."""
+    return x.to(torch.int8).view(torch.uint8).add_(-lo)
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int | None) -> Tensor:
+    """Return a convolution's accumulator, float32 [batch, channels, height, width].
+
+    Args:
+        x: integers in float32.
+        weight: integers of -128..127 in float32.
+        bias: integers in float32.
+        geometry: strides, padding, dilations, groups.
+        lo: ``x`` lies in ``[lo, lo + 255]``; None where that is not sure, which leaves float32.
+    """
+    strides, padding, dilations, groups = geometry
+    window = weight[0, 0].numel()
+    products = weight.shape[0] * window / (strides[0] * strides[1])
+    places = x.numel() / (x.shape[1] * strides[0] * strides[1])
+    if lo is None or groups > 1 or not _pays(x, products, places):
+        return F.conv2d(x, weight, bias, strides, padding, dilations, groups)
+    ones, zeros = _neutral(weight.shape[0])
+    rows = to_bytes(x.contiguous(memory_format=torch.channels_last), lo)
+    packed = onednn.qconv_prepack(weight.to(torch.int8), ones, 1.0, -lo, strides, padding, dilations, groups, x.shape)
+    result: Tensor = onednn.qconv2d_pointwise.default(
+        rows, 1.0, -lo, packed, ones, zeros, bias, strides, padding, dilations, groups, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return in_plain_layout(result) if prefers_plain_layout(weight, result) else result
+
+
+def prefers_plain_layout(weight: Tensor, result: Tensor) -> bool:
+    """Return whether a convolution's backward pass is quicker with channels second.
+
+    It is where its weight, the larger tensor, lies so: bringing it into channels last costs more than its result does.
+    """
+    return weight.numel() > result.numel() and weight[0, 0].numel() > 1 and weight.is_contiguous()
+
+
+def in_plain_layout(x: Tensor) -> Tensor:
+    """Return ``x`` with channels second, copied where it was not."""
+    return x.contiguous() if x.device.type == "cpu" else x
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None) -> Tensor:
+    """Return a fully connected layer's accumulator; the arguments are those of :func:`conv2d`."""
+    if lo is None or not _pays(x, weight.shape[0], x.numel() / x.shape[-1]):
+        return F.linear(x, weight, bias)
+    ones, zeros = _neutral(weight.shape[0])
+    packed = onednn.qlinear_prepack(weight.to(torch.int8), x.shape)
+    result: Tensor = onednn.qlinear_pointwise.default(
+        to_bytes(x, lo), 1.0, -lo, packed, ones, zeros, bias, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return result
+
+
+def as_captured(x: Tensor) -> Tensor:
+    """Return ``x`` in the layout in memory of the float model, which what follows was captured with: views rely on it."""
+    return in_plain_layout(x) if available() else x
+
+
+def _pays(x: Tensor, products: float, places: float) -> bool:
+    return (
+        products >= _PRODUCTS_OF_AN_INPUT
+        and places >= _PRODUCTS_OF_A_WEIGHT
+        and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and available()
+    )
+
+
+@cache
+def _neutral(channels: int) -> tuple[Tensor, Tensor]:
+    return torch.ones(channels), torch.zeros(channels, dtype=torch.int32)
