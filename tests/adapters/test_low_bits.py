@@ -189,6 +189,16 @@ def test_both_frameworks_have_the_same_gradients():
         assert np.allclose(ours.numpy(), np.asarray(theirs), rtol=1e-4, atol=1e-4)
 
 
+@FRAMEWORKS
+def test_learned_scales_do_not_decay(framework):
+    x, y = images(framework), np.arange(32) % 10
+    model = qat.calibrate(qat.prepare(net(framework), x[:2], recipe(4, 4), "simulated"), [x])
+    before = scales(model)
+    qat.finetune(model, [(x, y)], learning_rate=1e-6, weight_decay=1e4, gradient_clip=1e-3, progress=False)
+    for a, b in zip(before, scales(model), strict=True):
+        assert all(np.allclose(a[name], b[name], rtol=1e-4, atol=1e-6) for name in a)
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [

@@ -29,11 +29,20 @@ def optimizer(keras: Any, variables: list[Any], options: TrainingOptions, replic
     if options.gradient_clip is not None:
         extra["global_clipnorm"] = options.gradient_clip
     made = _MAKERS[options.optimizer](keras, options.peak, **extra)
+    scales = [v for v in variables if _is_scale(v)]
+    if scales and options.weight_decay:
+        made.exclude_from_weight_decay(var_list=scales)
     made.build(variables)
     if replicas > 1:
         getattr(made, _SUMMING[keras.__name__])  # an AttributeError here is better than gradients that count twice
         setattr(made, _SUMMING[keras.__name__], lambda pairs: pairs)
     return made
+
+
+def _is_scale(variable: Any) -> bool:
+    """Whether a variable is a learned scale, which does not decay."""
+    *scopes, name = variable.path.split("/")
+    return name.startswith("weight_step_") or (name == "range" and scopes[-1:] != [] and scopes[-1].startswith("grid_"))
 
 
 def state(made: Any) -> dict[str, np.ndarray]:

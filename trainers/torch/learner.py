@@ -39,7 +39,7 @@ class _Learner:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ConfigError("the model has no parameter that requires a gradient: unfreeze some before fine-tuning")
-        self.optimizer = optimizers.optimizer(self.parameters, options)
+        self.optimizer = optimizers.optimizer(model, options)
         self.label_loss, self.teacher_loss = losses.label_loss(options), losses.teacher_loss(options)
         self.teacher = None if options.teacher is None else options.teacher.to(device_of(model)).eval()
         self.processes = Processes(model)

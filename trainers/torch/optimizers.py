@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from qat.adapters.torch.insert import SCOPE
 from qat.trainers.options import TrainingOptions
 from qat.trainers.torch.weights import array_of, tensor_like
 
@@ -21,9 +22,14 @@ _MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def optimizer(parameters: list[nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:
-    """Return the optimizer that the options name."""
-    return _MAKERS[options.optimizer](parameters, options.peak, weight_decay=options.weight_decay)
+def optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    """Return the optimizer that the options name, of the model's trainable parameters; learned scales do not decay."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    scales = [p for name, p in trained.items() if name.startswith(f"{SCOPE}.")]
+    groups: list[dict[str, Any]] = [{"params": [p for name, p in trained.items() if not name.startswith(f"{SCOPE}.")]}]
+    if scales:
+        groups.append({"params": scales, "weight_decay": 0.0})
+    return _MAKERS[options.optimizer](groups, options.peak, weight_decay=options.weight_decay)
 
 
 def state(made: torch.optim.Optimizer) -> dict[str, np.ndarray]:
