@@ -93,7 +93,7 @@ def _float64(params: Mapping[str, np.ndarray], name: str | None) -> Any:
 
 
 def _along(factor: np.ndarray, shape: tuple[int, ...], axis: int | tuple[int, ...]) -> np.ndarray:
-    axes = (axis,) if isinstance(axis, int) else axis
+    axes = [a % len(shape) for a in ((axis,) if isinstance(axis, int) else axis)]
     return factor.reshape([n if i in axes else 1 for i, n in enumerate(shape)])
 
 

@@ -40,7 +40,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
 #: ``conv_transpose2d`` is what is cut off each side of the full result, negative where an output padding adds to it.
 #: Layout-dependent attributes (``axes``, ``axis``, ``shape``) are in the graph's own layout. ``padding`` is
 #: ``((top, bottom), (left, right))``, ``strides``, ``dilations`` and ``kernel`` are ``(height, width)``.
-#: ``channel_axis`` is the output-channel axis (or axes) of the weight as the framework stores it.
+#: ``channel_axis`` is the output-channel axis (or axes) of the weight as the framework stores it, negative from the last.
 KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "conv2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),
     "depthwise_conv2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),

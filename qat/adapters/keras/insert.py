@@ -16,13 +16,14 @@ from qat.adapters.keras.functions import FUNCTIONS, Constant, Function
 from qat.adapters.keras.grid import Grid
 from qat.adapters.keras.learned import LearnedLinear, derive
 from qat.adapters.keras.nodes import NODES, Node, quantize
+from qat.adapters.keras.rows import as_image_weight
 from qat.adapters.keras.stored import Stored
 from qat.adapters.keras.trace import Traced
 from qat.adapters.keras.transposed import ConvTranspose2d
 from qat.adapters.keras.watch import Watch
 from qat.adapters.keras.wide import WIDE
 from qat.errors import CalibrationError, CaptureError, DataError
-from qat.graph import Graph
+from qat.graph import Graph, Op
 from qat.planner import LEARNABLE_WEIGHTS, Plan, PlannedOp
 from qat.planner import plan as make_plan
 from qat.recipe import Recipe
@@ -191,7 +192,7 @@ class PreparedModel(keras.Model):
             return grid[name]
 
         for p in self.plan.ops:
-            params = {role: tf.convert_to_tensor(self.parameters[name]) for role, name in p.op.params.items()}
+            params = self.params_of(p.op)
             if p.integer and p.keeps_framework:
                 grid.update(self.call_kept(p.op.name, [as_integer(t) for t in p.op.inputs]))
             elif p.integer:
@@ -207,6 +208,11 @@ class PreparedModel(keras.Model):
         if watch is not None:
             watch.move()
         return real, grid
+
+    def params_of(self, op: Op) -> dict[str, Tensor]:
+        """Return an operator's parameters by role; a convolution's weight of rows as one of images."""
+        values = {role: tf.convert_to_tensor(self.parameters[name]) for role, name in op.params.items()}
+        return {role: as_image_weight(op.kind, value) if role == "weight" else value for role, value in values.items()}
 
     def call_kept(self, name: str, values: list[Tensor]) -> dict[str, Tensor]:
         """Return the outputs of an operator that keeps its layer, by name, from the tensors it reads."""

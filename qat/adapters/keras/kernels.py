@@ -118,6 +118,10 @@ class Convolution(Operator):
 
     def __init__(self, strides: tuple[int, int], padding: Any, dilations: tuple[int, int], depthwise: bool) -> None:
         explicit = not isinstance(padding, str)
+        # Of dilated filters TensorFlow's CPU kernels have gradients without numbers for the padding only.
+        self._before = [(0, 0), *padding, (0, 0)] if explicit and max(dilations) > 1 else None
+        if self._before is not None:
+            explicit, padding = False, "VALID"
         self._options: dict[str, Any] = {
             "strides": [1, *strides, 1],
             "padding": "EXPLICIT" if explicit else padding,
@@ -128,6 +132,7 @@ class Convolution(Operator):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Apply it."""
+        x = self._padded(x)
         if self._depthwise:
             return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=w, **self._options)
         return tf.raw_ops.Conv2D(input=x, filter=w, **self._options)
@@ -137,14 +142,18 @@ class Convolution(Operator):
         backward = (
             tf.raw_ops.DepthwiseConv2dNativeBackpropInput if self._depthwise else tf.raw_ops.Conv2DBackpropInput
         )  # fmt: skip
-        return backward(input_sizes=tf.shape(x), filter=w, out_backprop=grad, **self._options)
+        found = backward(input_sizes=tf.shape(self._padded(x)), filter=w, out_backprop=grad, **self._options)
+        return found if self._before is None else tf.slice(found, [first for first, _ in self._before], tf.shape(x))
 
     def weight_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
         """Return the gradient with respect to the weight."""
         backward = (
             tf.raw_ops.DepthwiseConv2dNativeBackpropFilter if self._depthwise else tf.raw_ops.Conv2DBackpropFilter
         )  # fmt: skip
-        return backward(input=x, filter_sizes=tf.shape(w), out_backprop=grad, **self._options)
+        return backward(input=self._padded(x), filter_sizes=tf.shape(w), out_backprop=grad, **self._options)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return x if self._before is None else tf.pad(x, self._before)
 
 
 class MatMul(Operator):

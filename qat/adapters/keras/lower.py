@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import tensorflow as tf
 
 from qat.adapters.keras.insert import PreparedModel
 from qat.adapters.keras.nodes import Linear
@@ -24,7 +23,7 @@ def lower(model: PreparedModel) -> Program:
     def integers(planned: PlannedOp) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         node = model.nodes[planned.op.name]
         assert isinstance(node, Linear)
-        params = {role: tf.convert_to_tensor(model.parameters[name]) for role, name in planned.op.params.items()}
+        params = model.params_of(planned.op)
         if isinstance(node, Stored):
             w, scale = node.stored(params["weight"])
             dtype = np.float16 if planned.weight is None else np.int8
@@ -71,8 +70,7 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
             form = grid_value_name if p.integer else real_value_name
             values = [real[form(plan, t)] for t in p.op.inputs]
             if p.op.name in model.nodes:
-                params = {role: tf.convert_to_tensor(model.parameters[n]) for role, n in p.op.params.items()}
-                real[p.op.output] = model.nodes[p.op.name](values, params, False, False)
+                real[p.op.output] = model.nodes[p.op.name](values, model.params_of(p.op), False, False)
             else:
                 real.update(model.call_kept(p.op.name, values))
         return tuple(real[t] for t in outputs)

@@ -136,8 +136,8 @@ class Linear(Node):
         return tuple(int(n) if i in axes else 1 for i, n in enumerate(weight.shape))
 
     def _channel_axes(self) -> tuple[int, ...]:
-        axis = self.attrs["channel_axis"]
-        return (axis,) if isinstance(axis, int) else tuple(axis)
+        axis, rank = self.attrs["channel_axis"], 2 if self.planned.op.kind == "dense" else 4
+        return tuple(a % rank for a in ((axis,) if isinstance(axis, int) else axis))
 
     def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the weight's scale for each output channel, flat."""

@@ -13,6 +13,7 @@ import keras
 from qat.adapters.keras.calls import placeholder
 from qat.adapters.keras.elementwise import OPERATIONS, negated_difference
 from qat.adapters.keras.elementwise import activation as activation_kind
+from qat.adapters.keras.rows import on_images
 from qat.errors import CaptureError
 from qat.geometry import same_padding
 from qat.graph import Op, TensorSpec
@@ -65,6 +66,8 @@ def _activation(b: Builder, name: str, activation: Any, output: Any, path: str) 
 def _padding(layer: Any, spec: TensorSpec, window: tuple[int, int], strides: tuple[int, int], path: str) -> Any:
     if layer.padding == "valid":
         return ((0, 0), (0, 0))
+    if layer.padding == "causal":
+        return tuple((k - 1, 0) for k in window)
     if layer.padding != "same":
         return None
     both = same_padding(spec.shape[1:3], window, strides)
@@ -81,15 +84,16 @@ def _first(b: Builder, layer: Any, path: str, inputs: list[str]) -> tuple[Any, A
 
 
 def _conv2d(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    if layer.data_format != "channels_last" or layer.groups != 1:
+    if layer.data_format != "channels_last":
         return None
     padding, strides, dilations = _first(b, layer, path, inputs)
     if padding is None:
         return None
     params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
     name = b.emit(
-        "conv2d", inputs, output, path, params, strides=strides, padding=padding, dilations=dilations, groups=1, channel_axis=3
-    )
+        "conv2d", inputs, output, path, params,
+        strides=strides, padding=padding, dilations=dilations, groups=int(layer.groups), channel_axis=-1,
+    )  # fmt: skip
     return _activation(b, name, layer.activation, output, path)
 
 
@@ -102,7 +106,7 @@ def _conv_transpose(b: Builder, layer: Any, inputs: list[str], output: Any, path
     params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
     name = b.emit(
         "conv_transpose2d", inputs, output, path, params,
-        strides=strides, padding=cuts, dilations=(1, 1), groups=1, channel_axis=2,
+        strides=strides, padding=cuts, dilations=(1, 1), groups=1, channel_axis=-2,
     )  # fmt: skip
     return _activation(b, name, layer.activation, output, path)
 
@@ -126,7 +130,7 @@ def _depthwise(b: Builder, layer: Any, inputs: list[str], output: Any, path: str
     channels = b.specs[inputs[0]].shape[-1]
     name = b.emit(
         "depthwise_conv2d", inputs, output, path, params,
-        strides=strides, padding=padding, dilations=dilations, groups=channels, channel_axis=(2, 3),
+        strides=strides, padding=padding, dilations=dilations, groups=channels, channel_axis=(-2, -1),
     )  # fmt: skip
     return _activation(b, name, layer.activation, output, path)
 
@@ -138,22 +142,22 @@ def _separable(b: Builder, layer: Any, inputs: list[str], output: Any, path: str
     if padding is None or (max(dilations) > 1 and max(strides) > 1):
         return None
     channels = b.specs[inputs[0]].shape[-1]
-    between = (*output.shape[:-1], layer.depthwise_kernel.shape[2] * layer.depthwise_kernel.shape[3])
+    between = (*output.shape[:-1], layer.depthwise_kernel.shape[-2] * layer.depthwise_kernel.shape[-1])
     name = b.emit(
         "depthwise_conv2d", inputs, between, path, {"weight": layer.depthwise_kernel},
-        strides=strides, padding=padding, dilations=dilations, groups=channels, channel_axis=(2, 3),
+        strides=strides, padding=padding, dilations=dilations, groups=channels, channel_axis=(-2, -1),
     )  # fmt: skip
     params = {"weight": layer.pointwise_kernel, "bias": layer.bias if layer.use_bias else None}
     name = b.emit(
         "conv2d", [name], output, path, params,
-        strides=(1, 1), padding=((0, 0), (0, 0)), dilations=(1, 1), groups=1, channel_axis=3,
+        strides=(1, 1), padding=((0, 0), (0, 0)), dilations=(1, 1), groups=1, channel_axis=-1,
     )  # fmt: skip
     return _activation(b, name, layer.activation, output, path)
 
 
 def _dense(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
     params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
-    name = b.emit("dense", inputs, output, path, params, channel_axis=1)
+    name = b.emit("dense", inputs, output, path, params, channel_axis=-1)
     return _activation(b, name, layer.activation, output, path)
 
 
@@ -246,4 +250,12 @@ RULES: dict[str, Callable[..., str | None]] = {
     "Flatten": _reshape,
     "Reshape": _reshape,
     "ZeroPadding2D": _zero_padding,
+    "Conv1D": on_images(_conv2d),
+    "Conv1DTranspose": on_images(_conv_transpose),
+    "DepthwiseConv1D": on_images(_depthwise),
+    "SeparableConv1D": on_images(_separable),
+    "MaxPooling1D": on_images(_pool("max_pool2d")),
+    "AveragePooling1D": on_images(_pool("avg_pool2d")),
+    "GlobalAveragePooling1D": on_images(_global_pool),
+    "ZeroPadding1D": on_images(_zero_padding),
 }

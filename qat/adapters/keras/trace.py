@@ -12,6 +12,7 @@ import numpy as np
 
 from qat.adapters.keras.calls import placeholder
 from qat.adapters.keras.elementwise import ARITHMETIC, arithmetic
+from qat.adapters.keras.rows import follows, on_images, without_idle
 from qat.adapters.keras.rules import MOVES, RULES, is_move, spec_of
 from qat.errors import CaptureError
 from qat.graph import FUNCTIONS, Graph, Op, TensorSpec
@@ -70,6 +71,9 @@ class Builder:
         self.frozen: set[str] = set()
         self.names: dict[int, str] = {}
         self.used: set[str] = set()
+        #: Of signals that are images of one row: the image; and the operators between the two. See :mod:`.rows`.
+        self.images: dict[str, str] = {}
+        self.borders: set[str] = set()
 
     def build(self, model: keras.Model) -> Traced:
         """Return what was captured of a model."""
@@ -83,7 +87,8 @@ class Builder:
         self.walk(functional, "")
         structure = keras.tree.map_structure(lambda t: self.names[id(t)], functional._outputs_struct)
         outputs = tuple(dict.fromkeys(keras.tree.flatten(structure)))
-        graph = Graph(self.unique(model.name), "NHWC", tuple(inputs), outputs, tuple(self.ops), self.specs)
+        ops = without_idle(self.ops, outputs, self.borders)
+        graph = Graph(self.unique(model.name), "NHWC", tuple(inputs), outputs, ops, self.specs)
         taken = keras.tree.map_structure(lambda t: self.names[id(t)], functional._inputs_struct)
         by_name = {str(t.name): name for t, name in zip(functional.inputs, inputs, strict=True)}
         names = tuple(functional.output_names)
@@ -117,6 +122,8 @@ class Builder:
             return
         if len(outputs) == 1:
             rule = RULES.get(kind)
+            if rule is not None and follows(self, kind, inputs):
+                rule = on_images(rule)
             emitted: str | None
             handled = HANDLERS[type(layer)](layer) if type(layer) in HANDLERS else None
             if handled is not None:
@@ -143,6 +150,13 @@ class Builder:
         named = {role: self.param(variable, path) for role, variable in (params or {}).items() if variable is not None}
         self.ops.append(Op(name, kind, tuple(inputs), (name,), named, attrs, path))
         return name
+
+    def reshape(self, source: str, shape: tuple[int | None, ...], name: str, path: str) -> str:
+        """Add a change of shape that keeps the batch first, and return its name."""
+        made = self.unique(name)
+        self.specs[made] = spec_of(made, shape)
+        self.ops.append(Op(made, "reshape", (source,), (made,), {}, {"shape": (-1, *shape[1:])}, path))
+        return made
 
     def keep(self, kind: str, layer: Any, inputs: list[str], outputs: Any, path: str, call: tuple[Any, Any]) -> None:
         """Add an operator that keeps its layer: ``float`` or a ``move``."""
