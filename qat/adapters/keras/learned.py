@@ -103,12 +103,12 @@ class LearnedLinear(Linear):
         spec = self.planned.weight
         assert spec is not None
         per_channel = spec.granularity == "channel"
-        return 0 if not spec.learned else int(np.prod([shape[a] for a in self._channel_axes()])) if per_channel else 1
+        return 0 if not spec.learned else int(np.prod([shape[a] for a in self._channel_axes(len(shape))])) if per_channel else 1
 
     def start(self, weight: np.ndarray) -> None:
         """Set the scale where training starts: that of the least squared error."""
         if self.step is not None:
-            axes = self._channel_axes()
+            axes = self._channel_axes(weight.ndim)
             rows = np.moveaxis(weight, axes, range(len(axes))).reshape(int(np.prod([weight.shape[a] for a in axes])), -1)
             self.step.assign(weight_step(rows, self.planned.qmax, 0 if self.step.shape[0] == len(rows) else None))
 

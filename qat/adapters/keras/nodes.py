@@ -132,18 +132,19 @@ class Linear(Node):
 
     def channels(self, weight: Tensor) -> tuple[int, ...]:
         """Return the shape that lays one value per output channel along the weight's axes."""
-        axes = self._channel_axes()
+        axes = self._channel_axes(len(weight.shape))
         return tuple(int(n) if i in axes else 1 for i, n in enumerate(weight.shape))
 
-    def _channel_axes(self) -> tuple[int, ...]:
-        axis, rank = self.attrs["channel_axis"], 2 if self.planned.op.kind == "dense" else 4
+    def _channel_axes(self, rank: int) -> tuple[int, ...]:
+        """Return the axes of the output channels in a weight of a rank."""
+        axis = self.attrs["channel_axis"]
         return tuple(a % rank for a in ((axis,) if isinstance(axis, int) else axis))
 
     def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the weight's scale for each output channel, flat."""
         spec = self.planned.weight
         assert spec is not None
-        others = [i for i in range(len(weight.shape)) if i not in self._channel_axes()]
+        others = [i for i in range(len(weight.shape)) if i not in self._channel_axes(len(weight.shape))]
         per_channel = spec.granularity == "channel"
         scale = kernels.weight_scale(weight, bias, self.grids[0].scale, self.qmax, per_channel, others, self.bias_limit)
         return scale if per_channel else tf.broadcast_to(scale, [int(np.prod(self.channels(weight)))])

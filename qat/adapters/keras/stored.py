@@ -42,7 +42,7 @@ class Stored(Linear):
         count = int(np.prod(self.channels(weight)))
         if spec is None:
             return straight_through(weight, tf.cast(tf.cast(weight, tf.float16), tf.float32)), tf.ones([count])
-        others = [i for i in range(len(weight.shape)) if i not in self._channel_axes()]
+        others = [i for i in range(len(weight.shape)) if i not in self._channel_axes(len(weight.shape))]
         per_channel = spec.granularity == "channel"
         scale = kernels.weight_scale(weight, None, tf.ones([]), self.qmax, per_channel, others)
         scale = scale if per_channel else tf.broadcast_to(scale, [count])
