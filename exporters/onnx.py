@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qat.encoding import Encoding
 from qat.errors import ExportError
+from qat.exporters.onnx_attention import BETA
 from qat.exporters.onnx_float import splice
 from qat.exporters.onnx_operators import OPERATORS, REQUANTIZE, Writer
 from qat.exporters.onnx_stored import INTEGER_PRODUCTS, write_stored
@@ -96,6 +97,8 @@ def read_encodings(model: onnx.ModelProto) -> dict[str, Encoding]:
         if node.op_type in _ON_INTEGERS and node.input[0] in found:
             found.setdefault(node.output[0], found[node.input[0]])
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] not in constants:
+            continue
+        if node.input[1].endswith(BETA):
             continue
         name = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]
         scale = constants[node.input[1]]

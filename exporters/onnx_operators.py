@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 from qat.encoding import Encoding
 from qat.errors import ExportError
+from qat.exporters.onnx_attention import OPERATORS as ATTENTION
 from qat.exporters.onnx_functions import OPERATORS as FUNCTIONS
 from qat.numerics import f32
 from qat.program import Instruction, Program
@@ -297,6 +298,7 @@ OPERATORS: dict[str, Operator] = {
     "mul": _simple("Mul"),
     "constant": _constant,
     **FUNCTIONS,
+    **ATTENTION,
     "concat": _simple("Concat", lambda step: {"axis": step.attrs["axis"]}),
     "relu": _relu,
     "relu6": _relu,

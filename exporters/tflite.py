@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from qat.encoding import Encoding
 from qat.errors import ExportError
+from qat.exporters.tflite_attention import OPERATORS as ATTENTION
 from qat.exporters.tflite_float import translate
 from qat.exporters.tflite_functions import OPERATORS as FUNCTIONS
 from qat.exporters.tflite_weights import ACTIVATIONS, version, write_weight
@@ -165,6 +166,7 @@ _OPERATORS: dict[str, Callable[[Writer, Instruction], None]] = {
     "concat": _concat,
     "constant": _constant,
     **FUNCTIONS,
+    **ATTENTION,
     "relu": _unary(_Op.RELU),
     "relu6": _unary(_Op.RELU6),
     "mean": _mean,

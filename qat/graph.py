@@ -48,6 +48,7 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "conv_transpose2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),
     "dense": (("weight", "bias"), ()),
     "matmul": ((), ("transpose_b",)),  # of two activations, on the last two axes
+    "softmax": ((), ("beta",)),  # of beta times the input, over the last axis
     "embedding": (("weight",), ()),  # rows of the weight, quantized with the output's scale, by integer inputs
     "constant": (("value",), ()),
     "batch_norm": (("gamma", "beta", "mean", "variance"), ("epsilon", "axis")),
@@ -63,7 +64,7 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "pad": ((), ("padding",)),  # with zeros, spatial
     **{name: ((), arguments) for name, arguments in FUNCTIONS.items()},
     "move": ((), ("target",)),
-    "float": (("*",), ("target",)),
+    "float": (("*",), ("target", "reason")),  # why, where the adapter knows better than the target's table
 }
 
 

@@ -250,7 +250,7 @@ def _why_float(
     if row is None:
         if op.kind == "batch_norm":
             return "a BatchNorm that does not directly follow a convolution or dense layer of its own", None, None
-        return f"target '{target.name}' has no integer kernel for {kind}", None, None
+        return str(op.attrs.get("reason") or f"target '{target.name}' has no integer kernel for {kind}"), None, None
     if rule is None:
         return f"no rule of recipe '{recipe.name}' matches it", None, None
     if rule.mode == "float":
@@ -265,6 +265,8 @@ def _why_float(
         return f"target '{target.name}' has no integer kernel for {kind} with groups", None, None
     if row.output == "as_input" and len(op.inputs) > 1 and any(name in prescribed for name in op.inputs):
         return "the kernel before it prescribes a scale, which its other inputs cannot share", None, None
+    if row.readers and not any(reader.kind in row.readers for reader in graph.consumers().get(op.output, ())):
+        return f"no {' or '.join(row.readers)} reads it: 256 integers are few for a result", None, None
     if not row.starts and not any(name in on_grid for name in op.inputs):
         return "its inputs are float, and it is not worth a region of its own", None, None
     if rule.activation.bits == 16 and op.kind not in target.modes.wide:
@@ -367,6 +369,7 @@ def _share_scales(
 
     specs: dict[str, QuantSpec] = {}
     fixed: dict[str, Fixed] = {}
+    centred: set[str] = set()
     for p in planned:
         if not p.integer:
             continue
@@ -375,6 +378,7 @@ def _share_scales(
         for name in (*p.grid_inputs, *p.op.outputs):
             find(name)
             specs.setdefault(name, rules[p.op.name].activation)
+        centred.update(p.op.inputs[place] for place in row.symmetric)
         if isinstance(row.output, Fixed):
             fixed[p.op.output] = row.output
         if row.output == "as_input":
@@ -393,7 +397,8 @@ def _share_scales(
             spec = spec.model_copy(update={"bits": 8, "learned": False})
         wide = spec.bits == 16
         qmin, qmax = WIDE_LIMITS if wide else target.limits(spec.bits)
-        symmetric = spec.symmetric or target.symmetric_activations or wide
+        asked = spec.symmetric or target.symmetric_activations or wide or bool(centred.intersection(tensors))
+        symmetric = asked and prescribed is None
         learned = spec.learned and not symmetric and all(written_by.get(t, "") in _LEARNABLE for t in tensors)
         groups[root] = Group(root, tuple(tensors), spec, qmin, qmax, symmetric, prescribed, learned)
     group_of = {t: g.name for g in groups.values() for t in g.tensors}

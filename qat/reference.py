@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qat import functions, numerics, wide
+from qat import attention, functions, numerics, wide
 from qat.encoding import Encoding
 from qat.errors import DataError
 from qat.graph import FUNCTIONS
@@ -187,6 +187,23 @@ def _function(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.n
     return functions.table(step.kind, step.attrs, x, y, program.kernels)[xs[0].astype(np.int64) - x.lo].astype(np.float32)
 
 
+def _matmul(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    encodings = [_encoding(program, name) for name in (*step.inputs, *step.outputs)]
+    a, b, y = (float(e.scale) for e in encodings)
+    kernels = attention.product_kernels(program.kernels, encodings[1].zero_point)
+    value = attention.product_multiplier(a, b, y, kernels)
+    acc = attention.matmul(xs[0], xs[1], step.attrs["transpose_b"])
+    return numerics.requantize(acc, np.asarray(value), *_limits(program, step), kernels)
+
+
+def _softmax(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return attention.softmax(xs[0], _encoding(program, step.inputs[0]), step.attrs["beta"], program.kernels)
+
+
+def _embedding(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return _constant(program, step, xs)[np.asarray(xs[0], np.int64)]
+
+
 def _relu(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     return np.maximum(xs[0], np.float32(0))
 
@@ -219,6 +236,9 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "mean": _mean,
     "concat": _concat,
     "constant": _constant,
+    "embedding": _embedding,
+    "matmul": _matmul,
+    "softmax": _softmax,
     **dict.fromkeys(FUNCTIONS, _function),
     "relu": _relu,
     "relu6": _relu6,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from qat.attention import PROBABILITY
 from qat.errors import ConfigError, nearest
 from qat.graph import FUNCTIONS
 from qat.modes import LITERT, ONNXRUNTIME, STATIC_ONLY, Modes
@@ -31,7 +32,8 @@ class Row:
 
     An operator that ``starts`` a region is worth quantizing its float inputs for; any other runs in integers only where
     an input is on the grid already. One whose kernel is exact without ``padding`` only stays float with it, and one whose
-    kernel has no ``groups`` with them.
+    kernel has no ``groups`` with them. The inputs at the places ``symmetric`` have the zero point 0. One with
+    ``readers`` runs in integers where an operator of such a kind reads its output.
     """
 
     kind: str
@@ -40,6 +42,8 @@ class Row:
     starts: bool = False
     padding: bool = True
     groups: bool = True
+    symmetric: tuple[int, ...] = ()
+    readers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,14 @@ _LITERT_FUNCTION_ROWS = (
     *(Row(kind, output="own") for kind in FUNCTIONS if kind not in ("sigmoid", "tanh", "silu")),
 )
 
+# Attention (qat/attention.py). A product whose second operand has a zero point is 16 to 50 times as slow: the delegate leaves it
+# to TFLite's own kernel. The scale of softmax is the specification's.
+_LITERT_ATTENTION_ROWS = (
+    Row("matmul", output="own", starts=True, symmetric=(1,)),
+    Row("softmax", output=Fixed(PROBABILITY, -128), readers=("matmul",)),
+    Row("embedding", output="own", starts=True),
+)
+
 # ONNX Runtime, onnxruntime/core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc. A ReLU is
 # absorbed where the output's zero point is the type's minimum, which a range that starts at 0 gives.
 _ONNXRUNTIME_ROWS = (
@@ -119,6 +131,10 @@ _ONNXRUNTIME_ROWS = (
     Row("constant", output="own", starts=True),
     Row("move", output="as_input"),
     *(Row(kind, output="own") for kind in FUNCTIONS),  # exporters/onnx_functions.py
+    Row("matmul", output="own", starts=True),
+    # QLinearSoftmax multiplies by the whole part of 1 / scale: of 1/255, in float32, that may be 254 (qlinear_softmax.cc).
+    Row("softmax", output=Fixed(PROBABILITY, 0), readers=("matmul",)),
+    Row("embedding", output="own", starts=True),
 )
 
 # NVIDIA TensorRT, "Working with Quantized Types", https://docs.nvidia.com/deeplearning/tensorrt/
@@ -131,7 +147,8 @@ TARGETS: dict[str, Target] = {
     t.name: t
     for t in (
         Target(
-            "litert", "xnnpack", ".tflite", _S8, False, 127, (*_LITERT_ROWS, *_LITERT_FUNCTION_ROWS),
+            "litert", "xnnpack", ".tflite", _S8, False, 127,
+            (*_LITERT_ROWS, *_LITERT_FUNCTION_ROWS, *_LITERT_ATTENTION_ROWS),
             source="https://ai.google.dev/edge/litert/models/quantization_spec",
             description="LiteRT with its default delegate (XNNPACK)",
             modes=LITERT,

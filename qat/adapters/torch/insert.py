@@ -138,8 +138,9 @@ class _Writer:
                 self.grid[op.output] = self.graph.node_copy(self.traced.nodes[op.name], self._captured_grid_arg)
                 self.forms[op.output] = self.kept_nodes[op.name] = self.grid[op.output].name
             elif planned.integer:
-                args = (*(self._on_grid(t) for t in op.inputs), *self._params(op))
-                grids = tuple(self._grid_of(t) for t in (*op.inputs, *op.outputs))
+                read = planned.grid_inputs
+                args = (*(self._on_grid(t) if t in read else self._as_float(t) for t in op.inputs), *self._params(op))
+                grids = tuple(self._grid_of(t) for t in (*read, *op.outputs))
                 node = self._node(planned, grids)
                 self.grid[op.output] = self._call("nodes", op.name, self._owning(node, grids[-1]), args)
                 self.forms[op.output] = self.grid[op.output].name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qat.adapters.torch.attention import Embedding, MatMul, Softmax
 from qat.adapters.torch.averages import AvgPool2d, Mean
 from qat.adapters.torch.borders import Constant
 from qat.adapters.torch.convolutions import Conv3d, ConvTranspose2d
@@ -20,6 +21,9 @@ NODES: dict[str, type[Node]] = {
     "add": Add,
     "mul": Mul,
     "constant": Constant,
+    "matmul": MatMul,
+    "softmax": Softmax,
+    "embedding": Embedding,
     "mean": Mean,
     "concat": Concat,
     "relu": Relu,

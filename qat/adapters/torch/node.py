@@ -49,7 +49,7 @@ class Node(nn.Module):
         if torch.is_autocast_enabled(device):
             # The accumulators need float32; what a float operator left in a narrower type is widened.
             with torch.autocast(device, enabled=False):
-                return self.compute(*(a.float() if isinstance(a, Tensor) else a for a in args))
+                return self.compute(*(a.float() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args))
         return self.compute(*args)
 
     def compute(self, *args: Any) -> Tensor:

@@ -10,6 +10,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from qat.adapters.torch.channels import CHANNELS
+from qat.adapters.torch.products import PRODUCTS
 from qat.adapters.torch.reductions import REDUCTIONS, adaptive_max
 from qat.adapters.torch.rewriter import Rewrite, Rewriter
 from qat.adapters.torch.rows import ROWS
@@ -28,9 +29,7 @@ def rewrite(graph: fx.Graph) -> None:
         if replacement is not None:
             node.replace_all_uses_with(replacement)
             graph.erase_node(node)
-    for node in reversed(list(graph.nodes)):  # splits of which every part was rewritten, parts and rows that nobody reads
-        if node.target in _LEFT_OVER and not node.users:
-            graph.erase_node(node)
+    graph.eliminate_dead_code()  # splits of which every part was rewritten, parts that nobody reads
 
 
 def _is_float(node: Any) -> bool:
@@ -112,7 +111,6 @@ _ADAPTIVE_MAX = (aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.defa
 _PARTS = (
     aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int, *_EXTREMES, *_ADAPTIVE_MAX,
 )  # fmt: skip
-_LEFT_OVER = (operator.getitem, aten.squeeze.dim, *_PARTS)
 
 
 def _glu(w: Rewriter, n: Any) -> fx.Node:
@@ -160,6 +158,6 @@ _PLAIN: dict[Any, Rewrite] = {
 
 #: The rules of an operator in their order; the first that applies is the one.
 REWRITES: dict[Any, tuple[Rewrite, ...]] = {
-    target: tuple(table[target] for table in (ROWS, CHANNELS, REDUCTIONS, _PLAIN) if target in table)
-    for target in {**ROWS, **CHANNELS, **REDUCTIONS, **_PLAIN}
+    target: tuple(table[target] for table in (ROWS, CHANNELS, REDUCTIONS, PRODUCTS, _PLAIN) if target in table)
+    for target in {**ROWS, **CHANNELS, **REDUCTIONS, **PRODUCTS, **_PLAIN}
 }

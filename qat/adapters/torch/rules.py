@@ -10,6 +10,7 @@ from torch import fx
 
 from qat.adapters.torch.channels import scaled
 from qat.adapters.torch.moves import MOVES
+from qat.adapters.torch.products import product, softmax
 from qat.adapters.torch.reductions import windows
 from qat.adapters.torch.rows import conv1d, conv_transpose1d
 
@@ -236,6 +237,23 @@ def _im2col(b: Builder, n: Any) -> Match | None:
     return _move(b, n) if _pair(argument(n, 3, "padding", 0)) == (0, 0) else None  # other places would hold 0, not its integer
 
 
+def _product(b: Builder, n: Any) -> Match | None:
+    operands = list(n.args[:2])
+    fit = all(b.is_operand(a) for a in operands) and not all(map(b.is_constant, operands))
+    return Match("matmul", operands, {}, {"transpose_b": n.args[2]}) if fit else None
+
+
+def _softmax(b: Builder, n: Any) -> Match | None:
+    length = shape_of(n)[-1]
+    # Of one element it is 1, which ONNX Runtime's table overflows at.
+    return Match("softmax", [n.args[0]], {}, {"beta": n.args[1]}) if isinstance(length, int) and length > 1 else None
+
+
+def _embedding(b: Builder, n: Any) -> Match | None:
+    params = b.params(weight=n.args[0])
+    return None if params is None or b.is_constant(n.args[1]) else Match("embedding", [n.args[1]], params)
+
+
 def _relu(kind: str) -> Rule:
     return lambda b, n: Match(kind, [n.args[0]])
 
@@ -321,6 +339,9 @@ RULES: dict[Any, Rule] = {
     aten.batch_norm.default: _batch_norm,
     aten.add.Tensor: _binary("add"),
     aten.mul.Tensor: _binary("mul"),
+    product: _product,
+    softmax: _softmax,
+    aten.embedding.default: _embedding,
     aten.cat.default: _concat,
     aten.relu.default: _relu("relu"),
     aten.relu6.default: _relu("relu6"),
@@ -356,6 +377,7 @@ RULES: dict[Any, Rule] = {
     aten.squeeze.dims: _reshape,
     aten.squeeze.dim: _reshape,
     aten.unsqueeze.default: _reshape,
+    aten.unflatten.int: _reshape,
     aten.pad.default: _pad,
     aten.constant_pad_nd.default: _pad,
     aten.unflatten.int: _reshape,

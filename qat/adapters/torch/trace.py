@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from qat.adapters.torch.capture import capture
+from qat.adapters.torch.masks import REASON, beside_masks
 from qat.adapters.torch.rules import RULES, Match, is_tensor
 from qat.adapters.torch.sizes import scope_of
 from qat.errors import CaptureError, ConfigError
@@ -72,7 +73,8 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Seq
         )
     # parameters_to_mutate and friends do not occur in eval mode; everything else is a pure function of the inputs.
     tensors = {**exported.state_dict, **exported.constants}
-    builder = Builder(owner, tensors, example_inputs)
+    kept = beside_masks(exported.graph, signature.inputs_to_parameters)
+    builder = Builder(owner, tensors, example_inputs, kept)
     graph = builder.build(exported.graph, type(model).__name__)
     used = {name for op in graph.ops for name in op.params.values()}
     requires_grad = {name for name, p in exported.named_parameters() if p.requires_grad}
@@ -94,11 +96,13 @@ class Builder:
     """Walks the captured graph once.
 
     ``read_by_kept`` collects the parameters that PyTorch's own operators read, ``sizes`` the symbols of sizes that are free
-    beside the batch, with those of the examples.
+    beside the batch, with those of the examples. ``kept`` are operators that stay float whatever they are.
     """
 
-    def __init__(self, owner: Mapping[str, str], tensors: dict[str, torch.Tensor], examples: Sequence[Any]) -> None:
-        self.owner, self.tensors, self.examples = owner, tensors, iter(examples)
+    def __init__(
+        self, owner: Mapping[str, str], tensors: dict[str, torch.Tensor], examples: Sequence[Any], kept: Set[fx.Node]
+    ) -> None:  # fmt: skip
+        self.owner, self.tensors, self.examples, self.kept = owner, tensors, iter(examples), kept
         self.sizes: dict[Any, int] = {}
         self.constants: list[Op] = []
         self.nodes: dict[str, fx.Node] = {}
@@ -147,7 +151,7 @@ class Builder:
         self.specs[node.name] = TensorSpec(node.name, shape, dtype, () if once else example)
 
     def _op(self, node: fx.Node) -> Op:
-        rule = RULES.get(node.target)
+        rule = RULES.get(node.target) if node not in self.kept else None
         matched = self._handled(node) if node.target in HANDLERS else rule(self, node) if rule else None
         if matched is None:
             return self._float(node)
@@ -176,7 +180,8 @@ class Builder:
         inputs = self._keep(node)
         if _is_tuple(node):
             self.specs[node.name] = TensorSpec(node.name, (), "tuple")
-        return Op(node.name, "float", tuple(inputs), (node.name,), {}, {"target": str(node.target)}, scope_of(node))
+        attrs = {"target": _name(node.target)} | ({"reason": REASON} if node in self.kept else {})
+        return Op(node.name, "float", tuple(inputs), (node.name,), {}, attrs, scope_of(node))
 
     def read_as_tensor(self, node: fx.Node, arg: fx.Node | float) -> str:
         """Return the tensor of an operand: a tensor's own, or that of a constant for a parameter or a number."""
@@ -222,6 +227,11 @@ def _for_example(size: Any, sizes: Mapping[Any, int]) -> int:
         return size
     expression = size.node.expr
     return int(expression.subs({symbol: sizes.get(symbol, EXAMPLE_BATCH) for symbol in expression.free_symbols}))
+
+
+def _name(target: Any) -> str:
+    """Return the name of an operator, or of a function of ours that stands for several."""
+    return str(target) if isinstance(target, torch._ops.OpOverload) else str(getattr(target, "__name__", target))
 
 
 def _is_tuple(node: fx.Node) -> bool:

@@ -1,0 +1,180 @@
+"""Attention in PyTorch, however it is written: exact in both runtimes, trained with a gradient, float where a mask takes part."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import qat
+from qat import reference
+from qat.adapters import torch as adapter
+from qat.adapters.torch.masks import REASON
+
+WIDTH, HEADS, LENGTH = 16, 4, 6
+
+
+class Attention(nn.Module):
+    """Self-attention whose core is ``work(self, q, k, v)``, of heads [batch, heads, length, width / heads]."""
+
+    def __init__(self, work):
+        super().__init__()
+        torch.manual_seed(0)
+        self.qkv, self.out, self.work = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, 10), work
+        self.bias = nn.Parameter(torch.randn(HEADS, LENGTH, LENGTH))
+        self.table = nn.Parameter(torch.randn(20, HEADS))
+        self.register_buffer("places", torch.arange(LENGTH * LENGTH).reshape(LENGTH, LENGTH) % 20)
+        self.register_buffer("far", torch.full((LENGTH, LENGTH), -10000.0).triu(1))
+
+    def forward(self, x):
+        heads = self.qkv(x).reshape(len(x), LENGTH, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
+        y = self.work(self, *heads.unbind(0))
+        return self.out(y.transpose(1, 2).reshape(len(x), LENGTH, WIDTH))
+
+
+def scores(q, k):
+    return q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+
+
+WAYS = {
+    "one operator": lambda m, q, k, v: F.scaled_dot_product_attention(q, k, v),
+    "own scale": lambda m, q, k, v: F.scaled_dot_product_attention(q, k, v, scale=0.3),
+    "by hand": lambda m, q, k, v: scores(q, k).softmax(-1) @ v,
+    "scaled before": lambda m, q, k, v: ((q * 0.5) @ k.mT).softmax(-1) @ v,
+    "einsum": lambda m, q, k, v: torch.einsum("bhij,bhjd->bhid", torch.einsum("bhid,bhjd->bhij", q, k).softmax(-1), v),
+    "dropout": lambda m, q, k, v: F.dropout(scores(q, k).softmax(-1), 0.1, m.training) @ v,
+    "learned bias": lambda m, q, k, v: (scores(q, k) + m.bias).softmax(-1) @ v,
+}
+FLOAT = {
+    "causal": lambda m, q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+    "mask": lambda m, q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=m.far),
+    "boolean mask": lambda m, q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=m.far == 0),
+    "filled": lambda m, q, k, v: scores(q, k).masked_fill(m.far < 0, float("-inf")).softmax(-1) @ v,
+    "where": lambda m, q, k, v: torch.where(m.far < 0, m.far, scores(q, k)).softmax(-1) @ v,
+    "added": lambda m, q, k, v: (scores(q, k) + m.far).softmax(-1) @ v,
+}
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return torch.randn(8, LENGTH, WIDTH, generator=torch.Generator().manual_seed(0))
+
+
+def trained(model, x, target):
+    """Prepare, calibrate, take a step: the model in eval mode, near the float one before the step."""
+    prepared = qat.calibrate(qat.prepare(model.eval(), x[:2], target=target), [x])
+    with torch.no_grad():
+        expected = model(x)
+        assert float((prepared.eval()(x) - expected).norm() / expected.norm()) < 0.1
+    prepared.train()
+    optimizer = torch.optim.SGD(prepared.parameters(), 0.01)
+    prepared(x).square().mean().backward()
+    optimizer.step()
+    return prepared.eval()
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_attention_is_exact_in_integers(name, tokens, tmp_path):
+    prepared = trained(Attention(WAYS[name]), tokens, "onnxruntime")
+    assert not prepared.plan.floats(), prepared.plan.floats()
+    assert [p.op.kind for p in prepared.plan.ops].count("matmul") == 2
+    assert float(prepared.get_parameter("qkv.weight").grad.abs().sum()) > 0
+    artifact = qat.export(prepared, tmp_path / "m.onnx", verify=[tokens])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+    program = adapter.lower(prepared)
+    values = adapter.grid_values(prepared, tokens.numpy())
+    for step in program.instructions:
+        if step.kind in ("matmul", "softmax"):
+            inputs = [values[n] for n in step.inputs]
+            np.testing.assert_array_equal(values[step.outputs[0]], reference._STEPS[step.kind](program, step, inputs))
+
+
+@pytest.mark.parametrize("name", ["one operator", "scaled before", "learned bias"])
+def test_attention_is_exact_in_litert(name, tokens, tmp_path):
+    pytest.importorskip("tensorflow")
+    prepared = trained(Attention(WAYS[name]), tokens, "litert")
+    assert not prepared.plan.floats(), prepared.plan.floats()
+    artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[tokens])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+
+
+@pytest.mark.parametrize("name", FLOAT)
+def test_scores_with_a_mask_stay_float_between_integer_products(name, tokens, tmp_path):
+    prepared = trained(Attention(FLOAT[name]), tokens, "onnxruntime")
+    floats = prepared.plan.floats()
+    assert set(floats.values()) == {REASON} and any("softmax" in op for op in floats)
+    assert [p.op.kind for p in prepared.plan.ops if p.integer].count("matmul") == 2
+    artifact = qat.export(prepared, tmp_path / "m.onnx", verify=[tokens])
+    assert artifact.parity.exact > 0.9 and artifact.parity.max_lsb <= 1
+
+
+def test_a_mask_that_is_an_input_keeps_its_range_out_of_the_scores(tmp_path):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, 10)
+
+        def forward(self, x, mask):
+            q, k, v = self.qkv(x).chunk(3, -1)
+            hidden = ((1 - mask) * -10000.0)[:, None]
+            return self.out((scores(q, k) + hidden).softmax(-1) @ v)
+
+    x, mask = torch.randn(8, LENGTH, WIDTH), (torch.rand(8, LENGTH) > 0.3).float()
+    model = Model().eval()
+    prepared = qat.calibrate(qat.prepare(model, (x, mask)), [(x, mask)]).eval()
+    with torch.no_grad():
+        assert float((prepared(x, mask) - model(x, mask)).norm() / model(x, mask).norm()) < 0.05
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_multihead_attention(weights, tokens, tmp_path):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first = nn.Linear(WIDTH, WIDTH)
+            self.attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.attention(x, x, x, need_weights=weights)[0]
+
+    prepared = trained(Model(), tokens, "onnxruntime")
+    kinds = [p.op.kind for p in prepared.plan.ops if p.integer]
+    assert kinds.count("matmul") == 2 and kinds.count("dense") == 3 and kinds.count("softmax") == 1
+    artifact = qat.export(prepared, tmp_path / "m.onnx", verify=[tokens])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+
+
+class Words(nn.Module):
+    """Embedded words, with the same weight before and after where ``tied``."""
+
+    def __init__(self, tied):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.positions = nn.Embedding(50, WIDTH), nn.Parameter(torch.randn(1, LENGTH, WIDTH) * 0.1)
+        self.layer, self.head = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 50, bias=False)
+        if tied:
+            self.head.weight = self.words.weight
+
+    def forward(self, ids):
+        return self.head(F.relu(self.layer(self.words(ids) + self.positions)))
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("onnxruntime", ".onnx"), ("litert", ".tflite")])
+@pytest.mark.parametrize("tied", [False, True])
+def test_embeddings(target, suffix, tied, tmp_path):
+    ids = torch.randint(0, 20, (8, LENGTH), generator=torch.Generator().manual_seed(0))
+    prepared = trained(Words(tied), ids, target)
+    assert not prepared.plan.floats()
+    # Words that calibration did not see are within the range, too.
+    unseen = torch.arange(20, 50).reshape(5, LENGTH)
+    artifact = qat.export(prepared, tmp_path / f"m{suffix}", verify=[ids, unseen])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+    weight = next(w for name, w in prepared.named_parameters() if w.shape == (50, WIDTH) and (tied or "words" in name))
+    assert float(weight.grad.abs().sum()) > 0
+    grid = prepared.grids[next(p.op.output for p in prepared.plan.ops if p.op.kind == "embedding")]
+    assert float(weight.abs().max()) < 1.05 * float(grid.range.abs().max())
