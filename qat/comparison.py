@@ -14,7 +14,8 @@ import numpy as np
 from qat import metrics
 from qat.adapters import batches_of, framework_of, is_prepared
 from qat.errors import DataError, ExportError, RuntimeMismatchError
-from qat.runtimes import open_session
+from qat.layout import LAYOUTS, permutation
+from qat.runtimes import TensorInfo, open_session
 
 #: Takes the outputs of all samples and their labels.
 Metric = Callable[[np.ndarray, np.ndarray], float]
@@ -75,7 +76,8 @@ def compare(
 
     Args:
         entries: Artifacts, Baselines (one of kind ``float`` is the reference), paths, or models: a model is exported to a
-            temporary file first, so that it, too, is judged in its runtime. The first float model is the reference.
+            temporary file first, so that it, too, is judged in its runtime. The first float model is the reference. Images
+            are turned for an artifact that takes them in the other layout.
         data: batches of ``(inputs, labels)``.
         dataset: the data's name.
         framework: None takes the first entry's.
@@ -104,6 +106,10 @@ def _compare(
 ) -> Report:
     labels = np.concatenate([np.asarray(y).reshape(-1) for _, y in batches])
     sessions = [None if d.path is None else open_session(d.path, threads=1) for d in described]
+    described = [
+        d if s is None or d.axes else replace(d, axes=_turns(s.inputs, batches[0][0]))
+        for s, d in zip(sessions, described, strict=True)
+    ]
     outputs = [None if s is None else _outputs(s, batches, d) for s, d in zip(sessions, described, strict=True)]
     for d, o in zip(described, outputs, strict=True):
         if o is not None and int(labels.max()) >= o.shape[-1]:
@@ -168,6 +174,20 @@ def _exported(model: Any, inputs: Any, folder: Path) -> Any:
     if written.path is None:
         raise ExportError(f"the float model cannot be exported on this data: {written.error}")
     return written
+
+
+def _turns(infos: Sequence[TensorInfo], inputs: Any) -> tuple[tuple[int, ...] | None, ...]:
+    """Return for each input the axes that turn the data's images into the artifact's, where they fit in the other layout only."""
+
+    def fits(info: TensorInfo, shape: Sequence[int]) -> bool:
+        return len(info.shape) == len(shape) and all(want in (None, n) for want, n in zip(info.shape[1:], shape[1:], strict=True))
+
+    def turn(info: TensorInfo, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        ways = (None, *(permutation(len(shape), source, target) for source, target in (LAYOUTS, LAYOUTS[::-1])))
+        return next((w for w in ways if fits(info, shape if w is None else [shape[a] for a in w])), None)
+
+    shapes = [np.shape(a) for a in (inputs if isinstance(inputs, (tuple, list)) else (inputs,))]
+    return tuple(turn(info, shape) for info, shape in zip(infos, shapes, strict=False)) if len(shapes) == len(infos) else ()
 
 
 def _outputs(session: Any, batches: list[Any], described: _Described) -> np.ndarray:

@@ -73,6 +73,16 @@ def test_run_train_export_compare_inspect(config, tmp_path):
     assert "exists already" in again.stderr
     done = qat("compare", config, artifact, artifact, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    turned = tmp_path / "turned.onnx"
+    done = qat("export", config, checkpoint, turned, "--layout", "NHWC", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "100.00 % of outputs exactly equal" in done.stdout
+    assert "float32  batchx8x8x1  NHWC" in qat("inspect", turned).stdout
+    done = qat("compare", config, artifact, turned, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = qat("export", config, checkpoint, tmp_path / "n.onnx", "--layout", "NHCW", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean" in done.stderr
     done = qat("inspect", artifact)
     assert done.returncode == 0, done.stderr
     assert "run by ONNX Runtime: " in done.stdout and "QLinearConv" in done.stdout

@@ -48,6 +48,13 @@ def test_models_are_judged_as_the_artifacts_they_become(report):
     assert artifact.metrics["error_rate"] == pytest.approx(1 - artifact.top1 / 100)
 
 
+def test_a_path_is_fed_images_as_its_artifact_takes_them(model, batches, tmp_path):
+    prepared = qat.calibrate(qat.prepare(model, torch.zeros(2, 1, 6, 6)), batches)
+    paths = [qat.export(prepared, tmp_path / f"{layout}.onnx", layout=layout).path for layout in ("NCHW", "NHWC")]
+    as_given, turned = qat.compare([model, *paths], batches, latency_runs=1).entries[1:]
+    assert turned.mse == as_given.mse > 0
+
+
 def test_summary_has_the_promised_keys_and_relative_paths(report, tmp_path):
     path = write_report([report], tmp_path / "run")
     (result,) = json.loads(path.read_text())["results"]
