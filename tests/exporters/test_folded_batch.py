@@ -60,11 +60,23 @@ class Token(nn.Module):
         return self.after(torch.cat([self.token.expand(len(x), -1, -1), F.layer_norm(self.before(x), (8,))], 1))
 
 
+class Prefix(nn.Module):
+    """A row before each sample's own: the operator that reads the batch reads no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.after, self.prefix = nn.Linear(8, 8), nn.Linear(16, 8), nn.Parameter(torch.randn(1, 8))
+
+    def forward(self, x):
+        return self.after(torch.cat([self.prefix.expand(x.shape[0], -1), self.before(x)], 1))
+
+
 CASES = {
     "function between dense layers": (LookedUp, (3, 8, 8)),
     "windows": (Windows, (4, 4, 8)),
     "heads": (Attention, (5, 8)),
     "token": (Token, (5, 8)),
+    "prefix": (Prefix, (8,)),
 }
 
 
@@ -89,7 +101,7 @@ def test_sizes_of_windows_are_multiples_of_the_batch():
     assert (specs["linear"].shape, specs["linear"].example) == ((None, 4, 24), (4 * graph.EXAMPLE_BATCH, 4, 24))
 
 
-@pytest.mark.parametrize("name", ["windows", "heads"])
+@pytest.mark.parametrize("name", ["windows", "heads", "prefix"])
 def test_folded_batch_is_exported_to_tflite(name, tmp_path):
     pytest.importorskip("tensorflow")
     artifact = exported(name, "litert", tmp_path / "m.tflite")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping
 from operator import attrgetter
 
 import numpy as np
@@ -13,10 +11,8 @@ from torch import fx
 from qat.adapters.torch.insert import SCOPE, PreparedModel
 from qat.adapters.torch.linear import Conv2d
 from qat.adapters.torch.stored import Stored
-from qat.errors import ExportError
-from qat.graph import EXAMPLE_BATCH
 from qat.lowering import block_border, build_program, grid_value_name, real_value_name
-from qat.planner import Plan, PlannedOp
+from qat.planner import PlannedOp
 from qat.program import FrameworkBlock, Program
 
 __all__ = ["grid_value_name", "lower"]
@@ -67,13 +63,14 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
         return None
     inputs, outputs = block_border(plan)
     nodes = {n.name: n for n in model.graph.nodes}
-    measured = _measured([nodes[name] for name in names.values()])
-    inputs = tuple(dict.fromkeys((*inputs, *(str(node.target) for node in measured))))
+    # As integers where there are some: an artifact with integer inputs has no others.
+    measured = {node: grid_value_name(plan, str(node.target)) for node in _measured([nodes[name] for name in names.values()])}
+    inputs = tuple(dict.fromkeys((*inputs, *measured.values())))
     values = _values(model)
     graph = fx.Graph()
     environment: dict[fx.Node, fx.Node] = {}
     made = {name: graph.placeholder(name) for name in inputs}
-    environment |= {node: made[str(node.target)] for node in measured}
+    environment |= {node: made[name] for node, name in measured.items()}
 
     def translate(node: fx.Node) -> fx.Node:
         if node in environment:
@@ -81,10 +78,7 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
         if node.op == "get_attr":
             environment[node] = graph.node_copy(node)
         elif node.op == "call_function":
-            source = node.args[0] if node.target is torch.ops.aten.sym_size.int else None
-            # The size of a tensor outside the block is only ever the batch, which all tensors share: others are the inputs'.
-            outside = isinstance(source, fx.Node) and source not in environment
-            environment[node] = _batch(graph, plan, made) if outside else graph.node_copy(node, translate)
+            environment[node] = graph.node_copy(node, translate)
         return environment[node]
 
     for planned in plan.ops:
@@ -101,37 +95,19 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
 
 
 def _measured(nodes: list[fx.Node]) -> list[fx.Node]:
-    """Return the model's inputs of which operators read a size other than the batch, directly or by way of arithmetic."""
+    """Return the model's inputs of which operators read a size, the batch mostly, directly or by way of arithmetic."""
     found: dict[fx.Node, None] = {}
     waiting, seen = [*nodes], set(nodes)
     while waiting:
         node = waiting.pop()
         for source in node.all_input_nodes:
-            if node.target is torch.ops.aten.sym_size.int and source.op == "placeholder" and node.args[1] != 0:
+            if node.target is torch.ops.aten.sym_size.int and source.op == "placeholder":
                 found[source] = None
             is_size = source.op == "call_function" and not isinstance(source.target, torch._ops.OpOverload)
             if source not in seen and (is_size or source.target is torch.ops.aten.sym_size.int):
                 seen.add(source)
                 waiting.append(source)
     return list(found)
-
-
-def _batch(graph: fx.Graph, plan: Plan, made: Mapping[str, fx.Node]) -> fx.Node:
-    """Write the batch as the size of an axis of a block's input; windows or heads that are folded into it are divided out."""
-    # In the graph's order: a later tensor may be computed from what reads the batch.
-    specs = {form(plan, t): spec for t, spec in plan.graph.tensors.items() for form in (grid_value_name, real_value_name)}
-    places = [
-        (spec.example[axis] // EXAMPLE_BATCH if spec.example else 1, name, axis)
-        for name, spec in specs.items()
-        if name in made
-        for axis, size in enumerate(spec.shape)
-        if size is None
-    ]
-    if not places:
-        raise ExportError("operators that stay float read the batch, and none of their inputs has it")
-    times, name, axis = places[0]
-    size = graph.call_function(torch.ops.aten.sym_size.int, (made[name], axis))
-    return size if times == 1 else graph.call_function(operator.floordiv, (size, times))
 
 
 def _values(model: PreparedModel) -> dict[str, str]:
