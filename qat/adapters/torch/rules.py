@@ -2,112 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
-from qat.adapters.torch.channels import scaled
+from qat.adapters.torch.match import Match, Rule, argument, is_tensor, pair, shape_of
 from qat.adapters.torch.moves import MOVES
 from qat.adapters.torch.products import product, softmax
-from qat.adapters.torch.reductions import windows
-from qat.adapters.torch.rows import conv1d, conv_transpose1d
+from qat.adapters.torch.windows import WINDOWS
 
 if TYPE_CHECKING:
     from qat.adapters.torch.trace import Builder
 
 aten = torch.ops.aten
-
-
-class Match(NamedTuple):
-    """What an operator is: its kind, its operands (nodes; numbers where a constant may stand), parameters and attributes."""
-
-    kind: str
-    inputs: Sequence[fx.Node | float]
-    params: Mapping[str, str] = {}
-    attrs: Mapping[str, Any] = {}
-
-
-#: Returns None for an operator that this adapter leaves float.
-Rule = Callable[["Builder", Any], "Match | None"]
-
-
-def argument(node: Any, index: int, name: str, default: Any) -> Any:
-    """Return an argument of a captured node, wherever it stands."""
-    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-
-
-def shape_of(node: Any) -> tuple[Any, ...]:
-    """Return the shape of a captured node's tensor; sizes that are not fixed are symbols."""
-    return tuple(node.meta["val"].shape)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value[0]), int(value[-1])) if isinstance(value, (tuple, list)) else (int(value), int(value))
-
-
-def _each(value: Any) -> tuple[int, ...]:
-    """Return an argument of a window of three axes."""
-    values = list(value) if isinstance(value, (tuple, list)) else [value]
-    return tuple(int(v) for v in (values * 3 if len(values) == 1 else values))
-
-
-def _symmetric(value: Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    h, w = _pair(value)
-    return ((h, h), (w, w))
-
-
-def _conv2d(b: Builder, n: Any) -> Match | None:
-    params = b.params(weight=n.args[1], bias=argument(n, 2, "bias", None))
-    if params is None or len(shape_of(n)) != 4:
-        return None
-    padding = argument(n, 4, "padding", 0)
-    strides, dilations = _pair(argument(n, 3, "stride", 1)), _pair(argument(n, 5, "dilation", 1))
-    groups = int(argument(n, 6, "groups", 1))
-    if padding == "same":  # stride 1 only; the odd element is at the end
-        window = (1, *b.tensors[params["weight"]].shape)[-2:]  # that of a row has one axis only
-        total = [d * (k - 1) for d, k in zip(dilations, window, strict=True)]
-        both = tuple((t // 2, t - t // 2) for t in total)
-    else:
-        both = _symmetric(0 if padding == "valid" else padding)
-    kind = "depthwise_conv2d" if groups == shape_of(n.args[0])[1] and groups > 1 else "conv2d"
-    attrs = {"strides": strides, "padding": both, "dilations": dilations, "groups": groups, "channel_axis": 0}
-    return Match(kind, [n.args[0]], params, attrs)
-
-
-def _conv3d(b: Builder, n: Any) -> Match | None:
-    params = b.params(weight=n.args[1], bias=argument(n, 2, "bias", None))
-    if params is None or len(shape_of(n)) != 5:
-        return None
-    strides, dilations = (_each(argument(n, i, name, 1)) for i, name in ((3, "stride"), (5, "dilation")))
-    padding = argument(n, 4, "padding", 0)
-    if padding == "same":
-        total = [d * (k - 1) for d, k in zip(dilations, b.tensors[params["weight"]].shape[2:], strict=True)]
-        both = tuple((t // 2, t - t // 2) for t in total)
-    else:
-        both = tuple((p, p) for p in _each(0 if padding == "valid" else padding))
-    attrs = {"strides": strides, "padding": both, "dilations": dilations, "channel_axis": 0}
-    return Match("conv3d", [n.args[0]], params, {**attrs, "groups": int(argument(n, 6, "groups", 1))})
-
-
-def _conv_transpose2d(b: Builder, n: Any) -> Match | None:
-    params = b.params(weight=n.args[1], bias=argument(n, 2, "bias", None))
-    groups, dilations = int(argument(n, 6, "groups", 1)), _pair(argument(n, 7, "dilation", 1))
-    if params is None or len(shape_of(n)) != 4 or dilations != (1, 1):
-        return None
-    inputs, per_group = b.tensors[params["weight"]].shape[:2]
-    if groups > 1 and (groups, per_group) != (inputs, 1):  # whose output channels lie along no axis of the weight
-        return None
-    cut, extra = _pair(argument(n, 4, "padding", 0)), _pair(argument(n, 5, "output_padding", 0))
-    attrs = {
-        "strides": _pair(argument(n, 3, "stride", 1)),
-        "padding": tuple((c, c - e) for c, e in zip(cut, extra, strict=True)),
-        "dilations": dilations,
-        "groups": groups,
-        "channel_axis": 1 if groups == 1 else 0,
-    }
-    return Match("conv_transpose2d", [n.args[0]], params, attrs)
 
 
 def _linear(b: Builder, n: Any) -> Match | None:
@@ -151,43 +59,6 @@ def _concat(b: Builder, n: Any) -> Match | None:
     if not all(b.is_operand(x) for x in n.args[0]) or all(map(b.is_constant, n.args[0])):
         return None
     return Match("concat", list(n.args[0]), {}, {"axis": int(argument(n, 1, "dim", 0)) % rank})
-
-
-def _max_pool2d(b: Builder, n: Any) -> Match | None:
-    kernel = _pair(n.args[1])
-    if _pair(argument(n, 4, "dilation", 1)) != (1, 1) or len(shape_of(n)) != 4:
-        return None
-    strides, padding = _pair(argument(n, 2, "stride", None) or kernel), _symmetric(argument(n, 3, "padding", 0))
-    if argument(n, 5, "ceil_mode", False):  # padding never wins: there is as much of it as the last windows reach
-        sizes = [shape_of(node)[2:] for node in (n.args[0], n)]
-        if not all(isinstance(size, int) for pair in sizes for size in pair):
-            return None
-        ends = [
-            max((out - 1) * s + k - size - p, 0) for size, out, s, k, (p, _) in zip(*sizes, strides, kernel, padding, strict=True)
-        ]
-        padding = ((padding[0][0], ends[0]), (padding[1][0], ends[1]))
-    return Match("max_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding})
-
-
-def _avg_pool2d(b: Builder, n: Any) -> Match | None:
-    kernel, padding = _pair(n.args[1]), _symmetric(argument(n, 3, "padding", 0))
-    plain = padding == ((0, 0), (0, 0)) and not argument(n, 4, "ceil_mode", False)
-    if not plain or argument(n, 6, "divisor_override", None) or len(shape_of(n)) != 4:
-        return None
-    strides = _pair(argument(n, 2, "stride", None) or kernel)
-    return Match("avg_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding})
-
-
-def _adaptive_avg_pool2d(b: Builder, n: Any) -> Match | None:
-    """A mean over the image, or pooling where all windows are of one size."""
-    if len(shape_of(n)) != 4:
-        return None
-    if _pair(n.args[1]) == (1, 1):
-        return Match("mean", [n.args[0]], {}, {"axes": (2, 3), "keepdims": True})
-    kernel = tuple(windows(n.args[0], shape_of(n)[2:]))
-    return (
-        Match("avg_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": kernel, "padding": _symmetric(0)}) if kernel else None
-    )
 
 
 def _mean(b: Builder, n: Any) -> Match | None:
@@ -234,7 +105,7 @@ def _index(b: Builder, n: Any) -> Match | None:
 
 
 def _im2col(b: Builder, n: Any) -> Match | None:
-    return _move(b, n) if _pair(argument(n, 3, "padding", 0)) == (0, 0) else None  # other places would hold 0, not its integer
+    return _move(b, n) if pair(argument(n, 3, "padding", 0)) == (0, 0) else None  # other places would hold 0, not its integer
 
 
 def _product(b: Builder, n: Any) -> Match | None:
@@ -293,15 +164,6 @@ def _prelu(b: Builder, n: Any) -> Match | None:
     return Match("leaky_relu", [n.args[0]], {}, {"alpha": float(b.tensors[name])})
 
 
-def _scaled(b: Builder, n: Any) -> Match | None:
-    params = b.params(weight=n.args[1])
-    if params is None:
-        return None
-    window = {"strides": (1, 1), "padding": _symmetric(0), "dilations": (1, 1)}
-    attrs = {**window, "groups": shape_of(n)[1], "channel_axis": 0}
-    return Match("depthwise_conv2d", [n.args[0]], params, attrs)
-
-
 def _function(kind: str, **attrs: tuple[int, str, Any]) -> Rule:
     """A function of one tensor; ``attrs`` says where an argument stands, what it is called and what it is by default."""
     return lambda b, n: Match(kind, [n.args[0]], {}, {name: argument(n, *where) for name, where in attrs.items()})
@@ -328,13 +190,7 @@ def _power(b: Builder, n: Any) -> Match | None:
 
 
 RULES: dict[Any, Rule] = {
-    aten.conv2d.default: _conv2d,
-    aten.conv2d.padding: _conv2d,
-    conv1d: _conv2d,
-    aten.conv3d.default: _conv3d,
-    aten.conv3d.padding: _conv3d,
-    aten.conv_transpose2d.input: _conv_transpose2d,
-    conv_transpose1d: _conv_transpose2d,
+    **WINDOWS,
     aten.linear.default: _linear,
     aten.batch_norm.default: _batch_norm,
     aten.add.Tensor: _binary("add"),
@@ -367,9 +223,6 @@ RULES: dict[Any, Rule] = {
     aten.neg.default: _function("neg"),
     aten.square.default: _function("square"),
     aten.pow.Tensor_Scalar: _power,
-    aten.max_pool2d.default: _max_pool2d,
-    aten.avg_pool2d.default: _avg_pool2d,
-    aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.mean.dim: _mean,
     aten.flatten.using_ints: _reshape,
     aten.view.default: _reshape,
@@ -388,11 +241,5 @@ RULES: dict[Any, Rule] = {
     aten.minimum.default: _limit("high"),
     aten.min.other: _limit("high"),
     aten.prelu.default: _prelu,
-    scaled: _scaled,
     **dict.fromkeys(MOVES, _move),
 }
-
-
-def is_tensor(node: fx.Node) -> bool:
-    """Whether a captured node gives one tensor."""
-    return isinstance(node.meta.get("val"), torch.Tensor)

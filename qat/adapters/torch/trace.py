@@ -12,7 +12,8 @@ from torch import fx, nn
 
 from qat.adapters.torch.capture import capture
 from qat.adapters.torch.masks import REASON, beside_masks
-from qat.adapters.torch.rules import RULES, Match, is_tensor
+from qat.adapters.torch.match import Match, is_tensor
+from qat.adapters.torch.rules import RULES
 from qat.adapters.torch.sizes import scope_of
 from qat.errors import CaptureError, ConfigError
 from qat.graph import EXAMPLE_BATCH, Graph, Op, TensorSpec
