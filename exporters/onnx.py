@@ -109,6 +109,9 @@ def read_encodings(model: onnx.ModelProto) -> dict[str, Encoding]:
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1) if scale.ndim else None
         encoding = Encoding(scale, int(zero_point.reshape(-1)[0]), low, high, axis)
         found.setdefault(name, encoding)
+    for node in reversed(model.graph.node):  # of what a look-up writes and an operator on integers reads
+        if node.op_type in _ON_INTEGERS and node.output[0] in found:
+            found.setdefault(node.input[0], found[node.output[0]])
     return found
 
 

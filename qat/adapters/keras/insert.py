@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from qat.adapters.keras.attention import NODES as ATTENTION
+from qat.adapters.keras.attention import as_matrix
 from qat.adapters.keras.calls import fill
 from qat.adapters.keras.functions import FUNCTIONS, Constant, Function
 from qat.adapters.keras.grid import Grid
@@ -32,6 +34,7 @@ from qat.targets import load_target
 Tensor = Any
 _NODES: dict[str, type[Node]] = {
     **NODES,
+    **ATTENTION,
     "conv_transpose2d": ConvTranspose2d,
     "constant": Constant,
     **dict.fromkeys(FUNCTIONS, Function),
@@ -110,7 +113,7 @@ class PreparedModel(keras.Model):
             if p.stored:
                 self.nodes[p.op.name] = Stored(p, self.weight_limits.get(str(p.qmax)))
             elif p.op.kind in _NODES:
-                tensors = (*p.op.inputs, *p.op.outputs) if p.integer else ()
+                tensors = (*p.grid_inputs, *p.op.outputs) if p.integer else ()
                 grids = tuple(self._grid_of[t] for t in tensors)
                 nodes = WIDE if p.kernels == "wide" else _NODES
                 node = LearnedLinear if _is_learned(p, grids) else nodes[p.op.kind]
@@ -196,7 +199,7 @@ class PreparedModel(keras.Model):
             if p.integer and p.keeps_framework:
                 grid.update(self.call_kept(p.op.name, [as_integer(t) for t in p.op.inputs]))
             elif p.integer:
-                values = [as_integer(t) for t in p.op.inputs]
+                values = [as_integer(t) if t in p.grid_inputs else as_float(t) for t in p.op.inputs]
                 grid[p.op.output] = self.nodes[p.op.name](values, params, training, on_grid)
             elif p.op.name in self.nodes:
                 real[p.op.output] = self.nodes[p.op.name]([as_float(t) for t in p.op.inputs], params, training, on_grid)
@@ -210,8 +213,9 @@ class PreparedModel(keras.Model):
         return real, grid
 
     def params_of(self, op: Op) -> dict[str, Tensor]:
-        """Return an operator's parameters by role; a convolution's weight of rows as one of images."""
+        """Return an operator's parameters by role; one of rows as one of images, a dense layer's as a matrix."""
         values = {role: tf.convert_to_tensor(self.parameters[name]) for role, name in op.params.items()}
+        values = {role: as_matrix(op.kind, role, value, op.attrs.get("channel_axis")) for role, value in values.items()}
         return {role: as_image_weight(op.kind, value) if role == "weight" else value for role, value in values.items()}
 
     def call_kept(self, name: str, values: list[Tensor]) -> dict[str, Tensor]:

@@ -137,7 +137,7 @@ class Linear(Node):
 
     def _channel_axes(self, rank: int) -> tuple[int, ...]:
         """Return the axes of the output channels in a weight of a rank."""
-        axis = self.attrs["channel_axis"]
+        axis = 1 if self.planned.op.kind == "dense" else self.attrs["channel_axis"]  # a matrix, whatever the layer's weight is
         return tuple(a % rank for a in ((axis,) if isinstance(axis, int) else axis))
 
     def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -13,6 +13,7 @@ import keras
 from qat.adapters.keras.calls import placeholder
 from qat.adapters.keras.elementwise import OPERATIONS, negated_difference
 from qat.adapters.keras.elementwise import activation as activation_kind
+from qat.adapters.keras.products import einsum_dense, embedding, softmax
 from qat.adapters.keras.rows import on_images
 from qat.errors import CaptureError
 from qat.geometry import same_padding
@@ -48,7 +49,8 @@ def spec_of(name: str, tensor: Any) -> TensorSpec:
     return TensorSpec(name, shape, "float32" if isinstance(tensor, (tuple, list)) else str(tensor.dtype))
 
 
-def _activation(b: Builder, name: str, activation: Any, output: Any, path: str) -> str | None:
+def activated(b: Builder, name: str, activation: Any, output: Any, path: str) -> str | None:
+    """Add what a layer's ``activation`` argument says; one that has no kind keeps Keras' implementation."""
     kind = getattr(activation, "__name__", "linear")
     if kind == "linear":
         return name
@@ -94,7 +96,7 @@ def _conv2d(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -
         "conv2d", inputs, output, path, params,
         strides=strides, padding=padding, dilations=dilations, groups=int(layer.groups), channel_axis=-1,
     )  # fmt: skip
-    return _activation(b, name, layer.activation, output, path)
+    return activated(b, name, layer.activation, output, path)
 
 
 def _conv_transpose(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
@@ -108,7 +110,7 @@ def _conv_transpose(b: Builder, layer: Any, inputs: list[str], output: Any, path
         "conv_transpose2d", inputs, output, path, params,
         strides=strides, padding=cuts, dilations=(1, 1), groups=1, channel_axis=-2,
     )  # fmt: skip
-    return _activation(b, name, layer.activation, output, path)
+    return activated(b, name, layer.activation, output, path)
 
 
 def _cut(padding: str, kernel: int, stride: int, extra: int | None) -> tuple[int, int]:
@@ -132,7 +134,7 @@ def _depthwise(b: Builder, layer: Any, inputs: list[str], output: Any, path: str
         "depthwise_conv2d", inputs, output, path, params,
         strides=strides, padding=padding, dilations=dilations, groups=channels, channel_axis=(-2, -1),
     )  # fmt: skip
-    return _activation(b, name, layer.activation, output, path)
+    return activated(b, name, layer.activation, output, path)
 
 
 def _separable(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
@@ -152,13 +154,13 @@ def _separable(b: Builder, layer: Any, inputs: list[str], output: Any, path: str
         "conv2d", [name], output, path, params,
         strides=(1, 1), padding=((0, 0), (0, 0)), dilations=(1, 1), groups=1, channel_axis=-1,
     )  # fmt: skip
-    return _activation(b, name, layer.activation, output, path)
+    return activated(b, name, layer.activation, output, path)
 
 
 def _dense(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
     params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
     name = b.emit("dense", inputs, output, path, params, channel_axis=-1)
-    return _activation(b, name, layer.activation, output, path)
+    return activated(b, name, layer.activation, output, path)
 
 
 def _batch_norm(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
@@ -236,6 +238,9 @@ RULES: dict[str, Callable[..., str | None]] = {
     "DepthwiseConv2D": _depthwise,
     "SeparableConv2D": _separable,
     "Dense": _dense,
+    "EinsumDense": einsum_dense,
+    "Embedding": embedding,
+    "Softmax": softmax,
     "BatchNormalization": _batch_norm,
     "Add": _binary("add"),
     "Multiply": _binary("mul"),

@@ -12,6 +12,7 @@ import numpy as np
 
 from qat.adapters.keras.calls import placeholder
 from qat.adapters.keras.elementwise import ARITHMETIC, arithmetic
+from qat.adapters.keras.products import CALLS
 from qat.adapters.keras.rows import follows, on_images, without_idle
 from qat.adapters.keras.rules import MOVES, RULES, is_move, spec_of
 from qat.errors import CaptureError
@@ -71,6 +72,8 @@ class Builder:
         self.frozen: set[str] = set()
         self.names: dict[int, str] = {}
         self.used: set[str] = set()
+        #: Whether layers of the model pass masks on, which others read without an argument.
+        self.has_masks = False
         #: Of signals that are images of one row: the image; and the operators between the two. See :mod:`.rows`.
         self.images: dict[str, str] = {}
         self.borders: set[str] = set()
@@ -78,6 +81,7 @@ class Builder:
     def build(self, model: keras.Model) -> Traced:
         """Return what was captured of a model."""
         functional = _functional(model)
+        self.has_masks = any(type(x).__name__ == "Masking" or getattr(x, "mask_zero", False) for x in model._flatten_layers())
         inputs = []
         for tensor in functional.inputs:
             name = self.unique(tensor.name)
@@ -130,6 +134,8 @@ class Builder:
                 emitted = self.emit(handled.kind, inputs, outputs[0], path, handled.params, **handled.attrs)
             elif kind in ARITHMETIC and len(inputs) == 1:
                 emitted = arithmetic(self, layer, node, outputs[0], path)
+            elif kind in CALLS:
+                emitted = CALLS[kind](self, layer, node, outputs[0], path)
             else:
                 emitted = rule(self, layer, inputs, outputs[0], path) if rule else None
             if emitted is not None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
+from qat.einsum import as_product
+
 if TYPE_CHECKING:
     from qat.adapters.torch.rewriter import Rewrite, Rewriter
 
@@ -116,26 +118,15 @@ def _number(node: Any) -> tuple[float, Any]:
 
 def _einsum(w: Rewriter, n: Any) -> fx.Node | None:
     """A sum over one index of two tensors is a product of permuted ones."""
-    equation, operands = n.args[:2]
-    terms, _, result = equation.replace(" ", "").partition("->")
-    labels = terms.split(",")
-    if len(labels) != 2 or "." in equation or any(len(set(t)) != len(t) for t in (*labels, result)):
+    found = as_product(n.args[0])
+    if found is None or min(map(_rank, n.args[1])) < 2:
         return None
-    (a, b), (left, right) = operands, labels
-    batch = "".join(c for c in left if c in right and c in result)
-    kept = [c for c in left if c not in right], [c for c in right if c not in left]
-    summed = [c for c in left if c in right and c not in result]
-    if any(len(part) != 1 for part in (*kept, summed)) or sorted(batch + kept[0][0] + kept[1][0]) != sorted(result):
-        return None
-    (m,), (k_n,), (k,) = kept[0], kept[1], summed
-    a = _permuted(w, n, a, left, batch + m + k)
-    turned = right.index(k) > right.index(k_n)
-    b = _permuted(w, n, b, right, batch + (k_n + k if turned else k + k_n))
-    return _permuted(w, n, w.call(n, product, a, b, turned), batch + m + k_n, result)
+    a, b = (_permuted(w, n, x, axes) for x, axes in zip(n.args[1], (found.a, found.b), strict=True))
+    return _permuted(w, n, w.call(n, product, a, b, found.transposed), found.result)
 
 
-def _permuted(w: Rewriter, n: fx.Node, x: fx.Node, have: str, want: str) -> fx.Node:
-    return x if have == want else w.call(n, aten.permute.default, x, [have.index(c) for c in want])
+def _permuted(w: Rewriter, n: fx.Node, x: fx.Node, axes: tuple[int, ...]) -> fx.Node:
+    return x if axes == tuple(range(len(axes))) else w.call(n, aten.permute.default, x, list(axes))
 
 
 PRODUCTS: dict[Any, Rewrite] = {

@@ -1,0 +1,65 @@
+"""Equations of ``einsum`` that a matrix product or a dense layer computes, in either framework's spelling."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Product(NamedTuple):
+    """A product of two permuted tensors: the axes that each operand and the result are permuted by, the second operand's place.
+
+    Leading axes are the batch's; ``transposed``: the second operand is [..., n, k] instead of [..., k, n].
+    """
+
+    a: tuple[int, ...]
+    b: tuple[int, ...]
+    transposed: bool
+    result: tuple[int, ...]
+
+
+def as_product(equation: str) -> Product | None:
+    """Return how a product of two tensors computes an equation that sums over one index; None where none does.
+
+    >>> as_product("bqhd,bkhd->bhqk")
+    Product(a=(0, 2, 1, 3), b=(0, 2, 1, 3), transposed=True, result=(0, 1, 2, 3))
+    """
+    terms, _, result = equation.replace(" ", "").partition("->")
+    labels = terms.split(",")
+    if len(labels) != 2 or "." in equation or any(len(set(term)) != len(term) for term in (*labels, result)):
+        return None
+    left, right = labels
+    batch = "".join(c for c in result if c in left and c in right)
+    rows = "".join(c for c in left if c not in right)
+    columns = "".join(c for c in right if c not in left)
+    summed = "".join(c for c in left if c in right and c not in result)
+    if any(len(part) != 1 for part in (rows, columns, summed)) or sorted(batch + rows + columns) != sorted(result):
+        return None
+    transposed = right.index(summed) > right.index(columns)
+    second = batch + (columns + summed if transposed else summed + columns)
+    return Product(
+        _axes(left, batch + rows + summed), _axes(right, second), transposed, _axes(batch + rows + columns, result)
+    )  # fmt: skip
+
+
+def _axes(have: str, want: str) -> tuple[int, ...]:
+    return tuple(have.index(c) for c in want)
+
+
+def as_dense(equation: str) -> int | None:
+    """Return over how many last axes of its input an equation sums as a dense layer does; None where it is something else.
+
+    The kernel's first axes are the summed ones, in the input's order; the rest become the last axes of the output.
+
+    >>> as_dense("abcd,cde->abe")
+    2
+    """
+    terms, _, result = equation.replace(" ", "").replace("...", "@").partition("->")
+    labels = terms.split(",")
+    if len(labels) != 2 or any(len(set(term)) != len(term) for term in (*labels, result)):
+        return None
+    left, kernel = labels
+    for count in range(1, min(len(left), len(kernel))):
+        kept, made = left[:-count], kernel[count:]
+        if left[-count:] == kernel[:count] and result == kept + made and not set(kept) & set(kernel):
+            return count
+    return None

@@ -1,0 +1,114 @@
+"""Attention in Keras, however it is written: exact in both runtimes, trained with a gradient."""
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+
+import qat  # noqa: E402
+from qat.einsum import as_dense, as_product  # noqa: E402
+
+layers, ops = keras.layers, keras.ops
+LENGTH, WIDTH = 6, 16
+
+
+def model(work, tokens=False):
+    """Return a model whose core is ``work``, of sequences [batch, length, width]; of token ids where ``tokens``."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((LENGTH,), dtype="int32") if tokens else keras.Input((LENGTH, WIDTH))
+    x = layers.Embedding(50, WIDTH)(inputs) if tokens else layers.Dense(WIDTH)(inputs)
+    return keras.Model(inputs, layers.Dense(10)(work(x)))
+
+
+def by_hand(x):
+    q, k, v = (layers.Dense(WIDTH)(x) for _ in range(3))
+    return ops.matmul(ops.softmax(ops.matmul(q, ops.transpose(k, (0, 2, 1))) * 0.25), v)
+
+
+def by_einsum(x):
+    q, k, v = (layers.EinsumDense("abc,cde->abde", (LENGTH, 4, 4), bias_axes="de")(x) for _ in range(3))
+    scores = ops.softmax(ops.einsum("bqhd,bkhd->bhqk", q, k))
+    y = ops.einsum("bhqk,bkhd->bqhd", scores, v)
+    return layers.EinsumDense("abcd,cde->abe", (LENGTH, WIDTH), bias_axes="e", activation="relu")(y)
+
+
+WAYS = {
+    "layer": lambda x: layers.MultiHeadAttention(4, 4)(x, x),
+    "cross": lambda x: layers.MultiHeadAttention(2, 8, value_dim=4, dropout=0.1)(x, layers.Dense(WIDTH)(x)[:, :4]),
+    "no bias": lambda x: layers.MultiHeadAttention(4, 4, use_bias=False)(query=x, value=x, key=x),
+    "by hand": by_hand,
+    "by einsum": by_einsum,
+}
+
+
+@pytest.fixture(scope="module")
+def sequences():
+    return np.random.default_rng(0).normal(size=(8, LENGTH, WIDTH)).astype(np.float32)
+
+
+def exact(net, x, path, target):
+    """Prepare, train a step, export: nothing stays float, and the artifact is the model."""
+    prepared = qat.calibrate(qat.prepare(net, target=target), [x])
+    assert not prepared.plan.floats(), prepared.plan.floats()
+    expected, found = (np.asarray(m(x, training=False)) for m in (net, prepared))
+    assert np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected)
+    before = {v.path: np.asarray(v) for v in prepared.trainable_variables}
+    prepared.compile(keras.optimizers.SGD(0.01), "mse")
+    prepared.fit(x, np.ones_like(expected), batch_size=4, verbose=0)
+    assert all(np.any(before[v.path] != np.asarray(v)) for v in prepared.trainable_variables if "kernel" in v.path)
+    artifact = qat.export(prepared, path, verify=[x])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+    return prepared
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_attention_is_exact_in_integers(name, sequences, tmp_path):
+    prepared = exact(model(WAYS[name]), sequences, tmp_path / "m.tflite", "litert")
+    kinds = [p.op.kind for p in prepared.plan.ops]
+    assert kinds.count("matmul") == 2 and kinds.count("softmax") == 1
+
+
+@pytest.mark.parametrize("name", ["layer", "by einsum"])
+def test_attention_is_exact_in_an_onnx(name, sequences, tmp_path):
+    exact(model(WAYS[name]), sequences, tmp_path / "m.onnx", "onnxruntime")
+
+
+def test_a_prepared_model_is_saved_and_loaded(sequences, tmp_path):
+    prepared = qat.calibrate(qat.prepare(model(WAYS["layer"])), [sequences])
+    prepared.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded(sequences), prepared(sequences))
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("litert", ".tflite"), ("onnxruntime", ".onnx")])
+def test_embeddings(target, suffix, tmp_path):
+    ids = np.random.default_rng(0).integers(0, 50, (8, LENGTH)).astype(np.int32)
+    prepared = exact(model(lambda x: x, tokens=True), ids, tmp_path / f"m{suffix}", target)
+    assert prepared.plan.ops[0].op.kind == "embedding"
+
+
+def test_attention_with_a_mask_keeps_its_layer(sequences):
+    causal = model(lambda x: layers.MultiHeadAttention(4, 4)(x, x, use_causal_mask=True))
+    prepared = qat.calibrate(qat.prepare(causal), [sequences])
+    assert "MultiHeadAttention" in " ".join(prepared.plan.floats().values())
+    expected = np.asarray(causal(sequences))
+    assert np.linalg.norm(prepared(sequences) - expected) < 0.1 * np.linalg.norm(expected)
+
+
+def test_a_mask_of_padding_is_not_lost():
+    keras.utils.set_random_seed(0)
+    ids = np.random.default_rng(0).integers(0, 3, (8, LENGTH)).astype(np.int32)
+    inputs = keras.Input((LENGTH,), dtype="int32")
+    x = layers.Embedding(50, WIDTH, mask_zero=True)(inputs)
+    net = keras.Model(inputs, layers.Dense(10)(layers.MultiHeadAttention(4, 4)(x, x)))
+    prepared = qat.calibrate(qat.prepare(net), [ids])
+    expected = np.asarray(net(ids))
+    assert np.linalg.norm(prepared(ids) - expected) < 0.1 * np.linalg.norm(expected)
+
+
+def test_equations():
+    assert as_product("ij,jk->ik") == ((0, 1), (0, 1), False, (0, 1))
+    assert as_product("abc,adc->abd").transposed
+    assert all(as_product(e) is None for e in ("ij,jk->i", "ii,ij->j", "ijk,jkl->il", "...ij,...jk->...ik", "ij->ji"))
+    assert as_dense("...x,xy->...y") == 1 and as_dense("abc,cde->abde") == 1 and as_dense("abcd,cde->abe") == 2
+    assert all(as_dense(e) is None for e in ("abc,bd->adc", "abcd,dce->abe", "abc,abd->acd"))
