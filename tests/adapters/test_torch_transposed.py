@@ -78,6 +78,16 @@ def test_geometries(name, tmp_path):
     assert {"conv_transpose2d"} == {s.kind for s in program.instructions} - {s.kind for s in split.instructions}
 
 
+@pytest.mark.parametrize("name", ["doubled", "odd, with an output padding", "cut by more than a stride", "two strides"])
+def test_in_litert(name, tmp_path):
+    x = torch.randn(4, 2, 5, 6, generator=torch.Generator().manual_seed(0))
+    model = Up(nn.ConvTranspose2d(4, 5, **GEOMETRIES[name])).eval()
+    prepared = qat.calibrate(qat.prepare(model, x[:2], target="litert"), [x])
+    assert not prepared.plan.floats()
+    artifact = qat.export(prepared.eval(), tmp_path / "m.tflite", verify=[x, x[:3]])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+
+
 def test_weights_of_8_bits(tmp_path):
     x = torch.randn(4, 2, 5, 6, generator=torch.Generator().manual_seed(0))
     check(Up(nn.ConvTranspose2d(4, 5, 3, 2, 1, 1)), x, tmp_path, "onnxruntime_vnni")
