@@ -158,7 +158,7 @@ def plan(config: Config) -> None:
 
     job = _open(config, None)
     data = job.data()
-    made = api.plan(job.untrained(), job.example(data), job.recipe, job.config.target)
+    made = api.plan(job.untrained(), job.example(data), job.recipe, job.config.target, job.config.model.dynamic)
     table = Table(title=f"{job.config.name}: recipe {made.recipe.name} for {made.target.name}", title_justify="left")
     for column in ("scope", "op", "runs", "how / why"):
         table.add_column(column)

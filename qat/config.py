@@ -21,12 +21,16 @@ class _Strict(BaseModel):
 
 
 class ModelConfig(_Strict):
-    """The float model: ``factory`` (``package.module:function``) with ``kwargs`` and ``weights``, or a ``.keras`` ``file``."""
+    """The float model: ``factory`` (``package.module:function``) with ``kwargs`` and ``weights``, or a ``.keras`` ``file``.
+
+    ``dynamic`` names the axes that the artifact leaves free, see :func:`qat.api.prepare`.
+    """
 
     factory: str | None = None
     kwargs: dict[str, Any] = {}
     weights: str | None = None
     file: str | None = None
+    dynamic: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one(self) -> ModelConfig:

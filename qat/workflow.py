@@ -82,7 +82,7 @@ class Run:
         make_folder(self.folder)
         model = self.untrained()
         self._check(model, data)
-        plan = api.plan(model, self.example(data), self.recipe, self.config.target)
+        plan = api.plan(model, self.example(data), self.recipe, self.config.target, self.config.model.dynamic)
         if c.file is not None:
             return model
         if c.weights is not None:
@@ -205,7 +205,7 @@ class Run:
 
     def prepare(self, model: Any, data: Dataset) -> Any:
         """Return the calibrated prepared model."""
-        prepared = api.prepare(model, self.example(data), self.recipe, self.config.target)
+        prepared = api.prepare(model, self.example(data), self.recipe, self.config.target, self.config.model.dynamic)
         return api.calibrate(prepared, self.calibration(data), self.config.calibration.estimator)
 
     def carry_out(self) -> Any:
@@ -263,7 +263,7 @@ class Run:
     def export_checkpoint(self, checkpoint: Path, path: Path, overwrite: bool, layout: str | None = None) -> Any:
         """Export what :meth:`train` wrote."""
         data = self.data()
-        prepared = api.prepare(self.untrained(), self.example(data), self.recipe, self.config.target)
+        prepared = api.prepare(self.untrained(), self.example(data), self.recipe, self.config.target, self.config.model.dynamic)
         prepared = api.load_prepared(prepared, checkpoint)
         held_out = (x for x, _ in self.batches(data, "test"))
         return api.export(prepared, path, held_out, self.config.io_dtype, overwrite, layout)

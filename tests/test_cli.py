@@ -110,6 +110,7 @@ def test_recipes_and_doctor():
         (("mobilenet_tiny", "mobilenet_tny"), "no function 'mobilenet_tny'"),
         (("mobilenet_tiny'}", "mobilenet_tiny', kwargs: {channels: 3}}"), "does not take images of shape"),
         (("mobilenet_tiny'}", "mobilenet_tiny', kwargs: {classes: 4}}"), "label 9 is out of range"),
+        (("mobilenet_tiny'}", "mobilenet_tiny', dynamic: [length]}"), "dynamic: no input has a length"),
         (("mobilenet_tiny'}", "mobilenet_tiny', weights: w.safetensors}"), "no such checkpoint"),
     ],
 )
