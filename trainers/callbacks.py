@@ -45,7 +45,7 @@ class Callbacks:
             try:
                 self.writer = learner.log_writer(str(options.tensorboard))
             except ImportError as error:
-                raise MissingDependencyError("tensorboard logs need TensorBoard: pip install tensorboard") from error
+                raise MissingDependencyError("tensorboard logs need TensorBoard: pip install 'qat-toolkit[train]'") from error
 
     def __enter__(self) -> Callbacks:
         return self

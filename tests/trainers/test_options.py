@@ -220,7 +220,7 @@ def test_tensorboard(framework, tmp_path):
 
 def test_tensorboard_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(MissingDependencyError, match="pip install tensorboard"):
+    with pytest.raises(MissingDependencyError, match=r"qat-toolkit\[train\]"):
         train("torch", None, tensorboard="logs")
 
 
