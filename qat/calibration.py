@@ -9,7 +9,7 @@ import numpy as np
 
 from qat.adapters import adapter_for, batches_of, first_of_pair, framework_of, is_prepared
 from qat.errors import CalibrationError, ConfigError, DataError, nearest
-from qat.observers import make_estimator
+from qat.observers import FOLLOWED, make_estimator
 
 _ESTIMATORS = ("minmax", "ema", "percentile", "mse")
 
@@ -39,7 +39,9 @@ def calibrate(model: Any, samples: Iterable[Any], estimator: str | None = None) 
     grids = adapter.grids(model)
     for grid in grids.values():
         group = grid.group
-        grid.estimator = make_estimator(estimator or group.spec.estimator, group.qmin, group.qmax, group.symmetric)
+        name = estimator or group.spec.estimator
+        grid.estimator = make_estimator(name, group.qmin, group.qmax, group.symmetric)
+        grid.follows = name in FOLLOWED and not group.learned and group.fixed is None
     try:
         index = -1
         for index, sample in enumerate(batches_of(samples, "calibration")):

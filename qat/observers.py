@@ -10,6 +10,9 @@ from qat.encoding import from_range
 
 _BINS = 2048
 
+#: The estimators whose ranges training may move towards the batches' extremes; the others chose to leave some values out.
+FOLLOWED = ("minmax", "ema")
+
 
 class RangeEstimator(Protocol):
     """Sees the batches of one tensor, then tells its range."""

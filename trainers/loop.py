@@ -41,6 +41,7 @@ class Step:
         observing: whether activation ranges follow the data.
         share: this batch's share in the update that it belongs to: 1 without accumulation.
         update: whether the weights are updated after this batch.
+        dampening: the factor of the weights' distance from their grid in the loss.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Step:
     observing: bool
     share: float = 1.0
     update: bool = True
+    dampening: float = 0.0
 
 
 class Learner(Protocol):
@@ -196,7 +198,9 @@ class _Run:
         size = min(options.accumulate, self.steps - group, self.total - (p.step - p.batch % options.accumulate))
         update = p.batch - group == size - 1
         rate, observing = options.rate(p.step, self.total), p.step < options.observe_fraction * self.total
-        loss = self.learner.step(inputs, labels, Step(p.step, rate, observing, 1 / size, update))
+        loss = self.learner.step(
+            inputs, labels, Step(p.step, rate, observing, 1 / size, update, options.dampened(p.step, self.total))
+        )
         if not math.isfinite(loss):
             raise QatError(self._not_finite(loss, inputs))
         p.loss_sum, p.seen, p.step, p.batch = p.loss_sum + loss * len(labels), p.seen + len(labels), p.step + 1, p.batch + 1

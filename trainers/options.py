@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -39,6 +40,7 @@ _NUMBERS: tuple[tuple[str, float, float, tuple[type, ...], bool], ...] = (
     ("observe_fraction", 0, 1, (int, float), False),
     ("temperature", 1e-3, float("inf"), (int, float), False),
     ("teacher_weight", 0, 1, (int, float), False),
+    ("dampening", 0, float("inf"), (int, float), False),
     ("checkpoint_every", 1, float("inf"), (int,), True),
     ("artifact_every", 1, float("inf"), (int,), True),
 )
@@ -72,6 +74,7 @@ class TrainingOptions:
         teacher: a float model whose outputs are taught too; None for none.
         temperature: of the teacher's and the model's softmax.
         teacher_weight: the share of the teacher's loss in the whole loss.
+        dampening: the factor, at the last step, of the squared distance between the weights of fewer than 8 bits and their grid.
         labels: ``none`` trains on the teacher's outputs alone; batches then need no labels.
         checkpoint_dir: where checkpoints are written, and the weights of the best and the last epoch; None for nowhere.
         checkpoint_every: steps between checkpoints, besides the one after each epoch; None for none besides.
@@ -99,6 +102,7 @@ class TrainingOptions:
     teacher: Any = None
     temperature: float = 1.0
     teacher_weight: float = 0.5
+    dampening: float = 0.0
     labels: Literal["given", "none"] = "given"
     checkpoint_dir: str | Path | None = None
     checkpoint_every: int | None = None
@@ -150,6 +154,10 @@ class TrainingOptions:
     def rate(self, step: int, total: int) -> float:
         """Return the learning rate of a step."""
         return schedules.rate(self.schedule, self.peak, step, total, self.warmup_steps)
+
+    def dampened(self, step: int, total: int) -> float:
+        """Return the factor of the weights' distance from their grid: half a cosine from 0 (Nagel et al. 2022, section 4.1)."""
+        return self.dampening * (1 - math.cos(math.pi * step / max(total - 1, 1))) / 2
 
     def whole_loss(self, against_labels: Callable[[], Any], distance: Any) -> Any:
         """Return the loss of a batch: against its labels, the ``distance`` to a teacher (None without one), or both."""

@@ -199,6 +199,35 @@ def test_learned_scales_do_not_decay(framework):
         assert all(np.allclose(a[name], b[name], rtol=1e-4, atol=1e-6) for name in a)
 
 
+@FRAMEWORKS
+@pytest.mark.parametrize(("estimator", "moves"), [("minmax", True), ("ema", True), ("percentile", False), ("mse", False)])
+def test_training_does_not_move_ranges_that_leave_values_out(framework, estimator, moves):
+    x, y = images(framework), np.arange(32) % 10
+    model = qat.prepare(net(framework), x[:2], recipe(4, 4, learned=False), "simulated")
+    qat.calibrate(model, [x], estimator=estimator)
+    before = {name: grid.encoding.scale for name, grid in model.grids.items()}
+    qat.finetune(model, [(0.5 * x, y)] * 3, learning_rate=1e-6, observe_fraction=1.0, progress=False)
+    assert any(before[name] != grid.encoding.scale for name, grid in model.grids.items()) == moves
+
+
+@FRAMEWORKS
+@pytest.mark.parametrize("learned", [False, True])
+def test_dampening_draws_weights_to_their_grid(framework, learned):
+    from importlib import import_module
+
+    distance = import_module(f"qat.adapters.{framework}.dampening").distance
+    x, y = images(framework), np.arange(32) % 10
+    ends = []
+    for dampening in (0.0, 10.0):
+        model = qat.calibrate(qat.prepare(net(framework), x[:2], recipe(3, 3, learned=learned), "simulated"), [x])
+        start = float(distance(model))
+        qat.finetune(
+            model, [(x, y)] * 6, learning_rate=0.01, schedule="constant", gradient_clip=None, dampening=dampening, progress=False
+        )
+        ends.append(float(distance(model)) / start)
+    assert ends[1] < 0.9 * ends[0]
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [

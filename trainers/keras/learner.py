@@ -53,6 +53,7 @@ class _Learner:
         self.probabilities = options.classifies and not _gives_logits(model)
         self.on_grid = is_prepared(model) and keras.__name__ == "keras"
         self.observing: bool | None = None
+        self.dampening = tf.Variable(0.0)
         self.sums: Any = None
         run_in_each = self.replicas.run
         self._forward = tf.function(lambda *args: run_in_each(self._loss_and_gradients, *args), reduce_retracing=True)
@@ -70,6 +71,7 @@ class _Learner:
 
     def step(self, inputs: Any, labels: Any, step: Step) -> float:
         self._observe(step.observing)
+        self.dampening.assign(step.dampening)
         arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
         if self.on_grid:
             check_fit(self.model.plan, arrays)
@@ -93,6 +95,8 @@ class _Learner:
         with tf.GradientTape() as tape:
             outputs = self.model(inputs, training=True)
             loss = self._loss(inputs, outputs, labels)
+            if self.options.dampening and self.on_grid:
+                loss += self._dampened()
             loss = (loss + sum(self.model.losses)) * share  # of the layers' own regularizers
         gradients = tape.gradient(loss, self.variables)
         return all_sum(loss), {i: tf.convert_to_tensor(g) for i, g in enumerate(gradients) if g is not None}
@@ -101,6 +105,11 @@ class _Learner:
         if self.probabilities:
             outputs = losses.logarithms(outputs)
         return self.options.whole_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs))
+
+    def _dampened(self) -> Any:
+        from qat.adapters.keras.dampening import distance
+
+        return self.dampening * distance(self.model)
 
     def _distance(self, inputs: Any, outputs: Any) -> Any:
         if self.options.teacher is None:

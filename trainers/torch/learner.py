@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from qat.adapters import first_of_pair, is_prepared
 from qat.adapters.torch import inputs_of, set_observing
+from qat.adapters.torch.dampening import distance
 from qat.adapters.torch.run import device_of, fitting
 from qat.errors import ConfigError, DataError
 from qat.trainers import randomness
@@ -64,6 +65,8 @@ class _Learner:
             value = self.processes.mean(loss.detach())
             if not np.isfinite(value):
                 return value
+            if step.dampening and is_prepared(self.model):
+                loss = loss + step.dampening * distance(self.model)  # type: ignore[arg-type]
             (loss * step.share).backward()
         if step.update:
             for group in self.optimizer.param_groups:

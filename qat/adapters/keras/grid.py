@@ -11,7 +11,7 @@ import tensorflow as tf
 from qat.adapters.keras.watch import Watch
 from qat.encoding import Encoding, from_range
 from qat.errors import CalibrationError
-from qat.observers import RangeEstimator
+from qat.observers import FOLLOWED, RangeEstimator
 from qat.planner import Group
 
 
@@ -22,6 +22,7 @@ class Grid(keras.layers.Layer):
         range: float32 (low, high); NaN until calibrated. Trainable where the recipe has it learned.
         scale, zero_point, lo, hi: derived from the range; ``lo`` is ``qmin - zero_point``, ``hi`` is ``qmax - zero_point``.
         estimator: set while calibrating; the model then runs in float.
+        follows: whether training may move the range: not one that is learned, prescribed, or left some values out on purpose.
         watch: the training pass in progress, which moves the range (an exponential moving average of the batches' extremes).
     """
 
@@ -31,6 +32,7 @@ class Grid(keras.layers.Layer):
         self._calibrated = False  # once true it stays so; reading a variable on every call would cost a step milliseconds
         self.watch: Watch | None = None
         self.estimator: RangeEstimator | None = None
+        self.follows = group.fixed is None and not group.learned and group.spec.estimator in FOLLOWED
         unknown = float("nan")
         self.range = self._scalar("range", unknown, (2,), True) if group.learned else self._moving("range", unknown, (2,))
         self.scale = self._moving("scale", 1.0)
@@ -85,7 +87,7 @@ class Grid(keras.layers.Layer):
 
     def observe(self, v: Any, low: Any, high: Any) -> Any:
         """Show unrounded grid values, limited to ``[low, high]``, to the training pass; return ``v``, which depends on that."""
-        if self.group.fixed is not None or self.group.learned or self.watch is None:
+        if not self.follows or self.watch is None:
             return v
         return self.watch.see(self, v, low, high)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qat.encoding import Encoding, from_range
 from qat.errors import CalibrationError
-from qat.observers import RangeEstimator
+from qat.observers import FOLLOWED, RangeEstimator
 from qat.planner import Group
 
 
@@ -25,6 +25,7 @@ class Grid(nn.Module):
             too, so that a training step on a GPU never waits for it.
         observing: whether training moves the range (an exponential moving average of the batches' extremes).
         estimator: set while calibrating; the model then runs in float.
+        follows: whether training may move the range: not one that is learned, prescribed, or left some values out on purpose.
     """
 
     range: Tensor
@@ -47,6 +48,7 @@ class Grid(nn.Module):
         self.observing = False
         self.momentum = 0.1
         self.estimator: RangeEstimator | None = None
+        self.follows = group.fixed is None and not group.learned and group.spec.estimator in FOLLOWED
 
     @property
     def on_grid(self) -> bool:
@@ -98,7 +100,7 @@ class Grid(nn.Module):
 
     def observe(self, v: Tensor, low: float, high: float) -> None:
         """Move the range towards that of ``v``, unrounded grid values limited to ``[low, high]``."""
-        if self.group.fixed is not None or self.group.learned:
+        if not self.follows:
             return
         with torch.no_grad():
             seen = _over_processes(torch.stack(v.aminmax())).clamp(low, high) * self.scale
