@@ -41,7 +41,7 @@ def optimizer(keras: Any, variables: list[Any], options: TrainingOptions, replic
 
 def _is_scale(variable: Any) -> bool:
     """Whether a variable is a learned scale, which does not decay."""
-    *scopes, name = variable.path.split("/")
+    *scopes, name = getattr(variable, "path", "").split("/")  # tf_keras has neither paths nor such scales
     return name.startswith("weight_step_") or (name == "range" and scopes[-1:] != [] and scopes[-1].startswith("grid_"))
 
 

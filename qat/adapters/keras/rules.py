@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from qat.adapters.keras.calls import placeholder
+from qat.adapters.keras.affine import average, normalization, prelu, rescaling
 from qat.adapters.keras.elementwise import OPERATIONS, negated_difference
 from qat.adapters.keras.elementwise import activation as activation_kind
 from qat.adapters.keras.products import einsum_dense, embedding, softmax
 from qat.adapters.keras.rows import on_images
 from qat.errors import CaptureError
 from qat.geometry import same_padding
-from qat.graph import Op, TensorSpec
+from qat.graph import TensorSpec
 
 if TYPE_CHECKING:
     from qat.adapters.keras.trace import Builder
@@ -28,8 +28,10 @@ MOVES = {
         "Permute",
         "Cropping1D",
         "Cropping2D",
+        "Cropping3D",
         "UpSampling1D",
         "UpSampling2D",
+        "UpSampling3D",
         "RepeatVector",
         "GlobalMaxPooling1D",
         "GlobalMaxPooling2D",
@@ -58,11 +60,7 @@ def activated(b: Builder, name: str, activation: Any, output: Any, path: str) ->
     if known is not None:
         return known
     layer = keras.layers.Activation(activation, name=f"{path.replace('/', '_')}_{kind}")
-    out = b.unique(f"{path}_{kind}")
-    b.specs[out] = spec_of(out, output)
-    b.layers[out], b.calls[out] = layer, ([placeholder(0)], {})
-    b.ops.append(Op(out, "float", (name,), (out,), {}, {"target": kind}, path))
-    return out
+    return b.keep_one("float", layer, [name], output, path, kind)
 
 
 def _padding(layer: Any, spec: TensorSpec, window: tuple[int, int], strides: tuple[int, int], path: str) -> Any:
@@ -226,6 +224,18 @@ def _reshape(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) 
     return b.emit("reshape", inputs, output, path, shape=(-1, *(int(d) for d in output.shape[1:])))
 
 
+def _resizing(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    """Nearest resizing to a multiple repeats values: an up-sampling, which takes integers, where this layer casts."""
+    (_, *sizes, _), (_, *results, _) = b.specs[inputs[0]].shape, output.shape
+    if layer.interpolation != "nearest" or layer.data_format != "channels_last" or len(sizes) != 2 or None in sizes:
+        return None
+    factors = tuple(n // (m or 1) for n, m in zip(results, sizes, strict=True))
+    whole = all(n == m * f for n, m, f in zip(results, sizes, factors, strict=True))
+    if not whole or ((layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio) and factors[0] != factors[1]):
+        return None
+    return b.keep_one("move", keras.layers.UpSampling2D(factors, name=path.replace("/", "_")), inputs, output, path)
+
+
 def _zero_padding(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
     if layer.data_format != "channels_last":
         return None
@@ -248,12 +258,17 @@ RULES: dict[str, Callable[..., str | None]] = {
     "ReLU": _relu,
     "Activation": _activation_layer,
     "Subtract": negated_difference,
+    "Average": average,
+    "PReLU": prelu,
+    "Rescaling": rescaling,
+    "Normalization": normalization,
     **OPERATIONS,
     "MaxPooling2D": _pool("max_pool2d"),
     "AveragePooling2D": _pool("avg_pool2d"),
     "GlobalAveragePooling2D": _global_pool,
     "Flatten": _reshape,
     "Reshape": _reshape,
+    "Resizing": _resizing,
     "ZeroPadding2D": _zero_padding,
     "Conv1D": on_images(_conv2d),
     "Conv1DTranspose": on_images(_conv_transpose),

@@ -56,7 +56,12 @@ def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
     return Builder().build(model)
 
 
-_TRAINING_ONLY = ("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "ActivityRegularization")
+#: Identities but in training: dropout, noise, augmentation.
+_TRAINING_ONLY = (
+    "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout", "GaussianNoise", "GaussianDropout",
+    "ActivityRegularization", "Identity", "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast",
+    "RandomBrightness",
+)  # fmt: skip
 
 
 class Builder:
@@ -150,10 +155,17 @@ class Builder:
     def emit(
         self, kind: str, inputs: list[str], output: Any, path: str, params: Mapping[str, Any] | None = None, **attrs: Any
     ) -> str:
-        """Add an operator whose output has the shape of ``output`` (a KerasTensor or a shape), and return its name."""
+        """Add an operator whose output has the shape of ``output`` (a KerasTensor or a shape), and return its name.
+
+        ``params`` are a layer's variables, or arrays, which are frozen.
+        """
         name = self.unique(f"{path}_{kind}" if kind in ("relu", "relu6") or kind in FUNCTIONS else path)
         self.specs[name] = spec_of(name, output)
-        named = {role: self.param(variable, path) for role, variable in (params or {}).items() if variable is not None}
+        given = {role: value for role, value in (params or {}).items() if value is not None}
+        named = {
+            role: self.array(v, f"{path}/{role}") if isinstance(v, np.ndarray) else self.param(v, path)
+            for role, v in given.items()
+        }
         self.ops.append(Op(name, kind, tuple(inputs), (name,), named, attrs, path))
         return name
 
@@ -176,6 +188,14 @@ class Builder:
         self.layers[name], self.calls[name] = layer, call
         self.ops.append(Op(name, kind, tuple(inputs), tuple(names), {}, {"target": type(layer).__name__}, path))
 
+    def keep_one(self, kind: str, layer: Any, inputs: list[str], output: Any, path: str, target: str = "") -> str:
+        """Add an operator that keeps a layer made here, of one tensor, and return its output's name."""
+        name = self.unique(f"{path}_{target}" if target else path)
+        self.specs[name] = spec_of(name, output)
+        self.layers[name], self.calls[name] = layer, ([placeholder(0)], {})
+        self.ops.append(Op(name, kind, tuple(inputs), (name,), {}, {"target": target or type(layer).__name__}, path))
+        return name
+
     def constant(self, value: np.ndarray, path: str) -> str:
         """Add an array that takes part as an activation does, and return its name."""
         name = self.unique(f"{path}_constant")
@@ -183,6 +203,15 @@ class Builder:
         self.frozen.add(name)
         self.specs[name] = spec_of(name, value.shape)
         self.ops.append(Op(name, "constant", (), (name,), {"value": name}, {}, path))
+        return name
+
+    def array(self, value: np.ndarray, name: str) -> str:
+        """Add an array as a parameter that is not trained, and return its name."""
+        candidate, n = name, 1
+        while name in self.params:
+            name, n = f"{candidate}_{n}", n + 1
+        self.params[name] = value.astype(np.float32)
+        self.frozen.add(name)
         return name
 
     def param(self, variable: Any, path: str) -> str:
