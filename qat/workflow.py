@@ -211,6 +211,11 @@ class Run:
     def carry_out(self) -> Any:
         """Do everything and return the comparison's report."""
         c = self.config
+        if not self.suffix:
+            raise ConfigError(
+                f"target: '{c.target}' has no runtime, and a run ends in artifacts that are compared: use qat train, or another "
+                "target"
+            )
         self.console.print(f"[bold]{c.name}[/]: {c.framework}, recipe {c.recipe}")
         data = self.step("data", self.data)
         model = self.step("float model", lambda: self.float_model(data))

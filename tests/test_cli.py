@@ -53,6 +53,14 @@ def test_help_lists_the_commands():
         assert command in out
 
 
+def test_a_run_without_a_runtime_is_refused_before_it_trains(config, tmp_path):
+    config.write_text(config.read_text() + "recipe: static_wi4_ai4\ntarget: simulated\n")
+    done = qat("run", config, "--output", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'simulated' has no runtime" in done.stderr
+    assert "use qat train" in done.stderr
+
+
 def test_run_train_export_compare_inspect(config, tmp_path):
     done = qat("run", config, "--output", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
