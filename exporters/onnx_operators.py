@@ -232,7 +232,8 @@ def _pad(w: Writer, step: Instruction) -> None:
         w.finish(step, w.node("Pad", [w.real(step), amounts], f"{step.name}/real", step.name))
     else:
         # Pad does not fuse; on the integers it needs no fusing.
-        w.node("Pad", [step.inputs[0], amounts, w.grid(step.inputs[0])[1]], output, step.name)
+        inputs = [step.inputs[0], amounts, w.grid(step.inputs[0])[1]]
+        w.node("Pad", inputs, output, step.name, mode=step.attrs.get("mode", "constant"))
 
 
 def _depth_to_space(w: Writer, step: Instruction) -> None:

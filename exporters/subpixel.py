@@ -13,22 +13,48 @@ from dataclasses import replace
 import numpy as np
 
 from qat.encoding import Encoding
+from qat.numerics import bilinear, f32
 from qat.program import Instruction, Program, Value
 
 
 def without_transposed(program: Program) -> Program:
     """Return a program with each ``conv_transpose2d`` as ``conv2d``, ``depth_to_space`` and ``crop``, as far as they are needed.
 
+    A bilinear up-sampling is a transposed convolution of fixed integers.
+
     Program and images are in NCHW. The three instructions' values have the transposed convolution's encoding; its weight becomes
     ``[out * s_h * s_w, in / groups, ceil(k_h / s_h), ceil(k_w / s_w)]``, its scales and its bias are repeated.
     """
-    if all(step.kind != "conv_transpose2d" for step in program.instructions):
+    if not any(step.kind in ("conv_transpose2d", "upsample_bilinear2d") for step in program.instructions):
         return program
     values = dict(program.values)
     steps: list[Instruction] = []
     for step in program.instructions:
+        if step.kind == "upsample_bilinear2d":
+            edges, step = _by_fixed_integers(step, values)
+            steps.append(edges)
         steps += _parts(step, values) if step.kind == "conv_transpose2d" else [step]
     return replace(program, values=values, instructions=tuple(steps))
+
+
+def _by_fixed_integers(step: Instruction, values: dict[str, Value]) -> tuple[Instruction, Instruction]:
+    """Return a bilinear up-sampling as a padding that repeats the edges and a transposed convolution."""
+    factors = step.attrs["factors"]
+    taps, divisor, cut = bilinear(factors)
+    source, output = values[step.inputs[0]], values[step.outputs[0]]
+    attrs = {"padding": ((1, 1), (1, 1)), "mode": "edge"}
+    shape = (*source.shape[:2], *(None if size is None else size + 2 for size in source.shape[2:]))
+    padded = Value(f"{output.name}_edges", shape, source.encoding)
+    values[padded.name] = padded
+    edges = Instruction(f"{step.name}_edges", "pad", step.inputs, (padded.name,), attrs, scope=step.scope)
+    channels = source.shape[1] or 0
+    weight = np.broadcast_to(taps, (channels, 1, *taps.shape)).astype(np.int8)
+    window = {"strides": factors, "padding": tuple((c, c) for c in cut), "dilations": (1, 1), "groups": channels}
+    scale = Encoding(np.asarray(f32(1.0) / f32(divisor)), 0, -127, 127)
+    made = replace(
+        step, kind="conv_transpose2d", inputs=(padded.name,), attrs=window, weight=weight, weight_encoding=scale, bias=None
+    )
+    return edges, made
 
 
 def _parts(step: Instruction, values: dict[str, Value]) -> list[Instruction]:

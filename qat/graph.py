@@ -59,6 +59,7 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "relu6": ((), ()),
     "max_pool2d": ((), ("kernel", "strides", "padding")),
     "avg_pool2d": ((), ("kernel", "strides", "padding")),
+    "upsample_bilinear2d": ((), ("factors",)),  # whole ones, (height, width), between the centres of pixels
     "mean": ((), ("axes", "keepdims")),  # over the spatial axes: global average pooling
     "reshape": ((), ("shape",)),  # -1 in the first place stands for the batch
     "pad": ((), ("padding",)),  # with zeros, spatial

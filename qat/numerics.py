@@ -225,6 +225,29 @@ def conv_transpose2d(
     return full[:, :, top : full.shape[2] - max(bottom, 0), left : full.shape[3] - max(right, 0)]
 
 
+def bilinear(factors: tuple[int, int]) -> tuple[np.ndarray, int, tuple[int, int]]:
+    """Return the integers of bilinear up-sampling, [h, w], their divisor, and what is cut off each side of the full result.
+
+    As a transposed convolution of the image with its edges repeated once. Along an axis the integers are 1, 3, 5, ..., 5, 3, 1
+    over ``2 s`` for an even factor ``s``, and 1, 2, 3, ..., 2, 1 over ``s`` for an odd one: places lie between pixels' centres.
+    """
+    rising = [np.arange(1, s + 1) if s % 2 else np.arange(1, 2 * s, 2) for s in factors]
+    taps = [np.concatenate([up, up[::-1][s % 2 :]]) for up, s in zip(rising, factors, strict=True)]
+    divisors = [s if s % 2 else 2 * s for s in factors]
+    cut = tuple((3 * s - s % 2) // 2 for s in factors)
+    return np.outer(*taps), divisors[0] * divisors[1], (cut[0], cut[1])
+
+
+def upsample_bilinear2d(x: np.ndarray, factors: tuple[int, int], encoding: Encoding) -> np.ndarray:
+    """Return ``x`` [n, c, h, w] up-sampled, with one scale in and out: ``round(sum * ((s * float32(1 / divisor)) / s))``."""
+    taps, divisor, cut = bilinear(factors)
+    edges = np.pad(np.asarray(x, np.int64), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    weight = np.broadcast_to(taps, (x.shape[1], 1, *taps.shape))
+    total = conv_transpose2d(edges, weight, None, factors, ((cut[0],) * 2, (cut[1],) * 2), x.shape[1])
+    value = multiplier(float(encoding.scale), np.asarray(f32(1.0) / f32(divisor)), float(encoding.scale))
+    return requantize(total, value, encoding.lo, encoding.hi, "mlas")
+
+
 def dense(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """Return the exact int64 accumulator of ``x @ weight.T + bias``; ``weight`` [out, in]."""
     acc = np.rint(np.asarray(x, np.float64) @ np.asarray(weight, np.float64).T).astype(np.int64)

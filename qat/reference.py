@@ -173,6 +173,11 @@ def _avg_pool2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np
     )  # fmt: skip
 
 
+def _upsample_bilinear2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    encoding = _encoding(program, step.outputs[0])
+    return _own_layout(program, numerics.upsample_bilinear2d(_channels_first(program, xs[0]), step.attrs["factors"], encoding))
+
+
 def _concat(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(xs, step.attrs["axis"])
 
@@ -244,6 +249,7 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "relu6": _relu6,
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
+    "upsample_bilinear2d": _upsample_bilinear2d,
     "reshape": _reshape,
     "pad": _pad,
     "transpose": lambda program, step, xs: xs[0].transpose(step.attrs["axes"]),

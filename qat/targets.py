@@ -128,6 +128,7 @@ _ONNXRUNTIME_ROWS = (
     # Written as a convolution and a shuffle (exporters/subpixel.py): there is no QLinearConvTranspose on the CPU.
     Row("conv_transpose2d", output="own", fuses=("relu", "relu6"), starts=True),
     Row("conv3d", output="own", fuses=("relu", "relu6"), starts=True),
+    Row("upsample_bilinear2d", output="as_input"),  # a transposed convolution by fixed integers
     Row("constant", output="own", starts=True),
     Row("move", output="as_input"),
     *(Row(kind, output="own") for kind in FUNCTIONS),  # exporters/onnx_functions.py

@@ -10,6 +10,7 @@ from qat.adapters.torch.elementwise import FUNCTIONS, Add, Function, Mul, Relu6
 from qat.adapters.torch.linear import BatchNorm, Conv2d, Dense
 from qat.adapters.torch.moving import Concat, MaxPool2d, Pad, Relu, Reshape
 from qat.adapters.torch.node import Node
+from qat.adapters.torch.upsampling import UpsampleBilinear2d
 
 NODES: dict[str, type[Node]] = {
     "conv2d": Conv2d,
@@ -30,6 +31,7 @@ NODES: dict[str, type[Node]] = {
     "relu6": Relu6,
     "max_pool2d": MaxPool2d,
     "avg_pool2d": AvgPool2d,
+    "upsample_bilinear2d": UpsampleBilinear2d,
     "reshape": Reshape,
     "pad": Pad,
     **dict.fromkeys(FUNCTIONS, Function),

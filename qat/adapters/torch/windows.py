@@ -10,11 +10,16 @@ from qat.adapters.torch.channels import scaled
 from qat.adapters.torch.match import Match, Rule, argument, pair, shape_of
 from qat.adapters.torch.reductions import windows
 from qat.adapters.torch.rows import conv1d, conv_transpose1d
+from qat.numerics import bilinear
+from qat.targets import TARGETS
 
 if TYPE_CHECKING:
     from qat.adapters.torch.trace import Builder
 
 aten = torch.ops.aten
+
+#: The largest integer that the weights of every target hold.
+SMALLEST_LIMIT = min(target.weight_qmax for target in TARGETS.values())
 
 
 def _each(value: Any) -> tuple[int, ...]:
@@ -117,6 +122,20 @@ def _adaptive_avg_pool2d(b: Builder, n: Any) -> Match | None:
     )
 
 
+def _upsample_bilinear2d(b: Builder, n: Any) -> Match | None:
+    """Up-sampling by whole factors, of which the integers fit in 7 bits."""
+    size, corners, factors = argument(n, 1, "output_size", None), n.args[2], argument(n, 3, "scale_factors", None)
+    sizes = shape_of(n.args[0])[2:]
+    if factors is None:
+        if not all(isinstance(a, int) and isinstance(z, int) for a, z in zip(sizes, size, strict=True)):
+            return None
+        factors = [z / a for a, z in zip(sizes, size, strict=True)]
+    whole = int(factors[0]), int(factors[1])
+    if corners or list(whole) != list(factors) or min(whole) < 1 or bilinear(whole)[0].max() > SMALLEST_LIMIT:
+        return None
+    return Match("upsample_bilinear2d", [n.args[0]], {}, {"factors": whole})
+
+
 def _scaled(b: Builder, n: Any) -> Match | None:
     params = b.params(weight=n.args[1])
     if params is None:
@@ -137,5 +156,6 @@ WINDOWS: dict[Any, Rule] = {
     aten.max_pool2d.default: _max_pool2d,
     aten.avg_pool2d.default: _avg_pool2d,
     aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
+    aten.upsample_bilinear2d.vec: _upsample_bilinear2d,
     scaled: _scaled,
 }

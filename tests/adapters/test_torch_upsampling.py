@@ -1,0 +1,82 @@
+"""Bilinear up-sampling of PyTorch by whole factors: fixed integers, exact in ONNX Runtime, float elsewhere."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import qat
+from qat import numerics, reference
+from qat.adapters import torch as adapter
+from qat.encoding import from_range
+from qat.runtimes import open_session
+
+
+class Up(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.end, self.options = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 2, 1), options
+
+    def forward(self, x):
+        return self.end(F.interpolate(self.stem(x), mode="bilinear", **self.options))
+
+
+CASES = {
+    "twice": {"scale_factor": 2},
+    "three times": {"scale_factor": 3},
+    "four times": {"scale_factor": 4},
+    "of each axis": {"scale_factor": (2.0, 3.0)},
+    "of one axis": {"scale_factor": (1.0, 4.0)},
+    "to a size": {"size": (10, 24)},
+}
+
+
+@pytest.mark.parametrize("factors", [(2, 2), (3, 3), (4, 4), (2, 5), (1, 3)])
+def test_integers_are_those_of_bilinear_interpolation(factors):
+    x = np.random.default_rng(0).integers(-128, 128, (2, 3, 4, 5))
+    e = from_range(-1.0, 1.0, -128, 127)
+    real = F.interpolate(torch.from_numpy(x).double(), scale_factor=[float(f) for f in factors], mode="bilinear").numpy()
+    got = numerics.upsample_bilinear2d(x - e.zero_point, factors, e)
+    assert np.abs(got + e.zero_point - real).max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_in_integers_and_exact(name, tmp_path):
+    x = torch.randn(4, 2, 5, 6, generator=torch.Generator().manual_seed(0))
+    model = Up(**CASES[name]).eval()
+    prepared = qat.calibrate(qat.prepare(model, x[:2]), [x])
+    assert not prepared.plan.floats()
+    with torch.no_grad():
+        expected = model(x)
+    assert float((prepared.eval()(x) - expected).norm() / expected.norm()) < 0.05
+    prepared.train()(x).square().mean().backward()
+    assert float(prepared.get_parameter("stem.weight").grad.abs().sum()) > 0
+    artifact = qat.export(prepared.eval(), tmp_path / "m.onnx", verify=[x, x[:3]])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+    ops = open_session(artifact.path).ops()
+    assert (ops["QLinearConv"], ops["DequantizeLinear"]) == (3, 1)
+    values = reference.run(adapter.lower(prepared), x.numpy())
+    for value_name, value in adapter.grid_values(prepared, x.numpy()).items():
+        np.testing.assert_array_equal(value, values[value_name], err_msg=value_name)
+
+
+def test_any_size(tmp_path):
+    inputs = [torch.randn(2, 2, 5, 6), torch.randn(3, 2, 9, 4)]
+    prepared = qat.calibrate(qat.prepare(Up(scale_factor=2).eval(), inputs[0], dynamic=("height", "width")), inputs)
+    assert not prepared.plan.floats()
+    assert qat.export(prepared.eval(), tmp_path / "m.onnx", verify=inputs).parity.exact == 1.0
+
+
+@pytest.mark.parametrize("options", [{"scale_factor": 2, "align_corners": True}, {"scale_factor": 1.5}, {"scale_factor": 8}])
+def test_other_factors_stay_float(options):
+    plan = qat.plan(Up(**options).eval(), torch.randn(2, 2, 6, 6))
+    assert list(plan.floats()) == ["upsample_bilinear2d"]
+
+
+def test_float_in_litert(tmp_path):
+    x = torch.randn(4, 2, 5, 6, generator=torch.Generator().manual_seed(0))
+    prepared = qat.calibrate(qat.prepare(Up(scale_factor=2).eval(), x[:2], target="litert"), [x])
+    assert list(prepared.plan.floats()) == ["upsample_bilinear2d"]
+    assert qat.export(prepared.eval(), tmp_path / "m.tflite", verify=[x]).parity.mean_lsb < 0.5
