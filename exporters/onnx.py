@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from qat.encoding import Encoding
-from qat.errors import ExportError
+from qat.errors import ExportError, reason_of
 from qat.exporters.onnx_attention import BETA
 from qat.exporters.onnx_float import splice
 from qat.exporters.onnx_operators import OPERATORS, REQUANTIZE, Writer
@@ -79,7 +79,7 @@ def build(program: Program, extra_outputs: Sequence[str] = ()) -> onnx.ModelProt
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise ExportError(f"the program is not a valid ONNX graph: {str(error).strip().splitlines()[0]}") from error
+        raise ExportError(f"the program is not a valid ONNX graph: {reason_of(error)}") from error
     return model
 
 

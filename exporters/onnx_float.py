@@ -12,7 +12,7 @@ import onnx
 import onnx.version_converter
 from onnx import helper
 
-from qat.errors import ExportError
+from qat.errors import ExportError, reason_of
 from qat.exporters.torch_example import example_inputs
 from qat.program import FrameworkBlock, Program
 
@@ -88,8 +88,9 @@ def _from_torch(program: Program, block: FrameworkBlock, opset: int) -> onnx.Mod
             )
     except Exception as error:
         floats = {str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind == "float"}
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ExportError(f"the float operators ({', '.join(sorted(floats))}) cannot be written to ONNX: {reason}") from error
+        raise ExportError(
+            f"the float operators ({', '.join(sorted(floats))}) cannot be written to ONNX: {reason_of(error)}"
+        ) from error
     finally:
         quiet.setLevel(level)
     if exported is None:

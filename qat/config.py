@@ -162,8 +162,9 @@ def import_object(spec: str, what: str) -> Callable[..., Any]:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
-        raise ConfigError(f"{what} '{spec}': cannot import {module}: {error}") from error
+    except Exception as error:  # whatever the user's module raises
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise ConfigError(f"{what} '{spec}': cannot import {module}: {kind}{error}") from error
     if not callable(found):
         raise ConfigError(f"{what} '{spec}': module {module} has no function '{name}'")
     result: Callable[..., Any] = found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class QatError(Exception):
     """Base class of every error that a user can act on. The command line prints it in one sentence and exits with its code."""
@@ -35,6 +37,14 @@ class RuntimeMismatchError(QatError):
 
 class MissingDependencyError(QatError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line that says something of another library's message, at most 200 characters, or the error's type."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Keras' colours
+    lines = (line.strip() for line in text.splitlines())
+    said = (line for line in lines if line and not line.startswith("Exception encountered when calling"))
+    return next(said, type(error).__name__)[:200]
 
 
 def nearest(word: str, valid: object) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 from rich.console import Console
 
 from qat import api
+from qat.adapters import adapter_for, framework_of
 from qat.config import RunConfig, expand, import_object
 from qat.data import Batches, Dataset
-from qat.errors import ConfigError, DataError
+from qat.errors import ConfigError, DataError, reason_of
 from qat.files import make_folder
 from qat.graph import Graph
 from qat.recipe import load_recipe
@@ -106,9 +107,14 @@ class Run:
             self._seed(self.config.float_training.seed)
             make = import_object(c.factory, "model.factory")
             try:
-                return make(**c.kwargs)
-            except TypeError as error:
-                raise ConfigError(f"model.factory '{c.factory}' with model.kwargs {c.kwargs}: {error}") from error
+                model = make(**c.kwargs)
+            except Exception as error:
+                kind = "" if isinstance(error, TypeError) else f"{type(error).__name__}: "
+                raise ConfigError(f"model.factory '{c.factory}' with model.kwargs {c.kwargs}: {kind}{error}") from error
+            framework = framework_of(model)
+            if framework.removeprefix("tf_") != self.config.framework:
+                raise ConfigError(f"the configuration's framework is {self.config.framework}, its model is one of {framework}")
+            return model
         assert c.file is not None
         path = expand(c.file, self.base)
         if self.config.framework != "keras" or path.suffix != ".keras":
@@ -120,7 +126,7 @@ class Run:
         try:
             return keras.models.load_model(path)
         except (ValueError, OSError, KeyError) as error:
-            raise ConfigError(f"{path} is not a whole .keras model: {str(error).splitlines()[0][:200]}") from error
+            raise ConfigError(f"{path} is not a whole .keras model: {reason_of(error)}") from error
 
     def _seed(self, seed: int) -> None:
         if self.config.framework == "torch":
@@ -134,15 +140,14 @@ class Run:
 
     def _check(self, model: Any, data: Dataset) -> None:
         """Run one batch, so that a shape that does not fit is found before anything is trained."""
-        from qat.adapters import adapter_for, framework_of
-
         adapter = adapter_for(framework_of(model))
         images, _ = next(iter(self.batches(data, "test", limit=2)))
         try:
             (logits, *_) = adapter.forward(model, adapter.inputs_of((images,)))
         except Exception as error:
-            reason = str(error).strip().splitlines()[0][:200]
-            raise ConfigError(f"the model does not take images of shape {images.shape[1:]} ({self.layout}): {reason}") from error
+            raise ConfigError(
+                f"the model does not take images of shape {images.shape[1:]} ({self.layout}): {reason_of(error)}"
+            ) from error
         if logits.shape[-1] < data.classes:
             raise DataError(
                 f"label {data.classes - 1} is out of range: the model has {logits.shape[-1]} outputs, the data {data.classes}"
@@ -158,7 +163,7 @@ class Run:
         try:
             model.load_weights(path)
         except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(f"{path} does not hold this model's weights: {str(error).splitlines()[0][:200]}") from error
+            raise ConfigError(f"{path} does not hold this model's weights: {reason_of(error)}") from error
         return model
 
     def _save(self, model: Any, path: Path) -> None:

@@ -26,6 +26,21 @@ def qat(*args, cwd=None, **kwargs):
     )
 
 
+BROKEN = """
+import torch
+
+def raises():
+    return {}["x"]
+
+class Branches(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(8, 10)
+
+    def forward(self, x):
+        return super().forward(x[:, 0, 0] * 2 if x.sum() > 0 else x[:, 0, 0])
+"""
+
+
 @pytest.fixture
 def config(tmp_path):
     """A tiny run on digits in an .npz file."""
@@ -120,15 +135,30 @@ def test_recipes_and_doctor():
         (("mobilenet_tiny'}", "mobilenet_tiny', kwargs: {classes: 4}}"), "label 9 is out of range"),
         (("mobilenet_tiny'}", "mobilenet_tiny', dynamic: [length]}"), "dynamic: no input has a length"),
         (("mobilenet_tiny'}", "mobilenet_tiny', weights: w.safetensors}"), "no such checkpoint"),
+        (("qat.zoo.torch:mobilenet_tiny", "broken:raises"), "model.factory 'broken:raises' with model.kwargs {}: KeyError: 'x'"),
+        (("qat.zoo.torch:mobilenet_tiny", "unreadable:make"), "cannot import unreadable: SyntaxError"),
+        (("qat.zoo.torch:mobilenet_tiny", "broken:Branches"), "torch.export cannot capture Branches"),
+        (("d.npz", "one.npz"), "one training image"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(config, tmp_path, change, message):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    (tmp_path / "unreadable.py").write_text("def make(:")
+    one = np.zeros((1, 8, 8), np.uint8), np.zeros(1, int)
+    np.savez(tmp_path / "one.npz", **dict(zip(("x_train", "y_train", "x_test", "y_test"), one * 2, strict=True)))
     config.write_text(config.read_text().replace(*change))
     done = qat("run", config, "--output", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_of_the_other_framework(config, tmp_path):
+    config.write_text(config.read_text().replace("qat.zoo.torch:mobilenet_tiny", "qat.zoo.keras:mobilenet_tiny"))
+    done = qat("plan", config, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error: the configuration's framework is torch, its model is one of keras" in done.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -20,7 +20,7 @@ import tensorflow_model_optimization as tfmot
 from qat.adapters import batches_of
 from qat.adapters.keras.run import forward, inputs_of, predict
 from qat.calibration import check_finite
-from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError
+from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError, reason_of
 from qat.quiet import quiet
 
 #: tfmot's scheme is the one of TFLite.
@@ -46,7 +46,7 @@ def prepare(model: Any, recipe: Any, target: Any) -> Any:
     try:
         prepared = tfmot.quantization.keras.quantize_model(model)
     except Exception as error:  # whatever the layer that tfmot meets makes it raise: an AttributeError for hard_swish
-        reason = re.sub(r"<class '.*\.(\w+)'>", r"\1", str(error).strip().splitlines()[0]).partition(". ")[0].rstrip(".")
+        reason = re.sub(r"<class '.*\.(\w+)'>", r"\1", reason_of(error)).partition(". ")[0].rstrip(".")
         raise CaptureError(f"tfmot does not take this model ({reason}): load it with Keras 3 (import keras) instead") from error
     prepared.qat_prepared, prepared.qat_calibrated = True, False
     return prepared
@@ -113,5 +113,5 @@ def convert(model: Any, path: Path, io_dtype: str) -> bytes:
         with quiet():
             raw: bytes = converter.convert()
     except Exception as error:  # the converter's errors share no base class but this
-        raise ExportError(f"TFLite's converter fails: {str(error).strip().splitlines()[0][:200]}") from error
+        raise ExportError(f"TFLite's converter fails: {reason_of(error)}") from error
     return raw

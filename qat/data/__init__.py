@@ -119,6 +119,8 @@ def checked(data: Dataset) -> Dataset:
             raise DataError(f"{where}: label {int(y.min())} of image {int(y.argmin())} is out of range: classes count from 0")
         if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
             raise DataError(f"{where}: image {int(np.argwhere(~np.isfinite(x))[0][0])} holds NaN or infinite values")
+    if len(data.train_x) < 2:
+        raise DataError(f"data set '{data.name}': one training image, of which the last tenth is held out: give two or more")
     if data.train_x.shape[1:] != data.test_x.shape[1:]:
         raise DataError(
             f"data set '{data.name}': training images are {data.train_x.shape[1:]}, test images {data.test_x.shape[1:]}"

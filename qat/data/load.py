@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from qat.data import Dataset, checked
-from qat.errors import DataError, MissingDependencyError
+from qat.errors import DataError, MissingDependencyError, QatError
 
 
 def digits(seed: int = 0) -> Dataset:
@@ -122,7 +122,12 @@ def image_folder(folder: str | Path, size: tuple[int, int], mean: float = 0.0, s
 
 def factory(make: Callable[..., Any], **kwargs: Any) -> Dataset:
     """Return what a user's function returns: a Dataset."""
-    data = make(**kwargs)
+    try:
+        data = make(**kwargs)
+    except QatError:
+        raise
+    except Exception as error:
+        raise DataError(f"the data factory with kwargs {kwargs} raises {type(error).__name__}: {error}") from error
     if not isinstance(data, Dataset):
         raise DataError(f"the data factory returned a {type(data).__name__}: return a qat.data.Dataset")
     return checked(data)

@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from qat.encoding import Encoding
-from qat.errors import QatError
+from qat.errors import QatError, reason_of
 from qat.numerics import dequantize, f32, quantize
 from qat.runtimes import LIMITS, TensorInfo, check_shapes
 
@@ -28,7 +28,7 @@ class LiteRTSession:
             self._interpreter = Interpreter(model_content=raw, num_threads=threads, experimental_op_resolver_type=resolver)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise QatError(f"LiteRT cannot load {name} (truncated or corrupt): {str(error).strip().splitlines()[0]}") from error
+            raise QatError(f"LiteRT cannot load {name} (truncated or corrupt): {reason_of(error)}") from error
         self._kernels = kernels
         self.inputs = tuple(self._info(d) for d in self._interpreter.get_input_details())
         self.outputs = tuple(self._info(d) for d in self._interpreter.get_output_details())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qat.adapters import framework_of, is_prepared
-from qat.errors import DataError
+from qat.errors import DataError, reason_of
 from qat.files import replace_with
 
 
@@ -74,7 +74,7 @@ def _load_tf_keras(model: Any, path: Path) -> Any:
     try:
         model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
-        raise DataError(f"{path} does not hold this model's weights: {str(error).splitlines()[0][:200]}") from error
+        raise DataError(f"{path} does not hold this model's weights: {reason_of(error)}") from error
     if is_prepared(model):
         model.qat_calibrated = True  # the ranges are among the weights
     return model

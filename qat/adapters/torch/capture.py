@@ -14,6 +14,7 @@ from torch import fx, nn
 from qat.adapters.torch.rewrite import rewrite
 from qat.adapters.torch.sizes import check_free, free_axes
 from qat.errors import CaptureError
+from qat.quiet import quiet
 
 aten = torch.ops.aten
 log = logging.getLogger("qat")
@@ -36,18 +37,18 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...], dynamic: Sequence
     # A batch of one would be specialised as a constant by torch.export.
     if batch == {1}:
         example_inputs = tuple(x.repeat(2, *[1] * (x.ndim - 1)) if isinstance(x, torch.Tensor) else x for x in example_inputs)
-    quiet = copy.deepcopy(model).eval()
+    copied = copy.deepcopy(model).eval()
     shapes: list[Any] = [
         dict.fromkeys((0, *axes), torch.export.Dim.AUTO) if isinstance(x, torch.Tensor) and x.ndim else None
         for x, axes in zip(example_inputs, free, strict=True)
     ]
-    kinds = [p.kind for p in inspect.signature(quiet.forward).parameters.values()]
+    kinds = [p.kind for p in inspect.signature(copied.forward).parameters.values()]
     if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(self, a, *rest): torch.export takes the rest as one
         first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
         shapes = [*shapes[:first], tuple(shapes[first:])]
     try:
-        with torch.no_grad():
-            exported = _functional(_any_batch(quiet, example_inputs, tuple(shapes)))
+        with torch.no_grad(), quiet():
+            exported = _functional(_any_batch(copied, example_inputs, tuple(shapes)))
     except Exception as error:
         raise CaptureError(_explain(model, error)) from error
     if dynamic:
