@@ -61,8 +61,8 @@ _KERAS: dict[str, int] = {
     "InceptionV3": 75, "InceptionResNetV2": 75, "ConvNeXtTiny": 64, "VGG16": 64,
 }  # fmt: skip
 _TF_KERAS: dict[str, int] = {
-    "MobileNet": 64, "MobileNetV2": 64, "MobileNetV3Small": 64, "EfficientNetB0": 64, "ResNet50": 64, "DenseNet121": 64,
-    "Xception": 72, "VGG16": 64,
+    "MobileNet": 64, "MobileNetV2": 64, "MobileNetV3Small": 64, "EfficientNetB0": 64, "ResNet50": 64, "ResNet50V2": 64,
+    "DenseNet121": 64, "NASNetMobile": 64, "Xception": 72, "VGG16": 64,
 }  # fmt: skip
 
 
