@@ -24,7 +24,7 @@ Rule = Callable[..., "str | None"]
 _WINDOWS: Mapping[str, Any] = {"kernel_size": 1, "strides": 1, "dilation_rate": 1, "pool_size": 1}
 
 #: Layers of any rank that follow a signal's operator on its image.
-FOLLOWERS = ("BatchNormalization", "ReLU", "Activation", "Add", "Multiply", "Concatenate", "Maximum", "Minimum", "Average")
+FOLLOWERS = ("BatchNormalization", "ReLU", "Activation", "Add", "Multiply", "Concatenate", "Average")
 
 
 class _OnImages:

@@ -14,6 +14,7 @@ from qat.adapters.keras.affine import average, normalization, prelu, rescaling
 from qat.adapters.keras.elementwise import OPERATIONS, negated_difference
 from qat.adapters.keras.elementwise import activation as activation_kind
 from qat.adapters.keras.products import einsum_dense, embedding, softmax
+from qat.adapters.keras.reductions import maximum, mean
 from qat.adapters.keras.rows import on_images
 from qat.errors import CaptureError
 from qat.geometry import same_padding
@@ -259,6 +260,8 @@ RULES: dict[str, Callable[..., str | None]] = {
     "Activation": _activation_layer,
     "Subtract": negated_difference,
     "Average": average,
+    "Maximum": maximum,
+    "Mean": mean,
     "PReLU": prelu,
     "Rescaling": rescaling,
     "Normalization": normalization,
