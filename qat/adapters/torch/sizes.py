@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ def check_free(exported: torch.export.ExportedProgram, inputs: Sequence[Any], ax
 def _doubled(x: Any, axes: Sequence[int]) -> Any:
     if not isinstance(x, torch.Tensor):
         return x
-    return torch.empty([n * (2 if axis in axes else 1) for axis, n in enumerate(x.shape)], dtype=x.dtype)
+    return torch.empty([n * (2 if axis in axes else 1) for axis, n in enumerate(x.shape)], dtype=x.dtype, device=x.device)
 
 
 class _AtAnotherSize(fx.Interpreter):
@@ -73,7 +74,8 @@ class _AtAnotherSize(fx.Interpreter):
         try:
             return super().run_node(n)
         except Exception as error:  # PyTorch's operators raise what they like
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120].rstrip(".")
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = textwrap.shorten(first, 140, placeholder=" ...").rstrip(".")
             raise CaptureError(
                 f"layer '{scope_of(n) or n.name}' ({n.target}) takes one size only, so that no size can be dynamic: "
                 f"{reason}. Let it read a tensor of fixed size (AdaptiveAvgPool2d(1), a mean), or leave out dynamic"

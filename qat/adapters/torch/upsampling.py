@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from qat import numerics
+from qat.adapters.torch.grid import Grid
 from qat.adapters.torch.node import Node
+from qat.planner import PlannedOp
 
 
 class UpsampleBilinear2d(Node):
     """Bilinear up-sampling by whole factors, between the centres of pixels; input and output share one scale."""
 
+    weight: Tensor
+    share: Tensor
+
+    def __init__(self, planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> None:
+        super().__init__(planned, grids, kernels_name)
+        taps, divisor, self.cut = numerics.bilinear(self.attrs["factors"])
+        self.register_buffer("weight", torch.from_numpy(taps).float(), persistent=False)
+        self.register_buffer("share", torch.ones(()) / divisor, persistent=False)
+
     def integer(self, x: Tensor) -> Tensor:
         """Sum exactly, divide, round as the kernel does; see :func:`qat.numerics.upsample_bilinear2d`."""
-        factors: tuple[int, int] = self.attrs["factors"]
-        taps, divisor, cut = numerics.bilinear(factors)
-        channels = x.shape[1]
-        weight = x.new_tensor(taps).expand(channels, 1, -1, -1)
+        channels, scale = x.shape[1], self.output.scale
         edges = F.pad(x, (1, 1, 1, 1), mode="replicate")
-        total = F.conv_transpose2d(edges, weight, None, factors, cut, groups=channels)
-        scale = self.output.scale
-        return self.finish(total * ((scale * scale.new_tensor(1.0 / divisor)) / scale))
+        weight = self.weight.expand(channels, 1, -1, -1)
+        total = F.conv_transpose2d(edges, weight, None, self.attrs["factors"], self.cut, groups=channels)
+        return self.finish(total * ((scale * self.share) / scale))
 
     def real(self, x: Tensor) -> Tensor:
         """The float up-sampling."""
