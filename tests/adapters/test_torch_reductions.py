@@ -56,6 +56,7 @@ CASES = {
     "adaptive of other sizes": (lambda m, x: F.adaptive_avg_pool2d(x, (2, 1)), None),
     "adaptive rows": (lambda m, x: F.adaptive_avg_pool1d(x.flatten(2), 4), None),
     "average that counts its padding": (lambda m, x: F.avg_pool2d(x, 3, 2, 1), None),
+    "average whose last windows end at the edge": (lambda m, x: F.avg_pool2d(x, 2, 2, ceil_mode=True), None),
     "maximum with a number": (lambda m, x: torch.maximum(x, torch.tensor(0.1)), None),
     "minimum with a number": (lambda m, x: torch.min(torch.tensor([0.2]), x), None),
     "gated": (lambda m, x: F.glu(x, 1), None),
@@ -90,6 +91,11 @@ def test_in_integers_and_exact(name, target, suffix, tmp_path):
 def test_a_trained_limit_stays_float():
     model = Then(lambda m, x: torch.maximum(x, m.extra.weight), slopes(1)).eval()
     assert "maximum" in qat.plan(model, torch.randn(2, 3, 6, 6)).floats()
+
+
+def test_average_of_windows_beyond_the_edge_stays_float():
+    model = Then(lambda m, x: F.avg_pool2d(x, 4, 4, ceil_mode=True)).eval()
+    assert "avg_pool2d" in qat.plan(model, torch.randn(2, 3, 6, 6)).floats()
 
 
 def test_windows_of_several_sizes_stay_float():

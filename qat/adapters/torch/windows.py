@@ -103,10 +103,15 @@ def _max_pool2d(b: Builder, n: Any) -> Match | None:
 
 def _avg_pool2d(b: Builder, n: Any) -> Match | None:
     kernel, padding = pair(n.args[1]), _symmetric(argument(n, 3, "padding", 0))
-    plain = padding == ((0, 0), (0, 0)) and not argument(n, 4, "ceil_mode", False)
-    if not plain or argument(n, 6, "divisor_override", None) or len(shape_of(n)) != 4:
+    if padding != _symmetric(0) or argument(n, 6, "divisor_override", None) or len(shape_of(n)) != 4:
         return None
     strides = pair(argument(n, 2, "stride", None) or kernel)
+    left = [
+        (size - k) % s if isinstance(size, int) else 1
+        for size, k, s in zip(shape_of(n.args[0])[2:], kernel, strides, strict=True)
+    ]
+    if argument(n, 4, "ceil_mode", False) and any(left):  # windows at the edge would be of another size
+        return None
     return Match("avg_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding})
 
 
