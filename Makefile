@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint format install clean
+.PHONY: demo test test-slow lint format install peers clean
 
 install: $(STAMP)
 
@@ -31,5 +31,10 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# For benchmarks/step_cost.py: other toolkits, in an environment of their own (.venv-peers).
+peers:
+	test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers.txt --editable .
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-peers build dist *.egg-info

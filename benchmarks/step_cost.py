@@ -1,109 +1,192 @@
-"""What a QAT step costs against the float step it replaces: one thread, interleaved, medians.
+"""What a QAT step costs against the float step that it replaces, beside its peers: time and peak memory.
 
-    python benchmarks/step_cost.py [--runs 20] [--keras]
+    python benchmarks/step_cost.py [MODEL ...] [--kinds KIND ...] [--runs 20] [--json docs/step_cost.json]
+    python benchmarks/step_cost.py --keras
+    make peers && .venv-peers/bin/python benchmarks/step_cost.py
 
-A step is forward, backward and optimizer (SGD with momentum). ``float`` is the model as users train it, BatchNorm in training
-mode; ``folded`` is the same with BatchNorm folded, the limit of what a QAT step could cost.
+A step is forward, backward and optimizer (SGD with momentum) on 32 images of 64x64, on one thread. The kinds take turns, so that
+other work on the machine meets all of them; what counts is the median of the CPU's seconds, which waiting for a turn does not
+add to. Peak memory is measured in a process of its own: the most that it held during a step beyond what it held before the model.
+``--json`` keeps the figures, merged with those that are there; ``--render docs/benchmarks.md`` writes them as tables into that
+document and measures nothing.
 """
 
+from __future__ import annotations
+
 import argparse
-import copy
+import ctypes
+import importlib.metadata
+import json
+import logging
 import os
+import re
 import statistics
+import subprocess
+import sys
 import time
+import warnings
+from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("NNCF_EXTENSION_LOAD_TIMEOUT", "0")  # it compiles its kernels at first use, which may take minutes
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ[variable] = "1"
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import numpy as np
+from step_rows import MODELS, Kind, Step
 
-import qat
+WARM_UP = 3
+MARKS = ("<!-- step cost: begin -->", "<!-- step cost: end -->")
 
-
-def torch_steps(name, batch, channels_last=False):
-    """Return a step of each kind, by name."""
-    import torch
-    import torch.nn.functional as F
-    from torch.fx.experimental.optimization import fuse
-
-    from qat.zoo import torch as zoo
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    x, labels = torch.randn(batch, 3, 64, 64), torch.randint(0, 10, (batch,))
-    model = getattr(zoo, name)(classes=10)
-    model.train()(x)
-    model.eval()
-    prepared = qat.calibrate(qat.prepare(model, x), [x])
-    kinds = {"float": model, "folded": fuse(copy.deepcopy(model)), "qat": prepared}
-    if channels_last:
-        x = x.to(memory_format=torch.channels_last)
-        kinds = {kind: m.to(memory_format=torch.channels_last) for kind, m in kinds.items()}
-
-    def step_of(m):
-        optimizer = torch.optim.SGD(m.parameters(), 1e-3, momentum=0.9)
-        m.train()
-
-        def step():
-            optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(m(x), labels).backward()
-            optimizer.step()
-
-        return step
-
-    return {kind: step_of(m) for kind, m in kinds.items()}
+Row = dict[str, Any]
 
 
-def keras_steps(batch):
-    """Return a step of each kind, by name."""
-    import keras
-
-    from qat.zoo.keras import mobilenet_v2
-
-    keras.utils.set_random_seed(0)
-    x, labels = np.random.default_rng(0).normal(size=(batch, 64, 64, 3)).astype(np.float32), np.arange(batch) % 10
-    model = mobilenet_v2(size=64, classes=10)
-    prepared = qat.calibrate(qat.prepare(model), [x])
-
-    def step_of(m):
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        m.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss, jit_compile=False)
-        return lambda: m.train_on_batch(x, labels)
-
-    return {"float": step_of(model), "qat": step_of(prepared)}
+def build(model: str, kind: str) -> Step:
+    """Return a step."""
+    _, make, name, kinds = MODELS[model]
+    return kinds[kind].build(*make(name))
 
 
-def measure(steps, runs):
-    """Run the steps in turn and return their seconds by name."""
-    times = {kind: [] for kind in steps}
-    for turn in range(runs + 3):
-        for kind, step in steps.items():
-            started = time.perf_counter()
+def measure(model: str, kinds: list[str], runs: int) -> dict[str, Row]:
+    """Return the kinds' rows: ``seconds``, the median of a step, and its ``ratio`` to its base's; or ``error``, why there is none."""
+    steps: dict[str, Step] = {}
+    rows: dict[str, Row] = {}
+    for kind in kinds:
+        started = time.perf_counter()
+        try:
+            step = build(model, kind)
             step()
-            if turn >= 3:
-                times[kind].append(time.perf_counter() - started)
-    return times
+        except Exception as error:  # a peer may fail in any way: that is its row
+            rows[kind] = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+            print(f"{model} {kind}: {rows[kind]['error']}", file=sys.stderr, flush=True)
+        else:
+            steps[kind], rows[kind] = step, {"version": version(MODELS[model][3][kind])}
+            print(f"{model} {kind}: built in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    times: dict[str, list[float]] = {kind: [] for kind in steps}
+    for turn in range(WARM_UP + runs):
+        for kind, step in steps.items():
+            started = time.process_time()
+            step()
+            if turn >= WARM_UP:
+                times[kind].append(time.process_time() - started)
+    for kind, seconds in times.items():
+        rows[kind]["seconds"] = statistics.median(seconds)
+    for kind, row in rows.items():  # of the same turns: rows merged from another day keep theirs
+        base = rows.get(MODELS[model][3][kind].base, {})
+        row["ratio"] = row["seconds"] / base["seconds"] if "seconds" in row and "seconds" in base else None
+    return rows
 
 
-def main():
+def version(kind: Kind) -> str | None:
+    """Return the version of a kind's package."""
+    return None if kind.package is None else importlib.metadata.version(kind.package).partition("+")[0]
+
+
+def peak_here(model: str, kind: str) -> int:
+    """Return the bytes that this process came to hold during a step, beyond what it held before. Linux only."""
+    name, make = MODELS[model][2], MODELS[model][1]
+    make(name)  # what the framework allocates once is none of the model's
+    before = held("VmRSS")
+    step = build(model, kind)
+    step()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak
+    step()
+    return held("VmHWM") - before
+
+
+def held(field: str) -> int:
+    """Return a figure of this process in bytes."""
+    (kilobytes,) = re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(kilobytes)
+
+
+def peak(model: str, kind: str) -> int | None:
+    """Return :func:`peak_here` from a process of its own; None where it cannot be had."""
+    command = [sys.executable, __file__, "--peak", model, kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{model} {kind}: no peak memory: {done.stderr[-300:]}", file=sys.stderr)
+        return None
+    return int(done.stdout.split()[-1])
+
+
+def render(results: dict[str, dict[str, Row]]) -> str:
+    """Return a table for each model."""
+    parts = []
+    for model, (title, _, _, kinds) in MODELS.items():
+        rows = results.get(model)
+        if not rows:
+            continue
+        lines = [("step", "time", "ms", "peak memory", "MiB"), ("---",) * 5]
+        lines += [
+            (shown(kind, rows[name]), *cells(rows[name], rows.get(kind.base, {}))) for name, kind in kinds.items() if name in rows
+        ]
+        parts.append(f"**{title}, 32 images of 64x64**\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+    return "\n\n".join(parts)
+
+
+def shown(kind: Kind, row: Row) -> str:
+    """Return a row's name, with the version of what it measures."""
+    return f"{kind.title} {row['version']}" if row.get("version") else kind.title
+
+
+def cells(row: Row, base: Row) -> tuple[str, ...]:
+    """Return time and memory as multiples of the base's, and themselves."""
+    if "error" in row:
+        return (f"none: {row['error']}".replace("|", "\\|"), "", "", "")
+    memory, base_memory = row.get("peak"), base.get("peak")
+    return (
+        f"{row['ratio']:.2f}" if row["ratio"] else "-",
+        f"{1e3 * row['seconds']:.0f}",
+        f"{memory / base_memory:.2f}" if memory and base_memory else "-",
+        f"{memory / 2**20:.0f}" if memory else "-",
+    )
+
+
+def write_section(path: Path, text: str) -> None:
+    """Replace what stands between the marks of a document."""
+    head, rest = path.read_text().split(MARKS[0])
+    path.write_text(f"{head}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}; PyTorch's where none is named")
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="rows by their names in step_rows.py, all by default")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--keras", action="store_true", help="the Keras rows instead of PyTorch's")
+    parser.add_argument("--no-memory", action="store_true", help="time alone")
+    parser.add_argument("--json", type=Path, help="keep the figures here")
+    parser.add_argument("--render", type=Path, metavar="DOCUMENT", help="write the tables of --json into a document and end")
+    parser.add_argument("--peak", nargs=2, metavar=("MODEL", "KIND"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.keras:
-        rows = [("MobileNetV2, batch 16, Keras", lambda: keras_steps(16))]
-    else:
-        rows = [
-            ("MobileNetV2, batch 16", lambda: torch_steps("mobilenet_v2", 16)),
-            ("MobileNetV2, batch 16, channels_last", lambda: torch_steps("mobilenet_v2", 16, True)),
-            ("ResNet-18, batch 8", lambda: torch_steps("resnet18", 8)),
-        ]
-    for title, build in rows:
-        times = measure(build(), options.runs)
-        median = {kind: statistics.median(t) for kind, t in times.items()}
-        shown = ", ".join(f"{kind} {1e3 * m:.1f} ms ({m / median['float']:.2f})" for kind, m in median.items())
-        print(f"{title}, 64x64: {shown}", flush=True)
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    if options.peak:
+        print(peak_here(*options.peak))
+        return
+    results: dict[str, dict[str, Row]] = {}
+    if options.json and options.json.exists():
+        results = json.loads(options.json.read_text())
+    if options.render:
+        write_section(options.render, render(results))
+        return
+    models = options.models or (["keras"] if options.keras else [m for m in MODELS if m != "keras"])
+    if unknown := set(models) - set(MODELS):
+        parser.error(f"unknown model: {', '.join(sorted(unknown))}; valid: {', '.join(MODELS)}")
+    for model in models:
+        kinds = [kind for kind in MODELS[model][3] if options.kinds is None or kind in options.kinds]
+        rows = measure(model, kinds, options.runs)
+        if not options.no_memory:
+            for kind, row in rows.items():
+                if "seconds" in row:
+                    row["peak"] = peak(model, kind)
+        results.setdefault(model, {}).update(rows)
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
+        print(render({model: results[model]}), flush=True)
 
 
 if __name__ == "__main__":
