@@ -22,6 +22,11 @@ from qat.adapters.torch import vnni
 from qat.numerics import BIAS_LIMIT
 
 aten = torch.ops.aten
+hardtanh_backward = aten.hardtanh_backward.default
+convolution_backward = aten.convolution_backward.default
+
+#: Below this many weights a call costs more than the pass that it spares.
+_FEW = 2**15
 _SMALLEST_SCALE = float(torch.finfo(torch.float32).tiny) * 2.0**40
 
 Observe = Callable[[Tensor], None] | None
@@ -32,8 +37,11 @@ def weight_scale(
 ) -> Tensor:
     """Return the scale of each output channel (axis 0), of shape (channels,); see :func:`qat.numerics.weight_scale`."""
     axes = tuple(range(1 if per_channel else 0, weight.ndim))
-    # Two reductions that write nothing: several times faster than aminmax over an axis, or than abs().amax().
-    peak = torch.maximum(weight.detach().amax(axes), -weight.detach().amin(axes))
+    weight = weight.detach()
+    if weight.numel() < _FEW:
+        peak = weight.abs().amax(axes)
+    else:  # two reductions that write nothing: for a large weight several times faster than abs, or than aminmax over an axis
+        peak = torch.maximum(weight.amax(axes), -weight.amin(axes))
     scale = (peak / qmax).clamp_min_(_SMALLEST_SCALE)
     if bias is not None:
         floor = bias.detach().abs() / (input_scale * bias_limit)
@@ -54,7 +62,7 @@ class _RoundClamp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (y,) = ctx.saved_tensors
-        return aten.hardtanh_backward(grad, y, *ctx.limits), None, None
+        return hardtanh_backward(grad, y, *ctx.limits), None, None
 
 
 def round_clamp(v: Tensor, lo: float, hi: float) -> Tensor:
@@ -95,7 +103,7 @@ class _Add(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (y,) = ctx.saved_tensors
-        grad = aten.hardtanh_backward(grad, y, *ctx.limits)
+        grad = hardtanh_backward(grad, y, *ctx.limits)
         # Summed over what was broadcast before it is scaled: the sum is the smaller.
         ga, gb = (
             grad.sum_to_size(shape) * ratio if needed else None
@@ -124,45 +132,44 @@ class _Conv2d(torch.autograd.Function):
         bias_scale = scale * input_scale
         w_int = (weight / scale.view(-1, 1, 1, 1)).round_()
         b_int = None if bias is None else (bias / bias_scale).round_()
-        multiplier = bias_scale / output_scale
+        multiplier = (bias_scale / output_scale).view(-1, 1, 1)
         v = vnni.conv2d(x, w_int, b_int, geometry, lo)
-        v.mul_(multiplier.view(1, -1, 1, 1))
+        v.mul_(multiplier)
         if observe is not None:
             observe(v)
         y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(x, w_int, y, scale, input_scale, output_scale)
+        ctx.save_for_backward(x, w_int, y, multiplier, input_scale, output_scale)
         ctx.limits, ctx.geometry, ctx.has_bias = limits, geometry, bias is not None
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, w_int, y, scale, input_scale, output_scale = ctx.saved_tensors
+        x, w_int, y, multiplier, input_scale, output_scale = ctx.saved_tensors
         strides, padding, dilations, groups = ctx.geometry
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         # v = w x s_x / s_y + b / s_y: in the gradient of the weight its own scale cancels. The factors go where they cost less,
         # onto the gradients or onto the weights.
         ratio = input_scale / output_scale
-        grad = aten.hardtanh_backward(grad, y, *ctx.limits)
+        grad = hardtanh_backward(grad, y, *ctx.limits)
         gx = gw = gb = None
         if vnni.prefers_plain_layout(w_int, grad):
             x, grad = vnni.in_plain_layout(x), vnni.in_plain_layout(grad)
 
         def backward(g: Tensor, w: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
             sizes = [w.shape[0]] if ctx.has_bias else None
-            out: tuple[Tensor, Tensor, Tensor] = aten.convolution_backward(
+            out: tuple[Tensor, Tensor, Tensor] = convolution_backward(
                 g, x, w, sizes, strides, padding, dilations, False, [0, 0], groups, mask
             )
             return out
 
         if w_int.numel() > grad.numel():
-            grad.mul_(ratio)
             if need_x:
-                gx, _, _ = backward(grad * scale.view(1, -1, 1, 1), w_int, [True, False, False])
+                gx, _, _ = backward(grad * multiplier, w_int, [True, False, False])
             if need_w or (need_b and ctx.has_bias):
-                _, gw, gb = backward(grad, w_int, [False, need_w, ctx.has_bias and need_b])
+                _, gw, gb = backward(grad.mul_(ratio), w_int, [False, need_w, ctx.has_bias and need_b])
             bias_factor = input_scale
         else:
-            w_back = w_int * (scale * ratio).view(-1, 1, 1, 1) if need_x else w_int
+            w_back = w_int * multiplier.unsqueeze(-1) if need_x else w_int
             gx, gw, gb = backward(grad, w_back, [need_x, need_w, ctx.has_bias and need_b])
             if gw is not None:
                 gw.mul_(ratio)
@@ -203,7 +210,7 @@ class _Dense(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w_int, y, multiplier, input_scale, output_scale = ctx.saved_tensors
-        grad = aten.hardtanh_backward(grad, y, *ctx.limits)
+        grad = hardtanh_backward(grad, y, *ctx.limits)
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         rows = grad.flatten(0, -2)
         gx = grad @ (w_int * multiplier.view(-1, 1)) if need_x else None

@@ -56,11 +56,11 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, l
     places = x.numel() / (x.shape[1] * strides[0] * strides[1])
     if lo is None or groups > 1 or not _pays(x, products, places):
         return F.conv2d(x, weight, bias, strides, padding, dilations, groups)
-    ones, zeros = _neutral(weight.shape[0])
+    one, zero = _neutral()
     rows = to_bytes(x.contiguous(memory_format=torch.channels_last), lo)
-    packed = onednn.qconv_prepack(weight.to(torch.int8), ones, 1.0, -lo, strides, padding, dilations, groups, x.shape)
+    packed = onednn.qconv_prepack(weight.to(torch.int8), one, 1.0, -lo, strides, padding, dilations, groups, x.shape)
     result: Tensor = onednn.qconv2d_pointwise.default(
-        rows, 1.0, -lo, packed, ones, zeros, bias, strides, padding, dilations, groups, 1.0, 0, torch.float32, "none", [], ""
+        rows, 1.0, -lo, packed, one, zero, bias, strides, padding, dilations, groups, 1.0, 0, torch.float32, "none", [], ""
     )
     return in_plain_layout(result) if prefers_plain_layout(weight, result) else result
 
@@ -82,10 +82,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None) -> Te
     """Return a fully connected layer's accumulator; the arguments are those of :func:`conv2d`."""
     if lo is None or not _pays(x, weight.shape[0], x.numel() / x.shape[-1]):
         return F.linear(x, weight, bias)
-    ones, zeros = _neutral(weight.shape[0])
+    one, zero = _neutral()
     packed = onednn.qlinear_prepack(weight.to(torch.int8), x.shape)
     result: Tensor = onednn.qlinear_pointwise.default(
-        to_bytes(x, lo), 1.0, -lo, packed, ones, zeros, bias, 1.0, 0, torch.float32, "none", [], ""
+        to_bytes(x, lo), 1.0, -lo, packed, one, zero, bias, 1.0, 0, torch.float32, "none", [], ""
     )
     return result
 
@@ -106,5 +106,6 @@ def _pays(x: Tensor, products: float, places: float) -> bool:
 
 
 @cache
-def _neutral(channels: int) -> tuple[Tensor, Tensor]:
-    return torch.ones(channels), torch.zeros(channels, dtype=torch.int32)
+def _neutral() -> tuple[Tensor, Tensor]:
+    """Return a scale and a zero point that change nothing: one for all channels, since packing looks at each of them."""
+    return torch.ones(1), torch.zeros(1, dtype=torch.int32)
