@@ -49,7 +49,7 @@ def build(model: str, kind: str) -> Step:
 
 
 def measure(model: str, kinds: list[str], runs: int) -> dict[str, Row]:
-    """Return the kinds' rows: ``seconds``, the median of a step, and its ``ratio`` to its base's; or ``error``, why there is none."""
+    """Return a row for each kind: ``seconds``, the median of a step, and its ``ratio`` to the base's; or an ``error``."""
     steps: dict[str, Step] = {}
     rows: dict[str, Row] = {}
     for kind in kinds:

@@ -104,7 +104,7 @@ def ours_compiled(model: Any, x: Any, labels: Any) -> Step:
 
 
 def torchao(model: Any, x: Any, labels: Any) -> Step:
-    """PT2E with the quantizer for x86."""
+    """PT2E with the quantizer for x86; it takes no module that a model calls twice, such as ResNet's own ReLU."""
     import torch
     from torchao.quantization.pt2e import move_exported_model_to_train
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
