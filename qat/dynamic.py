@@ -5,7 +5,8 @@
 - ``mlas``: ONNX's DynamicQuantizeLinear and ONNX Runtime's integer products; one range for the whole tensor.
 - ``xnnpack``: LiteRT's delegate (XNNPACK src/xnnpack/quantization.h, ``xnn_f32_qd8_asymmetric_quantization_params``).
 - ``builtin``, ``builtin_depthwise``: TFLite's own hybrid kernels, which run what the delegate leaves
-  (tflite/kernels/internal/portable_tensor_utils.cc, ``AsymmetricQuantizeFloats``).
+  (tflite/kernels/internal/portable_tensor_utils.cc, ``AsymmetricQuantizeFloats``); the second also convolutions in groups, which
+  TFLite's reference kernel runs (reference/conv.h, ``HybridConvPerChannel``).
 
 The ranges of the last three are one a sample. The delegate has one a row for dense layers and, since it runs them as such, one a
 pixel for convolutions of 1x1 without strides.

@@ -301,8 +301,12 @@ def _packed(op: Op, rule: Rule, graph: Graph, target: Target) -> str:
     if kernels == "builtin" and rule.mode == "dynamic":
         # Of one scale the kernel takes symmetric activations, which are worse: the delegate's int8 kernel is the better one.
         channels = graph.tensors[op.output].shape[1 if graph.layout == "NCHW" else -1]
-        return kernels if rule.weight.granularity == "channel" and channels != 1 else ""
-    if kernels == "builtin" and op.kind == "depthwise_conv2d" and tuple(op.attrs["dilations"]) != (1, 1):
+        if rule.weight.granularity != "channel" or channels == 1:
+            return ""
+        return kernels if op.attrs["groups"] == 1 else "builtin_depthwise"  # TFLite's reference kernel, of that arithmetic
+    dilated = op.kind == "depthwise_conv2d" and tuple(op.attrs["dilations"]) != (1, 1)
+    in_groups = op.kind == "conv2d" and op.attrs["groups"] > 1
+    if kernels == "builtin" and (dilated or in_groups):
         return ""  # another kernel, of another arithmetic
     return kernels
 

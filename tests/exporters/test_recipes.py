@@ -125,6 +125,22 @@ def test_keras_to_onnx(images, tmp_path, recipe, dtype, exact):
     assert artifact.parity.exact == 1.0 if exact else artifact.parity.max_lsb < INEXACT
 
 
+@pytest.mark.parametrize(
+    ("recipe", "dtype"),
+    [("static_wi4_ai8", "INT8"), ("dynamic_wi4_afp32", "INT4"), ("dynamic_wi8_afp32", "INT8"), ("static_wi8_ai16", "INT8")],
+)
+@pytest.mark.parametrize(("kernel", "size", "groups"), [(3, 6, 2), (4, 4, 2), (4, 4, 1)])
+def test_groups_and_a_window_as_large_as_its_image(tmp_path, recipe, dtype, kernel, size, groups):
+    """A convolution in groups is run by a kernel of its own where its weight has 4 bits."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(8, 16, kernel, groups=groups)).eval()
+    images = torch.randn(64, 8, size, size)
+    model = qat.calibrate(qat.prepare(net, images, recipe=recipe, target="litert"), [images])
+    artifact = qat.export(model, tmp_path / "m.tflite", verify=[images])
+    assert artifact.parity.exact == 1.0
+    assert set(tflite_types(artifact.path).values()) == {"INT4" if groups == 1 and "wi4" in recipe else dtype}
+
+
 def test_bits_and_modes_mix_by_scope_in_tflite(images, tmp_path):
     """First and last layer in 8 bits, one float, one weight-only, the rest in 4."""
     recipe = Recipe(
