@@ -90,12 +90,14 @@ def _convolution(
     groups: int,
 ) -> Tensor:  # fmt: skip
     """A convolution of images; a grouped one by its groups, a depthwise one as such."""
-    if transposed or len(x.shape) > 4:
-        raise NotImplementedError("a float convolution that is transposed or of volumes")
+    if len(x.shape) > 4:
+        raise NotImplementedError("a float convolution of volumes")
     if len(x.shape) == 3:
         image, kernel = x[:, :, None], weight[:, :, None]
-        y = _convolution(image, kernel, bias, [1, *stride], [0, *padding], [1, *dilation], False, extra, groups)
+        y = _convolution(image, kernel, bias, [1, *stride], [0, *padding], [1, *dilation], transposed, [0, *extra], groups)
         return y[:, :, 0]
+    if transposed:
+        return _transposed(x, weight, bias, stride, padding, dilation, extra, groups)
     pads = [(0, 0), *((p, p) for p in padding), (0, 0)]
     options = {"strides": [1, *stride, 1], "padding": "VALID", "dilations": list(dilation)}
 
@@ -107,6 +109,28 @@ def _convolution(
             return tf.nn.depthwise_conv2d(x, kernel, **options)
         parts = zip(tf.split(x, groups, -1), tf.split(weight, groups, 0), strict=True)
         return tf.concat([tf.nn.conv2d(a, tf.transpose(w, [2, 3, 1, 0]), **options) for a, w in parts], -1)
+
+    y = _last(apply)(x)
+    return y if bias is None else y + tf.reshape(bias, [1, -1, 1, 1])
+
+
+def _transposed(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, extra: Any, groups: int
+) -> Tensor:
+    """A transposed convolution of images: the full result, cut, or with zeros added where an output padding asks for more."""
+    if list(dilation) != [1, 1]:
+        raise NotImplementedError("a float transposed convolution with dilation")
+    full = [s * (size - 1) + k for s, size, k in zip(stride, x.shape[2:], weight.shape[2:], strict=True)]
+
+    def apply(x: Tensor) -> Tensor:
+        shape = [tf.shape(x)[0], *full, weight.shape[1]]
+        parts = zip(tf.split(x, groups, -1), tf.split(weight, groups, 0), strict=True)
+        y = tf.concat(
+            [tf.nn.conv2d_transpose(a, tf.transpose(w, [2, 3, 1, 0]), shape, list(stride), "VALID") for a, w in parts], -1
+        )
+        ends = [size + e - p for size, e, p in zip(full, extra, padding, strict=True)]
+        y = tf.pad(y, [(0, 0), *((0, max(end - size, 0)) for size, end in zip(full, ends, strict=True)), (0, 0)])
+        return y[:, padding[0] : ends[0], padding[1] : ends[1]]
 
     y = _last(apply)(x)
     return y if bias is None else y + tf.reshape(bias, [1, -1, 1, 1])

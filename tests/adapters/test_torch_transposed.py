@@ -88,6 +88,17 @@ def test_in_litert(name, tmp_path):
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
 
 
+@pytest.mark.parametrize("options", [{"padding": 1}, {"output_padding": 1}, {"padding": 1, "output_padding": 1}])
+def test_groups_stay_float_in_litert(options, tmp_path):
+    x = torch.randn(4, 2, 5, 6, generator=torch.Generator().manual_seed(0))
+    for groups, out in ((4, 4), (2, 6)):
+        model = Up(nn.ConvTranspose2d(4, out, 3, 2, groups=groups, **options)).eval()
+        prepared = qat.calibrate(qat.prepare(model, x[:2], target="litert"), [x])
+        assert "conv_transpose2d" in prepared.plan.floats()
+        artifact = qat.export(prepared.eval(), tmp_path / "m.tflite", verify=[x, x[:3]], overwrite=True)
+        assert artifact.parity.mean_lsb < 0.5
+
+
 def test_weights_of_8_bits(tmp_path):
     x = torch.randn(4, 2, 5, 6, generator=torch.Generator().manual_seed(0))
     check(Up(nn.ConvTranspose2d(4, 5, 3, 2, 1, 1)), x, tmp_path, "onnxruntime_vnni")
