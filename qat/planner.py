@@ -304,11 +304,11 @@ def _packed(op: Op, rule: Rule, graph: Graph, target: Target) -> str:
         if rule.weight.granularity != "channel" or channels == 1:
             return ""
         return kernels if op.attrs["groups"] == 1 else "builtin_depthwise"  # TFLite's reference kernel, of that arithmetic
-    dilated = op.kind == "depthwise_conv2d" and tuple(op.attrs["dilations"]) != (1, 1)
-    in_groups = op.kind == "conv2d" and op.attrs["groups"] > 1
-    if kernels == "builtin" and (dilated or in_groups):
-        return ""  # another kernel, of another arithmetic
-    return kernels
+    if kernels != "builtin":
+        return kernels
+    # What is dilated or in groups is run by another kernel, of another arithmetic.
+    alone = tuple(op.attrs["dilations"]) == (1, 1) if op.kind == "depthwise_conv2d" else op.attrs["groups"] == 1
+    return kernels if alone else ""
 
 
 def able_targets(recipe: Recipe) -> tuple[str, ...]:
