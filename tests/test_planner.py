@@ -19,7 +19,7 @@ def graph(*ops, inputs=("x",), outputs=None):
     made = []
     for name, kind, sources in ops:
         params = {"weight": f"{name}.weight"} if kind in ("conv2d", "dense") else {}
-        attrs = {"target": "erf"} if kind == "float" else {}
+        attrs = {"float": {"target": "erf"}, "conv2d": {"groups": 1, "dilations": (1, 1)}}.get(kind, {})
         made.append(Op(name, kind, tuple(sources), (name,), params, attrs, scope=f"net.{name}"))
     names = (*inputs, *(op.name for op in made))
     tensors = {name: TensorSpec(name, (None, 4, 4, 4)) for name in names}
