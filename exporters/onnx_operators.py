@@ -19,6 +19,7 @@ from qat.encoding import Encoding
 from qat.errors import ExportError
 from qat.exporters.onnx_attention import OPERATORS as ATTENTION
 from qat.exporters.onnx_functions import OPERATORS as FUNCTIONS
+from qat.exporters.onnx_normalization import write_layer_norm
 from qat.numerics import f32
 from qat.program import Instruction, Program
 from qat.targets import TARGETS
@@ -300,6 +301,7 @@ OPERATORS: dict[str, Operator] = {
     "constant": _constant,
     **FUNCTIONS,
     **ATTENTION,
+    "layer_norm": write_layer_norm,
     "concat": _simple("Concat", lambda step: {"axis": step.attrs["axis"]}),
     "relu": _relu,
     "relu6": _relu,

@@ -51,6 +51,7 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "softmax": ((), ("beta",)),  # of beta times the input, over the last axis
     "embedding": (("weight",), ()),  # rows of the weight, quantized with the output's scale, by integer inputs
     "constant": (("value",), ()),
+    "layer_norm": (("gamma", "beta"), ("epsilon",)),  # over the last axis
     "batch_norm": (("gamma", "beta", "mean", "variance"), ("epsilon", "axis")),
     "add": ((), ()),
     "mul": ((), ()),

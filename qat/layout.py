@@ -21,7 +21,7 @@ LAYOUTS = ("NCHW", "NHWC")
 #: Want their images in the layout of the kernels; a mean over the spatial axes does too.
 _SPATIAL = ("conv2d", "depthwise_conv2d", "conv_transpose2d", "conv3d", "max_pool2d", "avg_pool2d", "upsample_bilinear2d", "pad")
 #: Want them in the model's own; whatever is in neither list takes both.
-_OWN = ("reshape", "dense", "matmul", "softmax", "constant", "embedding", "float", "move")
+_OWN = ("reshape", "dense", "matmul", "softmax", "layer_norm", "constant", "embedding", "float", "move")
 
 
 def permutation(rank: int, source: str, target: str) -> tuple[int, ...] | None:

@@ -93,13 +93,19 @@ def build_program(
             kind, form = ("move", on_grid) if planned.integer else ("float", as_float)
             inputs = tuple(form(t) for t in op.inputs)
             outputs = tuple(value(t, t, encodings[plan.group_of[t]] if planned.integer else None) for t in op.outputs)
-            steps.append(Instruction(op.name, kind, inputs, outputs, dict(op.attrs), scope=op.scope))
+            steps.append(Instruction(op.name, kind, inputs, outputs, {"target": op.kind, **op.attrs}, scope=op.scope))
             continue
         weight = weight_encoding = bias = None
         if op.kind in ON_OUTPUT_GRID:
             encoding = encodings[plan.group_of[op.output]]
             grid = quantize(parameter(op.params[ON_OUTPUT_GRID[op.kind]]), encoding, plan.target.kernels)
             weight = (grid + encoding.zero_point).astype(encoding.dtype)
+        elif op.kind == "layer_norm":
+            width = plan.graph.tensors[op.output].shape[-1] or 1
+            weight, bias = (
+                parameter(op.params[role]) if role in op.params else np.full(width, fill, f32)
+                for role, fill in (("gamma", 1.0), ("beta", 0.0))
+            )
         elif planned.weight is not None or planned.stored:
             weight, scale, bias = integers(planned)
             weight_encoding = _weight_encoding(planned, scale)

@@ -280,7 +280,7 @@ def _stored(op: Op, activation: str | None, graph: Graph, recipe: Recipe, target
     rule = recipe.rule_for(op.scope, op.kind)
     if rule is None or rule.mode not in STORED:
         return None
-    if not op.params or op.kind in ("float", "batch_norm"):
+    if not op.params or op.kind in ("float", "batch_norm", "layer_norm"):
         return PlannedOp(op, False, "", activation)
     if op.kind not in target.modes.stored.get(rule.mode, ()):
         return PlannedOp(op, False, f"target '{target.name}' has no {rule.mode} kernel for {op.kind}", activation)

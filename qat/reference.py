@@ -14,6 +14,7 @@ from qat import attention, functions, numerics, wide
 from qat.encoding import Encoding
 from qat.errors import DataError
 from qat.graph import FUNCTIONS
+from qat.normalization import layer_norm
 from qat.program import FrameworkBlock, Instruction, Program
 
 #: Runs a float block on arrays; the default calls its module with them, which PyTorch modules do not take.
@@ -205,6 +206,12 @@ def _softmax(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.nd
     return attention.softmax(xs[0], _encoding(program, step.inputs[0]), step.attrs["beta"], program.kernels)
 
 
+def _layer_norm(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None and step.bias is not None
+    x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
+    return layer_norm(xs[0], step.weight, step.bias, step.attrs["epsilon"], x, y, program.kernels)
+
+
 def _embedding(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     return _constant(program, step, xs)[np.asarray(xs[0], np.int64)]
 
@@ -242,6 +249,7 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "concat": _concat,
     "constant": _constant,
     "embedding": _embedding,
+    "layer_norm": _layer_norm,
     "matmul": _matmul,
     "softmax": _softmax,
     **dict.fromkeys(FUNCTIONS, _function),

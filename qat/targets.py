@@ -136,6 +136,7 @@ _ONNXRUNTIME_ROWS = (
     # QLinearSoftmax multiplies by the whole part of 1 / scale: of 1/255, in float32, that may be 254 (qlinear_softmax.cc).
     Row("softmax", output=Fixed(PROBABILITY, 0), readers=("matmul",)),
     Row("embedding", output="own", starts=True),
+    Row("layer_norm", output="own"),  # sums of integers: exporters/onnx_normalization.py
 )
 
 # NVIDIA TensorRT, "Working with Quantized Types", https://docs.nvidia.com/deeplearning/tensorrt/

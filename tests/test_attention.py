@@ -104,6 +104,29 @@ def test_softmax_of_any_integers(runtime, tmp_path_factory, seed, lead, length, 
     np.testing.assert_allclose(found, np.minimum(exact / exact.sum(-1, keepdims=True), 255 / 256), atol=0.51 / 256)
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=seeds, lead=st.sampled_from([(4,), (2, 3), (2, 3, 5)]), width=st.sampled_from([1, 3, 64, 192, 768]),
+    spread=st.sampled_from([0.0, 1.0, 20.0, 200.0]), epsilon=st.sampled_from([1e-12, 1e-6, 1e-3]),
+)  # fmt: skip
+def test_layer_norm_of_any_integers(tmp_path_factory, seed, lead, width, spread, epsilon):
+    rng, limits = np.random.default_rng(seed), (0, 255)
+    x, y = encoding(rng, limits), encoding(rng, limits, 0.03)
+    shape = (*lead, width)
+    grid = np.clip(np.rint(rng.normal(rng.integers(x.lo, x.hi), spread, shape)), x.lo, x.hi)
+    gamma, beta = rng.normal(1, 0.3, width).astype(f32), rng.normal(0, 0.3, width).astype(f32)
+    step = Instruction("n", "layer_norm", ("x",), ("y",), {"epsilon": epsilon}, gamma, None, beta)
+    feeds = [grid.astype(f32) * f32(x.scale)]
+    shapes, folder = {"x": shape, "y": shape}, tmp_path_factory.mktemp("m")
+    found, expected, _ = run_both("onnxruntime", step, {"x": x, "y": y}, shapes, feeds, folder)
+    np.testing.assert_array_equal(found, expected)
+    real_x = feeds[0].astype(np.float64)
+    deviation = np.sqrt(real_x.var(-1, keepdims=True) + epsilon)
+    exact = (real_x - real_x.mean(-1, keepdims=True)) / deviation * gamma + beta
+    inside = np.abs(exact) < 0.9 * min(-y.lo, y.hi) * 0.03
+    np.testing.assert_allclose(found[inside], exact[inside], atol=0.0151)
+
+
 def test_exponentials_are_those_of_the_c_library():
     ctypes = pytest.importorskip("ctypes")
     try:

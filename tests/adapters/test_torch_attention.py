@@ -149,6 +149,37 @@ def test_multihead_attention(weights, tokens, tmp_path):
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
 
 
+class Block(nn.Module):
+    """A layer of a transformer whose norms come first, in the same places as a Vision Transformer's."""
+
+    def __init__(self, affine):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norms = nn.Linear(WIDTH, WIDTH), nn.ModuleList(nn.LayerNorm(WIDTH, 1e-6, affine) for _ in range(3))
+        self.attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(WIDTH, 32), nn.GELU(), nn.Linear(32, WIDTH))
+        self.head = nn.Linear(WIDTH, 10)
+
+    def forward(self, x):
+        x = self.first(x)
+        y = self.norms[0](x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        x = x + self.mlp(self.norms[1](x))
+        return self.head(self.norms[2](x)[:, 0])
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_layer_with_its_norms_is_exact(affine, tokens, tmp_path):
+    prepared = trained(Block(affine), tokens, "onnxruntime")
+    norms = [p for p in prepared.plan.ops if p.op.kind == "layer_norm"]
+    assert len(norms) == 3 and all(p.integer for p in norms)
+    if affine:
+        assert float(prepared.get_parameter("norms.0.weight").grad.abs().sum()) > 0
+    many = torch.randn(64, LENGTH, WIDTH, generator=torch.Generator().manual_seed(1))
+    artifact = qat.export(prepared, tmp_path / "m.onnx", verify=[tokens, many])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+
+
 class Words(nn.Module):
     """Embedded words, with the same weight before and after where ``tied``."""
 

@@ -10,6 +10,7 @@ from qat.adapters.torch.elementwise import FUNCTIONS, Add, Function, Mul, Relu6
 from qat.adapters.torch.linear import BatchNorm, Conv2d, Dense
 from qat.adapters.torch.moving import Concat, MaxPool2d, Pad, Relu, Reshape
 from qat.adapters.torch.node import Node
+from qat.adapters.torch.normalization import LayerNorm
 from qat.adapters.torch.upsampling import UpsampleBilinear2d
 
 NODES: dict[str, type[Node]] = {
@@ -22,6 +23,7 @@ NODES: dict[str, type[Node]] = {
     "add": Add,
     "mul": Mul,
     "constant": Constant,
+    "layer_norm": LayerNorm,
     "matmul": MatMul,
     "softmax": Softmax,
     "embedding": Embedding,

@@ -30,6 +30,13 @@ def _batch_norm(b: Builder, n: Any) -> Match | None:
     return Match("batch_norm", [n.args[0]], params, {"epsilon": float(n.args[7]), "axis": 1})
 
 
+def _layer_norm(b: Builder, n: Any) -> Match | None:
+    params = b.params(gamma=argument(n, 2, "weight", None), beta=argument(n, 3, "bias", None))
+    if params is None or len(n.args[1]) != 1:
+        return None
+    return Match("layer_norm", [n.args[0]], params, {"epsilon": float(argument(n, 4, "eps", 1e-5))})
+
+
 def _binary(kind: str) -> Rule:
     def rule(b: Builder, n: Any) -> Match | None:
         operands = [n.args[0], n.args[1]]
@@ -193,6 +200,7 @@ RULES: dict[Any, Rule] = {
     **WINDOWS,
     aten.linear.default: _linear,
     aten.batch_norm.default: _batch_norm,
+    aten.layer_norm.default: _layer_norm,
     aten.add.Tensor: _binary("add"),
     aten.mul.Tensor: _binary("mul"),
     product: _product,

@@ -1,0 +1,35 @@
+"""The node of LayerNorm; the arithmetic is that of :mod:`qat.normalization`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qat.adapters.torch.borders import quantize
+from qat.adapters.torch.node import Node
+from qat.normalization import scaled_epsilon
+
+
+class LayerNorm(Node):
+    """Normalization over the last axis."""
+
+    def integer(self, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
+        """In training PyTorch's own, of integers; else by sums of integers."""
+        epsilon = scaled_epsilon(self.attrs["epsilon"], self.inputs[0].step)
+        if self.training:
+            y = F.layer_norm(x, x.shape[-1:], gamma, beta, float(epsilon))
+            return self.finish(y / self.output.scale)
+        q = x + self.inputs[0].zero_point
+        total = q.sum(-1, keepdim=True)
+        n = torch.full_like(total, q.shape[-1])  # a divisor that is a number may become a factor
+        c = (total / n).round()
+        d, rest = q - c, (total - c * n) / n
+        squares = (d * d).sum(-1, keepdim=True, dtype=torch.float64).float()
+        y = (d - rest) / (squares / n - rest * rest + float(epsilon)).sqrt()
+        y = y if gamma is None else y * gamma
+        return quantize(y if beta is None else y + beta, self.output, self.kernels, False)
+
+    def real(self, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
+        """The float normalization."""
+        return F.layer_norm(x, x.shape[-1:], gamma, beta, self.attrs["epsilon"])
