@@ -26,7 +26,8 @@ class LayerNorm(Node):
         c = (total / n).round()
         d, rest = q - c, (total - c * n) / n
         squares = (d * d).sum(-1, keepdim=True, dtype=torch.float64).float()
-        y = (d - rest) / (squares / n - rest * rest + float(epsilon)).sqrt()
+        variance = squares / n - rest * rest + float(epsilon)
+        y = (d - rest) / variance.double().sqrt().float()  # PyTorch's own of float32 is off by a bit now and then (MKL)
         y = y if gamma is None else y * gamma
         return quantize(y if beta is None else y + beta, self.output, self.kernels, False)
 
