@@ -54,7 +54,7 @@ LITERT = Modes(
         "weight_only": _FLOAT,
     },
     wide=(
-        *_FLOAT, "add", "mul", "mean", "concat", "max_pool2d", "avg_pool2d", "relu", "relu6", "reshape", "pad",
+        *_FLOAT, "add", "mul", "mean", "concat", "max_pool2d", "avg_pool2d", "relu", "relu6", "reshape", "pad", "move",
     ),
 )  # fmt: skip
 

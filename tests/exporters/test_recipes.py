@@ -191,6 +191,39 @@ def test_16_bits_beyond_weights(images, tmp_path):
     assert np.array_equal(y, model.eval()(images[:4]).detach().numpy())
 
 
+class WideMoves(nn.Module):
+    """What only moves integers, between two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(2, 8, 3, padding=1), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.pixel_shuffle(torch.relu(self.first(x)), 2)
+        x = self.second(x[:, :, 1:9:2, :8].flip(3).roll(2, 3).repeat(1, 1, 2, 1))
+        x = nn.functional.interpolate(x, scale_factor=2, mode="nearest").index_select(2, torch.tensor([3, 1, 5]))
+        return self.head(x.permute(0, 2, 3, 1).amax(1).mean(1))
+
+
+def test_16_bits_are_moved_in_torch(images, tmp_path):
+    torch.manual_seed(0)
+    model = qat.calibrate(qat.prepare(WideMoves().eval(), images[:2], recipe="static_wi8_ai16", target="litert"), [images])
+    assert not model.plan.floats()
+    assert qat.export(model, tmp_path / "m.tflite", verify=[images]).parity.exact == 1.0
+
+
+def test_16_bits_are_moved_in_keras(images, tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.UpSampling2D(2)(keras.layers.Conv2D(8, 3, activation="relu")(inputs))
+    x = keras.layers.Permute((2, 1, 3))(keras.layers.Cropping2D(((1, 2), (0, 3)))(x))
+    net = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
+    data = images.numpy().transpose(0, 2, 3, 1)
+    model = qat.calibrate(qat.prepare(net, recipe="static_wi8_ai16"), [data])
+    assert not model.plan.floats()
+    assert qat.export(model, tmp_path / "m.tflite", verify=[data]).parity.exact == 1.0
+
+
 def test_16_and_8_bits_do_not_meet_in_one_kernel(torch_model, images):
     recipe = Recipe(name="r", rules=(Rule(), Rule(scope="depthwise", activation=QuantSpec(bits=16))))
     with pytest.raises(ConfigError, match=r"depthwise: its activations would have 8 and 16 bits"):
