@@ -16,11 +16,13 @@ SUBSET = (
     ("torch/MobileNetV3-Small", 1.0, 1.0, 0.0),
     ("torch/RegNetY-400MF", 1.0, 1.0, 0.0),
     ("torch/ShuffleNetV2", 1.0, 1.0, 0.0),
+    ("torch/BERT-mini", 1.0, 1.0, 0.0),
     ("torch/U-Net", 1.0, 1.0, 0.0),
     ("torch/Detector", 1.0, 1.0, 0.0),
     ("keras/MobileNet", 0.95, 0.0, 1.0),
     ("keras/MobileNetV2", 0.95, 0.0, 1.0),
     ("keras/VGG16", 0.95, 0.0, 1.0),
+    ("keras/Transformer", 1.0, 0.9, 1.0),
     ("keras/U-Net", 0.8, 0.0, 8.0),
 )
 BY_KEY = {a.key: a for a in ARCHITECTURES}
