@@ -18,17 +18,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qat.graph import Op
 from qat.numerics import f32, round_half_away
 
 
-def range_axes(op: Op, kernels: str, shape: Sequence[int], window: Sequence[int], channel_axis: int) -> tuple[int, ...]:
+def range_axes(
+    kind: str, strides: Sequence[int], kernels: str, shape: Sequence[int], window: Sequence[int], channel_axis: int
+) -> tuple[int, ...]:
     """Return the axes of an activation of a ``shape`` that share one range; ``window``: height and width of a weight."""
     if kernels == "mlas":
         return tuple(range(len(shape)))
-    if op.kind == "dense":
+    if kind == "dense":
         return (len(shape) - 1,)
-    if kernels == "xnnpack" and tuple(window) == tuple(op.attrs["strides"]) == (1, 1):
+    if kernels == "xnnpack" and tuple(window) == tuple(strides) == (1, 1):
         return (channel_axis,)
     return tuple(range(1, len(shape)))
 

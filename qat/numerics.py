@@ -158,23 +158,30 @@ def conv2d(
     groups: int,
 ) -> np.ndarray:
     """Return the exact int64 accumulator of a convolution; ``x`` [n, c, h, w], ``weight`` [out, in / groups, kh, kw]."""
-    x = np.pad(np.asarray(x, np.int64), ((0, 0), (0, 0), *padding))
-    w = np.asarray(weight, np.int64)
+    # float64 holds every product and sum below 2^53 exactly, and has a fast matrix product where int64 has none.
+    acc = np.rint(real_conv2d(x, weight, strides, padding, dilations, groups)).astype(np.int64)
+    return acc if bias is None else acc + np.asarray(bias, np.int64).reshape(1, -1, 1, 1)
+
+
+def real_conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    strides: tuple[int, int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    dilations: tuple[int, int],
+    groups: int,
+) -> np.ndarray:
+    """Return a convolution of real values in float64, laid as those of :func:`conv2d`."""
+    x, w = np.pad(np.asarray(x, np.float64), ((0, 0), (0, 0), *padding)), np.asarray(weight, np.float64)
     out, per_group, kh, kw = w.shape
     window = ((kh - 1) * dilations[0] + 1, (kw - 1) * dilations[1] + 1)
     patches = np.lib.stride_tricks.sliding_window_view(x, window, (2, 3))
     patches = patches[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
     n, _, oh, ow = patches.shape[:4]
     patches = patches.reshape(n, groups, per_group, oh, ow, kh, kw)
-    # float64 holds every product and sum below 2^53 exactly, and has a fast matrix product where int64 has none.
-    acc = np.einsum(
-        "ngchwij,gocij->ngohw",
-        patches.astype(np.float64),
-        w.reshape(groups, out // groups, per_group, kh, kw).astype(np.float64),
-        optimize=True,
-    ).reshape(n, out, oh, ow)
-    acc = np.rint(acc).astype(np.int64)
-    return acc if bias is None else acc + np.asarray(bias, np.int64).reshape(1, -1, 1, 1)
+    w = w.reshape(groups, out // groups, per_group, kh, kw)
+    y: np.ndarray = np.einsum("ngchwij,gocij->ngohw", patches, w, optimize=True).reshape(n, out, oh, ow)
+    return y
 
 
 def conv3d(

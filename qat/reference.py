@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from qat import attention, functions, numerics, wide
+from qat import attention, dynamic, functions, numerics, wide
 from qat.encoding import Encoding
 from qat.errors import DataError
 from qat.graph import FUNCTIONS
+from qat.modes import STORED
 from qat.normalization import layer_norm
 from qat.program import FrameworkBlock, Instruction, Program
 
@@ -46,6 +47,8 @@ def run(program: Program, *inputs: np.ndarray, call: CallBlock = call_block) -> 
     for step in program.instructions:
         if step.kind == "float":
             values.update(_float(program, step, values, len(inputs[0]), call))
+        elif step.mode in STORED:
+            values[step.outputs[0]] = _stored(program, step, values[step.inputs[0]])
         else:
             values[step.outputs[0]] = _STEPS[step.kind](program, step, [values[name] for name in step.inputs])
     return values
@@ -214,6 +217,36 @@ def _layer_norm(program: Program, step: Instruction, xs: list[np.ndarray]) -> np
 
 def _embedding(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     return _constant(program, step, xs)[np.asarray(xs[0], np.int64)]
+
+
+def _stored(program: Program, step: Instruction, x: np.ndarray) -> np.ndarray:
+    """An operator on real values whose weight alone is stored; a ``dynamic`` one on the grid that its kernel chooses.
+
+    Equal to the nodes in every bit where sums are of integers; those of a float kernel are float64's here.
+    """
+    assert step.weight is not None
+    dense, a = step.kind == "dense", step.attrs
+    x = np.asarray(x if dense else _channels_first(program, x), np.float32)
+    scale = np.float32(1.0) if step.weight_encoding is None else np.asarray(step.weight_encoding.scale, np.float32)
+    weight = step.weight.astype(np.float32)
+
+    def product(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        if dense:
+            return np.asarray(x, np.float64) @ np.asarray(w, np.float64).T
+        return numerics.real_conv2d(x, w, a["strides"], a["padding"], a["dilations"], a["groups"])
+
+    along = (-1,) if dense else (-1, 1, 1)
+    bias = None if step.bias is None else step.bias.reshape(along)
+    if step.mode == "dynamic":
+        axes = dynamic.range_axes(step.kind, a.get("strides", ()), step.kernels, x.shape, weight.shape[2:], channel_axis=1)
+        q, x_scale = dynamic.on_grid(x, axes, step.kernels)
+        y = dynamic.leave(product(q, weight), x_scale, scale.reshape(along), bias, step.kernels)
+    else:
+        real = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        y = np.asarray(product(x, real) + (0.0 if bias is None else bias), np.float32)
+    y = np.maximum(y, np.float32(0)) if step.activation else y
+    y = np.minimum(y, np.float32(6)) if step.activation == "relu6" else y
+    return y if dense else _own_layout(program, y)
 
 
 def _relu(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:

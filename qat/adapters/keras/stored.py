@@ -31,7 +31,14 @@ class Stored(Linear):
         w, scale = self.stored(weight)
         if self.planned.mode != "dynamic":
             return super().real([x], params | {"weight": w * tf.reshape(scale, self.channels(weight))})
-        axes = range_axes(self.planned.op, self.kernels, x.shape, weight.shape[:2], channel_axis=3)
+        axes = range_axes(
+            self.planned.op.kind,
+            self.planned.op.attrs.get("strides", ()),
+            self.kernels,
+            x.shape,
+            weight.shape[:2],
+            channel_axis=3,
+        )
         x_int, x_scale = on_dynamic_grid(x, axes, self.kernels)
         acc = super().real([x_int], {"weight": w})
         return leave(acc, x_scale, scale, params.get("bias"), self.kernels)

@@ -43,7 +43,14 @@ class Stored(Node):
         w, scale = self.quantized(weight)
         if self.planned.mode != "dynamic":
             return self.operator.real(x, w * _along_rows(scale, w), bias)
-        axes = range_axes(self.planned.op, self.kernels, x.shape, weight.shape[2:], channel_axis=1)
+        axes = range_axes(
+            self.planned.op.kind,
+            self.planned.op.attrs.get("strides", ()),
+            self.kernels,
+            x.shape,
+            weight.shape[2:],
+            channel_axis=1,
+        )
         x_int, x_scale = on_dynamic_grid(x, axes, self.kernels)
         channels = (-1,) if self.planned.op.kind == "dense" else (-1, *[1] * (x.ndim - 2))
         acc = self.operator.real(x_int, w, None)
