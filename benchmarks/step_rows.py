@@ -48,8 +48,25 @@ def torch_model(name: str) -> tuple[Any, Any, Any]:
     torch.manual_seed(0)
     x, labels = torch.randn(32, 3, 64, 64), torch.randint(0, 10, (32,))
     model = ViT(patch=8) if name == "vit" else getattr(zoo, name)(classes=10)
+    if isinstance(model, torch.nn.Sequential):
+        model = whole(model)
     model.train()(x)
     return model.eval(), x, labels
+
+
+def whole(layers: Any) -> Any:
+    """Return a module that calls the layers: a Sequential would call what a peer adds to it."""
+    import torch
+
+    class Whole(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, x: Any) -> Any:
+            return self.layers(x)
+
+    return Whole()
 
 
 def torch_step(model: Any, x: Any, labels: Any) -> Step:
@@ -94,6 +111,21 @@ def folded(model: Any, x: Any, labels: Any) -> Step:
 def ours(model: Any, x: Any, labels: Any) -> Step:
     """This toolkit; ranges are frozen, as they are in nine tenths of a training."""
     return torch_step(qat.calibrate(qat.prepare(model, x), [x]).train(), x, labels)
+
+
+def ours_in_float32(model: Any, x: Any, labels: Any) -> Step:
+    """This toolkit without the processor's instructions for 8-bit integers: what they bring."""
+    from unittest import mock
+
+    from qat.adapters.torch import vnni
+
+    step = ours(model, x, labels)
+
+    def without() -> None:
+        with mock.patch.object(vnni, "available", return_value=False):
+            step()
+
+    return without
 
 
 def ours_compiled(model: Any, x: Any, labels: Any) -> Step:
@@ -142,10 +174,12 @@ TORCH_KINDS = {
     "float": Kind("float, BatchNorm in training mode", floating),
     "folded": Kind("float, BatchNorm folded", folded),
     "qat": Kind("**qat**", ours),
+    "qat_float32": Kind("qat, accumulators in float32", ours_in_float32),
     "compiled": Kind("qat, torch.compile", ours_compiled),
     "float_last": Kind("float, channels_last", channels_last(floating)),
     "folded_last": Kind("float, BatchNorm folded, channels_last", channels_last(folded), "float_last"),
     "qat_last": Kind("**qat, channels_last**", channels_last(ours), "float_last"),
+    "qat_last_float32": Kind("qat, channels_last, accumulators in float32", channels_last(ours_in_float32), "float_last"),
     "torchao": Kind("torchao PT2E", torchao, package="torchao"),
     "fx": Kind("torch.ao FX", torch_fx, package="torch"),
     "brevitas": Kind("Brevitas", brevitas, package="brevitas"),

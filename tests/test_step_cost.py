@@ -1,0 +1,34 @@
+"""The table of what a step costs: written from kept figures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "step_cost.py"
+
+
+def test_tables_are_written_from_the_kept_figures(tmp_path):
+    figures = {
+        "mobilenet_v2": {
+            "float": {"seconds": 0.2, "ratio": 1.0, "peak": 200 * 2**20, "version": None},
+            "qat": {"seconds": 0.13, "ratio": 0.65, "peak": 110 * 2**20, "version": None},
+            "nncf": {"error": "ImportError: no | such", "ratio": None},
+        }
+    }
+    document, kept = tmp_path / "d.md", tmp_path / "f.json"
+    document.write_text("before\n<!-- step cost: begin -->\nold\n<!-- step cost: end -->\nafter\n")
+    kept.write_text(json.dumps(figures))
+    subprocess.run([sys.executable, str(BENCHMARK), "--json", str(kept), "--render", str(document)], check=True)
+    text = document.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| **qat** | 0.65 | 130 | 0.55 | 110 |" in text
+    assert "| NNCF | none: ImportError: no \\| such |" in text
+
+
+def test_an_unknown_model_is_named():
+    done = subprocess.run([sys.executable, str(BENCHMARK), "alexnet"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "unknown model: alexnet; valid: mobilenet_v2, resnet18, vit, keras" in done.stderr
