@@ -92,7 +92,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None) -> Te
 
 def as_captured(x: Tensor) -> Tensor:
     """Return ``x`` in the layout in memory of the float model, which what follows was captured with: views rely on it."""
-    return in_plain_layout(x) if available() else x
+    return x if torch.compiler.is_compiling() or not available() else in_plain_layout(x)
 
 
 def _pays(x: Tensor, products: float, places: float) -> bool:
