@@ -195,7 +195,17 @@ class Mean(Node):
         (x,), axes = inputs, list(self.attrs["axes"])
         count = np.float32(np.prod([x.shape[a] for a in axes]))
         total = tf.reduce_sum(x, axes, keepdims=self.attrs["keepdims"])
+        if not training and self.kernels == "xnnpack":
+            return self._by_xnnpack(total, count)
         return self.finish(total * (self.grids[0].scale / (self.output.scale * count)), training)
+
+    def _by_xnnpack(self, total: Tensor, count: np.float32) -> Tensor:
+        """The zero points come in after the multiplication; see :func:`qat.numerics.mean`."""
+        gx, gy = self.grids
+        scale = (gx.scale / gy.scale) * (np.float32(1) / count)
+        offset = gx.zero_point * count
+        v = (total + offset) * scale + (gy.zero_point - offset * scale)
+        return tf.clip_by_value(tf.round(v) - gy.zero_point, *self.limits())
 
     def real(self, inputs: list[Tensor], params: dict[str, Tensor]) -> Tensor:
         """The float mean."""

@@ -21,6 +21,12 @@ class Mean(Node):
         for axis in axes:
             count *= x.shape[axis]
         total = x.sum(axes, keepdim=self.attrs["keepdims"])
+        if not self.training and self.kernels == "xnnpack":
+            # The zero points come in after the multiplication; see qat.numerics.mean.
+            scale = (self.inputs[0].scale / self.output.scale) * (1 / torch.tensor(float(count), device=x.device))
+            offset, zero_point = self.inputs[0].zero_point * count, self.output.zero_point
+            v = (total + offset) * scale + (zero_point - offset * scale)
+            return (v.round_() - zero_point).clamp_(*self.limits())
         return self.finish(total * (self.inputs[0].scale / (self.output.scale * count)))
 
     def real(self, x: Tensor) -> Tensor:
