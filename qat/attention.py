@@ -52,7 +52,7 @@ def exponentials(scale: float, length: int, kernels: str) -> np.ndarray:
         kernels: the arithmetic.
     """
     if kernels == "mlas":
-        largest = np.log(np.float64(np.finfo(f32).max / f32(length)))
+        largest = f32(np.log(np.float64(f32(np.finfo(f32).max) / f32(length))))  # the logarithm is float32's
         shift = max(0.0, float(largest) - 5.0) / float(f32(scale))
         return np.exp((np.arange(-255, 1) + shift) * float(f32(scale))).astype(f32)
     return expf(-f32(scale) * np.arange(255, -1, -1).astype(f32))
@@ -80,7 +80,7 @@ def softmax(x: np.ndarray, encoding: Encoding, beta: float, kernels: str) -> np.
     e = table[x - x.max(-1, keepdims=True) + 255]
     total = np.cumsum(e, -1, dtype=f32)[..., -1:]
     if kernels == "mlas":
-        return np.minimum(np.rint(e * f32(256) / total), f32(255))
+        return np.minimum(np.rint(e.astype(np.float64) * 256 / total), 255).astype(f32)
     # Halves away from zero, of numbers that are not negative.
     p = (e * (f32(1) / (total * f32(PROBABILITY)))).astype(np.float64)
     return np.minimum(np.floor(p + 0.5), 255).astype(f32)

@@ -127,6 +127,16 @@ def test_layer_norm_of_any_integers(tmp_path_factory, seed, lead, width, spread,
     np.testing.assert_allclose(found[inside], exact[inside], atol=0.0151)
 
 
+def test_softmax_near_the_border_of_two_integers(tmp_path):
+    """Of 1.6 million values some lie so near it that the last bit of the sum, the table or the division decides."""
+    rng, shape = np.random.default_rng(0), (100_000, 16)
+    x, y = Encoding(np.asarray(0.0063, f32), 3, 0, 255), Encoding(np.asarray(attention.PROBABILITY, f32), 0, 0, 255)
+    feeds = [np.clip(np.rint(rng.normal(100, 40, shape)), x.lo, x.hi).astype(f32) * f32(x.scale)]
+    step = Instruction("s", "softmax", ("x",), ("y",), {"beta": 1.0})
+    found, expected, _ = run_both("onnxruntime", step, {"x": x, "y": y}, {"x": shape, "y": shape}, feeds, tmp_path)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_exponentials_are_those_of_the_c_library():
     ctypes = pytest.importorskip("ctypes")
     try:

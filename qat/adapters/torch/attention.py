@@ -93,7 +93,7 @@ class Softmax(Node):
         for i in range(1, e.shape[-1]):  # one after the other, as the kernels add in float32
             total += e[..., i : i + 1]
         if self.kernels == "mlas":
-            return (e * 256 / total).round_().clamp_(lo, hi)
+            return (e.double() * 256 / total.double()).round_().float().clamp_(lo, hi)
         p = e * (1 / (total * attention.PROBABILITY))
         return (p.double() + 0.5).floor_().float().clamp_(lo, hi)
 
