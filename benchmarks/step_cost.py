@@ -151,6 +151,12 @@ def write_section(path: Path, text: str) -> None:
     path.write_text(f"{head}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
 
 
+def keep(results: dict[str, dict[str, Row]], path: Path | None) -> None:
+    """Write the figures, where they are to be kept."""
+    if path:
+        path.write_text(json.dumps(results, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}; PyTorch's where none is named")
@@ -179,13 +185,13 @@ def main() -> None:
     for model in models:
         kinds = [kind for kind in MODELS[model][3] if options.kinds is None or kind in options.kinds]
         rows = measure(model, kinds, options.runs)
+        results.setdefault(model, {}).update(rows)
+        keep(results, options.json)  # before what takes minutes
         if not options.no_memory:
             for kind, row in rows.items():
                 if "seconds" in row:
                     row["peak"] = peak(model, kind)
-        results.setdefault(model, {}).update(rows)
-        if options.json:
-            options.json.write_text(json.dumps(results, indent=1) + "\n")
+            keep(results, options.json)
         print(render({model: results[model]}), flush=True)
 
 
