@@ -72,10 +72,15 @@ def measure(model: str, kinds: list[str], runs: int) -> dict[str, Row]:
                 times[kind].append(time.process_time() - started)
     for kind, seconds in times.items():
         rows[kind]["seconds"] = statistics.median(seconds)
-    for kind, row in rows.items():  # of the same turns: rows merged from another day keep theirs
-        base = rows.get(MODELS[model][3][kind].base, {})
-        row["ratio"] = row["seconds"] / base["seconds"] if "seconds" in row and "seconds" in base else None
+    add_ratios(model, rows, "seconds", "ratio")
     return rows
+
+
+def add_ratios(model: str, rows: dict[str, Row], figure: str, name: str) -> None:
+    """Add a figure as a multiple of the base's of the same run: rows that are merged from another day keep theirs."""
+    for kind, row in rows.items():
+        base = rows.get(MODELS[model][3][kind].base, {}).get(figure)
+        row[name] = row[figure] / base if base and row.get(figure) else None
 
 
 def version(kind: Kind) -> str | None:
@@ -120,9 +125,7 @@ def render(results: dict[str, dict[str, Row]]) -> str:
         if not rows:
             continue
         lines = [("step", "time", "ms", "peak memory", "MiB"), ("---",) * 5]
-        lines += [
-            (shown(kind, rows[name]), *cells(rows[name], rows.get(kind.base, {}))) for name, kind in kinds.items() if name in rows
-        ]
+        lines += [(shown(kind, rows[name]), *cells(rows[name])) for name, kind in kinds.items() if name in rows]
         parts.append(f"**{title}, 32 images of 64x64**\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join(parts)
 
@@ -132,17 +135,12 @@ def shown(kind: Kind, row: Row) -> str:
     return f"{kind.title} {row['version']}" if row.get("version") else kind.title
 
 
-def cells(row: Row, base: Row) -> tuple[str, ...]:
+def cells(row: Row) -> tuple[str, ...]:
     """Return time and memory as multiples of the base's, and themselves."""
     if "error" in row:
         return (f"none: {row['error']}".replace("|", "\\|"), "", "", "")
-    memory, base_memory = row.get("peak"), base.get("peak")
-    return (
-        f"{row['ratio']:.2f}" if row["ratio"] else "-",
-        f"{1e3 * row['seconds']:.0f}",
-        f"{memory / base_memory:.2f}" if memory and base_memory else "-",
-        f"{memory / 2**20:.0f}" if memory else "-",
-    )
+    figures = (row["ratio"], 1e3 * row["seconds"], row.get("peak_ratio"), (row.get("peak") or 0) / 2**20)
+    return tuple(f"{v:.{digits}f}" if v else "-" for v, digits in zip(figures, (2, 0, 2, 0), strict=True))
 
 
 def write_section(path: Path, text: str) -> None:
@@ -191,6 +189,7 @@ def main() -> None:
             for kind, row in rows.items():
                 if "seconds" in row:
                     row["peak"] = peak(model, kind)
+            add_ratios(model, rows, "peak", "peak_ratio")
             keep(results, options.json)
         print(render({model: results[model]}), flush=True)
 
