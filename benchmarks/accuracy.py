@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=["control", *ROWS])
     parser.add_argument("--tool", default="qat", help="the name under which the results stand")
     parser.add_argument("--options", type=json.loads, default={}, help="training options, as JSON")
-    parser.add_argument("--learned", action=argparse.BooleanOptionalAction, default=True, help="learned scales below 8 bits")
+    parser.add_argument("--learned", action=argparse.BooleanOptionalAction, default=False, help="learned scales below 8 bits")
     given = parser.parse_args()
     logging.getLogger("qat").setLevel(logging.ERROR)
     torch.set_num_threads(1)

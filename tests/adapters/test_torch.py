@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 import qat
 from qat import reference
 from qat.adapters import torch as adapter
-from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError
+from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError, QatError
 from qat.recipe import QuantSpec, Recipe, Rule
 from qat.runtimes import open_session
 from qat.zoo.torch import InvertedResidual, mobilenet_tiny, resnet18
@@ -308,6 +309,14 @@ def test_nan_in_training_data_names_the_batch(prepared, images):
     bad[3] = float("nan")
     with pytest.raises(DataError, match="batch 1 of the data holds NaN"):
         qat.finetune(prepared, [(images, torch.zeros(32).long()), (bad, torch.zeros(32).long())], progress=False)
+
+
+def test_a_weight_that_is_no_number_names_its_layer(prepared, images):
+    name = next(name for name, parameter in prepared.named_parameters() if parameter.ndim == 4)
+    with torch.no_grad():
+        prepared.get_parameter(name).view(-1)[0] = float("nan")
+    with pytest.raises(QatError, match=rf"the loss is nan at step 0.*'{re.escape(name.removesuffix('.weight'))}'"):
+        qat.finetune(prepared, [(images, torch.zeros(32).long())] * 3, progress=False)
 
 
 def test_truncated_checkpoint_is_named(prepared, images, tmp_path):

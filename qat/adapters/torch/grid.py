@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,9 @@ class Grid(nn.Module):
         with torch.no_grad():
             seen = _over_processes(torch.stack(v.aminmax())).clamp(low, high) * self.scale
             old = self.range.to(seen.dtype)
-            self.set_range(*(old + self.momentum * (seen - old)).tolist())
+            moved = (old + self.momentum * (seen - old)).tolist()
+        if all(map(math.isfinite, moved)):  # else the loss says so, and the range is what it was
+            self.set_range(*moved)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
