@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from keras import layers as L
 from keras import ops
+from keras.src.applications.convnext import LayerScale
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 import qat
 from qat import reference
@@ -39,6 +41,10 @@ CASES = {
     "average": (PIXELS / 99, lambda x: L.Average()([L.Conv2D(4, 3)(x) for _ in range(3)]), ["conv2d"] * 3 + ["add", "add"]),
     "prelu": (PIXELS, lambda x: L.PReLU(SLOPES, shared_axes=[1, 2])(L.Conv2D(4, 3)(x)), ["conv2d", "constant", "clamp"]),
     "prelu of each place": (PIXELS, lambda x: L.PReLU(SLOPES)(L.Conv2D(4, 3)(x)), ["conv2d", "constant", "clamp"]),
+    "inception-resnet's branch": (
+        PIXELS / 99, lambda x: CustomScaleLayer(0.2)([L.Conv2D(4, 3)(x), L.Conv2D(4, 3)(x)]), ["conv2d", "conv2d", "add"],
+    ),
+    "convnext's branch": (PIXELS / 99, lambda x: LayerScale(0.5, 4)(L.Conv2D(4, 3)(x)), ["conv2d", "constant", "mul"]),
     "maximum": (PIXELS / 99, lambda x: L.Maximum()([L.Conv2D(4, 3)(x) for _ in range(3)]), ["conv2d"] * 3 + ["reshape"] * 3),
     "mean of channels": (PIXELS / 99, lambda x: ops.mean(L.Conv2D(4, 3)(x), -1, True), ["conv2d", "reshape", "move"]),
     "mean of the rows": (PIXELS / 99, lambda x: ops.mean(L.Conv2D(4, 3)(x), 1), ["conv2d", "reshape", "mean"]),

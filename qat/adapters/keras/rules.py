@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from qat.adapters.keras.affine import average, normalization, prelu, rescaling
+from qat.adapters.keras.affine import average, layer_scale, normalization, prelu, rescaling, scaled_residual
 from qat.adapters.keras.elementwise import OPERATIONS, negated_difference
 from qat.adapters.keras.elementwise import activation as activation_kind
 from qat.adapters.keras.products import einsum_dense, embedding, softmax
@@ -263,6 +263,8 @@ RULES: dict[str, Callable[..., str | None]] = {
     "Maximum": maximum,
     "Mean": mean,
     "PReLU": prelu,
+    "CustomScaleLayer": scaled_residual,
+    "LayerScale": layer_scale,
     "Rescaling": rescaling,
     "Normalization": normalization,
     **OPERATIONS,
