@@ -44,7 +44,9 @@ CASES = {
     "inception-resnet's branch": (
         PIXELS / 99, lambda x: CustomScaleLayer(0.2)([L.Conv2D(4, 3)(x), L.Conv2D(4, 3)(x)]), ["conv2d", "conv2d", "add"],
     ),
-    "convnext's branch": (PIXELS / 99, lambda x: LayerScale(0.5, 4)(L.Conv2D(4, 3)(x)), ["conv2d", "constant", "mul"]),
+    "convnext's branch": (
+        PIXELS / 99, lambda x: L.Activation("linear")(LayerScale(0.5, 4)(L.Conv2D(4, 3)(x))), ["conv2d", "constant", "mul"],
+    ),
     "maximum": (PIXELS / 99, lambda x: L.Maximum()([L.Conv2D(4, 3)(x) for _ in range(3)]), ["conv2d"] * 3 + ["reshape"] * 3),
     "mean of channels": (PIXELS / 99, lambda x: ops.mean(L.Conv2D(4, 3)(x), -1, True), ["conv2d", "reshape", "move"]),
     "mean of the rows": (PIXELS / 99, lambda x: ops.mean(L.Conv2D(4, 3)(x), 1), ["conv2d", "reshape", "mean"]),

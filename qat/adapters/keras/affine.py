@@ -66,16 +66,12 @@ def average(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -
 
 def scaled_residual(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
     """``x + scale * y`` of InceptionResNetV2; the factor joins the convolution that gives ``y``."""
-    if not layer.__module__.endswith("applications.inception_resnet_v2"):
-        return None
     scaled = _affine(b, inputs[1], output, path, np.asarray(layer.scale, np.float64), np.zeros(()))
     return None if scaled is None else b.emit("add", [inputs[0], scaled], output, path)
 
 
 def layer_scale(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
     """``x * gamma`` of ConvNeXt, with one trained number a channel."""
-    if not layer.__module__.endswith("applications.convnext"):
-        return None
     gamma = b.emit("constant", [], tuple(layer.gamma.shape), path, {"value": layer.gamma})
     return b.emit("mul", [inputs[0], gamma], output, path)
 

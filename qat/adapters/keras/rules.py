@@ -199,6 +199,8 @@ def _relu(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> 
 
 
 def _activation_layer(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    if getattr(layer.activation, "__name__", "") == "linear":
+        return inputs[0]
     return activation_kind(b, inputs[0], layer.activation, output, path)
 
 
