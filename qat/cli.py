@@ -60,7 +60,9 @@ def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> 
     folder = output or Path(loaded[0][0].output or f"runs/{loaded[0][0].name}")
     reports = []
     for config, base in loaded:
-        report = carry_out(config, base, folder, console, resume)
+        # Several share a folder, but not their checkpoints.
+        checkpoints = folder / "checkpoints" / config.framework if len(loaded) > 1 else None
+        report = carry_out(config, base, folder, console, resume, checkpoints)
         print_report(report, console)
         reports.append(report)
     console.print(f"written: {write_report(reports, folder)}", soft_wrap=True)

@@ -28,11 +28,15 @@ _DEFAULT_TARGETS = {"torch": "onnxruntime", "keras": "litert"}
 class Run:
     """One configuration being carried out.
 
-    ``folder`` receives summary.json, summary.md, the plots, artifacts/ and checkpoints/; ``resume`` continues from the last.
+    ``folder`` receives summary.json, summary.md, the plots, artifacts/ and checkpoints/ (or ``checkpoints``, another folder);
+    ``resume`` continues from the last.
     """
 
-    def __init__(self, config: RunConfig, base: Path, folder: Path, console: Console, resume: bool = False) -> None:
+    def __init__(
+        self, config: RunConfig, base: Path, folder: Path, console: Console, resume: bool = False, checkpoints: Path | None = None
+    ) -> None:
         self.config, self.base, self.folder, self.console, self.resume = config, base, folder, console, resume
+        self.checkpoints = checkpoints or folder / "checkpoints"
         self.layout = "NCHW" if config.framework == "torch" else "NHWC"
         self.suffix = load_target(config.target or _DEFAULT_TARGETS[config.framework]).suffix
         self.artifacts = folder / "artifacts"
@@ -255,7 +259,7 @@ class Run:
         model = self.step("float model", lambda: self.float_model(data))
         prepared = self.step("prepare and calibrate", lambda: self.prepare(model, data))
         self.step("QAT", lambda: self.finetune(prepared, data, model, "qat"))
-        return self.folder / "checkpoints" / ("best.safetensors" if self.config.framework == "torch" else "best.keras")
+        return self.checkpoints / ("best.safetensors" if self.config.framework == "torch" else "best.keras")
 
     def finetune(self, model: Any, data: Dataset, float_model: Any, kind: str) -> Any:
         """Fine-tune by the configuration's options; ``kind`` is ``qat`` or ``control``."""
@@ -267,8 +271,8 @@ class Run:
 
     def _checkpoints(self, kind: str) -> dict[str, Any]:
         """Return the options that place a training's checkpoints: those of QAT lie in checkpoints/ itself."""
-        folder = self.folder / "checkpoints"
-        return {"checkpoint_dir": folder if kind == "qat" else folder / kind, "resume": self.resume}
+        folder = self.checkpoints if kind == "qat" else self.checkpoints / kind
+        return {"checkpoint_dir": folder, "resume": self.resume}
 
     def export_checkpoint(self, checkpoint: Path, path: Path, overwrite: bool, layout: str | None = None) -> Any:
         """Export what :meth:`train` wrote."""
@@ -307,6 +311,8 @@ class Run:
         return clone
 
 
-def run(config: RunConfig, base: Path, folder: Path, console: Console, resume: bool = False) -> Any:
+def run(
+    config: RunConfig, base: Path, folder: Path, console: Console, resume: bool = False, checkpoints: Path | None = None
+) -> Any:
     """Carry out one configuration; artifacts go to ``folder``/artifacts. Returns the comparison's report."""
-    return Run(config, base, folder, console, resume).carry_out()
+    return Run(config, base, folder, console, resume, checkpoints).carry_out()
