@@ -130,6 +130,7 @@ def test_channels_last_gives_the_same_bits(prepared, images):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_torch_compile_gives_the_same_bits_and_trains(prepared, images):
     expected = outputs(prepared, images)
     compiled = torch.compile(prepared)
