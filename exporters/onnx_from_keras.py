@@ -7,7 +7,7 @@ import logging
 import onnx
 import onnx.version_converter
 
-from qat.errors import ExportError, MissingDependencyError
+from qat.errors import ExportError, MissingDependencyError, reason_of
 from qat.program import FrameworkBlock, Program
 from qat.quiet import quiet
 
@@ -46,9 +46,8 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
             model: onnx.ModelProto = tf2onnx.convert.from_function(function, specs, opset=min(opset, _NEWEST))[0]
     except Exception as error:  # tf2onnx raises bare ones
         kinds = sorted({str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind in ("float", "move")})
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ExportError(
-            f"the operators that stay float ({', '.join(kinds)}) cannot be written to ONNX: {reason}; a .tflite can hold "
+            f"the operators that stay float ({', '.join(kinds)}) cannot be written to ONNX: {reason_of(error)}; a .tflite can hold "
             "what TensorFlow Lite has: prepare for target 'litert'"
         ) from error
     finally:

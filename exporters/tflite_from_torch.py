@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from qat.errors import ExportError, MissingDependencyError
+from qat.errors import ExportError, MissingDependencyError, reason_of
 from qat.exporters.torch_example import example_inputs
 from qat.program import FrameworkBlock, Program
 
@@ -88,9 +88,8 @@ def _core(program: Program, block: FrameworkBlock) -> Any:
             warnings.simplefilter("ignore")
             return torch.export.export(block.module, examples, dynamic_shapes=shapes).run_decompositions()
     except Exception as error:  # torch.export's own share no base class but this
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ExportError(
-            f"the operators that stay float cannot be captured for a .tflite: {reason}; prepare for target 'onnxruntime'"
+            f"the operators that stay float cannot be captured for a .tflite: {reason_of(error)}; prepare for target 'onnxruntime'"
         ) from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from qat.adapters import adapter_for, framework_of
-from qat.errors import CaptureError, DataError
+from qat.errors import CaptureError, DataError, reason_of
 from qat.files import write_atomically
 
 
@@ -107,7 +107,6 @@ def _make(maker: Maker, framework: str, folder: Path, suffix: str, overwrite: bo
     try:
         raw = make()
     except Exception as error:  # any tool may fail in any way; the comparison goes on and says so
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        return Baseline(name, framework, tool, recipe, kind, None, error=f"{type(error).__name__}: {reason}")
+        return Baseline(name, framework, tool, recipe, kind, None, error=f"{type(error).__name__}: {reason_of(error)}")
     path = write_atomically(folder / f"{framework}_{name}{suffix}", raw, overwrite)
     return Baseline(name, framework, tool, recipe, kind, path, len(raw))

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from qat.errors import DataError, QatError
+from qat.errors import DataError, QatError, reason_of
 from qat.runtimes import TensorInfo, check_shapes
 
 _LEVELS = {
@@ -45,8 +45,7 @@ class OnnxSession:
         try:
             return ort.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own exceptions share no base class but this.
-            reason = (str(error).strip().splitlines() or ["no reason given"])[0][:200]
-            raise QatError(f"ONNX Runtime cannot load {name} (truncated, or not an ONNX model): {reason}") from error
+            raise QatError(f"ONNX Runtime cannot load {name} (truncated, or not an ONNX model): {reason_of(error)}") from error
 
     def _options(self, level: Level) -> ort.SessionOptions:
         options = ort.SessionOptions()
@@ -90,8 +89,7 @@ class OnnxSession:
         try:
             outputs: list[np.ndarray] = self._session.run(None, feeds)
         except Exception as error:  # as in _open
-            reason = (str(error).strip().splitlines() or ["no reason given"])[0][:200]
-            raise QatError(f"ONNX Runtime fails to run the artifact: {reason}") from error
+            raise QatError(f"ONNX Runtime fails to run the artifact: {reason_of(error)}") from error
         return outputs
 
     def _run_in_parts(self, feeds: dict[str, np.ndarray], size: int) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from qat.errors import CaptureError, ConfigError, nearest
+from qat.errors import CaptureError, ConfigError, nearest, reason_of
 from qat.graph import AXES
 from qat.quiet import quiet
 
@@ -74,8 +74,7 @@ class _AtAnotherSize(fx.Interpreter):
         try:
             return super().run_node(n)
         except Exception as error:  # PyTorch's operators raise what they like
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            reason = textwrap.shorten(first, 140, placeholder=" ...").rstrip(".")
+            reason = textwrap.shorten(reason_of(error), 140, placeholder=" ...").rstrip(".")
             raise CaptureError(
                 f"layer '{scope_of(n) or n.name}' ({n.target}) takes one size only, so that no size can be dynamic: "
                 f"{reason}. Let it read a tensor of fixed size (AdaptiveAvgPool2d(1), a mean), or leave out dynamic"
