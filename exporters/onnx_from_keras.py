@@ -47,8 +47,8 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
     except Exception as error:  # tf2onnx raises bare ones
         kinds = sorted({str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind in ("float", "move")})
         raise ExportError(
-            f"the operators that stay float ({', '.join(kinds)}) cannot be written to ONNX: {reason_of(error)}; a .tflite can hold "
-            "what TensorFlow Lite has: prepare for target 'litert'"
+            f"the operators that stay float ({', '.join(kinds)}) cannot be written to ONNX: {reason_of(error)}; a .tflite "
+            "can hold what TensorFlow Lite has: prepare for target 'litert'"
         ) from error
     finally:
         logging.getLogger("tf2onnx").setLevel(level)

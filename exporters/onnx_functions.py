@@ -24,14 +24,13 @@ ERROR = 2.0**-20
 #: Most that DequantizeLinear and QuantizeLinear may add, in steps of the output: 256 times a few roundings of 2^-24.
 STEP_ERROR = 2.0**-13
 
-
 #: Writes a function of (writer, step, input, output); returns the output.
 Write = Callable[[Any, Instruction, str, str], str]
 
 
-def _one(kind: str, **attributes: Any) -> Write:
-    """Return the writer of a function that is one node."""
-    return lambda w, step, x, y: w.node(kind, [x], y, step.name, **attributes)
+def _one(kind: str, *named: str, **attributes: Any) -> Write:
+    """Return the writer of a function that is one node, with attributes given, and others ``named`` of the function's own."""
+    return lambda w, step, x, y: w.node(kind, [x], y, step.name, **attributes, **{name: step.attrs[name] for name in named})
 
 
 def _silu(w: Any, step: Instruction, x: str, y: str) -> str:
@@ -61,11 +60,6 @@ def _clamp(w: Any, step: Instruction, x: str, y: str) -> str:
     return str(w.node("Clip", [x, *names], y, step.name))
 
 
-def _attributed(kind: str, *names: str) -> Write:
-    """Return the writer of a function that is one node with the attributes named."""
-    return lambda w, step, x, y: _one(kind, **{name: step.attrs[name] for name in names})(w, step, x, y)
-
-
 def _unit(x: np.ndarray, f: np.ndarray) -> np.ndarray:
     return 1.0 + np.abs(f)
 
@@ -87,8 +81,8 @@ _FLOAT: dict[str, tuple[Write, Callable[[np.ndarray, np.ndarray], np.ndarray]]] 
     "gelu": (_gelu, _input),
     "hard_sigmoid": (_one("HardSigmoid", alpha=1 / 6, beta=0.5), _unit),
     "hard_swish": (_one("HardSwish"), _input),
-    "leaky_relu": (_attributed("LeakyRelu", "alpha"), _result),
-    "elu": (_attributed("Elu", "alpha"), _unit),
+    "leaky_relu": (_one("LeakyRelu", "alpha"), _result),
+    "elu": (_one("Elu", "alpha"), _unit),
     "selu": (_one("Selu"), _unit),
     "exp": (_one("Exp"), _result),
     "abs": (_one("Abs"), _result),
@@ -100,7 +94,7 @@ _FLOAT: dict[str, tuple[Write, Callable[[np.ndarray, np.ndarray], np.ndarray]]] 
 
 def float_is_exact(kind: str, attrs: Any, x: Encoding, y: Encoding) -> bool:
     """Return whether a float32 operator that errs by less than :data:`ERROR` gives the table's integer for each input."""
-    centres = np.arange(x.lo, x.hi + 1) * float(x.scale)
+    centres = functions.centres(x)
     exact = functions.real(kind, attrs, centres)
     with np.errstate(over="ignore"):
         finite = np.isfinite(exact.astype(f32)).all()

@@ -89,7 +89,8 @@ def _core(program: Program, block: FrameworkBlock) -> Any:
             return torch.export.export(block.module, examples, dynamic_shapes=shapes).run_decompositions()
     except Exception as error:  # torch.export's own share no base class but this
         raise ExportError(
-            f"the operators that stay float cannot be captured for a .tflite: {reason_of(error)}; prepare for target 'onnxruntime'"
+            f"the operators that stay float cannot be captured for a .tflite: {reason_of(error)}; "
+            "prepare for target 'onnxruntime'"
         ) from error
 
 

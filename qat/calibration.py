@@ -9,7 +9,7 @@ import numpy as np
 
 from qat.adapters import adapter_for, batches_of, first_of_pair, framework_of, is_prepared
 from qat.errors import CalibrationError, ConfigError, DataError, nearest
-from qat.observers import FOLLOWED, make_estimator
+from qat.observers import make_estimator
 
 _ESTIMATORS = ("minmax", "ema", "percentile", "mse")
 
@@ -41,7 +41,7 @@ def calibrate(model: Any, samples: Iterable[Any], estimator: str | None = None) 
         group = grid.group
         name = estimator or group.spec.estimator
         grid.estimator = make_estimator(name, group.qmin, group.qmax, group.symmetric)
-        grid.follows = name in FOLLOWED and not group.learned and group.fixed is None
+        grid.follows = group.follows(name)
     try:
         index = -1
         for index, sample in enumerate(batches_of(samples, "calibration")):

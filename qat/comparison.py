@@ -107,7 +107,7 @@ def _compare(
     labels = np.concatenate([np.asarray(y).reshape(-1) for _, y in batches])
     sessions = [None if d.path is None else open_session(d.path, threads=1) for d in described]
     described = [
-        d if s is None or d.axes else replace(d, axes=_turns(s.inputs, batches[0][0]))
+        d if s is None or d.axes else replace(d, axes=_turns(s.inputs, d.fed(batches[0][0])))
         for s, d in zip(sessions, described, strict=True)
     ]
     outputs = [None if s is None else _outputs(s, batches, d) for s, d in zip(sessions, described, strict=True)]
@@ -176,7 +176,7 @@ def _exported(model: Any, inputs: Any, folder: Path) -> Any:
     return written
 
 
-def _turns(infos: Sequence[TensorInfo], inputs: Any) -> tuple[tuple[int, ...] | None, ...]:
+def _turns(infos: Sequence[TensorInfo], arrays: Sequence[np.ndarray]) -> tuple[tuple[int, ...] | None, ...]:
     """Return for each input the axes that turn the data's images into the artifact's, where they fit in the other layout only."""
 
     def fits(info: TensorInfo, shape: Sequence[int]) -> bool:
@@ -186,8 +186,7 @@ def _turns(infos: Sequence[TensorInfo], inputs: Any) -> tuple[tuple[int, ...] | 
         ways = (None, *(permutation(len(shape), source, target) for source, target in (LAYOUTS, LAYOUTS[::-1])))
         return next((w for w in ways if fits(info, shape if w is None else [shape[a] for a in w])), None)
 
-    shapes = [np.shape(a) for a in (inputs if isinstance(inputs, (tuple, list)) else (inputs,))]
-    return tuple(turn(info, shape) for info, shape in zip(infos, shapes, strict=False)) if len(shapes) == len(infos) else ()
+    return tuple(turn(i, a.shape) for i, a in zip(infos, arrays, strict=True)) if len(arrays) == len(infos) else ()
 
 
 def _outputs(session: Any, batches: list[Any], described: _Described) -> np.ndarray:

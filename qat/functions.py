@@ -93,7 +93,7 @@ def table(kind: str, attrs: Mapping[str, Any], x: Encoding, y: Encoding, kernels
     if kernel is not None:
         return np.clip(kernel(x, y, **attrs), y.lo, y.hi).astype(np.int64)
     with np.errstate(over="ignore"):
-        v = np.rint(real(kind, attrs, _centres(x)).astype(f32) / f32(y.scale))
+        v = np.rint(real(kind, attrs, centres(x)).astype(f32) / f32(y.scale))
     return np.clip(v, y.lo, y.hi).astype(np.int64)
 
 
@@ -104,7 +104,7 @@ def slopes(kind: str, attrs: Mapping[str, Any], x: Encoding, y: Encoding) -> np.
     """
     half = 0.5 * float(x.scale)
     with np.errstate(invalid="ignore"):
-        rise = real(kind, attrs, _centres(x) + half) - real(kind, attrs, _centres(x) - half)
+        rise = real(kind, attrs, centres(x) + half) - real(kind, attrs, centres(x) - half)
     return np.where(np.isfinite(rise), rise / float(y.scale), 0.0).astype(f32)
 
 
@@ -117,6 +117,6 @@ def stored_table(kind: str, attrs: Mapping[str, Any], x: Encoding, y: Encoding) 
     return np.roll(values, x.qmin)
 
 
-def _centres(x: Encoding) -> np.ndarray:
+def centres(x: Encoding) -> np.ndarray:
     """Return the real value of each integer of an encoding."""
     return np.arange(x.lo, x.hi + 1) * float(x.scale)

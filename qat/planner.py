@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from qat.errors import ConfigError
 from qat.graph import Graph, Op
 from qat.modes import STORED, Mode
+from qat.observers import FOLLOWED
 from qat.recipe import QuantSpec, Recipe, Rule
 from qat.targets import TARGETS, Fixed, Row, Target
 from qat.wide import LIMITS as WIDE_LIMITS
@@ -80,6 +81,10 @@ class Group:
         if self.fixed is None:
             return None
         return tuple((q - self.fixed.zero_point) * self.fixed.scale for q in (self.qmin, self.qmax))  # type: ignore[return-value]
+
+    def follows(self, estimator: str) -> bool:
+        """Return whether training moves a range that an estimator found: not one learned, prescribed, or that left values out."""
+        return self.fixed is None and not self.learned and estimator in FOLLOWED
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qat.graph import Graph, Op
 from qat.targets import Target
@@ -36,7 +36,7 @@ def for_target(graph: Graph, target: Target) -> Graph:
             last = step is steps[-1]
             name = op.name if last else f"{op.name}_{step.kind}"
             output = op.output if last else f"{op.output}_{step.kind}"
-            tensors[output] = type(tensors[op.output])(output, tensors[op.output].shape, tensors[op.output].dtype)
+            tensors[output] = replace(tensors[op.output], name=output)
             ops.append(Op(name, step.kind, tuple(names[read] for read in step.reads), (output,), scope=op.scope))
             names[step.kind] = output
     # In the order of the operators, which the planner's borders follow.

@@ -102,12 +102,16 @@ _LITERT_ROWS = (
     Row("pad", output="as_input"),
 )
 
-# Functions: a kernel of LiteRT's own, or a GATHER from the table of integers (exporters/tflite_functions.py). The scales of
-# sigmoid and tanh are the specification's. x * sigmoid(x) is faster than a GATHER: qat/rewrite.py.
-_LITERT_FUNCTION_ROWS = (
+# What ONNX Runtime's table has in another form, and TensorRT's has not.
+_LITERT_OWN_ROWS = (
     Row("conv_transpose2d", output="own", fuses=("relu", "relu6"), starts=True, groups=False),
     Row("constant", output="own", starts=True),
     Row("move", output="as_input"),
+)
+
+# Functions: a kernel of LiteRT's own, or a GATHER from the table of integers (exporters/tflite_functions.py). The scales of
+# sigmoid and tanh are the specification's. x * sigmoid(x) is faster than a GATHER: qat/rewrite.py.
+_LITERT_FUNCTION_ROWS = (
     Row("sigmoid", output=Fixed(1 / 256, -128)),
     Row("tanh", output=Fixed(1 / 128, 0)),
     *(Row(kind, output="own") for kind in FUNCTIONS if kind not in ("sigmoid", "tanh", "silu")),
@@ -150,7 +154,7 @@ TARGETS: dict[str, Target] = {
     for t in (
         Target(
             "litert", "xnnpack", ".tflite", _S8, False, 127,
-            (*_LITERT_ROWS, *_LITERT_FUNCTION_ROWS, *_LITERT_ATTENTION_ROWS),
+            (*_LITERT_ROWS, *_LITERT_OWN_ROWS, *_LITERT_FUNCTION_ROWS, *_LITERT_ATTENTION_ROWS),
             source="https://ai.google.dev/edge/litert/models/quantization_spec",
             description="LiteRT with its default delegate (XNNPACK)",
             modes=LITERT,

@@ -11,7 +11,7 @@ import tensorflow as tf
 from qat.adapters.keras.watch import Watch
 from qat.encoding import Encoding, from_range
 from qat.errors import CalibrationError
-from qat.observers import FOLLOWED, RangeEstimator
+from qat.observers import RangeEstimator
 from qat.planner import Group
 
 
@@ -32,7 +32,7 @@ class Grid(keras.layers.Layer):
         self._calibrated = False  # once true it stays so; reading a variable on every call would cost a step milliseconds
         self.watch: Watch | None = None
         self.estimator: RangeEstimator | None = None
-        self.follows = group.fixed is None and not group.learned and group.spec.estimator in FOLLOWED
+        self.follows = group.follows(group.spec.estimator)
         unknown = float("nan")
         self.range = self._scalar("range", unknown, (2,), True) if group.learned else self._moving("range", unknown, (2,))
         self.scale = self._moving("scale", 1.0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qat.encoding import Encoding, from_range
 from qat.errors import CalibrationError
-from qat.observers import FOLLOWED, RangeEstimator
+from qat.observers import RangeEstimator
 from qat.planner import Group
 
 
@@ -49,7 +49,7 @@ class Grid(nn.Module):
         self.observing = False
         self.momentum = 0.1
         self.estimator: RangeEstimator | None = None
-        self.follows = group.fixed is None and not group.learned and group.spec.estimator in FOLLOWED
+        self.follows = group.follows(group.spec.estimator)
 
     @property
     def on_grid(self) -> bool:
