@@ -129,17 +129,15 @@ def _plots(report: Report) -> dict[str, bytes]:
     ]
     title = f"{report.dataset}, {report.framework}, {report.n_eval:,} images"
     accuracy = [e.top1 or 0.0 for e in done]
-    floor = max(0.0, min(low for low, _ in intervals) - 1.0)
     return {
-        "accuracy": _bars(done, accuracy, "top-1 accuracy, % (95 % Wilson interval)", title, ".2f", errors, floor),
+        "accuracy": _bars(done, accuracy, "top-1 accuracy, % (95 % Wilson interval)", title, ".2f", errors),
         "size": _bars(done, [e.bytes / 1024 for e in done], "size, KiB", title, ".0f"),
         "drift": _bars(done, [e.drift or 0.0 for e in done], "mean change of the largest probability", title, ".4f"),
     }
 
 
-def _bars(
-    entries: list[Entry], values: list[float], label: str, title: str, form: str, errors: Any = None, floor: float = 0.0
-) -> bytes:
+def _bars(entries: list[Entry], values: list[float], label: str, title: str, form: str, errors: Any = None) -> bytes:
+    """Return bars from zero; values with ``errors`` (below, above) are points, since their axis starts elsewhere."""
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -147,15 +145,18 @@ def _bars(
 
     figure = Figure(figsize=(9, 0.42 * len(entries) + 1.4), layout="constrained")
     axes = figure.subplots()
-    names = [e.name for e in entries]
-    bars = axes.barh(
-        names, [v - floor for v in values], left=floor, xerr=errors, color=[_COLOURS.get(e.kind, "#bab0ac") for e in entries],
-        error_kw={"ecolor": "#555555", "capsize": 2, "linewidth": 1},
-    )  # fmt: skip
-    reach = max(v + (errors[1][i] if errors else 0.0) for i, v in enumerate(values)) - floor
-    for index, (bar, value) in enumerate(zip(bars, values, strict=True)):
-        end = value + (errors[1][index] if errors else 0.0)
-        axes.text(end + 0.012 * reach, bar.get_y() + bar.get_height() / 2, format(value, form), va="center", fontsize=9)
+    names, colours = [e.name for e in entries], [_COLOURS.get(e.kind, "#bab0ac") for e in entries]
+    if errors is None:
+        floor, ends = 0.0, values
+        axes.barh(names, values, color=colours)
+    else:
+        floor = max(0.0, min(v - below for v, below in zip(values, errors[0], strict=True)) - 1.0)
+        ends = [v + above for v, above in zip(values, errors[1], strict=True)]
+        axes.errorbar(values, names, xerr=errors, fmt="none", ecolor="#555555", capsize=2, linewidth=1)
+        axes.scatter(values, names, color=colours, s=60, zorder=3)
+    reach = max(ends) - floor
+    for place, (value, end) in enumerate(zip(values, ends, strict=True)):
+        axes.text(end + 0.012 * reach, place, format(value, form), va="center", fontsize=9)
     reference = next((v for e, v in zip(entries, values, strict=True) if e.kind == "float"), None)
     if reference is not None and errors is not None:
         axes.axvline(reference, color=_COLOURS["float"], linewidth=1, linestyle="--")
