@@ -4,11 +4,11 @@
 
 - ``mlas``: ONNX's DynamicQuantizeLinear and ONNX Runtime's integer products; one range for the whole tensor.
 - ``xnnpack``: LiteRT's delegate (XNNPACK src/xnnpack/quantization.h, ``xnn_f32_qd8_asymmetric_quantization_params``).
-- ``builtin``, ``builtin_depthwise``: TFLite's own hybrid kernels, which run what the delegate leaves
-  (tflite/kernels/internal/portable_tensor_utils.cc, ``AsymmetricQuantizeFloats``); the second also convolutions in groups, which
-  TFLite's reference kernel runs (reference/conv.h, ``HybridConvPerChannel``).
+- ``builtin``, ``builtin_depthwise``, ``builtin_groups``: TFLite's own hybrid kernels, which run what the delegate leaves
+  (tflite/kernels/internal/portable_tensor_utils.cc, ``AsymmetricQuantizeFloats``); the last is its reference kernel, which runs
+  convolutions in groups (reference/conv.h, ``HybridConvPerChannel``).
 
-The ranges of the last three are one a sample. The delegate has one a row for dense layers and, since it runs them as such, one a
+The ranges of the last four are one a sample. The delegate has one a row for dense layers and, since it runs them as such, one a
 pixel for convolutions of 1x1 without strides.
 """
 
@@ -60,6 +60,11 @@ def on_grid(x: np.ndarray, axes: tuple[int, ...], kernels: str) -> tuple[np.ndar
     return (np.clip(q, -128, 127) - zero_point).astype(f32), scale
 
 
+def one_by_one(channels: int) -> np.ndarray:
+    """Return which channels TFLite's depthwise kernel leaves singly, in another order of products: those beyond whole fours."""
+    return np.arange(channels) >= channels // 4 * 4
+
+
 def leave(acc: np.ndarray, x_scale: np.ndarray, scale: np.ndarray, bias: np.ndarray | None, kernels: str) -> np.ndarray:
     """Return an accumulator's real values; scales and bias broadcast against it. The order of products is the kernel's."""
     acc, offset = np.asarray(acc, f32), f32(0.0) if bias is None else np.asarray(bias, f32)
@@ -67,5 +72,8 @@ def leave(acc: np.ndarray, x_scale: np.ndarray, scale: np.ndarray, bias: np.ndar
         exact = (acc * x_scale).astype(np.float64) * scale.astype(np.float64)
         return np.asarray(exact + offset, f32)
     if kernels == "builtin_depthwise":
+        single = one_by_one(np.size(scale)).reshape(np.shape(scale))
+        return np.asarray((acc * np.where(single, x_scale, scale)) * np.where(single, scale, x_scale) + offset, f32)
+    if kernels == "builtin_groups":
         return np.asarray((acc * scale) * x_scale + offset, f32)
     return np.asarray(acc * (x_scale * scale) + offset, f32)

@@ -308,7 +308,7 @@ def _packed(op: Op, rule: Rule, graph: Graph, target: Target) -> str:
         channels = graph.tensors[op.output].shape[1 if graph.layout == "NCHW" else -1]
         if rule.weight.granularity != "channel" or channels == 1:
             return ""
-        return kernels if op.attrs["groups"] == 1 else "builtin_depthwise"  # TFLite's reference kernel, of that arithmetic
+        return kernels if op.attrs["groups"] == 1 else "builtin_groups"  # TFLite's reference kernel
     if kernels != "builtin":
         return kernels
     # What is dilated or in groups is run by another kernel, of another arithmetic.

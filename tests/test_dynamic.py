@@ -5,7 +5,7 @@ import pytest
 
 from qat import dynamic
 
-KERNELS = ("mlas", "xnnpack", "builtin", "builtin_depthwise")
+KERNELS = ("mlas", "xnnpack", "builtin", "builtin_depthwise", "builtin_groups")
 
 
 def tensors():

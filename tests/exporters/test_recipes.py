@@ -141,6 +141,19 @@ def test_groups_and_a_window_as_large_as_its_image(tmp_path, recipe, dtype, kern
     assert set(tflite_types(artifact.path).values()) == {"INT4" if groups == 1 and "wi4" in recipe else dtype}
 
 
+@pytest.mark.parametrize("channels", [3, 4, 6, 9])
+def test_dynamic_depthwise_of_any_number_of_channels(tmp_path, channels):
+    torch.manual_seed(0)
+    x = torch.randn(16, channels, 9, 9)
+    net = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=channels)).eval()
+    model = qat.prepare(net, x[:2], recipe="dynamic_wi8_afp32", target="litert")
+    assert qat.export(model, tmp_path / "torch.tflite", verify=[x]).parity.exact == 1.0
+    inputs = keras.Input((9, 9, channels))
+    layer = keras.layers.DepthwiseConv2D(3, bias_initializer="normal")
+    model = qat.prepare(keras.Model(inputs, layer(inputs)), recipe="dynamic_wi8_afp32")
+    assert qat.export(model, tmp_path / "keras.tflite", verify=[x.numpy().transpose(0, 2, 3, 1)]).parity.exact == 1.0
+
+
 def test_bits_and_modes_mix_by_scope_in_tflite(images, tmp_path):
     """First and last layer in 8 bits, one float, one weight-only, the rest in 4."""
     recipe = Recipe(

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from qat.adapters.keras import kernels
 from qat.adapters.keras.nodes import Linear
-from qat.dynamic import range_axes
+from qat.dynamic import one_by_one, range_axes
 from qat.planner import PlannedOp
 
 Tensor = Any
@@ -100,5 +100,9 @@ def leave(acc: Tensor, x_scale: Tensor, scale: Tensor, bias: Tensor | None, kern
     if kernels_name == "xnnpack":
         v = tf.cast(acc * x_scale, tf.float64) * tf.cast(scale, tf.float64)
         return tf.cast(v if bias is None else v + tf.cast(bias, tf.float64), tf.float32)
-    v = (acc * scale) * x_scale if kernels_name == "builtin_depthwise" else acc * (x_scale * scale)
+    if kernels_name == "builtin_depthwise":
+        single = one_by_one(scale.shape[0])
+        v = (acc * tf.where(single, x_scale, scale)) * tf.where(single, scale, x_scale)
+    else:
+        v = (acc * scale) * x_scale if kernels_name == "builtin_groups" else acc * (x_scale * scale)
     return v if bias is None else v + bias

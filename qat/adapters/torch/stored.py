@@ -15,7 +15,7 @@ from qat.adapters.torch.kernels import straight_through, weight_scale
 from qat.adapters.torch.kinds import NODES
 from qat.adapters.torch.node import Node
 from qat.adapters.torch.rows import as_image_weight
-from qat.dynamic import range_axes
+from qat.dynamic import one_by_one, range_axes
 from qat.planner import PlannedOp
 
 
@@ -104,5 +104,9 @@ def leave(acc: Tensor, x_scale: Tensor, scale: Tensor, bias: Tensor | None, kern
     if kernels == "xnnpack":
         v = (acc * x_scale).double() * scale.double()
         return (v if bias is None else v + bias.double()).float()
-    v = (acc * scale) * x_scale if kernels == "builtin_depthwise" else acc * (x_scale * scale)
+    if kernels == "builtin_depthwise":
+        single = torch.from_numpy(one_by_one(scale.numel())).to(scale.device).view(scale.shape)
+        v = (acc * torch.where(single, x_scale, scale)) * torch.where(single, scale, x_scale)
+    else:
+        v = (acc * scale) * x_scale if kernels == "builtin_groups" else acc * (x_scale * scale)
     return v if bias is None else v + bias
