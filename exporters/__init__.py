@@ -160,8 +160,9 @@ def encodings_path(path: Path) -> Path:
 
 
 def _write(path: Path, raw: bytes, document: dict[str, Any], overwrite: bool) -> None:
-    write_atomically(path, raw, overwrite=overwrite)
+    # The artifact last: where it is, what belongs to it is.
     write_atomically(encodings_path(path), json.dumps(document, indent=1) + "\n", overwrite=overwrite)
+    write_atomically(path, raw, overwrite=overwrite)
 
 
 def _format(path: Path) -> ModuleType:

@@ -89,7 +89,8 @@ def _from_torch(program: Program, block: FrameworkBlock, opset: int) -> onnx.Mod
     except Exception as error:
         floats = {str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind == "float"}
         raise ExportError(
-            f"the float operators ({', '.join(sorted(floats))}) cannot be written to ONNX: {reason_of(error)}"
+            f"the float operators ({', '.join(sorted(floats))}) cannot be written to ONNX: {reason_of(error)} "
+            "A handler brings an operator of yours onto the integer grid: qat.register_handler, docs/custom_layers.md"
         ) from error
     finally:
         quiet.setLevel(level)

@@ -6,10 +6,12 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
-from qat.errors import ExportError
+from qat.errors import ExportError, reason_of
 from qat.exporters.tflite_from_torch import in_tensorflow
 from qat.program import FrameworkBlock, Program
 from qat.quiet import quiet
+
+_RECURRENT = {"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional"}
 
 
 def translate(program: Program, block: FrameworkBlock) -> Any:
@@ -35,22 +37,23 @@ def translate(program: Program, block: FrameworkBlock) -> Any:
             converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(concrete)])
             model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(converter.convert()))
     except Exception as error:  # the converter's errors share no base class but this
-        raise ExportError(f"{_names(program)} cannot be written to .tflite: {_first_line(error)}") from error
+        raise ExportError(f"{_names(program)} cannot be written to .tflite: {reason_of(error)}{_remedy(program)}") from error
     if len(model.subgraphs) != 1:
-        raise ExportError(f"{_names(program)} cannot be written to .tflite: they hold loops or branches")
+        raise ExportError(f"{_names(program)} cannot be written to .tflite: they hold loops or branches{_remedy(program)}")
     graph = model.subgraphs[0]
     by_name = {graph.tensors[i].name.decode().split(":")[0].removeprefix("serving_default_"): i for i in graph.inputs}
     graph.inputs = [by_name[s.name] for s in specs]
     return model
 
 
+def _kinds(program: Program) -> list[str]:
+    return sorted({str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind in ("float", "move")})
+
+
 def _names(program: Program) -> str:
-    kinds = sorted({str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind in ("float", "move")})
-    return f"the operators that keep their framework ({', '.join(kinds)})"
+    return f"the operators that keep their framework ({', '.join(_kinds(program))})"
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if lines and lines[0] == "in user code:":  # TensorFlow's traceback; the reason ends it
-        lines = lines[::-1]
-    return (lines[0] if lines else type(error).__name__)[:200]
+def _remedy(program: Program) -> str:
+    """Return what helps recurrent layers, which are loops: TFLite has no form of one over a free batch."""
+    return ": build recurrent layers with unroll=True" if _RECURRENT.intersection(_kinds(program)) else ""

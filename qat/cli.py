@@ -255,5 +255,8 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except SystemExit as done:
         if done.code == 130:  # typer's code for Ctrl-C
-            print("interrupted: nothing was half written; start the command again", file=sys.stderr)
+            print(
+                "interrupted: no file is half written; start the command again (--overwrite replaces those that are whole)",
+                file=sys.stderr,
+            )
         raise

@@ -192,7 +192,10 @@ def _turns(infos: Sequence[TensorInfo], arrays: Sequence[np.ndarray]) -> tuple[t
 def _outputs(session: Any, batches: list[Any], described: _Described) -> np.ndarray:
     parts = []
     for inputs, _ in batches:
-        parts.append(session.run(*described.fed(inputs))[0])
+        try:
+            parts.append(session.run(*described.fed(inputs))[0])
+        except DataError as error:
+            raise DataError(f"{described.path}: {error}") from error
     out = np.concatenate(parts)
     if np.isnan(out).any():
         raise RuntimeMismatchError(f"{described.path} gives NaN: check the float model's weights and the data")

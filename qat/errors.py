@@ -42,7 +42,9 @@ class MissingDependencyError(QatError, ImportError):
 def reason_of(error: BaseException) -> str:
     """Return the first line that says something of another library's message, at most 200 characters, or the error's type."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Keras' colours
-    lines = (line.strip() for line in text.splitlines())
+    lines = [line.strip() for line in text.splitlines()]
+    if lines and lines[0] == "in user code:":  # TensorFlow's traceback: the reason ends it
+        lines.reverse()
     said = (line for line in lines if line and not line.startswith("Exception encountered when calling"))
     return next(said, type(error).__name__)[:200]
 

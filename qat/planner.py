@@ -5,6 +5,7 @@ The planner knows nothing of frameworks, an adapter knows nothing of recipes or 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from qat.observers import FOLLOWED
 from qat.recipe import QuantSpec, Recipe, Rule
 from qat.targets import TARGETS, Fixed, Row, Target
 from qat.wide import LIMITS as WIDE_LIMITS
+
+log = logging.getLogger("qat")
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,14 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
     integer_tensors: set[str] = set()
     prescribed: set[str] = set()
     _check_modes(recipe, target)
+    for asked in recipe.rules:
+        if asked.scope != ".*" and not any(asked.matches(op.scope, op.kind) for op in graph.ops):
+            log.warning(
+                "recipe '%s': no layer matches the rule scope='%s' op='%s'; qat plan shows the scopes",
+                recipe.name,
+                asked.scope,
+                asked.op,
+            )
     for op, activation in _fuse(graph, recipe, target):
         if (stored := _stored(op, activation, graph, recipe, target)) is not None:
             planned.append(stored)

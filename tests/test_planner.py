@@ -62,6 +62,13 @@ def test_an_add_of_float_tensors_is_not_worth_a_region():
     assert "not worth a region" in made.floats()["a"]
 
 
+def test_a_rule_that_matches_no_layer_is_said(caplog):
+    recipe = Recipe(name="r", rules=(Rule(), Rule(scope="stem", mode="float")))
+    with caplog.at_level("WARNING", "qat"):
+        plan(graph(("c", "conv2d", "x")), recipe, LITERT)
+    assert "no layer matches the rule scope='stem'" in caplog.text
+
+
 def test_a_rule_leaves_a_layer_float_and_the_table_says_which():
     recipe = Recipe(name="r", rules=(Rule(), Rule(scope=r"net\.d$", mode="float")))
     made = plan(graph(("c", "conv2d", "x"), ("d", "dense", "c")), recipe, LITERT)

@@ -135,9 +135,14 @@ class _Run:
         if self.folder is not None and checkpoint.holds_run(self.folder):
             self._resume(self.folder)
 
+    @property
+    def over(self) -> bool:
+        """Whether no step is left."""
+        return self.progress.finished or self.progress.step >= self.total or self.progress.epoch > self.options.epochs
+
     def train(self) -> History:
         p, options = self.progress, self.options
-        while not p.finished and p.step < self.total and p.epoch <= options.epochs:
+        while not self.over:
             self._epoch()
         p.finished = True
         self._checkpoint()
@@ -271,7 +276,10 @@ class _Run:
         self.learner.restore(dict(found.arrays), found.values)
         self.learner.restore_random(self.train_data, part("random/"))
         p = self.progress
-        log.warning("continuing from step %d, epoch %d of %d", p.step, p.epoch, self.options.epochs)
+        if self.over:
+            log.warning("%s holds a finished run of %d steps: there is nothing to continue", self.folder, p.step)
+        else:
+            log.warning("continuing from step %d, epoch %d of %d", p.step, p.epoch, self.options.epochs)
         if p.batch:
             self.resumed_random = part("random/")
             log.warning(

@@ -75,12 +75,12 @@ def npz(path: str | Path, mean: float = 0.0, std: float = 1.0) -> Dataset:
     names = ("x_train", "y_train", "x_test", "y_test")
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = [n for n in names if n not in file.files]
-            if missing:
-                raise DataError(f"{path} has no array '{missing[0]}': it needs {', '.join(names)}")
-            train_x, train_y, test_x, test_y = (file[n] for n in names)
+            arrays = {n: file[n] for n in names if n in file.files}
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path} is not a whole .npz file: {error}") from error
+    if missing := [n for n in names if n not in arrays]:
+        raise DataError(f"{path} has no array '{missing[0]}': it needs {', '.join(names)}")
+    train_x, train_y, test_x, test_y = (arrays[n] for n in names)
     train_x, test_x = (x[..., None] if x.ndim == 3 else x for x in (train_x, test_x))
     scale = 1 / 255 if train_x.dtype == np.uint8 else 1.0
     return checked(Dataset(path.stem, train_x, train_y.reshape(-1), test_x, test_y.reshape(-1), scale=scale, mean=mean, std=std))

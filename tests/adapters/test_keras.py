@@ -170,6 +170,21 @@ def test_several_inputs_and_outputs(images, tmp_path):
         np.testing.assert_array_equal(have, np.asarray(want))
 
 
+@pytest.mark.parametrize("layer", [keras.layers.LSTM, keras.layers.GRU])
+def test_a_recurrent_layer_is_exported_unrolled(layer, tmp_path):
+    data = np.random.default_rng(0).normal(size=(8, 6, 4)).astype(np.float32)
+    for unroll in (True, False):
+        inputs = keras.Input((6, 4))
+        x = layer(5, unroll=unroll)(keras.layers.Dense(6, activation="relu")(inputs))
+        prepared = qat.calibrate(qat.prepare(keras.Model(inputs, keras.layers.Dense(3)(x))), [data])
+        if unroll:
+            artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[data])
+            assert artifact.parity.max_lsb <= 1
+        else:
+            with pytest.raises(ExportError, match="unroll=True"):
+                qat.export(prepared, tmp_path / "n.tflite")
+
+
 @pytest.mark.parametrize("io_dtype", ["int8", "float32"])
 def test_unsupported_layer_stays_float_with_a_notice(images, tmp_path, caplog, io_dtype):
     model = small(

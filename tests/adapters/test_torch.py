@@ -325,6 +325,8 @@ def test_truncated_checkpoint_is_named(prepared, images, tmp_path):
     qat.finetune(prepared, batches, batches, checkpoint_dir=tmp_path, progress=False)
     expected = outputs(prepared, images)
     np.testing.assert_array_equal(outputs(qat.load_prepared(prepared, tmp_path / "best.safetensors"), images), expected)
+    with pytest.raises(DataError, match=r"training\.safetensors is where training continues .* give best\.safetensors"):
+        qat.load_prepared(prepared, tmp_path / "training.safetensors")
     path = tmp_path / "best.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"best\.safetensors is not a whole"):

@@ -93,7 +93,7 @@ def corrupt_npz(path):
         (lambda p: None, "no such file"),
         (corrupt_npz, r"d\.npz is not a whole \.npz file"),
         (lambda p: p.write_bytes(b"PK"), "is not a whole"),
-        (lambda p: np.savez(p, x_train=np.zeros((2, 2))), "has no array 'y_train'"),
+        (lambda p: np.savez(p, x_train=np.zeros((2, 2))), r"d\.npz has no array 'y_train'"),
         (lambda p: np.savez(p, **{**arrays(), "y_train": np.arange(20) - 1}), "label -1 of image 0 is out of range"),
         (lambda p: np.savez(p, **{**arrays(), "y_test": np.full(6, 7)}), "test label 7 is out of range"),
         (lambda p: np.savez(p, **{**arrays(), "y_train": np.arange(20.0)}), "labels must be integers"),

@@ -61,6 +61,8 @@ def load_weights(model: Any, path: Path) -> Any:
         return _load_tf_keras(model, path)
     import keras
 
+    if path.suffix != ".keras":
+        raise DataError(f"{path} is no .keras file, which a Keras model's checkpoint is: give best.keras or last.keras")
     try:
         loaded = keras.models.load_model(path)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:

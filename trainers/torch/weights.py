@@ -54,7 +54,12 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     from safetensors.torch import load_file
 
     try:
-        model.load_state_dict(load_file(path))
+        tensors = load_file(path)
+        if any(name.startswith("epoch_random/") for name in tensors):
+            raise DataError(
+                f"{path} is where training continues (--resume), not a model: give best.safetensors or last.safetensors"
+            )
+        model.load_state_dict(tensors)
     except FileNotFoundError as error:
         raise DataError(f"no such checkpoint: {path}") from error
     except (SafetensorError, OSError) as error:
