@@ -7,15 +7,13 @@ before the softmax, where :mod:`qat.adapters.torch.masks` keeps everything float
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from qat.adapters.torch.rewriter import Rewrite, Rewriter, given
 from qat.einsum import as_product
-
-if TYPE_CHECKING:
-    from qat.adapters.torch.rewriter import Rewrite, Rewriter
 
 aten = torch.ops.aten
 
@@ -69,12 +67,11 @@ def _linear(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _attention(w: Rewriter, n: Any) -> fx.Node | None:
-    q, k, v = n.args[:3]
-    mask, _, causal = (n.args[i] if len(n.args) > i else n.kwargs.get(name) for i, name in _OPTIONS)
+    q, (k, v, mask, _, causal) = n.args[0], given(n, None, None, None, 0.0, False)
     if min(map(_rank, (q, k, v))) < 3 or n.kwargs.get("enable_gqa", False):
         return None
-    given = n.kwargs.get("scale")
-    scale = 1.0 / math.sqrt(q.meta["val"].shape[-1]) if given is None else float(given)
+    scale = n.kwargs.get("scale")
+    scale = 1.0 / math.sqrt(q.meta["val"].shape[-1]) if scale is None else float(scale)
     scores = _product(w, n, q, k, True)
     if mask is None and not causal:
         return _product(w, n, w.call(n, softmax, scores, scale), v)
@@ -88,9 +85,6 @@ def _attention(w: Rewriter, n: Any) -> fx.Node | None:
     else:
         scores = w.call(n, aten.add.Tensor, scores, mask)
     return _product(w, n, w.call(n, softmax, scores, 1.0), v)
-
-
-_OPTIONS = ((3, "attn_mask"), (4, "dropout_p"), (5, "is_causal"))
 
 
 def _softmax(w: Rewriter, n: Any) -> fx.Node | None:

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from qat.adapters.torch.channels import CHANNELS
 from qat.adapters.torch.products import PRODUCTS
 from qat.adapters.torch.reductions import REDUCTIONS, adaptive_max
-from qat.adapters.torch.rewriter import Rewrite, Rewriter
+from qat.adapters.torch.rewriter import Rewrite, Rewriter, given
 from qat.adapters.torch.rows import ROWS
 
 aten = torch.ops.aten
@@ -90,15 +90,15 @@ def _item(w: Rewriter, n: Any) -> fx.Node | None:
     source, index = n.args
     if source.target not in _PARTS:
         return None
-    x, axis, size = source.args[0], (source.args[2] if len(source.args) > 2 else source.kwargs.get("dim", 0)), None
+    x = source.args[0]
     if source.target is aten.unbind.int:
-        axis = source.args[1] if len(source.args) > 1 else 0
-        return w.call(n, aten.select.int, x, axis, index)
+        return w.call(n, aten.select.int, x, *given(source, 0), index)
     if source.target in _EXTREMES:
-        keep = source.args[2] if len(source.args) > 2 else False
-        return w.call(n, _EXTREMES[source.target], x, [source.args[1]], keep) if index == 0 else None
+        axis, keep = given(source, None, False)
+        return w.call(n, _EXTREMES[source.target], x, [axis], keep) if index == 0 else None
     if source.target in _ADAPTIVE_MAX:
         return adaptive_max(w, n, source) if index == 0 else None
+    _, axis = given(source, None, 0)
     sizes = [part.shape[axis] for part in source.meta["val"]]
     size = sum(sizes[:index]), sum(sizes[: index + 1])
     if not all(isinstance(s, int) for s in sizes):
@@ -115,7 +115,7 @@ _PARTS = (
 
 def _glu(w: Rewriter, n: Any) -> fx.Node:
     """One half times the sigmoid of the other."""
-    x, axis = n.args[0], n.args[1] if len(n.args) > 1 else n.kwargs.get("dim", -1)
+    x, (axis,) = n.args[0], given(n, -1)
     half = n.meta["val"].shape[axis]
     value, gate = (w.call(n, aten.slice.Tensor, x, axis, i * half, (i + 1) * half) for i in (0, 1))
     return w.call(n, aten.mul.Tensor, value, w.call(n, aten.sigmoid.default, gate))
@@ -131,8 +131,7 @@ def _expand_as(w: Rewriter, n: Any) -> fx.Node | None:
 
 def _stack(w: Rewriter, n: Any) -> fx.Node:
     """A stack is a concatenation along a new axis."""
-    axis = n.args[1] if len(n.args) > 1 else n.kwargs.get("dim", 0)
-    axis %= len(n.meta["val"].shape)
+    axis = given(n, 0)[0] % len(n.meta["val"].shape)
     return w.call(n, aten.cat.default, [w.call(n, aten.unsqueeze.default, x, axis) for x in n.args[0]], axis)
 
 
