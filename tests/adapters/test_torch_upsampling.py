@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from checks import check_operator
 from torch import nn
 
 import qat
 from qat import numerics, reference
 from qat.adapters import torch as adapter
 from qat.encoding import from_range
-from qat.runtimes import open_session
 
 
 class Up(nn.Module):
@@ -45,17 +45,7 @@ def test_integers_are_those_of_bilinear_interpolation(factors):
 @pytest.mark.parametrize("name", CASES)
 def test_in_integers_and_exact(name, tmp_path):
     x = torch.randn(4, 2, 5, 6, generator=torch.Generator().manual_seed(0))
-    model = Up(**CASES[name]).eval()
-    prepared = qat.calibrate(qat.prepare(model, x[:2]), [x])
-    assert not prepared.plan.floats()
-    with torch.no_grad():
-        expected = model(x)
-    assert float((prepared.eval()(x) - expected).norm() / expected.norm()) < 0.05
-    prepared.train()(x).square().mean().backward()
-    assert float(prepared.get_parameter("stem.weight").grad.abs().sum()) > 0
-    artifact = qat.export(prepared.eval(), tmp_path / "m.onnx", verify=[x, x[:3]])
-    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
-    ops = open_session(artifact.path).ops()
+    prepared, ops = check_operator(Up(**CASES[name]).eval(), x, "stem.weight", tmp_path)
     assert (ops["QLinearConv"], ops["DequantizeLinear"]) == (3, 1)
     values = reference.run(adapter.lower(prepared), x.numpy())
     for value_name, value in adapter.grid_values(prepared, x.numpy()).items():

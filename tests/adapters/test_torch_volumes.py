@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from checks import check_operator
 from torch import nn
 
-import qat
 from qat import reference
 from qat.adapters import torch as adapter
-from qat.runtimes import open_session
 
 GEOMETRIES = {
     "plain": {"kernel_size": 3},
@@ -45,17 +44,7 @@ class Volumes(nn.Module):
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_volumes(name, tmp_path):
     x = torch.randn(4, 2, 5, 6, 7, generator=torch.Generator().manual_seed(0))
-    model = Volumes(GEOMETRIES[name]).eval()
-    prepared = qat.calibrate(qat.prepare(model, x[:2]), [x])
-    assert not prepared.plan.floats()
-    with torch.no_grad():
-        expected = model(x)
-    assert float((prepared.eval()(x) - expected).norm() / expected.norm()) < 0.05
-    prepared.train()(x).square().mean().backward()
-    assert float(prepared.get_parameter("conv.weight").grad.abs().sum()) > 0
-    artifact = qat.export(prepared.eval(), tmp_path / "m.onnx", verify=[x, x[:3]])
-    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
-    ops = open_session(artifact.path).ops()
+    prepared, ops = check_operator(Volumes(GEOMETRIES[name]).eval(), x, "conv.weight", tmp_path)
     assert (ops["QLinearConv"], ops["DequantizeLinear"]) == (2, 1)
     values = adapter.grid_values(prepared, x.numpy())
     program = adapter.lower(prepared)
