@@ -121,33 +121,30 @@ def _cut(padding: str, kernel: int, stride: int, extra: int | None) -> tuple[int
     return max(total, 0) // 2, total - max(total, 0) // 2
 
 
-def _depthwise(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+def _by_channel(b: Builder, layer: Any, inputs: list[str], output: Any, path: str, params: dict[str, Any]) -> str | None:
+    """Add a layer's filters that each read one channel."""
     if layer.data_format != "channels_last":
         return None
     padding, strides, dilations = _first(b, layer, path, inputs)
     if padding is None or (max(dilations) > 1 and max(strides) > 1):
         return None
-    params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
-    channels = b.specs[inputs[0]].shape[-1]
-    name = b.emit(
+    return b.emit(
         "depthwise_conv2d", inputs, output, path, params,
-        strides=strides, padding=padding, dilations=dilations, groups=channels, channel_axis=(-2, -1),
+        strides=strides, padding=padding, dilations=dilations, groups=b.specs[inputs[0]].shape[-1], channel_axis=(-2, -1),
     )  # fmt: skip
-    return activated(b, name, layer.activation, output, path)
+
+
+def _depthwise(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+    params = {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
+    name = _by_channel(b, layer, inputs, output, path, params)
+    return None if name is None else activated(b, name, layer.activation, output, path)
 
 
 def _separable(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    if layer.data_format != "channels_last":
-        return None
-    padding, strides, dilations = _first(b, layer, path, inputs)
-    if padding is None or (max(dilations) > 1 and max(strides) > 1):
-        return None
-    channels = b.specs[inputs[0]].shape[-1]
     between = (*output.shape[:-1], layer.depthwise_kernel.shape[-2] * layer.depthwise_kernel.shape[-1])
-    name = b.emit(
-        "depthwise_conv2d", inputs, between, path, {"weight": layer.depthwise_kernel},
-        strides=strides, padding=padding, dilations=dilations, groups=channels, channel_axis=(-2, -1),
-    )  # fmt: skip
+    name = _by_channel(b, layer, inputs, between, path, {"weight": layer.depthwise_kernel})
+    if name is None:
+        return None
     params = {"weight": layer.pointwise_kernel, "bias": layer.bias if layer.use_bias else None}
     name = b.emit(
         "conv2d", [name], output, path, params,
