@@ -1,33 +1,106 @@
-"""The renderer of benchmarks/accuracy.py: rows with McNemar's test against the float control, as JSON and as Markdown."""
+"""The renderer of benchmarks/accuracy.py: rows with McNemar's test over all seeds, as JSON and as Markdown tables."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-#: What is printed in place of the table between these lines of docs/benchmarks.md.
+ROOT = Path(__file__).resolve().parent.parent
+#: What is printed in place of a table between these lines of docs/benchmarks.md and of README.md.
 BEGIN, END = "<!-- accuracy: begin -->", "<!-- accuracy: end -->"
+ORDER = ["float", "control", "W8A8", "W8A8 per tensor", "W4A8", "W4A4", "W3A3"]
+PEERS = ("torchao", "NNCF", "torch.ao", "Brevitas")
+
+
+@dataclass
+class Method:
+    """One tool at certain bits, over its seeds.
+
+    Attributes:
+        right: by seed, which test images were classified rightly.
+        seconds: by seed, of training.
+    """
+
+    row: str
+    tool: str
+    runs_in: str
+    right: dict[int, np.ndarray] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def top1(self) -> list[float]:
+        """Return the accuracy of each seed, in percent."""
+        return [100 * float(hits.mean()) for hits in self.right.values()]
+
+    @property
+    def mean_seconds(self) -> float | None:
+        """Return the mean time of training, or None for what is not trained."""
+        known = [s for s in self.seconds.values() if s]
+        return float(np.mean(known)) if known else None
 
 
 def write_tables(folder: Path) -> None:
-    """Read the results of a folder; write docs/accuracy.json and the table in docs/benchmarks.md."""
-    entries = [json.loads(path.read_text()) | {"stem": path.stem} for path in sorted((folder / "predictions").glob("*.json"))]
-    right = {e["stem"]: np.load(folder / "predictions" / f"{e['stem']}.npy") for e in entries}
-    for e in entries:
-        control = right.get(f"float_control_{e['seed']}")
-        e["p_control"] = None if control is None else mcnemar(right[e["stem"]], control)
-        best = _best_peer(e, entries)
-        e["p_best_peer"] = None if best is None else mcnemar(right[e["stem"]], right[best["stem"]])
-    shown = [{k: v for k, v in e.items() if k != "stem"} for e in entries]
-    (DOCS / "accuracy.json").write_text(json.dumps(shown, indent=1) + "\n")
-    page = DOCS / "benchmarks.md"
-    before, rest = page.read_text().split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{table(shown)}\n{END}{rest.split(END)[1]}")
+    """Read the results of a folder; write docs/accuracy.json and the tables in docs/benchmarks.md and README.md."""
+    methods = read(folder)
+    records = [record(m, methods) for m in methods.values()]
+    (ROOT / "docs" / "accuracy.json").write_text(json.dumps(records, indent=1) + "\n")
+    for page, table in (("docs/benchmarks.md", long_table(records)), ("README.md", short_table(records))):
+        path = ROOT / page
+        before, rest = path.read_text().split(BEGIN)
+        path.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+
+
+def read(folder: Path) -> dict[tuple[str, str], Method]:
+    """Return the methods of a folder by row and tool, in the tables' order."""
+    found: dict[tuple[str, str], Method] = {}
+    for path in sorted((folder / "predictions").glob("*.json")):
+        entry = json.loads(path.read_text())
+        key = (entry["row"], entry["tool"])
+        method = found.setdefault(key, Method(*key, entry["runs_in"]))
+        method.right[entry["seed"]] = np.load(path.with_suffix(".npy"))
+        method.seconds[entry["seed"]] = entry["seconds"]
+    return dict(sorted(found.items(), key=lambda item: (ORDER.index(item[0][0]), item[0][1].lower())))
+
+
+def record(method: Method, methods: dict[tuple[str, str], Method]) -> dict[str, Any]:
+    """Return what is known of a method, JSON-ready."""
+    made: dict[str, Any] = {
+        "row": method.row,
+        "tool": method.tool,
+        "runs_in": method.runs_in,
+        "seeds": sorted(method.right),
+        "top1": [round(value, 2) for value in method.top1],
+        "seconds": None if method.mean_seconds is None else round(method.mean_seconds, 1),
+    }
+    control = methods.get(("control", "float"))
+    if control is not None and method is not control:
+        made["against_control"] = against(method, control)
+    best = best_peer(method, methods)
+    if best is not None:
+        made["best_peer"], made["against_best_peer"] = best.tool, against(method, best)
+    return made
+
+
+def best_peer(method: Method, methods: dict[tuple[str, str], Method]) -> Method | None:
+    """Return the peer whose QAT of the same bits is right most often, for one of ours."""
+    if not method.tool.startswith("qat"):
+        return None
+    peers = [methods[key] for key in methods if key[0] == method.row and key[1] in {f"{peer} QAT" for peer in PEERS}]
+    return max(peers, key=lambda peer: float(np.mean(peer.top1)), default=None)
+
+
+def against(method: Method, other: Method) -> dict[str, float] | None:
+    """Return the difference in points and McNemar's p over the seeds that both have; the seeds' images are pooled."""
+    seeds = sorted(set(method.right) & set(other.right))
+    if not seeds:
+        return None
+    a, b = (np.concatenate([m.right[seed] for seed in seeds]) for m in (method, other))
+    return {"points": round(100 * float(a.mean() - b.mean()), 2), "p": mcnemar(a, b)}
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
@@ -36,39 +109,48 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     return 1.0 if only_a + only_b == 0 else float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
-def _best_peer(entry: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the best QAT of another tool with the same bits and seed, for one of ours."""
-    if not entry["tool"].startswith("qat"):
-        return None
-    same = [e for e in entries if (e["row"], e["seed"]) == (entry["row"], entry["seed"])]
-    peers = [e for e in same if e["tool"].endswith("QAT") and not e["tool"].startswith("qat")]
-    return max(peers, key=lambda e: e["top1"], default=None)
-
-
-def table(entries: list[dict[str, Any]]) -> str:
-    """Return a Markdown table, one line for a tool at certain bits, means over its seeds."""
-    lines = ["| bits | method | evaluated in | seeds | top-1 % | against the control, p | against the best peer, p | CPU s |"]
+def long_table(records: list[dict[str, Any]]) -> str:
+    """Return the table of docs/benchmarks.md, one line for a method."""
+    lines = ["| bits | method | evaluated in | seeds | top-1 % | against the control | against the best peer | CPU s |"]
     lines.append("|---|---|---|---|---|---|---|---|")
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for e in entries:
-        groups.setdefault((e["row"], e["tool"]), []).append(e)
-    order = ["float", "control", "W8A8", "W8A8 per tensor", "W4A8", "W4A4", "W3A3"]
-    for (row, tool), found in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1].lower())):
-        top1 = [e["top1"] for e in found]
-        seconds = [e["seconds"] for e in found if e["seconds"]]
+    for r in records:
+        top1, best = r["top1"], r.get("against_best_peer")
         cells = [
-            row,
-            tool,
-            found[0]["runs_in"],
-            str(len(found)),
+            r["row"],
+            r["tool"],
+            r["runs_in"],
+            str(len(top1)),
             f"{np.mean(top1):.2f}" + (f" ({min(top1):.2f} to {max(top1):.2f})" if len(top1) > 1 else ""),
-            _shown([e["p_control"] for e in found]),
-            _shown([e["p_best_peer"] for e in found]),
-            f"{np.mean(seconds):.0f}" if seconds else "",
+            _difference(r.get("against_control")),
+            "" if best is None else f"{r['best_peer'].removesuffix(' QAT')}: {_difference(best)}",
+            "" if r["seconds"] is None else f"{r['seconds']:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _shown(values: list[float | None]) -> str:
-    return ", ".join("p < 1e-9" if p < 1e-9 else f"{p:.2g}" for p in values if p is not None)
+def short_table(records: list[dict[str, Any]]) -> str:
+    """Return README's table, one line for each choice of bits: mean accuracy, and CPU seconds of training."""
+    by = {(r["row"], r["tool"]): r for r in records}
+    lines = [f"| bits | PTQ | **qat** | {' | '.join(PEERS)} |", "|" + "---|" * (3 + len(PEERS))]
+    for row in [row for row in ORDER if (row, "qat QAT") in by]:
+        cells = [_cell(by.get((row, f"{tool} QAT"))) for tool in ("qat", *PEERS)]
+        lines.append(f"| {row} | {_cell(by.get((row, 'qat PTQ')))} | **{cells[0]}** | {' | '.join(cells[1:])} |")
+    control = by.get(("control", "float"))
+    if control is not None:
+        lines += ["", f"The float model, fine-tuned as long: {_cell(control)}."]
+    return "\n".join(lines)
+
+
+def _cell(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return "–"
+    seconds = "" if record["seconds"] is None else f" ({record['seconds']:.0f} s)"
+    return f"{np.mean(record['top1']):.2f}{seconds}"
+
+
+def _difference(found: dict[str, float] | None) -> str:
+    if found is None:
+        return ""
+    p = found["p"]
+    return f"{found['points']:+.2f}, " + ("p < 1e-9" if p < 1e-9 else f"p = {p:.2g}")
