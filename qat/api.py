@@ -10,6 +10,8 @@ from typing import Any
 
 from qat.adapters import adapter_for, batches_of, first_of_pair, framework_of, is_prepared
 from qat.calibration import calibrate
+from qat.equalization import equalize as equalized
+from qat.equalization import upper_ends
 from qat.errors import CalibrationError, CaptureError, ConfigError, ExportError
 from qat.fold import fold_batch_norm
 from qat.planner import Plan
@@ -29,6 +31,7 @@ def prepare(
     recipe: str | Path | Recipe = "static_wi8_ai8",
     target: str | Target | None = None,
     dynamic: Sequence[str] = (),
+    equalize: bool = False,
 ) -> Any:
     """Return a copy of a trained float model on the integer grid; the model itself is left as it is.
 
@@ -43,6 +46,8 @@ def prepare(
         target: ``onnxruntime`` (PyTorch's default), ``litert`` (Keras' default), ... (see :data:`qat.targets.TARGETS`).
         dynamic: axes of the inputs that the artifact takes in any size, beside the batch: ``("height", "width")`` of images,
             ``("length",)`` of signals. For PyTorch models that fix no size (convolutional, or pooled to one), in ``.onnx``.
+        equalize: whether consecutive layers share the ranges of their channels first, for recipes of one scale a weight tensor;
+            see :mod:`qat.equalization`.
 
     Raises:
         CaptureError: the model's graph cannot be captured.
@@ -54,8 +59,12 @@ def prepare(
     adapter = adapter_for(framework)
     spec, chosen = load_recipe(recipe), _target_for(adapter, target)
     if framework == "tf_keras":
+        if equalize:
+            raise ConfigError(
+                "a tf_keras model is prepared by tensorflow-model-optimization: leave out equalize, or load it with Keras 3"
+            )
         return adapter.prepare(model, spec, chosen)
-    traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen, dynamic)
+    traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen, dynamic, equalize)
     floats = made.floats()
     if floats:
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(floats.items())[:3])
@@ -103,7 +112,13 @@ def _check_suffix(target: Target, path: Path) -> None:
 
 
 def _trace_and_plan(
-    adapter: Any, model: Any, example_inputs: Any, recipe: Recipe, target: Target, dynamic: Sequence[str]
+    adapter: Any,
+    model: Any,
+    example_inputs: Any,
+    recipe: Recipe,
+    target: Target,
+    dynamic: Sequence[str],
+    equalize: bool = False,
 ) -> tuple[Any, Plan, Any]:
     if dynamic and (framework_of(model) != "torch" or target.suffix != ".onnx"):
         raise ConfigError("dynamic sizes are for PyTorch models in .onnx: leave out dynamic")
@@ -112,6 +127,8 @@ def _trace_and_plan(
         example_inputs = adapter.inputs_of((example_inputs,))
     traced = adapter.trace(model, example_inputs, dynamic) if dynamic else adapter.trace(model, example_inputs)
     graph, params = fold_batch_norm(traced.graph, traced.params)
+    if equalize:
+        params = equalized(graph, params, upper_ends(traced.graph, traced.params))
     return traced, make_plan(for_target(graph, target), recipe, target), params
 
 

@@ -110,6 +110,7 @@ class RunConfig(_Strict):
     float_training: FloatConfig = FloatConfig()
     recipe: str = "static_wi8_ai8"
     target: str | None = None
+    equalize: bool = False
     calibration: CalibrationConfig = CalibrationConfig()
     training: TrainingConfig = TrainingConfig()
     control: bool = True

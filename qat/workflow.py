@@ -214,7 +214,8 @@ class Run:
 
     def prepare(self, model: Any, data: Dataset) -> Any:
         """Return the calibrated prepared model."""
-        prepared = api.prepare(model, self.example(data), self.recipe, self.config.target, self.config.model.dynamic)
+        c = self.config
+        prepared = api.prepare(model, self.example(data), self.recipe, c.target, c.model.dynamic, c.equalize)
         return api.calibrate(prepared, self.calibration(data), self.config.calibration.estimator)
 
     def carry_out(self) -> Any:
