@@ -8,11 +8,12 @@ from typing import Any
 
 from qat.adapters import framework_of, is_prepared
 from qat.errors import CalibrationError
+from qat.trainers.divergence import TrainingDiverged
 from qat.trainers.history import Epoch, History
 from qat.trainers.interrupt import TrainingInterrupted
 from qat.trainers.options import TrainingOptions
 
-__all__ = ["Epoch", "History", "TrainingInterrupted", "TrainingOptions", "finetune", "load_weights"]
+__all__ = ["Epoch", "History", "TrainingDiverged", "TrainingInterrupted", "TrainingOptions", "finetune", "load_weights"]
 
 
 def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | None = None, **options: Any) -> History:

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ import numpy as np
 
 from qat.errors import ConfigError, DataError, ExportError
 from qat.files import write_atomically
+from qat.trainers.divergence import Trend
 
 log = logging.getLogger("qat")
 
 #: The layout of the file; a reader refuses others.
-FORMAT = 1
+FORMAT = 2
 CURRENT, PREVIOUS, NEXT = (f"training.{part}safetensors" for part in ("", "previous.", "next."))
 
 
@@ -36,9 +37,7 @@ class Progress:
         epoch, batch: the epoch (from 1) and how many of its batches are done.
         step: steps done in all.
         loss_sum, seen: of the epoch so far: the sum of losses over samples, and the samples.
-        start: the losses of the first steps.
-        recent_loss: the moving average of the loss.
-        warned: whether the user was told that the loss rises.
+        trend: where the loss came from, and where it is.
         epochs: what the finished epochs came to, as JSON-ready values.
         best_score, best_epoch: of the best weights so far; the epoch is 0 before there are any.
         finished: whether nothing is left to do.
@@ -49,9 +48,7 @@ class Progress:
     step: int = 0
     loss_sum: float = 0.0
     seen: int = 0
-    start: list[float] = field(default_factory=list)
-    recent_loss: float = 0.0
-    warned: bool = False
+    trend: Trend = field(default_factory=Trend)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     best_score: float = 0.0
     best_epoch: int = 0
@@ -85,7 +82,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> Path:
 
     arrays = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in checkpoint.arrays.items()}
     content = json.dumps(
-        {"progress": vars(checkpoint.progress), "values": checkpoint.values, "options": checkpoint.options}, sort_keys=True
+        {"progress": asdict(checkpoint.progress), "values": checkpoint.values, "options": checkpoint.options}, sort_keys=True
     )
     header = {"format": str(FORMAT), "content": content, "sha256": _digest(content, arrays)}
     current = folder / CURRENT
@@ -146,7 +143,9 @@ def _read_file(path: Path) -> Checkpoint:
     if _digest(header["content"], arrays) != header.get("sha256"):
         raise DataError(f"{path} is damaged: its content does not have the digest it was written with")
     content = json.loads(header["content"])
-    return Checkpoint(Progress(**content["progress"]), arrays, content["values"], content["options"])
+    progress = content["progress"]
+    progress["trend"] = Trend(**progress["trend"])
+    return Checkpoint(Progress(**progress), arrays, content["values"], content["options"])
 
 
 def _digest(content: str, arrays: Mapping[str, np.ndarray]) -> str:

@@ -13,20 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from qat.errors import DataError, QatError
+from qat.errors import DataError, reason_of
 from qat.trainers import checkpoint
 from qat.trainers.callbacks import Callbacks
 from qat.trainers.checkpoint import Checkpoint, Progress
+from qat.trainers.divergence import TrainingDiverged
 from qat.trainers.history import Epoch, History, count_batches
 from qat.trainers.interrupt import Interrupts, TrainingInterrupted
 from qat.trainers.options import TrainingOptions
 
 log = logging.getLogger("qat")
-
-#: The steps whose median loss a run is held against, and how far above it the loss may rise before the user is told: to three
-#: times the median, or by ten median deviations where the batches differ more than that.
-START = 10
-RISE, SPREAD = 2.0, 10.0
 
 Arrays = dict[str, np.ndarray]
 
@@ -68,6 +64,9 @@ class Learner(Protocol):
     def first_not_finite(self, inputs: Any) -> str | None:
         """Return the first layer whose output for a batch holds NaN or infinite values, or None."""
 
+    def silent_loss(self, inputs: Any, labels: Any) -> float:
+        """Return the loss of a batch if every output were zero. Nothing that a step depends on is changed."""
+
     def evaluate(self, data: Iterable[Any]) -> dict[str, float]:
         """Return the options' metrics."""
 
@@ -77,8 +76,8 @@ class Learner(Protocol):
     def finish(self, weights: Arrays) -> None:
         """Put weights back, their ranges frozen."""
 
-    def save(self, name: str) -> None:
-        """Write the weights, where the options ask for it."""
+    def save(self, name: str) -> Path | None:
+        """Write the weights, where the options ask for it, and return where they are."""
 
     def agreed(self, flag: bool) -> bool:
         """Return whether the flag is set in this process or in any that trains together with it."""
@@ -102,7 +101,7 @@ def run(learner: Learner, train_data: Iterable[Any], eval_data: Iterable[Any] | 
     Raises:
         DataError: there are no batches, or no number of them.
         ExportError: a checkpoint cannot be written.
-        QatError: the loss is NaN or infinite.
+        TrainingDiverged: the loss is NaN or infinite, or has risen to where the model knows nothing.
         TrainingInterrupted: by Ctrl-C or SIGTERM; a checkpoint was written.
     """
     with Interrupts() as interrupts, Callbacks(learner, options, eval_data) as callbacks:
@@ -128,6 +127,7 @@ class _Run:
         self.total = min(self.steps * options.epochs, options.max_steps or self.steps * options.epochs)
         self.progress = Progress()
         self.best: Arrays = {}
+        self.best_path: Path | None = None
         self.epoch_random: Arrays = {}
         self.resumed_random: Arrays | None = None
         self.stop = False
@@ -144,6 +144,11 @@ class _Run:
         p, options = self.progress, self.options
         while not self.over:
             self._epoch()
+        if self.options.divergence is not None and p.trend.worse():
+            log.warning(
+                "the loss came out at %.3g, above the %.3g that it started from: lower learning_rate (now %g)",
+                p.trend.level, p.trend.first, options.peak,
+            )  # fmt: skip
         p.finished = True
         self._checkpoint()
         self.learner.finish(self.best)
@@ -207,9 +212,9 @@ class _Run:
             inputs, labels, Step(p.step, rate, observing, 1 / size, update, options.dampened(p.step, self.total))
         )
         if not math.isfinite(loss):
-            raise QatError(self._not_finite(loss, inputs))
+            raise TrainingDiverged(self._not_finite(loss, inputs))
         p.loss_sum, p.seen, p.step, p.batch = p.loss_sum + loss * len(labels), p.seen + len(labels), p.step + 1, p.batch + 1
-        self._watch(loss)
+        self._watch(loss, rate, inputs, labels)
         self.callbacks.step(p.step, loss, rate)
         if update:  # between updates there are gradients that no checkpoint holds
             every = options.checkpoint_every
@@ -227,21 +232,40 @@ class _Run:
             "those of the step before"
         )
 
-    def _watch(self, loss: float) -> None:
-        """Tell the user once that the loss has risen far above where it started."""
-        p = self.progress
-        if len(p.start) < START:
-            p.start.append(loss)
-            p.recent_loss = loss
+    def _watch(self, loss: float, rate: float, inputs: Any, labels: Any) -> None:
+        """Stop where the loss has risen to where the model knows nothing, see :mod:`qat.trainers.divergence`."""
+        p, factor = self.progress, self.options.divergence
+        if factor is None:
             return
-        p.recent_loss += (loss - p.recent_loss) / START
-        start = float(np.median(p.start))
-        if not p.warned and p.recent_loss - start > max(RISE * abs(start), SPREAD * _spread(p.start)):
-            p.warned = True
-            log.warning(
-                "the loss has risen from %.3g to %.3g by step %d, so training diverges: lower learning_rate (now %g), keep "
-                "gradient_clip at 1, or give warmup_steps", start, p.recent_loss, p.step, self.options.peak,
-            )  # fmt: skip
+        if p.trend.first is None:
+            p.trend.begin(loss, self._silent(inputs, labels), len(labels))
+            return
+        p.trend.add(loss)
+        if p.trend.diverges(factor, last=p.step == self.total):
+            raise TrainingDiverged(self._diverged(rate))
+
+    def _silent(self, inputs: Any, labels: Any) -> float | None:
+        try:
+            return self.learner.silent_loss(inputs, labels)
+        except Exception as error:  # a loss of the user's own may refuse outputs that his model never gives
+            log.debug("the loss takes no zero outputs (%s): divergence is judged by the losses alone", reason_of(error))
+            return None
+
+    def _diverged(self, rate: float) -> str:
+        p, trend = self.progress, self.progress.trend
+        nothing = "" if trend.silent is None else f" (outputs of zero have {trend.silent:.3g})"
+        if self.best:
+            self.learner.finish(self.best)
+            where = "" if self.best_path is None else f", which {self.best_path} has too"
+            kept = f"the model holds the weights of the best epoch, {p.best_epoch}{where}"
+        else:
+            kept = "no epoch was finished: start again from the calibrated model, without --resume"
+        return (
+            f"training diverges: by step {p.step} (epoch {p.epoch}) the loss has risen from {trend.start:.3g} to "
+            f"{trend.level:.3g}{nothing}, the median of the last {len(trend.recent)} steps, at the learning rate {rate:.3g}: "
+            f"lower learning_rate (now {self.options.peak:g}), keep gradient_clip at 1 (now {self.options.gradient_clip}), or "
+            f"give warmup_steps; {kept}. divergence=None trains on"
+        )
 
     def _keep_best(self, epoch: Epoch) -> None:
         p = self.progress
@@ -250,7 +274,7 @@ class _Run:
             score = -score
         if p.best_epoch == 0 or score > p.best_score:
             p.best_score, p.best_epoch, self.best = score, epoch.number, self.learner.weights()
-            self.learner.save("best")
+            self.best_path = self.learner.save("best")
 
     # --- checkpoints ---
 
@@ -294,8 +318,3 @@ class _Run:
         if self.folder is None:
             raise TrainingInterrupted(f"{place}; there was no checkpoint_dir, so that a new run starts from the beginning")
         raise TrainingInterrupted(f"{place}; {self.folder / checkpoint.CURRENT} continues it, with --resume (resume=True)")
-
-
-def _spread(values: list[float]) -> float:
-    """Return the median deviation from the median."""
-    return float(np.median(np.abs(np.array(values) - np.median(values))))

@@ -41,12 +41,13 @@ _NUMBERS: tuple[tuple[str, float, float, tuple[type, ...], bool], ...] = (
     ("temperature", 1e-3, float("inf"), (int, float), False),
     ("teacher_weight", 0, 1, (int, float), False),
     ("dampening", 0, float("inf"), (int, float), False),
+    ("divergence", 0, float("inf"), (int, float), True),
     ("checkpoint_every", 1, float("inf"), (int,), True),
     ("artifact_every", 1, float("inf"), (int,), True),
 )
 
 #: Options that do not decide the weights that come out, so that a resumed run may change them.
-_FREE = ("progress", "checkpoint_dir", "checkpoint_every", "resume", "tensorboard", "artifact_every")
+_FREE = ("progress", "checkpoint_dir", "checkpoint_every", "resume", "tensorboard", "artifact_every", "divergence")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class TrainingOptions:
         temperature: of the teacher's and the model's softmax.
         teacher_weight: the share of the teacher's loss in the whole loss.
         dampening: the factor, at the last step, of the squared distance between the weights of fewer than 8 bits and their grid.
+        divergence: the share of the way from the loss at the start to that of outputs of zero, at which the run is stopped; see
+            :mod:`qat.trainers.divergence`. None never stops it.
         labels: ``none`` trains on the teacher's outputs alone; batches then need no labels.
         checkpoint_dir: where checkpoints are written, and the weights of the best and the last epoch; None for nowhere.
         checkpoint_every: steps between checkpoints, besides the one after each epoch; None for none besides.
@@ -103,6 +106,7 @@ class TrainingOptions:
     temperature: float = 1.0
     teacher_weight: float = 0.5
     dampening: float = 0.0
+    divergence: float | None = 0.9
     labels: Literal["given", "none"] = "given"
     checkpoint_dir: str | Path | None = None
     checkpoint_every: int | None = None

@@ -1,7 +1,6 @@
 """Every option, in both frameworks."""
 
 import itertools
-import logging
 import math
 import sys
 
@@ -39,6 +38,7 @@ def total_error(outputs, labels):
         ({"teacher_weight": 1.5}, "teacher_weight must be a number between 0 and 1"),
         ({"patience": 0.5}, "patience must be a whole number"),
         ({"learning_rate": "0.1"}, "learning_rate must be a number"),
+        ({"divergence": -1}, "divergence must be a number of at least 0"),
     ],
 )
 def test_wrong_options(options, message):
@@ -222,22 +222,6 @@ def test_tensorboard_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingDependencyError, match=r"qat-toolkit\[train\]"):
         train("torch", None, tensorboard="logs")
-
-
-@FRAMEWORKS
-def test_divergence_is_told_once(framework, caplog):
-    with caplog.at_level(logging.WARNING, "qat"):
-        train(framework, None, epochs=4, learning_rate=3, gradient_clip=None, schedule="constant")
-    told = [r.message for r in caplog.records if "diverges" in r.message]
-    assert len(told) == 1
-    assert "lower learning_rate (now 3)" in told[0]
-
-
-@FRAMEWORKS
-def test_steady_training_is_not_called_divergence(framework, caplog):
-    with caplog.at_level(logging.WARNING, "qat"):
-        train(framework, None, epochs=4)
-    assert "diverges" not in caplog.text
 
 
 @FRAMEWORKS

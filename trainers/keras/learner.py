@@ -132,6 +132,11 @@ class _Learner:
     def freeze(self) -> None:
         self._observe(False)
 
+    def silent_loss(self, inputs: Any, labels: Any) -> float:
+        zeros = tf.nest.map_structure(lambda a: tf.zeros(a.shape, a.dtype), self._answers(inputs))
+        value = float(self._loss(_listed(inputs), zeros, labels))
+        return self.replicas.mean_of({"loss": value})["loss"]
+
     def first_not_finite(self, inputs: Any) -> str | None:
         for name, values in _outputs_of_layers(self.model, inputs, self.keras.Model):
             arrays = (np.asarray(v) for v in tf.nest.flatten(values))
@@ -177,9 +182,10 @@ class _Learner:
         self.observing = None  # the flag is among the weights
         self._observe(False)
 
-    def save(self, name: str) -> None:
-        if self.options.checkpoint_dir is not None and self.writes:
-            save_weights(self.model, Path(self.options.checkpoint_dir), name)
+    def save(self, name: str) -> Path | None:
+        if self.options.checkpoint_dir is None or not self.writes:
+            return None
+        return save_weights(self.model, Path(self.options.checkpoint_dir), name)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {f"model/{name}": array for name, array in arrays_of(self.model).items()}

@@ -41,12 +41,11 @@ def put(model: Any, arrays: dict[str, np.ndarray]) -> None:
         grid.forget()
 
 
-def save_weights(model: Any, folder: Path, name: str) -> None:
-    """Write ``name.keras``; of a ``tf_keras`` model ``name.weights.h5``."""
+def save_weights(model: Any, folder: Path, name: str) -> Path:
+    """Write ``name.keras``, of a ``tf_keras`` model ``name.weights.h5``; returns the path."""
     if framework_of(model) == "keras":
-        replace_with(folder / f"{name}.keras", model.save)
-    else:
-        replace_with(folder / f"{name}.weights.h5", model.save_weights)
+        return replace_with(folder / f"{name}.keras", model.save)
+    return replace_with(folder / f"{name}.weights.h5", model.save_weights)
 
 
 def load_weights(model: Any, path: Path) -> Any:

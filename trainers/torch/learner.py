@@ -105,6 +105,13 @@ class _Learner:
     def freeze(self) -> None:
         self._observe(False)
 
+    def silent_loss(self, inputs: Any, labels: Any) -> float:
+        self.model.eval()
+        with torch.no_grad():
+            outputs = self.model(*fitting(self.model, inputs))
+            zeros = pytree.tree_map(lambda t: torch.zeros_like(t) if t.is_floating_point() else t, outputs)
+            return self.processes.mean(self._loss(inputs, zeros, labels, 1))
+
     def first_not_finite(self, inputs: Any) -> str | None:
         found: list[str] = []
 
@@ -169,9 +176,10 @@ class _Learner:
         self._observe(False)
         self.model.eval()
 
-    def save(self, name: str) -> None:
-        if self.options.checkpoint_dir is not None and self.writes:
-            save_weights(self.model, Path(self.options.checkpoint_dir) / f"{name}.safetensors")
+    def save(self, name: str) -> Path | None:
+        if self.options.checkpoint_dir is None or not self.writes:
+            return None
+        return save_weights(self.model, Path(self.options.checkpoint_dir) / f"{name}.safetensors")
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {f"model/{name}": array for name, array in arrays_of(self.model).items()}

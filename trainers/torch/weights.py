@@ -36,12 +36,12 @@ def put(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     model.load_state_dict({name: tensor_like(arrays[name], tensor) for name, tensor in model.state_dict().items()})
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write a model's state as a ``.safetensors`` file."""
+def save_weights(model: nn.Module, path: Path) -> Path:
+    """Write a model's state as a ``.safetensors`` file; returns its path."""
     from safetensors.torch import save
 
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    write_atomically(path, save(tensors), overwrite=True)
+    return write_atomically(path, save(tensors), overwrite=True)
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
