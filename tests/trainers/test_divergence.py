@@ -165,4 +165,4 @@ def test_divergence_at_any_time_is_found():
     assert 200 < fires([*fall, *random.normal(2.29, 0.02, 100)], 2.3) <= 210  # to what a dead net has
     assert fires([0.3, *random.normal(20.0, 3.0, 30)], 2.3) == 11
     assert 50 < fires([*random.normal(-5.0, 0.1, 50), *random.normal(20.0, 0.1, 50)], None) <= 60
-    assert 100 < fires([*random.exponential(0.1, 100), *random.exponential(30.0, 200)], 2.3, samples=1) <= 164
+    assert 100 < fires([*random.exponential(0.1, 100), *random.exponential(30.0, 200)], 2.3, samples=1) <= 200
