@@ -6,7 +6,8 @@
 
 A step is forward, backward and optimizer (SGD with momentum) on 32 images of 64x64, on one thread. The kinds take turns, so that
 other work on the machine meets all of them; what counts is the median of the CPU's seconds, which waiting for a turn does not
-add to. Peak memory is measured in a process of its own: the most that it held during a step beyond what it held before the model.
+add to. Peak memory is measured in a process of its own: the most that it held during a step beyond what it held before the model,
+once a first model of the kind had been built, trained for a step and freed.
 ``--json`` keeps the figures, merged with those that are there; ``--render docs/benchmarks.md`` writes them as tables into that
 document and measures nothing.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import importlib.metadata
 import json
 import logging
@@ -89,16 +91,22 @@ def version(kind: Kind) -> str | None:
 
 
 def peak_here(model: str, kind: str) -> int:
-    """Return the bytes that this process came to hold during a step, beyond what it held before. Linux only."""
-    name, make = MODELS[model][2], MODELS[model][1]
-    make(name)  # what the framework allocates once is none of the model's
+    """Return the bytes that this process came to hold during a step, beyond what it held before the model. Linux only."""
+    build(model, kind)()  # what a framework loads and keeps once is none of the model's
+    give_back()
     before = held("VmRSS")
     step = build(model, kind)
     step()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    give_back()
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak
     step()
     return held("VmHWM") - before
+
+
+def give_back() -> None:
+    """Free what nothing refers to any more: graphs that were captured refer to themselves."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def held(field: str) -> int:
@@ -110,7 +118,9 @@ def held(field: str) -> int:
 def peak(model: str, kind: str) -> int | None:
     """Return :func:`peak_here` from a process of its own; None where it cannot be had."""
     command = [sys.executable, __file__, "--peak", model, kind]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # mallopt(3): each tensor has pages of its own, which go back when it is freed. Else the figure is the heap's luck.
+    pages = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | pages)
     if done.returncode:
         print(f"{model} {kind}: no peak memory: {done.stderr[-300:]}", file=sys.stderr)
         return None

@@ -59,14 +59,14 @@ def whole(layers: Any) -> Any:
     import torch
 
     class Whole(torch.nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, layers: Any) -> None:
             super().__init__()
             self.layers = layers
 
         def forward(self, x: Any) -> Any:
             return self.layers(x)
 
-    return Whole()
+    return Whole(layers)
 
 
 def torch_step(model: Any, x: Any, labels: Any) -> Step:

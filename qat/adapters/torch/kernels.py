@@ -49,6 +49,14 @@ def weight_scale(
     return scale if per_channel else scale.expand(weight.shape[0])
 
 
+def whole(weight: Tensor, scale: Tensor) -> Tensor:
+    """Return a weight's integers, float32 in its layout in memory.
+
+    The backward pass computes them again: the weight is there anyway, and keeping them was no quicker.
+    """
+    return (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round_()
+
+
 class _RoundClamp(torch.autograd.Function):
     """``clamp(round(v), lo, hi)``; the gradient passes where the result is strictly within the limits."""
 
@@ -130,7 +138,7 @@ class _Conv2d(torch.autograd.Function):
         lo: int | None,
     ) -> Tensor:
         bias_scale = scale * input_scale
-        w_int = (weight / scale.view(-1, 1, 1, 1)).round_()
+        w_int = whole(weight, scale).to(torch.int8)
         b_int = None if bias is None else (bias / bias_scale).round_()
         multiplier = (bias_scale / output_scale).view(-1, 1, 1)
         v = vnni.conv2d(x, w_int, b_int, geometry, lo)
@@ -138,13 +146,13 @@ class _Conv2d(torch.autograd.Function):
         if observe is not None:
             observe(v)
         y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(x, w_int, y, multiplier, input_scale, output_scale)
+        ctx.save_for_backward(x, weight, scale, y, multiplier, input_scale, output_scale)
         ctx.limits, ctx.geometry, ctx.has_bias = limits, geometry, bias is not None
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, w_int, y, multiplier, input_scale, output_scale = ctx.saved_tensors
+        x, weight, scale, y, multiplier, input_scale, output_scale = ctx.saved_tensors
         strides, padding, dilations, groups = ctx.geometry
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         # v = w x s_x / s_y + b / s_y: in the gradient of the weight its own scale cancels. The factors go where they cost less,
@@ -152,7 +160,7 @@ class _Conv2d(torch.autograd.Function):
         ratio = input_scale / output_scale
         grad = hardtanh_backward(grad, y, *ctx.limits)
         gx = gw = gb = None
-        if vnni.prefers_plain_layout(w_int, grad):
+        if vnni.prefers_plain_layout(weight, grad):
             x, grad = vnni.in_plain_layout(x), vnni.in_plain_layout(grad)
 
         def backward(g: Tensor, w: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,15 +170,17 @@ class _Conv2d(torch.autograd.Function):
             )
             return out
 
-        if w_int.numel() > grad.numel():
+        if weight.numel() > grad.numel():
             if need_x:
-                gx, _, _ = backward(grad * multiplier, w_int, [True, False, False])
+                gx, _, _ = backward(grad * multiplier, whole(weight, scale), [True, False, False])
             if need_w or (need_b and ctx.has_bias):
-                _, gw, gb = backward(grad.mul_(ratio), w_int, [False, need_w, ctx.has_bias and need_b])
+                _, gw, gb = backward(grad.mul_(ratio), weight, [False, need_w, ctx.has_bias and need_b])
             bias_factor = input_scale
         else:
-            w_back = w_int * multiplier.unsqueeze(-1) if need_x else w_int
-            gx, gw, gb = backward(grad, w_back, [need_x, need_w, ctx.has_bias and need_b])
+            w = whole(weight, scale)
+            if need_x:
+                w.mul_(multiplier.unsqueeze(-1))
+            gx, gw, gb = backward(grad, w, [need_x, need_w, ctx.has_bias and need_b])
             if gw is not None:
                 gw.mul_(ratio)
             bias_factor = output_scale
@@ -196,24 +206,24 @@ class _Dense(torch.autograd.Function):
         lo: int | None,
     ) -> Tensor:
         bias_scale = scale * input_scale
-        w_int = (weight / scale.view(-1, 1)).round_()
+        w_int = whole(weight, scale).to(torch.int8)
         b_int = None if bias is None else (bias / bias_scale).round_()
         multiplier = bias_scale / output_scale
         v = vnni.linear(x, w_int, b_int, lo).mul_(multiplier)
         if observe is not None:
             observe(v)
         y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(x, w_int, y, multiplier, input_scale, output_scale)
+        ctx.save_for_backward(x, weight, scale, y, multiplier, input_scale, output_scale)
         ctx.limits, ctx.has_bias = limits, bias is not None
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, w_int, y, multiplier, input_scale, output_scale = ctx.saved_tensors
+        x, weight, scale, y, multiplier, input_scale, output_scale = ctx.saved_tensors
         grad = hardtanh_backward(grad, y, *ctx.limits)
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         rows = grad.flatten(0, -2)
-        gx = grad @ (w_int * multiplier.view(-1, 1)) if need_x else None
+        gx = grad @ whole(weight, scale).mul_(multiplier.view(-1, 1)) if need_x else None
         gw = (rows.t() @ x.flatten(0, -2)).mul_(input_scale / output_scale) if need_w else None
         gb = rows.sum(0).div_(output_scale) if ctx.has_bias and need_b else None
         return gx, gw, gb, None, None, None, None, None, None

@@ -45,7 +45,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, l
 
     Args:
         x: integers in float32.
-        weight: integers of -128..127 in float32.
+        weight: integers in int8.
         bias: integers in float32.
         geometry: strides, padding, dilations, groups.
         lo: ``x`` lies in ``[lo, lo + 255]``; None where that is not sure, which leaves float32.
@@ -55,10 +55,10 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, l
     products = weight.shape[0] * window / (strides[0] * strides[1])
     places = x.numel() / (x.shape[1] * strides[0] * strides[1])
     if lo is None or groups > 1 or not _pays(x, products, places):
-        return F.conv2d(x, weight, bias, strides, padding, dilations, groups)
+        return F.conv2d(x, weight.float(), bias, strides, padding, dilations, groups)
     one, zero = _neutral()
     rows = to_bytes(x.contiguous(memory_format=torch.channels_last), lo)
-    packed = onednn.qconv_prepack(weight.to(torch.int8), one, 1.0, -lo, strides, padding, dilations, groups, x.shape)
+    packed = onednn.qconv_prepack(weight, one, 1.0, -lo, strides, padding, dilations, groups, x.shape)
     result: Tensor = onednn.qconv2d_pointwise.default(
         rows, 1.0, -lo, packed, one, zero, bias, strides, padding, dilations, groups, 1.0, 0, torch.float32, "none", [], ""
     )
@@ -81,9 +81,9 @@ def in_plain_layout(x: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None) -> Tensor:
     """Return a fully connected layer's accumulator; the arguments are those of :func:`conv2d`."""
     if lo is None or not _pays(x, weight.shape[0], x.numel() / x.shape[-1]):
-        return F.linear(x, weight, bias)
+        return F.linear(x, weight.float(), bias)
     one, zero = _neutral()
-    packed = onednn.qlinear_prepack(weight.to(torch.int8), x.shape)
+    packed = onednn.qlinear_prepack(weight, x.shape)
     result: Tensor = onednn.qlinear_pointwise.default(
         to_bytes(x, lo), 1.0, -lo, packed, one, zero, bias, 1.0, 0, torch.float32, "none", [], ""
     )
