@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from qat.api import calibrate, compare, export, finetune, load_prepared, plan, prepare, ptq_baselines
+    from qat.api import calibrate, compare, correct_biases, export, finetune, load_prepared, plan, prepare, ptq_baselines
     from qat.errors import QatError
     from qat.handlers import Handled, register_handler
 
@@ -21,6 +21,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "compare",
+    "correct_biases",
     "export",
     "finetune",
     "load_prepared",

@@ -95,10 +95,11 @@ class TrainingConfig(_Strict):
 
 
 class CalibrationConfig(_Strict):
-    """Calibration samples, taken from the start of the training split."""
+    """Calibration samples, taken from the start of the training split, and what else is done with them before training."""
 
     samples: int = Field(default=512, ge=1)
     estimator: Literal["minmax", "ema", "percentile", "mse"] | None = None
+    bias_correction: bool = False
 
 
 class RunConfig(_Strict):

@@ -216,7 +216,9 @@ class Run:
         """Return the calibrated prepared model."""
         c = self.config
         prepared = api.prepare(model, self.example(data), self.recipe, c.target, c.model.dynamic, c.equalize)
-        return api.calibrate(prepared, self.calibration(data), self.config.calibration.estimator)
+        samples = self.calibration(data)
+        api.calibrate(prepared, samples, c.calibration.estimator)
+        return api.correct_biases(prepared, samples) if c.calibration.bias_correction else prepared
 
     def carry_out(self) -> Any:
         """Do everything and return the comparison's report."""

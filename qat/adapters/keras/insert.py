@@ -169,8 +169,8 @@ class PreparedModel(keras.Model):
                 raise DataError(f"input '{name}' has shape {tuple(tensor.shape)}, the model takes {spec.shape} (None: any size)")
         return out
 
-    def run(self, inputs: Any, training: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return every tensor in float, and every tensor on the grid, by name."""
+    def run(self, inputs: Any, training: bool, until: str | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return every tensor in float, and every tensor on the grid, by name; those ``until`` an operator can be called."""
         on_grid = self.on_grid
         real: dict[str, Tensor] = self._tensors(inputs)
         grid: dict[str, Tensor] = {}
@@ -200,6 +200,8 @@ class PreparedModel(keras.Model):
                 grid.update(self.call_kept(p.op.name, [as_integer(t) for t in p.op.inputs]))
             elif p.integer:
                 values = [as_integer(t) if t in p.grid_inputs else as_float(t) for t in p.op.inputs]
+                if p.op.name == until:
+                    return real, grid
                 grid[p.op.output] = self.nodes[p.op.name](values, params, training, on_grid)
             elif p.op.name in self.nodes:
                 real[p.op.output] = self.nodes[p.op.name]([as_float(t) for t in p.op.inputs], params, training, on_grid)
