@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from qat.encoding import Encoding
-from qat.exporters import read_encodings
+from qat.exporters import encodings_path, read_encodings
 from qat.runtimes import TensorInfo, open_session
 
 #: Types that a weight may be stored in.
@@ -62,6 +62,22 @@ def inspect(path: Path) -> Inspection:
     constants = {weight.name for weight in weights}
     activations = {n: e for n, e in encodings.items() if n not in constants and not n.endswith(".weight")}
     return Inspection(session.inputs, session.outputs, session.runs(), weights, activations)
+
+
+def kind_of(path: Path) -> tuple[str, str]:
+    """Return what an artifact is to a comparison: ``float``, ``ptq`` or ``qat``, and ``float16`` where its weights are.
+
+    One of ours has its encodings beside it; of others the type of their weights tells.
+
+    Raises:
+        QatError: the file is missing, corrupt, or of no known suffix.
+    """
+    if encodings_path(path).is_file():
+        return "qat", ""
+    types = set(inspect(path).bits())
+    if types <= {"float32", "float64"}:
+        return "float", ""
+    return "ptq", "float16" if "float16" in types else ""
 
 
 def layout_of(info: TensorInfo) -> str:

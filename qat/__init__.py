@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from qat.api import calibrate, compare, correct_biases, export, finetune, load_prepared, plan, prepare, ptq_baselines
+    from qat.api import (
+        calibrate,
+        compare,
+        correct_biases,
+        evaluate,
+        export,
+        finetune,
+        load_prepared,
+        plan,
+        prepare,
+        ptq_baselines,
+    )
     from qat.errors import QatError
     from qat.handlers import Handled, register_handler
 
@@ -22,6 +33,7 @@ __all__ = [
     "calibrate",
     "compare",
     "correct_biases",
+    "evaluate",
     "export",
     "finetune",
     "load_prepared",

@@ -25,6 +25,7 @@ __all__ = [
     "calibrate",
     "compare",
     "correct_biases",
+    "evaluate",
     "export",
     "finetune",
     "load_prepared",
@@ -159,6 +160,12 @@ def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | N
         DataError: no batches, or NaN in the data; the message names the batch.
     """
     return _part("trainers").finetune(model, train_data, eval_data, **options)
+
+
+def evaluate(model: Any, data: Iterable[Any], **options: Any) -> dict[str, float]:
+    """Return a model's metrics on ``(inputs, labels)`` batches, as training measures them; see :func:`qat.trainers.evaluate`."""
+    found: dict[str, float] = _part("trainers").evaluate(model, data, **options)
+    return found
 
 
 def export(

@@ -111,7 +111,11 @@ def train(
 ) -> None:
     """Only the training of a configuration: checkpoints go to <output>/checkpoints."""
     job = _open(config, output, resume)
-    job.console.print(f"written: {job.train()}", soft_wrap=True)
+    best = job.train()
+    job.console.print(
+        f"the best weights: {best}\n  qat export {config} {best} ARTIFACT makes an artifact of them", soft_wrap=True
+    )
+    job.console.print(f"checkpoints: {job.checkpoints}; --resume continues a run that was stopped", soft_wrap=True)
 
 
 @app.command()
@@ -133,21 +137,19 @@ def export(
 
 @app.command()
 def compare(
-    config: Config, artifacts: Annotated[list[Path], typer.Argument(help="Artifacts; the first is the reference.")]
+    config: Config,
+    artifacts: Annotated[list[Path], typer.Argument(help="Artifacts; a float one is the reference, else the first.")],
 ) -> None:
     """Compare artifacts on the test split of a configuration's data."""
     from qat import api
-    from qat.exporters import encodings_path
+    from qat.exporters.inspection import kind_of
     from qat.ptq import Baseline
     from qat.report import print_report
 
     job = _open(config, None)
     data = job.data()
     framework = job.config.framework
-    # An artifact of ours has its encodings beside it.
-    kinds = ["qat" if encodings_path(p).is_file() else "ptq" for p in artifacts]
-    kinds[0] = "float"
-    entries = [Baseline(p.stem, framework, "", "", kind, p) for p, kind in zip(artifacts, kinds, strict=True)]
+    entries = [Baseline(p.stem, framework, "", recipe, kind, p) for p in artifacts for kind, recipe in [kind_of(p)]]
     print_report(api.compare(entries, job.batches(data, "test"), dataset=data.name, framework=framework), job.console)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from qat import metrics
 from qat.adapters import batches_of, framework_of, is_prepared
+from qat.decision import decide
 from qat.errors import DataError, ExportError, RuntimeMismatchError
 from qat.layout import LAYOUTS, permutation
 from qat.runtimes import TensorInfo, open_session
@@ -25,6 +26,7 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 class Entry:
     """One artifact's figures; percentages for ``top1`` and ``agreement``, milliseconds at batch 1 on one thread for latency.
 
+    ``delta`` is the difference to float in percentage points, ``delta_low`` the lower end of its 95 % interval;
     ``p_float`` and ``p_best_ptq`` are McNemar's p against the float model and the best int8 PTQ; ``drift`` is the mean change of
     the largest probability, ``sqnr`` in dB, ``mse`` the mean squared difference of the outputs, all against float; ``size_ratio``
     is float's bytes over this one's; ``metrics`` holds the caller's own.
@@ -38,6 +40,7 @@ class Entry:
     bytes: int
     top1: float | None = None
     delta: float | None = None
+    delta_low: float | None = None
     agreement: float | None = None
     p_float: float | None = None
     p_best_ptq: float | None = None
@@ -54,13 +57,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Report:
-    """A comparison: its entries in the order given, and what follows from them."""
+    """A comparison: its entries in the order given, and what follows from them.
+
+    ``reference`` names the entry that the others are held against: the float one, or without any (``against_float`` is False)
+    the first.
+    """
 
     framework: str
     dataset: str
     n_eval: int
     entries: tuple[Entry, ...]
     decision: str
+    reference: str = ""
+    against_float: bool = True
 
 
 def compare(
@@ -76,8 +85,8 @@ def compare(
 
     Args:
         entries: Artifacts, Baselines (one of kind ``float`` is the reference), paths, or models: a model is exported to a
-            temporary file first, so that it, too, is judged in its runtime. The first float model is the reference. Images
-            are turned for an artifact that takes them in the other layout.
+            temporary file first, so that it, too, is judged in its runtime. The first float model is the reference, without
+            any the first entry. Images are turned for an artifact that takes them in the other layout.
         data: batches of ``(inputs, labels)``.
         dataset: the data's name.
         framework: None takes the first entry's.
@@ -116,9 +125,9 @@ def _compare(
             raise DataError(f"label {int(labels.max())} is out of range: {d.name} has {o.shape[-1]} outputs")
     latencies = _latencies(sessions, described, batches[0][0], runs)
     pairs = list(zip(described, outputs, strict=True))
-    reference, size = next(
-        ((o, d.path.stat().st_size) for d, o in pairs if d.kind == "float" and d.path is not None), (None, None)
-    )
+    run = [(d, o) for d, o in pairs if d.path is not None]
+    against, reference = next((pair for pair in run if pair[0].kind == "float"), run[0] if run else (None, None))
+    size = None if against is None or against.path is None else against.path.stat().st_size
     best = _best_ptq(described, outputs, labels)
     rows = []
     for (d, o), latency in zip(pairs, latencies, strict=True):
@@ -128,7 +137,9 @@ def _compare(
             entry = replace(entry, metrics=extra, size_ratio=None if size is None else size / entry.bytes)
         rows.append(entry)
     name = framework or next((d.framework for d in described if d.framework), "")
-    return Report(name, dataset, len(labels), tuple(rows), decide(rows))
+    decision = decide(rows, len(labels), float(100 * np.unique(labels, return_counts=True)[1].max() / len(labels)))
+    to_float = against is None or against.kind == "float"
+    return Report(name, dataset, len(labels), tuple(rows), decision, "" if against is None else against.name, to_float)
 
 
 @dataclass(frozen=True)
@@ -238,6 +249,7 @@ def _entry(d: _Described, out: Any, labels: np.ndarray, reference: Any, best: An
     return Entry(
         name=d.name, kind=d.kind, tool=d.tool, recipe=d.recipe, path=d.path, bytes=d.path.stat().st_size, top1=top1,
         delta=top1 - metrics.top1(reference, labels) if same else None,
+        delta_low=metrics.difference_interval(out, reference, labels)[0] if same else None,
         agreement=metrics.agreement(out, reference) if same else None,
         p_float=metrics.mcnemar(out, reference, labels) if same else None,
         p_best_ptq=metrics.mcnemar(out, best, labels) if best is not None else None,
@@ -246,35 +258,3 @@ def _entry(d: _Described, out: Any, labels: np.ndarray, reference: Any, best: An
         sqnr=metrics.sqnr(reference, out) if same else None,
         latency_p50=p50, latency_p95=p95, parity=d.parity, error=d.error,
     )  # fmt: skip
-
-
-def shown_p(p: float | None) -> str:
-    """Return a p-value as text; below 1e-9 its size says nothing more."""
-    if p is None:
-        return "p unknown"
-    return "p < 1e-9" if p < 1e-9 else f"p = {p:.2g}"
-
-
-def decide(entries: Sequence[Entry]) -> str:
-    """Say in one sentence whether PTQ is enough.
-
-    PTQ is enough where the best int8 PTQ is not below float beyond noise (McNemar's p at least 0.05). Otherwise QAT is
-    worth its training where it is above that PTQ beyond noise.
-    """
-    ptq = [e for e in entries if e.kind == "ptq" and e.top1 is not None and "float16" not in e.recipe]
-    trained = [e for e in entries if e.kind == "qat" and e.top1 is not None]
-    if not ptq or ptq[0].p_float is None:
-        return "No decision: it needs a float artifact and a PTQ one."
-    best = max(ptq, key=lambda e: e.top1 or 0.0)
-    assert best.p_float is not None and best.delta is not None
-    facts = f"the best PTQ ({best.name}) has {best.top1:.2f} %, {best.delta:+.2f} to float ({shown_p(best.p_float)})"
-    if best.delta >= 0 or best.p_float >= 0.05:
-        return f"PTQ is enough: {facts}."
-    if not trained:
-        return f"QAT is worth a try: {facts}."
-    qat = max(trained, key=lambda e: e.top1 or 0.0)
-    assert qat.top1 is not None and best.top1 is not None
-    gained = f"QAT has {qat.top1:.2f} % ({shown_p(qat.p_best_ptq)} against that PTQ)"
-    if qat.top1 > best.top1 and qat.p_best_ptq is not None and qat.p_best_ptq < 0.05:
-        return f"QAT is needed: {facts}; {gained}."
-    return f"Neither is enough: {facts}; {gained}. Train longer, or leave sensitive layers float."

@@ -25,6 +25,17 @@ def mcnemar(a: np.ndarray, b: np.ndarray, labels: np.ndarray) -> float:
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
+def difference_interval(a: np.ndarray, b: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of ``a``'s top-1 accuracy less ``b``'s, in percentage points (Agresti & Min 2005)."""
+    right_a, right_b = a.argmax(-1) == labels, b.argmax(-1) == labels
+    # Half a sample more in each of the four cells: an interval of some width where no pair disagrees.
+    only_a, only_b = int((right_a & ~right_b).sum()) + 0.5, int((right_b & ~right_a).sum()) + 0.5
+    n = len(labels) + 2
+    difference = (only_a - only_b) / n
+    half = float(stats.norm.ppf(0.975)) * float(np.sqrt(only_a + only_b - n * difference**2)) / n
+    return 100 * (difference - half), 100 * (difference + half)
+
+
 def confidence_drift(a: np.ndarray, b: np.ndarray) -> float:
     """Return the mean change of the largest softmax probability."""
     return float(np.abs(special.softmax(a, -1).max(-1) - special.softmax(b, -1).max(-1)).mean())

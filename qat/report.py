@@ -12,10 +12,23 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from qat.comparison import Entry, Report, shown_p
+from qat.comparison import Entry, Report
+from qat.decision import shown_p
 from qat.files import write_atomically
 
 _COLUMNS = ("entry", "top-1 %", "Δ float", "p float", "agree %", "drift", "SQNR dB", "KiB", "ms p50", "exact")
+
+
+def _columns(report: Report) -> tuple[str, ...]:
+    """Return the columns' titles: they say what the figures are held against."""
+    return _COLUMNS if report.against_float else tuple(c.replace("float", "first") for c in _COLUMNS)
+
+
+def _caveat(report: Report) -> str | None:
+    """Say so where the reference is no float model."""
+    if report.against_float:
+        return None
+    return f"No float artifact among these: Δ, p, agreement, drift and SQNR are against the first, {report.reference}."
 
 
 def _cells(e: Entry) -> tuple[str, ...]:
@@ -41,12 +54,13 @@ def _cells(e: Entry) -> tuple[str, ...]:
 def print_report(report: Report, console: Console) -> None:
     """Print the comparison as a table, and the decision below it."""
     table = Table(title=f"{report.dataset}, {report.framework}, {report.n_eval:,} images", title_justify="left")
-    for index, column in enumerate(_COLUMNS):
+    for index, column in enumerate(_columns(report)):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for e in report.entries:
         table.add_row(*_cells(e), style={"qat": "bold green", "float": "cyan", "control": "cyan"}.get(e.kind, ""))
     console.print(table)
-    console.print(report.decision)
+    for sentence in filter(None, (_caveat(report), report.decision)):
+        console.print(sentence, highlight=False)
 
 
 def to_dict(report: Report, folder: Path) -> dict[str, Any]:
@@ -56,6 +70,8 @@ def to_dict(report: Report, folder: Path) -> dict[str, Any]:
         "dataset": report.dataset,
         "n_eval": report.n_eval,
         "decision": report.decision,
+        "reference": report.reference,
+        "reference_is_float": report.against_float,
         "entries": [_entry_dict(e, folder) for e in report.entries],
     }
 
@@ -74,6 +90,7 @@ def _entry_dict(e: Entry, folder: Path) -> dict[str, Any]:
         "size_ratio": e.size_ratio,
         "top1": e.top1,
         "top1_delta": e.delta,
+        "top1_delta_low": e.delta_low,
         "agreement": e.agreement,
         "mcnemar_p_float": e.p_float,
         "mcnemar_p_best_ptq": e.p_best_ptq,
@@ -105,10 +122,11 @@ def write_report(reports: Sequence[Report], folder: Path) -> Path:
 def _markdown(report: Report) -> str:
     rows = [
         f"## {report.dataset}, {report.framework}, {report.n_eval:,} images\n",
-        "| " + " | ".join(_COLUMNS) + " |",
+        "| " + " | ".join(_columns(report)) + " |",
         "|" + "---|" + "---:|" * (len(_COLUMNS) - 1),
         *("| " + " | ".join(_cells(e)) + " |" for e in report.entries),
-        f"\n{report.decision}\n",
+        *(f"\n{sentence}" for sentence in filter(None, (_caveat(report), report.decision))),
+        "",
     ]
     images = [f"![{name}]({report.framework}_{name}.png)" for name in ("accuracy", "size", "drift")]
     return "\n".join([*rows, *images, ""])

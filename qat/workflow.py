@@ -20,6 +20,8 @@ from qat.files import make_folder
 from qat.graph import Graph
 from qat.recipe import load_recipe
 from qat.targets import load_target
+from qat.trainers import Epoch
+from qat.trainers.metrics import shown
 
 #: Those of the adapters, which are not imported before they are needed.
 _DEFAULT_TARGETS = {"torch": "onnxruntime", "keras": "litert"}
@@ -261,16 +263,38 @@ class Run:
         data = self.step("data", self.data)
         model = self.step("float model", lambda: self.float_model(data))
         prepared = self.step("prepare and calibrate", lambda: self.prepare(model, data))
-        self.step("QAT", lambda: self.finetune(prepared, data, model, "qat"))
+        before = {"float": self.evaluate(model, data, model), "calibrated": self.evaluate(prepared, data, model)}
+        history = self.step("QAT", lambda: self.finetune(prepared, data, model, "qat"))
+        for name, values in before.items():
+            self.console.print(f"  {name}: {shown(values)} on the validation data", highlight=False)
+        best = history.epochs[history.best_epoch - 1]
+        epoch = f"trained, epoch {best.number} of {len(history.epochs)}"
+        self.console.print(f"  [bold]{epoch}: {shown(best.metrics)}[/] on the validation data", highlight=False)
         return self.checkpoints / ("best.safetensors" if self.config.framework == "torch" else "best.keras")
+
+    def evaluate(self, model: Any, data: Dataset, float_model: Any) -> dict[str, float]:
+        """Return a model's metrics on the validation data, as training measures them."""
+        c = self.config.training
+        options = {
+            "metrics": c.metrics,
+            "labels": c.labels,
+            "teacher": None if c.teacher is None else float_model,
+            "loss": c.loss,
+        }
+        return api.evaluate(model, self.batches(data, "validation"), **options)
 
     def finetune(self, model: Any, data: Dataset, float_model: Any, kind: str) -> Any:
         """Fine-tune by the configuration's options; ``kind`` is ``qat`` or ``control``."""
         options = self.config.training.model_dump() | self._checkpoints(kind)
         options["teacher"] = None if options["teacher"] is None else float_model
-        if kind != "qat":
-            options |= {"tensorboard": None, "artifact_every": None}
+        options |= {"on_epoch": self._say} if kind == "qat" else {"tensorboard": None, "artifact_every": None}
         return api.finetune(model, self.training(data, options["seed"]), self.batches(data, "validation"), **options)
+
+    def _say(self, epoch: Epoch) -> None:
+        """Say what an epoch came to."""
+        parts = [f"epoch {epoch.number}/{self.config.training.epochs}: loss {epoch.loss:.4g}", shown(epoch.metrics)]
+        parts += [f"the artifact in its runtime: {shown(epoch.artifact)}"] if epoch.artifact else []
+        self.console.print(f"  [dim]{'; '.join(parts)}[/]", highlight=False, soft_wrap=True)
 
     def _checkpoints(self, kind: str) -> dict[str, Any]:
         """Return the options that place a training's checkpoints: those of QAT lie in checkpoints/ itself."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -86,6 +87,10 @@ def test_run_train_export_compare_inspect(config, tmp_path):
     assert not any("error" in e for e in result["entries"])
     done = qat("train", config, "--output", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^  epoch 1/1: loss [\d.]+; top1 [\d.]+ %$", done.stdout, re.MULTILINE)
+    for name in ("float", "calibrated", "trained, epoch 1 of 1"):
+        assert re.search(rf"^  {name}: top1 [\d.]+ % on the validation data$", done.stdout, re.MULTILINE), name
+    assert f"the best weights: {tmp_path / 'out' / 'checkpoints' / 'best.safetensors'}" in done.stdout
     checkpoint = tmp_path / "out" / "checkpoints" / "best.safetensors"
     artifact = tmp_path / "m.onnx"
     done = qat("export", config, checkpoint, artifact, cwd=tmp_path)
@@ -103,6 +108,10 @@ def test_run_train_export_compare_inspect(config, tmp_path):
     assert "float32  batchx8x8x1  NHWC" in qat("inspect", turned).stdout
     done = qat("compare", config, artifact, turned, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "No float artifact among these" in done.stdout
+    done = qat("compare", config, artifact, tmp_path / "out" / "artifacts" / "torch_float.onnx", cwd=tmp_path)
+    assert "No float artifact" not in done.stdout
+    assert "Δ float" in done.stdout
     done = qat("export", config, checkpoint, tmp_path / "n.onnx", "--layout", "NHCW", cwd=tmp_path)
     assert done.returncode == 2
     assert "did you mean" in done.stderr

@@ -105,19 +105,61 @@ def test_sqnr_and_drift():
     assert metrics.confidence_drift(x, x) == 0.0
 
 
-def entry(name, kind, top1, delta, p_float, p_ptq=None):
-    return Entry(name, kind, "", "int8", None, 1, top1=top1, delta=delta, p_float=p_float, p_best_ptq=p_ptq)
+def entry(name, kind, top1, delta, p_float, p_ptq=None, low=None):
+    return Entry(name, kind, "", "int8", None, 1, top1=top1, delta=delta, p_float=p_float, p_best_ptq=p_ptq, delta_low=low)
+
+
+FLOAT = entry("f", "float", 92.1, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(
     ("entries", "start"),
     [
-        ([entry("a", "ptq", 92.0, -0.1, 0.6)], "PTQ is enough"),
-        ([entry("a", "ptq", 80.0, -12.0, 1e-9)], "QAT is worth a try"),
-        ([entry("a", "ptq", 80.0, -12.0, 1e-9), entry("q", "qat", 91.9, -0.1, 0.5, 1e-9)], "QAT is needed"),
-        ([entry("a", "ptq", 80.0, -12.0, 1e-9), entry("q", "qat", 80.1, -11.9, 1e-9, 0.9)], "Neither is enough"),
-        ([entry("q", "qat", 91.9, None, None)], "No decision"),
+        ([FLOAT, entry("a", "ptq", 92.0, -0.1, 0.6, low=-0.3)], "PTQ is enough"),
+        ([FLOAT, entry("a", "ptq", 92.0, -0.1, 0.6, low=-1.3)], "No decision: the best PTQ (a) has 92.00 %"),
+        ([FLOAT, entry("a", "ptq", 92.1, 0.0, 1.0, low=-12.0)], "No decision: the best PTQ (a) has 92.10 %"),
+        ([FLOAT, entry("a", "ptq", 80.0, -12.0, 1e-9)], "QAT is worth a try"),
+        ([FLOAT, entry("a", "ptq", 80.0, -12.0, 1e-9), entry("q", "qat", 91.9, -0.1, 0.5, 1e-9)], "QAT is needed"),
+        ([FLOAT, entry("a", "ptq", 80.0, -12.0, 1e-9), entry("q", "qat", 80.1, -11.9, 1e-9, 0.9)], "Neither is enough"),
+        ([FLOAT, entry("q", "qat", 91.9, None, None)], "No decision: it needs"),
+        ([entry("q", "qat", 91.9, 0.0, 1.0), entry("a", "ptq", 91.9, 0.0, 1.0, low=-0.1)], "No decision: it needs a float"),
     ],
 )
 def test_decision(entries, start):
-    assert decide(entries).startswith(start)
+    assert decide(entries, 1000).startswith(start)
+
+
+def test_nothing_is_decided_against_a_float_model_that_has_not_learned():
+    ptq = entry("a", "ptq", 92.0, -0.1, 0.6, low=-0.3)
+    said = decide([FLOAT, ptq], 1000, commonest=95.0)
+    assert said.startswith("No decision: float has 92.10 %, and always answering the most frequent class has 95.00 %")
+    said = decide([FLOAT, ptq, entry("c", "control", 94.0, 1.9, 1e-5)], 1000, commonest=10.0)
+    assert "float has 92.10 %, and +1.90 after QAT's extra steps" in said
+    assert "train the float model first" in said
+    for control in (entry("c", "control", 92.5, 0.4, 1e-5), entry("c", "control", 94.0, 1.9, 0.2)):
+        assert decide([FLOAT, ptq, control], 1000, commonest=10.0).startswith("PTQ is enough")
+
+
+def test_difference_interval():
+    """As in Agresti & Min 2005, and of some width where no pair disagrees."""
+    labels = np.zeros(100, int)
+    right, wrong = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    a = np.array([right] * 90 + [wrong] * 10)
+    b = np.array([right] * 80 + [wrong] * 15 + [right] * 5)
+    low, high = metrics.difference_interval(a, b, labels)
+    assert (low + high) / 2 == pytest.approx(100 * 5 / 102)
+    assert (high - low) / 2 == pytest.approx(100 * 1.96 * np.sqrt(16 - 25 / 102) / 102, rel=1e-3)
+    assert metrics.difference_interval(a, a, labels)[0] == pytest.approx(-196 / 102, rel=1e-3)
+
+
+def test_without_a_float_artifact_the_first_is_the_reference_and_that_is_said(model, batches, tmp_path):
+    prepared = qat.calibrate(qat.prepare(model, torch.zeros(2, 1, 6, 6)), batches)
+    paths = [qat.export(prepared, tmp_path / f"{name}.onnx").path for name in ("one", "two")]
+    found = qat.compare(paths, batches, latency_runs=0)
+    assert (found.reference, found.against_float) == ("one", False)
+    assert found.entries[1].agreement == 100.0
+    assert found.decision.startswith("No decision: it needs a float artifact")
+    summary = (write_report([found], tmp_path / "run").parent / "summary.md").read_text()
+    assert "No float artifact among these" in summary
+    assert "are against the first, one." in summary
+    assert "Δ first" in summary

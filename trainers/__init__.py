@@ -13,23 +13,47 @@ from qat.trainers.history import Epoch, History
 from qat.trainers.interrupt import TrainingInterrupted
 from qat.trainers.options import TrainingOptions
 
-__all__ = ["Epoch", "History", "TrainingDiverged", "TrainingInterrupted", "TrainingOptions", "finetune", "load_weights"]
+__all__ = [
+    "Epoch",
+    "History",
+    "TrainingDiverged",
+    "TrainingInterrupted",
+    "TrainingOptions",
+    "evaluate",
+    "finetune",
+    "load_weights",
+]
 
 
 def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | None = None, **options: Any) -> History:
     """Fine-tune a prepared or a float model; see :func:`qat.finetune`."""
     chosen = TrainingOptions.of(**options)
-    framework = framework_of(model)
     if is_prepared(model) and hasattr(model, "grids"):
         missing = [name for name, grid in model.grids.items() if not grid.calibrated]
         if missing:
             raise CalibrationError("the model is not calibrated: call qat.calibrate(model, samples) before qat.finetune")
-    if framework == "torch":
+    history: History = _trainer(model).finetune(model, train_data, eval_data, chosen)
+    return history
+
+
+def evaluate(model: Any, data: Iterable[Any], **options: Any) -> dict[str, float]:
+    """Return a prepared or a float model's metrics on ``(inputs, labels)`` batches, as :func:`finetune` would measure them.
+
+    Args:
+        model: it is left as it is; a prepared one as its ranges are now.
+        data: the batches.
+        options: of :class:`TrainingOptions`: ``metrics``, and with ``labels="none"`` the ``teacher`` that it is measured against.
+    """
+    found: dict[str, float] = _trainer(model).evaluate(model, data, TrainingOptions.of(**options))
+    return found
+
+
+def _trainer(model: Any) -> Any:
+    if framework_of(model) == "torch":
         from qat.trainers import torch as trainer
     else:
         from qat.trainers import keras as trainer
-    history: History = trainer.finetune(model, train_data, eval_data, chosen)
-    return history
+    return trainer
 
 
 def load_weights(model: Any, path: Path) -> Any:
@@ -38,8 +62,4 @@ def load_weights(model: Any, path: Path) -> Any:
     Raises:
         DataError: the file is missing, truncated, or of another model.
     """
-    if framework_of(model) == "torch":
-        from qat.trainers.torch import load_weights as load
-    else:
-        from qat.trainers.keras import load_weights as load
-    return load(model, path)
+    return _trainer(model).load_weights(model, path)

@@ -61,7 +61,9 @@ class Callbacks:
             self.writer.scalar("train/learning_rate", rate, step)
 
     def epoch(self, epoch: Epoch, step: int) -> None:
-        """Log an epoch's metrics."""
+        """Log an epoch's metrics, and tell who asked for it."""
+        if self.options.on_epoch is not None:
+            self.options.on_epoch(epoch)
         if self.writer is not None:
             for name, values in (("validation", epoch.metrics), ("artifact", epoch.artifact)):
                 for metric, value in values.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,12 @@ def metric(spec: str | Callable[..., Any]) -> Metric:
     else:
         name, function = getattr(spec, "__name__", "metric"), spec
     return Metric(name, function, bool(getattr(function, "higher_is_better", True)))
+
+
+def shown(values: Mapping[str, float]) -> str:
+    """Return metrics as text, those known by name with their units."""
+    unit = lambda name: METRICS[name].unit if name in METRICS else ""  # noqa: E731
+    return ", ".join(f"{name} {f'{value:.2f}' if unit(name) else f'{value:.4g}'}{unit(name)}" for name, value in values.items())
 
 
 def measure(metrics: Iterable[Metric], batches: Iterable[tuple[Any, np.ndarray]]) -> dict[str, float]:

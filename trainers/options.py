@@ -47,7 +47,7 @@ _NUMBERS: tuple[tuple[str, float, float, tuple[type, ...], bool], ...] = (
 )
 
 #: Options that do not decide the weights that come out, so that a resumed run may change them.
-_FREE = ("progress", "checkpoint_dir", "checkpoint_every", "resume", "tensorboard", "artifact_every", "divergence")
+_FREE = ("progress", "checkpoint_dir", "checkpoint_every", "resume", "tensorboard", "artifact_every", "divergence", "on_epoch")
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class TrainingOptions:
         resume: whether to continue from the last whole checkpoint in ``checkpoint_dir``, where there is one.
         tensorboard: a folder for TensorBoard's logs; None for none.
         artifact_every: epochs between evaluations of the exported artifact in its runtime; None for none.
+        on_epoch: called after each epoch with its :class:`qat.trainers.Epoch`; None for nothing.
         progress: whether to show a progress bar (only on a terminal).
     """
 
@@ -113,6 +114,7 @@ class TrainingOptions:
     resume: bool = False
     tensorboard: str | Path | None = None
     artifact_every: int | None = None
+    on_epoch: Callable[[Any], object] | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:

@@ -50,7 +50,7 @@ def test_configuration_has_the_same_options_and_defaults():
     from qat.config import TrainingConfig
 
     config, options = TrainingConfig().model_dump(), vars(TrainingOptions())
-    assert set(options) - set(config) == {"checkpoint_dir", "resume", "progress"}
+    assert set(options) - set(config) == {"checkpoint_dir", "resume", "on_epoch", "progress"}
     for name, value in config.items():
         assert options[name] == (tuple(value) if isinstance(value, list) else value), name
 
@@ -265,3 +265,16 @@ def test_prepared_layer_is_named_as_the_user_knows_it(framework):
     scope = [p.op.scope for p in model.plan.ops if p.op.kind == "conv2d"][1]
     with pytest.raises(QatError, match=f"first in the output of '{scope}'"):
         train(framework, None, model, observe_fraction=0.0)
+
+
+@FRAMEWORKS
+def test_each_epoch_is_told_and_a_model_is_evaluated_as_training_does(framework):
+    told = []
+    model, history = train(framework, None, epochs=2, on_epoch=told.append)
+    assert tuple(told) == history.epochs
+    evaluation = digits().batches("validation", 32, layout(framework))
+    before = weights(model)
+    assert qat.evaluate(model, evaluation) == history.epochs[history.best_epoch - 1].metrics
+    for a, b in zip(before, weights(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert metrics.shown({"top1": 97.123, "mine": 0.123456}) == "top1 97.12 %, mine 0.1235"

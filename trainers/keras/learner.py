@@ -30,6 +30,11 @@ def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | N
     return run(_Learner(model, options, keras), train_data, eval_data, options)
 
 
+def evaluate(model: Any, data: Iterable[Any], options: TrainingOptions) -> dict[str, float]:
+    """Return the options' metrics of a model on data."""
+    return _Learner(model, options, importlib.import_module(framework_of(model))).evaluate(data)
+
+
 class _Learner:
     """A :class:`qat.trainers.loop.Learner` of Keras; ``keras`` is the module that the model comes from."""
 

@@ -32,6 +32,11 @@ def finetune(model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[An
     return run(_Learner(model, options), train_data, eval_data, options)
 
 
+def evaluate(model: nn.Module, data: Iterable[Any], options: TrainingOptions) -> dict[str, float]:
+    """Return the options' metrics of a model on data."""
+    return _Learner(model, options).evaluate(data)
+
+
 class _Learner:
     """A :class:`qat.trainers.loop.Learner` of PyTorch."""
 
