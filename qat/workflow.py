@@ -13,7 +13,7 @@ from rich.console import Console
 
 from qat import api
 from qat.adapters import adapter_for, framework_of
-from qat.config import RunConfig, expand, import_object
+from qat.config import DataConfig, RunConfig, expand, import_object
 from qat.data import Batches, Dataset
 from qat.errors import ConfigError, DataError, reason_of
 from qat.files import make_folder
@@ -53,10 +53,19 @@ class Run:
         return result
 
     def data(self) -> Dataset:
-        """Return the data set."""
+        """Return the data set. Raises an error that names the configuration's key where it cannot be read."""
+        c = self.config.data
+        key = {"factory": "data.factory", "digits": "data.source"}.get(c.source, "data.path")
+        try:
+            return self._loaded(c)
+        except OSError as error:
+            raise DataError(f"{key}: {error.filename or c.path} cannot be read: {error.strerror or error}") from error
+        except DataError as error:
+            raise DataError(f"{key}: {error}") from error
+
+    def _loaded(self, c: DataConfig) -> Dataset:
         from qat.data import load
 
-        c = self.config.data
         if c.source == "digits":
             return load.digits()
         if c.source == "factory":
@@ -93,7 +102,11 @@ class Run:
         if c.file is not None:
             return model
         if c.weights is not None:
-            return self._load(model, expand(c.weights, self.base))
+            path = expand(c.weights, self.base)
+            try:
+                return self._load(model, path)
+            except (ConfigError, DataError) as error:
+                raise ConfigError(f"model.weights: {error}") from error
         cached = self._cache_file(data, plan.graph)
         if cached.is_file():
             self.console.print(f"  [dim]float model from {cached}[/]", soft_wrap=True)
@@ -126,13 +139,13 @@ class Run:
         if self.config.framework != "keras" or path.suffix != ".keras":
             raise ConfigError(f"model.file is a .keras file of a keras run, not {path.name}; use model.factory")
         if not path.is_file():
-            raise ConfigError(f"no such model file: {path}")
+            raise ConfigError(f"model.file: no such file: {path}")
         import keras
 
         try:
             return keras.models.load_model(path)
         except (ValueError, OSError, KeyError) as error:
-            raise ConfigError(f"{path} is not a whole .keras model: {reason_of(error)}") from error
+            raise ConfigError(f"model.file: {path} is not a whole .keras model: {reason_of(error)}") from error
 
     def _seed(self, seed: int) -> None:
         if self.config.framework == "torch":

@@ -138,16 +138,21 @@ def test_recipes_and_doctor():
         (("name: tiny", "nam: tiny"), "unknown key 'nam'"),
         (("latency_runs: 2", "recipe: static_wi8"), "unknown recipe 'static_wi8'"),
         (("latency_runs: 2", "target: tensort"), "did you mean 'tensorrt'"),
-        (("d.npz", "nowhere.npz"), "no such file"),
+        (("d.npz", "nowhere.npz"), "data.path: no such file: "),
+        (("path: d.npz", "path: ."), "data.path: a folder, not an .npz file: "),
+        (("d.npz", "broken.py"), "data.path: "),
+        (("d.npz", "three.npz"), "three.npz has no array 'y_test': it needs x_train, y_train, x_test, y_test"),
+        (("source: npz, path: d.npz", "source: folder, path: nowhere"), "data.path: no such folder: "),
+        (("source: npz, path: d.npz", "source: factory, factory: 'broken:raises'"), "data.factory: the data factory"),
         (("mobilenet_tiny", "mobilenet_tny"), "no function 'mobilenet_tny'"),
         (("mobilenet_tiny'}", "mobilenet_tiny', kwargs: {channels: 3}}"), "does not take images of shape"),
         (("mobilenet_tiny'}", "mobilenet_tiny', kwargs: {classes: 4}}"), "label 9 is out of range"),
         (("mobilenet_tiny'}", "mobilenet_tiny', dynamic: [length]}"), "dynamic: no input has a length"),
-        (("mobilenet_tiny'}", "mobilenet_tiny', weights: w.safetensors}"), "no such checkpoint"),
+        (("mobilenet_tiny'}", "mobilenet_tiny', weights: w.safetensors}"), "model.weights: no such checkpoint"),
         (("qat.zoo.torch:mobilenet_tiny", "broken:raises"), "model.factory 'broken:raises' with model.kwargs {}: KeyError: 'x'"),
         (("qat.zoo.torch:mobilenet_tiny", "unreadable:make"), "cannot import unreadable: SyntaxError"),
         (("qat.zoo.torch:mobilenet_tiny", "broken:Branches"), "torch.export cannot capture Branches"),
-        (("d.npz", "one.npz"), "one training image"),
+        (("d.npz", "one.npz"), "data.path: data set 'one': one training image"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(config, tmp_path, change, message):
@@ -155,6 +160,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(config, tmp_path, change, mes
     (tmp_path / "unreadable.py").write_text("def make(:")
     one = np.zeros((1, 8, 8), np.uint8), np.zeros(1, int)
     np.savez(tmp_path / "one.npz", **dict(zip(("x_train", "y_train", "x_test", "y_test"), one * 2, strict=True)))
+    np.savez(tmp_path / "three.npz", x_train=one[0], y_train=one[1], x_test=one[0])
     config.write_text(config.read_text().replace(*change))
     done = qat("run", config, "--output", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 2, done.stderr

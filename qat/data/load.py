@@ -68,14 +68,21 @@ def _read_idx(folder: Path, stem: str) -> np.ndarray:
 
 
 def npz(path: str | Path, mean: float = 0.0, std: float = 1.0) -> Dataset:
-    """Return the data set of an ``.npz`` file with ``x_train, y_train, x_test, y_test``; images channels last."""
+    """Return the data set of an ``.npz`` file with ``x_train, y_train, x_test, y_test``.
+
+    Images are ``[n, height, width, channels]`` or, of one channel, ``[n, height, width]``; uint8 (0 to 255) or any float.
+    Labels are ``[n]`` or ``[n, 1]`` integers from 0.
+    """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"no such file: {path}")
+        kind = "a folder, not an .npz file" if path.is_dir() else "no such file"
+        raise DataError(f"{kind}: {path}")
     names = ("x_train", "y_train", "x_test", "y_test")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {n: file[n] for n in names if n in file.files}
+    except PermissionError:
+        raise  # it is not the file's content
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path} is not a whole .npz file: {error}") from error
     if missing := [n for n in names if n not in arrays]:
