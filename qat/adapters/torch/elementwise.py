@@ -102,7 +102,7 @@ class Function(Node):
             with torch.no_grad():
                 self.observe(self.real(x * grid.scale) / self.output.scale)
         values, slopes = self._tables(x.device)
-        return kernels.lookup(x, values, slopes, grid.lo, *self.limits())
+        return kernels.lookup(x, values, slopes, self.limits(), int(grid.lo), self.byte() is not None)
 
     def real(self, x: Tensor) -> Tensor:
         """PyTorch's own function."""

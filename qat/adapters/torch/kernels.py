@@ -233,20 +233,74 @@ class _Lookup(torch.autograd.Function):
     """``values[x - first]``; the gradient is ``slopes[x - first]`` where the result is strictly within the limits."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor, slopes: Tensor, first: float, lo: float, hi: float) -> Tensor:
-        # While ranges are observed, a kernel may have clamped to the limits that its own values have just moved.
-        index = (x - first).clamp_(0, len(values) - 1).to(torch.int32).flatten()
-        within = (values > lo) & (values < hi)
+    def forward(
+        ctx: Any, x: Tensor, values: Tensor, slopes: Tensor, limits: tuple[float, float], first: int, sure: bool
+    ) -> Tensor:
+        index = vnni.places(x, first, len(values), sure)
+        within = (values > limits[0]) & (values < limits[1])
         ctx.save_for_backward(index, slopes * within)
-        return values.index_select(0, index).view(x.shape)
+        return values.index_select(0, index.to(torch.int32).flatten()).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         index, slopes = ctx.saved_tensors
-        return grad * slopes.index_select(0, index).view(grad.shape), None, None, None, None, None
+        slope = slopes.index_select(0, index.to(torch.int32).flatten()).view(grad.shape)
+        return slope.mul_(grad), None, None, None, None, None
+
+
+class _Softmax(torch.autograd.Function):
+    """``clamp(round(softmax(x * factor) * units), lo, hi)`` over the last axis.
+
+    Nothing is clipped at 0, and 1 is as good as what is next to it: the gradient passes everywhere, as that of a softmax.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: Tensor, units: float, limits: tuple[float, float]) -> Tensor:
+        p = torch.softmax(x * factor, -1)
+        ctx.save_for_backward(p, factor)
+        ctx.units = units
+        return (p * units).round_().clamp_(*limits)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        p, factor = ctx.saved_tensors
+        return aten._softmax_backward_data(grad, p, -1, p.dtype).mul_(factor * ctx.units), None, None, None
+
+
+class _LayerNorm(torch.autograd.Function):
+    """``clamp(round(layer_norm(x) / output_scale), lo, hi)`` over the last axis, in one node."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        epsilon: float,
+        output_scale: Tensor,
+        limits: tuple[float, float],
+        observe: Observe,
+    ) -> Tensor:
+        v, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], gamma, beta, epsilon)
+        v.div_(output_scale)
+        if observe is not None:
+            observe(v)
+        y = v.round_().clamp_(*limits)
+        ctx.save_for_backward(x, gamma, beta, mean, rstd, y, output_scale)
+        ctx.limits = limits
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, gamma, beta, mean, rstd, y, output_scale = ctx.saved_tensors
+        grad = hardtanh_backward(grad, y, *ctx.limits).div_(output_scale)
+        mask = [*ctx.needs_input_grad[:3]]
+        return *aten.native_layer_norm_backward(grad, x, x.shape[-1:], mean, rstd, gamma, beta, mask), None, None, None, None
 
 
 lookup = _Lookup.apply
+softmax = _Softmax.apply
+layer_norm = _LayerNorm.apply
 conv2d = _Conv2d.apply
 dense = _Dense.apply
 add = _Add.apply

@@ -47,15 +47,6 @@ class Conv2d(Node):
         multiplier = self.inputs[0].scale.double() * scale.double() / self.output.scale.double()
         return kernels.fixed_point(acc, multiplier.view(-1, 1, 1)).clamp_(*self.limits())
 
-    def byte(self) -> int | None:
-        """Return the integer that a byte of zero stands for, where bytes hold the input for sure.
-
-        While ranges are observed they move between writer and reader, and the input may lie outside its grid's limits.
-        """
-        grid = self.inputs[0]
-        moving = self.training and grid.observing
-        return None if moving or grid.hi - grid.lo > 255 else int(grid.lo)
-
     def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the weight's scale for each output channel."""
         spec = self.planned.weight

@@ -82,6 +82,15 @@ class Node(nn.Module):
             hi = min(hi, grid.integer_of(6.0))
         return lo, hi
 
+    def byte(self) -> int | None:
+        """Return the integer that a byte of zero stands for, where bytes hold the first input for sure.
+
+        While ranges are observed they move between writer and reader, and the input may lie outside its grid's limits.
+        """
+        grid = self.inputs[0]
+        moving = self.training and grid.observing
+        return None if moving or grid.hi - grid.lo > 255 else int(grid.lo)
+
     def finish(self, v: Tensor) -> Tensor:
         """Observe unrounded grid values if asked to, then round and clamp with a straight-through gradient."""
         if self.output.group.learned and self.training:

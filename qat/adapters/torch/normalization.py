@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qat.adapters.torch import kernels
 from qat.adapters.torch.borders import quantize
 from qat.adapters.torch.node import Node
 from qat.normalization import scaled_epsilon
@@ -18,8 +19,9 @@ class LayerNorm(Node):
         """In training PyTorch's own, of integers; else by sums of integers."""
         epsilon = scaled_epsilon(self.attrs["epsilon"], self.inputs[0].step)
         if self.training:
-            y = F.layer_norm(x, x.shape[-1:], gamma, beta, float(epsilon))
-            return self.finish(y / self.output.scale)
+            if self.output.group.learned:
+                return self.finish(F.layer_norm(x, x.shape[-1:], gamma, beta, float(epsilon)) / self.output.scale)
+            return kernels.layer_norm(x, gamma, beta, float(epsilon), self.output.scale, self.limits(), self.observer())
         q = x + self.inputs[0].zero_point
         total = q.sum(-1, keepdim=True)
         n = torch.full_like(total, q.shape[-1])  # a divisor that is a number may become a factor

@@ -1,0 +1,68 @@
+"""Fused nodes: the integers and the gradients of the operators that they stand for, in every bit."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qat.adapters.torch import kernels
+
+LIMITS = (-100.0, 90.0)
+
+
+def both(fused, written_out, *tensors):
+    """Return output and gradients of two functions of the same tensors."""
+    found = []
+    for function in (fused, written_out):
+        leaves = [t.clone().requires_grad_() for t in tensors]
+        y = function(*leaves)
+        upstream = torch.arange(float(y.numel())).view(y.shape).sin()
+        found.append((y.detach(), *torch.autograd.grad(y, leaves, upstream)))
+    return found
+
+
+def assert_same(found):
+    for fused, written_out in zip(*found, strict=True):
+        assert torch.equal(fused, written_out)
+        assert fused.count_nonzero() > 0
+
+
+def test_softmax():
+    x, factor = torch.randint(-128, 128, (3, 5, 7)).float(), torch.tensor(0.03)
+
+    def written_out(x):
+        v = torch.softmax(x * factor, -1) * 256
+        return kernels.straight_through(v, v.detach().round().clamp(*LIMITS))
+
+    assert_same(both(lambda x: kernels.softmax(x, factor, 256, LIMITS), written_out, x))
+
+
+def test_layer_norm():
+    x, scale = torch.randint(-128, 128, (3, 5, 16)).float(), torch.tensor(0.017)
+    seen = []
+
+    def fused(x, gamma, beta):
+        return kernels.layer_norm(x, gamma, beta, 1e-3, scale, LIMITS, lambda v: seen.append(v.abs().max().item()))
+
+    def written_out(x, gamma, beta):
+        return kernels.round_clamp(F.layer_norm(x, (16,), gamma, beta, 1e-3) / scale, *LIMITS)
+
+    assert_same(both(fused, written_out, x, torch.randn(16), torch.randn(16)))
+    assert seen[0] > 100  # unrounded and unclamped
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_a_table_is_read_at_the_same_places_by_bytes_and_by_floats(sure):
+    x, values, slopes = torch.randint(-30, 226, (3, 5, 16)).float(), torch.randint(-128, 128, (256,)).float(), torch.randn(256)
+
+    def written_out(x):
+        place = (x.detach() + 30).long()
+        inside = (values > LIMITS[0]) & (values < LIMITS[1])
+        return values[place] + (x - x.detach()) * (slopes * inside)[place]
+
+    assert_same(both(lambda x: kernels.lookup(x, values, slopes, LIMITS, -30, sure), written_out, x))
+
+
+def test_what_lies_outside_a_table_while_ranges_move_is_read_at_its_ends():
+    values = torch.arange(256.0)
+    y = kernels.lookup(torch.tensor([-500.0, 500.0]), values, torch.ones(256), (-1.0, 256.0), -30, False)
+    assert y.tolist() == [0, 255]
