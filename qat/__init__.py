@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from qat.api import (
+        adaround,
         calibrate,
         compare,
         correct_biases,
@@ -30,6 +31,7 @@ __all__ = [
     "Handled",
     "QatError",
     "__version__",
+    "adaround",
     "calibrate",
     "compare",
     "correct_biases",

@@ -1,4 +1,4 @@
-"""The calls: prepare, calibrate, correct_biases, finetune, export, compare, ptq_baselines, plan."""
+"""The calls: prepare, calibrate, correct_biases, adaround, finetune, export, compare, ptq_baselines, plan."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qat.adapters import adapter_for, batches_of, first_of_pair, framework_of, is_prepared
+from qat.adaptive_rounding import adaround
 from qat.bias_correction import correct_biases
 from qat.calibration import calibrate
 from qat.equalization import equalize as equalized
@@ -22,6 +23,7 @@ from qat.rewrite import for_target
 from qat.targets import TARGETS, Target, load_target
 
 __all__ = [
+    "adaround",
     "calibrate",
     "compare",
     "correct_biases",

@@ -117,6 +117,7 @@ class RunConfig(_Strict):
     training: TrainingConfig = TrainingConfig()
     control: bool = True
     ptq: bool = True
+    adaround: bool = False
     per_channel: bool = True
     io_dtype: Literal["int8", "uint8", "float32"] = "int8"
     latency_runs: int = Field(default=50, ge=0)

@@ -265,11 +265,15 @@ class Run:
         return report
 
     def baselines(self, model: Any, data: Dataset) -> list[Any]:
-        """Return the PTQ baselines, the float artifact first."""
-        return api.ptq_baselines(
+        """Return the PTQ baselines, the float artifact first, this toolkit's own AdaRound last where it is asked for."""
+        entries = api.ptq_baselines(
             model, self.calibration(data), self.artifacts, example_inputs=self.example(data),
             per_channel=self.config.per_channel, overwrite=True,
         )  # fmt: skip
+        if self.config.adaround:
+            rounded = api.adaround(self.prepare(model, data), self.calibration(data))
+            entries.append(self.artifact(rounded, data, "adaround", "ptq"))
+        return entries
 
     def train(self) -> Path:
         """Train only; returns the best checkpoint's path."""
