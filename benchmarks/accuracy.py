@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py float --seeds 0 1 2            # float models, and the batches that everybody trains on
     python benchmarks/accuracy.py ours --seeds 0 1 2             # PTQ and QAT, artifacts in ONNX Runtime where it has kernels
+    python benchmarks/accuracy.py adaround --seeds 0 1 2         # PTQ with learned rounding
     PEERS_PYTHON benchmarks/accuracy_peers.py --seeds 0 1 2      # Brevitas, torchao, NNCF, torch.ao, in their own environment
     python benchmarks/accuracy.py table                          # docs/accuracy.json, and the tables for docs/benchmarks.md
 
@@ -152,25 +153,47 @@ def ours(folder: Path, seed: int, rows: list[str], options: dict[str, Any], tool
         seconds = train(control, "control")
         results.add("float", "control", seed, predicted(control, test_x), test_y, seconds, "PyTorch")
     for row in (r for r in rows if r in ROWS):
-        low = ROWS[row][1] < 8
-        target = "simulated" if low else "onnxruntime"
-        prepared = qat.prepare(float_model, torch.from_numpy(test_x[:2]), recipe(row, learned), target)
-        qat.calibrate(prepared, np.split(data["calibration"], 10), estimator="mse" if low else None)
-
-        def deployed(name: str, prepared: Any = prepared, low: bool = low, row: str = row) -> Any:
-            path = folder / f"{name}_{row}_{seed}.onnx".replace(" ", "_")
-            return prepared if low else qat.export(prepared, path, overwrite=True).path
-
-        where = "prepared model" if low else "ONNX Runtime"
-        results.add(f"{tool} PTQ", row, seed, predicted(deployed("ptq"), test_x), test_y, 0.0, where)
+        prepared = calibrated(float_model, data["calibration"], row, learned)
+        where = "prepared model" if prepared.plan.target.name == "simulated" else "ONNX Runtime"
+        results.add(f"{tool} PTQ", row, seed, deployed(prepared, folder / f"ptq_{row}_{seed}", test_x), test_y, 0.0, where)
         seconds = train(prepared, row)
-        results.add(f"{tool} QAT", row, seed, predicted(deployed("qat"), test_x), test_y, seconds, where)
+        results.add(f"{tool} QAT", row, seed, deployed(prepared, folder / f"qat_{row}_{seed}", test_x), test_y, seconds, where)
+
+
+def calibrated(float_model: torch.nn.Module, samples: np.ndarray, row: str, learned: bool = False) -> Any:
+    """Return the float model prepared for a row's bits and calibrated; below 8 bits of activations there is no runtime."""
+    low = ROWS[row][1] < 8
+    target = "simulated" if low else "onnxruntime"
+    prepared = qat.prepare(float_model, torch.from_numpy(samples[:2]), recipe(row, learned), target)
+    return qat.calibrate(prepared, np.split(samples, 10), estimator="mse" if low else None)
+
+
+def deployed(prepared: Any, path: Path, images: np.ndarray) -> np.ndarray:
+    """Return the outputs of a prepared model's artifact, of the model itself where it has no runtime."""
+    if prepared.plan.target.name == "simulated":
+        return predicted(prepared, images)
+    return predicted(qat.export(prepared, Path(f"{path}.onnx".replace(" ", "_")), overwrite=True).path, images)
+
+
+def adaround(folder: Path, seed: int, rows: list[str], tool: str) -> None:
+    """Measure PTQ of each row with learned rounding."""
+    results, float_model = Results(folder), load_float(folder, seed)
+    with np.load(folder / f"data_{seed}.npz") as arrays:
+        samples, test_x, test_y = (arrays[name] for name in ("calibration", "test_x", "test_y"))
+    for row in (r for r in rows if r in ROWS):
+        prepared = calibrated(float_model, samples, row)
+        started = time.process_time()
+        qat.adaround(prepared, np.split(samples, 10))
+        seconds = time.process_time() - started
+        outputs = deployed(prepared, folder / f"adaround_{row}_{seed}", test_x)
+        where = "prepared model" if prepared.plan.target.name == "simulated" else "ONNX Runtime"
+        results.add(f"{tool} AdaRound", row, seed, outputs, test_y, seconds, where)
 
 
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("float", "ours", "table"))
+    parser.add_argument("what", choices=("float", "ours", "adaround", "table"))
     parser.add_argument("--folder", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="*", default=["control", *ROWS])
@@ -187,6 +210,8 @@ def main() -> None:
     for seed in given.seeds:
         if given.what == "float":
             make_float(given.folder, seed)
+        elif given.what == "adaround":
+            adaround(given.folder, seed, given.rows, given.tool)
         else:
             ours(given.folder, seed, given.rows, given.options, given.tool, given.learned)
 
