@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,8 +11,6 @@ from qat.errors import ConfigError
 from qat.layerwise import Layer, Layerwise, by_group
 from qat.observers import weight_step
 from qat.rounding import Problem, activate, learn
-
-log = logging.getLogger("qat")
 
 #: The most rows of samples that a layer learns from, and the most numbers in them.
 _ROWS, _NUMBERS = 8192, 2**25
@@ -46,8 +43,6 @@ def adaround(model: Any, samples: Iterable[Any], steps: int = 1000, seed: int = 
     with Layerwise(model, samples, "adaround") as walk:
         for layer in walk.layers:
             _round(layer, steps, seed)
-    if not walk.layers:
-        log.warning("adaround: the model has no integer layer with a weight of its own")
     return model
 
 

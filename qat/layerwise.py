@@ -8,6 +8,7 @@ made, until something else, training say, changes the model.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -21,6 +22,8 @@ from qat.errors import CalibrationError, ConfigError, DataError
 from qat.planner import PlannedOp
 from qat.weights import by_channel
 from qat.windows import KINDS, windows
+
+log = logging.getLogger("qat")
 
 #: By model: its float twin, and the digest of the parameters that the last method left in it.
 _TWINS: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
@@ -39,6 +42,8 @@ class _Blind:
 
 class Layerwise:
     """The layers of a calibrated model that have integer weights of their own, in order.
+
+    Not those that share a weight, volumes, dense layers over several axes, and weights that are stored for float kernels.
 
     Raises:
         CalibrationError: the model is not prepared and calibrated.
@@ -64,12 +69,13 @@ class Layerwise:
             for x in inputs:
                 check_finite(np.asarray(x), f"batch {index} of {method}")
         uses = Counter(name for p in plan.ops for name in p.op.params.values())
-        self.layers = [
-            Layer(self, p)
-            for p in plan.ops
-            if p.integer and p.weight is not None and p.op.kind in KINDS and all(uses[n] == 1 for n in p.op.params.values())
-        ]
-        self.layers = [layer for layer in self.layers if layer.known]
+        weighted = [p for p in plan.ops if p.weight is not None]
+        own = [p for p in weighted if p.integer and p.op.kind in KINDS and all(uses[n] == 1 for n in p.op.params.values())]
+        self.layers = [layer for layer in (Layer(self, p) for p in own) if layer.known]
+        taken = {layer.op.name for layer in self.layers}
+        left = [p.op.scope or p.op.name for p in weighted if p.op.name not in taken]
+        if left:
+            log.warning("%s leaves %d of %d weights as they are: %s", method, len(left), len(weighted), ", ".join(left[:3]))
         known, digest = _TWINS.get(model, (None, ""))
         self.twin = known if digest == self._digest() else self.adapter.twin_of(model)
         for grid in self.adapter.grids(self.twin).values():

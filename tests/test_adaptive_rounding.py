@@ -98,6 +98,27 @@ def test_a_saved_model_is_the_same(tmp_path):
         assert torch.equal(other.eval()(x), prepared.eval()(x))
 
 
+class Shared(nn.Module):
+    """A layer that is called twice, and one of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.once = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.once(torch.relu(self.twice(torch.relu(self.twice(x)))))
+
+
+def test_what_is_left_as_it_is_is_named(caplog):
+    torch.manual_seed(0)
+    x = torch.randn(32, 4)
+    prepared = qat.calibrate(qat.prepare(Shared().eval(), x), [x])
+    before = prepared.get_parameter("twice.weight").clone()
+    qat.adaround(prepared, [x], steps=5)
+    assert "adaround leaves 2 of 3 weights as they are: twice" in caplog.text
+    assert torch.equal(before, prepared.get_parameter("twice.weight"))
+
+
 def test_mistakes_are_named():
     model, x, prepared, _ = torch_case()
     with pytest.raises(CalibrationError, match="adaround needs a prepared model"):
