@@ -87,6 +87,7 @@ class TrainingConfig(_Strict):
     temperature: float = Field(default=1.0, gt=0)
     teacher_weight: float = Field(default=0.5, ge=0, le=1)
     dampening: float = Field(default=0.0, ge=0)
+    freezing: float | None = Field(default=None, gt=0, le=1)
     divergence: float | None = Field(default=0.9, ge=0)
     labels: Literal["given", "none"] = "given"
     checkpoint_every: int | None = Field(default=None, ge=1)

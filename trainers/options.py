@@ -41,6 +41,7 @@ _NUMBERS: tuple[tuple[str, float, float, tuple[type, ...], bool], ...] = (
     ("temperature", 1e-3, float("inf"), (int, float), False),
     ("teacher_weight", 0, 1, (int, float), False),
     ("dampening", 0, float("inf"), (int, float), False),
+    ("freezing", 1e-6, 1, (int, float), True),
     ("divergence", 0, float("inf"), (int, float), True),
     ("checkpoint_every", 1, float("inf"), (int,), True),
     ("artifact_every", 1, float("inf"), (int,), True),
@@ -76,6 +77,8 @@ class TrainingOptions:
         temperature: of the teacher's and the model's softmax.
         teacher_weight: the share of the teacher's loss in the whole loss.
         dampening: the factor, at the last step, of the squared distance between the weights of fewer than 8 bits and their grid.
+        freezing: in what share of the steps a weight of fewer than 8 bits may flip back and forth before it is frozen, 0.02 say;
+            None freezes none.
         divergence: the share of the way from the loss at the start to that of outputs of zero, at which the run is stopped; see
             :mod:`qat.trainers.divergence`. None never stops it.
         labels: ``none`` trains on the teacher's outputs alone; batches then need no labels.
@@ -107,6 +110,7 @@ class TrainingOptions:
     temperature: float = 1.0
     teacher_weight: float = 0.5
     dampening: float = 0.0
+    freezing: float | None = None
     divergence: float | None = 0.9
     labels: Literal["given", "none"] = "given"
     checkpoint_dir: str | Path | None = None

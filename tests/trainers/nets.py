@@ -43,11 +43,14 @@ def net(framework, seed=0):
     return torch_net(seed) if framework == "torch" else keras_net(seed)
 
 
-def prepared(framework, seed=0):
+def prepared(framework, seed=0, recipe="static_wi8_ai8"):
     data = digits()
+    target = None if recipe == "static_wi8_ai8" else "simulated"
     model = net(framework, seed)
     example = next(iter(data.batches("test", 4, layout(framework))))[0]
-    return qat.calibrate(qat.prepare(model, example), [x for x, _ in data.batches("train", 64, layout(framework))])
+    return qat.calibrate(
+        qat.prepare(model, example, recipe, target), [x for x, _ in data.batches("train", 64, layout(framework))]
+    )
 
 
 def train(framework, folder, model=None, **options):

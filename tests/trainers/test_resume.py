@@ -66,6 +66,21 @@ def test_resume_ends_with_the_same_weights(framework, optimizer, step, tmp_path,
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_resume_goes_on_freezing(framework, tmp_path, monkeypatch):
+    """Weights of 3 bits that flip at a high rate: what is frozen, and what was nearly, is so again after the stop."""
+    options = {"freezing": 0.001, "learning_rate": 0.1, "observe_fraction": 0.0, "divergence": None}
+    reference, _ = train(framework, tmp_path / "whole", prepared(framework, recipe="static_wi3_ai3"), **options)
+    free, _ = train(framework, None, prepared(framework, recipe="static_wi3_ai3"), **options | {"freezing": None})
+    assert not same(reference, free)
+    with monkeypatch.context() as patch:
+        crash_at(patch, framework, 13)
+        with pytest.raises(Crash):
+            train(framework, tmp_path / "cut", prepared(framework, recipe="static_wi3_ai3"), **options)
+    resumed, _ = train(framework, tmp_path / "cut", prepared(framework, seed=9, recipe="static_wi3_ai3"), resume=True, **options)
+    assert same(resumed, reference)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_resume_of_a_float_model_with_dropout(framework, tmp_path, monkeypatch):
     def model(seed):
         if framework == "torch":

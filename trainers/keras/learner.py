@@ -60,10 +60,12 @@ class _Learner:
         self.observing: bool | None = None
         self.dampening = tf.Variable(0.0)
         self.sums: Any = None
+        self.freezing = self._freezing()
         run_in_each = self.replicas.run
         self._forward = tf.function(lambda *args: run_in_each(self._loss_and_gradients, *args), reduce_retracing=True)
         self._add = tf.function(lambda a, b: run_in_each(_added, a, b))
         self._apply = tf.function(lambda gradients: run_in_each(self._update, gradients))
+        self._freeze = tf.function(lambda: self.freezing.update())
         self._predict = tf.function(lambda inputs: run_in_each(self._outputs, inputs), reduce_retracing=True)
 
     def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
@@ -92,6 +94,8 @@ class _Learner:
         if step.update:
             self.optimizer.learning_rate = step.rate
             self._apply(self.sums)
+            if self.freezing is not None:
+                self._freeze()
             self.sums = None
         return value
 
@@ -115,6 +119,14 @@ class _Learner:
         from qat.adapters.keras.dampening import distance
 
         return self.dampening * distance(self.model)
+
+    def _freezing(self) -> Any:
+        if self.options.freezing is None or not self.on_grid:
+            return None
+        from qat.adapters.keras.freezing import Freezing
+
+        with self.replicas.strategy.scope():
+            return Freezing(self.model, self.options.freezing)
 
     def _distance(self, inputs: Any, outputs: Any) -> Any:
         if self.options.teacher is None:
@@ -195,12 +207,16 @@ class _Learner:
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {f"model/{name}": array for name, array in arrays_of(self.model).items()}
         arrays |= {f"optimizer/{name}": array for name, array in optimizers.state(self.optimizer).items()}
+        if self.freezing is not None:
+            arrays |= {f"freezing/{name}": array for name, array in self.freezing.state().items()}
         return arrays, {}
 
     def restore(self, arrays: dict[str, np.ndarray], values: Mapping[str, Any]) -> None:
         part = lambda prefix: {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}  # noqa: E731
         put(self.model, part("model/"))
         optimizers.restore(self.optimizer, part("optimizer/"))
+        if self.freezing is not None:
+            self.freezing.restore(part("freezing/"))
         # The flag is among the weights, and a scale as the graph derived it is kept until observing ends.
         self.observing = bool(self.model.observing > 0.5) if self.on_grid else None
 

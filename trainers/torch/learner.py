@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from qat.adapters import first_of_pair, is_prepared
 from qat.adapters.torch import inputs_of, set_observing
 from qat.adapters.torch.dampening import distance
+from qat.adapters.torch.freezing import Freezing
 from qat.adapters.torch.run import device_of, fitting
 from qat.errors import ConfigError, DataError
 from qat.trainers import randomness
@@ -51,6 +52,8 @@ class _Learner:
         self.processes = Processes(model)
         self.writes = self.processes.first
         self.probabilities = False
+        frozen = options.freezing is not None and is_prepared(model)
+        self.freezing = Freezing(model, options.freezing) if frozen else None  # type: ignore[arg-type]
 
     def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         return _pairs(data, device_of(self.model), self.options.labels == "given", _input_count(self.model))
@@ -80,6 +83,8 @@ class _Learner:
                 torch.nn.utils.clip_grad_norm_(self.parameters, self.options.gradient_clip)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+            if self.freezing is not None:
+                self.freezing.update()
         return value
 
     def _loss(self, inputs: Any, outputs: Any, labels: Tensor, number: int) -> Tensor:
@@ -189,6 +194,8 @@ class _Learner:
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {f"model/{name}": array for name, array in arrays_of(self.model).items()}
         arrays |= {f"optimizer/{name}": array for name, array in optimizers.state(self.optimizer).items()}
+        if self.freezing is not None:
+            arrays |= {f"freezing/{name}": array for name, array in arrays_of(self.freezing).items()}
         return arrays, {"probabilities": self.probabilities}
 
     def restore(self, arrays: dict[str, np.ndarray], values: Mapping[str, Any]) -> None:
@@ -199,6 +206,8 @@ class _Learner:
             raise DataError(f"the checkpoint is of another model: it has no '{wrong[0]}' of this model's shape")
         put(self.model, model)
         optimizers.restore(self.optimizer, part("optimizer/"))
+        if self.freezing is not None:
+            put(self.freezing, part("freezing/"))
         self.probabilities = bool(values["probabilities"])
 
     def random_state(self, data: Iterable[Any]) -> dict[str, np.ndarray]:

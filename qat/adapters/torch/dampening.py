@@ -6,27 +6,37 @@ Source: Nagel et al. 2022, "Overcoming Oscillations in Quantization-Aware Traini
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qat.adapters.torch.insert import SCOPE, PreparedModel
 from qat.adapters.torch.linear import Conv2d
-from qat.adapters.torch.rows import as_image_weight
+
+
+def few_bits(model: PreparedModel) -> Iterator[tuple[Conv2d, nn.Parameter, nn.Parameter | None]]:
+    """Yield the nodes with a weight of fewer than 8 bits on the grid, each with its weight and its bias; a tied weight once."""
+    seen: set[str] = set()
+    for planned in model.plan.ops:
+        if not planned.integer or planned.weight is None or planned.weight.bits >= 8 or planned.op.params["weight"] in seen:
+            continue
+        node = model.get_submodule(f"{SCOPE}.nodes.{planned.op.name}")
+        if isinstance(node, Conv2d):
+            seen.add(planned.op.params["weight"])
+            bias = model.get_parameter(planned.op.params["bias"]) if "bias" in planned.op.params else None
+            yield node, model.get_parameter(planned.op.params["weight"]), bias
 
 
 def distance(model: PreparedModel) -> Tensor:
     """Return the squared distance of all weights of fewer than 8 bits from their grid, clipped weights at its end."""
     total = torch.zeros((), device=next(model.parameters()).device)
-    for planned in model.plan.ops:
-        node = model.get_submodule(f"{SCOPE}.nodes.{planned.op.name}") if planned.integer and planned.weight else None
-        if not isinstance(node, Conv2d) or planned.weight is None or planned.weight.bits >= 8:
-            continue
-        weight = as_image_weight(model.get_parameter(planned.op.params["weight"]))
-        bias = model.get_parameter(planned.op.params["bias"]) if "bias" in planned.op.params else None
+    for node, parameter, bias in few_bits(model):
+        weight = node.laid(parameter)
         with torch.no_grad():
             scale = node.weight_scale(weight, bias)
             w_int, _ = node.quantized(weight, None, scale)
             laid = scale.view(-1, *[1] * (weight.ndim - 1))
-        limit = planned.qmax * laid
+        limit = node.planned.qmax * laid
         total = total + (weight.clamp(-limit, limit) - w_int * laid).square().sum()
     return total
