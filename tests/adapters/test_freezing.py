@@ -22,9 +22,14 @@ class Watched:
     """The first watched weight of a model, its scale per output channel on the last axis, and a way to set it."""
 
     def __init__(self, framework, threshold):
-        self.framework = framework
+        self.framework, self.threshold = framework, threshold
         self.model = prepared(framework)
-        self.freezing = import_module(f"qat.adapters.{framework}.freezing").Freezing(self.model, threshold)
+        self.begin()
+
+    def begin(self):
+        """Count from here."""
+        framework = self.framework
+        self.freezing = import_module(f"qat.adapters.{framework}.freezing").Freezing(self.model, self.threshold)
         if framework == "torch":
             self.state = self.freezing.watched[0]
             self.weight = self.state.of[1]
@@ -105,11 +110,11 @@ def test_both_frameworks_carry_out_the_same_rule():
     random = np.random.default_rng(0)
     shape = pairs[0].get().shape
     walk = random.normal(0, 0.1, shape).astype(np.float32)
-    for _ in range(60):
+    for step in range(60):
         walk = (0.9 * walk + random.normal(0, 0.03, shape)).astype(np.float32)
         for watched in pairs:
             watched.set(walk if watched.framework == "torch" else np.ascontiguousarray(walk.transpose(2, 3, 1, 0)))
-            watched.freezing.update()
+            watched.freezing.update() if step else watched.begin()
     torch, keras = pairs
     assert 0.05 < np.mean(torch.of_state("frozen") != FREE) < 1.0
     for name in ("last", "direction", "frequency", "mean", "frozen"):
