@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qat.adapters.torch import kernels
+from qat.adapters.torch import gradients, kernels
 
 LIMITS = (-100.0, 90.0)
 
@@ -66,3 +66,23 @@ def test_what_lies_outside_a_table_while_ranges_move_is_read_at_its_ends():
     values = torch.arange(256.0)
     y = kernels.lookup(torch.tensor([-500.0, 500.0]), values, torch.ones(256), (-1.0, 256.0), -30, False)
     assert y.tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [((3, 3), (1, 1), (1, 1)), ((1, 1), (2, 2), (0, 0)), ((3, 2), (2, 1), (1, 0))]
+)
+def test_the_gradient_of_a_large_weight_is_that_of_the_convolution(layout, kernel, stride, padding, monkeypatch):
+    x, weight = torch.randn(2, 5, 4, 6).to(memory_format=layout), torch.randn(256, 5, *kernel).to(memory_format=layout)
+    geometry = (stride, padding, (1, 1), 1)
+    grad = torch.randn_like(F.conv2d(x, weight, None, *geometry))
+    products = []
+    product = gradients._of_weight
+    monkeypatch.setattr(gradients, "_of_weight", lambda *args: products.append(1) or product(*args))
+    found = gradients.of_convolution(grad, x, weight, geometry, (True, True, True))
+    monkeypatch.setattr(gradients, "_product_pays", lambda *args: False)
+    expected = gradients.of_convolution(grad, x, weight, geometry, (True, True, True))
+    assert len(products) == 1
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    assert found[1].is_contiguous(memory_format=layout) or kernel == (1, 1)

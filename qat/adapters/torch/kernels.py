@@ -19,11 +19,11 @@ from torch import Tensor
 
 from qat import numerics
 from qat.adapters.torch import vnni
+from qat.adapters.torch.gradients import of_convolution
 from qat.numerics import BIAS_LIMIT
 
 aten = torch.ops.aten
 hardtanh_backward = aten.hardtanh_backward.default
-convolution_backward = aten.convolution_backward.default
 
 #: Below this many weights a call costs more than the pass that it spares.
 _FEW = 2**15
@@ -153,7 +153,6 @@ class _Conv2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale, y, multiplier, input_scale, output_scale = ctx.saved_tensors
-        strides, padding, dilations, groups = ctx.geometry
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         # v = w x s_x / s_y + b / s_y: in the gradient of the weight its own scale cancels. The factors go where they cost less,
         # onto the gradients or onto the weights.
@@ -163,24 +162,17 @@ class _Conv2d(torch.autograd.Function):
         if vnni.prefers_plain_layout(weight, grad):
             x, grad = vnni.in_plain_layout(x), vnni.in_plain_layout(grad)
 
-        def backward(g: Tensor, w: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-            sizes = [w.shape[0]] if ctx.has_bias else None
-            out: tuple[Tensor, Tensor, Tensor] = convolution_backward(
-                g, x, w, sizes, strides, padding, dilations, False, [0, 0], groups, mask
-            )
-            return out
-
+        need_b = need_b and ctx.has_bias
         if weight.numel() > grad.numel():
             if need_x:
-                gx, _, _ = backward(grad * multiplier, whole(weight, scale), [True, False, False])
-            if need_w or (need_b and ctx.has_bias):
-                _, gw, gb = backward(grad.mul_(ratio), weight, [False, need_w, ctx.has_bias and need_b])
+                gx, _, _ = of_convolution(grad * multiplier, x, whole(weight, scale), ctx.geometry, (True, False, False))
+            _, gw, gb = of_convolution(grad.mul_(ratio), x, weight, ctx.geometry, (False, need_w, need_b))
             bias_factor = input_scale
         else:
             w = whole(weight, scale)
             if need_x:
                 w.mul_(multiplier.unsqueeze(-1))
-            gx, gw, gb = backward(grad, w, [need_x, need_w, ctx.has_bias and need_b])
+            gx, gw, gb = of_convolution(grad, x, w, ctx.geometry, (need_x, need_w, need_b))
             if gw is not None:
                 gw.mul_(ratio)
             bias_factor = output_scale
