@@ -113,6 +113,7 @@ def test_a_relu6_that_clips_keeps_its_channels(caplog):
         for norm in (model[1], model[4]):
             norm.weight.fill_(0.55)
             norm.bias.fill_(5)
+            norm.running_var.fill_(0.1)
     with caplog.at_level(logging.WARNING, "qat"):
         prepared = qat.prepare(model, x[:2], PER_TENSOR, equalize=True)
     assert "equalized 0 pairs" in caplog.text
