@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=["control", *ROWS])
     parser.add_argument("--tool", default="qat", help="the name under which the results stand")
     parser.add_argument("--options", type=json.loads, default={}, help="training options, as JSON")
+    parser.add_argument("--teacher", action="store_true", help="train on the float model's outputs, beside the labels")
     parser.add_argument("--learned", action=argparse.BooleanOptionalAction, default=False, help="learned scales below 8 bits")
     given = parser.parse_args()
     logging.getLogger("qat").setLevel(logging.ERROR)
@@ -213,7 +214,8 @@ def main() -> None:
         elif given.what == "adaround":
             adaround(given.folder, seed, given.rows, given.tool)
         else:
-            ours(given.folder, seed, given.rows, given.options, given.tool, given.learned)
+            options = given.options | ({"teacher": load_float(given.folder, seed)} if given.teacher else {})
+            ours(given.folder, seed, given.rows, options, given.tool, given.learned)
 
 
 if __name__ == "__main__":
