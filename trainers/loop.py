@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,18 +49,35 @@ class Step:
     dampening: float = 0.0
 
 
+#: Reads a step's loss; on an accelerator this waits until the step is done.
+Loss = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """A step whose loss was not read yet."""
+
+    number: int
+    rate: float
+    inputs: Any
+    labels: Any
+    loss: Loss
+
+
 class Learner(Protocol):
     """A model and its optimizer: what the loop needs of a framework. States are arrays by name, copies on the host."""
 
     model: Any
     #: Whether this process writes files: the first of several that train together.
     writes: bool
+    #: Whether a loss is read when the next step is under way, so that an accelerator never waits for the host.
+    late: bool
 
     def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Yield checked ``(inputs, labels)`` pairs."""
 
-    def step(self, inputs: Any, labels: Any, step: Step) -> float:
-        """Train on one batch and return the loss. Where that is no finite number the weights are left as they were."""
+    def step(self, inputs: Any, labels: Any, step: Step) -> Loss:
+        """Train on one batch and return its loss. Where that is no finite number the weights are left as they were."""
 
     def first_not_finite(self, inputs: Any) -> str | None:
         """Return the first layer whose output for a batch holds NaN or infinite values, or None."""
@@ -131,6 +149,7 @@ class _Run:
         self.epoch_random: Arrays = {}
         self.resumed_random: Arrays | None = None
         self.stop = False
+        self.unread: deque[_Unread] = deque()
         self.started = time.perf_counter()
         if self.folder is not None and checkpoint.holds_run(self.folder):
             self._resume(self.folder)
@@ -164,7 +183,9 @@ class _Run:
                     break
                 self._step(inputs, labels)
                 bar.update()
-                bar.set_postfix(loss=f"{p.loss_sum / p.seen:.4f}")
+                if p.seen:
+                    bar.set_postfix(loss=f"{p.loss_sum / p.seen:.4f}")
+            self._read()
             if p.seen == 0:
                 raise DataError("the training data yields no batches: a generator that was used up yields none, pass a list")
             metrics = {} if self.eval_data is None else self.learner.evaluate(self.eval_data)
@@ -208,14 +229,11 @@ class _Run:
         size = min(options.accumulate, self.steps - group, self.total - (p.step - p.batch % options.accumulate))
         update = p.batch - group == size - 1
         rate, observing = options.rate(p.step, self.total), p.step < options.observe_fraction * self.total
-        loss = self.learner.step(
-            inputs, labels, Step(p.step, rate, observing, 1 / size, update, options.dampened(p.step, self.total))
-        )
-        if not math.isfinite(loss):
-            raise TrainingDiverged(self._not_finite(loss, inputs))
-        p.loss_sum, p.seen, p.step, p.batch = p.loss_sum + loss * len(labels), p.seen + len(labels), p.step + 1, p.batch + 1
-        self._watch(loss, rate, inputs, labels)
-        self.callbacks.step(p.step, loss, rate)
+        dampening = options.dampened(p.step, self.total)
+        loss = self.learner.step(inputs, labels, Step(p.step, rate, observing, 1 / size, update, dampening))
+        self.unread.append(_Unread(p.step, rate, inputs, labels, loss))
+        p.step, p.batch = p.step + 1, p.batch + 1
+        self._read(keep=1 if self.learner.late else 0)
         if update:  # between updates there are gradients that no checkpoint holds
             every = options.checkpoint_every
             self.stop = self.learner.agreed(self.interrupts.stop)
@@ -223,26 +241,38 @@ class _Run:
                 self._checkpoint()
             self._stop_if_asked()
 
-    def _not_finite(self, loss: float, inputs: Any) -> str:
-        layer = self.learner.first_not_finite(inputs)
+    def _read(self, keep: int = 0) -> None:
+        """Read the losses of the steps so far, but for the last ``keep`` ones."""
+        p = self.progress
+        while len(self.unread) > keep:
+            done = self.unread.popleft()
+            loss = done.loss()
+            if not math.isfinite(loss):
+                raise TrainingDiverged(self._not_finite(loss, done))
+            p.loss_sum, p.seen = p.loss_sum + loss * len(done.labels), p.seen + len(done.labels)
+            self._watch(loss, done)
+            self.callbacks.step(done.number + 1, loss, done.rate)
+
+    def _not_finite(self, loss: float, step: _Unread) -> str:
+        layer = self.learner.first_not_finite(step.inputs)
         where = "though every layer's output is finite" if layer is None else f"first in the output of '{layer}'"
         return (
-            f"the loss is {loss} at step {self.progress.step} (epoch {self.progress.epoch}), {where}: lower learning_rate (now "
-            f"{self.options.peak:g}) or gradient_clip (now {self.options.gradient_clip}), and check the data; the weights are "
-            "those of the step before"
+            f"the loss is {loss} at step {step.number} (epoch {self.progress.epoch}), {where}: lower learning_rate (now "
+            f"{self.options.peak:g}) or gradient_clip (now {self.options.gradient_clip}), and check the data; the step changed "
+            "no weight"
         )
 
-    def _watch(self, loss: float, rate: float, inputs: Any, labels: Any) -> None:
+    def _watch(self, loss: float, step: _Unread) -> None:
         """Stop where the loss has risen to where the model knows nothing, see :mod:`qat.trainers.divergence`."""
         p, factor = self.progress, self.options.divergence
         if factor is None:
             return
         if p.trend.first is None:
-            p.trend.begin(loss, self._silent(inputs, labels), len(labels))
+            p.trend.begin(loss, self._silent(step.inputs, step.labels), len(step.labels))
             return
         p.trend.add(loss)
-        if p.trend.diverges(factor, last=p.step == self.total):
-            raise TrainingDiverged(self._diverged(rate))
+        if p.trend.diverges(factor, last=step.number + 1 == self.total):
+            raise TrainingDiverged(self._diverged(step))
 
     def _silent(self, inputs: Any, labels: Any) -> float | None:
         try:
@@ -251,7 +281,7 @@ class _Run:
             log.debug("the loss takes no zero outputs (%s): divergence is judged by the losses alone", reason_of(error))
             return None
 
-    def _diverged(self, rate: float) -> str:
+    def _diverged(self, step: _Unread) -> str:
         p, trend = self.progress, self.progress.trend
         nothing = "" if trend.silent is None else f" (outputs of zero have {trend.silent:.3g})"
         if self.best:
@@ -261,9 +291,9 @@ class _Run:
         else:
             kept = "no epoch was finished: start again from the calibrated model, without --resume"
         return (
-            f"training diverges: by step {p.step} (epoch {p.epoch}) the loss has risen from {trend.start:.3g} to "
-            f"{trend.level:.3g}{nothing}, the median of the last {len(trend.recent)} steps, at the learning rate {rate:.3g}: "
-            f"lower learning_rate (now {self.options.peak:g}), keep gradient_clip at 1 (now {self.options.gradient_clip}), or "
+            f"training diverges: by step {step.number + 1} (epoch {p.epoch}) the loss has risen from {trend.start:.3g} to "
+            f"{trend.level:.3g}{nothing}, the median of the last {len(trend.recent)} steps, at the learning rate "
+            f"{step.rate:.3g}: lower learning_rate (now {self.options.peak:g}), keep gradient_clip at 1 (now {self.options.gradient_clip}), or "
             f"give warmup_steps; {kept}. divergence=None trains on"
         )
 
@@ -279,6 +309,7 @@ class _Run:
     # --- checkpoints ---
 
     def _checkpoint(self) -> None:
+        self._read()  # in every process alike: all stop together where a loss is no number
         if self.folder is None or not self.learner.writes:
             return
         arrays, values = self.learner.state()

@@ -18,7 +18,7 @@ from qat.trainers.history import History, check_labels
 from qat.trainers.keras import losses, optimizers
 from qat.trainers.keras.replicas import Replicas, all_sum
 from qat.trainers.keras.weights import arrays_of, put, save_weights
-from qat.trainers.loop import Step, run
+from qat.trainers.loop import Loss, Step, run
 from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
 
@@ -37,6 +37,8 @@ def evaluate(model: Any, data: Iterable[Any], options: TrainingOptions) -> dict[
 
 class _Learner:
     """A :class:`qat.trainers.loop.Learner` of Keras; ``keras`` is the module that the model comes from."""
+
+    late = False
 
     def __init__(self, model: Any, options: TrainingOptions, keras: Any) -> None:
         self.model, self.options, self.keras = model, options, keras
@@ -76,7 +78,7 @@ class _Learner:
 
     # --- a step ---
 
-    def step(self, inputs: Any, labels: Any, step: Step) -> float:
+    def step(self, inputs: Any, labels: Any, step: Step) -> Loss:
         self._observe(step.observing)
         self.dampening.assign(step.dampening)
         arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
@@ -89,7 +91,7 @@ class _Learner:
         loss, gradients = self._forward(*parts, shares)
         value = replicas.value(loss) / step.share
         if not math.isfinite(value):
-            return value
+            return lambda: value
         self.sums = gradients if self.sums is None else self._add(self.sums, gradients)
         if step.update:
             self.optimizer.learning_rate = step.rate
@@ -97,7 +99,7 @@ class _Learner:
             if self.freezing is not None:
                 self._freeze()
             self.sums = None
-        return value
+        return lambda: value
 
     def _loss_and_gradients(self, inputs: Any, labels: Any, share: Any) -> tuple[Any, dict[int, Any]]:
         """Return the loss of all replicas and this one's gradients, by the variables' numbers."""

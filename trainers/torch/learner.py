@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from qat.adapters.torch.run import device_of, fitting
 from qat.errors import ConfigError, DataError
 from qat.trainers import randomness
 from qat.trainers.history import History, check_labels
-from qat.trainers.loop import Step, run
+from qat.trainers.loop import Loss, Step, run
 from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
 from qat.trainers.torch import losses, optimizers
@@ -46,7 +47,10 @@ class _Learner:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ConfigError("the model has no parameter that requires a gradient: unfreeze some before fine-tuning")
-        self.optimizer = optimizers.optimizer(model, options)
+        # On an accelerator the optimizer itself looks whether the loss was a number, and nothing waits for the answer.
+        self.late = optimizers.skips(options.optimizer, device_of(model))
+        self.optimizer = optimizers.optimizer(model, options, fused=self.late)
+        self.lost: Tensor | None = None
         self.label_loss, self.teacher_loss = losses.label_loss(options), losses.teacher_loss(options)
         self.teacher = None if options.teacher is None else options.teacher.to(device_of(model)).eval()
         self.processes = Processes(model)
@@ -63,29 +67,43 @@ class _Learner:
 
     # --- a step ---
 
-    def step(self, inputs: Any, labels: Any, step: Step) -> float:
+    def step(self, inputs: Any, labels: Any, step: Step) -> Loss:
         self.model.train()
         self._observe(step.observing)
-        device = device_of(self.model).type
-        with self.processes.step(step.update), torch.autocast(device, torch.bfloat16, enabled=self.options.precision == "bf16"):
+        with self.processes.step(step.update), self._precision():
             outputs = self.processes.model(*fitting(self.model, inputs))
             loss = self._loss(inputs, outputs, labels, step.number)
             value = self.processes.mean(loss.detach())
-            if not np.isfinite(value):
-                return value
+            if self.late:
+                lost = value.isfinite().logical_not().float()
+                self.lost = lost if self.lost is None else torch.maximum(self.lost, lost)
+            elif not np.isfinite(float(value)):
+                return value.item
             if step.dampening and is_prepared(self.model):
                 loss = loss + step.dampening * distance(self.model)  # type: ignore[arg-type]
             (loss * step.share).backward()
         if step.update:
-            for group in self.optimizer.param_groups:
-                group["lr"] = step.rate
-            if self.options.gradient_clip is not None:
-                torch.nn.utils.clip_grad_norm_(self.parameters, self.options.gradient_clip)
+            self._update(step.rate)
+        return value.item
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.options.precision != "bf16":
+            return contextlib.nullcontext()
+        return torch.autocast(device_of(self.model).type, torch.bfloat16)
+
+    def _update(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if self.options.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.options.gradient_clip)
+        if self.late:
+            optimizers.step_unless(self.optimizer, self.lost)
+            self.lost = None
+        else:
             self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            if self.freezing is not None:
-                self.freezing.update()
-        return value
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.freezing is not None:
+            self.freezing.update()
 
     def _loss(self, inputs: Any, outputs: Any, labels: Tensor, number: int) -> Tensor:
         options = self.options
@@ -120,7 +138,7 @@ class _Learner:
         with torch.no_grad():
             outputs = self.model(*fitting(self.model, inputs))
             zeros = pytree.tree_map(lambda t: torch.zeros_like(t) if t.is_floating_point() else t, outputs)
-            return self.processes.mean(self._loss(inputs, zeros, labels, 1))
+            return float(self.processes.mean(self._loss(inputs, zeros, labels, 1)))
 
     def first_not_finite(self, inputs: Any) -> str | None:
         found: list[str] = []
@@ -263,13 +281,14 @@ def _pairs(data: Iterable[Any], device: torch.device, labelled: bool, count: int
     for index, batch in enumerate(data):
         if labelled and (not isinstance(batch, (tuple, list)) or len(batch) != 2):
             raise DataError(f"batch {index} is not an (inputs, labels) pair")
-        inputs = inputs_of((batch[0],) if labelled else (first_of_pair(batch, count),), device)
+        inputs = inputs_of((batch[0],) if labelled else (first_of_pair(batch, count),))
+        for x in inputs:  # before they go to an accelerator; on one a look at their values would wait for it
+            if x.device.type == "cpu" and x.is_floating_point() and not bool(torch.isfinite(x).all()):
+                raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
+        inputs = inputs_of((inputs,), device)
         try:
             # Without labels the number of samples is what the loop needs of them.
             labels = torch.as_tensor(batch[1], device=device) if labelled else torch.empty(len(inputs[0]), device=device)
         except (TypeError, ValueError) as error:
             raise DataError(f"the labels of batch {index} are no numbers: {error}") from error
-        for x in inputs:
-            if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-                raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
         yield inputs, labels

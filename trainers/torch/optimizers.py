@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from qat.adapters.torch.insert import SCOPE
 from qat.trainers.options import TrainingOptions
@@ -22,14 +22,29 @@ _MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+def skips(name: str, device: torch.device) -> bool:
+    """Whether an optimizer's step can be told on the device to change nothing: on CUDA, where its kernel is fused."""
+    return device.type == "cuda" and name in ("sgd", "adam", "adamw")
+
+
+def optimizer(model: nn.Module, options: TrainingOptions, fused: bool = False) -> torch.optim.Optimizer:
     """Return the optimizer that the options name, of the model's trainable parameters; learned scales do not decay."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     scales = [p for name, p in trained.items() if name.startswith(f"{SCOPE}.")]
     groups: list[dict[str, Any]] = [{"params": [p for name, p in trained.items() if not name.startswith(f"{SCOPE}.")]}]
     if scales:
         groups.append({"params": scales, "weight_decay": 0.0})
-    return _MAKERS[options.optimizer](groups, options.peak, weight_decay=options.weight_decay)
+    how = {"fused": True} if fused else {}
+    return _MAKERS[options.optimizer](groups, options.peak, weight_decay=options.weight_decay, **how)
+
+
+def step_unless(made: torch.optim.Optimizer, lost: Tensor | None) -> None:
+    """Take a step, unless ``lost``, a float scalar on the device, is 1: the kernel skips its work, so that nobody waits.
+
+    Source: ``found_inf`` is how ``torch.amp.GradScaler`` tells a fused optimizer.
+    """
+    made.found_inf = lost  # type: ignore[attr-defined]
+    made.step()
 
 
 def state(made: torch.optim.Optimizer) -> dict[str, np.ndarray]:

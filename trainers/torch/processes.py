@@ -28,21 +28,23 @@ class Processes:
             return contextlib.nullcontext()
         return self.model.no_sync()
 
-    def mean(self, value: Tensor) -> float:
+    def mean(self, value: Tensor) -> Tensor:
         """Return a scalar's mean over the processes: all see the same loss, so that all stop where it is no number."""
         if self.size > 1:
             value = value.clone()
             dist.all_reduce(value)
             value /= self.size
-        return float(value)
+        return value
 
     def mean_of(self, metrics: dict[str, float]) -> dict[str, float]:
         """Return metrics' means over the processes, which then choose the same best epoch."""
         if self.size == 1:
             return metrics
         device = next(self.model.parameters()).device
-        return {name: self.mean(torch.tensor(value, device=device)) for name, value in metrics.items()}
+        return {name: float(self.mean(torch.tensor(value, device=device))) for name, value in metrics.items()}
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process."""
-        return flag if self.size == 1 else self.mean(torch.tensor(float(flag), device=next(self.model.parameters()).device)) > 0
+        if self.size == 1:
+            return flag
+        return bool(self.mean(torch.tensor(float(flag), device=next(self.model.parameters()).device)) > 0)

@@ -42,6 +42,7 @@ class Grid(nn.Module):
         else:
             self.register_buffer("range", unknown)
         self.derived_from: tuple[int, int] | None = None
+        self.derived: Encoding | None = None
         self.register_buffer("scale", torch.ones(()), persistent=False)
         self.register_buffer("zero_point", torch.zeros(()), persistent=False)
         self.step, self.lo, self.hi = 1.0, float(group.qmin), float(group.qmax)
@@ -63,13 +64,15 @@ class Grid(nn.Module):
 
     @property
     def encoding(self) -> Encoding:
-        """The encoding in NumPy. Raises CalibrationError where there is none yet."""
+        """The encoding in NumPy, known to the host. Raises CalibrationError where there is none yet."""
         if not self.calibrated:
             raise CalibrationError(
                 f"no range for '{self.group.name}': call qat.calibrate(model, samples) before training or exporting"
             )
-        low, high = self.range.tolist()
-        return from_range(low, high, self.group.qmin, self.group.qmax, self.group.symmetric)
+        if self.group.learned and self.derived_from != self._state():
+            self._derive()
+        assert self.derived is not None
+        return self.derived
 
     def set_range(self, low: float, high: float) -> None:
         """Set the range and derive scale and zero point, in NumPy's float32 like everywhere else."""
@@ -84,7 +87,8 @@ class Grid(nn.Module):
     def _derive(self) -> None:
         self.calibrated = True
         self.derived_from = self._state()
-        e = self.encoding
+        low, high = self.range.tolist()
+        e = self.derived = from_range(low, high, self.group.qmin, self.group.qmax, self.group.symmetric)
         # New tensors: a kernel of the same step may have kept the old ones for its backward pass.
         self.scale = self.scale.new_tensor(float(e.scale))
         self.zero_point = self.zero_point.new_tensor(float(e.zero_point))
