@@ -293,8 +293,8 @@ class _Run:
         return (
             f"training diverges: by step {step.number + 1} (epoch {p.epoch}) the loss has risen from {trend.start:.3g} to "
             f"{trend.level:.3g}{nothing}, the median of the last {len(trend.recent)} steps, at the learning rate "
-            f"{step.rate:.3g}: lower learning_rate (now {self.options.peak:g}), keep gradient_clip at 1 (now {self.options.gradient_clip}), or "
-            f"give warmup_steps; {kept}. divergence=None trains on"
+            f"{step.rate:.3g}: lower learning_rate (now {self.options.peak:g}), keep gradient_clip at 1 (now "
+            f"{self.options.gradient_clip}), or give warmup_steps; {kept}. divergence=None trains on"
         )
 
     def _keep_best(self, epoch: Epoch) -> None:

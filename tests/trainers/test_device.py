@@ -77,7 +77,7 @@ def test_a_loss_read_late_that_is_no_number_changes_no_weight(optimizer, accumul
         scale = math.nan if len(losses) >= 4 else 1.0
         return nn.functional.cross_entropy(outputs, labels) * scale
 
-    options = {"loss": broken_once, "metrics": ["top1"], "accumulate": accumulate, "checkpoint_every": None}
+    options = {"loss": broken_once, "metrics": ["top1"], "accumulate": accumulate, "checkpoint_every": None, "divergence": None}
     with pytest.raises(QatError, match=r"the loss is nan at step 3 .* changed no weight"):
         train("torch", None, model, optimizer=optimizer, **options)
     assert len(losses) == 5  # the next step was under way
