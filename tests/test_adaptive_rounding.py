@@ -99,14 +99,15 @@ def test_a_saved_model_is_the_same(tmp_path):
 
 
 class Shared(nn.Module):
-    """A layer that is called twice, and one of its own."""
+    """A layer that is called twice, one of its own, and a buffer that takes part."""
 
     def __init__(self):
         super().__init__()
         self.twice, self.once = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.register_buffer("offset", torch.randn(4))
 
     def forward(self, x):
-        return self.once(torch.relu(self.twice(torch.relu(self.twice(x)))))
+        return self.once(torch.relu(self.twice(torch.relu(self.twice(x)))) + self.offset)
 
 
 def test_what_is_left_as_it_is_is_named(caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,9 @@ def layer_scale(model: PreparedModel, name: str, weight: str, bias: str | None) 
 
 
 def parameter(model: PreparedModel, name: str) -> np.ndarray:
-    """Return a parameter, a copy."""
-    return np.array(model.get_parameter(name).detach().cpu().numpy())
+    """Return a parameter, or the buffer that takes the place of one, a copy."""
+    value: torch.Tensor = attrgetter(name)(model)
+    return np.array(value.detach().cpu().numpy())
 
 
 def set_parameter(model: PreparedModel, name: str, value: np.ndarray) -> None:
