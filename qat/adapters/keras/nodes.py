@@ -48,11 +48,13 @@ class Node:
         """The same operator in float, without its fused activation."""
         raise NotImplementedError
 
-    def limits(self) -> tuple[Tensor, Tensor]:
-        """Return the limits of the output on its grid: the type's, narrowed by the fused activation."""
-        lo, hi = tf.convert_to_tensor(self.output.lo), tf.convert_to_tensor(self.output.hi)
-        if self.planned.activation in ("relu", "relu6"):
-            lo = tf.maximum(lo, 0.0)
+    def limits(self) -> tuple[Tensor | float, Tensor]:
+        """Return the limits of the output on its grid: the type's, narrowed by the fused activation.
+
+        Every range contains 0, so that an activation's lower limit is the number 0.
+        """
+        hi = tf.convert_to_tensor(self.output.hi)
+        lo = 0.0 if self.planned.activation in ("relu", "relu6") else tf.convert_to_tensor(self.output.lo)
         if self.planned.activation == "relu6":
             hi = tf.minimum(hi, tf.round(6.0 / self.output.scale))
         return lo, hi

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
 
 if TYPE_CHECKING:
     from qat.adapters.keras.grid import Grid
@@ -38,6 +39,7 @@ class Watch:
         (seen,) = tf.raw_ops.If(
             cond=self.on, input=[flat, low, high], Tout=[tf.float32], then_branch=taken, else_branch=nothing, output_shapes=[[2]]
         )  # fmt: skip
+        _inline(seen)
         self.seen.setdefault(grid, []).append(seen)
         with tf.control_dependencies([seen]):  # after which the rounding may reuse v's memory
             return tf.identity(v)
@@ -76,6 +78,12 @@ def _extremes() -> tuple[Any, Any]:
 
     specs = [tf.TensorSpec(shape, tf.float32) for shape in ([None], [], [])]
     return tuple(tf.function(branch).get_concrete_function(*specs) for branch in (taken, nothing))
+
+
+def _inline(result: Tensor) -> None:
+    """Let the graph decide a condition by two small operators instead of a call, as tf.cond has its own decided."""
+    if not tf.executing_eagerly():
+        result.op._set_attr("_lower_using_switch_merge", attr_value_pb2.AttrValue(b=True))
 
 
 def _over_replicas(extremes: Tensor) -> Tensor:
