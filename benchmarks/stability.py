@@ -80,7 +80,8 @@ def render(results: dict[str, Row]) -> str:
         rows = [(a.name, results[a.key]) for a in ARCHITECTURES if a.framework == framework and a.key in results]
         shown = [f"{name} {row['first']:.3g} → {row['last']:.3g}" for name, row in rows if "error" not in row]
         lines += [f"| {title} | {', '.join(shown)} |"] if shown else []
-    return "\n".join(lines)
+    left = [f"{key} ({row['error']})" for key, row in results.items() if "error" in row]
+    return "\n".join([*lines, "", f"Not trained here: {', '.join(left)}."] if left else lines)
 
 
 def write(results: dict[str, Row]) -> None:
