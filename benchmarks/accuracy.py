@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py float --seeds 0 1 2            # float models, and the batches that everybody trains on
     python benchmarks/accuracy.py ours --seeds 0 1 2             # PTQ and QAT, artifacts in ONNX Runtime where it has kernels
-    python benchmarks/accuracy.py adaround --seeds 0 1 2         # PTQ with learned rounding
+    python benchmarks/accuracy.py adaround --seeds 0 1 2         # PTQ with learned rounding, and QAT that starts from it
     PEERS_PYTHON benchmarks/accuracy_peers.py --seeds 0 1 2      # Brevitas, torchao, NNCF, torch.ao, in their own environment
     python benchmarks/accuracy.py table                          # docs/accuracy.json, and the tables for docs/benchmarks.md
 
@@ -104,6 +104,20 @@ def load_float(folder: Path, seed: int) -> torch.nn.Module:
     return model.eval()
 
 
+def load_data(folder: Path, seed: int) -> dict[str, np.ndarray]:
+    """Return the batches, the calibration's samples and the test images of a seed."""
+    with np.load(folder / f"data_{seed}.npz") as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def train(model: Any, data: dict[str, np.ndarray], seed: int, options: dict[str, Any]) -> float:
+    """Train on the batches in their order and return the CPU seconds."""
+    batches = list(zip(data["train_x"], data["train_y"], strict=True))
+    started = time.process_time()
+    qat.finetune(model, batches, seed=seed, progress=False, **options)
+    return time.process_time() - started
+
+
 class Results:
     """The rows so far, in ``results.json``; predictions beside it, one ``.npy`` a row."""
 
@@ -136,27 +150,18 @@ def predicted(model: Any, images: np.ndarray) -> np.ndarray:
 
 def ours(folder: Path, seed: int, rows: list[str], options: dict[str, Any], tool: str, learned: bool) -> None:
     """Measure the float model, its control, and PTQ and QAT of each row."""
-    results, float_model = Results(folder), load_float(folder, seed)
-    with np.load(folder / f"data_{seed}.npz") as arrays:
-        data = {name: arrays[name] for name in arrays.files}
-    batches = list(zip(data["train_x"], data["train_y"], strict=True))
+    results, float_model, data = Results(folder), load_float(folder, seed), load_data(folder, seed)
     test_x, test_y = data["test_x"], data["test_y"]
-
-    def train(model: Any, row: str) -> float:
-        started = time.process_time()
-        qat.finetune(model, batches, seed=seed, progress=False, **TRAINING[row] | options)
-        return time.process_time() - started
-
     if "control" in rows:
         results.add("float", "float", seed, predicted(float_model, test_x), test_y, 0.0, "PyTorch")
         control = load_float(folder, seed)
-        seconds = train(control, "control")
+        seconds = train(control, data, seed, TRAINING["control"] | options)
         results.add("float", "control", seed, predicted(control, test_x), test_y, seconds, "PyTorch")
     for row in (r for r in rows if r in ROWS):
         prepared = calibrated(float_model, data["calibration"], row, learned)
         where = "prepared model" if prepared.plan.target.name == "simulated" else "ONNX Runtime"
         results.add(f"{tool} PTQ", row, seed, deployed(prepared, folder / f"ptq_{row}_{seed}", test_x), test_y, 0.0, where)
-        seconds = train(prepared, row)
+        seconds = train(prepared, data, seed, TRAINING[row] | options)
         results.add(f"{tool} QAT", row, seed, deployed(prepared, folder / f"qat_{row}_{seed}", test_x), test_y, seconds, where)
 
 
@@ -175,19 +180,21 @@ def deployed(prepared: Any, path: Path, images: np.ndarray) -> np.ndarray:
     return predicted(qat.export(prepared, Path(f"{path}.onnx".replace(" ", "_")), overwrite=True).path, images)
 
 
-def adaround(folder: Path, seed: int, rows: list[str], tool: str) -> None:
-    """Measure PTQ of each row with learned rounding."""
-    results, float_model = Results(folder), load_float(folder, seed)
-    with np.load(folder / f"data_{seed}.npz") as arrays:
-        samples, test_x, test_y = (arrays[name] for name in ("calibration", "test_x", "test_y"))
+def adaround(folder: Path, seed: int, rows: list[str], options: dict[str, Any], tool: str) -> None:
+    """Measure PTQ of each row with learned rounding, and QAT that starts from it."""
+    results, float_model, data = Results(folder), load_float(folder, seed), load_data(folder, seed)
+    samples, test_x, test_y = data["calibration"], data["test_x"], data["test_y"]
     for row in (r for r in rows if r in ROWS):
         prepared = calibrated(float_model, samples, row)
         started = time.process_time()
         qat.adaround(prepared, np.split(samples, 10))
         seconds = time.process_time() - started
-        outputs = deployed(prepared, folder / f"adaround_{row}_{seed}", test_x)
         where = "prepared model" if prepared.plan.target.name == "simulated" else "ONNX Runtime"
+        outputs = deployed(prepared, folder / f"adaround_{row}_{seed}", test_x)
         results.add(f"{tool} AdaRound", row, seed, outputs, test_y, seconds, where)
+        seconds += train(prepared, data, seed, TRAINING[row] | options)
+        outputs = deployed(prepared, folder / f"adaround_qat_{row}_{seed}", test_x)
+        results.add(f"{tool} AdaRound, then QAT", row, seed, outputs, test_y, seconds, where)
 
 
 def main() -> None:
@@ -209,12 +216,12 @@ def main() -> None:
         write_tables(given.folder)
         return
     for seed in given.seeds:
+        options = given.options | ({"teacher": load_float(given.folder, seed)} if given.teacher else {})
         if given.what == "float":
             make_float(given.folder, seed)
         elif given.what == "adaround":
-            adaround(given.folder, seed, given.rows, given.tool)
+            adaround(given.folder, seed, given.rows, options, given.tool)
         else:
-            options = given.options | ({"teacher": load_float(given.folder, seed)} if given.teacher else {})
             ours(given.folder, seed, given.rows, options, given.tool, given.learned)
 
 
