@@ -136,7 +136,7 @@ def ours_compiled(model: Any, x: Any, labels: Any) -> Step:
 
 
 def torchao(model: Any, x: Any, labels: Any) -> Step:
-    """PT2E with the quantizer for x86; it takes no module that a model calls twice, such as ResNet's own ReLU."""
+    """PT2E with the quantizer for x86; it takes no module that a model calls twice."""
     import torch
     from torchao.quantization.pt2e import move_exported_model_to_train
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
@@ -185,6 +185,9 @@ TORCH_KINDS = {
     "brevitas": Kind("Brevitas", brevitas, package="brevitas"),
     "nncf": Kind("NNCF", nncf, package="nncf"),
 }
+
+#: Rows of BatchNorm and of images in channels_last, which say nothing of a transformer.
+OF_CONVOLUTIONS = ("folded", "float_last", "folded_last", "qat_last", "qat_last_float32")
 
 # --- Keras -------------------------------------------------------------------------------------------------------------
 
@@ -249,6 +252,6 @@ KERAS_KINDS = {
 MODELS: dict[str, tuple[str, Callable[[str], tuple[Any, Any, Any]], str, dict[str, Kind]]] = {
     "mobilenet_v2": ("MobileNetV2 1.0", torch_model, "mobilenet_v2", TORCH_KINDS),
     "resnet18": ("ResNet-18", torch_model, "resnet18", TORCH_KINDS),
-    "vit": ("ViT-tiny, patches of 8x8", torch_model, "vit", TORCH_KINDS),
+    "vit": ("ViT-tiny, patches of 8x8", torch_model, "vit", {k: v for k, v in TORCH_KINDS.items() if k not in OF_CONVOLUTIONS}),
     "keras": ("MobileNetV2 1.0, Keras", keras_model, "mobilenet_v2", KERAS_KINDS),
 }

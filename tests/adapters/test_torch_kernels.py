@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qat.adapters.torch import gradients, kernels
+import qat
+from qat.adapters.torch import gradients, kernels, moving
+from qat.zoo import torch as zoo
 
 LIMITS = (-100.0, 90.0)
 
@@ -86,3 +88,28 @@ def test_the_gradient_of_a_large_weight_is_that_of_the_convolution(layout, kerne
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
     assert found[1].is_contiguous(memory_format=layout) or kernel == (1, 1)
+
+
+@pytest.mark.parametrize("limits", [(-255.0, 0.0), (0.0, 255.0), (-100.0, 90.0), (-40000.0, 20000.0)])
+def test_a_gradient_passes_by_bytes_where_it_passes_by_the_output(limits):
+    y = torch.randint(int(limits[0]), int(limits[1]) + 1, (3, 5, 16)).float()
+    y[0], y[1] = limits[0], limits[1]
+    grad = torch.randn_like(y)
+    marked = kernels.mark(y, limits, kept=False)
+    assert marked.element_size() == (1 if limits[1] - limits[0] <= 255 else 4)
+    assert torch.equal(kernels.passed(grad, marked, limits), kernels.passed(grad, kernels.mark(y, limits, kept=True), limits))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_max_pooling_that_keeps_places_alone_has_the_gradient_of_pytorch(layout):
+    x = torch.randint(-9, 9, (2, 3, 9, 7)).float().to(memory_format=layout)
+    window = ((3, 3), (2, 2), (1, 1))
+    assert_same(both(lambda x: moving._MaxPool.apply(x, window), lambda x: F.max_pool2d(x, *window), x))
+
+
+def test_an_output_that_no_reader_keeps_is_kept_as_bytes():
+    model = qat.prepare(zoo.resnet18(classes=10).eval(), torch.randn(2, 3, 32, 32))
+    kept = {name: node.kept for name, node in model.get_submodule("_qat.nodes").named_children() if "conv2d" in name}
+    assert kept["conv2d"] is False  # max pooling reads it
+    assert kept["conv2d_1"] is True  # a convolution does
+    assert kept["conv2d_2"] is False  # an addition does

@@ -14,6 +14,8 @@ from qat.adapters.torch.node import Node
 class Mean(Node):
     """The mean over the spatial axes: an exact sum, rescaled."""
 
+    keeps_inputs = False
+
     def integer(self, x: Tensor) -> Tensor:
         """Sum and rescale by ``s_x / (s_y * count)``."""
         axes = self.attrs["axes"]

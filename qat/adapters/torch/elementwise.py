@@ -19,6 +19,8 @@ from qat.planner import PlannedOp
 class Add(Node):
     """Elementwise addition; the tensors broadcast."""
 
+    keeps_inputs = False
+
     def integer(self, a: Tensor, b: Tensor) -> Tensor:
         """Rescale both inputs to the output's grid and add."""
         ga, gb = self.inputs
@@ -27,7 +29,7 @@ class Add(Node):
         ra, rb = ga.step / self.output.step, gb.step / self.output.step
         if self.output.group.learned:
             return self.finish((a * ra).add_(b, alpha=rb))
-        return kernels.add(a, b, ra, rb, self.limits(), self.observer())
+        return kernels.add(a, b, ra, rb, self.limits(), self.kept, self.observer())
 
     def real(self, a: Tensor, b: Tensor) -> Tensor:
         """Float addition."""
@@ -89,6 +91,8 @@ FUNCTIONS: dict[str, Any] = {
 
 class Function(Node):
     """A function of one tensor: a table of the output's integers, made anew where a scale has moved."""
+
+    keeps_inputs = False
 
     def __init__(self, planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> None:
         super().__init__(planned, grids, kernels_name)

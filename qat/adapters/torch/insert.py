@@ -115,6 +115,11 @@ def _register(root: nn.Module, name: str, value: torch.Tensor, buffer: bool, fro
         root.register_parameter(leaf, nn.Parameter(value, requires_grad=not frozen))
 
 
+def _keeps_inputs(kind: str) -> bool:
+    """Whether an operator keeps its inputs for the backward pass; one of PyTorch's own may."""
+    return kind not in NODES or NODES[kind].keeps_inputs
+
+
 class _Writer:
     """Writes the FX graph: every tensor has up to two forms, float and on the grid."""
 
@@ -128,6 +133,9 @@ class _Writer:
         self.symbols: dict[fx.Node, fx.Node] = {}
         self.kept_nodes: dict[str, str] = {}
         self.forms: dict[str, str] = {}
+        self.kept = {t for p in plan.ops for t in p.op.inputs if not p.integer or _keeps_inputs(p.op.kind)} | {
+            *plan.graph.outputs
+        }
 
     def write(self) -> fx.Graph:
         for name in self.plan.graph.inputs:
@@ -142,6 +150,7 @@ class _Writer:
                 args = (*(self._on_grid(t) if t in read else self._as_float(t) for t in op.inputs), *self._params(op))
                 grids = tuple(self._grid_of(t) for t in (*read, *op.outputs))
                 node = self._node(planned, grids)
+                node.kept = op.output in self.kept
                 self.grid[op.output] = self._call("nodes", op.name, self._owning(node, grids[-1]), args)
                 self.forms[op.output] = self.grid[op.output].name
             elif op.kind in NODES:

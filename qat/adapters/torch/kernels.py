@@ -57,6 +57,19 @@ def whole(weight: Tensor, scale: Tensor) -> Tensor:
     return (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round_()
 
 
+def mark(y: Tensor, limits: tuple[float, float], kept: bool) -> Tensor:
+    """Return what a node keeps to know where ``y`` is within its limits: itself where a reader keeps it, else its bytes."""
+    return y if kept or limits[1] - limits[0] > 255 else vnni.places(y, int(limits[0]), 256, True)
+
+
+def passed(grad: Tensor, marked: Tensor, limits: tuple[float, float]) -> Tensor:
+    """Return the gradient where :func:`mark` saw the output strictly within the limits, else 0."""
+    if marked.dtype is torch.uint8:
+        place = marked.float()
+        return aten.hardtanh_backward.grad_input(grad, place, 0.0, limits[1] - limits[0], grad_input=place)
+    return hardtanh_backward(grad, marked, *limits)
+
+
 class _RoundClamp(torch.autograd.Function):
     """``clamp(round(v), lo, hi)``; the gradient passes where the result is strictly within the limits."""
 
@@ -99,25 +112,27 @@ class _Add(torch.autograd.Function):
     """``clamp(round(a * ra + b * rb), lo, hi)`` in one node; ``a`` and ``b`` broadcast."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, ra: float, rb: float, limits: tuple[float, float], observe: Observe) -> Tensor:
+    def forward(
+        ctx: Any, a: Tensor, b: Tensor, ra: float, rb: float, limits: tuple[float, float], kept: bool, observe: Observe
+    ) -> Tensor:
         v = (a * ra).add_(b, alpha=rb)
         if observe is not None:
             observe(v)
         y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(y)
+        ctx.save_for_backward(mark(y, limits, kept))
         ctx.ratios, ctx.limits, ctx.shapes = (ra, rb), limits, (a.shape, b.shape)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (y,) = ctx.saved_tensors
-        grad = hardtanh_backward(grad, y, *ctx.limits)
+        (marked,) = ctx.saved_tensors
+        grad = passed(grad, marked, ctx.limits)
         # Summed over what was broadcast before it is scaled: the sum is the smaller.
         ga, gb = (
             grad.sum_to_size(shape) * ratio if needed else None
             for shape, ratio, needed in zip(ctx.shapes, ctx.ratios, ctx.needs_input_grad[:2], strict=True)
         )
-        return ga, gb, None, None, None, None
+        return ga, gb, None, None, None, None, None
 
 
 class _Conv2d(torch.autograd.Function):
@@ -133,6 +148,7 @@ class _Conv2d(torch.autograd.Function):
         input_scale: Tensor,
         output_scale: Tensor,
         limits: tuple[float, float],
+        kept: bool,
         geometry: vnni.Geometry,
         observe: Observe,
         lo: int | None,
@@ -146,21 +162,23 @@ class _Conv2d(torch.autograd.Function):
         if observe is not None:
             observe(v)
         y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(x, weight, scale, y, multiplier, input_scale, output_scale)
+        ctx.save_for_backward(x, weight, scale, mark(y, limits, kept), multiplier, input_scale, output_scale)
         ctx.limits, ctx.geometry, ctx.has_bias = limits, geometry, bias is not None
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scale, y, multiplier, input_scale, output_scale = ctx.saved_tensors
+        x, weight, scale, marked, multiplier, input_scale, output_scale = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         # v = w x s_x / s_y + b / s_y: in the gradient of the weight its own scale cancels. The factors go where they cost less,
         # onto the gradients or onto the weights.
         ratio = input_scale / output_scale
-        grad = hardtanh_backward(grad, y, *ctx.limits)
+        grad = passed(grad, marked, ctx.limits)
         gx = gw = gb = None
         if vnni.prefers_plain_layout(weight, grad):
             x, grad = vnni.in_plain_layout(x), vnni.in_plain_layout(grad)
+        elif x.numel() < grad.numel() and not grad.is_contiguous():  # else the gradient would be copied into its layout
+            x = x.contiguous(memory_format=torch.channels_last)
 
         need_b = need_b and ctx.has_bias
         if weight.numel() > grad.numel():
@@ -178,7 +196,7 @@ class _Conv2d(torch.autograd.Function):
             bias_factor = output_scale
         if gb is not None:
             gb.div_(bias_factor)
-        return gx, gw, gb, None, None, None, None, None, None, None
+        return gx, gw, gb, None, None, None, None, None, None, None, None
 
 
 class _Dense(torch.autograd.Function):
@@ -194,6 +212,7 @@ class _Dense(torch.autograd.Function):
         input_scale: Tensor,
         output_scale: Tensor,
         limits: tuple[float, float],
+        kept: bool,
         observe: Observe,
         lo: int | None,
     ) -> Tensor:
@@ -205,20 +224,20 @@ class _Dense(torch.autograd.Function):
         if observe is not None:
             observe(v)
         y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(x, weight, scale, y, multiplier, input_scale, output_scale)
+        ctx.save_for_backward(x, weight, scale, mark(y, limits, kept), multiplier, input_scale, output_scale)
         ctx.limits, ctx.has_bias = limits, bias is not None
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scale, y, multiplier, input_scale, output_scale = ctx.saved_tensors
-        grad = hardtanh_backward(grad, y, *ctx.limits)
+        x, weight, scale, marked, multiplier, input_scale, output_scale = ctx.saved_tensors
+        grad = passed(grad, marked, ctx.limits)
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         rows = grad.flatten(0, -2)
         gx = grad @ whole(weight, scale).mul_(multiplier.view(-1, 1)) if need_x else None
         gw = (rows.t() @ x.flatten(0, -2)).mul_(input_scale / output_scale) if need_w else None
         gb = rows.sum(0).div_(output_scale) if ctx.has_bias and need_b else None
-        return gx, gw, gb, None, None, None, None, None, None
+        return gx, gw, gb, None, None, None, None, None, None, None
 
 
 class _Lookup(torch.autograd.Function):

@@ -34,7 +34,9 @@ class Conv2d(Node):
             w_int, b_int = self.quantized(weight, bias, scale)
             return self.builtin(F.conv2d(x, w_int, b_int, *geometry), scale)
         x_scale, y_scale = self.inputs[0].scale, self.output.scale
-        return kernels.conv2d(x, weight, bias, scale, x_scale, y_scale, self.limits(), geometry, self.observer(), self.byte())
+        return kernels.conv2d(
+            x, weight, bias, scale, x_scale, y_scale, self.limits(), self.kept, geometry, self.observer(), self.byte()
+        )
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The float convolution."""
@@ -68,7 +70,7 @@ class Dense(Conv2d):
         """One autograd node from the float weight to the output's integers."""
         scale = self.weight_scale(weight, bias)
         x_scale, y_scale = self.inputs[0].scale, self.output.scale
-        return kernels.dense(x, weight, bias, scale, x_scale, y_scale, self.limits(), self.observer(), self.byte())
+        return kernels.dense(x, weight, bias, scale, x_scale, y_scale, self.limits(), self.kept, self.observer(), self.byte())
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The float layer."""

@@ -23,7 +23,13 @@ class Node(nn.Module):
     """One planned operator. ``grids`` are those of its inputs, then of its output, shared with its neighbours.
 
     An operator that the plan leaves float has no grids and always computes :meth:`real`.
+
+    Attributes:
+        keeps_inputs: whether the node, in training, keeps its inputs for the backward pass.
+        kept: whether some reader keeps the output, so that keeping it here takes no memory.
     """
+
+    keeps_inputs = True
 
     def __init__(self, planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> None:
         super().__init__()
@@ -32,6 +38,7 @@ class Node(nn.Module):
         # A tuple is no submodule: the model registers every grid once, in a place of its own.
         self.grids = grids
         self.kernels = kernels_name
+        self.kept = True
 
     @property
     def inputs(self) -> tuple[Grid, ...]:
