@@ -34,8 +34,8 @@ class Method:
 
     @property
     def top1(self) -> list[float]:
-        """Return the accuracy of each seed, in percent."""
-        return [100 * float(hits.mean()) for hits in self.right.values()]
+        """Return the accuracy of each seed, in their order, in percent."""
+        return [100 * float(self.right[seed].mean()) for seed in sorted(self.right)]
 
     @property
     def mean_seconds(self) -> float | None:
@@ -130,23 +130,25 @@ def long_table(records: list[dict[str, Any]]) -> str:
 
 
 def short_table(records: list[dict[str, Any]]) -> str:
-    """Return README's table, one line for each choice of bits: mean accuracy, and CPU seconds of training."""
+    """Return README's table, one line for each choice of bits: accuracy over the seeds that all of them have, and CPU seconds."""
     by = {(r["row"], r["tool"]): r for r in records}
-    lines = [f"| bits | PTQ | **qat** | {' | '.join(PEERS)} |", "|" + "---|" * (3 + len(PEERS))]
-    for row in [row for row in ORDER if (row, "qat QAT") in by]:
-        cells = [_cell(by.get((row, f"{tool} QAT"))) for tool in ("qat", *PEERS)]
-        lines.append(f"| {row} | {_cell(by.get((row, 'qat PTQ')))} | **{cells[0]}** | {' | '.join(cells[1:])} |")
     control = by.get(("control", "float"))
-    if control is not None:
-        lines += ["", f"The float model, fine-tuned as long: {_cell(control)}."]
+    lines = [f"| bits | float | PTQ | **qat** | {' | '.join(PEERS)} |", "|" + "---|" * (4 + len(PEERS))]
+    for row in [row for row in ORDER if (row, "qat QAT") in by]:
+        shown = [control, *(by.get((row, tool)) for tool in ("qat PTQ", "qat QAT", *(f"{peer} QAT" for peer in PEERS)))]
+        seeds = set.intersection(*(set(r["seeds"]) for r in shown if r is not None))
+        cells = [_cell(r, seeds) for r in shown]
+        cells[2] = f"**{cells[2]}**"
+        lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(record: dict[str, Any] | None) -> str:
+def _cell(record: dict[str, Any] | None, seeds: set[int]) -> str:
     if record is None:
         return "–"
+    top1 = [value for seed, value in zip(record["seeds"], record["top1"], strict=True) if seed in seeds]
     seconds = "" if record["seconds"] is None else f" ({record['seconds']:.0f} s)"
-    return f"{np.mean(record['top1']):.2f}{seconds}"
+    return f"{np.mean(top1):.2f}{seconds}"
 
 
 def _difference(found: dict[str, float] | None) -> str:

@@ -32,6 +32,9 @@ def by_channel(op: Op, weight: np.ndarray) -> np.ndarray | None:
             return np.moveaxis(weight, (-2, -1), (0, 1))[:, :, None]
         groups = int(op.attrs["groups"])
         return weight.reshape(groups, weight.shape[0] // groups, 1, *weight.shape[2:])
+    if op.kind == "dense" and weight.ndim > 2:  # Keras': the input's axes, then the output's
+        first = axis[0] if isinstance(axis, tuple) else axis
+        return weight.reshape(-1, int(np.prod(weight.shape[first:]))).T[None]
     inputs = _INPUT_AXIS.get(op.kind, {}).get(axis) if isinstance(axis, int) else None
     groups = int(op.attrs.get("groups", 1))
     if (

@@ -149,3 +149,17 @@ def test_a_run_compares_with_it(tmp_path, monkeypatch):
     monkeypatch.setattr("qat.api.adaround", functools.partial(qat.adaround, steps=5))
     (entry,) = run.baselines(run.untrained(), run.data())
     assert (entry.kind, entry.path.name, entry.parity.exact) == ("ptq", "torch_adaround.onnx", 1.0)
+
+
+def test_the_weights_of_an_attention_layer_take_part(caplog, tmp_path):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = keras.Input((6, 16))
+    y = layers.Add()([layers.MultiHeadAttention(2, 8)(x, x), x])
+    model = qat.prepare(keras.Model(x, layers.Dense(4)(layers.Flatten()(y))))
+    samples = [np.random.default_rng(0).normal(size=(8, 6, 16)).astype(np.float32)]
+    qat.adaround(qat.correct_biases(qat.calibrate(model, samples), samples), samples)
+    assert "as they are" not in caplog.text
+    assert qat.export(model, tmp_path / "m.tflite", verify=samples).parity.exact == 1.0
