@@ -116,7 +116,7 @@ def test_a_relu6_that_clips_keeps_its_channels(caplog):
             norm.running_var.fill_(0.1)
     with caplog.at_level(logging.WARNING, "qat"):
         prepared = qat.prepare(model, x[:2], PER_TENSOR, equalize=True)
-    assert "equalized 0 pairs" in caplog.text
+    assert "equalize changed nothing" in caplog.text
     plain = qat.prepare(model, x[:2], PER_TENSOR)
     assert all(torch.equal(a, b) for a, b in zip(prepared.parameters(), plain.parameters(), strict=True))
 
@@ -137,7 +137,7 @@ def test_what_others_read_is_left_alone(caplog):
     model, x = Branches().eval(), torch.randn(2, 3, 8, 8)
     with caplog.at_level(logging.WARNING, "qat"):
         prepared = qat.prepare(model, x, equalize=True)
-    assert "equalized 0 pairs" in caplog.text
+    assert "equalize changed nothing" in caplog.text
     assert all(torch.equal(value, prepared.get_parameter(name)) for name, value in model.named_parameters())
 
 
