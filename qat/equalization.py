@@ -98,8 +98,8 @@ def equalize(graph: Graph, params: Mapping[str, np.ndarray], upper: Mapping[str,
         log.warning("equalized the channels between %d pair(s) of layers, of %d", len(changed), len(pairs))
     else:
         log.warning(
-            "equalize changed nothing: %d pair(s) of layers follow each other directly or by a ReLU, and the channels between them "
-            "have even ranges (a ReLU6's take part where they stay below 6)", len(pairs),
+            "equalize changed nothing: %d pair(s) of layers follow each other directly or by a ReLU, and the channels between "
+            "them have even ranges (a ReLU6's take part where they stay below 6)", len(pairs),
         )  # fmt: skip
     return {**params, **{name: value.astype(np.float32) for name, value in made.items()}}
 
