@@ -14,7 +14,8 @@ from qat.graph import Graph, Op
 from qat.modes import STORED, Mode
 from qat.observers import FOLLOWED
 from qat.recipe import QuantSpec, Recipe, Rule
-from qat.targets import TARGETS, Fixed, Row, Target
+from qat.support import check_activation, check_modes, weight_qmax
+from qat.targets import Fixed, Row, Target
 from qat.wide import LIMITS as WIDE_LIMITS
 
 log = logging.getLogger("qat")
@@ -172,7 +173,7 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
     on_grid = {name for name in graph.inputs if graph.tensors[name].dtype == "float32"}
     integer_tensors: set[str] = set()
     prescribed: set[str] = set()
-    _check_modes(recipe, target)
+    check_modes(recipe, target)
     for asked in recipe.rules:
         if asked.scope != ".*" and not any(asked.matches(op.scope, op.kind) for op in graph.ops):
             log.warning(
@@ -203,7 +204,7 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
         packed, kernels = (False, "wide") if rule.activation.bits == 16 else (bool(kernels), kernels)
         learned = rule.weight.learned and op.kind in LEARNABLE_WEIGHTS
         weight = rule.weight if learned == rule.weight.learned else rule.weight.model_copy(update={"learned": False})
-        planned.append(PlannedOp(op, True, "", activation, weight, _weight_qmax(weight, target), "static", packed, kernels))
+        planned.append(PlannedOp(op, True, "", activation, weight, weight_qmax(weight, target), "static", packed, kernels))
     wanted = {name for p in planned if p.integer for name in p.grid_inputs}
     planned = [_unread(p) if p.op.kind == "constant" and p.op.output not in wanted else p for p in planned]
     integer_tensors -= {p.op.output for p in planned if not p.integer}
@@ -287,7 +288,7 @@ def _why_float(
         return "its inputs are float, and it is not worth a region of its own", None, None
     if rule.activation.bits == 16 and op.kind not in target.modes.wide:
         return f"target '{target.name}' has no 16-bit kernel for {kind}", None, None
-    _check_activation(rule.activation, recipe, target)
+    check_activation(rule.activation, recipe, target)
     return "", rule, row
 
 
@@ -305,7 +306,7 @@ def _stored(op: Op, activation: str | None, graph: Graph, recipe: Recipe, target
     if rule.mode == "float16":
         return PlannedOp(op, False, "", activation, mode="float16", kernels="float")
     # A float kernel on dequantized weights has no use for the integer kernels' narrower limit.
-    qmax = _weight_qmax(rule.weight, target) if rule.mode == "dynamic" else 2 ** (rule.weight.bits - 1) - 1
+    qmax = weight_qmax(rule.weight, target) if rule.mode == "dynamic" else 2 ** (rule.weight.bits - 1) - 1
     packed = _packed(op, rule, graph, target)
     kernels = packed or target.modes.stored[rule.mode][op.kind]
     return PlannedOp(op, False, "", activation, rule.weight, qmax, rule.mode, bool(packed), kernels)
@@ -325,51 +326,6 @@ def _packed(op: Op, rule: Rule, graph: Graph, target: Target) -> str:
     # What is dilated or in groups is run by another kernel, of another arithmetic.
     alone = tuple(op.attrs["dilations"]) == (1, 1) if op.kind == "depthwise_conv2d" else op.attrs["groups"] == 1
     return kernels if alone else ""
-
-
-def able_targets(recipe: Recipe) -> tuple[str, ...]:
-    """Return the names of the targets that have kernels for every mode and width of a recipe."""
-    return tuple(target.name for target in TARGETS.values() if not _missing(recipe, target))
-
-
-def _missing(recipe: Recipe, target: Target) -> str:
-    """Return the kernels that a recipe needs and a target lacks altogether; empty where there are some."""
-    for rule in recipe.rules:
-        if rule.mode in STORED and not target.modes.stored.get(rule.mode):
-            return f"{rule.mode} kernels"
-        if rule.mode == "static" and rule.activation.bits == 16 and not target.modes.wide:
-            return "16-bit kernels"
-        if rule.mode == "static" and rule.activation.bits < 8 and rule.activation.bits not in target.activation_bits:
-            return f"kernels for {rule.activation.bits}-bit activations"
-    return ""
-
-
-def _check_modes(recipe: Recipe, target: Target) -> None:
-    """Raise ConfigError for a mode or width that no kernel of the target has, naming the pairs that have it."""
-    missing, able = _missing(recipe, target), able_targets(recipe)
-    if missing:
-        runtimes = [name for name in able if TARGETS[name].suffix]
-        pairs = f"keras or torch -> {', '.join(runtimes)}" if runtimes else "no target"
-        trained = f"; target='{able[0]}' trains it, without an artifact" if able and not runtimes else ""
-        raise ConfigError(
-            f"recipe '{recipe.name}' needs {missing}, which target '{target.name}' lacks; it can be exported by: {pairs}{trained}"
-        )
-
-
-def _check_activation(spec: QuantSpec, recipe: Recipe, target: Target) -> None:
-    widths = (*target.activation_bits, *((16,) if target.modes.wide else ()))
-    if spec.bits not in widths:
-        raise ConfigError(
-            f"recipe '{recipe.name}' asks for {spec.bits}-bit activations, but target '{target.name}' has kernels for "
-            f"{' and '.join(map(str, widths))} bits only: set activation.bits to 8"
-        )
-
-
-def _weight_qmax(spec: QuantSpec, target: Target) -> int:
-    """Return the largest magnitude of a weight: the type's own below 8 bits, what the target's kernels take at 8."""
-    if spec.bits > 8:
-        raise ConfigError(f"target '{target.name}' has kernels for weights of up to 8 bits, not {spec.bits}: set weight.bits")
-    return min(2 ** (spec.bits - 1) - 1, target.weight_qmax) if spec.bits < 8 else target.weight_qmax
 
 
 def _share_scales(
