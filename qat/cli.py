@@ -174,8 +174,8 @@ def plan(config: Config) -> None:
 @app.command()
 def recipes() -> None:
     """The built-in recipes, each with the targets that have kernels for it, and the targets."""
-    from qat.support import able_targets
     from qat.recipe import builtin_recipes
+    from qat.support import able_targets
     from qat.targets import TARGETS
 
     console = _console()
