@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -245,20 +245,31 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error that a user can act on is one sentence and exit code 2."""
+    """Run the command line; an error that a user can act on is one sentence and exit code 2, Ctrl-C one and 130."""
+    from qat import interruption
     from qat.errors import QatError
 
+    interruption.listen()
     try:
         app()
-    except QatError as error:
-        if "--debug" in sys.argv:
-            raise
-        print(f"{'interrupted' if error.exit_code == 130 else 'error'}: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
     except SystemExit as done:
-        if done.code == 130:  # typer's code for Ctrl-C
-            print(
-                "interrupted: no file is half written; start the command again (--overwrite replaces those that are whole)",
-                file=sys.stderr,
-            )
-        raise
+        if done.code != 130:  # typer's code for Ctrl-C
+            raise
+        _interrupted()
+    except Exception as error:
+        code = getattr(error, "exit_code", 1)
+        if interruption.asked() and code != 130:  # what a library makes of a swallowed KeyboardInterrupt
+            _interrupted()
+        if not isinstance(error, QatError) or "--debug" in sys.argv:
+            raise
+        print(f"{'interrupted' if code == 130 else 'error'}: {error}", file=sys.stderr)
+        raise SystemExit(code) from None
+
+
+def _interrupted() -> NoReturn:
+    print(
+        "interrupted: no file is half written; start the command again (--overwrite replaces those that are whole)",
+        file=sys.stderr,
+    )
+    exec("")  # else, where KeyboardInterrupt passed through another exec, CPython dies of the signal: -2 instead of 130
+    raise SystemExit(130)

@@ -207,9 +207,29 @@ def test_interrupted_run_leaves_nothing_half_written(config, tmp_path):
     time.sleep(2)
     os.kill(running.pid, signal.SIGINT)
     _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130
+    assert running.returncode == 130, errors
     assert "interrupted" in errors
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        "try: os.kill(os.getpid(), signal.SIGINT); time.sleep(5)\n    except BaseException: pass",
+        "try: os.kill(os.getpid(), signal.SIGINT); time.sleep(5)\n    except BaseException: raise ImportError('half done')",
+        "exec('os.kill(os.getpid(), signal.SIGINT); time.sleep(5)')",
+    ],
+    ids=["swallowed", "another error", "within exec"],
+)
+def test_ctrl_c_within_a_library_is_not_lost(config, tmp_path, meanwhile):
+    """Libraries catch everything while they import, and C++ passes no KeyboardInterrupt on."""
+    (tmp_path / "slow.py").write_text(
+        f"import os, signal, time\nimport numpy as np\n\ndef data():\n    {meanwhile}\n    return dict(np.load('d.npz'))\n"
+    )
+    config.write_text(config.read_text().replace("source: npz, path: d.npz", "source: factory, factory: 'slow:data'"))
+    done = qat("run", config, "--output", tmp_path / "out", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 130, done.stderr
+    assert "interrupted: no file is half written" in done.stderr
 
 
 def test_cached_float_model_follows_the_data(config, tmp_path, monkeypatch):

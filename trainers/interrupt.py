@@ -7,6 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from qat import interruption
 from qat.errors import QatError
 
 
@@ -23,7 +24,7 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self.stop = False
+        self.stop = interruption.asked()  # before training, and swallowed
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
