@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+
+from qat.decision import shown_p
+from qat.metrics import mcnemar_of_hits
 
 ROOT = Path(__file__).resolve().parent.parent
 #: What is printed in place of a table between these lines of docs/benchmarks.md and of README.md.
@@ -100,13 +102,7 @@ def against(method: Method, other: Method) -> dict[str, float] | None:
     if not seeds:
         return None
     a, b = (np.concatenate([m.right[seed] for seed in seeds]) for m in (method, other))
-    return {"points": round(100 * float(a.mean() - b.mean()), 2), "p": mcnemar(a, b)}
-
-
-def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the exact two-sided p-value that both are right equally often; ``a`` and ``b`` say which images were."""
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    return 1.0 if only_a + only_b == 0 else float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
+    return {"points": round(100 * float(a.mean() - b.mean()), 2), "p": mcnemar_of_hits(a, b)}
 
 
 def long_table(records: list[dict[str, Any]]) -> str:
@@ -154,5 +150,4 @@ def _cell(record: dict[str, Any] | None, seeds: set[int]) -> str:
 def _difference(found: dict[str, float] | None) -> str:
     if found is None:
         return ""
-    p = found["p"]
-    return f"{found['points']:+.2f}, " + ("p < 1e-9" if p < 1e-9 else f"p = {p:.2g}")
+    return f"{found['points']:+.2f}, {shown_p(found['p'])}"

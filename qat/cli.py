@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -69,13 +70,14 @@ def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> 
 
 
 def _import_frameworks(names: Iterable[str]) -> None:
-    """Import TensorFlow, where it is needed, without the notices that its import prints."""
-    if "keras" in names:
-        from qat.adapters import adapter_for
-        from qat.quiet import quiet
+    """Import the frameworks that are needed, without the notices that TensorFlow's import prints."""
+    from qat.adapters import adapter_for
+    from qat.interruption import deferred
+    from qat.quiet import quiet
 
-        with quiet():
-            adapter_for("keras")
+    for name in names:
+        with deferred(), quiet() if name == "keras" else nullcontext():
+            adapter_for(name)
 
 
 def _open(config: Path, output: Path | None, resume: bool = False) -> Any:

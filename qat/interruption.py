@@ -7,11 +7,14 @@ function that C++ calls, a library swallows it, or fails later of what it left h
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
 class _CtrlC:
     asked = False
+    deferred = False
 
 
 def listen() -> None:
@@ -20,8 +23,20 @@ def listen() -> None:
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    _CtrlC.asked = True
-    signal.default_int_handler(number, frame)
+    again, _CtrlC.asked = _CtrlC.asked, True
+    if again or not _CtrlC.deferred:
+        signal.default_int_handler(number, frame)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Raise the first Ctrl-C's ``KeyboardInterrupt`` at the end: C++ modules that import one another abort on it."""
+    _CtrlC.deferred = True
+    try:
+        yield
+    finally:
+        _CtrlC.deferred = False
+    stop_if_asked()
 
 
 def asked() -> bool:

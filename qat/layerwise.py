@@ -43,7 +43,7 @@ class _Blind:
 class Layerwise:
     """The layers of a calibrated model that have integer weights of their own, in order.
 
-    Not those that share a weight, volumes, dense layers over several axes, and weights that are stored for float kernels.
+    Not those that share a weight, volumes, transposed layers in groups, and weights that are stored for float kernels.
 
     Raises:
         CalibrationError: the model is not prepared and calibrated.

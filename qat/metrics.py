@@ -18,22 +18,28 @@ def agreement(a: np.ndarray, b: np.ndarray) -> float:
 
 def mcnemar(a: np.ndarray, b: np.ndarray, labels: np.ndarray) -> float:
     """Return the exact two-sided p-value that both are right equally often (McNemar 1947, on the discordant pairs)."""
-    right_a, right_b = a.argmax(-1) == labels, b.argmax(-1) == labels
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    if only_a + only_b == 0:
-        return 1.0
-    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
+    return mcnemar_of_hits(a.argmax(-1) == labels, b.argmax(-1) == labels)
+
+
+def mcnemar_of_hits(a: np.ndarray, b: np.ndarray) -> float:
+    """Return :func:`mcnemar`'s p-value where ``a`` and ``b`` say of each sample whether it was answered rightly."""
+    only_a, only_b = _discordant(a, b)
+    return 1.0 if only_a + only_b == 0 else float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
 def difference_interval(a: np.ndarray, b: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of ``a``'s top-1 accuracy less ``b``'s, in percentage points (Agresti & Min 2005)."""
-    right_a, right_b = a.argmax(-1) == labels, b.argmax(-1) == labels
     # Half a sample more in each of the four cells: an interval of some width where no pair disagrees.
-    only_a, only_b = int((right_a & ~right_b).sum()) + 0.5, int((right_b & ~right_a).sum()) + 0.5
+    only_a, only_b = (count + 0.5 for count in _discordant(a.argmax(-1) == labels, b.argmax(-1) == labels))
     n = len(labels) + 2
     difference = (only_a - only_b) / n
     half = float(stats.norm.ppf(0.975)) * float(np.sqrt(only_a + only_b - n * difference**2)) / n
     return 100 * (difference - half), 100 * (difference + half)
+
+
+def _discordant(a: np.ndarray, b: np.ndarray) -> tuple[int, int]:
+    """Return how many samples only ``a`` answered rightly, and only ``b``."""
+    return int((a & ~b).sum()), int((b & ~a).sum())
 
 
 def confidence_drift(a: np.ndarray, b: np.ndarray) -> float:

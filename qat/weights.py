@@ -19,7 +19,7 @@ def by_channel(op: Op, weight: np.ndarray) -> np.ndarray | None:
     """Return a layer's weight as ``[groups, outputs, inputs, *taps]``, channels counted within their group: a view of it.
 
     Channel ``c`` of all is channel ``c % n`` of group ``c // n``. A depthwise layer has a group for each input channel. None for
-    a layer whose weight has no such view: a dense one over several axes, a transposed one in groups.
+    a layer whose weight has no such view: a transposed one in groups.
 
     Args:
         op: conv2d, depthwise_conv2d, conv3d, conv_transpose2d or dense.
@@ -37,12 +37,7 @@ def by_channel(op: Op, weight: np.ndarray) -> np.ndarray | None:
         return weight.reshape(-1, int(np.prod(weight.shape[first:]))).T[None]
     inputs = _INPUT_AXIS.get(op.kind, {}).get(axis) if isinstance(axis, int) else None
     groups = int(op.attrs.get("groups", 1))
-    if (
-        axis is None
-        or inputs is None
-        or (op.kind == "dense" and weight.ndim != 2)
-        or (op.kind == "conv_transpose2d" and groups > 1)
-    ):
+    if axis is None or inputs is None or (op.kind == "conv_transpose2d" and groups > 1):
         return None
     laid = np.moveaxis(weight, (axis, inputs), (0, 1))
     return laid.reshape(groups, laid.shape[0] // groups, *laid.shape[1:])

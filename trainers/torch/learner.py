@@ -285,7 +285,7 @@ def _pairs(data: Iterable[Any], device: torch.device, labelled: bool, count: int
         for x in inputs:  # before they go to an accelerator; on one a look at their values would wait for it
             if x.device.type == "cpu" and x.is_floating_point() and not bool(torch.isfinite(x).all()):
                 raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
-        inputs = inputs_of((inputs,), device)
+        inputs = tuple(x.to(device) for x in inputs)
         try:
             # Without labels the number of samples is what the loop needs of them.
             labels = torch.as_tensor(batch[1], device=device) if labelled else torch.empty(len(inputs[0]), device=device)

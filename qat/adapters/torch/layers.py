@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
@@ -33,12 +34,8 @@ def layer_input(model: PreparedModel, name: str, inputs: tuple[torch.Tensor, ...
         raise _Reached
 
     handle = node.register_forward_pre_hook(keep)
-    try:
+    with handle, suppress(_Reached):
         forward(model, inputs)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
     x = seen[0].detach()
     return (x * node.inputs[0].scale if node.inputs[0].on_grid else x).cpu().numpy()
 

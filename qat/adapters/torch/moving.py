@@ -27,9 +27,8 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (places,) = ctx.saved_tensors
-        like = torch.empty(
-            ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=ctx.layout
-        )  # its shape is all it is for
+        # In the input's place: the kernel takes its shape and layout, not its values.
+        like = torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=ctx.layout)
         dilation, ceil = (1, 1), False
         return aten.max_pool2d_with_indices_backward(grad, like, *ctx.window, dilation, ceil, places.long()), None
 
