@@ -278,3 +278,17 @@ def test_each_epoch_is_told_and_a_model_is_evaluated_as_training_does(framework)
     for a, b in zip(before, weights(model), strict=True):
         np.testing.assert_array_equal(a, b)
     assert metrics.shown({"top1": 97.123, "mine": 0.123456}) == "top1 97.12 %, mine 0.1235"
+
+
+@FRAMEWORKS
+def test_evaluation_needs_nothing_to_train(framework):
+    model = net(framework)
+    evaluation = digits().batches("validation", 32, layout(framework))
+    found = qat.evaluate(model, evaluation)
+    if framework == "torch":
+        model.requires_grad_(False)
+    else:
+        model.trainable = False
+    assert qat.evaluate(model, evaluation) == found
+    with pytest.raises(ConfigError, match="unfreeze some"):
+        qat.finetune(model, evaluation)

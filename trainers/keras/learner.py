@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qat.adapters import check_fit, first_of_pair, framework_of, is_prepared
-from qat.errors import ConfigError, DataError
+from qat.adapters import check_fit, framework_of, is_prepared
+from qat.errors import ConfigError
 from qat.trainers import randomness
 from qat.trainers.history import History, check_labels
 from qat.trainers.keras import losses, optimizers
-from qat.trainers.keras.replicas import Replicas, all_sum
+from qat.trainers.keras.evaluation import Evaluator, listed
+from qat.trainers.keras.replicas import all_sum
 from qat.trainers.keras.weights import arrays_of, put, save_weights
 from qat.trainers.loop import Loss, Step, run
-from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
 
 
@@ -30,18 +30,14 @@ def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | N
     return run(_Learner(model, options, keras), train_data, eval_data, options)
 
 
-def evaluate(model: Any, data: Iterable[Any], options: TrainingOptions) -> dict[str, float]:
-    """Return the options' metrics of a model on data."""
-    return _Learner(model, options, importlib.import_module(framework_of(model))).evaluate(data)
-
-
-class _Learner:
+class _Learner(Evaluator):
     """A :class:`qat.trainers.loop.Learner` of Keras; ``keras`` is the module that the model comes from."""
 
     late = False
 
     def __init__(self, model: Any, options: TrainingOptions, keras: Any) -> None:
-        self.model, self.options, self.keras = model, options, keras
+        super().__init__(model, options)
+        self.keras = keras
         self.variables = list(model.trainable_variables)
         if not self.variables:
             raise ConfigError("the model has no trainable variable: unfreeze some layers before fine-tuning")
@@ -52,7 +48,6 @@ class _Learner:
                 "precision: Keras fixes it when a layer is built, and the grid's nodes are float32: for bfloat16 in the layers "
                 "that stay float, call keras.config.set_dtype_policy('mixed_bfloat16') before building the float model"
             )
-        self.replicas = Replicas(model)
         self.writes = self.replicas.first
         with self.replicas.strategy.scope():
             self.optimizer = optimizers.optimizer(keras, self.variables, options, self.replicas.size)
@@ -68,10 +63,6 @@ class _Learner:
         self._add = tf.function(lambda a, b: run_in_each(_added, a, b))
         self._apply = tf.function(lambda gradients: run_in_each(self._update, gradients))
         self._freeze = tf.function(lambda: self.freezing.update())
-        self._predict = tf.function(lambda inputs: run_in_each(self._outputs, inputs), reduce_retracing=True)
-
-    def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        return _pairs(data, self.options.labels == "given", _input_count(self.model))
 
     def agreed(self, flag: bool) -> bool:
         return self.replicas.any(flag)
@@ -87,7 +78,7 @@ class _Learner:
         if self.options.classifies and self.options.labels == "given":
             check_labels(labels, len(arrays[0]), _classes(self.model), f"step {step.number}")
         samples, replicas = len(arrays[0]), self.replicas
-        parts, shares = replicas.split((_listed(inputs), labels), samples), replicas.shares(samples, step.share)
+        parts, shares = replicas.split((listed(inputs), labels), samples), replicas.shares(samples, step.share)
         loss, gradients = self._forward(*parts, shares)
         value = replicas.value(loss) / step.share
         if not math.isfinite(value):
@@ -152,8 +143,8 @@ class _Learner:
         self._observe(False)
 
     def silent_loss(self, inputs: Any, labels: Any) -> float:
-        zeros = tf.nest.map_structure(lambda a: tf.zeros(a.shape, a.dtype), self._answers(inputs))
-        value = float(self._loss(_listed(inputs), zeros, labels))
+        zeros = tf.nest.map_structure(lambda a: tf.zeros(a.shape, a.dtype), self.answers(inputs))
+        value = float(self._loss(listed(inputs), zeros, labels))
         return self.replicas.mean_of({"loss": value})["loss"]
 
     def first_not_finite(self, inputs: Any) -> str | None:
@@ -162,29 +153,6 @@ class _Learner:
             if not all(np.isfinite(a).all() for a in arrays if np.issubdtype(a.dtype, np.floating)):
                 return name
         return None
-
-    # --- evaluation ---
-
-    def evaluate(self, data: Iterable[Any]) -> dict[str, float]:
-        batches = ((self._answers(inputs), self._expected(inputs, labels)) for inputs, labels in self.pairs(data))
-        return self.replicas.mean_of(measure(self.options.chosen_metrics, batches))
-
-    def _answers(self, inputs: Any) -> Any:
-        samples = len(tf.nest.flatten(inputs)[0])
-        return self.replicas.whole(self._predict(self.replicas.split(_listed(inputs), samples)), samples)
-
-    def _outputs(self, inputs: Any) -> Any:
-        return self.model(inputs, training=False)
-
-    def _expected(self, inputs: Any, labels: Any) -> np.ndarray:
-        if self.options.labels == "given":
-            return np.asarray(labels)
-        return np.asarray(self.options.teacher(inputs, training=False))
-
-    def labelled(self, data: Iterable[Any]) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
-        for inputs, labels in self.pairs(data):
-            arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-            yield tuple(np.asarray(x) for x in arrays), self._expected(inputs, labels)
 
     def log_writer(self, folder: str) -> Any:
         importlib.import_module("tensorboard")  # without it tf.summary can write no scalars
@@ -243,7 +211,7 @@ class _Writer:
 def _outputs_of_layers(model: Any, inputs: Any, functional: Any) -> Iterator[tuple[str, Any]]:
     """Yield the layers' outputs for a batch, in the order in which they are computed, by the layers' names."""
     if is_prepared(model) and hasattr(model, "plan"):
-        real, grid = model.run(_listed(inputs), training=True)
+        real, grid = model.run(listed(inputs), training=True)
         for p in model.plan.ops:
             found = [forms[name] for name in p.op.outputs for forms in (grid, real) if name in forms]
             yield p.op.scope or p.op.name, found
@@ -253,29 +221,8 @@ def _outputs_of_layers(model: Any, inputs: Any, functional: Any) -> Iterator[tup
         yield from zip((layer.name for layer in layers), outputs if len(layers) > 1 else [outputs], strict=True)
 
 
-def _listed(inputs: Any) -> Any:
-    return list(inputs) if isinstance(inputs, tuple) else inputs
-
-
 def _added(sums: dict[int, Any], gradients: dict[int, Any]) -> dict[int, Any]:
     return {i: sums[i] + gradient for i, gradient in gradients.items()}
-
-
-def _input_count(model: Any) -> int:
-    return len(model.inputs) if getattr(model, "plan", None) is None else len(model.plan.graph.inputs)
-
-
-def _pairs(data: Iterable[Any], labelled: bool, count: int) -> Iterator[tuple[Any, Any]]:
-    for index, batch in enumerate(data):
-        if labelled and (not isinstance(batch, (tuple, list)) or len(batch) != 2):
-            raise DataError(f"batch {index} is not an (inputs, labels) pair")
-        inputs = batch[0] if labelled else first_of_pair(batch, count)
-        arrays = list(inputs.values()) if isinstance(inputs, dict) else inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-        for x in arrays:
-            if not np.isfinite(np.asarray(x)).all():
-                raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
-        # Without labels the number of samples is what the loop needs of them.
-        yield inputs, np.asarray(batch[1]) if labelled else np.empty(len(np.asarray(arrays[0])), np.float32)
 
 
 def _classes(model: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from qat.adapters import first_of_pair, is_prepared
-from qat.adapters.torch import inputs_of, set_observing
+from qat.adapters import is_prepared
+from qat.adapters.torch import set_observing
 from qat.adapters.torch.dampening import distance
 from qat.adapters.torch.freezing import Freezing
 from qat.adapters.torch.run import device_of, fitting
@@ -21,10 +21,10 @@ from qat.errors import ConfigError, DataError
 from qat.trainers import randomness
 from qat.trainers.history import History, check_labels
 from qat.trainers.loop import Loss, Step, run
-from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
 from qat.trainers.torch import losses, optimizers
-from qat.trainers.torch.processes import Processes
+from qat.trainers.torch.evaluation import Evaluator
+from qat.trainers.torch.processes import accumulating
 from qat.trainers.torch.weights import arrays_of, put, save_weights
 
 
@@ -34,16 +34,11 @@ def finetune(model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[An
     return run(_Learner(model, options), train_data, eval_data, options)
 
 
-def evaluate(model: nn.Module, data: Iterable[Any], options: TrainingOptions) -> dict[str, float]:
-    """Return the options' metrics of a model on data."""
-    return _Learner(model, options).evaluate(data)
-
-
-class _Learner:
+class _Learner(Evaluator):
     """A :class:`qat.trainers.loop.Learner` of PyTorch."""
 
     def __init__(self, model: nn.Module, options: TrainingOptions) -> None:
-        self.model, self.options = model, options
+        super().__init__(model, options)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ConfigError("the model has no parameter that requires a gradient: unfreeze some before fine-tuning")
@@ -52,15 +47,11 @@ class _Learner:
         self.optimizer = optimizers.optimizer(model, options, fused=self.late)
         self.lost: Tensor | None = None
         self.label_loss, self.teacher_loss = losses.label_loss(options), losses.teacher_loss(options)
-        self.teacher = None if options.teacher is None else options.teacher.to(device_of(model)).eval()
-        self.processes = Processes(model)
+        self.shared = self.processes.averaging(model)
         self.writes = self.processes.first
         self.probabilities = False
         frozen = options.freezing is not None and is_prepared(model)
         self.freezing = Freezing(model, options.freezing) if frozen else None  # type: ignore[arg-type]
-
-    def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        return _pairs(data, device_of(self.model), self.options.labels == "given", _input_count(self.model))
 
     def agreed(self, flag: bool) -> bool:
         return self.processes.any(flag)
@@ -70,8 +61,8 @@ class _Learner:
     def step(self, inputs: Any, labels: Any, step: Step) -> Loss:
         self.model.train()
         self._observe(step.observing)
-        with self.processes.step(step.update), self._precision():
-            outputs = self.processes.model(*fitting(self.model, inputs))
+        with accumulating(self.shared, step.update), self._precision():
+            outputs = self.shared(*fitting(self.model, inputs))
             loss = self._loss(inputs, outputs, labels, step.number)
             value = self.processes.mean(loss.detach())
             if self.late:
@@ -80,7 +71,7 @@ class _Learner:
             elif not np.isfinite(float(value)):
                 return value.item
             if step.dampening and is_prepared(self.model):
-                loss = loss + step.dampening * distance(self.model)  # type: ignore[arg-type]
+                loss = loss + step.dampening * distance(self.model)
             (loss * step.share).backward()
         if step.update:
             self._update(step.rate)
@@ -128,7 +119,7 @@ class _Learner:
 
     def _observe(self, observing: bool) -> None:
         if is_prepared(self.model):
-            set_observing(self.model, observing)  # type: ignore[arg-type]
+            set_observing(self.model, observing)
 
     def freeze(self) -> None:
         self._observe(False)
@@ -160,34 +151,6 @@ class _Learner:
             for handle in hooks:
                 handle.remove()
         return found[0] if found else None
-
-    # --- evaluation ---
-
-    def evaluate(self, data: Iterable[Any]) -> dict[str, float]:
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                found = measure(self.options.chosen_metrics, self._evaluated(data))
-        finally:
-            self.model.train(training)
-        return self.processes.mean_of(found)
-
-    def _evaluated(self, data: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
-        for inputs, labels in self.pairs(data):
-            yield _arrays(self.model(*fitting(self.model, inputs))), self._expected(inputs, labels)
-
-    def _expected(self, inputs: Any, labels: Tensor) -> np.ndarray:
-        if self.options.labels == "given":
-            return labels.cpu().numpy()
-        assert self.teacher is not None
-        with torch.no_grad():
-            array: np.ndarray = self.teacher(*inputs).cpu().numpy()
-        return array
-
-    def labelled(self, data: Iterable[Any]) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
-        for inputs, labels in self.pairs(data):
-            yield tuple(x.cpu().numpy() for x in inputs), self._expected(inputs, labels)
 
     def log_writer(self, folder: str) -> Any:
         from torch.utils.tensorboard import SummaryWriter
@@ -266,29 +229,3 @@ def _generators(data: Any) -> dict[str, torch.Generator]:
     owners = {"loader": data, "sampler": getattr(data, "sampler", None)}
     found = {name: getattr(owner, "generator", None) for name, owner in owners.items()}
     return {name: g for name, g in found.items() if isinstance(g, torch.Generator)}
-
-
-def _arrays(outputs: Any) -> Any:
-    """Return outputs as arrays, nested as they are; a single one is an array."""
-    return pytree.tree_map(lambda t: t.float().cpu().numpy() if t.is_floating_point() else t.cpu().numpy(), outputs)
-
-
-def _input_count(model: nn.Module) -> int:
-    return len(model.plan.graph.inputs) if is_prepared(model) else 1  # type: ignore[union-attr, arg-type]
-
-
-def _pairs(data: Iterable[Any], device: torch.device, labelled: bool, count: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-    for index, batch in enumerate(data):
-        if labelled and (not isinstance(batch, (tuple, list)) or len(batch) != 2):
-            raise DataError(f"batch {index} is not an (inputs, labels) pair")
-        inputs = inputs_of((batch[0],) if labelled else (first_of_pair(batch, count),))
-        for x in inputs:  # before they go to an accelerator; on one a look at their values would wait for it
-            if x.device.type == "cpu" and x.is_floating_point() and not bool(torch.isfinite(x).all()):
-                raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
-        inputs = tuple(x.to(device) for x in inputs)
-        try:
-            # Without labels the number of samples is what the loop needs of them.
-            labels = torch.as_tensor(batch[1], device=device) if labelled else torch.empty(len(inputs[0]), device=device)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"the labels of batch {index} are no numbers: {error}") from error
-        yield inputs, labels

@@ -13,20 +13,30 @@ from torch.nn.parallel import DistributedDataParallel
 from qat.adapters import is_prepared
 
 
-class Processes:
-    """The processes that average their gradients; alone, one process and the model as it is."""
+def accumulating(model: nn.Module, update: bool) -> contextlib.AbstractContextManager[Any]:
+    """Return a context for a step of what :meth:`Processes.averaging` gave: only the last before an update averages."""
+    if update or not isinstance(model, DistributedDataParallel):
+        return contextlib.nullcontext()
+    return model.no_sync()
 
-    def __init__(self, model: nn.Module) -> None:
+
+class Processes:
+    """The processes that average their gradients; alone, one process. ``device`` is the model's.
+
+    Attributes:
+        size: how many there are.
+        first: whether this is the one that writes files.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         self.first = self.size == 1 or dist.get_rank() == 0
-        # A prepared model's buffers are its ranges, which all processes move alike: none has to be broadcast.
-        self.model = model if self.size == 1 else DistributedDataParallel(model, broadcast_buffers=not is_prepared(model))
 
-    def step(self, update: bool) -> Any:
-        """Return a context for a step; gradients are averaged in the last one before an update."""
-        if update or not isinstance(self.model, DistributedDataParallel):
-            return contextlib.nullcontext()
-        return self.model.no_sync()
+    def averaging(self, model: nn.Module) -> nn.Module:
+        """Return the model with its gradients averaged over the processes; alone, the model as it is."""
+        # A prepared model's buffers are its ranges, which all processes move alike: none has to be broadcast.
+        return model if self.size == 1 else DistributedDataParallel(model, broadcast_buffers=not is_prepared(model))
 
     def mean(self, value: Tensor) -> Tensor:
         """Return a scalar's mean over the processes: all see the same loss, so that all stop where it is no number."""
@@ -40,11 +50,10 @@ class Processes:
         """Return metrics' means over the processes, which then choose the same best epoch."""
         if self.size == 1:
             return metrics
-        device = next(self.model.parameters()).device
-        return {name: float(self.mean(torch.tensor(value, device=device))) for name, value in metrics.items()}
+        return {name: float(self.mean(torch.tensor(value, device=self.device))) for name, value in metrics.items()}
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process."""
         if self.size == 1:
             return flag
-        return bool(self.mean(torch.tensor(float(flag), device=next(self.model.parameters()).device)) > 0)
+        return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)

@@ -1,0 +1,80 @@
+"""What a Keras model answers on data, measured against the labels or a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from qat.adapters import first_of_pair
+from qat.errors import DataError
+from qat.trainers.keras.replicas import Replicas
+from qat.trainers.metrics import measure
+from qat.trainers.options import TrainingOptions
+
+
+def evaluate(model: Any, data: Iterable[Any], options: TrainingOptions) -> dict[str, float]:
+    """Return the options' metrics of a model on data."""
+    return Evaluator(model, options).evaluate(data)
+
+
+class Evaluator:
+    """A model and the data that it is measured on, in the options' terms."""
+
+    def __init__(self, model: Any, options: TrainingOptions) -> None:
+        self.model, self.options = model, options
+        self.replicas = Replicas(model)
+        run_in_each = self.replicas.run
+        self._predict = tf.function(lambda inputs: run_in_each(self._outputs, inputs), reduce_retracing=True)
+
+    def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """Yield batches as (inputs, labels)."""
+        return _pairs(data, self.options.labels == "given", _input_count(self.model))
+
+    def evaluate(self, data: Iterable[Any]) -> dict[str, float]:
+        """Return the metrics, of all processes together."""
+        batches = ((self.answers(inputs), self._expected(inputs, labels)) for inputs, labels in self.pairs(data))
+        return self.replicas.mean_of(measure(self.options.chosen_metrics, batches))
+
+    def answers(self, inputs: Any) -> Any:
+        """Return the outputs for a batch, as arrays."""
+        samples = len(tf.nest.flatten(inputs)[0])
+        return self.replicas.whole(self._predict(self.replicas.split(listed(inputs), samples)), samples)
+
+    def _outputs(self, inputs: Any) -> Any:
+        return self.model(inputs, training=False)
+
+    def _expected(self, inputs: Any, labels: Any) -> np.ndarray:
+        if self.options.labels == "given":
+            return np.asarray(labels)
+        return np.asarray(self.options.teacher(inputs, training=False))
+
+    def labelled(self, data: Iterable[Any]) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+        """Yield batches as arrays: the inputs, and what is expected of them."""
+        for inputs, labels in self.pairs(data):
+            arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+            yield tuple(np.asarray(x) for x in arrays), self._expected(inputs, labels)
+
+
+def listed(inputs: Any) -> Any:
+    """Return a batch's inputs as Keras takes them: a tuple as a list."""
+    return list(inputs) if isinstance(inputs, tuple) else inputs
+
+
+def _input_count(model: Any) -> int:
+    return len(model.inputs) if getattr(model, "plan", None) is None else len(model.plan.graph.inputs)
+
+
+def _pairs(data: Iterable[Any], labelled: bool, count: int) -> Iterator[tuple[Any, Any]]:
+    for index, batch in enumerate(data):
+        if labelled and (not isinstance(batch, (tuple, list)) or len(batch) != 2):
+            raise DataError(f"batch {index} is not an (inputs, labels) pair")
+        inputs = batch[0] if labelled else first_of_pair(batch, count)
+        arrays = list(inputs.values()) if isinstance(inputs, dict) else inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        for x in arrays:
+            if not np.isfinite(np.asarray(x)).all():
+                raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
+        # Without labels the number of samples is what the loop needs of them.
+        yield inputs, np.asarray(batch[1]) if labelled else np.empty(len(np.asarray(arrays[0])), np.float32)

@@ -1,0 +1,92 @@
+"""What a PyTorch model answers on data, measured against the labels or a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from qat.adapters import first_of_pair, is_prepared
+from qat.adapters.torch import inputs_of
+from qat.adapters.torch.run import device_of, fitting
+from qat.errors import DataError
+from qat.trainers.metrics import measure
+from qat.trainers.options import TrainingOptions
+from qat.trainers.torch.processes import Processes
+
+
+def evaluate(model: nn.Module, data: Iterable[Any], options: TrainingOptions) -> dict[str, float]:
+    """Return the options' metrics of a model on data."""
+    return Evaluator(model, options).evaluate(data)
+
+
+class Evaluator:
+    """A model and the data that it is measured on, in the options' terms."""
+
+    def __init__(self, model: nn.Module, options: TrainingOptions) -> None:
+        self.model, self.options = model, options
+        device = device_of(model)
+        self.processes = Processes(device)
+        self.teacher = None if options.teacher is None else options.teacher.to(device).eval()
+
+    def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """Yield batches as (inputs, labels), tensors on the model's device."""
+        return _pairs(data, device_of(self.model), self.options.labels == "given", _input_count(self.model))
+
+    def evaluate(self, data: Iterable[Any]) -> dict[str, float]:
+        """Return the metrics, of all processes together."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                found = measure(self.options.chosen_metrics, self._evaluated(data))
+        finally:
+            self.model.train(training)
+        return self.processes.mean_of(found)
+
+    def _evaluated(self, data: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
+        for inputs, labels in self.pairs(data):
+            yield _arrays(self.model(*fitting(self.model, inputs))), self._expected(inputs, labels)
+
+    def _expected(self, inputs: Any, labels: Tensor) -> np.ndarray:
+        if self.options.labels == "given":
+            return labels.cpu().numpy()
+        assert self.teacher is not None
+        with torch.no_grad():
+            array: np.ndarray = self.teacher(*inputs).cpu().numpy()
+        return array
+
+    def labelled(self, data: Iterable[Any]) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+        """Yield batches as arrays: the inputs, and what is expected of them."""
+        for inputs, labels in self.pairs(data):
+            yield tuple(x.cpu().numpy() for x in inputs), self._expected(inputs, labels)
+
+
+def _arrays(outputs: Any) -> Any:
+    """Return outputs as arrays, nested as they are; a single one is an array."""
+    return pytree.tree_map(lambda t: t.float().cpu().numpy() if t.is_floating_point() else t.cpu().numpy(), outputs)
+
+
+def _input_count(model: nn.Module) -> int:
+    return len(model.plan.graph.inputs) if is_prepared(model) else 1  # type: ignore[union-attr, arg-type]
+
+
+def _pairs(data: Iterable[Any], device: torch.device, labelled: bool, count: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    for index, batch in enumerate(data):
+        if labelled and (not isinstance(batch, (tuple, list)) or len(batch) != 2):
+            raise DataError(f"batch {index} is not an (inputs, labels) pair")
+        inputs = inputs_of((batch[0],) if labelled else (first_of_pair(batch, count),))
+        for x in inputs:  # before they go to an accelerator; on one a look at their values would wait for it
+            if x.device.type == "cpu" and x.is_floating_point() and not bool(torch.isfinite(x).all()):
+                raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
+        inputs = tuple(x.to(device) for x in inputs)
+        try:
+            # Without labels the number of samples is what the loop needs of them.
+            labels = torch.as_tensor(batch[1], device=device) if labelled else torch.empty(len(inputs[0]), device=device)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"the labels of batch {index} are no numbers: {error}") from error
+        yield inputs, labels
