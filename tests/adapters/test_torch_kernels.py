@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import qat
-from qat.adapters.torch import gradients, kernels, moving
+from qat.adapters.torch import gradients, kernels, moving, set_observing
+from qat.adapters.torch.kernels import Keep
 from qat.zoo import torch as zoo
 
 LIMITS = (-100.0, 90.0)
@@ -38,15 +40,16 @@ def test_softmax():
     assert_same(both(lambda x: kernels.softmax(x, factor, 256, LIMITS), written_out, x))
 
 
-def test_layer_norm():
+@pytest.mark.parametrize("keep", [Keep.VALUES, Keep.BYTES])
+def test_layer_norm(keep):
     x, scale = torch.randint(-128, 128, (3, 5, 16)).float(), torch.tensor(0.017)
     seen = []
 
     def fused(x, gamma, beta):
-        return kernels.layer_norm(x, gamma, beta, 1e-3, scale, LIMITS, lambda v: seen.append(v.abs().max().item()))
+        return kernels.layer_norm(x, gamma, beta, 1e-3, scale, LIMITS, keep, lambda v: seen.append(v.abs().max().item()))
 
     def written_out(x, gamma, beta):
-        return kernels.round_clamp(F.layer_norm(x, (16,), gamma, beta, 1e-3) / scale, *LIMITS)
+        return kernels.round_clamp(F.layer_norm(x, (16,), gamma / scale, beta / scale, 1e-3), *LIMITS)
 
     assert_same(both(fused, written_out, x, torch.randn(16), torch.randn(16)))
     assert seen[0] > 100  # unrounded and unclamped
@@ -58,15 +61,14 @@ def test_a_table_is_read_at_the_same_places_by_bytes_and_by_floats(sure):
 
     def written_out(x):
         place = (x.detach() + 30).long()
-        inside = (values > LIMITS[0]) & (values < LIMITS[1])
-        return values[place] + (x - x.detach()) * (slopes * inside)[place]
+        return values[place] + (x - x.detach()) * slopes[place]
 
-    assert_same(both(lambda x: kernels.lookup(x, values, slopes, LIMITS, -30, sure), written_out, x))
+    assert_same(both(lambda x: kernels.lookup(x, values, slopes, -30, sure), written_out, x))
 
 
 def test_what_lies_outside_a_table_while_ranges_move_is_read_at_its_ends():
     values = torch.arange(256.0)
-    y = kernels.lookup(torch.tensor([-500.0, 500.0]), values, torch.ones(256), (-1.0, 256.0), -30, False)
+    y = kernels.lookup(torch.tensor([-500.0, 500.0]), values, torch.ones(256), -30, False)
     assert y.tolist() == [0, 255]
 
 
@@ -95,9 +97,9 @@ def test_a_gradient_passes_by_bytes_where_it_passes_by_the_output(limits):
     y = torch.randint(int(limits[0]), int(limits[1]) + 1, (3, 5, 16)).float()
     y[0], y[1] = limits[0], limits[1]
     grad = torch.randn_like(y)
-    marked = kernels.mark(y, limits, kept=False)
+    marked = kernels.mark(y, limits, Keep.BYTES)
     assert marked.element_size() == (1 if limits[1] - limits[0] <= 255 else 4)
-    assert torch.equal(kernels.passed(grad, marked, limits), kernels.passed(grad, kernels.mark(y, limits, kept=True), limits))
+    assert torch.equal(kernels.passed(grad, marked, limits), kernels.passed(grad, kernels.mark(y, limits, Keep.VALUES), limits))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -110,6 +112,46 @@ def test_max_pooling_that_keeps_places_alone_has_the_gradient_of_pytorch(layout)
 def test_an_output_that_no_reader_keeps_is_kept_as_bytes():
     model = qat.prepare(zoo.resnet18(classes=10).eval(), torch.randn(2, 3, 32, 32))
     kept = {name: node.kept for name, node in model.get_submodule("_qat.nodes").named_children() if "conv2d" in name}
-    assert kept["conv2d"] is False  # max pooling reads it
-    assert kept["conv2d_1"] is True  # a convolution does
-    assert kept["conv2d_2"] is False  # an addition does
+    assert kept["conv2d"] is Keep.BYTES  # max pooling reads it
+    assert kept["conv2d_1"] is Keep.VALUES  # a convolution does
+    assert kept["conv2d_2"] is Keep.BYTES  # an addition does
+
+
+class Gelu(nn.Module):
+    """Layers whose output a table alone reads, or another reader too; with a fused ReLU, a product and a LayerNorm among them."""
+
+    def __init__(self, both: bool) -> None:
+        super().__init__()
+        self.both = both
+        self.conv, self.norm, self.a, self.b = nn.Conv2d(3, 8, 3), nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x):
+        y = F.relu(self.conv(x))
+        z = torch.tanh(y)
+        tokens = self.norm(z.flatten(2).transpose(1, 2))
+        t = torch.tanh(tokens)
+        u = self.b(F.gelu(self.a(t)))
+        p = u @ t.transpose(1, 2)
+        q = torch.sigmoid(p)
+        return (q, y, tokens, p) if self.both else (q,)
+
+
+@pytest.mark.parametrize("observing", [False, True])
+def test_a_table_gives_no_gradient_to_what_its_writer_clamped(observing):
+    """The same gradients as where every node sees to its own limits."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 6, 6)
+    grads, kept = [], []
+    for both in (False, True):
+        torch.manual_seed(1)
+        prepared = qat.calibrate(qat.prepare(Gelu(both).eval(), x), [x / 4])  # so that much is clamped
+        set_observing(prepared, observing)
+        nodes = dict(prepared.get_submodule("_qat.nodes").named_children())
+        kept.append([node.kept for node in nodes.values()].count(Keep.NOTHING))
+        image = x.clone().requires_grad_(True)
+        y, *others = prepared.train()(image)
+        (y.square().sum() + 0 * sum(o.sum() for o in others)).backward()
+        grads.append({"image": image.grad} | {name: p.grad for name, p in prepared.named_parameters()})
+    assert kept == [4, 1]
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grad, grads[1][name], rtol=1e-5, atol=1e-7)

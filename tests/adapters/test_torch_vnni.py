@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import qat
-from qat.adapters.torch import set_observing, vnni
+from qat.adapters.torch import kernels, set_observing, vnni
 
 pytestmark = pytest.mark.skipif(not vnni.available(), reason="this processor has no VNNI, or this PyTorch no kernels for it")
 
@@ -49,7 +49,7 @@ def test_convolutions_equal_those_in_float32(lo, last, kernel, stride, padding, 
 def test_fully_connected_layers_equal_those_in_float32(shape, called):
     x, w = torch.randint(-90, 166, shape).float(), torch.randint(-127, 128, (9, 20)).float()
     for bias in (None, torch.randint(-(2**22), 2**22, (9,)).float()):
-        assert torch.equal(vnni.linear(x, w.to(torch.int8), bias, -90), F.linear(x, w, bias))
+        assert torch.equal(vnni.linear(x, kernels.stored(x, -90), w.to(torch.int8), bias, -90), F.linear(x, w, bias))
     assert len(called) == 2
 
 

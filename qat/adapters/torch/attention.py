@@ -11,6 +11,7 @@ from torch import Tensor
 from qat import attention, numerics
 from qat.adapters.torch import kernels
 from qat.adapters.torch.borders import quantize
+from qat.adapters.torch.kernels import Keep, Observe
 from qat.adapters.torch.node import Node
 
 aten = torch.ops.aten
@@ -24,28 +25,30 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, a: Tensor, b: Tensor, multiplier: Tensor, limits: tuple[float, float], observe: kernels.Observe
-    ) -> Tensor:  # fmt: skip
+        ctx: Any, a: Tensor, b: Tensor, multiplier: Tensor, limits: tuple[float, float], keep: Keep, observe: Observe
+    ) -> Tensor:
         v = torch.matmul(a, b).mul_(multiplier)
         if observe is not None:
             observe(v)
         y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(a, b, y, multiplier)
+        ctx.save_for_backward(a, b, kernels.mark(y, limits, keep), multiplier)
         ctx.limits = limits
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, y, multiplier = ctx.saved_tensors
-        grad = aten.hardtanh_backward(grad, y, *ctx.limits).mul_(multiplier)
+        a, b, marked, multiplier = ctx.saved_tensors
+        grad = kernels.passed(grad, marked, ctx.limits) * multiplier
         need_a, need_b = ctx.needs_input_grad[:2]
         ga = torch.matmul(grad, b.mT).sum_to_size(a.shape) if need_a else None
         gb = torch.matmul(a.mT, grad).sum_to_size(b.shape) if need_b else None
-        return ga, gb, None, None, None
+        return ga, gb, None, None, None, None
 
 
 class MatMul(Node):
     """A product of two activations on their last two axes."""
+
+    marks = True
 
     def integer(self, a: Tensor, b: Tensor) -> Tensor:
         """Multiply, sum and rescale."""
@@ -53,7 +56,7 @@ class MatMul(Node):
         ga, gb = self.inputs
         if self.training:
             multiplier = ga.scale * gb.scale / self.output.scale
-            return _Product.apply(a, b, multiplier, self.limits(), self.observer())
+            return _Product.apply(a, b, multiplier, self.limits(), self.keep, self.observer())
         largest = max(-ga.lo, ga.hi) * max(-gb.lo, gb.hi) * a.shape[-1]
         acc = torch.matmul(a, b) if largest < _EXACT else torch.matmul(a.double(), b.double())
         kernels_name = attention.product_kernels(self.kernels, gb.group.qmin - int(gb.lo))

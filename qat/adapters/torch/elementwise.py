@@ -12,14 +12,14 @@ from torch import Tensor
 from qat import functions
 from qat.adapters.torch import kernels
 from qat.adapters.torch.grid import Grid
-from qat.adapters.torch.node import Node
+from qat.adapters.torch.node import Node, moving, narrowed
 from qat.planner import PlannedOp
 
 
 class Add(Node):
     """Elementwise addition; the tensors broadcast."""
 
-    keeps_inputs = False
+    keeps_inputs, marks = False, True
 
     def integer(self, a: Tensor, b: Tensor) -> Tensor:
         """Rescale both inputs to the output's grid and add."""
@@ -29,7 +29,7 @@ class Add(Node):
         ra, rb = ga.step / self.output.step, gb.step / self.output.step
         if self.output.group.learned:
             return self.finish((a * ra).add_(b, alpha=rb))
-        return kernels.add(a, b, ra, rb, self.limits(), self.kept, self.observer())
+        return kernels.add(a, b, ra, rb, self.limits(), self.keep, self.observer())
 
     def real(self, a: Tensor, b: Tensor) -> Tensor:
         """Float addition."""
@@ -90,7 +90,12 @@ FUNCTIONS: dict[str, Any] = {
 
 
 class Function(Node):
-    """A function of one tensor: a table of the output's integers, made anew where a scale has moved."""
+    """A function of one tensor: a table of the output's integers, made anew where a scale has moved.
+
+    Attributes:
+        writer: the operator that computes the input and leaves it to this node to give no gradient where it was clamped; None
+            where it sees to that itself.
+    """
 
     keeps_inputs = False
 
@@ -98,6 +103,7 @@ class Function(Node):
         super().__init__(planned, grids, kernels_name)
         self.made_for: tuple[Any, ...] = ()
         self.tables: tuple[Tensor, ...] = ()
+        self.writer: PlannedOp | None = None
 
     def integer(self, x: Tensor) -> Tensor:
         """Look up; in training the gradient is the mean slope around each integer."""
@@ -106,22 +112,32 @@ class Function(Node):
             with torch.no_grad():
                 self.observe(self.real(x * grid.scale) / self.output.scale)
         values, slopes = self._tables(x.device)
-        return kernels.lookup(x, values, slopes, self.limits(), int(grid.lo), self.byte() is not None)
+        return kernels.lookup(x, values, slopes, int(grid.lo), self.byte() is not None)
 
     def real(self, x: Tensor) -> Tensor:
         """PyTorch's own function."""
         return FUNCTIONS[self.planned.op.kind](x, **self.attrs)
 
     def _tables(self, device: torch.device) -> tuple[Tensor, ...]:
-        """Return the integers and their slopes, float32 of one entry for each integer of the input."""
-        key = (self.inputs[0].step, self.inputs[0].lo, self.output.step, self.output.lo, device)
+        """Return the integers and their slopes, float32 of one entry for each integer of the input.
+
+        The slope is 0 where the output is at its limits, and where the input is at those that its writer leaves to this node.
+        """
+        grid = self.inputs[0]
+        writer = None if moving(self, grid) else self.writer
+        key = (grid.step, grid.lo, self.output.step, self.output.lo, writer is None, device)
         if key != self.made_for:
-            encodings = (self.inputs[0].encoding, self.output.encoding)
+            encodings = (grid.encoding, self.output.encoding)
             kind = self.planned.op.kind
-            arrays = (
-                functions.table(kind, self.attrs, *encodings, self.kernels),
-                functions.slopes(kind, self.attrs, *encodings),
-            )
-            self.tables = tuple(torch.from_numpy(a.astype(np.float32)).to(device) for a in arrays)
+            values = functions.table(kind, self.attrs, *encodings, self.kernels).astype(np.float32)
+            slopes = functions.slopes(kind, self.attrs, *encodings) * inside(values, self.limits())
+            if writer is not None:
+                slopes *= inside(np.arange(len(values)) + grid.lo, narrowed(grid, writer.activation))
+            self.tables = tuple(torch.from_numpy(a.astype(np.float32)).to(device) for a in (values, slopes))
             self.made_for = key
         return self.tables
+
+
+def inside(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Return which values are strictly within limits."""
+    return (values > limits[0]) & (values < limits[1])

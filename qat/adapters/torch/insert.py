@@ -13,7 +13,9 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from qat.adapters.torch.borders import Dequantize, Quantize
+from qat.adapters.torch.elementwise import Function
 from qat.adapters.torch.grid import Grid
+from qat.adapters.torch.kernels import Keep
 from qat.adapters.torch.kinds import NODES
 from qat.adapters.torch.learned_nodes import LEARNED, LearnedConv2d
 from qat.adapters.torch.node import Node
@@ -115,9 +117,31 @@ def _register(root: nn.Module, name: str, value: torch.Tensor, buffer: bool, fro
         root.register_parameter(leaf, nn.Parameter(value, requires_grad=not frozen))
 
 
+def _keep(plan: Plan) -> dict[str, Keep]:
+    """Return what the operators' outputs are to be kept as, by what their readers do; bytes for those that are not named."""
+    found = dict.fromkeys(plan.graph.outputs, Keep.VALUES)
+    readers: dict[str, list[PlannedOp]] = {}
+    for p in plan.ops:
+        for t in p.op.inputs:
+            readers.setdefault(t, []).append(p)
+            if not p.integer or _keeps_inputs(p.op.kind):
+                found[t] = Keep.VALUES
+    for p in plan.ops:
+        marks = p.integer and not p.keeps_framework and NODES[p.op.kind].marks and p.kernels != "wide"
+        for t in p.op.outputs if marks else ():
+            if t not in found and not plan.groups[plan.group_of[t]].learned and all(map(_is_table, readers.get(t, ()))):
+                found[t] = Keep.NOTHING
+    return found
+
+
 def _keeps_inputs(kind: str) -> bool:
     """Whether an operator keeps its inputs for the backward pass; one of PyTorch's own may."""
     return kind not in NODES or NODES[kind].keeps_inputs
+
+
+def _is_table(p: PlannedOp) -> bool:
+    """Whether an operator is a table of integers, which can tell what its writer clamped."""
+    return p.integer and not p.keeps_framework and p.kernels != "wide" and NODES[p.op.kind] is Function
 
 
 class _Writer:
@@ -133,9 +157,8 @@ class _Writer:
         self.symbols: dict[fx.Node, fx.Node] = {}
         self.kept_nodes: dict[str, str] = {}
         self.forms: dict[str, str] = {}
-        self.kept = {t for p in plan.ops for t in p.op.inputs if not p.integer or _keeps_inputs(p.op.kind)} | {
-            *plan.graph.outputs
-        }
+        self.keep = _keep(plan)
+        self.writers = {t: p for p in plan.ops for t in p.op.outputs}
 
     def write(self) -> fx.Graph:
         for name in self.plan.graph.inputs:
@@ -150,7 +173,9 @@ class _Writer:
                 args = (*(self._on_grid(t) if t in read else self._as_float(t) for t in op.inputs), *self._params(op))
                 grids = tuple(self._grid_of(t) for t in (*read, *op.outputs))
                 node = self._node(planned, grids)
-                node.kept = op.output in self.kept
+                node.kept = self.keep.get(op.output, Keep.BYTES)
+                if isinstance(node, Function) and self.keep.get(op.inputs[0]) is Keep.NOTHING:
+                    node.writer = self.writers[op.inputs[0]]
                 self.grid[op.output] = self._call("nodes", op.name, self._owning(node, grids[-1]), args)
                 self.forms[op.output] = self.grid[op.output].name
             elif op.kind in NODES:

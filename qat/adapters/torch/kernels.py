@@ -11,6 +11,7 @@ Built-in fake-quantize operators are not used: they cost several times what thes
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -57,17 +58,48 @@ def whole(weight: Tensor, scale: Tensor) -> Tensor:
     return (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round_()
 
 
-def mark(y: Tensor, limits: tuple[float, float], kept: bool) -> Tensor:
-    """Return what a node keeps to know where ``y`` is within its limits: itself where a reader keeps it, else its bytes."""
-    return y if kept or limits[1] - limits[0] > 255 else vnni.places(y, int(limits[0]), 256, True)
+class Keep(Enum):
+    """What a node keeps of its output, to know in the backward pass where it is within its limits.
+
+    Attributes:
+        VALUES: the output itself, which a reader keeps anyway.
+        BYTES: a byte for each value.
+        NOTHING: its readers' gradients are 0 where it is at its limits.
+    """
+
+    VALUES = "values"
+    BYTES = "bytes"
+    NOTHING = "nothing"
 
 
-def passed(grad: Tensor, marked: Tensor, limits: tuple[float, float]) -> Tensor:
-    """Return the gradient where :func:`mark` saw the output strictly within the limits, else 0."""
+def mark(y: Tensor, limits: tuple[float, float], keep: Keep) -> Tensor | None:
+    """Return what a node keeps of its output."""
+    if keep is Keep.NOTHING:
+        return None
+    return y if keep is Keep.VALUES or limits[1] - limits[0] > 255 else vnni.places(y, int(limits[0]), 256, True)
+
+
+def passed(grad: Tensor, marked: Tensor | None, limits: tuple[float, float]) -> Tensor:
+    """Return the gradient where :func:`mark` saw the output strictly within the limits, else 0; perhaps ``grad`` itself."""
+    if marked is None:
+        return grad
     if marked.dtype is torch.uint8:
         place = marked.float()
         return aten.hardtanh_backward.grad_input(grad, place, 0.0, limits[1] - limits[0], grad_input=place)
     return hardtanh_backward(grad, marked, *limits)
+
+
+def stored(x: Tensor, lo: int | None) -> Tensor:
+    """Return what a node keeps of its input: bytes, where ``x`` lies in ``[lo, lo + 255]`` for sure, else ``x``."""
+    return x if lo is None else vnni.places(x, lo, 256, True)
+
+
+def restored(kept: Tensor, lo: int | None) -> Tensor:
+    """Return the input that :func:`stored` has kept."""
+    if kept.dtype is not torch.uint8:
+        return kept
+    x = kept.float()
+    return x.add_(lo) if lo else x
 
 
 class _RoundClamp(torch.autograd.Function):
@@ -113,13 +145,13 @@ class _Add(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, a: Tensor, b: Tensor, ra: float, rb: float, limits: tuple[float, float], kept: bool, observe: Observe
+        ctx: Any, a: Tensor, b: Tensor, ra: float, rb: float, limits: tuple[float, float], keep: Keep, observe: Observe
     ) -> Tensor:
         v = (a * ra).add_(b, alpha=rb)
         if observe is not None:
             observe(v)
         y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(mark(y, limits, kept))
+        ctx.save_for_backward(mark(y, limits, keep))
         ctx.ratios, ctx.limits, ctx.shapes = (ra, rb), limits, (a.shape, b.shape)
         return y
 
@@ -148,7 +180,7 @@ class _Conv2d(torch.autograd.Function):
         input_scale: Tensor,
         output_scale: Tensor,
         limits: tuple[float, float],
-        kept: bool,
+        keep: Keep,
         geometry: vnni.Geometry,
         observe: Observe,
         lo: int | None,
@@ -162,7 +194,7 @@ class _Conv2d(torch.autograd.Function):
         if observe is not None:
             observe(v)
         y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(x, weight, scale, mark(y, limits, kept), multiplier, input_scale, output_scale)
+        ctx.save_for_backward(x, weight, scale, mark(y, limits, keep), multiplier, input_scale, output_scale)
         ctx.limits, ctx.geometry, ctx.has_bias = limits, geometry, bias is not None
         return y
 
@@ -184,7 +216,7 @@ class _Conv2d(torch.autograd.Function):
         if weight.numel() > grad.numel():
             if need_x:
                 gx, _, _ = of_convolution(grad * multiplier, x, whole(weight, scale), ctx.geometry, (True, False, False))
-            _, gw, gb = of_convolution(grad.mul_(ratio), x, weight, ctx.geometry, (False, need_w, need_b))
+            _, gw, gb = of_convolution(grad * ratio, x, weight, ctx.geometry, (False, need_w, need_b))
             bias_factor = input_scale
         else:
             w = whole(weight, scale)
@@ -212,7 +244,7 @@ class _Dense(torch.autograd.Function):
         input_scale: Tensor,
         output_scale: Tensor,
         limits: tuple[float, float],
-        kept: bool,
+        keep: Keep,
         observe: Observe,
         lo: int | None,
     ) -> Tensor:
@@ -220,43 +252,41 @@ class _Dense(torch.autograd.Function):
         w_int = whole(weight, scale).to(torch.int8)
         b_int = None if bias is None else (bias / bias_scale).round_()
         multiplier = bias_scale / output_scale
-        v = vnni.linear(x, w_int, b_int, lo).mul_(multiplier)
+        kept_x = stored(x, lo)
+        v = vnni.linear(x, kept_x, w_int, b_int, lo).mul_(multiplier)
         if observe is not None:
             observe(v)
         y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(x, weight, scale, mark(y, limits, kept), multiplier, input_scale, output_scale)
-        ctx.limits, ctx.has_bias = limits, bias is not None
+        ctx.save_for_backward(kept_x, weight, scale, mark(y, limits, keep), multiplier, input_scale, output_scale)
+        ctx.limits, ctx.lo, ctx.has_bias = limits, lo, bias is not None
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scale, marked, multiplier, input_scale, output_scale = ctx.saved_tensors
+        kept_x, weight, scale, marked, multiplier, input_scale, output_scale = ctx.saved_tensors
         grad = passed(grad, marked, ctx.limits)
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         rows = grad.flatten(0, -2)
         gx = grad @ whole(weight, scale).mul_(multiplier.view(-1, 1)) if need_x else None
-        gw = (rows.t() @ x.flatten(0, -2)).mul_(input_scale / output_scale) if need_w else None
+        gw = (rows.t() @ restored(kept_x, ctx.lo).flatten(0, -2)).mul_(input_scale / output_scale) if need_w else None
         gb = rows.sum(0).div_(output_scale) if ctx.has_bias and need_b else None
         return gx, gw, gb, None, None, None, None, None, None, None
 
 
 class _Lookup(torch.autograd.Function):
-    """``values[x - first]``; the gradient is ``slopes[x - first]`` where the result is strictly within the limits."""
+    """``values[x - first]``; the gradient is ``slopes[x - first]``."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, values: Tensor, slopes: Tensor, limits: tuple[float, float], first: int, sure: bool
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, values: Tensor, slopes: Tensor, first: int, sure: bool) -> Tensor:
         index = vnni.places(x, first, len(values), sure)
-        within = (values > limits[0]) & (values < limits[1])
-        ctx.save_for_backward(index, slopes * within)
+        ctx.save_for_backward(index, slopes)
         return values.index_select(0, index.to(torch.int32).flatten()).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         index, slopes = ctx.saved_tensors
         slope = slopes.index_select(0, index.to(torch.int32).flatten()).view(grad.shape)
-        return slope.mul_(grad), None, None, None, None, None
+        return slope.mul_(grad), None, None, None, None
 
 
 class _Softmax(torch.autograd.Function):
@@ -290,23 +320,29 @@ class _LayerNorm(torch.autograd.Function):
         epsilon: float,
         output_scale: Tensor,
         limits: tuple[float, float],
+        keep: Keep,
         observe: Observe,
     ) -> Tensor:
+        # In the output's units from the start, which spares a pass over the result, and one over its gradient.
+        gamma = (x.new_ones(x.shape[-1]) if gamma is None else gamma) / output_scale
+        beta = None if beta is None else beta / output_scale
         v, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], gamma, beta, epsilon)
-        v.div_(output_scale)
         if observe is not None:
             observe(v)
         y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(x, gamma, beta, mean, rstd, y, output_scale)
+        ctx.save_for_backward(x, gamma, beta, mean, rstd, mark(y, limits, keep), output_scale)
         ctx.limits = limits
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, gamma, beta, mean, rstd, y, output_scale = ctx.saved_tensors
-        grad = hardtanh_backward(grad, y, *ctx.limits).div_(output_scale)
-        mask = [*ctx.needs_input_grad[:3]]
-        return *aten.native_layer_norm_backward(grad, x, x.shape[-1:], mean, rstd, gamma, beta, mask), None, None, None, None
+        x, gamma, beta, mean, rstd, marked, output_scale = ctx.saved_tensors
+        grad, needed = passed(grad, marked, ctx.limits), [*ctx.needs_input_grad[:3]]
+        gx, g_gamma, g_beta = aten.native_layer_norm_backward(grad, x, x.shape[-1:], mean, rstd, gamma, beta, needed)
+        for g in (g_gamma, g_beta):
+            if g is not None:
+                g.div_(output_scale)
+        return gx, g_gamma, g_beta, None, None, None, None, None
 
 
 lookup = _Lookup.apply

@@ -13,6 +13,8 @@ from qat.adapters.torch.rows import as_image_weight
 class Conv2d(Node):
     """conv2d and depthwise_conv2d, with bias and fused activation."""
 
+    marks = True
+
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Compute with the weight in the program's layout."""
         return super().compute(x, self.laid(weight), bias)
@@ -35,7 +37,7 @@ class Conv2d(Node):
             return self.builtin(F.conv2d(x, w_int, b_int, *geometry), scale)
         x_scale, y_scale = self.inputs[0].scale, self.output.scale
         return kernels.conv2d(
-            x, weight, bias, scale, x_scale, y_scale, self.limits(), self.kept, geometry, self.observer(), self.byte()
+            x, weight, bias, scale, x_scale, y_scale, self.limits(), self.keep, geometry, self.observer(), self.byte()
         )
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -64,13 +66,15 @@ class Conv2d(Node):
 
 
 class Dense(Conv2d):
-    """A fully connected layer on the last axis, with bias and fused activation."""
+    """A fully connected layer on the last axis, with bias and fused activation. Of its input it keeps bytes."""
+
+    keeps_inputs = False
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """One autograd node from the float weight to the output's integers."""
         scale = self.weight_scale(weight, bias)
         x_scale, y_scale = self.inputs[0].scale, self.output.scale
-        return kernels.dense(x, weight, bias, scale, x_scale, y_scale, self.limits(), self.kept, self.observer(), self.byte())
+        return kernels.dense(x, weight, bias, scale, x_scale, y_scale, self.limits(), self.keep, self.observer(), self.byte())
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The float layer."""

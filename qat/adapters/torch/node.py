@@ -26,10 +26,12 @@ class Node(nn.Module):
 
     Attributes:
         keeps_inputs: whether the node, in training, keeps its inputs for the backward pass.
-        kept: whether some reader keeps the output, so that keeping it here takes no memory.
+        marks: whether the node keeps of its output what ``kept`` says.
+        kept: what it is to keep of its output, by what the readers do.
     """
 
     keeps_inputs = True
+    marks = False
 
     def __init__(self, planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> None:
         super().__init__()
@@ -38,7 +40,7 @@ class Node(nn.Module):
         # A tuple is no submodule: the model registers every grid once, in a place of its own.
         self.grids = grids
         self.kernels = kernels_name
-        self.kept = True
+        self.kept = kernels.Keep.VALUES
 
     @property
     def inputs(self) -> tuple[Grid, ...]:
@@ -81,13 +83,12 @@ class Node(nn.Module):
 
     def limits(self) -> tuple[float, float]:
         """Return the limits of the output on its grid: the type's, narrowed by the fused activation."""
-        grid, activation = self.output, self.planned.activation
-        lo, hi = grid.lo, grid.hi
-        if activation in ("relu", "relu6"):
-            lo = max(lo, 0.0)
-        if activation == "relu6":
-            hi = min(hi, grid.integer_of(6.0))
-        return lo, hi
+        return narrowed(self.output, self.planned.activation)
+
+    @property
+    def keep(self) -> kernels.Keep:
+        """What the node keeps of its output: while ranges are observed a reader's limits are not those that were clamped to."""
+        return kernels.Keep.BYTES if self.kept is kernels.Keep.NOTHING and moving(self, self.output) else self.kept
 
     def byte(self) -> int | None:
         """Return the integer that a byte of zero stands for, where bytes hold the first input for sure.
@@ -95,8 +96,7 @@ class Node(nn.Module):
         While ranges are observed they move between writer and reader, and the input may lie outside its grid's limits.
         """
         grid = self.inputs[0]
-        moving = self.training and grid.observing
-        return None if moving or grid.hi - grid.lo > 255 else int(grid.lo)
+        return None if moving(self, grid) or grid.hi - grid.lo > 255 else int(grid.lo)
 
     def finish(self, v: Tensor) -> Tensor:
         """Observe unrounded grid values if asked to, then round and clamp with a straight-through gradient."""
@@ -116,6 +116,21 @@ class Node(nn.Module):
     def observer(self) -> Any:
         """The callback that shows a fused kernel's unrounded values to :meth:`observe`, or None."""
         return self.observe if self.training and self.output.observing else None
+
+
+def moving(node: nn.Module, grid: Grid) -> bool:
+    """Return whether a grid's range follows the data while the node trains."""
+    return node.training and grid.observing
+
+
+def narrowed(grid: Grid, activation: str | None) -> tuple[float, float]:
+    """Return a grid's limits, narrowed by an activation."""
+    lo, hi = grid.lo, grid.hi
+    if activation in ("relu", "relu6"):
+        lo = max(lo, 0.0)
+    if activation == "relu6":
+        hi = min(hi, grid.integer_of(6.0))
+    return lo, hi
 
 
 def activate(x: Tensor, activation: str | None) -> Tensor:

@@ -15,13 +15,16 @@ from qat.normalization import scaled_epsilon
 class LayerNorm(Node):
     """Normalization over the last axis."""
 
+    marks = True
+
     def integer(self, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
         """In training PyTorch's own, of integers; else by sums of integers."""
         epsilon = scaled_epsilon(self.attrs["epsilon"], self.inputs[0].step)
         if self.training:
             if self.output.group.learned:
                 return self.finish(F.layer_norm(x, x.shape[-1:], gamma, beta, float(epsilon)) / self.output.scale)
-            return kernels.layer_norm(x, gamma, beta, float(epsilon), self.output.scale, self.limits(), self.observer())
+            scale, limits = self.output.scale, self.limits()
+            return kernels.layer_norm(x, gamma, beta, float(epsilon), scale, limits, self.keep, self.observer())
         q = x + self.inputs[0].zero_point
         total = q.sum(-1, keepdim=True)
         n = torch.full_like(total, q.shape[-1])  # a divisor that is a number may become a factor

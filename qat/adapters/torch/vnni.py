@@ -56,15 +56,15 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, l
     places = x.numel() / (x.shape[1] * strides[0] * strides[1])
     if lo is None or groups > 1 or not _pays(x, products, places):
         return F.conv2d(x, weight.float(), bias, strides, padding, dilations, groups)
-    result = _convolution(x, weight, bias, geometry, lo)
+    rows = to_bytes(x.contiguous(memory_format=torch.channels_last), lo)
+    result = _convolution(rows, weight, bias, geometry, lo)
     return in_plain_layout(result) if prefers_plain_layout(weight, result) else result
 
 
-def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int) -> Tensor:
-    """Return what the kernel computes, channels last in memory."""
+def _convolution(rows: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int) -> Tensor:
+    """Return what the kernel computes of bytes, channels last in memory."""
     one, zero = _neutral()
-    rows = to_bytes(x.contiguous(memory_format=torch.channels_last), lo)
-    packed = onednn.qconv_prepack(weight, one, 1.0, -lo, *geometry, x.shape)
+    packed = onednn.qconv_prepack(weight, one, 1.0, -lo, *geometry, rows.shape)
     result: Tensor = onednn.qconv2d_pointwise.default(
         rows, 1.0, -lo, packed, one, zero, bias, *geometry, 1.0, 0, torch.float32, "none", [], ""
     )
@@ -84,15 +84,16 @@ def in_plain_layout(x: Tensor) -> Tensor:
     return x.contiguous() if x.device.type == "cpu" else x
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None) -> Tensor:
-    """Return a fully connected layer's accumulator; the arguments are those of :func:`conv2d`.
+def linear(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None) -> Tensor:
+    """Return a fully connected layer's accumulator.
 
+    The arguments are those of :func:`conv2d`; ``stored`` has ``x`` in bytes, less ``lo``, where that is not None.
     It is that of a convolution of an image of one row, whose weight is brought into the kernel's form in a quarter of the time.
     """
     rows = x.numel() // x.shape[-1]
     if lo is None or not _pays(x, weight.shape[0], rows):
         return F.linear(x, weight.float(), bias)
-    image = x.reshape(1, rows, 1, x.shape[-1]).permute(0, 3, 1, 2)
+    image = stored.reshape(1, rows, 1, x.shape[-1]).permute(0, 3, 1, 2)
     result = _convolution(image, weight[..., None, None], bias, ((1, 1), (0, 0), (1, 1), 1), lo)
     return result.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
 
@@ -104,7 +105,8 @@ def places(x: Tensor, first: int, count: int, sure: bool) -> Tensor:
     """
     if sure and _on_this_processor(x):
         return to_bytes(x, first)
-    return (x - first).clamp_(0, count - 1).to(torch.uint8)
+    found = x - first
+    return (found if sure else found.clamp_(0, count - 1)).to(torch.uint8)
 
 
 def as_captured(x: Tensor) -> Tensor:
