@@ -211,6 +211,22 @@ def keras_step(model: Any, x: Any, labels: Any) -> Step:
     return lambda: model.train_on_batch(x, labels)
 
 
+def folded_in_keras(model: Any, x: Any, labels: Any) -> Step:
+    """Float training without BatchNorm, with biases in its place: the limit, whatever the numbers."""
+    import keras
+
+    def clone(layer: Any) -> Any:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.BatchNormalization):
+            return keras.layers.Identity(name=config["name"])
+        return type(layer).from_config(config | ({"use_bias": True} if "use_bias" in config else {}))
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        return layer(*args)  # without the mask that BatchNorm was given
+
+    return keras_step(keras.models.clone_model(model, clone_function=clone, call_function=call), x, labels)
+
+
 def ours_in_keras(model: Any, x: Any, labels: Any) -> Step:
     """This toolkit, ranges frozen."""
     return keras_step(qat.calibrate(qat.prepare(model), [x]), x, labels)
@@ -243,6 +259,7 @@ def tfmot(model: Any, x: Any, labels: Any) -> Step:
 
 KERAS_KINDS = {
     "float": Kind("float", keras_step, package="keras"),
+    "folded": Kind("float, BatchNorm folded", folded_in_keras),
     "qat": Kind("**qat**", ours_in_keras),
     "tf_keras": Kind("float, tf_keras", tf_keras_float, "tf_keras", "tf_keras"),
     "tfmot": Kind("tensorflow-model-optimization, tf_keras", tfmot, "tf_keras", "tensorflow-model-optimization"),
