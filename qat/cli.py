@@ -72,7 +72,7 @@ def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> 
 def _import_frameworks(names: Iterable[str]) -> None:
     """Import the frameworks that are needed, without the notices that TensorFlow's import prints."""
     from qat.adapters import adapter_for
-    from qat.interruption import deferred
+    from qat.ctrl_c import deferred
     from qat.quiet import quiet
 
     for name in names:
@@ -248,10 +248,10 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the command line; an error that a user can act on is one sentence and exit code 2, Ctrl-C one and 130."""
-    from qat import interruption
+    from qat import ctrl_c
     from qat.errors import QatError
 
-    interruption.listen()
+    ctrl_c.listen()
     try:
         app()
     except SystemExit as done:
@@ -260,7 +260,7 @@ def main() -> None:
         _interrupted()
     except Exception as error:
         code = getattr(error, "exit_code", 1)
-        if interruption.asked() and code != 130:  # what a library makes of a swallowed KeyboardInterrupt
+        if ctrl_c.asked() and code != 130:  # what a library makes of a swallowed KeyboardInterrupt
             _interrupted()
         if not isinstance(error, QatError) or "--debug" in sys.argv:
             raise

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from qat import api, interruption
+from qat import api, ctrl_c
 from qat.adapters import adapter_for, framework_of
 from qat.config import DataConfig, RunConfig, expand, import_object
 from qat.data import Batches, Dataset
@@ -49,7 +49,7 @@ class Run:
         """Do one stage and say how long it took."""
         started = time.perf_counter()
         result = work()
-        interruption.stop_if_asked()
+        ctrl_c.stop_if_asked()
         self.console.print(f"  [green]done[/] {title} [dim]{time.perf_counter() - started:.1f} s[/]")
         return result
 

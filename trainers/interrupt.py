@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from qat import interruption
+from qat import ctrl_c
 from qat.errors import QatError
 
 
@@ -24,7 +24,7 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self.stop = interruption.asked()  # before training, and swallowed
+        self.stop = ctrl_c.asked()  # before training, and swallowed
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
