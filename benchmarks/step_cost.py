@@ -7,7 +7,7 @@
 A step is forward, backward and optimizer (SGD with momentum) on 32 images of 64x64, on one thread. The kinds take turns, so that
 other work on the machine meets all of them; what counts is the median of the CPU's seconds, which waiting for a turn does not
 add to. Peak memory is measured in a process of its own: the most that it held during a step beyond what it held before the model,
-once a first model of the kind had been built, trained for a step of two images and freed.
+once a first model of the kind had been built, trained for a step (in Keras of two images) and freed.
 ``--json`` keeps the figures, merged with those that are there; ``--render docs/benchmarks.md`` writes them as tables into that
 document and measures nothing.
 """
@@ -93,8 +93,8 @@ def version(kind: Kind) -> str | None:
 
 def peak_here(model: str, kind: str) -> int:
     """Return the bytes that this process came to hold during a step, beyond what it held before the model. Linux only."""
-    # What a framework loads and keeps once is none of the model's. Of few images: TensorFlow keeps what tensors took.
-    build(model, kind, images=2)()
+    # What a framework loads and keeps once is none of the model's. TensorFlow keeps what tensors took, so there of few images.
+    build(model, kind, images=2 if model == "keras" else None)()
     give_back()
     before = held("VmRSS")
     step = build(model, kind)
