@@ -47,10 +47,14 @@ class Method:
 
 
 def write_tables(folder: Path) -> None:
-    """Read the results of a folder; write docs/accuracy.json and the tables in docs/benchmarks.md and README.md."""
-    methods = read(folder)
-    records = [record(m, methods) for m in methods.values()]
-    (ROOT / "docs" / "accuracy.json").write_text(json.dumps(records, indent=1) + "\n")
+    """Read the results of a folder; write docs/accuracy.json and the tables in docs/benchmarks.md and README.md.
+
+    A row that the folder has nothing of keeps the figures that docs/accuracy.json has.
+    """
+    methods, figures = read(folder), ROOT / "docs" / "accuracy.json"
+    kept = [r for r in json.loads(figures.read_text()) if (r["row"], r["tool"]) not in methods]
+    records = sorted([record(m, methods) for m in methods.values()] + kept, key=lambda r: _place(r["row"], r["tool"]))
+    figures.write_text(json.dumps(records, indent=1) + "\n")
     for page, table in (("docs/benchmarks.md", long_table(records)), ("README.md", short_table(records))):
         path = ROOT / page
         before, rest = path.read_text().split(BEGIN)
@@ -58,7 +62,7 @@ def write_tables(folder: Path) -> None:
 
 
 def read(folder: Path) -> dict[tuple[str, str], Method]:
-    """Return the methods of a folder by row and tool, in the tables' order."""
+    """Return the methods of a folder by row and tool."""
     found: dict[tuple[str, str], Method] = {}
     for path in sorted((folder / "predictions").glob("*.json")):
         entry = json.loads(path.read_text())
@@ -66,7 +70,12 @@ def read(folder: Path) -> dict[tuple[str, str], Method]:
         method = found.setdefault(key, Method(*key, entry["runs_in"]))
         method.right[entry["seed"]] = np.load(path.with_suffix(".npy"))
         method.seconds[entry["seed"]] = entry["seconds"]
-    return dict(sorted(found.items(), key=lambda item: (ORDER.index(item[0][0]), item[0][1].lower())))
+    return found
+
+
+def _place(row: str, tool: str) -> tuple[int, str]:
+    """Return where a row stands in the tables."""
+    return ORDER.index(row), tool.lower()
 
 
 def record(method: Method, methods: dict[tuple[str, str], Method]) -> dict[str, Any]:
