@@ -92,6 +92,22 @@ def test_the_gradient_of_a_large_weight_is_that_of_the_convolution(layout, kerne
     assert found[1].is_contiguous(memory_format=layout) or kernel == (1, 1)
 
 
+@pytest.mark.parametrize("needed", [(True, True, True), (False, True, True), (True, False, False), (False, False, False)])
+def test_the_gradients_of_few_places_and_windows_of_one_are_those_of_the_convolution(needed, monkeypatch):
+    x, grad = (torch.randn(2, channels, 4, 6).to(memory_format=torch.channels_last) for channels in (5, 16))
+    weight, geometry = torch.randn(16, 5, 1, 1), ((1, 1), (0, 0), (1, 1), 1)
+    assert gradients._is_product(grad, x, weight, geometry)
+    assert not gradients._is_product(grad.contiguous(), x, weight, geometry)
+    assert not gradients._is_product(grad, x, weight, ((2, 2), *geometry[1:]))
+    found = gradients.of_convolution(grad, x, weight, geometry, needed)
+    monkeypatch.setattr(gradients, "_is_product", lambda *args: False)
+    for mine, theirs in zip(found, gradients.of_convolution(grad, x, weight, geometry, needed), strict=True):
+        assert (mine is None) == (theirs is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    assert found[0] is None or found[0].is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("limits", [(-255.0, 0.0), (0.0, 255.0), (-100.0, 90.0), (-40000.0, 20000.0)])
 def test_a_gradient_passes_by_bytes_where_it_passes_by_the_output(limits):
     y = torch.randint(int(limits[0]), int(limits[1]) + 1, (3, 5, 16)).float()

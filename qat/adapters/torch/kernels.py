@@ -45,7 +45,7 @@ def weight_scale(
         peak = torch.maximum(weight.amax(axes), -weight.amin(axes))
     scale = (peak / qmax).clamp_min_(_SMALLEST_SCALE)
     if bias is not None:
-        floor = bias.detach().abs() / (input_scale * bias_limit)
+        floor = bias.detach().abs().div_(input_scale * bias_limit)
         scale = torch.maximum(scale, floor if per_channel else floor.amax())
     return scale if per_channel else scale.expand(weight.shape[0])
 

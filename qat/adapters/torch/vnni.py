@@ -37,7 +37,8 @@ def available() -> bool:
 
 def to_bytes(x: Tensor, lo: int) -> Tensor:
     """Return ``x - lo`` in uint8, for integers in ``[lo, lo + 255]``; the layout in memory stays."""
-    return x.to(torch.int8).view(torch.uint8).add_(-lo)
+    found = x.to(torch.int8).view(torch.uint8)
+    return found.add_(-lo) if lo else found
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int | None) -> Tensor:
@@ -51,7 +52,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, l
         lo: ``x`` lies in ``[lo, lo + 255]``; None where that is not sure, which leaves float32.
     """
     strides, padding, dilations, groups = geometry
-    window = weight[0, 0].numel()
+    window = weight.shape[2:].numel()  # not by way of a tensor: an operator on a small one takes as long as on hundreds of values
     products = weight.shape[0] * window / (strides[0] * strides[1])
     places = x.numel() / (x.shape[1] * strides[0] * strides[1])
     if lo is None or groups > 1 or not _pays(x, products, places):
@@ -76,7 +77,7 @@ def prefers_plain_layout(weight: Tensor, result: Tensor) -> bool:
 
     It is where its weight, the larger tensor, lies so: bringing it into channels last costs more than its result does.
     """
-    return weight.numel() > result.numel() and weight[0, 0].numel() > 1 and weight.is_contiguous()
+    return weight.numel() > result.numel() and weight.shape[2:].numel() > 1 and weight.is_contiguous()
 
 
 def in_plain_layout(x: Tensor) -> Tensor:
