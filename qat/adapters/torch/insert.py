@@ -127,8 +127,8 @@ def _keep(plan: Plan) -> dict[str, Keep]:
             if not p.integer or _keeps_inputs(p.op.kind):
                 found[t] = Keep.VALUES
     for p in plan.ops:
-        marks = p.integer and not p.keeps_framework and NODES[p.op.kind].marks and p.kernels != "wide"
-        for t in p.op.outputs if marks else ():
+        node = _node_of_bytes(p)
+        for t in p.op.outputs if node is not None and node.marks else ():
             if t not in found and not plan.groups[plan.group_of[t]].learned and all(map(_is_table, readers.get(t, ()))):
                 found[t] = Keep.NOTHING
     return found
@@ -141,7 +141,12 @@ def _keeps_inputs(kind: str) -> bool:
 
 def _is_table(p: PlannedOp) -> bool:
     """Whether an operator is a table of integers, which can tell what its writer clamped."""
-    return p.integer and not p.keeps_framework and p.kernels != "wide" and NODES[p.op.kind] is Function
+    return _node_of_bytes(p) is Function
+
+
+def _node_of_bytes(p: PlannedOp) -> type[Node] | None:
+    """Return the node of an operator on integers of 8 bits; None for one that is float, wider, or PyTorch's own."""
+    return NODES[p.op.kind] if p.integer and not p.keeps_framework and p.kernels != "wide" else None
 
 
 class _Writer:
