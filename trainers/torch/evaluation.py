@@ -35,7 +35,7 @@ class Evaluator:
 
     def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Yield batches as (inputs, labels), tensors on the model's device."""
-        return _pairs(data, device_of(self.model), self.options.labels == "given", _input_count(self.model))
+        return _pairs(data, self.processes.device, self.options.labels == "given", _input_count(self.model))
 
     def evaluate(self, data: Iterable[Any]) -> dict[str, float]:
         """Return the metrics, of all processes together."""

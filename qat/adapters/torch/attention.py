@@ -12,7 +12,7 @@ from qat import attention, numerics
 from qat.adapters.torch import kernels
 from qat.adapters.torch.borders import quantize
 from qat.adapters.torch.kernels import Keep, Observe
-from qat.adapters.torch.node import Node
+from qat.adapters.torch.node import Node, moving
 
 aten = torch.ops.aten
 
@@ -114,7 +114,7 @@ class Embedding(Node):
 
     def integer(self, indices: Tensor, weight: Tensor) -> Tensor:
         """Take rows and quantize them, which is less than quantizing all."""
-        if self.training and self.output.observing:
+        if moving(self, self.output):
             self.observe(weight.detach() / self.output.scale)
         return quantize(F.embedding(indices, weight), self.output, self.kernels, False)
 

@@ -107,7 +107,7 @@ class Node(nn.Module):
 
     def observe(self, v: Tensor) -> None:
         """Let the output's range follow ``v``, where training observes ranges."""
-        if self.training and self.output.observing:
+        if moving(self, self.output):
             activation = self.planned.activation
             low = 0.0 if activation else -float("inf")
             high = 6.0 / self.output.step if activation == "relu6" else float("inf")
@@ -115,7 +115,7 @@ class Node(nn.Module):
 
     def observer(self) -> Any:
         """The callback that shows a fused kernel's unrounded values to :meth:`observe`, or None."""
-        return self.observe if self.training and self.output.observing else None
+        return self.observe if moving(self, self.output) else None
 
 
 def moving(node: nn.Module, grid: Grid) -> bool:
