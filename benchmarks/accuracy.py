@@ -25,10 +25,10 @@ import torch
 from accuracy_table import write_tables
 
 import qat
-from qat.data.load import idx
-from qat.recipe import QuantSpec, Recipe, Rule
+from qat.planning.recipe import QuantSpec, Recipe, Rule
+from qat.runs.datasets import idx
+from qat.runs.zoo_torch import mobilenet_small
 from qat.runtimes import open_session
-from qat.zoo.torch import mobilenet_small
 
 BATCH, STEPS, CALIBRATION = 128, 234, 500
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from qat.decision import shown_p
-from qat.metrics import mcnemar_of_hits
+from qat.report.decision import shown_p
+from qat.report.statistics import mcnemar_of_hits
 
 ROOT = Path(__file__).resolve().parent.parent
 #: What is printed in place of a table between these lines of docs/benchmarks.md and of README.md.

@@ -19,7 +19,7 @@ from architectures import ARCHITECTURES
 from coverage_row import samples, settle
 
 import qat
-from qat.ptq import float_baseline
+from qat.baselines import float_baseline
 from qat.runtimes import open_session
 
 DEFAULT = ("torch/ResNet-18", "torch/MobileNetV2", "torch/MobileNetV3-Large", "torch/EfficientNet-B0", "torch/ConvNeXt-tiny",

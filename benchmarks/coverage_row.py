@@ -22,10 +22,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from architectures import ARCHITECTURES, Architecture
+from macs import costs, integer_share
 
 import qat
 from qat.errors import QatError
-from qat.macs import costs, integer_share
 
 BATCH, CALIBRATION, SAMPLES = 2, 8, 16
 MEMORY = 18 << 30  # bytes of address space; TensorFlow alone reserves several

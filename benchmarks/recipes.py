@@ -10,11 +10,11 @@ import tempfile
 from pathlib import Path
 
 import qat
-from qat.data.load import digits
 from qat.errors import ConfigError
-from qat.recipe import builtin_recipes
+from qat.planning.recipe import builtin_recipes
+from qat.planning.targets import TARGETS
+from qat.runs.datasets import digits
 from qat.runtimes import open_session
-from qat.targets import TARGETS
 
 PAIRS = ("torch:onnxruntime", "torch:litert", "keras:litert", "keras:onnxruntime")
 
@@ -25,14 +25,14 @@ def float_model(framework, data):
     if framework == "torch":
         import torch
 
-        from qat.zoo.torch import SMALL, MobileNetV2
+        from qat.runs.zoo_torch import SMALL, MobileNetV2
 
         torch.manual_seed(0)
         model = MobileNetV2(SMALL, channels=1, classes=10, stem=16, stem_stride=1, head=256)
     else:
         import keras
 
-        from qat.zoo.keras import SMALL, mobilenet
+        from qat.runs.zoo_keras import SMALL, mobilenet
 
         keras.utils.set_random_seed(0)
         model = mobilenet(SMALL, (8, 8, 1), 10, stem=16, stem_stride=1, head=256)

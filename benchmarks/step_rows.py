@@ -42,7 +42,7 @@ def torch_model(name: str) -> tuple[Any, Any, Any]:
     import torch
     from architectures.torch_transformers import ViT
 
-    from qat.zoo import torch as zoo
+    from qat.runs import zoo_torch as zoo
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -117,7 +117,7 @@ def ours_in_float32(model: Any, x: Any, labels: Any) -> Step:
     """This toolkit without the processor's instructions for 8-bit integers: what they bring."""
     from unittest import mock
 
-    from qat.adapters.torch import vnni
+    from qat.adapters.torch.autograd import vnni
 
     step = ours(model, x, labels)
 
@@ -196,7 +196,7 @@ def keras_model(name: str) -> tuple[Any, Any, Any]:
     """Return a float model, 32 images of 64x64 and their labels."""
     import keras
 
-    from qat.zoo import keras as zoo
+    from qat.runs import zoo_keras as zoo
 
     keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).normal(size=(32, 64, 64, 3)).astype(np.float32)

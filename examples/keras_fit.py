@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 import qat
-from qat.data import load
-from qat.zoo.keras import mobilenet_tiny
+from qat.runs import datasets as load
+from qat.runs.zoo_keras import mobilenet_tiny
 
 keras.utils.set_random_seed(0)
 data = load.digits()

@@ -6,8 +6,8 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, TensorDataset
 
 import qat
-from qat.data import load
-from qat.zoo.torch import mobilenet_tiny
+from qat.runs import datasets as load
+from qat.runs.zoo_torch import mobilenet_tiny
 
 torch.manual_seed(0)
 data = load.digits()

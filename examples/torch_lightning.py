@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import qat
-from qat.data import load
-from qat.zoo.torch import mobilenet_tiny
+from qat.runs import datasets as load
+from qat.runs.zoo_torch import mobilenet_tiny
 
 
 class Training(lightning.LightningModule):

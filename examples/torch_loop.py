@@ -5,8 +5,8 @@ import torch.nn.functional as F
 
 import qat
 from qat.adapters.torch import set_observing
-from qat.data import load
-from qat.zoo.torch import mobilenet_tiny
+from qat.runs import datasets as load
+from qat.runs.zoo_torch import mobilenet_tiny
 
 torch.manual_seed(0)
 data = load.digits()

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from transformers import Trainer, TrainingArguments
 
 import qat
-from qat.data import load
-from qat.zoo.torch import mobilenet_tiny
+from qat.runs import datasets as load
+from qat.runs.zoo_torch import mobilenet_tiny
 
 
 class Task(torch.nn.Module):

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from qat.encoding import Encoding
+from qat.arithmetic.encoding import Encoding
 from qat.errors import ExportError, MissingDependencyError, RuntimeMismatchError, nearest
-from qat.exporters.artifact import Artifact
-from qat.exporters.subpixel import without_transposed
-from qat.exporters.verify import Locate, Parity, Predict, verify
-from qat.files import refuse_existing, write_atomically
-from qat.graph import FUNCTIONS
-from qat.layout import to_layout
-from qat.program import Instruction, Program, Value
+from qat.exporters.onnx.conv_transpose import without_transposed
+from qat.graph.graph import FUNCTIONS
+from qat.program.layout import to_layout
+from qat.program.program import Instruction, Program, Value
 from qat.runtimes import LIMITS
+from qat.system.atomic_files import refuse_existing, write_atomically
+
+from .artifact import Artifact
+from .verify import Locate, Parity, Predict, verify
 
 log = logging.getLogger("qat")
 
@@ -70,7 +71,7 @@ def export_program(program: Program, path: Path, *, io_dtype: str = "int8", over
     The encodings are read back from the bytes before anything is written.
 
     Args:
-        program: what an adapter's ``lower`` returned, in the format's layout (:func:`qat.layout.to_layout`).
+        program: what an adapter's ``lower`` returned, in the format's layout (:func:`qat.program.layout.to_layout`).
         path: ending in ``.onnx`` or ``.tflite``.
         io_dtype: of a ``.tflite``'s inputs and outputs; an ``.onnx`` has float32.
         overwrite: whether existing files may be replaced.
@@ -168,9 +169,9 @@ def _write(path: Path, raw: bytes, document: dict[str, Any], overwrite: bool) ->
 def _format(path: Path) -> ModuleType:
     try:
         if path.suffix == ".onnx":
-            from qat.exporters import onnx as module
+            from qat.exporters.onnx import model as module
         else:
-            from qat.exporters import tflite as module
+            from qat.exporters.tflite import model as module
     except ImportError as error:
         raise MissingDependencyError(
             f"writing {path.suffix} needs {error.name}: pip install 'qat-toolkit[{_EXTRAS[path.suffix]}]'"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qat.exporters.verify import Parity
+from .verify import Parity
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Artifact:
         bytes: its size.
         encodings: scale, zero point and integer limits of every tensor, read back from the file.
         parity: the artifact in its runtime against the prepared model; None where it was not verified.
-        axes: of each input, how it lies where that is not as the model takes it: see :attr:`qat.program.Value.axes`.
+        axes: of each input, how it lies where that is not as the model takes it: see :attr:`qat.program.program.Value.axes`.
         kind: ``qat`` for a trained one, ``ptq`` for a calibrated one.
     """
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from qat.encoding import Encoding
-from qat.exporters import encodings_path, read_encodings
+from qat.arithmetic.encoding import Encoding
 from qat.runtimes import TensorInfo, open_session
+
+from . import encodings_path, read_encodings
 
 #: Types that a weight may be stored in.
 _WEIGHT_TYPES = ("int2", "int4", "uint4", "int8", "uint8", "float16", "float32", "float64")

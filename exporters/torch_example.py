@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qat.program import FrameworkBlock, Program
+from qat.program.program import FrameworkBlock, Program
 
 
 def example_inputs(program: Program, block: FrameworkBlock) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qat.errors import DataError, RuntimeMismatchError
-from qat.program import Program
+from qat.program.program import Program
 
 #: Takes the inputs as arrays, returns the prepared model's outputs.
 Predict = Callable[..., tuple[np.ndarray, ...]]

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from qat.api import (
+    from qat.graph.custom_layers import Handled, register_handler
+
+    from .api import (
         adaround,
         calibrate,
         compare,
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
         prepare,
         ptq_baselines,
     )
-    from qat.errors import QatError
-    from qat.handlers import Handled, register_handler
+    from .errors import QatError
 
 __all__ = [
     "Handled",
@@ -49,15 +50,15 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # PEP 562: the calls are looked up on first use, so that `import qat` and `qat --help` stay fast.
     if name == "QatError":
-        from qat.errors import QatError
+        from .errors import QatError
 
         return QatError
     if name in ("Handled", "register_handler"):
-        from qat import handlers
+        from qat.graph import custom_layers as handlers
 
         return getattr(handlers, name)
     if name in __all__:
-        from qat import api
+        from . import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'qat' has no attribute '{name}'")

@@ -1,5 +1,5 @@
 """``python -m qat``."""
 
-from qat.cli import main
+from .cli import main
 
 main()

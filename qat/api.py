@@ -8,19 +8,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qat.adapters import adapter_for, batches_of, first_of_pair, framework_of, is_prepared
-from qat.adaptive_rounding import adaround
-from qat.bias_correction import correct_biases
-from qat.calibration import calibrate
-from qat.equalization import equalize as equalized
-from qat.equalization import upper_ends
-from qat.errors import CalibrationError, CaptureError, ConfigError, ExportError
-from qat.fold import fold_batch_norm
-from qat.planner import Plan
-from qat.planner import plan as make_plan
-from qat.recipe import Recipe, load_recipe
-from qat.rewrite import for_target
-from qat.targets import TARGETS, Target, load_target
+from qat.calibration.adaround import adaround
+from qat.calibration.bias_correction import correct_biases
+from qat.calibration.calibrate import calibrate
+from qat.graph.decompose import for_target
+from qat.graph.equalization import equalize as equalized
+from qat.graph.equalization import upper_ends
+from qat.graph.fold_batch_norm import fold_batch_norm
+from qat.planning.planner import Plan
+from qat.planning.planner import plan as make_plan
+from qat.planning.recipe import Recipe, load_recipe
+from qat.planning.targets import TARGETS, Target, load_target
+
+from .errors import CalibrationError, CaptureError, ConfigError, ExportError
+from .frameworks import adapter_for, batches_of, first_of_pair, framework_of, is_prepared
 
 __all__ = [
     "adaround",
@@ -57,11 +58,11 @@ def prepare(
             tensorflow-model-optimization.
         example_inputs: PyTorch: a batch, or a tuple of batches, one for each argument of ``forward``. Keras: not needed.
         recipe: a built-in name (``qat recipes`` lists them), the path of a YAML file, or a Recipe.
-        target: ``onnxruntime`` (PyTorch's default), ``litert`` (Keras' default), ... (see :data:`qat.targets.TARGETS`).
+        target: ``onnxruntime`` (PyTorch's default), ``litert`` (Keras' default), ... (see :data:`qat.planning.targets.TARGETS`).
         dynamic: axes of the inputs that the artifact takes in any size, beside the batch: ``("height", "width")`` of images,
             ``("length",)`` of signals. For PyTorch models that fix no size (convolutional, or pooled to one), in ``.onnx``.
         equalize: whether consecutive layers share the ranges of their channels first, for recipes of one scale a weight tensor;
-            see :mod:`qat.equalization`.
+            see :mod:`qat.graph.equalization`.
 
     Raises:
         CaptureError: the model's graph cannot be captured.
@@ -227,14 +228,14 @@ def load_prepared(model: Any, path: str | Path) -> Any:
 
 
 def ptq_baselines(float_model: Any, samples: Iterable[Any], out_dir: str | Path, **options: Any) -> list[Any]:
-    """Quantize a float model with the tools people would otherwise use; see :func:`qat.ptq.ptq_baselines`."""
-    from qat import ptq
+    """Quantize a float model with the tools people would otherwise use; see :func:`qat.baselines.ptq_baselines`."""
+    from . import baselines as ptq
 
     return ptq.ptq_baselines(float_model, samples, out_dir, **options)
 
 
 def compare(entries: Sequence[Any], data: Any, **options: Any) -> Any:
-    """Run artifacts in their runtimes on the same data; see :func:`qat.comparison.compare`."""
+    """Run artifacts in their runtimes on the same data; see :func:`qat.report.compare.compare`."""
     return _part("comparison").compare(entries, data, **options)
 
 

@@ -51,9 +51,9 @@ def run(
 
 
 def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> None:
-    from qat.config import load_run
-    from qat.report import print_report, write_report
-    from qat.workflow import run as carry_out
+    from qat.report.render import print_report, write_report
+    from qat.runs.config import load_run
+    from qat.runs.run import run as carry_out
 
     console = _console()
     loaded = [(load_run(path), path.parent) for path in configs]
@@ -71,9 +71,10 @@ def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> 
 
 def _import_frameworks(names: Iterable[str]) -> None:
     """Import the frameworks that are needed, without the notices that TensorFlow's import prints."""
-    from qat.adapters import adapter_for
-    from qat.ctrl_c import deferred
-    from qat.quiet import quiet
+    from qat.system.ctrl_c import deferred
+    from qat.system.silence import quiet
+
+    from .frameworks import adapter_for
 
     for name in names:
         with deferred(), quiet() if name == "keras" else nullcontext():
@@ -81,8 +82,8 @@ def _import_frameworks(names: Iterable[str]) -> None:
 
 
 def _open(config: Path, output: Path | None, resume: bool = False) -> Any:
-    from qat.config import load_run
-    from qat.workflow import Run
+    from qat.runs.config import load_run
+    from qat.runs.run import Run
 
     loaded = load_run(config)
     _import_frameworks([loaded.framework])
@@ -92,8 +93,9 @@ def _open(config: Path, output: Path | None, resume: bool = False) -> Any:
 @app.command()
 def ptq(config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None) -> None:
     """Only the PTQ baselines of a configuration, compared."""
-    from qat import api
-    from qat.report import print_report, write_report
+    from qat.report.render import print_report, write_report
+
+    from . import api
 
     job = _open(config, output)
     data = job.step("data", job.data)
@@ -143,10 +145,11 @@ def compare(
     artifacts: Annotated[list[Path], typer.Argument(help="Artifacts; a float one is the reference, else the first.")],
 ) -> None:
     """Compare artifacts on the test split of a configuration's data."""
-    from qat import api
+    from qat.baselines import Baseline
     from qat.exporters.inspection import kind_of
-    from qat.ptq import Baseline
-    from qat.report import print_report
+    from qat.report.render import print_report
+
+    from . import api
 
     job = _open(config, None)
     data = job.data()
@@ -160,7 +163,7 @@ def plan(config: Config) -> None:
     """What gets quantized, how, and why the rest stays float."""
     from rich.table import Table
 
-    from qat import api
+    from . import api
 
     job = _open(config, None)
     data = job.data()
@@ -176,9 +179,9 @@ def plan(config: Config) -> None:
 @app.command()
 def recipes() -> None:
     """The built-in recipes, each with the targets that have kernels for it, and the targets."""
-    from qat.recipe import builtin_recipes
-    from qat.support import able_targets
-    from qat.targets import TARGETS
+    from qat.planning.recipe import builtin_recipes
+    from qat.planning.recipe_support import able_targets
+    from qat.planning.targets import TARGETS
 
     console = _console()
     for recipe in builtin_recipes().values():
@@ -248,8 +251,9 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the command line; an error that a user can act on is one sentence and exit code 2, Ctrl-C one and 130."""
-    from qat import ctrl_c
-    from qat.errors import QatError
+    from qat.system import ctrl_c
+
+    from .errors import QatError
 
     ctrl_c.listen()
     try:

@@ -12,7 +12,7 @@ from torch import nn
 
 import qat
 from qat.errors import CalibrationError, ConfigError, DataError
-from qat.recipe import QuantSpec, Recipe, Rule
+from qat.planning.recipe import QuantSpec, Recipe, Rule
 
 
 def recipe(bits, granularity="channel", learned=False):
@@ -134,13 +134,13 @@ def test_mistakes_are_named():
 def test_a_run_compares_with_it(tmp_path, monkeypatch):
     from rich.console import Console
 
-    from qat.config import RunConfig
-    from qat.workflow import Run
+    from qat.runs.config import RunConfig
+    from qat.runs.run import Run
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = RunConfig.model_validate(
         {
-            "name": "r", "framework": "torch", "model": {"factory": "qat.zoo.torch:mobilenet_tiny"}, "adaround": True,
+            "name": "r", "framework": "torch", "model": {"factory": "qat.runs.zoo_torch:mobilenet_tiny"}, "adaround": True,
             "equalize": True, "calibration": {"samples": 16, "bias_correction": True},
         }
     )  # fmt: skip

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qat import attention, reference
-from qat.encoding import Encoding
+from qat.arithmetic import attention
+from qat.arithmetic.encoding import Encoding
+from qat.arithmetic.numerics import f32
 from qat.exporters import export_program
-from qat.numerics import f32
-from qat.program import Instruction, Program, Value
+from qat.program import interpreter as reference
+from qat.program.program import Instruction, Program, Value
 from qat.runtimes import open_session
 
 RUNTIMES = {

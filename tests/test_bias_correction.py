@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 import qat
-from qat.bias_correction import mean_error
+from qat.calibration.bias_correction import mean_error
+from qat.calibration.layerwise import Layerwise
 from qat.errors import CalibrationError, DataError
-from qat.layerwise import Layerwise
 
 RECIPE = "static_wi4_ai8"
 

@@ -50,7 +50,7 @@ def config(tmp_path):
     np.savez(tmp_path / "d.npz", x_train=x, y_train=y, x_test=x[:32], y_test=y[:32])
     path = tmp_path / "run.yaml"
     path.write_text(
-        "name: tiny\nframework: torch\nmodel: {factory: 'qat.zoo.torch:mobilenet_tiny'}\n"
+        "name: tiny\nframework: torch\nmodel: {factory: 'qat.runs.zoo_torch:mobilenet_tiny'}\n"
         "data: {source: npz, path: d.npz, batch_size: 16}\nfloat_training: {epochs: 1, learning_rate: 0.05}\nlatency_runs: 2\n"
     )
     return path
@@ -149,9 +149,12 @@ def test_recipes_and_doctor():
         (("mobilenet_tiny'}", "mobilenet_tiny', kwargs: {classes: 4}}"), "label 9 is out of range"),
         (("mobilenet_tiny'}", "mobilenet_tiny', dynamic: [length]}"), "dynamic: no input has a length"),
         (("mobilenet_tiny'}", "mobilenet_tiny', weights: w.safetensors}"), "model.weights: no such checkpoint"),
-        (("qat.zoo.torch:mobilenet_tiny", "broken:raises"), "model.factory 'broken:raises' with model.kwargs {}: KeyError: 'x'"),
-        (("qat.zoo.torch:mobilenet_tiny", "unreadable:make"), "cannot import unreadable: SyntaxError"),
-        (("qat.zoo.torch:mobilenet_tiny", "broken:Branches"), "torch.export cannot capture Branches"),
+        (
+            ("qat.runs.zoo_torch:mobilenet_tiny", "broken:raises"),
+            "model.factory 'broken:raises' with model.kwargs {}: KeyError: 'x'",
+        ),
+        (("qat.runs.zoo_torch:mobilenet_tiny", "unreadable:make"), "cannot import unreadable: SyntaxError"),
+        (("qat.runs.zoo_torch:mobilenet_tiny", "broken:Branches"), "torch.export cannot capture Branches"),
         (("d.npz", "one.npz"), "data.path: data set 'one': one training image"),
     ],
 )
@@ -170,7 +173,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(config, tmp_path, change, mes
 
 
 def test_a_model_of_the_other_framework(config, tmp_path):
-    config.write_text(config.read_text().replace("qat.zoo.torch:mobilenet_tiny", "qat.zoo.keras:mobilenet_tiny"))
+    config.write_text(config.read_text().replace("qat.runs.zoo_torch:mobilenet_tiny", "qat.runs.zoo_keras:mobilenet_tiny"))
     done = qat("plan", config, cwd=tmp_path)
     assert done.returncode == 2
     assert "error: the configuration's framework is torch, its model is one of keras" in done.stderr
@@ -235,8 +238,8 @@ def test_ctrl_c_within_a_library_is_not_lost(config, tmp_path, meanwhile):
 def test_cached_float_model_follows_the_data(config, tmp_path, monkeypatch):
     from rich.console import Console
 
-    from qat.config import load_run
-    from qat.workflow import Run
+    from qat.runs.config import load_run
+    from qat.runs.run import Run
 
     def cached():
         job = Run(load_run(config), config.parent, tmp_path / "out", Console(quiet=True))

@@ -9,11 +9,11 @@ from scipy import stats
 from torch import nn
 
 import qat
-from qat import metrics
-from qat.comparison import Entry, decide
+from qat.baselines import float_baseline
 from qat.errors import CaptureError, DataError, ExportError, QatError, RuntimeMismatchError
-from qat.ptq import float_baseline
-from qat.report import write_report
+from qat.report import statistics as metrics
+from qat.report.compare import Entry, decide
+from qat.report.render import write_report
 
 
 @pytest.fixture(scope="module")

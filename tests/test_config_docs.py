@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from qat.config import RunConfig
+from qat.runs.config import RunConfig
 
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 

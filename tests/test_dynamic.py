@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qat import dynamic
+from qat.arithmetic import dynamic
 
 KERNELS = ("mlas", "xnnpack", "builtin", "builtin_depthwise", "builtin_groups")
 
@@ -27,13 +27,13 @@ def test_nodes_choose_the_grid_of_the_reference(framework, kernels):
         if framework == "torch":
             import torch
 
-            from qat.adapters.torch.stored import on_dynamic_grid
+            from qat.adapters.torch.nodes.stored_weight import on_dynamic_grid
 
             q, scale = (t.numpy() for t in on_dynamic_grid(torch.from_numpy(x), axes, kernels))
         else:
             import tensorflow as tf
 
-            from qat.adapters.keras.stored import on_dynamic_grid
+            from qat.adapters.keras.nodes.stored_weight import on_dynamic_grid
 
             q, scale = (np.asarray(t) for t in on_dynamic_grid(tf.constant(x), axes, kernels))
         want_q, want_scale = dynamic.on_grid(x, axes, kernels)
@@ -47,8 +47,8 @@ def test_nodes_leave_the_accumulator_as_the_reference_does(kernels, bias):
     import tensorflow as tf
     import torch
 
-    from qat.adapters.keras import stored as in_keras
-    from qat.adapters.torch import stored as in_torch
+    from qat.adapters.keras.nodes import stored_weight as in_keras
+    from qat.adapters.torch.nodes import stored_weight as in_torch
 
     rng = np.random.default_rng(1)
     acc = rng.integers(-100_000, 100_000, (40, 5)).astype(np.float32)

@@ -8,7 +8,7 @@ import pytest
 
 import qat
 from qat.errors import ConfigError
-from qat.handlers import HANDLERS
+from qat.graph.custom_layers import HANDLERS
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs" / "custom_layers.md").read_text(), re.DOTALL)
 

@@ -1,9 +1,9 @@
 """Multiply-accumulates counted in small artifacts against the numbers worked out by hand."""
 
 import pytest
+from macs import Cost, costs, integer_share
 
 import qat
-from qat.macs import Cost, costs, integer_share
 
 
 def test_integer_share_of_an_onnx_artifact(tmp_path):

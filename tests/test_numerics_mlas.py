@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent / "exporters"))
 
 from programs import Sketch
 
-from qat import numerics
-from qat.exporters import onnx as exporter
-from qat.numerics import f32
+from qat.arithmetic import numerics
+from qat.arithmetic.numerics import f32
+from qat.exporters.onnx import model as exporter
 from qat.runtimes.onnxruntime import OnnxSession
 
 seeds = st.integers(0, 2**32 - 1)

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from qat.errors import ConfigError
-from qat.graph import Graph, Op, TensorSpec
-from qat.planner import plan
-from qat.recipe import QuantSpec, Recipe, Rule
-from qat.targets import TARGETS
+from qat.graph.graph import Graph, Op, TensorSpec
+from qat.planning.planner import plan
+from qat.planning.recipe import QuantSpec, Recipe, Rule
+from qat.planning.targets import TARGETS
 
 RECIPE = Recipe(name="r", rules=(Rule(),))
 LITERT = TARGETS["litert"]

@@ -2,10 +2,10 @@
 
 import pytest
 
-from qat.config import expand, import_object, load_run
 from qat.errors import ConfigError
-from qat.recipe import QuantSpec, Recipe, Rule, builtin_recipes, load_recipe
-from qat.targets import TARGETS, load_target
+from qat.planning.recipe import QuantSpec, Recipe, Rule, builtin_recipes, load_recipe
+from qat.planning.targets import TARGETS, load_target
+from qat.runs.config import expand, import_object, load_run
 
 
 def test_builtin_recipes_are_valid_and_carry_their_file_name():

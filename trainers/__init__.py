@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from qat.adapters import framework_of, is_prepared
 from qat.errors import CalibrationError
-from qat.trainers.divergence import TrainingDiverged
-from qat.trainers.history import Epoch, History
-from qat.trainers.interrupt import TrainingInterrupted
-from qat.trainers.options import TrainingOptions
+from qat.frameworks import framework_of, is_prepared
+
+from .divergence import TrainingDiverged
+from .history import Epoch, History
+from .interrupt import TrainingInterrupted
+from .options import TrainingOptions
 
 __all__ = [
     "Epoch",
@@ -50,10 +51,12 @@ def evaluate(model: Any, data: Iterable[Any], **options: Any) -> dict[str, float
 
 def _trainer(model: Any) -> Any:
     if framework_of(model) == "torch":
-        from qat.trainers import torch as trainer
-    else:
-        from qat.trainers import keras as trainer
-    return trainer
+        from . import torch as for_torch
+
+        return for_torch
+    from . import keras as for_keras
+
+    return for_keras
 
 
 def load_weights(model: Any, path: Path) -> Any:

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from qat.adapters import is_prepared
 from qat.errors import ConfigError, MissingDependencyError
-from qat.trainers.history import Epoch
-from qat.trainers.metrics import measure
-from qat.trainers.options import TrainingOptions
+from qat.frameworks import is_prepared
+
+from .history import Epoch
+from .metrics import measure
+from .options import TrainingOptions
 
 
 class Watched(Protocol):

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from qat.errors import ConfigError, DataError, ExportError
-from qat.files import write_atomically
-from qat.trainers.divergence import Trend
+from qat.system.atomic_files import write_atomically
+
+from .divergence import Trend
 
 log = logging.getLogger("qat")
 

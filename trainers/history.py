@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qat.errors import DataError
-from qat.trainers.options import TrainingOptions
+
+from .options import TrainingOptions
 
 
 @dataclass(frozen=True)

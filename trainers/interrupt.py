@@ -7,8 +7,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from qat import ctrl_c
 from qat.errors import QatError
+from qat.system import ctrl_c
 
 
 class TrainingInterrupted(QatError):

@@ -15,13 +15,14 @@ import numpy as np
 from tqdm import tqdm
 
 from qat.errors import DataError, reason_of
-from qat.trainers import checkpoint
-from qat.trainers.callbacks import Callbacks
-from qat.trainers.checkpoint import Checkpoint, Progress
-from qat.trainers.divergence import TrainingDiverged
-from qat.trainers.history import Epoch, History, count_batches
-from qat.trainers.interrupt import Interrupts, TrainingInterrupted
-from qat.trainers.options import TrainingOptions
+
+from . import checkpoint
+from .callbacks import Callbacks, Watched
+from .checkpoint import Checkpoint, Progress
+from .divergence import TrainingDiverged
+from .history import Epoch, History, count_batches
+from .interrupt import Interrupts, TrainingInterrupted
+from .options import TrainingOptions
 
 log = logging.getLogger("qat")
 
@@ -64,7 +65,7 @@ class _Unread:
     loss: Loss
 
 
-class Learner(Protocol):
+class Learner(Watched, Protocol):
     """A model and its optimizer: what the loop needs of a framework. States are arrays by name, copies on the host."""
 
     model: Any

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qat.errors import ConfigError, nearest
-from qat.trainers import schedules
-from qat.trainers.metrics import Metric, metric
+
+from . import schedules
+from .metrics import Metric, metric
 
 #: Optimizers' usual learning rates; QAT takes a hundredth (Krishnamoorthi 2018; Wu et al. 2020, section 6).
 USUAL_LEARNING_RATE = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3, "adagrad": 1e-2}

@@ -33,7 +33,7 @@ class Architecture:
 
 
 _MOBILE, _RESIDUAL, _DENSE, _TRANSFORMERS = (f"architectures.torch_{m}" for m in ("mobile", "residual", "dense", "transformers"))
-_ZOO = "qat.zoo.torch"
+_ZOO = "qat.runs.zoo_torch"
 #: PyTorch: name, module, builder, and what is not as usual.
 _TORCH: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("MobileNetV2", _ZOO, "mobilenet_v2", {"arguments": {"classes": 10}}),

@@ -17,11 +17,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 
-from qat.adapters import batches_of
-from qat.adapters.keras.run import forward, inputs_of, predict
-from qat.calibration import check_finite
+from qat.adapters.keras.inference import forward, inputs_of, predict
+from qat.calibration.calibrate import check_finite
 from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError, reason_of
-from qat.quiet import quiet
+from qat.frameworks import batches_of
+from qat.system.silence import quiet
 
 #: tfmot's scheme is the one of TFLite.
 DEFAULT_TARGET = "litert"

@@ -41,10 +41,10 @@ def open_session(path: str | Path, *, threads: int = 1) -> Any:
         raise QatError(f"no such artifact: {path}")
     try:
         if path.suffix == ".onnx":
-            from qat.runtimes.onnxruntime import OnnxSession
+            from .onnxruntime import OnnxSession
 
             return OnnxSession(path, threads=threads)
-        from qat.runtimes.litert import LiteRTSession
+        from .litert import LiteRTSession
 
         return LiteRTSession(path, threads=threads)
     except ImportError as error:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from qat.encoding import Encoding
+from qat.arithmetic.encoding import Encoding
+from qat.arithmetic.numerics import dequantize, f32, quantize
 from qat.errors import QatError, reason_of
-from qat.numerics import dequantize, f32, quantize
-from qat.runtimes import LIMITS, TensorInfo, check_shapes
+
+from . import LIMITS, TensorInfo, check_shapes
 
 
 class LiteRTSession:

@@ -12,7 +12,8 @@ import onnx
 import onnxruntime as ort
 
 from qat.errors import DataError, QatError, reason_of
-from qat.runtimes import TensorInfo, check_shapes
+
+from . import TensorInfo, check_shapes
 
 _LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,

@@ -8,8 +8,8 @@ import pytest
 from test_low_bits import FRAMEWORKS, images, net, recipe
 
 import qat
-from qat.adapters import adapter_for
-from qat.freezing import FREE, MOMENTUM
+from qat.arithmetic.oscillation import FREE, MOMENTUM
+from qat.frameworks import adapter_for
 
 
 def prepared(framework, learned=False, granularity="channel"):

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from keras import layers
 
 import qat
-from qat import reference
 from qat.adapters import keras as adapter
 from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError
+from qat.program import interpreter as reference
+from qat.runs.zoo_keras import mobilenet_tiny
 from qat.runtimes import open_session
-from qat.zoo.keras import mobilenet_tiny
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from keras.src.applications.convnext import LayerScale
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 import qat
-from qat import reference
 from qat.adapters import keras as adapter
+from qat.program import interpreter as reference
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (8, 8, 8, 3)).astype(np.float32)

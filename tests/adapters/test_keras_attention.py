@@ -6,7 +6,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 import qat  # noqa: E402
-from qat.einsum import as_dense, as_product  # noqa: E402
+from qat.graph.einsum import as_dense, as_product  # noqa: E402
 
 layers, ops = keras.layers, keras.ops
 LENGTH, WIDTH = 6, 16

@@ -6,8 +6,8 @@ import pytest
 from keras import layers, ops
 
 import qat
-from qat import reference
 from qat.adapters import keras as adapter
+from qat.program import interpreter as reference
 
 
 def squeeze_excite(x):

@@ -7,11 +7,11 @@ from keras import layers as L
 from keras import ops
 
 import qat
-from qat import functions
-from qat.encoding import Encoding, from_range
-from qat.exporters.tflite import build
-from qat.graph import FUNCTIONS
-from qat.program import Instruction, Program, Value
+from qat.arithmetic import lookup as functions
+from qat.arithmetic.encoding import Encoding, from_range
+from qat.exporters.tflite.model import build
+from qat.graph.graph import FUNCTIONS
+from qat.program.program import Instruction, Program, Value
 from qat.runtimes.litert import LiteRTSession
 
 BLOCKS = {

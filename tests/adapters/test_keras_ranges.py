@@ -1,4 +1,4 @@
-"""Ranges that follow the data in Keras: in training only, while observed, by the formulas of :func:`qat.encoding.from_range`."""
+"""Ranges that follow the data in Keras: in training only, while observed, by :func:`qat.arithmetic.encoding.from_range`."""
 
 import keras
 import numpy as np
@@ -8,8 +8,8 @@ from keras import layers
 
 import qat
 from qat.adapters.keras import set_observing
-from qat.adapters.keras.watch import MOMENTUM
-from qat.encoding import from_range
+from qat.adapters.keras.nodes.range_tracking import MOMENTUM
+from qat.arithmetic.encoding import from_range
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from keras import layers as L
 
 import qat
-from qat import reference
 from qat.adapters import keras as adapter
 from qat.exporters.inspection import inspect
+from qat.program import interpreter as reference
 
 NORM = {"use_bias": False}
 

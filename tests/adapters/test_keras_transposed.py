@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from macs import costs, integer_share
 
 import qat
-from qat import reference
 from qat.adapters import keras as adapter
-from qat.macs import costs, integer_share
+from qat.program import interpreter as reference
 
 #: kernel, strides, padding, output padding.
 GEOMETRIES = [

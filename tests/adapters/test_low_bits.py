@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import qat
-from qat import reference
-from qat.adapters import adapter_for
 from qat.errors import ExportError
-from qat.recipe import QuantSpec, Recipe, Rule
+from qat.frameworks import adapter_for
+from qat.planning.recipe import QuantSpec, Recipe, Rule
+from qat.program import interpreter as reference
 
 FRAMEWORKS = pytest.mark.parametrize("framework", ["torch", "keras"])
 
@@ -17,13 +17,13 @@ def net(framework):
     if framework == "torch":
         import torch
 
-        from qat.zoo.torch import mobilenet_tiny
+        from qat.runs.zoo_torch import mobilenet_tiny
 
         torch.manual_seed(0)
         return mobilenet_tiny().eval()
     import keras
 
-    from qat.zoo.keras import TINY, mobilenet
+    from qat.runs.zoo_keras import TINY, mobilenet
 
     keras.utils.set_random_seed(0)
     return mobilenet(TINY, (8, 8, 1), 10, stem=16, stem_stride=1, head=64)
@@ -157,11 +157,11 @@ def test_both_frameworks_have_the_same_gradients():
     import tensorflow as tf
     import torch
 
-    from qat.adapters.keras import learned as in_keras
-    from qat.adapters.keras.grid import Grid as KerasGrid
-    from qat.adapters.torch import learned as in_torch
-    from qat.adapters.torch.grid import Grid as TorchGrid
-    from qat.planner import Group
+    from qat.adapters.keras.nodes import learned_scales as in_keras
+    from qat.adapters.keras.nodes.activation_grid import Grid as KerasGrid
+    from qat.adapters.torch.autograd import learned_scales as in_torch
+    from qat.adapters.torch.nodes.activation_grid import Grid as TorchGrid
+    from qat.planning.planner import Group
 
     random = np.random.default_rng(0)
     group = Group("g", ("t",), QuantSpec(bits=3, learned=True), 0, 7, False, learned=True)

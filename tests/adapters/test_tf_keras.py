@@ -6,8 +6,8 @@ import tf_keras
 from tf_keras import layers
 
 import qat
-from qat.data import load
 from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError
+from qat.runs import datasets as load
 from qat.runtimes import open_session
 from qat.trainers.metrics import METRICS, measure
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 import qat
-from qat import reference
 from qat.adapters import torch as adapter
 from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError, QatError
-from qat.recipe import QuantSpec, Recipe, Rule
+from qat.planning.recipe import QuantSpec, Recipe, Rule
+from qat.program import interpreter as reference
+from qat.runs.zoo_torch import InvertedResidual, mobilenet_tiny, resnet18
 from qat.runtimes import open_session
-from qat.zoo.torch import InvertedResidual, mobilenet_tiny, resnet18
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import qat
-from qat import reference
 from qat.adapters import torch as adapter
-from qat.adapters.torch.masks import REASON
+from qat.adapters.torch.capture.attention_masks import REASON
+from qat.program import interpreter as reference
 
 WIDTH, HEADS, LENGTH = 16, 4, 6
 

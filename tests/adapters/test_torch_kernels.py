@@ -6,9 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 
 import qat
-from qat.adapters.torch import gradients, kernels, moving, set_observing
-from qat.adapters.torch.kernels import Keep
-from qat.zoo import torch as zoo
+from qat.adapters.torch import set_observing
+from qat.adapters.torch.autograd import conv_gradients as gradients
+from qat.adapters.torch.autograd import functions as kernels
+from qat.adapters.torch.autograd.functions import Keep
+from qat.adapters.torch.nodes import data_movement as moving
+from qat.runs import zoo_torch as zoo
 
 LIMITS = (-100.0, 90.0)
 

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import qat
-from qat import functions, reference
 from qat.adapters import torch as adapter
-from qat.encoding import from_range
+from qat.arithmetic import lookup as functions
+from qat.arithmetic.encoding import from_range
+from qat.program import interpreter as reference
 from qat.runtimes import open_session
 
 

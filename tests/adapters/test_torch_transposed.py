@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import qat
-from qat import reference
 from qat.adapters import torch as adapter
-from qat.exporters.subpixel import without_transposed
+from qat.exporters.onnx.conv_transpose import without_transposed
+from qat.program import interpreter as reference
 from qat.runtimes import open_session
 
 

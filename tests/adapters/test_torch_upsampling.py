@@ -8,9 +8,10 @@ from checks import check_operator
 from torch import nn
 
 import qat
-from qat import numerics, reference
 from qat.adapters import torch as adapter
-from qat.encoding import from_range
+from qat.arithmetic import numerics
+from qat.arithmetic.encoding import from_range
+from qat.program import interpreter as reference
 
 
 class Up(nn.Module):

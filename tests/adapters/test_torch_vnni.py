@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import qat
-from qat.adapters.torch import kernels, set_observing, vnni
+from qat.adapters.torch import set_observing
+from qat.adapters.torch.autograd import functions as kernels
+from qat.adapters.torch.autograd import vnni
 
 pytestmark = pytest.mark.skipif(not vnni.available(), reason="this processor has no VNNI, or this PyTorch no kernels for it")
 

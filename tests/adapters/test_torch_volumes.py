@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from checks import check_operator
 from torch import nn
 
-from qat import reference
 from qat.adapters import torch as adapter
+from qat.program import interpreter as reference
 
 GEOMETRIES = {
     "plain": {"kernel_size": 3},

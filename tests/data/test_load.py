@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qat.data import Dataset, checked, load
 from qat.errors import DataError
+from qat.runs import datasets as load
+from qat.runs.dataset import Dataset, checked
 
 
 def arrays(n=20, classes=3):

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from qat import numerics
-from qat.encoding import Encoding
-from qat.numerics import f32
-from qat.program import FrameworkBlock, Instruction, Program, Value
+from qat.arithmetic import numerics
+from qat.arithmetic.encoding import Encoding
+from qat.arithmetic.numerics import f32
+from qat.program.program import FrameworkBlock, Instruction, Program, Value
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 NONE: Pads = ((0, 0), (0, 0))

@@ -15,10 +15,10 @@ from programs import Sketch
 
 from qat.errors import DataError, ExportError, QatError, RuntimeMismatchError
 from qat.exporters import export, export_program
-from qat.exporters import onnx as onnx_exporter
-from qat.files import write_atomically
-from qat.program import Program
+from qat.exporters.onnx import model as onnx_exporter
+from qat.program.program import Program
 from qat.runtimes import open_session
+from qat.system.atomic_files import write_atomically
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from programs import NONE, Sketch
 
 import qat
-from qat import reference
-from qat.adapters import adapter_for
 from qat.errors import ConfigError, ExportError
-from qat.exporters.tflite_from_torch import in_tensorflow
-from qat.layout import LAYOUTS, permutation, to_layout
-from qat.program import FrameworkBlock, Program, Value
+from qat.exporters.tflite.from_torch import in_tensorflow
+from qat.frameworks import adapter_for
+from qat.program import interpreter as reference
+from qat.program.layout import LAYOUTS, permutation, to_layout
+from qat.program.program import FrameworkBlock, Program, Value
 from qat.runtimes import open_session
 
 keras = pytest.importorskip("keras")

@@ -4,12 +4,12 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from macs import costs, integer_share
 from torch import nn
 
 import qat
 from qat.errors import CaptureError, ConfigError
-from qat.macs import costs, integer_share
-from qat.zoo.torch import mobilenet_v2
+from qat.runs.zoo_torch import mobilenet_v2
 
 
 class Segmentation(nn.Module):

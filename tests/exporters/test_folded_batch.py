@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import qat
-from qat import graph
-from qat.adapters.torch.trace import trace
+from qat.adapters.torch.capture.trace import trace
+from qat.graph import graph
 
 
 class LookedUp(nn.Module):

@@ -11,7 +11,7 @@ from programs import Sketch
 from qat.errors import QatError
 from qat.exporters import export_program
 from qat.exporters.inspection import inspect, layout_of
-from qat.layout import to_layout
+from qat.program.layout import to_layout
 from qat.runtimes import TensorInfo
 
 

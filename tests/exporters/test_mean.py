@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from qat import numerics
-from qat.encoding import Encoding
-from qat.exporters.tflite import build
-from qat.numerics import f32
-from qat.program import Instruction, Program, Value
+from qat.arithmetic import numerics
+from qat.arithmetic.encoding import Encoding
+from qat.arithmetic.numerics import f32
+from qat.exporters.tflite.model import build
+from qat.program.program import Instruction, Program, Value
 from qat.runtimes.litert import LiteRTSession
 
 
@@ -58,22 +58,22 @@ def test_the_nodes_compute_the_reference(framework):
 
 
 def _group(name, encoding):
-    from qat.planner import Group
-    from qat.recipe import QuantSpec
+    from qat.planning.planner import Group
+    from qat.planning.recipe import QuantSpec
 
     return Group(name, (name,), QuantSpec(bits=8), encoding.qmin, encoding.qmax, False)
 
 
 def _planned(axes):
-    from qat.graph import Op
-    from qat.planner import PlannedOp
+    from qat.graph.graph import Op
+    from qat.planning.planner import PlannedOp
 
     return PlannedOp(Op("m", "mean", ("x",), ("y",), {}, {"axes": axes, "keepdims": False}), True, mode="static")
 
 
 def _keras(x, y, image):
-    from qat.adapters.keras.grid import Grid
-    from qat.adapters.keras.nodes import Mean
+    from qat.adapters.keras.nodes.activation_grid import Grid
+    from qat.adapters.keras.nodes.base import Mean
 
     grids = tuple(Grid(_group(name, e)) for name, e in (("x", x), ("y", y)))
     for grid, e in zip(grids, (x, y), strict=True):
@@ -85,8 +85,8 @@ def _keras(x, y, image):
 def _torch(x, y, image):
     import torch
 
-    from qat.adapters.torch.averages import Mean
-    from qat.adapters.torch.grid import Grid
+    from qat.adapters.torch.nodes.activation_grid import Grid
+    from qat.adapters.torch.nodes.averages import Mean
 
     grids = [Grid(_group(name, e)) for name, e in (("x", x), ("y", y))]
     for grid, e in zip(grids, (x, y), strict=True):

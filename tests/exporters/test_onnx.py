@@ -12,14 +12,14 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from programs import NONE, Sketch
 
-from qat import functions
-from qat.encoding import Encoding
+from qat.arithmetic import lookup as functions
+from qat.arithmetic.encoding import Encoding
+from qat.arithmetic.numerics import quantize
 from qat.errors import ExportError
-from qat.exporters import onnx as exporter
-from qat.exporters.onnx_functions import float_is_exact
-from qat.graph import FUNCTIONS
-from qat.numerics import quantize
-from qat.program import FrameworkBlock, Instruction, Value
+from qat.exporters.onnx import model as exporter
+from qat.exporters.onnx.lookup import float_is_exact
+from qat.graph.graph import FUNCTIONS
+from qat.program.program import FrameworkBlock, Instruction, Value
 from qat.runtimes.onnxruntime import OnnxSession
 
 #: What may stand in the optimized graph of a program that is integer throughout, besides its own kernels.

@@ -11,10 +11,10 @@ from ai_edge_litert import schema_py_generated as schema
 from torch import nn
 
 import qat
-from qat import reference
 from qat.adapters.torch import lower
 from qat.errors import ConfigError
-from qat.recipe import QuantSpec, Recipe, Rule
+from qat.planning.recipe import QuantSpec, Recipe, Rule
+from qat.program import interpreter as reference
 from qat.runtimes.onnxruntime import OnnxSession
 
 FOUR_BITS = QuantSpec(bits=4, symmetric=True, granularity="channel")

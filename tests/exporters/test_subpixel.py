@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qat import numerics
-from qat.encoding import Encoding
-from qat.exporters.subpixel import without_transposed
-from qat.program import Instruction, Program, Value
+from qat.arithmetic import numerics
+from qat.arithmetic.encoding import Encoding
+from qat.exporters.onnx.conv_transpose import without_transposed
+from qat.program.program import Instruction, Program, Value
 
 E = Encoding(np.asarray(0.5, np.float32), 0, -128, 127)
 

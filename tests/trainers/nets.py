@@ -3,7 +3,8 @@
 import numpy as np
 
 import qat
-from qat.data import Dataset, load
+from qat.runs import datasets as load
+from qat.runs.dataset import Dataset
 
 
 def digits(count=320):

@@ -11,8 +11,8 @@ from torch import nn
 import qat
 from qat.adapters.torch import set_observing
 from qat.errors import QatError
+from qat.runs.zoo_torch import mobilenet_small
 from qat.trainers.torch import optimizers
-from qat.zoo.torch import mobilenet_small
 
 LATE = pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 

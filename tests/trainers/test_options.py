@@ -47,7 +47,7 @@ def test_wrong_options(options, message):
 
 
 def test_configuration_has_the_same_options_and_defaults():
-    from qat.config import TrainingConfig
+    from qat.runs.config import TrainingConfig
 
     config, options = TrainingConfig().model_dump(), vars(TrainingOptions())
     assert set(options) - set(config) == {"checkpoint_dir", "resume", "on_epoch", "progress"}

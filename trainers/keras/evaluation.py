@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qat.adapters import first_of_pair
 from qat.errors import DataError
-from qat.trainers.keras.replicas import Replicas
+from qat.frameworks import first_of_pair
 from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
+
+from .replicas import Replicas
 
 
 def evaluate(model: Any, data: Iterable[Any], options: TrainingOptions) -> dict[str, float]:

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qat.adapters import check_fit, framework_of, is_prepared
 from qat.errors import ConfigError
+from qat.frameworks import check_fit, framework_of, is_prepared
 from qat.trainers import randomness
 from qat.trainers.history import History, check_labels
-from qat.trainers.keras import losses, optimizers
-from qat.trainers.keras.evaluation import Evaluator, listed
-from qat.trainers.keras.replicas import all_sum
-from qat.trainers.keras.weights import arrays_of, put, save_weights
 from qat.trainers.loop import Loss, Step, run
 from qat.trainers.options import TrainingOptions
+
+from . import losses, optimizers
+from .evaluation import Evaluator, listed
+from .replicas import all_sum
+from .weights import arrays_of, put, save_weights
 
 
 def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from qat.adapters import framework_of, is_prepared
 from qat.errors import DataError, reason_of
-from qat.files import replace_with
+from qat.frameworks import framework_of, is_prepared
+from qat.system.atomic_files import replace_with
 
 
 def variables_of(model: Any) -> list[Any]:

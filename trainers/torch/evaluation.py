@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from qat.adapters import first_of_pair, is_prepared
 from qat.adapters.torch import inputs_of
-from qat.adapters.torch.run import device_of, fitting
+from qat.adapters.torch.inference import device_of, fitting
 from qat.errors import DataError
+from qat.frameworks import first_of_pair, is_prepared
 from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
-from qat.trainers.torch.processes import Processes
+
+from .processes import Processes
 
 
 def evaluate(model: nn.Module, data: Iterable[Any], options: TrainingOptions) -> dict[str, float]:

@@ -12,20 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from qat.adapters import is_prepared
 from qat.adapters.torch import set_observing
 from qat.adapters.torch.dampening import distance
 from qat.adapters.torch.freezing import Freezing
-from qat.adapters.torch.run import device_of, fitting
+from qat.adapters.torch.inference import device_of, fitting
+from qat.adapters.torch.prepared_model import PreparedModel
 from qat.errors import ConfigError, DataError
+from qat.frameworks import is_prepared
 from qat.trainers import randomness
 from qat.trainers.history import History, check_labels
 from qat.trainers.loop import Loss, Step, run
 from qat.trainers.options import TrainingOptions
-from qat.trainers.torch import losses, optimizers
-from qat.trainers.torch.evaluation import Evaluator
-from qat.trainers.torch.processes import accumulating
-from qat.trainers.torch.weights import arrays_of, put, save_weights
+
+from . import losses, optimizers
+from .evaluation import Evaluator
+from .processes import accumulating
+from .weights import arrays_of, put, save_weights
 
 
 def finetune(model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
@@ -70,7 +72,7 @@ class _Learner(Evaluator):
                 self.lost = lost if self.lost is None else torch.maximum(self.lost, lost)
             elif not np.isfinite(float(value)):
                 return value.item
-            if step.dampening and is_prepared(self.model):
+            if step.dampening and isinstance(self.model, PreparedModel):
                 loss = loss + step.dampening * distance(self.model)
             (loss * step.share).backward()
         if step.update:
@@ -118,7 +120,7 @@ class _Learner(Evaluator):
         return self.teacher_loss(outputs, losses.logarithms(taught) if self.probabilities else taught)
 
     def _observe(self, observing: bool) -> None:
-        if is_prepared(self.model):
+        if isinstance(self.model, PreparedModel):
             set_observing(self.model, observing)
 
     def freeze(self) -> None:

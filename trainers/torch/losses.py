@@ -8,8 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from qat.config import import_object
 from qat.errors import ConfigError
+from qat.runs.config import import_object
 from qat.trainers.options import TrainingOptions
 
 Loss = Callable[[Any, Any], Tensor]

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qat.adapters.torch.insert import SCOPE
+from qat.adapters.torch.prepared_model import SCOPE
 from qat.trainers.options import TrainingOptions
-from qat.trainers.torch.weights import array_of, tensor_like
+
+from .weights import array_of, tensor_like
 
 _MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda p, rate, **kw: torch.optim.SGD(p, rate, momentum=0.9, nesterov=True, **kw),

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from qat.adapters import is_prepared
+from qat.frameworks import is_prepared
 
 
 def accumulating(model: nn.Module, update: bool) -> contextlib.AbstractContextManager[Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qat.errors import DataError
-from qat.files import write_atomically
+from qat.system.atomic_files import write_atomically
 
 
 def array_of(tensor: Tensor) -> np.ndarray:

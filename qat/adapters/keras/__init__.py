@@ -1,10 +1,11 @@
 """The Keras 3 adapter (TensorFlow backend): a Functional or Sequential model in, a ``keras.Model`` of integer-grid nodes out."""
 
-from qat.adapters.keras.insert import insert, set_observing
-from qat.adapters.keras.layers import layer_input, layer_scale, parameter, set_parameter, twin_of
-from qat.adapters.keras.lower import lower
-from qat.adapters.keras.run import forward, grid_values, grids, inputs_of, predict
-from qat.adapters.keras.trace import trace
+from qat.adapters.keras.capture.trace import trace
+
+from .inference import forward, grid_values, grids, inputs_of, predict
+from .layer_access import layer_input, layer_scale, parameter, set_parameter, twin_of
+from .lower import lower
+from .prepared_model import insert, set_observing
 
 #: The target of a Keras model where the user names none.
 DEFAULT_TARGET = "litert"

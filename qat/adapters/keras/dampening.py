@@ -7,8 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from qat.adapters.keras.insert import PreparedModel
-from qat.adapters.keras.nodes import Linear
+from qat.adapters.keras.nodes.base import Linear
+
+from .prepared_model import PreparedModel
 
 
 def few_bits(model: PreparedModel) -> Iterator[Linear]:

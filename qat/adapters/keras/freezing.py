@@ -1,4 +1,4 @@
-"""Freezing of oscillating weights of few bits; :mod:`qat.freezing` has the rule and its source."""
+"""Freezing of oscillating weights of few bits; :mod:`qat.arithmetic.oscillation` has the rule and its source."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qat.adapters.keras.dampening import few_bits
-from qat.adapters.keras.insert import PreparedModel
-from qat.adapters.keras.nodes import Linear
-from qat.freezing import FREE, MOMENTUM
+from qat.adapters.keras.nodes.base import Linear
+from qat.arithmetic.oscillation import FREE, MOMENTUM
+
+from .dampening import few_bits
+from .prepared_model import PreparedModel
 
 Tensor = Any
 _STATE = ("last", "direction", "frequency", "mean", "frozen", "scale")

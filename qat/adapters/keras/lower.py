@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from qat.adapters.keras.insert import PreparedModel
-from qat.adapters.keras.nodes import Linear
-from qat.adapters.keras.stored import Stored
-from qat.lowering import block_border, build_program, grid_value_name, real_value_name
-from qat.planner import PlannedOp
-from qat.program import FrameworkBlock, Program
+from qat.adapters.keras.nodes.base import Linear
+from qat.adapters.keras.nodes.stored_weight import Stored
+from qat.planning.planner import PlannedOp
+from qat.program.build import block_border, build_program, grid_value_name, real_value_name
+from qat.program.program import FrameworkBlock, Program
+
+from .prepared_model import PreparedModel
 
 
 def lower(model: PreparedModel) -> Program:

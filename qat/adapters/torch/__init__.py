@@ -1,10 +1,11 @@
 """The PyTorch adapter: ``torch.nn.Module`` in, an ``nn.Module`` of integer-grid nodes out."""
 
-from qat.adapters.torch.insert import insert, set_observing
-from qat.adapters.torch.layers import layer_input, layer_scale, parameter, set_parameter, twin_of
-from qat.adapters.torch.lower import lower
-from qat.adapters.torch.run import forward, grid_values, grids, inputs_of, predict
-from qat.adapters.torch.trace import trace
+from qat.adapters.torch.capture.trace import trace
+
+from .inference import forward, grid_values, grids, inputs_of, predict
+from .layer_access import layer_input, layer_scale, parameter, set_parameter, twin_of
+from .lower import lower
+from .prepared_model import insert, set_observing
 
 #: The target of a PyTorch model where the user names none.
 DEFAULT_TARGET = "onnxruntime"

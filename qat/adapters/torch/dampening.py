@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from qat.adapters.torch.insert import SCOPE, PreparedModel
-from qat.adapters.torch.linear import Conv2d
+from qat.adapters.torch.nodes.linear import Conv2d
+
+from .prepared_model import SCOPE, PreparedModel
 
 
 def few_bits(model: PreparedModel) -> Iterator[tuple[Conv2d, nn.Parameter, nn.Parameter | None]]:

@@ -1,4 +1,4 @@
-"""Freezing of oscillating weights of few bits; :mod:`qat.freezing` has the rule and its source."""
+"""Freezing of oscillating weights of few bits; :mod:`qat.arithmetic.oscillation` has the rule and its source."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from qat.adapters.torch.dampening import few_bits
-from qat.adapters.torch.insert import PreparedModel
-from qat.adapters.torch.linear import Conv2d
-from qat.freezing import FREE, MOMENTUM
+from qat.adapters.torch.nodes.linear import Conv2d
+from qat.arithmetic.oscillation import FREE, MOMENTUM
+
+from .dampening import few_bits
+from .prepared_model import PreparedModel
 
 log = logging.getLogger("qat")
 

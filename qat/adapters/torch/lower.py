@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import fx
 
-from qat.adapters.torch.insert import SCOPE, PreparedModel
-from qat.adapters.torch.linear import Conv2d
-from qat.adapters.torch.stored import Stored
-from qat.lowering import block_border, build_program, grid_value_name, real_value_name
-from qat.planner import PlannedOp
-from qat.program import FrameworkBlock, Program
+from qat.adapters.torch.nodes.linear import Conv2d
+from qat.adapters.torch.nodes.stored_weight import Stored
+from qat.planning.planner import PlannedOp
+from qat.program.build import block_border, build_program, grid_value_name, real_value_name
+from qat.program.program import FrameworkBlock, Program
+
+from .prepared_model import SCOPE, PreparedModel
 
 __all__ = ["grid_value_name", "lower"]
 

@@ -1,0 +1,1 @@
+"""Capture: a Keras model becomes the neutral graph."""

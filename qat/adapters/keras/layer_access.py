@@ -1,0 +1,49 @@
+"""A prepared model layer by layer: a layer's input, scale and parameters, for :mod:`qat.calibration.layerwise`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qat.adapters.keras.nodes.base import Linear
+from qat.frameworks import check_fit
+
+from .prepared_model import PreparedModel
+
+
+def twin_of(model: PreparedModel) -> PreparedModel:
+    """Return a copy of a model that shares nothing with it."""
+    twin = PreparedModel.from_config(model.get_config())
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def layer_input(model: PreparedModel, name: str, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Return the real values that a layer reads when the model gets ``inputs``, on the grid or in float as the model is."""
+    check_fit(model.plan, inputs)
+    _, grid = model.run(list(inputs), training=False, until=name)
+    node = _node(model, name)
+    x = grid[node.planned.op.inputs[0]]
+    return np.asarray(x * node.grids[0].scale if model.on_grid else x)
+
+
+def layer_scale(model: PreparedModel, name: str, weight: str, bias: str | None) -> np.ndarray:
+    """Return the scale of each output channel of a layer's weight, float32 of shape (channels,)."""
+    node = _node(model, name)
+    params = model.params_of(node.planned.op)
+    return np.asarray(node.weight_scale(params["weight"], params.get("bias")), np.float32)
+
+
+def parameter(model: PreparedModel, name: str) -> np.ndarray:
+    """Return a parameter, a copy."""
+    return np.array(model.parameters[name])
+
+
+def set_parameter(model: PreparedModel, name: str, value: np.ndarray) -> None:
+    """Overwrite a parameter."""
+    model.parameters[name].assign(value)
+
+
+def _node(model: PreparedModel, name: str) -> Linear:
+    node = model.nodes[name]
+    assert isinstance(node, Linear)
+    return node

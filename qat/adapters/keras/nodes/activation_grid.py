@@ -1,0 +1,98 @@
+"""The activation scale that the nodes of one group share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from qat.arithmetic.encoding import Encoding, from_range
+from qat.calibration.range_estimators import RangeEstimator
+from qat.errors import CalibrationError
+from qat.planning.planner import Group
+
+from .range_tracking import Watch
+
+
+class Grid(keras.layers.Layer):
+    """The activation scale of one group of tensors. Range, scale, zero point and limits are variables, saved with the model.
+
+    Attributes:
+        range: float32 (low, high); NaN until calibrated. Trainable where the recipe has it learned.
+        scale, zero_point, lo, hi: derived from the range; ``lo`` is ``qmin - zero_point``, ``hi`` is ``qmax - zero_point``.
+        estimator: set while calibrating; the model then runs in float.
+        follows: whether training may move the range: not one that is learned, prescribed, or left some values out on purpose.
+        watch: the training pass in progress, which moves the range (an exponential moving average of the batches' extremes).
+    """
+
+    def __init__(self, group: Group, **kwargs: Any) -> None:
+        super().__init__(trainable=group.learned, **kwargs)
+        self.group = group
+        self._calibrated = False  # once true it stays so; reading a variable on every call would cost a step milliseconds
+        self.watch: Watch | None = None
+        self.estimator: RangeEstimator | None = None
+        self.follows = group.follows(group.spec.estimator)
+        unknown = float("nan")
+        self.range = self._scalar("range", unknown, (2,), True) if group.learned else self._moving("range", unknown, (2,))
+        self.scale = self._moving("scale", 1.0)
+        self.zero_point = self._moving("zero_point", 0.0)
+        self.lo = self._moving("lo", float(group.qmin))
+        self.hi = self._moving("hi", float(group.qmax))
+        self.levels = self._scalar("levels", float(group.qmax if group.symmetric else group.qmax - group.qmin))
+        self.built = True
+
+    def _moving(self, name: str, value: float, shape: tuple[int, ...] = ()) -> Any:
+        # Under tf.distribute each replica has its own, which all of them move alike.
+        return self._scalar(name, value, shape, synchronization="on_read", aggregation="only_first_replica")
+
+    def _scalar(self, name: str, value: float, shape: tuple[int, ...] = (), trainable: bool = False, **placed: str) -> Any:
+        with keras.name_scope(self.name):
+            full = np.full(shape, value, np.float32)
+            return keras.Variable(full, trainable=trainable, autocast=False, name=name, **placed)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether there is a range, however it came here: calibration, ``set_weights`` or a file."""
+        if not self._calibrated:
+            with tf.init_scope():  # readable while a graph is being traced, too
+                self._calibrated = bool(np.isfinite(np.asarray(self.range)).all())
+        return self._calibrated
+
+    def forget(self) -> None:
+        """Read the range again: its variables were overwritten."""
+        self._calibrated = False
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding in NumPy. Raises CalibrationError where there is none yet."""
+        if not self.calibrated:
+            raise CalibrationError(
+                f"no range for '{self.group.name}': call qat.calibrate(model, samples) before training or exporting"
+            )
+        low, high = (float(v) for v in np.asarray(self.range))
+        return from_range(low, high, self.group.qmin, self.group.qmax, self.group.symmetric)
+
+    def set_range(self, low: float, high: float) -> None:
+        """Set the range and derive scale, zero point and limits, in NumPy's float32 like everywhere else."""
+        self.range.assign(np.array([low, high], np.float32))
+        e = self.encoding
+        for variable, value in ((self.scale, e.scale), (self.zero_point, e.zero_point), (self.lo, e.lo), (self.hi, e.hi)):
+            variable.assign(np.float32(value))
+
+    def estimate(self, x: Any) -> None:
+        """Show a float tensor to the calibration's estimator, if one is set. Calibration runs eagerly."""
+        if self.estimator is not None:
+            self.estimator.update(np.asarray(x))
+
+    def observe(self, v: Any, low: Any, high: Any) -> Any:
+        """Show unrounded grid values, limited to ``[low, high]``, to the training pass; return ``v``, which depends on that."""
+        if not self.follows or self.watch is None:
+            return v
+        return self.watch.see(self, v, low, high)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Restore the variables."""
+        super().load_own_variables(store)
+        self.forget()

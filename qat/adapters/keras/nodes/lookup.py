@@ -1,0 +1,71 @@
+"""Nodes of functions of one tensor and of constants on the grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from qat.arithmetic import lookup as functions
+
+from .base import Node, quantize
+
+Tensor = Any
+
+#: TensorFlow's functions by kind, for a model that is not calibrated yet, for training and for what stays float.
+FUNCTIONS: dict[str, Any] = {
+    "sigmoid": tf.sigmoid,
+    "tanh": tf.tanh,
+    "silu": tf.nn.silu,
+    "gelu": lambda x, approximate: tf.nn.gelu(x, approximate),
+    "hard_sigmoid": lambda x: tf.nn.relu6(x + 3.0) / 6.0,
+    "hard_swish": lambda x: x * (tf.nn.relu6(x + 3.0) / 6.0),
+    "leaky_relu": lambda x, alpha: tf.nn.leaky_relu(x, alpha),
+    "elu": lambda x, alpha: tf.where(x > 0, x, alpha * tf.math.expm1(tf.minimum(x, 0.0))),
+    "selu": tf.nn.selu,
+    "softplus": tf.nn.softplus,
+    "mish": lambda x: x * tf.tanh(tf.nn.softplus(x)),
+    "exp": tf.exp,
+    "sqrt": tf.sqrt,
+    "rsqrt": tf.math.rsqrt,
+    "abs": tf.abs,
+    "neg": tf.negative,
+    "square": tf.square,
+    "clamp": lambda x, low, high: tf.clip_by_value(x, -np.inf if low is None else low, np.inf if high is None else high),
+}
+
+
+class Function(Node):
+    """A function of one tensor: a table of the output's integers, see :func:`qat.arithmetic.lookup.table`."""
+
+    def integer(self, inputs: list[Tensor], params: dict[str, Tensor], training: bool) -> Tensor:
+        """Look up; in training compute, round and clamp with a straight-through gradient."""
+        (x,), (gx, gy) = inputs, self.grids
+        if training:
+            return self.finish(self.real([x * gx.scale], params) / gy.scale, training)
+
+        def table() -> np.ndarray:
+            values = functions.table(self.planned.op.kind, self.attrs, gx.encoding, gy.encoding, self.kernels)
+            return values.astype(np.float32)
+
+        # The encodings are read when the graph runs, not when it is traced.
+        values = tf.numpy_function(table, (), tf.float32)
+        values.set_shape((gx.group.qmax - gx.group.qmin + 1,))
+        return tf.gather(values, tf.cast(x - gx.lo, tf.int32))
+
+    def real(self, inputs: list[Tensor], params: dict[str, Tensor]) -> Tensor:
+        """TensorFlow's own function."""
+        return FUNCTIONS[self.planned.op.kind](inputs[0], **self.attrs)
+
+
+class Constant(Node):
+    """A parameter on the grid. Its range is calibrated and observed as an activation's is."""
+
+    def integer(self, inputs: list[Tensor], params: dict[str, Tensor], training: bool) -> Tensor:
+        """Quantize; the gradient reaches the parameter in its own unit."""
+        return quantize(params["value"], self.output, self.kernels, training)
+
+    def real(self, inputs: list[Tensor], params: dict[str, Tensor]) -> Tensor:
+        """The parameter itself."""
+        return params["value"]

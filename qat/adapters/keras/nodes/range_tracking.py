@@ -1,0 +1,111 @@
+"""Following ranges in training: what one pass shows of its activations, and the update of all ranges at its end."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
+
+if TYPE_CHECKING:
+    from .activation_grid import Grid
+
+Tensor = Any
+
+
+#: The weight of a pass in the exponential moving average of the extremes.
+MOMENTUM = 0.1
+
+
+class Watch:
+    """One training pass. The extremes of each activation are taken as it is computed, where the ranges are observed.
+
+    The ranges move after the last of them, so that every operator of a pass reads the scale that its input was written with.
+    """
+
+    def __init__(self, grids: Iterable[Grid], observing: Any) -> None:
+        self.on = observing > 0.5
+        self.seen: dict[Grid, list[Tensor]] = {}
+        for grid in grids:
+            grid.watch = self
+
+    def see(self, grid: Grid, v: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+        """Take the extremes of ``v``, unrounded grid values limited to ``[low, high]``; return ``v``, which depends on it."""
+        taken, nothing = _extremes()
+        flat = tf.reshape(tf.stop_gradient(v), [-1])
+        (seen,) = tf.raw_ops.If(
+            cond=self.on, input=[flat, low, high], Tout=[tf.float32], then_branch=taken, else_branch=nothing, output_shapes=[[2]]
+        )  # fmt: skip
+        _inline(seen)
+        self.seen.setdefault(grid, []).append(seen)
+        with tf.control_dependencies([seen]):  # after which the rounding may reuse v's memory
+            return tf.identity(v)
+
+    def move(self) -> None:
+        """Move the range of each grid towards what was seen of it, and derive scale, zero point and limits."""
+        grids = list(self.seen)
+        if not grids:
+            return
+        # Tensors that share a range count as one.
+        number = [i for i, grid in enumerate(grids) for _ in self.seen[grid]]
+        seen = tf.unstack(tf.stack([one for grid in grids for one in self.seen[grid]]), axis=1)
+        extremes = _over_replicas(tf.stack([tf.math.segment_min(seen[0], number), tf.math.segment_max(seen[1], number)], 1))
+
+        def follow() -> Tensor:
+            ranges = _stacked([grid.range for grid in grids])
+            moved = ranges + MOMENTUM * (extremes * _stacked([grid.scale for grid in grids])[:, None] - ranges)
+            scale, zero_point, lo, hi = derived(grids, moved[:, 0], moved[:, 1])
+            for name, values in (("range", moved), ("scale", scale), ("zero_point", zero_point), ("lo", lo), ("hi", hi)):
+                for grid, value in zip(grids, tf.unstack(values, len(grids)), strict=True):
+                    getattr(grid, name).assign(value)
+            return tf.constant(True)
+
+        tf.cond(self.on, follow, lambda: tf.constant(False))
+
+
+@functools.cache
+def _extremes() -> tuple[Any, Any]:
+    """Return the branches of every condition, as two functions: a ``tf.cond`` of its own for each grid takes long to trace."""
+
+    def taken(v: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        return tf.clip_by_value(tf.stack([tf.reduce_min(v), tf.reduce_max(v)]), low, high)
+
+    def nothing(v: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        return tf.zeros([2])
+
+    specs = [tf.TensorSpec(shape, tf.float32) for shape in ([None], [], [])]
+    return tuple(tf.function(branch).get_concrete_function(*specs) for branch in (taken, nothing))
+
+
+def _inline(result: Tensor) -> None:
+    """Let the graph decide a condition by two small operators instead of a call, as tf.cond has its own decided."""
+    if not tf.executing_eagerly():
+        result.op._set_attr("_lower_using_switch_merge", attr_value_pb2.AttrValue(b=True))
+
+
+def _over_replicas(extremes: Tensor) -> Tensor:
+    """Return the extremes over all replicas that train together, so that all hold the same scales."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return extremes
+    # Exchanged in each step: what replicas exchange cannot stand in a branch.
+    gathered = tf.distribute.get_replica_context().all_gather(extremes[tf.newaxis], axis=0)
+    return tf.stack([tf.reduce_min(gathered[..., 0], 0), tf.reduce_max(gathered[..., 1], 0)], 1)
+
+
+def _stacked(variables: list[Any]) -> Tensor:
+    return tf.stack([tf.convert_to_tensor(v) for v in variables])
+
+
+def derived(grids: list[Grid], low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return scale, zero point and limits of each grid's range, bit for bit as :func:`qat.arithmetic.encoding.from_range`."""
+    symmetric = np.array([grid.group.symmetric for grid in grids])
+    qmin, qmax = (np.array([getattr(grid.group, name) for grid in grids], np.float32) for name in ("qmin", "qmax"))
+    low, high = tf.minimum(low, 0.0), tf.maximum(high, 0.0)
+    # A divisor that is a variable: TensorFlow turns division by a constant into multiplication by its reciprocal.
+    scale = tf.where(symmetric, tf.maximum(-low, high), high - low) / _stacked([grid.levels for grid in grids])
+    scale = tf.where(scale > np.finfo(np.float32).tiny * np.float32(2**24), scale, 1.0)
+    zero_point = tf.where(symmetric, 0.0, tf.clip_by_value(tf.round(qmin - low / scale), qmin, qmax))
+    return scale, zero_point, qmin - zero_point, qmax - zero_point

@@ -1,0 +1,1 @@
+"""Capture: a PyTorch model becomes the neutral graph."""

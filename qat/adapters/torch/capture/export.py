@@ -1,0 +1,121 @@
+"""Capture: ``torch.export`` in eval mode, in-place operators made functional, what has several forms written in one."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from qat.errors import CaptureError
+from qat.system.silence import quiet
+
+from .free_sizes import check_free, free_axes
+from .rewrites import rewrite
+
+aten = torch.ops.aten
+log = logging.getLogger("qat")
+
+
+def capture(model: nn.Module, example_inputs: tuple[Any, ...], dynamic: Sequence[str] = ()) -> torch.export.ExportedProgram:
+    """Capture a model in eval mode, for any batch size, as ATen operators that return one tensor each where they can.
+
+    ``dynamic`` names further axes of the inputs that are to be of any size, see :data:`qat.graph.graph.AXES`.
+
+    Raises:
+        CaptureError: torch.export cannot capture it; the message carries the user's line and what to do.
+    """
+    free = free_axes(example_inputs, dynamic)
+    batch = {x.shape[0] for x in example_inputs if isinstance(x, torch.Tensor) and x.ndim > 0}
+    if len(batch) != 1:
+        raise CaptureError(
+            f"the example inputs have first dimensions {sorted(batch)}: pass tensors that share one batch size, batch first"
+        )
+    # A batch of one would be specialised as a constant by torch.export.
+    if batch == {1}:
+        example_inputs = tuple(x.repeat(2, *[1] * (x.ndim - 1)) if isinstance(x, torch.Tensor) else x for x in example_inputs)
+    copied = copy.deepcopy(model).eval()
+    shapes: list[Any] = [
+        dict.fromkeys((0, *axes), torch.export.Dim.AUTO) if isinstance(x, torch.Tensor) and x.ndim else None
+        for x, axes in zip(example_inputs, free, strict=True)
+    ]
+    kinds = [p.kind for p in inspect.signature(copied.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(self, a, *rest): torch.export takes the rest as one
+        first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+        shapes = [*shapes[:first], tuple(shapes[first:])]
+    try:
+        with torch.no_grad(), quiet():
+            exported = _functional(_any_batch(copied, example_inputs, tuple(shapes)))
+    except Exception as error:
+        raise CaptureError(_explain(model, error)) from error
+    if dynamic:
+        check_free(exported, example_inputs, free)
+    rewrite(exported.graph)
+    return exported
+
+
+def _any_batch(model: nn.Module, example_inputs: tuple[Any, ...], shapes: tuple[Any, ...]) -> torch.export.ExportedProgram:
+    """Capture a model by running it, or from its bytecode where running it fixes the batch.
+
+    ``len(x)`` is a plain number to the model that runs, and a size to Dynamo, which captures less.
+    """
+    exported = torch.export.export(model, example_inputs, dynamic_shapes=shapes, strict=False)
+    if not _is_fixed(exported):
+        return exported
+    try:
+        strict = torch.export.export(model, example_inputs, dynamic_shapes=shapes, strict=True)
+    except Exception as error:  # torch.export's own share no base class but this
+        log.debug("the batch stays fixed: %s", error)
+        return exported
+    return exported if _is_fixed(strict) else strict
+
+
+def _is_fixed(exported: torch.export.ExportedProgram) -> bool:
+    """Whether an input's first axis, the batch, was captured as a number."""
+    inputs = set(exported.graph_signature.user_inputs)
+    values = [n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder" and n.name in inputs]
+    sizes = [v.shape[0] for v in values if isinstance(v, torch.Tensor) and v.ndim > 0]
+    # A symbol that was guarded to be a number is still no int, and its expression is that number.
+    return any(isinstance(size, int) or not size.node.expr.free_symbols for size in sizes)
+
+
+def _functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Replace in-place operators, which survive the capture, by the ones that return their result."""
+    graph = exported.graph
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        if not (isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable):
+            continue
+        changed = node.args[0]
+        packet = getattr(aten, node.target._opname.removesuffix("_"), None)
+        overload = getattr(packet, node.target._overloadname or "default", None)
+        if overload is None or not isinstance(changed, fx.Node) or changed.op == "placeholder" or _is_view(changed):
+            # PyTorch's own pass handles whatever else there is, but takes BatchNorm apart.
+            return exported.run_decompositions({})
+        node.target = overload
+        after = {user for user in changed.users if order[user] > order[node]}
+        changed.replace_all_uses_with(node, delete_user_cb=after.__contains__)
+    return exported
+
+
+def _is_view(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and any(r.alias_info is not None for r in node.target._schema.returns)
+
+
+def _explain(model: nn.Module, error: Exception) -> str:
+    """Say in one sentence why a model was not captured, with the line of the user's code where there is one."""
+    import traceback
+
+    text = str(error).strip().splitlines()
+    what = text[0] if text else type(error).__name__
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename and "/qat/" not in f.filename]
+    where = f" at {frames[-1].filename}:{frames[-1].lineno} `{(frames[-1].line or '')[:100]}`" if frames else ""
+    return (
+        f"torch.export cannot capture {type(model).__name__}{where}: {type(error).__name__}: {what}. Check that the example "
+        "inputs fit the model; replace Python control flow on tensor values by torch.where, or prepare the part of the "
+        "model before it"
+    )

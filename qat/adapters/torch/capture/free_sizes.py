@@ -1,0 +1,87 @@
+"""Free sizes: images, signals or volumes of any size beside a batch of any size, for models that fix none."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from qat.errors import CaptureError, ConfigError, nearest, reason_of
+from qat.graph.graph import AXES
+from qat.system.silence import quiet
+
+
+def free_axes(inputs: Sequence[Any], names: Sequence[str]) -> list[list[int]]:
+    """Return the axes of each input that are to be of any size.
+
+    Raises:
+        ConfigError: a name is unknown, or no input has such an axis.
+    """
+    valid = sorted({name for axes in AXES.values() for name in axes})
+    ranks = [x.ndim if isinstance(x, torch.Tensor) else 0 for x in inputs]
+    for name in names:
+        if name not in valid:
+            raise ConfigError(f"dynamic: '{name}'{nearest(name, valid)} is none of {', '.join(valid)}; the batch always is")
+        if not any(name in AXES.get(rank, ()) for rank in ranks):
+            raise ConfigError(f"dynamic: no input has a {name}; the inputs have {', '.join(map(str, ranks))} axes")
+    return [[2 + i for i, name in enumerate(AXES.get(rank, ())) if name in names] for rank in ranks]
+
+
+def check_free(exported: torch.export.ExportedProgram, inputs: Sequence[Any], axes: Sequence[Sequence[int]]) -> None:
+    """Compute the shapes of a captured model for inputs of twice the size along the free axes.
+
+    Raises:
+        CaptureError: a layer takes one size only, which the message names, or the capture made a number of one.
+    """
+    given = set(exported.graph_signature.user_inputs)
+    nodes = [n for n in exported.graph.nodes if n.op == "placeholder"]
+    users = [n for n in nodes if n.name in given]
+    with quiet(), FakeTensorMode() as mode:
+        doubled = [_doubled(x, free) for x, free in zip(inputs, axes, strict=True)]
+        tensors = {**exported.state_dict, **exported.constants}
+        feeds: Mapping[str, Any] = dict(zip((n.name for n in users), doubled, strict=True))
+        owner = exported.graph_signature
+        names = {**owner.inputs_to_parameters, **owner.inputs_to_buffers, **owner.inputs_to_lifted_tensor_constants}
+        values = [feeds[n.name] if n.name in feeds else mode.from_tensor(tensors[names[n.name]]) for n in nodes]
+        run = _AtAnotherSize(exported.graph_module)
+        run.extra_traceback = False  # which PyTorch would append to the message
+        run.run(*values)
+    for node, free in zip(users, axes, strict=True):
+        for axis in free:
+            size = node.meta["val"].shape[axis]
+            if isinstance(size, int) or not size.node.expr.free_symbols:
+                name = AXES[node.meta["val"].ndim][axis - 2]
+                raise CaptureError(
+                    f"the {name} of input '{node.name}' cannot be free: the model computes with it as the number {int(size)}; "
+                    "take sizes from the tensors' shapes, or leave it out of dynamic"
+                )
+
+
+def _doubled(x: Any, axes: Sequence[int]) -> Any:
+    if not isinstance(x, torch.Tensor):
+        return x
+    return torch.empty([n * (2 if axis in axes else 1) for axis, n in enumerate(x.shape)], dtype=x.dtype, device=x.device)
+
+
+class _AtAnotherSize(fx.Interpreter):
+    """Runs a graph and says which layer fails."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        try:
+            return super().run_node(n)
+        except Exception as error:  # PyTorch's operators raise what they like
+            reason = textwrap.shorten(reason_of(error), 140, placeholder=" ...").rstrip(".")
+            raise CaptureError(
+                f"layer '{scope_of(n) or n.name}' ({n.target}) takes one size only, so that no size can be dynamic: "
+                f"{reason}. Let it read a tensor of fixed size (AdaptiveAvgPool2d(1), a mean), or leave out dynamic"
+            ) from error
+
+
+def scope_of(node: fx.Node) -> str:
+    """Return the path of the layer that a captured node belongs to."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]) if stack else ""

@@ -1,0 +1,48 @@
+"""Operators with one parameter a channel, written as a convolution of 1x1 for each channel: an integer kernel that trains it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from .conv1d import as_image_weight
+from .rewriter import Rewrite, Rewriter, reshape, sizes_of
+
+aten = torch.ops.aten
+
+
+def scaled(x: Tensor, factors: Tensor) -> Tensor:
+    """Multiply each channel of an image by a factor of its own, [channels], the parameter as the user has it."""
+    return F.conv2d(x, as_image_weight(factors), groups=len(factors))
+
+
+def _on_images(w: Rewriter, n: fx.Node, x: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    """Apply an operator on images to a tensor of any rank with channels second: its sizes after them are merged."""
+    sizes = sizes_of(x)
+    image = x if len(sizes) == 3 else reshape(w, n, x, [sizes[0], sizes[1] if len(sizes) == 2 else 1, 1])
+    value = image.meta["val"]
+    made = w.known(n, lambda: value.clone(), target, image, *args, **kwargs)
+    return reshape(w, n, made, sizes)
+
+
+def _prelu(w: Rewriter, n: Any) -> fx.Node | None:
+    """``relu(x) + a min(x, 0)``; with one slope for all channels it is a leaky ReLU (:mod:`qat.adapters.torch.capture.rules`)."""
+    x, slopes = n.args
+    if slopes.meta["val"].numel() == 1 or not 1 <= len(sizes_of(x)) <= 3:
+        return None
+    below = w.call(n, aten.clamp_max.default, x, 0)
+    return w.call(n, aten.add.Tensor, w.call(n, aten.relu.default, x), _on_images(w, n, below, scaled, slopes))
+
+
+def _batch_norm(w: Rewriter, n: Any) -> fx.Node | None:
+    """A BatchNorm of rows (rank 2) that no fully connected layer of its own takes is one of images of one pixel."""
+    x = n.args[0]
+    if len(sizes_of(x)) != 1 or (x.target is aten.linear.default and len(x.users) == 1):
+        return None
+    return _on_images(w, n, x, n.target, *n.args[1:], **n.kwargs)
+
+
+CHANNELS: dict[Any, Rewrite] = {aten.prelu.default: _prelu, aten.batch_norm.default: _batch_norm}

@@ -1,0 +1,162 @@
+"""Rewriting of the captured graph: what PyTorch has several forms for, or several outputs, is written in one way."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .attention import PRODUCTS
+from .conv1d import ROWS
+from .per_channel import CHANNELS
+from .reductions import REDUCTIONS, adaptive_max
+from .rewriter import Rewrite, Rewriter, given
+
+aten = torch.ops.aten
+
+
+def rewrite(graph: fx.Graph) -> None:
+    """Apply :data:`REWRITES` to a graph, in place."""
+    values = [n.meta.get("val") for n in graph.nodes if n.op == "placeholder"]
+    mode = next((v.fake_mode for v in values if hasattr(v, "fake_mode")), None) or FakeTensorMode()
+    writer = Rewriter(graph, mode)
+    for node in list(graph.nodes):
+        rules = REWRITES.get(node.target, ()) if node.op == "call_function" else ()
+        replacement = next((made for rule in rules if (made := rule(writer, node)) is not None), None)
+        if replacement is not None:
+            node.replace_all_uses_with(replacement)
+            graph.erase_node(node)
+    graph.eliminate_dead_code()  # splits of which every part was rewritten, parts that nobody reads
+
+
+def _is_float(node: Any) -> bool:
+    return isinstance(node, fx.Node) and isinstance(node.meta["val"], torch.Tensor) and node.meta["val"].dtype == torch.float32
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _sub(w: Rewriter, n: Any) -> fx.Node | None:
+    """``a - b`` is ``a + (-b)``."""
+    a, b = n.args[:2]
+    if not _is_float(n) or n.kwargs.get("alpha", 1) != 1 or not (_is_float(b) or _is_number(b)):
+        return None
+    return w.call(n, aten.add.Tensor, a, -b if _is_number(b) else w.call(n, aten.neg.default, b))
+
+
+def _rsub(w: Rewriter, n: Any) -> fx.Node | None:
+    """``number - x`` is ``-x + number``."""
+    x, number = n.args[:2]
+    if not _is_float(n) or not _is_number(number) or len(n.args) > 2:
+        return None
+    return w.call(n, aten.add.Tensor, w.call(n, aten.neg.default, x), number)
+
+
+def _div(w: Rewriter, n: Any) -> fx.Node | None:
+    """A division by a number is a multiplication."""
+    x, number = n.args[:2]
+    if not _is_float(n) or not _is_number(number) or number == 0 or n.kwargs:
+        return None
+    return w.call(n, aten.mul.Tensor, x, 1.0 / number)
+
+
+def _pool_divisor(w: Rewriter, n: Any) -> fx.Node | None:
+    """Write an average pooling with a divisor of its own as one without, scaled: torch.onnx leaves the divisor out."""
+    divisor = n.args[6] if len(n.args) > 6 else None
+    if divisor is None or n.args[4]:  # with ceil_mode the windows at the edge are of other sizes
+        return None
+    height, width = (n.args[1] * 2)[:2]
+    pooled = w.call(n, n.target, *n.args[:5], True)
+    return w.call(n, aten.mul.Tensor, pooled, height * width / divisor)
+
+
+def _same(w: Rewriter, n: Any) -> fx.Node:
+    """An operator that does nothing in eval mode."""
+    node: fx.Node = n.args[0]
+    return node
+
+
+def _view(w: Rewriter, n: Any) -> None:
+    """A view of what was copied for it: the copy is left out (:func:`_same`), and a reshape needs none."""
+    n.target = aten.reshape.default
+
+
+def _item(w: Rewriter, n: Any) -> fx.Node | None:
+    """One part of a split is a slice, one of an unbind a selection, the values of a maximum have an operator of their own."""
+    source, index = n.args
+    if source.target not in _PARTS:
+        return None
+    x = source.args[0]
+    if source.target is aten.unbind.int:
+        return w.call(n, aten.select.int, x, *given(source, 0), index)
+    if source.target in _EXTREMES:
+        axis, keep = given(source, None, False)
+        return w.call(n, _EXTREMES[source.target], x, [axis], keep) if index == 0 else None
+    if source.target in _ADAPTIVE_MAX:
+        return adaptive_max(w, n, source) if index == 0 else None
+    _, axis = given(source, None, 0)
+    sizes = [part.shape[axis] for part in source.meta["val"]]
+    size = sum(sizes[:index]), sum(sizes[: index + 1])
+    if not all(isinstance(s, int) for s in sizes):
+        return None
+    return w.call(n, aten.slice.Tensor, x, axis, *size)
+
+
+_EXTREMES: dict[Any, Any] = {aten.max.dim: aten.amax.default, aten.min.dim: aten.amin.default}
+_ADAPTIVE_MAX = (aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default)
+_PARTS = (
+    aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int, *_EXTREMES, *_ADAPTIVE_MAX,
+)  # fmt: skip
+
+
+def _glu(w: Rewriter, n: Any) -> fx.Node:
+    """One half times the sigmoid of the other."""
+    x, (axis,) = n.args[0], given(n, -1)
+    half = n.meta["val"].shape[axis]
+    value, gate = (w.call(n, aten.slice.Tensor, x, axis, i * half, (i + 1) * half) for i in (0, 1))
+    return w.call(n, aten.mul.Tensor, value, w.call(n, aten.sigmoid.default, gate))
+
+
+def _expand_as(w: Rewriter, n: Any) -> fx.Node | None:
+    """The sizes are known, but for the batch, which the tensor has itself."""
+    x, sizes = n.args[0], n.meta["val"].shape[1:]
+    if x.meta["val"].ndim != len(sizes) + 1 or isinstance(x.meta["val"].shape[0], int):
+        return None
+    return w.call(n, aten.expand.default, x, [-1, *sizes]) if all(isinstance(size, int) for size in sizes) else None
+
+
+def _stack(w: Rewriter, n: Any) -> fx.Node:
+    """A stack is a concatenation along a new axis."""
+    axis = given(n, 0)[0] % len(n.meta["val"].shape)
+    return w.call(n, aten.cat.default, [w.call(n, aten.unsqueeze.default, x, axis) for x in n.args[0]], axis)
+
+
+_PLAIN: dict[Any, Rewrite] = {
+    operator.getitem: _item,
+    aten.stack.default: _stack,
+    aten.glu.default: _glu,
+    aten.expand_as.default: _expand_as,
+    aten.view.default: _view,
+    aten.sub.Tensor: _sub,
+    aten.rsub.Scalar: _rsub,
+    aten.div.Tensor: _div,
+    aten.avg_pool2d.default: _pool_divisor,
+    aten.dropout.default: _same,
+    aten.feature_dropout.default: _same,
+    aten.alpha_dropout.default: _same,
+    aten.clone.default: _same,
+    aten.contiguous.default: _same,
+    aten.alias.default: _same,
+    aten.detach.default: _same,
+    aten.lift_fresh_copy.default: _same,
+}
+
+#: The rules of an operator in their order; the first that applies is the one.
+REWRITES: dict[Any, tuple[Rewrite, ...]] = {
+    target: tuple(table[target] for table in (ROWS, CHANNELS, REDUCTIONS, PRODUCTS, _PLAIN) if target in table)
+    for target in {**ROWS, **CHANNELS, **REDUCTIONS, **PRODUCTS, **_PLAIN}
+}

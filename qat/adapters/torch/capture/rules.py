@@ -1,0 +1,253 @@
+"""The table from ATen operators to the neutral graph's kinds: one function an operator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from .attention import product, softmax
+from .match import Match, Rule, argument, is_tensor, pair, shape_of
+from .move_ops import MOVES
+from .window_rules import WINDOWS
+
+if TYPE_CHECKING:
+    from .trace import Builder
+
+aten = torch.ops.aten
+
+
+def _linear(b: Builder, n: Any) -> Match | None:
+    params = b.params(weight=n.args[1], bias=argument(n, 2, "bias", None))
+    return None if params is None else Match("dense", [n.args[0]], params, {"channel_axis": 0})
+
+
+def _batch_norm(b: Builder, n: Any) -> Match | None:
+    params = b.params(gamma=n.args[1], beta=n.args[2], mean=n.args[3], variance=n.args[4])
+    if params is None or "mean" not in params or n.args[5]:
+        return None
+    return Match("batch_norm", [n.args[0]], params, {"epsilon": float(n.args[7]), "axis": 1})
+
+
+def _layer_norm(b: Builder, n: Any) -> Match | None:
+    params = b.params(gamma=argument(n, 2, "weight", None), beta=argument(n, 3, "bias", None))
+    if params is None or len(n.args[1]) != 1:
+        return None
+    return Match("layer_norm", [n.args[0]], params, {"epsilon": float(argument(n, 4, "eps", 1e-5))})
+
+
+def _binary(kind: str) -> Rule:
+    def rule(b: Builder, n: Any) -> Match | None:
+        operands = [n.args[0], n.args[1]]
+        if n.kwargs.get("alpha", 1) != 1 or not all(b.is_operand(a) for a in operands) or all(map(b.is_constant, operands)):
+            return None
+        return Match(kind, operands if _larger_first(*operands) else operands[::-1])
+
+    return rule
+
+
+def _larger_first(x: fx.Node | float, y: fx.Node | float) -> bool:
+    """Whether two operands are in the order of which ONNX Runtime keeps the arithmetic.
+
+    Its kernel for an addition takes the operand that is broadcast along the innermost axis as the second one, which decides
+    the order of two roundings (element_wise_ops.h, ProcessBroadcastSpanFuncs; MlasQLinearAdd).
+    """
+    # A symbol stands for any size and must not be compared.
+    one = [[isinstance(d, int) and d == 1 for d in shape_of(a)] if isinstance(a, fx.Node) else [] for a in (x, y)]
+    for left, right in zip(*(reversed(s) for s in one), strict=False):
+        if left != right:
+            return right
+    return len(one[0]) >= len(one[1])
+
+
+def _concat(b: Builder, n: Any) -> Match | None:
+    rank = len(shape_of(n))
+    if not all(b.is_operand(x) for x in n.args[0]) or all(map(b.is_constant, n.args[0])):
+        return None
+    return Match("concat", list(n.args[0]), {}, {"axis": int(argument(n, 1, "dim", 0)) % rank})
+
+
+def _mean(b: Builder, n: Any) -> Match | None:
+    rank = len(shape_of(n.args[0]))
+    axes = tuple(sorted(int(a) % rank for a in (argument(n, 1, "dim", None) or ())))
+    if rank != 4 or axes != (2, 3):
+        return None
+    return Match("mean", [n.args[0]], {}, {"axes": axes, "keepdims": bool(argument(n, 2, "keepdim", False))})
+
+
+def _reshape(b: Builder, n: Any) -> Match | None:
+    """Any operator that only changes the shape, as long as the batch stays first."""
+    before, after = shape_of(n.args[0]), shape_of(n)
+    if not before or not after or before[0] != after[0] or any(not isinstance(d, int) for d in after[1:]):
+        return _move(b, n)
+    return Match("reshape", [n.args[0]], {}, {"shape": (-1, *(int(d) for d in after[1:]))})
+
+
+def _pad(b: Builder, n: Any) -> Match | None:
+    amounts, value = list(n.args[1]), argument(n, 3, "value", None)
+    mode = n.args[2] if len(n.args) > 2 and isinstance(n.args[2], str) else n.kwargs.get("mode", "constant")
+    if n.target is aten.constant_pad_nd.default:
+        mode, value = "constant", argument(n, 2, "value", 0)
+    if mode != "constant":
+        return _move(b, n)
+    if (value or 0) != 0 or len(shape_of(n)) != 4 or len(amounts) > 4 or min(amounts) < 0:
+        return None
+    amounts += [0] * (4 - len(amounts))
+    return Match("pad", [n.args[0]], {}, {"padding": ((amounts[2], amounts[3]), (amounts[0], amounts[1]))})
+
+
+def _move(b: Builder, n: Any) -> Match | None:
+    """An operator that only moves values: of one tensor that is no parameter, by constants, and the batch stays whole."""
+    if not all(b.keeps_batch(size) for node in (n.args[0], n) for size in shape_of(node)):
+        return None
+    moved = [a for a in n.all_input_nodes if is_tensor(a) and a.name not in b.owner]
+    return Match("move", moved, {}, {"target": str(n.target)}) if moved == [n.args[0]] and b.is_operand(n) else None
+
+
+def _index(b: Builder, n: Any) -> Match | None:
+    """Indexing by one constant along an axis that is not the batch."""
+    indices = [(axis, index) for axis, index in enumerate(n.args[1]) if index is not None]
+    return _move(b, n) if len(indices) == 1 and indices[0][0] > 0 else None
+
+
+def _im2col(b: Builder, n: Any) -> Match | None:
+    return _move(b, n) if pair(argument(n, 3, "padding", 0)) == (0, 0) else None  # other places would hold 0, not its integer
+
+
+def _product(b: Builder, n: Any) -> Match | None:
+    operands = list(n.args[:2])
+    fit = all(b.is_operand(a) for a in operands) and not all(map(b.is_constant, operands))
+    return Match("matmul", operands, {}, {"transpose_b": n.args[2]}) if fit else None
+
+
+def _softmax(b: Builder, n: Any) -> Match | None:
+    length = shape_of(n)[-1]
+    # Of one element it is 1, which ONNX Runtime's table overflows at.
+    return Match("softmax", [n.args[0]], {}, {"beta": n.args[1]}) if isinstance(length, int) and length > 1 else None
+
+
+def _embedding(b: Builder, n: Any) -> Match | None:
+    params = b.params(weight=n.args[0])
+    return None if params is None or b.is_constant(n.args[1]) else Match("embedding", [n.args[1]], params)
+
+
+def _relu(kind: str) -> Rule:
+    return lambda b, n: Match(kind, [n.args[0]])
+
+
+def _clamp(b: Builder, n: Any) -> Match | None:
+    low, high = (argument(n, 1, "min", None), argument(n, 2, "max", None))
+    if n.target is aten.hardtanh.default:
+        low, high = argument(n, 1, "min_val", -1), argument(n, 2, "max_val", 1)
+    if (low, high) in ((0, 6), (0, None)):
+        return Match("relu6" if high else "relu", [n.args[0]])
+    if any(isinstance(limit, fx.Node) for limit in (low, high)):
+        return None
+    return Match("clamp", [n.args[0]], {}, {"low": low, "high": high})
+
+
+def _limit(side: str) -> Rule:
+    """A maximum or minimum with one number that is not trained."""
+
+    def rule(b: Builder, n: Any) -> Match | None:
+        operands = sorted(n.args[:2], key=b.is_constant)
+        x, limit = operands
+        if b.is_constant(x) or not b.is_constant(limit) or shape_of(n) != shape_of(x):
+            return None
+        value = b.tensors[b.owner[limit.name]]
+        if value.numel() != 1 or value.requires_grad:
+            return None
+        return Match("clamp", [x], {}, {"low": None, "high": None, side: float(value)})
+
+    return rule
+
+
+def _prelu(b: Builder, n: Any) -> Match | None:
+    """A slope for all channels is a number from here on: the function is a table of integers."""
+    name = b.param(n.args[1])
+    if name is None or b.tensors[name].numel() != 1:
+        return None
+    return Match("leaky_relu", [n.args[0]], {}, {"alpha": float(b.tensors[name])})
+
+
+def _function(kind: str, **attrs: tuple[int, str, Any]) -> Rule:
+    """A function of one tensor; ``attrs`` says where an argument stands, what it is called and what it is by default."""
+    return lambda b, n: Match(kind, [n.args[0]], {}, {name: argument(n, *where) for name, where in attrs.items()})
+
+
+def _gelu(b: Builder, n: Any) -> Match | None:
+    return Match("gelu", [n.args[0]], {}, {"approximate": n.kwargs.get("approximate", "none") == "tanh"})
+
+
+def _elu(b: Builder, n: Any) -> Match | None:
+    plain = argument(n, 2, "scale", 1) == 1 and argument(n, 3, "input_scale", 1) == 1
+    return Match("elu", [n.args[0]], {}, {"alpha": float(argument(n, 1, "alpha", 1))}) if plain else None
+
+
+def _softplus(b: Builder, n: Any) -> Match | None:
+    # Beyond the threshold torch returns the input, which float32 cannot tell from the function.
+    plain = argument(n, 1, "beta", 1) == 1 and argument(n, 2, "threshold", 20) >= 20
+    return Match("softplus", [n.args[0]]) if plain else None
+
+
+def _power(b: Builder, n: Any) -> Match | None:
+    kind = {2: "square", 0.5: "sqrt", -0.5: "rsqrt"}.get(n.args[1])
+    return None if kind is None else Match(kind, [n.args[0]])
+
+
+RULES: dict[Any, Rule] = {
+    **WINDOWS,
+    aten.linear.default: _linear,
+    aten.batch_norm.default: _batch_norm,
+    aten.layer_norm.default: _layer_norm,
+    aten.add.Tensor: _binary("add"),
+    aten.mul.Tensor: _binary("mul"),
+    product: _product,
+    softmax: _softmax,
+    aten.embedding.default: _embedding,
+    aten.cat.default: _concat,
+    aten.relu.default: _relu("relu"),
+    aten.relu6.default: _relu("relu6"),
+    aten.hardtanh.default: _clamp,
+    aten.clamp.default: _clamp,
+    aten.clamp_min.default: _clamp,
+    aten.clamp_max.default: lambda b, n: Match("clamp", [n.args[0]], {}, {"low": None, "high": n.args[1]}),
+    aten.sigmoid.default: _function("sigmoid"),
+    aten.tanh.default: _function("tanh"),
+    aten.silu.default: _function("silu"),
+    aten.gelu.default: _gelu,
+    aten.hardsigmoid.default: _function("hard_sigmoid"),
+    aten.hardswish.default: _function("hard_swish"),
+    aten.leaky_relu.default: _function("leaky_relu", alpha=(1, "negative_slope", 0.01)),
+    aten.elu.default: _elu,
+    aten.selu.default: _function("selu"),
+    aten.softplus.default: _softplus,
+    aten.mish.default: _function("mish"),
+    aten.exp.default: _function("exp"),
+    aten.sqrt.default: _function("sqrt"),
+    aten.rsqrt.default: _function("rsqrt"),
+    aten.abs.default: _function("abs"),
+    aten.neg.default: _function("neg"),
+    aten.square.default: _function("square"),
+    aten.pow.Tensor_Scalar: _power,
+    aten.mean.dim: _mean,
+    aten.flatten.using_ints: _reshape,
+    aten.view.default: _reshape,
+    aten.reshape.default: _reshape,
+    aten.squeeze.dims: _reshape,
+    aten.squeeze.dim: _reshape,
+    aten.unsqueeze.default: _reshape,
+    aten.unflatten.int: _reshape,
+    aten.pad.default: _pad,
+    aten.constant_pad_nd.default: _pad,
+    aten.unflatten.int: _reshape,
+    aten.index.Tensor: _index,
+    aten.im2col.default: _im2col,
+    aten.maximum.default: _limit("low"),
+    aten.max.other: _limit("low"),
+    aten.minimum.default: _limit("high"),
+    aten.min.other: _limit("high"),
+    aten.prelu.default: _prelu,
+    **dict.fromkeys(MOVES, _move),
+}

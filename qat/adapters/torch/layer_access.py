@@ -1,0 +1,68 @@
+"""A prepared model layer by layer: a layer's input, scale and parameters, for :mod:`qat.calibration.layerwise`."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import suppress
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import torch
+
+from qat.adapters.torch.nodes.linear import Conv2d
+
+from .inference import forward
+from .prepared_model import SCOPE, PreparedModel
+
+
+class _Reached(Exception):
+    """The layer that was waited for was called: what comes after it need not be computed."""
+
+
+def twin_of(model: PreparedModel) -> PreparedModel:
+    """Return a copy of a model that shares nothing with it."""
+    return copy.deepcopy(model)
+
+
+def layer_input(model: PreparedModel, name: str, inputs: tuple[torch.Tensor, ...]) -> np.ndarray:
+    """Return the real values that a layer reads when the model gets ``inputs``, on the grid or in float as the model is."""
+    node = _node(model, name)
+    seen: list[torch.Tensor] = []
+
+    def keep(_: Any, arguments: tuple[Any, ...]) -> None:
+        seen.append(arguments[0])
+        raise _Reached
+
+    handle = node.register_forward_pre_hook(keep)
+    with handle, suppress(_Reached):
+        forward(model, inputs)
+    x = seen[0].detach()
+    return (x * node.inputs[0].scale if node.inputs[0].on_grid else x).cpu().numpy()
+
+
+def layer_scale(model: PreparedModel, name: str, weight: str, bias: str | None) -> np.ndarray:
+    """Return the scale of each output channel of a layer's weight, float32 of shape (channels,)."""
+    node = _node(model, name)
+    with torch.no_grad():
+        laid = node.laid(model.get_parameter(weight))
+        scale = node.weight_scale(laid, None if bias is None else model.get_parameter(bias))
+    return np.asarray(scale.cpu().numpy(), np.float32)
+
+
+def parameter(model: PreparedModel, name: str) -> np.ndarray:
+    """Return a parameter, or the buffer that takes the place of one, a copy."""
+    value: torch.Tensor = attrgetter(name)(model)
+    return np.array(value.detach().cpu().numpy())
+
+
+def set_parameter(model: PreparedModel, name: str, value: np.ndarray) -> None:
+    """Overwrite a parameter."""
+    with torch.no_grad():
+        model.get_parameter(name).copy_(torch.from_numpy(value))
+
+
+def _node(model: PreparedModel, name: str) -> Conv2d:
+    node = model.get_submodule(f"{SCOPE}.nodes.{name}")
+    assert isinstance(node, Conv2d)
+    return node

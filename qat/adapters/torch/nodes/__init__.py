@@ -1,0 +1,1 @@
+"""The integer-grid nodes: one ``nn.Module`` per kernel."""

@@ -1,0 +1,124 @@
+"""Attention: how its operators are captured, and their nodes on the integer grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qat.adapters.torch.autograd import functions as kernels
+from qat.adapters.torch.autograd.functions import Keep, Observe
+from qat.arithmetic import attention, numerics
+
+from .base import Node, moving
+from .quantize import quantize
+
+aten = torch.ops.aten
+
+#: Whole numbers up to here are exact in float32.
+_EXACT = 2**24
+
+
+class _Product(torch.autograd.Function):
+    """``clamp(round((a @ b) * multiplier), lo, hi)`` in one node; leading axes broadcast."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, a: Tensor, b: Tensor, multiplier: Tensor, limits: tuple[float, float], keep: Keep, observe: Observe
+    ) -> Tensor:
+        v = torch.matmul(a, b).mul_(multiplier)
+        if observe is not None:
+            observe(v)
+        y = v.round_().clamp_(*limits)
+        ctx.save_for_backward(a, b, kernels.mark(y, limits, keep), multiplier)
+        ctx.limits = limits
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, marked, multiplier = ctx.saved_tensors
+        grad = kernels.passed(grad, marked, ctx.limits) * multiplier
+        need_a, need_b = ctx.needs_input_grad[:2]
+        ga = torch.matmul(grad, b.mT).sum_to_size(a.shape) if need_a else None
+        gb = torch.matmul(a.mT, grad).sum_to_size(b.shape) if need_b else None
+        return ga, gb, None, None, None, None
+
+
+class MatMul(Node):
+    """A product of two activations on their last two axes."""
+
+    marks = True
+
+    def integer(self, a: Tensor, b: Tensor) -> Tensor:
+        """Multiply, sum and rescale."""
+        b = b.mT if self.attrs["transpose_b"] else b
+        ga, gb = self.inputs
+        if self.training:
+            multiplier = ga.scale * gb.scale / self.output.scale
+            return _Product.apply(a, b, multiplier, self.limits(), self.keep, self.observer())
+        largest = max(-ga.lo, ga.hi) * max(-gb.lo, gb.hi) * a.shape[-1]
+        acc = torch.matmul(a, b) if largest < _EXACT else torch.matmul(a.double(), b.double())
+        kernels_name = attention.product_kernels(self.kernels, gb.group.qmin - int(gb.lo))
+        value = attention.product_multiplier(ga.step, gb.step, self.output.step, kernels_name)
+        v = _fixed_point(acc, value) if kernels_name == "reference" else (acc.float() * value).round_()
+        return v.clamp_(*self.limits())
+
+    def real(self, a: Tensor, b: Tensor) -> Tensor:
+        """The float product."""
+        return torch.matmul(a, b.mT if self.attrs["transpose_b"] else b)
+
+
+def _fixed_point(acc: Tensor, value: float) -> Tensor:
+    """Return ``acc * value`` by TFLite's 31-bit multiplier, halves from zero; see :func:`qat.arithmetic.numerics.fixed_point`."""
+    mantissa, shift = numerics.quantize_multiplier(value)
+    acc = acc.long()
+    left, right = max(shift, 0), max(-shift, 0)
+    # Rounded away from zero: what a negative product is nudged by is less by one.
+    high = (((acc.abs() << left) * mantissa + (1 << 30) - (acc < 0).long()) >> 31) + ((1 << right) >> 1)
+    return (acc.sign() * (high >> right)).float()
+
+
+class Softmax(Node):
+    """Softmax over the last axis: 256ths, of exponentials in a table made anew where the scale has moved."""
+
+    def integer(self, x: Tensor) -> Tensor:
+        """Look up, sum and divide as the runtime does; in training in float, with the gradient of a softmax."""
+        grid, (lo, hi) = self.inputs[0], self.limits()
+        if self.training:
+            return kernels.softmax(x, grid.scale * self.attrs["beta"], 1 / attention.PROBABILITY, (lo, hi))
+        scale = float(numerics.f32(grid.step) * numerics.f32(self.attrs["beta"]))
+        table = torch.from_numpy(attention.exponentials(scale, x.shape[-1], self.kernels)).to(x.device)
+        e = table[(x - x.amax(-1, keepdim=True) + 255).long()]
+        total = e[..., :1].clone()
+        for i in range(1, e.shape[-1]):  # one after the other, as the kernels add in float32
+            total += e[..., i : i + 1]
+        if self.kernels == "mlas":
+            return (e.double() * 256 / total.double()).round_().float().clamp_(lo, hi)
+        p = e * (1 / (total * attention.PROBABILITY))
+        return (p.double() + 0.5).floor_().float().clamp_(lo, hi)
+
+    def real(self, x: Tensor) -> Tensor:
+        """The float softmax."""
+        return torch.softmax(x if self.attrs["beta"] == 1 else x * self.attrs["beta"], -1)
+
+
+class Embedding(Node):
+    """Rows of a weight. The output's range is that of all rows: calibration need not have seen every word."""
+
+    def compute(self, indices: Tensor, weight: Tensor) -> Tensor:
+        """Show the whole weight to whoever looks for its range."""
+        if self.grids and not self.output.on_grid:
+            self.output.estimate(weight)
+        return super().compute(indices, weight)
+
+    def integer(self, indices: Tensor, weight: Tensor) -> Tensor:
+        """Take rows and quantize them, which is less than quantizing all."""
+        if moving(self, self.output):
+            self.observe(weight.detach() / self.output.scale)
+        return quantize(F.embedding(indices, weight), self.output, self.kernels, False)
+
+    def real(self, indices: Tensor, weight: Tensor) -> Tensor:
+        """The float rows."""
+        return F.embedding(indices, weight)

@@ -1,0 +1,98 @@
+"""Nodes that move integers without changing them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import Node
+
+aten = torch.ops.aten
+
+
+class _MaxPool(torch.autograd.Function):
+    """``max_pool2d`` that keeps the places of the maxima, in 16 bits where an image is small enough, and nothing of its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, window: tuple[Any, ...]) -> Tensor:
+        y, places = aten.max_pool2d_with_indices(x, *window)
+        ctx.save_for_backward(places.to(torch.int16 if x.shape[-1] * x.shape[-2] <= 2**15 else torch.int32))
+        ctx.window, ctx.shape = window, x.shape
+        ctx.layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        # In the input's place: the kernel takes its shape and layout, not its values.
+        like = torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=ctx.layout)
+        dilation, ceil = (1, 1), False
+        return aten.max_pool2d_with_indices_backward(grad, like, *ctx.window, dilation, ceil, places.long()), None
+
+
+class Moving(Node):
+    """Operators that move integers without changing them: one scale for inputs and output, the same code in float."""
+
+    def integer(self, *tensors: Tensor) -> Tensor:
+        """Move the integers."""
+        return self.real(*tensors)
+
+
+class MaxPool2d(Moving):
+    """Max pooling; the grid's order is that of the real values."""
+
+    keeps_inputs = False
+
+    def integer(self, *tensors: Tensor) -> Tensor:
+        """Pool integers."""
+        (x,) = tensors
+        return _MaxPool.apply(*self.padded(x)) if self.training else self.real(x)
+
+    def real(self, x: Tensor) -> Tensor:
+        """Pool; padding never wins."""
+        x, window = self.padded(x)
+        return F.max_pool2d(x, *window)
+
+    def padded(self, x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+        """Return the input, padded where the operator cannot, and the operator's window, strides and padding."""
+        kernel, strides = self.attrs["kernel"], self.attrs["strides"]
+        (top, bottom), (left, right) = self.attrs["padding"]
+        if (top, left) != (bottom, right) or 2 * top > kernel[0] or 2 * left > kernel[1]:
+            return F.pad(x, (left, right, top, bottom), value=-float("inf")), (kernel, strides, (0, 0))
+        return x, (kernel, strides, (top, left))
+
+
+class Relu(Moving):
+    """A ReLU that no kernel absorbed."""
+
+    def real(self, x: Tensor) -> Tensor:
+        """Zero is 0 on the grid too."""
+        return F.relu(x)
+
+
+class Concat(Moving):
+    """Concatenation of tensors that share one scale."""
+
+    def real(self, *tensors: Tensor) -> Tensor:
+        """Concatenate."""
+        return torch.cat(tensors, self.attrs["axis"])
+
+
+class Reshape(Moving):
+    """Any change of shape that keeps the batch first."""
+
+    def real(self, x: Tensor) -> Tensor:
+        """Reshape."""
+        return x.reshape(x.shape[0], *self.attrs["shape"][1:])
+
+
+class Pad(Moving):
+    """Spatial padding with zeros, which are 0 on the grid too."""
+
+    def real(self, x: Tensor) -> Tensor:
+        """Pad."""
+        (top, bottom), (left, right) = self.attrs["padding"]
+        return F.pad(x, (left, right, top, bottom))

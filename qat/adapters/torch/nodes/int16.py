@@ -1,0 +1,109 @@
+"""Nodes of 16-bit activations: trained like those of 8 bits, evaluated by :mod:`qat.arithmetic.int16` in exact sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qat.adapters.torch.autograd.functions import weight_scale
+from qat.arithmetic import int16 as wide
+
+from .averages import Mean
+from .base import Node
+from .elementwise import Add, Mul
+from .linear import Conv2d, Dense
+from .table import NODES
+
+
+class WideConv2d(Conv2d):
+    """conv2d and depthwise_conv2d."""
+
+    def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Accumulate exactly in float64 when evaluated."""
+        if self.training:
+            return super().integer(x, weight, bias)
+        return self.exact(x, weight, bias, (-1, 1, 1))
+
+    def exact(self, x: Tensor, weight: Tensor, bias: Tensor | None, channels: tuple[int, ...]) -> Tensor:
+        """Return the kernel's integers; ``channels`` lays one value an output channel along the accumulator's axes."""
+        scale = self.weight_scale(weight, bias)
+        w_int, b_int = self.quantized(weight, bias, scale)
+        acc = self.real(x.double(), w_int.double(), None if b_int is None else b_int.double())
+        multiplier = self.inputs[0].scale.double() * scale.double() / self.output.scale.double()
+        kind = self.planned.op.kind
+        return _by_numpy(lambda a, m: wide.leave(a, m, *self.limits(), kind), acc, multiplier.view(channels))
+
+    def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the weight's scale for each output channel; biases have room for more integers than with 8 bits."""
+        spec = self.planned.weight
+        assert spec is not None
+        per_channel = spec.granularity == "channel"
+        return weight_scale(weight, bias, self.inputs[0].scale, self.planned.qmax, per_channel, wide.BIAS_LIMIT)
+
+
+class WideDense(WideConv2d, Dense):
+    """A fully connected layer on the last axis."""
+
+    def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Accumulate exactly in float64 when evaluated."""
+        return Dense.integer(self, x, weight, bias) if self.training else self.exact(x, weight, bias, (-1,))
+
+    def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The float layer."""
+        return Dense.real(self, x, weight, bias)
+
+
+class WideAdd(Add):
+    """Elementwise addition."""
+
+    def integer(self, a: Tensor, b: Tensor) -> Tensor:
+        """Rescale both inputs to the output's grid and add."""
+        if self.training:
+            return super().integer(a, b)
+        ea, eb, ey = _encodings(self)
+        return _by_numpy(lambda x, y: wide.add(x, y, ea, eb, ey, *self.limits()), a, b)
+
+
+class WideMul(Mul):
+    """Elementwise multiplication."""
+
+    def integer(self, a: Tensor, b: Tensor) -> Tensor:
+        """Multiply and rescale."""
+        if self.training:
+            return super().integer(a, b)
+        ea, eb, ey = _encodings(self)
+        return _by_numpy(lambda x, y: wide.mul(x, y, ea, eb, ey, *self.limits()), a, b)
+
+
+class WideMean(Mean):
+    """The mean over the spatial axes."""
+
+    def integer(self, x: Tensor) -> Tensor:
+        """Sum and rescale."""
+        if self.training:
+            return super().integer(x)
+        ex, ey = _encodings(self)
+        return _by_numpy(lambda v: wide.mean(v, self.attrs["axes"], ex, ey, self.attrs["keepdims"]), x)
+
+
+def _encodings(node: Node) -> tuple[Any, ...]:
+    return tuple(grid.encoding for grid in node.grids)
+
+
+def _by_numpy(function: Callable[..., np.ndarray], *tensors: Tensor) -> Tensor:
+    return torch.from_numpy(function(*(t.detach().cpu().numpy() for t in tensors))).to(tensors[0].device)
+
+
+WIDE: dict[str, type[Node]] = {
+    **NODES,
+    "conv2d": WideConv2d,
+    "depthwise_conv2d": WideConv2d,
+    "dense": WideDense,
+    "add": WideAdd,
+    "mul": WideMul,
+    "mean": WideMean,
+}

@@ -1,0 +1,42 @@
+"""The node of LayerNorm; the arithmetic is that of :mod:`qat.arithmetic.layer_norm`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qat.adapters.torch.autograd import functions as kernels
+from qat.arithmetic.layer_norm import scaled_epsilon
+
+from .base import Node
+from .quantize import quantize
+
+
+class LayerNorm(Node):
+    """Normalization over the last axis."""
+
+    marks = True
+
+    def integer(self, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
+        """In training PyTorch's own, of integers; else by sums of integers."""
+        epsilon = scaled_epsilon(self.attrs["epsilon"], self.inputs[0].step)
+        if self.training:
+            if self.output.group.learned:
+                return self.finish(F.layer_norm(x, x.shape[-1:], gamma, beta, float(epsilon)) / self.output.scale)
+            scale, limits = self.output.scale, self.limits()
+            return kernels.layer_norm(x, gamma, beta, float(epsilon), scale, limits, self.keep, self.observer())
+        q = x + self.inputs[0].zero_point
+        total = q.sum(-1, keepdim=True)
+        n = torch.full_like(total, q.shape[-1])  # a divisor that is a number may become a factor
+        c = (total / n).round()
+        d, rest = q - c, (total - c * n) / n
+        squares = (d * d).sum(-1, keepdim=True, dtype=torch.float64).float()
+        variance = squares / n - rest * rest + float(epsilon)
+        y = (d - rest) / variance.double().sqrt().float()  # PyTorch's own of float32 is off by a bit now and then (MKL)
+        y = y if gamma is None else y * gamma
+        return quantize(y if beta is None else y + beta, self.output, self.kernels, False)
+
+    def real(self, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
+        """The float normalization."""
+        return F.layer_norm(x, x.shape[-1:], gamma, beta, self.attrs["epsilon"])

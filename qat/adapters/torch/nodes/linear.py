@@ -1,0 +1,92 @@
+"""Nodes with parameters: convolutions, fully connected layers, and the BatchNorm that could not be folded."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from qat.adapters.torch.autograd import functions as kernels
+from qat.adapters.torch.capture.conv1d import as_image_weight
+
+from .base import Node
+
+
+class Conv2d(Node):
+    """conv2d and depthwise_conv2d, with bias and fused activation."""
+
+    marks = True
+
+    def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Compute with the weight in the program's layout."""
+        return super().compute(x, self.laid(weight), bias)
+
+    def laid(self, weight: Tensor) -> Tensor:
+        """Return the parameter in the program's layout: that of a convolution of rows has an axis less."""
+        return as_image_weight(weight)
+
+    def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """One autograd node from the float weight to the output's integers."""
+        scale = self.weight_scale(weight, bias)
+        (top, bottom), (left, right) = self.attrs["padding"]
+        if (top, left) != (bottom, right):
+            x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
+        else:
+            padding = (top, left)
+        geometry = (self.attrs["strides"], padding, self.attrs["dilations"], self.attrs["groups"])
+        if self.planned.kernels == "builtin" and not self.training:
+            w_int, b_int = self.quantized(weight, bias, scale)
+            return self.builtin(F.conv2d(x, w_int, b_int, *geometry), scale)
+        x_scale, y_scale = self.inputs[0].scale, self.output.scale
+        return kernels.conv2d(
+            x, weight, bias, scale, x_scale, y_scale, self.limits(), self.keep, geometry, self.observer(), self.byte()
+        )
+
+    def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The float convolution."""
+        (top, bottom), (left, right) = self.attrs["padding"]
+        x = F.pad(x, (left, right, top, bottom))
+        return F.conv2d(x, weight, bias, self.attrs["strides"], 0, self.attrs["dilations"], self.attrs["groups"])
+
+    def builtin(self, acc: Tensor, scale: Tensor) -> Tensor:
+        """Leave an accumulator as the kernel of TFLite's own does that runs what the delegate leaves."""
+        multiplier = self.inputs[0].scale.double() * scale.double() / self.output.scale.double()
+        return kernels.fixed_point(acc, multiplier.view(-1, 1, 1)).clamp_(*self.limits())
+
+    def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the weight's scale for each output channel."""
+        spec = self.planned.weight
+        assert spec is not None
+        return kernels.weight_scale(
+            weight, bias, self.inputs[0].scale, self.planned.qmax, spec.granularity == "channel"
+        )  # fmt: skip
+
+    def quantized(self, weight: Tensor, bias: Tensor | None, scale: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the weight's and the bias's integers, as the kernel computes them."""
+        w_int = (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round_()
+        return w_int, None if bias is None else (bias / (scale * self.inputs[0].scale)).round_()
+
+
+class Dense(Conv2d):
+    """A fully connected layer on the last axis, with bias and fused activation. Of its input it keeps bytes."""
+
+    keeps_inputs = False
+
+    def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """One autograd node from the float weight to the output's integers."""
+        scale = self.weight_scale(weight, bias)
+        x_scale, y_scale = self.inputs[0].scale, self.output.scale
+        return kernels.dense(x, weight, bias, scale, x_scale, y_scale, self.limits(), self.keep, self.observer(), self.byte())
+
+    def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The float layer."""
+        return F.linear(x, weight, bias)
+
+
+class BatchNorm(Node):
+    """A BatchNorm that could not be folded: its running statistics, in float."""
+
+    def real(
+        self, x: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, variance: Tensor
+    ) -> Tensor:  # fmt: skip
+        """Normalize with the running statistics."""
+        return F.batch_norm(x, mean, variance, gamma, beta, False, 0.0, self.attrs["epsilon"])

@@ -1,0 +1,61 @@
+"""The borders of a region: float to the grid and back, and a parameter's way onto it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from qat.adapters.torch.autograd import functions as kernels
+from qat.adapters.torch.autograd import vnni
+
+from .activation_grid import Grid
+from .base import Node
+
+
+class Quantize(nn.Module):
+    """The entry of a region: float to the grid."""
+
+    def __init__(self, grid: Grid, kernels_name: str) -> None:
+        super().__init__()
+        self.grids = (grid,)
+        self.kernels = kernels_name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return integers once calibrated."""
+        (grid,) = self.grids
+        if not grid.on_grid:
+            grid.estimate(x)
+            return x
+        return quantize(x, grid, self.kernels, self.training)
+
+
+def quantize(x: Tensor, grid: Grid, kernels_name: str, training: bool) -> Tensor:
+    """Return ``x`` on a grid; the formula is the runtime's, see :func:`qat.arithmetic.numerics.quantize`."""
+    v = x * grid.scale.reciprocal() if kernels_name == "xnnpack" else x / grid.scale
+    if training and grid.observing:
+        grid.observe(v, -float("inf"), float("inf"))
+    return kernels.round_clamp(v, grid.lo, grid.hi)
+
+
+class Dequantize(nn.Module):
+    """The exit of a region: the grid to float."""
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self.grids = (grid,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return real values once calibrated."""
+        (grid,) = self.grids
+        return vnni.as_captured(x) * grid.scale if grid.on_grid else x
+
+
+class Constant(Node):
+    """A parameter on the grid. Its range is calibrated and observed as an activation's is."""
+
+    def integer(self, value: Tensor) -> Tensor:
+        """Quantize; the gradient reaches the parameter in its own unit."""
+        return quantize(value, self.output, self.kernels, self.training)
+
+    def real(self, value: Tensor) -> Tensor:
+        """The parameter itself."""
+        return value

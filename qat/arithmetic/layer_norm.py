@@ -1,0 +1,37 @@
+"""LayerNorm on the integer grid, in NumPy: sums of integers, which are exact, and float32 operators that IEEE 754 rounds.
+
+A runtime's own LayerNorm adds float32 numbers in an order of its own, so that two of them differ in the last bit, and the integer
+after it in one of 10,000. Every operator here gives the same bits wherever it runs: sums of integers in any order, and single
+additions, multiplications, divisions and square roots.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .encoding import Encoding
+from .numerics import f32, quantize
+
+
+def layer_norm(
+    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, ex: Encoding, ey: Encoding, kernels: str
+) -> np.ndarray:  # fmt: skip
+    """Return ``gamma (x - mean) / sqrt(variance + epsilon) + beta`` over the last axis, on ``ey``'s grid.
+
+    The integers are stored ones, ``x + z_x``; ``c`` is the integer nearest to their mean, from which squares are small enough.
+    """
+    q = np.asarray(x, np.int64) + ex.zero_point
+    n = f32(q.shape[-1])
+    total = q.sum(-1, keepdims=True).astype(f32)
+    c = np.rint(total / n)
+    d = q.astype(f32) - c
+    rest = (total - c * n) / n  # of the mean
+    squares = np.square(d.astype(np.int64)).sum(-1, keepdims=True).astype(f32)
+    variance = squares / n - rest * rest
+    y = (d - rest) / np.sqrt(variance + scaled_epsilon(epsilon, float(ex.scale)))
+    return quantize(y * np.asarray(gamma, f32) + np.asarray(beta, f32), ey, kernels)
+
+
+def scaled_epsilon(epsilon: float, scale: float) -> np.float32:
+    """Return ``epsilon / scale^2``: what is added to the variance of integers."""
+    return f32(epsilon / scale**2)

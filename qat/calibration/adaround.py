@@ -1,0 +1,89 @@
+"""AdaRound for a whole model: every layer's rounding is learned in turn, then fixed in its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from qat.errors import ConfigError
+
+from .adaround_solver import Problem, activate, learn
+from .layerwise import Layer, Layerwise, by_group
+from .range_estimators import weight_step
+
+#: The most rows of samples that a layer learns from, and the most numbers in them.
+_ROWS, _NUMBERS = 8192, 2**25
+#: The weight of the regularizer against the error: 0.1 to 10 were tried.
+_PULL = 1.0
+
+
+def adaround(model: Any, samples: Iterable[Any], steps: int = 1000, seed: int = 0) -> Any:
+    """Learn which way each weight is rounded, layer by layer, so that the layer's outputs stay nearest to the float ones.
+
+    The weights become multiples of their scale: export, and training from there, go on as ever. A layer's scale is that of the
+    least squared error of its weights. A channel whose learned rounding is no better on the samples keeps the nearest integers.
+
+    Args:
+        model: from :func:`qat.prepare` and :func:`qat.calibrate`; changed in place.
+        samples: as for :func:`qat.calibrate`; kept in memory. Some hundred.
+        steps: of gradient descent, for each layer.
+        seed: of what is drawn from the samples.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        CalibrationError: the model is not prepared and calibrated.
+        ConfigError: there are no steps.
+        DataError: no samples, or one with NaN or infinite values.
+    """
+    if steps < 1:
+        raise ConfigError(f"adaround needs at least one step, not {steps}")
+    with Layerwise(model, samples, "adaround") as walk:
+        for layer in walk.layers:
+            _round(layer, steps, seed)
+    return model
+
+
+def _round(layer: Layer, steps: int, seed: int) -> None:
+    """Learn one layer's rounding and write it into the weight."""
+    spec, limit = layer.planned.weight, layer.planned.qmax
+    assert spec is not None
+    real, _ = layer.real
+    problem = _problem(layer, real, seed)
+    layer.weight = real
+    widest = layer.scale
+    plain = layer.nearest(real, widest) * widest
+    step = weight_step(real.reshape(-1, real.shape[-1]), limit, 0 if spec.granularity == "channel" else None)
+    ends = limit * np.broadcast_to(step.reshape(-1, 1), (real.shape[0] * real.shape[1], 1)).reshape(*real.shape[:2], 1)
+    # The largest weight ends where the chosen scale does, so that the scale follows from the weights as ever.
+    layer.weight = clipped = np.clip(real, -ends, ends)
+    scale = layer.scale
+    nearest = layer.nearest(clipped, scale) * scale
+    learned = learn(problem, clipped, scale, limit, steps, _PULL, seed) * scale
+    chosen = np.where(problem.error(learned) < problem.error(nearest), learned, nearest)
+    better = problem.error(chosen) < problem.error(plain)
+    if spec.granularity == "tensor":
+        better = np.asarray(problem.error(chosen).sum() < problem.error(plain).sum())
+    layer.weight = np.where(better, chosen, plain)
+
+
+def _problem(layer: Layer, real: np.ndarray, seed: int) -> Problem:
+    """Draw rows from the samples: what the layer reads on the grid, and what its float twin makes of the same places."""
+    random = np.random.default_rng(seed)
+    wanted = min(_ROWS, _NUMBERS // (real.shape[0] * real.shape[2]))
+    each = -(-wanted // len(layer.of.batches))
+    inputs, targets = [], []
+    for on_grid, in_float in layer.inputs():
+        places = on_grid.shape[: on_grid.ndim - 1 - len(layer.kernel)]
+        count = int(np.prod(places))
+        drawn = np.unravel_index(random.choice(count, min(each, count), replace=False), places)
+        inputs.append(on_grid[drawn].reshape(len(drawn[0]), len(real), -1))
+        targets.append(np.matmul(by_group(in_float[drawn], len(real)), real.swapaxes(1, 2)))
+    _, real_bias = layer.real
+    bias = np.zeros(real.shape[:2], np.float32) if layer.bias is None else layer.bias
+    target = np.concatenate(targets, 1) + (0 if real_bias is None else real_bias[:, None])
+    activation = layer.planned.activation
+    return Problem(np.concatenate(inputs), activate(target, activation), bias[:, None], activation)

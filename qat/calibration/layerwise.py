@@ -1,0 +1,173 @@
+"""A calibrated model beside its float twin, layer by layer: what the methods between calibration and training look at.
+
+The twin keeps the weights from before. The model's own are changed on the way, so that a later layer reads what the earlier ones,
+as they are by now, really give it. Methods may follow each other or be repeated: the twin stays the one that the first of them
+made, until something else, training say, changes the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from qat.errors import CalibrationError, ConfigError, DataError
+from qat.frameworks import adapter_for, batches_of, first_of_pair, framework_of, is_prepared
+from qat.graph.receptive_windows import KINDS, windows
+from qat.graph.weight_views import by_channel
+from qat.planning.planner import PlannedOp
+
+from .calibrate import check_finite
+
+log = logging.getLogger("qat")
+
+#: By model: its float twin, and the digest of the parameters that the last method left in it.
+_TWINS: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
+
+
+class _Blind:
+    """An estimator that looks at nothing: with one the model computes in float."""
+
+    def update(self, x: np.ndarray) -> None:
+        """Take no notice."""
+
+    def range(self) -> tuple[float, float]:
+        """Return the range of nothing."""
+        return np.inf, -np.inf
+
+
+class Layerwise:
+    """The layers of a calibrated model that have integer weights of their own, in order.
+
+    Not those that share a weight, volumes, transposed layers in groups, and weights that are stored for float kernels.
+
+    Raises:
+        CalibrationError: the model is not prepared and calibrated.
+        ConfigError: it was prepared by tensorflow-model-optimization.
+        DataError: no samples, or one with NaN or infinite values.
+    """
+
+    def __init__(self, model: Any, samples: Iterable[Any], method: str) -> None:
+        if not is_prepared(model):
+            raise CalibrationError(f"{method} needs a prepared model: call qat.prepare and qat.calibrate first")
+        if framework_of(model) == "tf_keras":
+            raise ConfigError(f"{method} is not for tf_keras models: load the model with Keras 3")
+        self.model, self.adapter = model, adapter_for(framework_of(model))
+        grids = self.adapter.grids(model)
+        if not all(grid.calibrated for grid in grids.values()):
+            raise CalibrationError(f"the model is not calibrated: call qat.calibrate(model, samples) before {method}")
+        count, plan = len(model.plan.graph.inputs), model.plan
+        batches = batches_of(samples, method)
+        self.batches = [self.adapter.inputs_of((first_of_pair(sample, count),)) for sample in batches]
+        if not self.batches:
+            raise DataError(f"{method} got no samples: pass at least one batch (a generator that was used up yields none)")
+        for index, inputs in enumerate(self.batches):
+            for x in inputs:
+                check_finite(np.asarray(x), f"batch {index} of {method}")
+        uses = Counter(name for p in plan.ops for name in p.op.params.values())
+        weighted = [p for p in plan.ops if p.weight is not None]
+        own = [p for p in weighted if p.integer and p.op.kind in KINDS and all(uses[n] == 1 for n in p.op.params.values())]
+        self.layers = [layer for layer in (Layer(self, p) for p in own) if layer.known]
+        taken = {layer.op.name for layer in self.layers}
+        left = [p.op.scope or p.op.name for p in weighted if p.op.name not in taken]
+        if left:
+            log.warning("%s leaves %d of %d weights as they are: %s", method, len(left), len(weighted), ", ".join(left[:3]))
+        known, digest = _TWINS.get(model, (None, ""))
+        self.twin = known if digest == self._digest() else self.adapter.twin_of(model)
+        for grid in self.adapter.grids(self.twin).values():
+            grid.estimator = _Blind()
+
+    def __enter__(self) -> Layerwise:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _TWINS[self.model] = (self.twin, self._digest())
+
+    def _digest(self) -> str:
+        found = hashlib.sha256()
+        for planned in self.model.plan.ops:
+            for name in planned.op.params.values():
+                found.update(np.ascontiguousarray(self.adapter.parameter(self.model, name)).tobytes())
+        return found.hexdigest()
+
+
+class Layer:
+    """One layer. Weights are ``[groups, outputs, inputs * taps]``, what is one a channel ``[groups, outputs]``, in float32."""
+
+    def __init__(self, of: Layerwise, planned: PlannedOp) -> None:
+        self.of, self.planned, self.op = of, planned, planned.op
+        view = by_channel(self.op, of.adapter.parameter(of.model, self.op.params["weight"]))
+        self.known = view is not None
+        self.shape: tuple[int, ...] = () if view is None else view.shape
+        self.kernel: tuple[int, ...] = () if planned.op.kind == "dense" else (*(1,) * (5 - len(self.shape)), *self.shape[3:])
+
+    def _weight(self, model: Any) -> np.ndarray:
+        view = by_channel(self.op, self.of.adapter.parameter(model, self.op.params["weight"]))
+        assert view is not None
+        return view.reshape(*self.shape[:2], -1)
+
+    def _bias(self, model: Any) -> np.ndarray | None:
+        name = self.op.params.get("bias")
+        return None if name is None else self.of.adapter.parameter(model, name).reshape(self.shape[:2])
+
+    @property
+    def real(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The weight and the bias of the float twin."""
+        return self._weight(self.of.twin), self._bias(self.of.twin)
+
+    @property
+    def weight(self) -> np.ndarray:
+        """The weight as it is now."""
+        return self._weight(self.of.model)
+
+    @weight.setter
+    def weight(self, value: np.ndarray) -> None:
+        made = self.of.adapter.parameter(self.of.model, self.op.params["weight"])
+        view = by_channel(self.op, made)
+        assert view is not None
+        view[...] = value.reshape(self.shape)
+        self.of.adapter.set_parameter(self.of.model, self.op.params["weight"], made)
+
+    @property
+    def bias(self) -> np.ndarray | None:
+        """The bias as it is now; None without one."""
+        return self._bias(self.of.model)
+
+    @bias.setter
+    def bias(self, value: np.ndarray) -> None:
+        name = self.op.params["bias"]
+        before = self.of.adapter.parameter(self.of.model, name)
+        self.of.adapter.set_parameter(self.of.model, name, value.reshape(before.shape).astype(np.float32))
+
+    @property
+    def scale(self) -> np.ndarray:
+        """The scale of each channel's integers, ``[groups, outputs, 1]``."""
+        params = self.op.params
+        scale: np.ndarray = self.of.adapter.layer_scale(self.of.model, self.op.name, params["weight"], params.get("bias"))
+        return scale.reshape(*self.shape[:2], 1)
+
+    def nearest(self, weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Return a weight's integers, each to the nearest, in float32."""
+        limit = self.planned.qmax
+        return np.asarray(np.clip(np.rint(weight / scale), -limit, limit), np.float32)
+
+    def inputs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield, batch by batch, the windows that the layer reads on the grid and those that its twin reads in float.
+
+        Each is ``[*places, channels, *kernel]``, see :func:`qat.graph.receptive_windows.windows`.
+        """
+        layout = self.of.model.plan.graph.layout
+        for batch in self.of.batches:
+            read = (self.of.adapter.layer_input(model, self.op.name, batch) for model in (self.of.model, self.of.twin))
+            on_grid, in_float = (windows(self.op, x, self.kernel, layout) for x in read)
+            yield on_grid, in_float
+
+
+def by_group(rows: np.ndarray, groups: int) -> np.ndarray:
+    """Return windows ``[n, channels, *kernel]`` as ``[groups, n, inputs * taps]``, as weights lie."""
+    return rows.reshape(len(rows), groups, -1).swapaxes(0, 1)

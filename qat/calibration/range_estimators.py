@@ -1,0 +1,166 @@
+"""Range estimators: how calibration finds the range of an activation. Streaming; memory does not grow with the samples."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from qat.arithmetic.encoding import from_range
+
+_BINS = 2048
+
+#: The estimators whose ranges training may move towards the batches' extremes; the others chose to leave some values out.
+FOLLOWED = ("minmax", "ema")
+
+
+class RangeEstimator(Protocol):
+    """Sees the batches of one tensor, then tells its range."""
+
+    def update(self, x: np.ndarray) -> None:
+        """Take one batch into account."""
+
+    def range(self) -> tuple[float, float]:
+        """Return ``(low, high)`` of what was seen."""
+
+
+class MinMax:
+    """The smallest and the largest value seen."""
+
+    def __init__(self) -> None:
+        self._low, self._high = np.inf, -np.inf
+
+    def update(self, x: np.ndarray) -> None:
+        """Take one batch into account."""
+        self._low, self._high = min(self._low, float(x.min())), max(self._high, float(x.max()))
+
+    def range(self) -> tuple[float, float]:
+        """Return ``(low, high)``."""
+        return self._low, self._high
+
+
+class MovingAverage:
+    """Exponential moving averages of the batches' extremes (Krishnamoorthi 2018, section 3.1): outliers fade."""
+
+    def __init__(self, momentum: float = 0.1) -> None:
+        self._momentum = momentum
+        self._range: tuple[float, float] | None = None
+
+    def update(self, x: np.ndarray) -> None:
+        """Take one batch into account."""
+        low, high = float(x.min()), float(x.max())
+        if self._range is not None:
+            m, (l0, h0) = self._momentum, self._range
+            low, high = l0 + m * (low - l0), h0 + m * (high - h0)
+        self._range = (low, high)
+
+    def range(self) -> tuple[float, float]:
+        """Return ``(low, high)``."""
+        return self._range or (np.inf, -np.inf)
+
+
+class Histogram:
+    """A histogram over ``[-bound, bound]`` whose bound doubles, bins merged in pairs, when a value falls outside."""
+
+    def __init__(self) -> None:
+        self._bound = 0.0
+        self._counts = np.zeros(_BINS, np.int64)
+        self._low, self._high = np.inf, -np.inf
+
+    def update(self, x: np.ndarray) -> None:
+        """Take one batch into account."""
+        self._low, self._high = min(self._low, float(x.min())), max(self._high, float(x.max()))
+        peak = max(abs(float(x.min())), abs(float(x.max())))
+        if self._bound == 0.0:
+            self._bound = peak
+        if self._bound == 0.0:
+            return
+        while peak > self._bound:
+            merged = self._counts.reshape(-1, 2).sum(1)
+            self._counts = np.concatenate([np.zeros(_BINS // 4, np.int64), merged, np.zeros(_BINS // 4, np.int64)])
+            self._bound *= 2
+        self._counts += np.histogram(x, _BINS, (-self._bound, self._bound))[0]
+
+    def bins(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bins' centres and counts."""
+        edges = np.linspace(-self._bound, self._bound, _BINS + 1)
+        return (edges[:-1] + edges[1:]) / 2, self._counts
+
+    def range(self) -> tuple[float, float]:
+        """Return the extremes seen."""
+        return self._low, self._high
+
+
+class Percentile(Histogram):
+    """The range that leaves out the given share of the values at each end (Wu et al. 2020, section 5.2)."""
+
+    def __init__(self, outside: float = 1e-5) -> None:
+        super().__init__()
+        self._outside = outside
+
+    def range(self) -> tuple[float, float]:
+        """Return ``(low, high)``."""
+        low, high = super().range()
+        centres, counts = self.bins()
+        share = np.cumsum(counts) / max(int(counts.sum()), 1)
+        if not counts.any():
+            return low, high
+        first = int(np.searchsorted(share, self._outside, side="right"))
+        last = int(np.searchsorted(share, 1.0 - self._outside))
+        half = self._bound / _BINS
+        return max(low, float(centres[first]) - half), min(high, float(centres[min(last, _BINS - 1)]) + half)
+
+
+class MeanSquaredError(Histogram):
+    """The range, out of shrunken copies of the full one, with the lowest squared quantization error.
+
+    Source: Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3.1 (MSE, grid search).
+    """
+
+    def __init__(self, qmin: int, qmax: int, symmetric: bool) -> None:
+        super().__init__()
+        self._grid = (qmin, qmax, symmetric)
+
+    def range(self) -> tuple[float, float]:
+        """Return ``(low, high)``."""
+        low, high = super().range()
+        centres, counts = self.bins()
+        if not counts.any():
+            return low, high
+        used = counts > 0
+        centres, counts = centres[used], counts[used]
+        best, chosen = np.inf, (low, high)
+        for share in np.linspace(1.0, 0.3, 71):
+            e = from_range(low * share, high * share, *self._grid)
+            q = np.clip(np.rint(centres / e.scale), e.lo, e.hi) * e.scale
+            error = float(((q - centres) ** 2 * counts).sum())
+            if error < best:
+                best, chosen = error, (low * share, high * share)
+        return chosen
+
+
+def weight_step(weight: np.ndarray, qmax: int, axis: int | None) -> np.ndarray:
+    """Return the symmetric scale(s) of a weight with the lowest squared error, out of shrunken copies of the full range.
+
+    One for each entry of ``axis``, float32 of shape (channels,), or one of shape (1,) where ``axis`` is None. Source: as
+    :class:`MeanSquaredError`.
+    """
+    rows = np.asarray(weight, np.float64)
+    rows = rows.reshape(1, -1) if axis is None else np.moveaxis(rows, axis, 0).reshape(rows.shape[axis], -1)
+    full = np.maximum(np.abs(rows).max(1, keepdims=True) / qmax, 1e-8)
+    best, chosen = np.full(len(rows), np.inf), full[:, 0].copy()
+    for share in np.linspace(1.0, 0.3, 71):
+        step = full * share
+        error = ((np.clip(np.rint(rows / step), -qmax, qmax) * step - rows) ** 2).sum(1)
+        better = error < best
+        best[better], chosen[better] = error[better], step[better, 0]
+    return chosen.astype(np.float32)
+
+
+def make_estimator(name: str, qmin: int, qmax: int, symmetric: bool) -> RangeEstimator:
+    """Return the estimator of that name: ``minmax``, ``ema``, ``percentile`` or ``mse``."""
+    if name == "percentile":
+        return Percentile()
+    if name == "mse":
+        return MeanSquaredError(qmin, qmax, symmetric)
+    return MovingAverage() if name == "ema" else MinMax()

@@ -1,0 +1,68 @@
+"""Handlers of custom layers: what a layer or operator of the user's own is, in the neutral graph's kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from qat.errors import ConfigError, nearest
+
+from .graph import KINDS
+
+
+@dataclass(frozen=True)
+class Handled:
+    """What a custom layer or operator computes: a kind of :data:`qat.graph.graph.KINDS` on its input tensors, in their order.
+
+    Attributes:
+        kind: ``hard_swish``, ``mul``, ``dense``, ...
+        attrs: the kind's attributes, such as ``{"alpha": 0.1}``.
+        params: the kind's parameters by role. Keras: variables of the layer. PyTorch: arguments of the captured node.
+
+    Raises:
+        ConfigError: there is no such kind, or it has no such attribute or role.
+    """
+
+    kind: str
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.kind in ("float", "move"):
+            raise ConfigError(
+                f"a handler says '{self.kind}'{nearest(self.kind, KINDS)}, which is no kind of qat.graph.graph.KINDS"
+            )
+        roles, attributes = KINDS[self.kind]
+        for what, given, valid in (("parameter", self.params, roles), ("attribute", self.attrs, (*attributes, "channel_axis"))):
+            for name in given:
+                if name not in valid:
+                    raise ConfigError(
+                        f"a handler gives the {what} '{name}' of '{self.kind}', which has {', '.join(valid) or 'none'}"
+                    )
+
+
+#: Takes the Keras layer, or the captured node of the PyTorch operator; None leaves it float.
+Handler = Callable[[Any], Handled | None]
+
+#: By Keras layer class or PyTorch operator (``torch.ops.my.op.default``); filled by :func:`register_handler` alone.
+HANDLERS: dict[Any, Handler] = {}
+
+
+def register_handler(what: Any, handler: Handler) -> None:
+    """Let models with a custom layer or operator run it on the integer grid; registering again replaces.
+
+    Args:
+        what: a Keras layer class, or a PyTorch operator as ``torch.export`` captures it, ``torch.ops.my.op.default``.
+        handler: returns what the layer or node is.
+
+    Raises:
+        ConfigError: ``what`` is an instance, a module class or a function.
+    """
+    bases = {f"{cls.__module__.partition('.')[0]}.{cls.__name__}" for cls in what.__mro__} if isinstance(what, type) else set()
+    if "keras.Layer" not in bases and type(what).__name__ != "OpOverload":
+        raise ConfigError(
+            f"a handler is for a Keras layer class or a PyTorch operator (torch.ops.my.op.default), not {what!r}: a module of "
+            "PyTorch is captured by its operators and needs none"
+        )
+    HANDLERS[what] = handler

@@ -1,0 +1,45 @@
+"""Rewriting for a target: an operator without an integer kernel becomes several that have one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from qat.planning.targets import Target
+
+from .graph import Graph, Op
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator that stands for a part of another. ``reads`` holds ``x`` for the input, or an earlier step's kind."""
+
+    kind: str
+    reads: tuple[str, ...]
+
+
+#: What an operator becomes where the target has a row for each step and none for the operator itself.
+REWRITES: dict[str, tuple[Step, ...]] = {
+    "silu": (Step("sigmoid", ("x",)), Step("mul", ("x", "sigmoid"))),
+}
+
+
+def for_target(graph: Graph, target: Target) -> Graph:
+    """Return the graph in operators that the target has kernels for, as far as :data:`REWRITES` reaches."""
+    ops: list[Op] = []
+    tensors = dict(graph.tensors)
+    for op in graph.ops:
+        steps = REWRITES.get(op.kind, ())
+        if not steps or target.row(op.kind) is not None or any(target.row(step.kind) is None for step in steps):
+            ops.append(op)
+            continue
+        names = {"x": op.inputs[0]}
+        for step in steps:
+            last = step is steps[-1]
+            name = op.name if last else f"{op.name}_{step.kind}"
+            output = op.output if last else f"{op.output}_{step.kind}"
+            tensors[output] = replace(tensors[op.output], name=output)
+            ops.append(Op(name, step.kind, tuple(names[read] for read in step.reads), (output,), scope=op.scope))
+            names[step.kind] = output
+    # In the order of the operators, which the planner's borders follow.
+    order = [*graph.inputs, *(name for op in ops for name in op.outputs)]
+    return graph.replace(ops=tuple(ops), tensors={name: tensors[name] for name in dict.fromkeys(order)} | tensors)

@@ -1,0 +1,190 @@
+"""The framework-neutral model graph: what an adapter's ``trace`` returns and what the planner reads.
+
+Operators carry the names below whatever the framework calls them. An operator without a name here has the kind
+``float``: it keeps its framework's implementation and runs in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+#: Functions of one tensor, each a table of 256 integers, and their arguments' names; see :mod:`qat.arithmetic.lookup`.
+FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "sigmoid": (),
+    "tanh": (),
+    "silu": (),
+    "gelu": ("approximate",),  # whether by tanh
+    "hard_sigmoid": (),  # relu6(x + 3) / 6
+    "hard_swish": (),
+    "leaky_relu": ("alpha",),
+    "elu": ("alpha",),
+    "selu": (),
+    "softplus": (),
+    "mish": (),
+    "exp": (),
+    "sqrt": (),
+    "rsqrt": (),
+    "abs": (),
+    "neg": (),
+    "square": (),
+    "clamp": ("low", "high"),
+}
+
+#: Every operator kind: the roles of its parameters and its attributes.
+#:
+#: A ``move`` only moves integers about (transpose, slice, gather, pixel shuffle, nearest up-sampling, maximum over an axis, ...):
+#: it keeps its framework's implementation, on integers, and inputs and outputs share one scale.
+#: A ``constant`` is a parameter on the grid, which has no inputs. ``add`` and ``mul`` broadcast. ``padding`` of
+#: ``conv_transpose2d`` is what is cut off each side of the full result, negative where an output padding adds to it.
+#: Layout-dependent attributes (``axes``, ``axis``, ``shape``) are in the graph's own layout. ``padding`` is
+#: ``((top, bottom), (left, right))``, ``strides``, ``dilations`` and ``kernel`` are ``(height, width)``.
+#: ``channel_axis`` is the output-channel axis (or axes) of the weight as the framework stores it, negative from the last.
+KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "conv2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),
+    "depthwise_conv2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),
+    "conv3d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),  # three of each
+    "conv_transpose2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),
+    "dense": (("weight", "bias"), ()),
+    "matmul": ((), ("transpose_b",)),  # of two activations, on the last two axes
+    "softmax": ((), ("beta",)),  # of beta times the input, over the last axis
+    "embedding": (("weight",), ()),  # rows of the weight, quantized with the output's scale, by integer inputs
+    "constant": (("value",), ()),
+    "layer_norm": (("gamma", "beta"), ("epsilon",)),  # over the last axis
+    "batch_norm": (("gamma", "beta", "mean", "variance"), ("epsilon", "axis")),
+    "add": ((), ()),
+    "mul": ((), ()),
+    "concat": ((), ("axis",)),
+    "relu": ((), ()),
+    "relu6": ((), ()),
+    "max_pool2d": ((), ("kernel", "strides", "padding")),
+    "avg_pool2d": ((), ("kernel", "strides", "padding")),
+    "upsample_bilinear2d": ((), ("factors",)),  # whole ones, (height, width), between the centres of pixels
+    "mean": ((), ("axes", "keepdims")),  # over the spatial axes: global average pooling
+    "reshape": ((), ("shape",)),  # -1 in the first place stands for the batch
+    "pad": ((), ("padding",)),  # with zeros, spatial
+    **{name: ((), arguments) for name, arguments in FUNCTIONS.items()},
+    "move": ((), ("target",)),
+    "float": (("*",), ("target", "reason")),  # why, where the adapter knows better than the target's table
+}
+
+
+#: The names of the axes after batch and channels, by rank, of an input that leaves their sizes free.
+AXES: dict[int, tuple[str, ...]] = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
+
+#: Of the shapes given as examples: neither 1, which PyTorch takes for fixed, nor 2, which many sizes are.
+EXAMPLE_BATCH = 3
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor of the graph. ``shape`` has None where the size is not fixed (the batch).
+
+    ``example`` is the shape for a batch of :data:`EXAMPLE_BATCH` where a size that is not fixed is not the batch alone: windows
+    or heads may be folded into it.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+    example: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator: ``params`` maps a role (``weight``) to the name of a parameter (``features.0.weight``).
+
+    ``scope`` is the path of the layer in the user's model; recipes match their regular expressions against it.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    params: Mapping[str, str] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    scope: str = ""
+
+    @property
+    def output(self) -> str:
+        """The only output."""
+        return self.outputs[0]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Operators in topological order. ``layout`` is ``NCHW`` (PyTorch) or ``NHWC`` (Keras)."""
+
+    name: str
+    layout: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ops: tuple[Op, ...]
+    tensors: Mapping[str, TensorSpec]
+
+    def consumers(self) -> dict[str, list[Op]]:
+        """Map each tensor to the operators that read it."""
+        out: dict[str, list[Op]] = {}
+        for op in self.ops:
+            for name in op.inputs:
+                out.setdefault(name, []).append(op)
+        return out
+
+    def producers(self) -> dict[str, Op]:
+        """Map each tensor to the operator that writes it; graph inputs are absent."""
+        return {name: op for op in self.ops for name in op.outputs}
+
+    def replace(self, **changes: Any) -> Graph:
+        """Return a copy with the given fields changed."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the graph as JSON-ready values; :meth:`from_dict` reads it back."""
+        return {
+            "name": self.name,
+            "layout": self.layout,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "ops": [
+                {
+                    "name": op.name,
+                    "kind": op.kind,
+                    "inputs": list(op.inputs),
+                    "outputs": list(op.outputs),
+                    "params": dict(op.params),
+                    "attrs": dict(op.attrs),
+                    "scope": op.scope,
+                }
+                for op in self.ops
+            ],
+            "tensors": [
+                {"name": t.name, "shape": list(t.shape), "dtype": t.dtype, "example": list(t.example)}
+                for t in self.tensors.values()
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Graph:
+        """Read what :meth:`to_dict` wrote."""
+        ops = tuple(
+            Op(
+                name=op["name"],
+                kind=op["kind"],
+                inputs=tuple(op["inputs"]),
+                outputs=tuple(op["outputs"]),
+                params=dict(op["params"]),
+                attrs={k: as_tuples(v) for k, v in op["attrs"].items()},
+                scope=op["scope"],
+            )
+            for op in data["ops"]
+        )
+        tensors = {
+            t["name"]: TensorSpec(t["name"], tuple(t["shape"]), t["dtype"], tuple(t.get("example", ()))) for t in data["tensors"]
+        }
+        return cls(data["name"], data["layout"], tuple(data["inputs"]), tuple(data["outputs"]), ops, tensors)
+
+
+def as_tuples(value: Any) -> Any:
+    """Turn the lists that JSON made of tuples back into tuples."""
+    return tuple(as_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value

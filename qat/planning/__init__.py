@@ -1,0 +1,1 @@
+"""Planning: recipes, targets, and what they make of a graph."""

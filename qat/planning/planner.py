@@ -1,0 +1,389 @@
+"""Planning: Graph x Recipe x Target -> Plan. Which operators run on the integer grid, which scales they share, and why not.
+
+The planner knows nothing of frameworks, an adapter knows nothing of recipes or targets: the plan is all they exchange.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qat.arithmetic.int16 import LIMITS as WIDE_LIMITS
+from qat.calibration.range_estimators import FOLLOWED
+from qat.errors import ConfigError
+from qat.graph.graph import Graph, Op
+
+from .modes import STORED, Mode
+from .recipe import QuantSpec, Recipe, Rule
+from .recipe_support import check_activation, check_modes, weight_qmax
+from .targets import Fixed, Row, Target
+
+log = logging.getLogger("qat")
+
+
+@dataclass(frozen=True)
+class PlannedOp:
+    """One operator of the plan.
+
+    Attributes:
+        op: the graph's operator; ``op.output`` is already that of the fused ``activation``.
+        integer: whether an integer kernel runs it.
+        reason: why it stays float; empty for one that does not, or has nothing to quantize.
+        activation: the fused activation (``relu``, ``relu6``) or None.
+        weight: how its weight is quantized; None without a weight of its own scale or in float.
+        qmax: the largest magnitude of its integer weight, 0 without one.
+        mode: ``static`` for an integer kernel, ``float``, or one of :data:`qat.planning.modes.STORED`.
+        packed: whether the artifact holds the weight in 4 bits.
+        kernels: the arithmetic of its kernel where it is not the target's, see :mod:`qat.arithmetic.numerics`.
+    """
+
+    op: Op
+    integer: bool
+    reason: str = ""
+    activation: str | None = None
+    weight: QuantSpec | None = None
+    qmax: int = 0
+    mode: Mode = "float"
+    packed: bool = False
+    kernels: str = ""
+
+    @property
+    def stored(self) -> bool:
+        """Whether it reads and writes float tensors, and its weight alone is stored in another form."""
+        return self.mode in STORED
+
+    @property
+    def grid_inputs(self) -> tuple[str, ...]:
+        """The inputs that an integer kernel reads as activations: all but an embedding's indices."""
+        return () if self.op.kind == "embedding" else self.op.inputs
+
+    @property
+    def keeps_framework(self) -> bool:
+        """Whether the operator keeps its framework's implementation: a float one, or one that moves integers about."""
+        return not (self.integer or self.stored) or self.op.kind == "move"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that share one activation scale, held as integers in ``[qmin, qmax]``.
+
+    ``fixed`` where a kernel prescribes the scale; ``learned`` where the range is a parameter.
+    """
+
+    name: str
+    tensors: tuple[str, ...]
+    spec: QuantSpec
+    qmin: int
+    qmax: int
+    symmetric: bool
+    fixed: Fixed | None = None
+    learned: bool = False
+
+    @property
+    def fixed_range(self) -> tuple[float, float] | None:
+        """The range of a prescribed scale, or None where calibration finds it."""
+        if self.fixed is None:
+            return None
+        return tuple((q - self.fixed.zero_point) * self.fixed.scale for q in (self.qmin, self.qmax))  # type: ignore[return-value]
+
+    def follows(self, estimator: str) -> bool:
+        """Return whether training moves a range that an estimator found: not one learned, prescribed, or that left values out."""
+        return self.fixed is None and not self.learned and estimator in FOLLOWED
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the adapters build.
+
+    Attributes:
+        graph: the graph the plan was made for, BatchNorm folded.
+        ops: the operators in order, fused activations merged into the operator before them.
+        groups: the activation scales, by name.
+        group_of: the group of every tensor on the integer grid.
+        quantize: float tensors that an integer kernel reads.
+        dequantize: tensors on the grid that are read in float: by a float operator or as a model output.
+    """
+
+    graph: Graph
+    recipe: Recipe
+    target: Target
+    ops: tuple[PlannedOp, ...]
+    groups: Mapping[str, Group]
+    group_of: Mapping[str, str]
+    quantize: tuple[str, ...]
+    dequantize: tuple[str, ...]
+
+    def table(self) -> list[dict[str, str]]:
+        """Return one row an operator: ``scope``, ``op``, ``runs`` (integer, float or a mode), ``how`` and ``reason``."""
+        rows = []
+        for planned in self.ops:
+            op = planned.op
+            kind = str(op.attrs["target"]) if op.kind in ("float", "move") else op.kind
+            how = []
+            if planned.weight is not None:
+                held = " held in int8" if planned.weight.bits <= 4 and not planned.packed else ""
+                how.append(f"weight int{planned.weight.bits}{held} per {planned.weight.granularity}, |q| <= {planned.qmax}")
+            if planned.stored:
+                how.append(_STORED_HOW[planned.mode])
+            if planned.integer:
+                group = self.groups[self.group_of[op.output]]
+                shared = len(group.tensors) > 1
+                how.append(f"output {group.qmin}..{group.qmax}" + (f", scale of '{group.name}'" if shared else ""))
+            rows.append(
+                {
+                    "scope": op.scope or op.name,
+                    "op": kind + (f" + {planned.activation}" if planned.activation else ""),
+                    "runs": "integer" if planned.integer else planned.mode,
+                    "how": "; ".join(how),
+                    "reason": planned.reason,
+                }
+            )
+        return rows
+
+    def floats(self) -> dict[str, str]:
+        """Return the operators that stay float and why, by name."""
+        return {p.op.name: p.reason for p in self.ops if not p.integer and p.reason}
+
+
+#: The operators whose weight's scale can be learned.
+LEARNABLE_WEIGHTS = ("conv2d", "depthwise_conv2d", "dense")
+#: The operators whose output's range can be learned: they know their unrounded values, or move integers that others wrote.
+_LEARNABLE = (
+    "conv2d", "depthwise_conv2d", "dense", "add", "mul", "mean", "avg_pool2d",
+    "concat", "max_pool2d", "relu", "relu6", "reshape", "pad", "move",
+)  # fmt: skip
+
+#: What becomes of a weight that is stored in another form.
+_STORED_HOW = {
+    "dynamic": "integer kernel, activation quantized in 8 bits as it runs",
+    "weight_only": "float kernel on the dequantized weight",
+    "float16": "weight in float16, float kernel",
+}
+
+
+def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
+    """Plan a graph.
+
+    Raises:
+        ConfigError: the recipe asks for bits that the target cannot run, or nothing at all would be quantized.
+    """
+    planned: list[PlannedOp] = []
+    rules: dict[str, Rule] = {}
+    # Graph inputs count as being on the grid: they are quantized where the model is entered.
+    on_grid = {name for name in graph.inputs if graph.tensors[name].dtype == "float32"}
+    integer_tensors: set[str] = set()
+    prescribed: set[str] = set()
+    check_modes(recipe, target)
+    for asked in recipe.rules:
+        if asked.scope != ".*" and not any(asked.matches(op.scope, op.kind) for op in graph.ops):
+            log.warning(
+                "recipe '%s': no layer matches the rule scope='%s' op='%s'; qat plan shows the scopes",
+                recipe.name,
+                asked.scope,
+                asked.op,
+            )
+    for op, activation in _fuse(graph, recipe, target):
+        if (stored := _stored(op, activation, graph, recipe, target)) is not None:
+            planned.append(stored)
+            continue
+        reason, rule, row = _why_float(op, graph, recipe, target, on_grid, prescribed)
+        if reason or rule is None or row is None:
+            planned.append(PlannedOp(op, False, reason, activation))
+            continue
+        rules[op.name] = rule
+        if op.kind != "constant":  # which alone is no reason to enter the grid
+            on_grid.update(op.outputs)
+        if isinstance(row.output, Fixed) or (row.output == "as_input" and any(name in prescribed for name in op.inputs)):
+            prescribed.update(op.outputs)
+        integer_tensors.update(op.outputs)
+        if "weight" not in op.params or op.kind == "embedding":
+            kernels = "wide" if rule.activation.bits == 16 else ""
+            planned.append(PlannedOp(op, True, "", activation, mode="static", kernels=kernels))
+            continue
+        kernels = _packed(op, rule, graph, target)
+        packed, kernels = (False, "wide") if rule.activation.bits == 16 else (bool(kernels), kernels)
+        learned = rule.weight.learned and op.kind in LEARNABLE_WEIGHTS
+        weight = rule.weight if learned == rule.weight.learned else rule.weight.model_copy(update={"learned": False})
+        planned.append(PlannedOp(op, True, "", activation, weight, weight_qmax(weight, target), "static", packed, kernels))
+    wanted = {name for p in planned if p.integer for name in p.grid_inputs}
+    planned = [_unread(p) if p.op.kind == "constant" and p.op.output not in wanted else p for p in planned]
+    integer_tensors -= {p.op.output for p in planned if not p.integer}
+    if not any(p.integer or p.stored for p in planned):
+        reasons = "; ".join(sorted({p.reason for p in planned})) or "the model has no operators"
+        raise ConfigError(f"recipe '{recipe.name}' quantizes nothing of this model for target '{target.name}': {reasons}")
+    read_as_integer = {name for p in planned if p.integer for name in p.grid_inputs}
+    read_as_float = {name for p in planned if not p.integer for name in p.op.inputs} | set(graph.outputs)
+    entered, left = read_as_integer - integer_tensors, read_as_float & integer_tensors
+    groups, group_of = _share_scales(planned, rules, target, entered | left)
+    order = list(graph.tensors)
+    return Plan(
+        graph=graph,
+        recipe=recipe,
+        target=target,
+        ops=tuple(planned),
+        groups=groups,
+        group_of=group_of,
+        quantize=tuple(t for t in order if t in entered),
+        dequantize=tuple(t for t in order if t in left),
+    )
+
+
+def _fuse(graph: Graph, recipe: Recipe, target: Target) -> list[tuple[Op, str | None]]:
+    """Merge each activation into the operator before it where the target's kernel absorbs it and nobody else reads it."""
+    consumers = graph.consumers()
+    merged: dict[str, str | None] = {}
+    out: list[tuple[Op, str | None]] = []
+    for op in graph.ops:
+        if op.name in merged:
+            continue
+        row = target.row(op.kind)
+        readers = consumers.get(op.output, [])
+        rule = recipe.rule_for(op.scope, op.kind)
+        quantized = rule is not None and (rule.mode == "static" or op.kind in target.modes.stored.get(rule.mode, ()))
+        if row and quantized and len(readers) == 1 and readers[0].kind in row.fuses:
+            follower = readers[0]
+            if op.output not in graph.outputs:
+                merged[follower.name] = op.name
+                out.append((_with_output(op, follower.output), follower.kind))
+                continue
+        out.append((op, None))
+    return out
+
+
+def _with_output(op: Op, output: str) -> Op:
+    return Op(op.name, op.kind, op.inputs, (output,), op.params, op.attrs, op.scope)
+
+
+def _unread(constant: PlannedOp) -> PlannedOp:
+    return PlannedOp(constant.op, False)
+
+
+def _why_float(
+    op: Op, graph: Graph, recipe: Recipe, target: Target, on_grid: set[str], prescribed: set[str]
+) -> tuple[str, Rule | None, Row | None]:
+    """Return why an operator stays float (empty where it does not), the rule and the row that apply to it."""
+    kind = str(op.attrs["target"]) if op.kind in ("float", "move") else op.kind
+    row, rule = target.row(op.kind), recipe.rule_for(op.scope, op.kind)
+    if row is None:
+        if op.kind == "batch_norm":
+            return "a BatchNorm that does not directly follow a convolution or dense layer of its own", None, None
+        return str(op.attrs.get("reason") or f"target '{target.name}' has no integer kernel for {kind}"), None, None
+    if rule is None:
+        return f"no rule of recipe '{recipe.name}' matches it", None, None
+    if rule.mode == "float":
+        return f"rule scope='{rule.scope}' op='{rule.op}' of recipe '{recipe.name}' leaves it float", None, None
+    tensors = op.outputs if op.kind == "embedding" else (*op.inputs, *op.outputs)  # whose inputs are indices
+    if any(graph.tensors[t].dtype != "float32" for t in tensors):
+        found = sorted({graph.tensors[t].dtype for t in tensors} - {"float32"})
+        return f"its tensors are {', '.join(found)}: the integer grid is for float32 models", None, None
+    if not row.padding and any(n for side in op.attrs["padding"] for n in side):
+        return f"target '{target.name}' has no exact integer kernel for {kind} with padding", None, None
+    if not row.groups and op.attrs["groups"] > 1:
+        return f"target '{target.name}' has no integer kernel for {kind} with groups", None, None
+    if row.output == "as_input" and len(op.inputs) > 1 and any(name in prescribed for name in op.inputs):
+        return "the kernel before it prescribes a scale, which its other inputs cannot share", None, None
+    if row.readers and not any(reader.kind in row.readers for reader in graph.consumers().get(op.output, ())):
+        return f"no {' or '.join(row.readers)} reads it: 256 integers are few for a result", None, None
+    if not row.starts and not any(name in on_grid for name in op.inputs):
+        return "its inputs are float, and it is not worth a region of its own", None, None
+    if rule.activation.bits == 16 and op.kind not in target.modes.wide:
+        return f"target '{target.name}' has no 16-bit kernel for {kind}", None, None
+    check_activation(rule.activation, recipe, target)
+    return "", rule, row
+
+
+def _stored(op: Op, activation: str | None, graph: Graph, recipe: Recipe, target: Target) -> PlannedOp | None:
+    """Plan an operator whose rule concerns its weight alone; None for any other."""
+    rule = recipe.rule_for(op.scope, op.kind)
+    if rule is None or rule.mode not in STORED:
+        return None
+    if not op.params or op.kind in ("float", "batch_norm", "layer_norm"):
+        return PlannedOp(op, False, "", activation)
+    if op.kind not in target.modes.stored.get(rule.mode, ()):
+        return PlannedOp(op, False, f"target '{target.name}' has no {rule.mode} kernel for {op.kind}", activation)
+    if graph.tensors[op.inputs[0]].dtype != "float32":
+        return PlannedOp(op, False, f"its input is {graph.tensors[op.inputs[0]].dtype}", activation)
+    if rule.mode == "float16":
+        return PlannedOp(op, False, "", activation, mode="float16", kernels="float")
+    # A float kernel on dequantized weights has no use for the integer kernels' narrower limit.
+    qmax = weight_qmax(rule.weight, target) if rule.mode == "dynamic" else 2 ** (rule.weight.bits - 1) - 1
+    packed = _packed(op, rule, graph, target)
+    kernels = packed or target.modes.stored[rule.mode][op.kind]
+    return PlannedOp(op, False, "", activation, rule.weight, qmax, rule.mode, bool(packed), kernels)
+
+
+def _packed(op: Op, rule: Rule, graph: Graph, target: Target) -> str:
+    """Return the arithmetic of the kernel that reads the weight in 4 bits; empty where it is held in int8."""
+    kernels = target.modes.packed.get(rule.mode, {}).get(op.kind, "") if rule.weight.bits <= 4 else ""
+    if kernels == "builtin" and rule.mode == "dynamic":
+        # Of one scale the kernel takes symmetric activations, which are worse: the delegate's int8 kernel is the better one.
+        channels = graph.tensors[op.output].shape[1 if graph.layout == "NCHW" else -1]
+        if rule.weight.granularity != "channel" or channels == 1:
+            return ""
+        return kernels if op.attrs["groups"] == 1 else "builtin_groups"  # TFLite's reference kernel
+    if kernels != "builtin":
+        return kernels
+    # What is dilated or in groups is run by another kernel, of another arithmetic.
+    alone = tuple(op.attrs["dilations"]) == (1, 1) if op.kind == "depthwise_conv2d" else op.attrs["groups"] == 1
+    return kernels if alone else ""
+
+
+def _share_scales(
+    planned: list[PlannedOp], rules: Mapping[str, Rule], target: Target, borders: set[str]
+) -> tuple[dict[str, Group], dict[str, str]]:
+    """Group the tensors on the grid: an ``as_input`` operator's inputs and outputs share one scale.
+
+    Activations of fewer than 8 bits are those between integer kernels: at the ``borders`` of a region there are 8.
+    """
+    parent: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    specs: dict[str, QuantSpec] = {}
+    fixed: dict[str, Fixed] = {}
+    centred: set[str] = set()
+    for p in planned:
+        if not p.integer:
+            continue
+        row = target.row(p.op.kind)
+        assert row is not None
+        for name in (*p.grid_inputs, *p.op.outputs):
+            find(name)
+            specs.setdefault(name, rules[p.op.name].activation)
+        centred.update(p.op.inputs[place] for place in row.symmetric)
+        if isinstance(row.output, Fixed):
+            fixed[p.op.output] = row.output
+        if row.output == "as_input":
+            for name in (*p.op.inputs[1:], *p.op.outputs):
+                # The earliest tensor names the group, so that names do not depend on the order of the union.
+                parent[find(name)] = find(p.op.inputs[0])
+    written_by = {t: p.op.kind for p in planned for t in p.op.outputs}
+    members: dict[str, list[str]] = {}
+    for name in parent:
+        members.setdefault(find(name), []).append(name)
+    groups = {}
+    for root, tensors in members.items():
+        spec = specs[root]
+        prescribed = next((fixed[t] for t in tensors if t in fixed), None)
+        if spec.bits < 8 and (prescribed is not None or borders.intersection(tensors)):
+            spec = spec.model_copy(update={"bits": 8, "learned": False})
+        wide = spec.bits == 16
+        qmin, qmax = WIDE_LIMITS if wide else target.limits(spec.bits)
+        asked = spec.symmetric or target.symmetric_activations or wide or bool(centred.intersection(tensors))
+        symmetric = asked and prescribed is None
+        learned = spec.learned and not symmetric and all(written_by.get(t, "") in _LEARNABLE for t in tensors)
+        groups[root] = Group(root, tuple(tensors), spec, qmin, qmax, symmetric, prescribed, learned)
+    group_of = {t: g.name for g in groups.values() for t in g.tensors}
+    for p in planned:
+        bits = sorted({groups[group_of[t]].spec.bits for t in (*p.grid_inputs, *p.op.outputs)}) if p.integer else []
+        if len(bits) > 1 and 16 in bits:  # narrower ones mix: a kernel rescales in any case
+            raise ConfigError(
+                f"{p.op.scope or p.op.name}: its activations would have {' and '.join(map(str, bits))} bits, which no "
+                "kernel mixes: let the rules of neighbouring layers agree in activation.bits"
+            )
+    return groups, group_of

@@ -1,0 +1,203 @@
+"""Targets: what each runtime's integer kernels demand, as tables to lay beside the runtime's specification.
+
+An operator without a row in a target stays float there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from qat.arithmetic.attention import PROBABILITY
+from qat.errors import ConfigError, nearest
+from qat.graph.graph import FUNCTIONS
+
+from .modes import LITERT, ONNXRUNTIME, STATIC_ONLY, Modes
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A scale and zero point that the kernel prescribes for its output."""
+
+    scale: float
+    zero_point: int
+
+
+#: ``own``: the output has a scale of its own. ``as_input``: output and inputs share one scale.
+Output = Literal["own", "as_input"] | Fixed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operator: its output's scale, the activations its kernel absorbs, whether it starts a region.
+
+    An operator that ``starts`` a region is worth quantizing its float inputs for; any other runs in integers only where
+    an input is on the grid already. One whose kernel is exact without ``padding`` only stays float with it, and one whose
+    kernel has no ``groups`` with them. The inputs at the places ``symmetric`` have the zero point 0. One with
+    ``readers`` runs in integers where an operator of such a kind reads its output.
+    """
+
+    kind: str
+    output: Output
+    fuses: tuple[str, ...] = ()
+    starts: bool = False
+    padding: bool = True
+    groups: bool = True
+    symmetric: tuple[int, ...] = ()
+    readers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A runtime: the integers it computes with, the arithmetic of its kernels and its operator table.
+
+    Attributes:
+        kernels: the requantization arithmetic, see :mod:`qat.arithmetic.numerics`.
+        suffix: of the artifact, ``.onnx`` or ``.tflite``; empty where no runtime has these kernels.
+        activation: ``(qmin, qmax)`` of an activation in 8 bits.
+        symmetric_activations: whether the zero point must be 0.
+        weight_qmax: the largest magnitude of an 8-bit weight.
+        bias: how a bias is stored.
+        source: the specification that the rows follow.
+        modes: what there is besides static kernels of 8 bits.
+        activation_bits: the widths of its activations, besides the 16 bits of ``modes``.
+    """
+
+    name: str
+    kernels: Literal["mlas", "xnnpack", "reference"]
+    suffix: str
+    activation: tuple[int, int]
+    symmetric_activations: bool
+    weight_qmax: int
+    rows: tuple[Row, ...]
+    source: str
+    bias: Literal["int32", "float32"] = "int32"
+    description: str = ""
+    modes: Modes = STATIC_ONLY
+    activation_bits: tuple[int, ...] = (8,)
+
+    def limits(self, bits: int) -> tuple[int, int]:
+        """Return ``(qmin, qmax)`` of an activation of 2 to 8 bits."""
+        qmin, qmax = self.activation
+        return (qmin, qmax) if bits == 8 else (0, 2**bits - 1) if qmin == 0 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+    def row(self, kind: str) -> Row | None:
+        """Return the row of an operator, or None where the target has no integer kernel for it."""
+        return next((row for row in self.rows if row.kind == kind), None)
+
+
+# LiteRT 8-bit quantization specification, https://ai.google.dev/edge/litert/models/quantization_spec
+_LITERT_ROWS = (
+    Row("conv2d", output="own", fuses=("relu", "relu6"), starts=True),
+    Row("depthwise_conv2d", output="own", fuses=("relu", "relu6"), starts=True),
+    Row("dense", output="own", fuses=("relu", "relu6"), starts=True),
+    Row("add", output="own", fuses=("relu", "relu6")),
+    Row("mul", output="own", fuses=("relu", "relu6")),
+    Row("mean", output="own"),
+    Row("concat", output="as_input"),
+    Row("max_pool2d", output="as_input"),
+    Row("avg_pool2d", output="as_input"),
+    Row("relu", output="as_input"),
+    Row("relu6", output="as_input"),
+    Row("reshape", output="as_input"),
+    Row("pad", output="as_input"),
+)
+
+# What ONNX Runtime's table has in another form, and TensorRT's has not.
+_LITERT_OWN_ROWS = (
+    Row("conv_transpose2d", output="own", fuses=("relu", "relu6"), starts=True, groups=False),
+    Row("constant", output="own", starts=True),
+    Row("move", output="as_input"),
+)
+
+# Functions: a kernel of LiteRT's own, or a GATHER from the table of integers (exporters/tflite/lookup.py). The scales of
+# sigmoid and tanh are the specification's. x * sigmoid(x) is faster than a GATHER: qat/graph/decompose.py.
+_LITERT_FUNCTION_ROWS = (
+    Row("sigmoid", output=Fixed(1 / 256, -128)),
+    Row("tanh", output=Fixed(1 / 128, 0)),
+    *(Row(kind, output="own") for kind in FUNCTIONS if kind not in ("sigmoid", "tanh", "silu")),
+)
+
+# Attention (qat/arithmetic/attention.py). A product whose second operand has a zero point is 16 to 50 times as slow: the delegate
+# leaves it to TFLite's own kernel. The scale of softmax is the specification's.
+_LITERT_ATTENTION_ROWS = (
+    Row("matmul", output="own", starts=True, symmetric=(1,)),
+    Row("softmax", output=Fixed(PROBABILITY, -128), readers=("matmul",)),
+    Row("embedding", output="own", starts=True),
+)
+
+# ONNX Runtime, onnxruntime/core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc. A ReLU is
+# absorbed where the output's zero point is the type's minimum, which a range that starts at 0 gives.
+_ONNXRUNTIME_ROWS = (
+    *(replace(row, padding=False) if row.kind == "avg_pool2d" else row for row in _LITERT_ROWS),
+    # Written as a convolution and a shuffle (exporters/onnx/conv_transpose.py): there is no QLinearConvTranspose on the CPU.
+    Row("conv_transpose2d", output="own", fuses=("relu", "relu6"), starts=True),
+    Row("conv3d", output="own", fuses=("relu", "relu6"), starts=True),
+    Row("upsample_bilinear2d", output="as_input"),  # a transposed convolution by fixed integers
+    Row("constant", output="own", starts=True),
+    Row("move", output="as_input"),
+    *(Row(kind, output="own") for kind in FUNCTIONS),  # exporters/onnx/lookup.py
+    Row("matmul", output="own", starts=True),
+    # QLinearSoftmax multiplies by the whole part of 1 / scale: of 1/255, in float32, that may be 254 (qlinear_softmax.cc).
+    Row("softmax", output=Fixed(PROBABILITY, 0), readers=("matmul",)),
+    Row("embedding", output="own", starts=True),
+    Row("layer_norm", output="own"),  # sums of integers: exporters/onnx/layer_norm.py
+)
+
+# NVIDIA TensorRT, "Working with Quantized Types", https://docs.nvidia.com/deeplearning/tensorrt/
+_TENSORRT_ROWS = tuple(row for row in _LITERT_ROWS if row.kind not in ("mul", "mean", "avg_pool2d"))
+
+_U8 = (0, 255)
+_S8 = (-128, 127)
+
+TARGETS: dict[str, Target] = {
+    t.name: t
+    for t in (
+        Target(
+            "litert", "xnnpack", ".tflite", _S8, False, 127,
+            (*_LITERT_ROWS, *_LITERT_OWN_ROWS, *_LITERT_FUNCTION_ROWS, *_LITERT_ATTENTION_ROWS),
+            source="https://ai.google.dev/edge/litert/models/quantization_spec",
+            description="LiteRT with its default delegate (XNNPACK)",
+            modes=LITERT,
+        ),
+        Target(
+            # Without VNNI, U8S8 kernels add pairs of products in 16 bits: 2 * 255 * 64 is the most that fits.
+            "onnxruntime", "mlas", ".onnx", _U8, False, 64, _ONNXRUNTIME_ROWS,
+            source="https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html",
+            description="ONNX Runtime on any CPU: 7-bit weights, exact with and without VNNI",
+            modes=ONNXRUNTIME,
+        ),
+        Target(
+            "onnxruntime_vnni", "mlas", ".onnx", _U8, False, 127, _ONNXRUNTIME_ROWS,
+            source="https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html",
+            description="ONNX Runtime on ARM, or x86 with VNNI: 8-bit weights",
+            modes=ONNXRUNTIME,
+        ),
+        Target(
+            "tensorrt", "mlas", ".onnx", (-127, 127), True, 127, _TENSORRT_ROWS,
+            source="https://docs.nvidia.com/deeplearning/tensorrt/",
+            bias="float32",
+            description="TensorRT: symmetric int8, float bias (explicit quantization)",
+        ),
+        Target(
+            # Integers of fewer bits through the same formulas, which hold for any limits.
+            "simulated", "mlas", "", _U8, False, 127, _ONNXRUNTIME_ROWS,
+            source="https://arxiv.org/abs/1712.05877",
+            description="no runtime: the prepared model only, activations of 2 to 8 bits",
+            activation_bits=(2, 3, 4, 5, 6, 7, 8),
+        ),
+    )
+}  # fmt: skip
+
+
+def load_target(target: str | Target) -> Target:
+    """Return a target given by name or as an object.
+
+    Raises:
+        ConfigError: there is no target of that name.
+    """
+    if isinstance(target, Target):
+        return target
+    if target not in TARGETS:
+        raise ConfigError(f"unknown target '{target}'{nearest(target, TARGETS)}; valid: {', '.join(TARGETS)}")
+    return TARGETS[target]

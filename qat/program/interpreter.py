@@ -1,0 +1,300 @@
+"""The reference interpreter: executes a :class:`qat.program.program.Program` in NumPy, kernel by kernel, without any framework.
+
+It is what the frameworks' nodes and the runtimes' artifacts are compared with. It is slow, and meant for small inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qat.arithmetic import attention, dynamic, numerics
+from qat.arithmetic import int16 as wide
+from qat.arithmetic import lookup as functions
+from qat.arithmetic.encoding import Encoding
+from qat.arithmetic.layer_norm import layer_norm
+from qat.errors import DataError
+from qat.graph.graph import FUNCTIONS
+from qat.planning.modes import STORED
+
+from .program import FrameworkBlock, Instruction, Program
+
+#: Runs a float block on arrays; the default calls its module with them, which PyTorch modules do not take.
+CallBlock = Callable[[FrameworkBlock, Sequence[np.ndarray]], Sequence[Any]]
+
+
+def call_block(block: FrameworkBlock, arrays: Sequence[np.ndarray]) -> Sequence[Any]:
+    """Call a float block's module with arrays."""
+    outputs: Sequence[Any] = block.module(*arrays)
+    return outputs
+
+
+def run(program: Program, *inputs: np.ndarray, call: CallBlock = call_block) -> dict[str, np.ndarray]:
+    """Return every value of a program by name: on the grid as ``q - zero_point`` in float32, else as real values.
+
+    Args:
+        program: from an adapter's ``lower``.
+        inputs: one array for each of ``program.inputs``, in the program's layout.
+        call: how the float block, if there is one, is run on arrays.
+
+    Raises:
+        DataError: the number of inputs is not the program's.
+    """
+    if len(inputs) != len(program.inputs):
+        raise DataError(
+            f"program '{program.name}' has {len(program.inputs)} inputs, {len(inputs)} were given: pass one array each"
+        )
+    values = {name: np.asarray(x) for name, x in zip(program.inputs, inputs, strict=True)}
+    for step in program.instructions:
+        if step.kind == "float":
+            values.update(_float(program, step, values, len(inputs[0]), call))
+        elif step.mode in STORED:
+            values[step.outputs[0]] = _stored(program, step, values[step.inputs[0]])
+        else:
+            values[step.outputs[0]] = _STEPS[step.kind](program, step, [values[name] for name in step.inputs])
+    return values
+
+
+def _float(
+    program: Program, step: Instruction, values: Mapping[str, np.ndarray], batch: int, call: CallBlock
+) -> dict[str, np.ndarray]:
+    """Return those outputs of the float block that this step writes."""
+    block = program.block
+    if block is None:
+        raise DataError(f"program '{program.name}' has the float operator '{step.name}' but no float block to run it with")
+    if not set(step.outputs) & set(block.outputs):
+        return {}
+    # Integer kernels may stand between two operators of the block. What this step writes depends on what was computed
+    # before it only, so that zeros do for the rest.
+    arrays = [values[name] if name in values else _zeros(program, name, batch) for name in block.inputs]
+    outputs = dict(zip(block.outputs, call(block, arrays), strict=True))
+    return {name: np.asarray(outputs[name]) for name in step.outputs if name in outputs}
+
+
+def _zeros(program: Program, name: str, batch: int) -> np.ndarray:
+    value = program.values[name]
+    return np.zeros([batch if n is None else n for n in value.shape], value.dtype)
+
+
+# --- one function an instruction -----------------------------------------------------------------------------------------
+
+
+def _encoding(program: Program, name: str) -> Encoding:
+    encoding = program.values[name].encoding
+    assert encoding is not None
+    return encoding
+
+
+def _limits(program: Program, step: Instruction) -> tuple[float, float]:
+    """Return the output's limits on the grid, narrowed by the fused activation."""
+    encoding = _encoding(program, step.outputs[0])
+    lo, hi = step.clamp if step.clamp is not None else (encoding.qmin, encoding.qmax)
+    return lo - encoding.zero_point, hi - encoding.zero_point
+
+
+def _channels_first(program: Program, x: np.ndarray) -> np.ndarray:
+    return x.transpose(0, 3, 1, 2) if program.layout == "NHWC" else x
+
+
+def _own_layout(program: Program, x: np.ndarray) -> np.ndarray:
+    return x.transpose(0, 2, 3, 1) if program.layout == "NHWC" else x
+
+
+def _quantize(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return numerics.quantize(xs[0], _encoding(program, step.outputs[0]), program.kernels)
+
+
+def _dequantize(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return numerics.dequantize(xs[0], _encoding(program, step.inputs[0]))
+
+
+def _conv2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None
+    a = step.attrs
+    x = _channels_first(program, xs[0])
+    acc = numerics.conv2d(x, step.weight, step.bias, a["strides"], a["padding"], a["dilations"], a["groups"])
+    return _own_layout(program, _requantize(program, step, acc, (1, -1, 1, 1)))
+
+
+def _conv3d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None
+    a, last = step.attrs, program.layout == "NHWC"
+    x = np.moveaxis(xs[0], -1, 1) if last else xs[0]
+    acc = numerics.conv3d(x, step.weight, step.bias, a["strides"], a["padding"], a["dilations"], a["groups"])
+    y = _requantize(program, step, acc, (1, -1, 1, 1, 1))
+    return np.moveaxis(y, 1, -1) if last else y
+
+
+def _conv_transpose2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None
+    a, x = step.attrs, _channels_first(program, xs[0])
+    acc = numerics.conv_transpose2d(x, step.weight, step.bias, a["strides"], a["padding"], a["groups"])
+    return _own_layout(program, _requantize(program, step, acc, (1, -1, 1, 1)))
+
+
+def _dense(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None
+    return _requantize(program, step, numerics.dense(xs[0], step.weight, step.bias), (-1,))
+
+
+def _requantize(program: Program, step: Instruction, acc: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    assert step.weight_encoding is not None
+    scale = np.ravel(step.weight_encoding.scale).reshape(shape)
+    x, y = (float(_encoding(program, name).scale) for name in (step.inputs[0], step.outputs[0]))
+    if step.kernels == "wide":
+        exact = x * scale.astype(np.float64) / y
+        return wide.leave(acc, exact, *_limits(program, step), step.kind)
+    kernels = step.kernels or program.kernels
+    return numerics.requantize(acc, numerics.multiplier(x, scale, y, kernels), *_limits(program, step), kernels)
+
+
+def _binary(kernel: Callable[..., np.ndarray], in_16_bits: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    def step_of(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+        encodings = [_encoding(program, name) for name in (*step.inputs, *step.outputs)]
+        if step.kernels == "wide":
+            return in_16_bits(*xs, *encodings, *_limits(program, step))
+        return kernel(*xs, *encodings, *_limits(program, step), program.kernels)
+
+    return step_of
+
+
+def _mean(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
+    if step.kernels == "wide":
+        return wide.mean(xs[0], tuple(step.attrs["axes"]), x, y, bool(step.attrs["keepdims"]))
+    return numerics.mean(xs[0], tuple(step.attrs["axes"]), x, y, program.kernels, bool(step.attrs["keepdims"]))
+
+
+def _max_pool2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    a = step.attrs
+    return _own_layout(program, numerics.max_pool2d(_channels_first(program, xs[0]), a["kernel"], a["strides"], a["padding"]))
+
+
+def _avg_pool2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    a, encoding = step.attrs, _encoding(program, step.outputs[0])
+    x = _channels_first(program, xs[0])
+    return _own_layout(
+        program, numerics.avg_pool2d(x, a["kernel"], a["strides"], a["padding"], encoding, program.kernels)
+    )  # fmt: skip
+
+
+def _upsample_bilinear2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    encoding = _encoding(program, step.outputs[0])
+    return _own_layout(program, numerics.upsample_bilinear2d(_channels_first(program, xs[0]), step.attrs["factors"], encoding))
+
+
+def _concat(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(xs, step.attrs["axis"])
+
+
+def _constant(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None
+    return np.asarray(step.weight, np.float32) - _encoding(program, step.outputs[0]).zero_point
+
+
+def _function(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
+    return functions.table(step.kind, step.attrs, x, y, program.kernels)[xs[0].astype(np.int64) - x.lo].astype(np.float32)
+
+
+def _matmul(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    encodings = [_encoding(program, name) for name in (*step.inputs, *step.outputs)]
+    a, b, y = (float(e.scale) for e in encodings)
+    kernels = attention.product_kernels(program.kernels, encodings[1].zero_point)
+    value = attention.product_multiplier(a, b, y, kernels)
+    acc = attention.matmul(xs[0], xs[1], step.attrs["transpose_b"])
+    return numerics.requantize(acc, np.asarray(value), *_limits(program, step), kernels)
+
+
+def _softmax(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return attention.softmax(xs[0], _encoding(program, step.inputs[0]), step.attrs["beta"], program.kernels)
+
+
+def _layer_norm(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None and step.bias is not None
+    x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
+    return layer_norm(xs[0], step.weight, step.bias, step.attrs["epsilon"], x, y, program.kernels)
+
+
+def _embedding(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return _constant(program, step, xs)[np.asarray(xs[0], np.int64)]
+
+
+def _stored(program: Program, step: Instruction, x: np.ndarray) -> np.ndarray:
+    """An operator on real values whose weight alone is stored; a ``dynamic`` one on the grid that its kernel chooses.
+
+    Equal to the nodes in every bit where sums are of integers; those of a float kernel are float64's here.
+    """
+    assert step.weight is not None
+    dense, a = step.kind == "dense", step.attrs
+    x = np.asarray(x if dense else _channels_first(program, x), np.float32)
+    scale = np.float32(1.0) if step.weight_encoding is None else np.asarray(step.weight_encoding.scale, np.float32)
+    weight = step.weight.astype(np.float32)
+
+    def product(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        if dense:
+            return np.asarray(x, np.float64) @ np.asarray(w, np.float64).T
+        return numerics.real_conv2d(x, w, a["strides"], a["padding"], a["dilations"], a["groups"])
+
+    along = (-1,) if dense else (-1, 1, 1)
+    bias = None if step.bias is None else step.bias.reshape(along)
+    if step.mode == "dynamic":
+        axes = dynamic.range_axes(step.kind, a.get("strides", ()), step.kernels, x.shape, weight.shape[2:], channel_axis=1)
+        q, x_scale = dynamic.on_grid(x, axes, step.kernels)
+        y = dynamic.leave(product(q, weight), x_scale, scale.reshape(along), bias, step.kernels)
+    else:
+        real = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        y = np.asarray(product(x, real) + (0.0 if bias is None else bias), np.float32)
+    y = np.maximum(y, np.float32(0)) if step.activation else y
+    y = np.minimum(y, np.float32(6)) if step.activation == "relu6" else y
+    return y if dense else _own_layout(program, y)
+
+
+def _relu(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return np.maximum(xs[0], np.float32(0))
+
+
+def _relu6(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    encoding = _encoding(program, step.outputs[0])
+    six = np.rint(np.float32(6) / np.asarray(encoding.scale, np.float32))
+    return np.clip(xs[0], np.float32(0), np.minimum(six, np.float32(encoding.hi)))
+
+
+def _reshape(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return xs[0].reshape(len(xs[0]), *step.attrs["shape"][1:])
+
+
+def _pad(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    padded = np.pad(_channels_first(program, xs[0]), ((0, 0), (0, 0), *step.attrs["padding"]))
+    return _own_layout(program, padded)
+
+
+_STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]] = {
+    "quantize": _quantize,
+    "dequantize": _dequantize,
+    "conv2d": _conv2d,
+    "depthwise_conv2d": _conv2d,
+    "conv3d": _conv3d,
+    "conv_transpose2d": _conv_transpose2d,
+    "dense": _dense,
+    "add": _binary(numerics.add, wide.add),
+    "mul": _binary(numerics.mul, wide.mul),
+    "mean": _mean,
+    "concat": _concat,
+    "constant": _constant,
+    "embedding": _embedding,
+    "layer_norm": _layer_norm,
+    "matmul": _matmul,
+    "softmax": _softmax,
+    **dict.fromkeys(FUNCTIONS, _function),
+    "relu": _relu,
+    "relu6": _relu6,
+    "max_pool2d": _max_pool2d,
+    "avg_pool2d": _avg_pool2d,
+    "upsample_bilinear2d": _upsample_bilinear2d,
+    "reshape": _reshape,
+    "pad": _pad,
+    "transpose": lambda program, step, xs: xs[0].transpose(step.attrs["axes"]),
+}

@@ -1,0 +1,122 @@
+"""The integer program: a trained model as the runtime will see it, in NumPy, free of any framework.
+
+An adapter's ``lower`` writes it, the exporters serialise it, :mod:`qat.program.interpreter` executes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qat.arithmetic.encoding import Encoding
+from qat.graph.graph import EXAMPLE_BATCH
+from qat.planning.modes import Mode
+
+
+@dataclass(frozen=True)
+class Value:
+    """One tensor: quantized where it has an ``encoding``, else of ``dtype``. None in ``shape`` is the batch.
+
+    ``axes`` says how it lies where that is not the model's own layout: its axis ``i`` is axis ``axes[i]`` of the model's tensor.
+    ``example`` is that of :class:`qat.graph.graph.TensorSpec`.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    encoding: Encoding | None = None
+    dtype: str = "float32"
+    axes: tuple[int, ...] | None = None
+    example: tuple[int, ...] = ()
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """The shape for a batch of :data:`qat.graph.graph.EXAMPLE_BATCH`."""
+        return self.example or tuple(EXAMPLE_BATCH if size is None else size for size in self.shape)
+
+    def laid(self, array: np.ndarray) -> np.ndarray:
+        """Return the model's tensor as this value lies."""
+        return array if self.axes is None else array.transpose(self.axes)
+
+    def unlaid(self, array: np.ndarray) -> np.ndarray:
+        """Return this value's array as the model's tensor lies."""
+        return array if self.axes is None else array.transpose(np.argsort(self.axes))
+
+
+@dataclass(frozen=True, eq=False)
+class Instruction:
+    """One step: an integer kernel, a border (``quantize``, ``dequantize``) or a ``float`` operator.
+
+    Kinds and attributes are those of :data:`qat.graph.graph.KINDS`; ``transpose`` (``axes``) leads from one layout to the other.
+    Weights are in one layout whatever the framework: convolutions ``[out, in / groups, height, width]`` (a depthwise one
+    ``[channels * multiplier, 1, h, w]`` with ``groups = channels``), dense ``[out, in]``.
+    ``weight_encoding.axis`` is 0, or None for one scale per tensor.
+    ``weight`` and ``bias`` of a ``layer_norm`` are float32.
+    The ``weight`` of a ``constant`` or ``embedding`` holds integers of the output's encoding, zero point included.
+    ``activation`` names the fused activation (``relu``, ``relu6``) and ``clamp`` the limits it leaves, in the output's
+    integers (zero point included).
+
+    ``mode`` is ``static``, or one of :data:`qat.planning.modes.STORED`: inputs, outputs and the bias are float then, and the
+    weight is an integer one with its encoding, or float16 without. A ``packed`` weight is stored in 4 bits. ``kernels`` names the
+    arithmetic where it is not the program's.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    weight: np.ndarray | None = None
+    weight_encoding: Encoding | None = None
+    bias: np.ndarray | None = None
+    activation: str | None = None
+    clamp: tuple[int, int] | None = None
+    scope: str = ""
+    mode: Mode = "static"
+    packed: bool = False
+    kernels: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class FrameworkBlock:
+    """All operators that keep their framework's implementation, as one callable: those that stay float, and moves.
+
+    ``inputs`` and ``outputs`` name values of the program; those with an encoding are integers, zero point included, which only
+    moves read and write. ``module`` takes the tensors ``inputs`` and returns the tensors ``outputs`` (a tuple); the exporters let
+    the framework's own converter translate it once and splice the result between the integer kernels.
+    """
+
+    framework: str
+    module: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Instructions in topological order. ``kernels`` names the arithmetic: ``mlas``, ``xnnpack`` or ``reference``.
+
+    ``inputs`` and ``outputs`` are float values; a ``quantize`` or ``dequantize`` instruction stands between them and the
+    integer kernels. ``output_structure`` holds the user's names where the model returned a mapping.
+    """
+
+    name: str
+    layout: str
+    kernels: str
+    target: str
+    recipe: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    values: Mapping[str, Value]
+    instructions: tuple[Instruction, ...]
+    block: FrameworkBlock | None = None
+
+    def encodings(self) -> dict[str, dict[str, object]]:
+        """Every encoding by tensor name, weights under ``<instruction>.weight``, as JSON-ready values."""
+        out = {v.name: v.encoding.to_dict() for v in self.values.values() if v.encoding is not None}
+        for step in self.instructions:
+            if step.weight_encoding is not None:
+                out[f"{step.name}.weight"] = step.weight_encoding.to_dict()
+        return out

@@ -1,0 +1,189 @@
+"""Reports: the table on the terminal, summary.json, summary.md and the plots."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from qat.system.atomic_files import write_atomically
+
+from .compare import Entry, Report
+from .decision import shown_p
+
+_COLUMNS = ("entry", "top-1 %", "Δ float", "p float", "agree %", "drift", "SQNR dB", "KiB", "ms p50", "exact")
+
+
+def _columns(report: Report) -> tuple[str, ...]:
+    """Return the columns' titles: they say what the figures are held against."""
+    return _COLUMNS if report.against_float else tuple(c.replace("float", "first") for c in _COLUMNS)
+
+
+def _caveat(report: Report) -> str | None:
+    """Say so where the reference is no float model."""
+    if report.against_float:
+        return None
+    return f"No float artifact among these: Δ, p, agreement, drift and SQNR are against the first, {report.reference}."
+
+
+def _cells(e: Entry) -> tuple[str, ...]:
+    def shown(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    if e.error is not None:
+        return (e.name, f"failed: {e.error[:60]}", *[""] * (len(_COLUMNS) - 2))
+    return (
+        e.name,
+        shown(e.top1, ".2f"),
+        shown(e.delta, "+.2f"),
+        "–" if e.p_float is None else shown_p(e.p_float).removeprefix("p ").removeprefix("= "),
+        shown(e.agreement, ".2f"),
+        shown(e.drift, ".4f"),
+        shown(e.sqnr, ".1f"),
+        f"{e.bytes / 1024:.0f}",
+        shown(e.latency_p50, ".3f"),
+        "" if e.parity is None else f"{100 * e.parity.exact:.2f} %",
+    )
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the comparison as a table, and the decision below it."""
+    table = Table(title=f"{report.dataset}, {report.framework}, {report.n_eval:,} images", title_justify="left")
+    for index, column in enumerate(_columns(report)):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for e in report.entries:
+        table.add_row(*_cells(e), style={"qat": "bold green", "float": "cyan", "control": "cyan"}.get(e.kind, ""))
+    console.print(table)
+    for sentence in filter(None, (_caveat(report), report.decision)):
+        console.print(sentence, highlight=False)
+
+
+def to_dict(report: Report, folder: Path) -> dict[str, Any]:
+    """Return a report as JSON-ready values, paths relative to ``folder``."""
+    return {
+        "framework": report.framework,
+        "dataset": report.dataset,
+        "n_eval": report.n_eval,
+        "decision": report.decision,
+        "reference": report.reference,
+        "reference_is_float": report.against_float,
+        "entries": [_entry_dict(e, folder) for e in report.entries],
+    }
+
+
+def _entry_dict(e: Entry, folder: Path) -> dict[str, Any]:
+    def finite(value: float | None) -> float | None:
+        return None if value is None or not math.isfinite(value) else value
+
+    out: dict[str, Any] = {
+        "name": e.name,
+        "kind": e.kind,
+        "tool": e.tool,
+        "recipe": e.recipe,
+        "path": None if e.path is None else os.path.relpath(e.path, folder),
+        "bytes": e.bytes,
+        "size_ratio": e.size_ratio,
+        "top1": e.top1,
+        "top1_delta": e.delta,
+        "top1_delta_low": e.delta_low,
+        "agreement": e.agreement,
+        "mcnemar_p_float": e.p_float,
+        "mcnemar_p_best_ptq": e.p_best_ptq,
+        "confidence_drift": e.drift,
+        "output_mse": e.mse,
+        "sqnr_db": finite(e.sqnr),
+        "latency_ms_p50": e.latency_p50,
+        "latency_ms_p95": e.latency_p95,
+    }
+    if e.metrics:
+        out["metrics"] = dict(e.metrics)
+    if e.error is not None:
+        out["error"] = e.error
+    if e.parity is not None:
+        out["parity"] = e.parity.to_dict()
+    return out
+
+
+def write_report(reports: Sequence[Report], folder: Path) -> Path:
+    """Write summary.json, summary.md and the plots into ``folder``; returns the path of summary.json."""
+    document = {"results": [to_dict(r, folder) for r in reports]}
+    write_atomically(folder / "summary.md", "\n".join(_markdown(r) for r in reports), overwrite=True)
+    for report in reports:
+        for name, image in _plots(report).items():
+            write_atomically(folder / f"{report.framework}_{name}.png", image, overwrite=True)
+    return write_atomically(folder / "summary.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n", overwrite=True)
+
+
+def _markdown(report: Report) -> str:
+    rows = [
+        f"## {report.dataset}, {report.framework}, {report.n_eval:,} images\n",
+        "| " + " | ".join(_columns(report)) + " |",
+        "|" + "---|" + "---:|" * (len(_COLUMNS) - 1),
+        *("| " + " | ".join(_cells(e)) + " |" for e in report.entries),
+        *(f"\n{sentence}" for sentence in filter(None, (_caveat(report), report.decision))),
+        "",
+    ]
+    images = [f"![{name}]({report.framework}_{name}.png)" for name in ("accuracy", "size", "drift")]
+    return "\n".join([*rows, *images, ""])
+
+
+_COLOURS = {"float": "#4c78a8", "control": "#72a0c8", "ptq": "#bab0ac", "qat": "#54a24b"}
+
+
+def _plots(report: Report) -> dict[str, bytes]:
+    """Return the plots as PNG: accuracy with 95 % Wilson intervals, size, confidence drift."""
+    from .statistics import wilson
+
+    done = [e for e in report.entries if e.top1 is not None]
+    intervals = [wilson(e.top1 or 0.0, report.n_eval) for e in done]
+    errors = [
+        [(e.top1 or 0.0) - low for e, (low, _) in zip(done, intervals, strict=True)],
+        [high - (e.top1 or 0.0) for e, (_, high) in zip(done, intervals, strict=True)],
+    ]
+    title = f"{report.dataset}, {report.framework}, {report.n_eval:,} images"
+    accuracy = [e.top1 or 0.0 for e in done]
+    return {
+        "accuracy": _bars(done, accuracy, "top-1 accuracy, % (95 % Wilson interval)", title, ".2f", errors),
+        "size": _bars(done, [e.bytes / 1024 for e in done], "size, KiB", title, ".0f"),
+        "drift": _bars(done, [e.drift or 0.0 for e in done], "mean change of the largest probability", title, ".4f"),
+    }
+
+
+def _bars(entries: list[Entry], values: list[float], label: str, title: str, form: str, errors: Any = None) -> bytes:
+    """Return bars from zero; values with ``errors`` (below, above) are points, since their axis starts elsewhere."""
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.42 * len(entries) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    names, colours = [e.name for e in entries], [_COLOURS.get(e.kind, "#bab0ac") for e in entries]
+    if errors is None:
+        floor, ends = 0.0, values
+        axes.barh(names, values, color=colours)
+    else:
+        floor = max(0.0, min(v - below for v, below in zip(values, errors[0], strict=True)) - 1.0)
+        ends = [v + above for v, above in zip(values, errors[1], strict=True)]
+        axes.errorbar(values, names, xerr=errors, fmt="none", ecolor="#555555", capsize=2, linewidth=1)
+        axes.scatter(values, names, color=colours, s=60, zorder=3)
+    reach = max(ends) - floor
+    for place, (value, end) in enumerate(zip(values, ends, strict=True)):
+        axes.text(end + 0.012 * reach, place, format(value, form), va="center", fontsize=9)
+    reference = next((v for e, v in zip(entries, values, strict=True) if e.kind == "float"), None)
+    if reference is not None and errors is not None:
+        axes.axvline(reference, color=_COLOURS["float"], linewidth=1, linestyle="--")
+    axes.set_xlim(floor, floor + 1.12 * reach if reach > 0 else floor + 1)
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    out = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(out)
+    return out.getvalue()

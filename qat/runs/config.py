@@ -1,0 +1,176 @@
+"""Run configurations: what ``qat run CONFIG`` reads, with defaults that a newcomer need not touch."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from qat.errors import ConfigError
+from qat.system.yaml_files import load_yaml
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(_Strict):
+    """The float model: ``factory`` (``package.module:function``) with ``kwargs`` and ``weights``, or a ``.keras`` ``file``.
+
+    ``dynamic`` names the axes that the artifact leaves free, see :func:`qat.api.prepare`.
+    """
+
+    factory: str | None = None
+    kwargs: dict[str, Any] = {}
+    weights: str | None = None
+    file: str | None = None
+    dynamic: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one(self) -> ModelConfig:
+        if (self.factory is None) == (self.file is None):
+            raise ValueError("give either 'factory' (package.module:function) or 'file' (.keras)")
+        if self.file is not None and self.weights is not None:
+            raise ValueError("'file' is a whole model: leave 'weights' out, or give the factory that they belong to")
+        return self
+
+
+class DataConfig(_Strict):
+    """The data set. ``path`` is the folder or file of idx, npz and folder; ``size`` is (height, width) of a folder's images."""
+
+    source: Literal["digits", "idx", "npz", "folder", "factory"] = "digits"
+    path: str | None = None
+    factory: str | None = None
+    kwargs: dict[str, Any] = {}
+    name: str | None = None
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0)
+    size: tuple[int, int] = (224, 224)
+    flip: bool = False
+    batch_size: int = Field(default=128, ge=1)
+
+
+class FloatConfig(_Strict):
+    """How the float model is trained where it comes without weights; the result is cached."""
+
+    epochs: int = Field(default=10, ge=1)
+    learning_rate: float = Field(default=0.1, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    seed: int = 0
+
+
+class TrainingConfig(_Strict):
+    """Fine-tuning; see :class:`qat.trainers.TrainingOptions`. ``teacher: float`` is the run's own float model."""
+
+    epochs: int = Field(default=1, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad"] = "sgd"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    gradient_clip: float | None = Field(default=1.0, gt=0)
+    accumulate: int = Field(default=1, ge=1)
+    precision: Literal["float32", "bf16"] = "float32"
+    patience: int | None = Field(default=None, ge=1)
+    observe_fraction: float = Field(default=0.1, ge=0, le=1)
+    seed: int = 0
+    loss: str | None = None
+    metrics: list[str] = Field(default=["top1"], min_length=1)
+    teacher: Literal["float"] | None = None
+    temperature: float = Field(default=1.0, gt=0)
+    teacher_weight: float = Field(default=0.5, ge=0, le=1)
+    dampening: float = Field(default=0.0, ge=0)
+    freezing: float | None = Field(default=None, gt=0, le=1)
+    divergence: float | None = Field(default=0.9, ge=0)
+    labels: Literal["given", "none"] = "given"
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    tensorboard: str | None = None
+    artifact_every: int | None = Field(default=None, ge=1)
+
+
+class CalibrationConfig(_Strict):
+    """Calibration samples, taken from the start of the training split, and what else is done with them before training."""
+
+    samples: int = Field(default=512, ge=1)
+    estimator: Literal["minmax", "ema", "percentile", "mse"] | None = None
+    bias_correction: bool = False
+
+
+class RunConfig(_Strict):
+    """One run: a model, a data set, a recipe."""
+
+    name: str
+    framework: Literal["torch", "keras"]
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    float_training: FloatConfig = FloatConfig()
+    recipe: str = "static_wi8_ai8"
+    target: str | None = None
+    equalize: bool = False
+    calibration: CalibrationConfig = CalibrationConfig()
+    training: TrainingConfig = TrainingConfig()
+    control: bool = True
+    ptq: bool = True
+    adaround: bool = False
+    per_channel: bool = True
+    io_dtype: Literal["int8", "uint8", "float32"] = "int8"
+    latency_runs: int = Field(default=50, ge=0)
+    output: str | None = None
+
+
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+def load_run(path: str | Path) -> RunConfig:
+    """Read a run configuration.
+
+    Raises:
+        ConfigError: the file is missing or invalid; the message names the key and its line.
+    """
+    return load_yaml(path, RunConfig)
+
+
+def expand(text: str, base: Path) -> Path:
+    """Return a path with ``${NAME}`` and ``${NAME:-default}`` replaced, relative to ``base``.
+
+    Raises:
+        ConfigError: a variable is not set and has no default.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1], match[2])
+        if found is None:
+            raise ConfigError(f"'{text}' needs the environment variable {match[1]}: set it, or write the path into the config")
+        return found
+
+    path = Path(_VARIABLE.sub(value, text)).expanduser()
+    return path if path.is_absolute() else base / path
+
+
+def import_object(spec: str, what: str) -> Callable[..., Any]:
+    """Return the function of ``package.module:function``.
+
+    Raises:
+        ConfigError: it cannot be imported; the message says which part.
+    """
+    module, _, name = spec.partition(":")
+    if not name:
+        raise ConfigError(f"{what} '{spec}' must be written package.module:function")
+    if os.getcwd() not in sys.path:  # as `python -m qat` has it, so that both commands find the user's modules
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # whatever the user's module raises
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise ConfigError(f"{what} '{spec}': cannot import {module}: {kind}{error}") from error
+    if not callable(found):
+        raise ConfigError(f"{what} '{spec}': module {module} has no function '{name}'")
+    result: Callable[..., Any] = found
+    return result

@@ -1,0 +1,141 @@
+"""Where data sets come from: the embedded digits, IDX files (MNIST's format), .npz files, image folders, a factory."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qat.errors import DataError, MissingDependencyError, QatError
+
+from .dataset import Dataset, checked
+
+
+def digits(seed: int = 0) -> Dataset:
+    """Return scikit-learn's embedded digits: 1,797 real 8x8 images, 500 of them for testing."""
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise MissingDependencyError("the digits need scikit-learn: pip install 'qat-toolkit[report]'") from error
+    bunch = load_digits()
+    x = bunch.images.astype(np.float32)[..., None]
+    train_x, test_x, train_y, test_y = train_test_split(
+        x, bunch.target.astype(np.int64), test_size=500, random_state=seed, stratify=bunch.target
+    )
+    return checked(Dataset("digits", train_x, train_y, test_x, test_y, scale=1 / 16, mean=0.3, std=0.38))
+
+
+_IDX = {"train": "train", "test": "t10k"}
+
+
+def idx(folder: str | Path, name: str = "idx", mean: float = 0.0, std: float = 1.0) -> Dataset:
+    """Return the data set of a folder with the four IDX files of MNIST or Fashion-MNIST, gzipped or not."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(
+            f"no such folder: {folder}; it should hold train-images-idx3-ubyte[.gz] and its three companions (Debian's package "
+            "dataset-fashion-mnist installs them; set FASHION_MNIST to their folder)"
+        )
+    parts = {}
+    for split, prefix in _IDX.items():
+        images = _read_idx(folder, f"{prefix}-images-idx3-ubyte")
+        parts[split] = (images[..., None], _read_idx(folder, f"{prefix}-labels-idx1-ubyte").astype(np.int64))
+    (train_x, train_y), (test_x, test_y) = parts["train"], parts["test"]
+    return checked(Dataset(name, train_x, train_y, test_x, test_y, scale=1 / 255, mean=mean, std=std))
+
+
+def _read_idx(folder: Path, stem: str) -> np.ndarray:
+    """Read one IDX file: a magic number 0, 0, type 8 (uint8), rank; the sizes as big-endian int32; the values."""
+    path = next((p for p in (folder / f"{stem}.gz", folder / stem) if p.is_file()), None)
+    if path is None:
+        raise DataError(f"{folder} has no {stem}[.gz]")
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is not a whole gzip file: {error}") from error
+    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
+        raise DataError(f"{path} is not an IDX file of bytes")
+    rank = raw[3]
+    shape = tuple(int(n) for n in np.frombuffer(raw, ">i4", rank, 4))
+    if len(raw) != 4 + 4 * rank + int(np.prod(shape)):
+        raise DataError(f"{path} is truncated: {len(raw)} bytes do not hold {'x'.join(map(str, shape))} values")
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def npz(path: str | Path, mean: float = 0.0, std: float = 1.0) -> Dataset:
+    """Return the data set of an ``.npz`` file with ``x_train, y_train, x_test, y_test``.
+
+    Images are ``[n, height, width, channels]`` or, of one channel, ``[n, height, width]``; uint8 (0 to 255) or any float.
+    Labels are ``[n]`` or ``[n, 1]`` integers from 0.
+    """
+    path = Path(path)
+    if not path.is_file():
+        kind = "a folder, not an .npz file" if path.is_dir() else "no such file"
+        raise DataError(f"{kind}: {path}")
+    names = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {n: file[n] for n in names if n in file.files}
+    except PermissionError:
+        raise  # it is not the file's content
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path} is not a whole .npz file: {error}") from error
+    if missing := [n for n in names if n not in arrays]:
+        raise DataError(f"{path} has no array '{missing[0]}': it needs {', '.join(names)}")
+    train_x, train_y, test_x, test_y = (arrays[n] for n in names)
+    train_x, test_x = (x[..., None] if x.ndim == 3 else x for x in (train_x, test_x))
+    scale = 1 / 255 if train_x.dtype == np.uint8 else 1.0
+    return checked(Dataset(path.stem, train_x, train_y.reshape(-1), test_x, test_y.reshape(-1), scale=scale, mean=mean, std=std))
+
+
+def image_folder(folder: str | Path, size: tuple[int, int], mean: float = 0.0, std: float = 1.0) -> Dataset:
+    """Return the data set of ``<folder>/{train,test}/<class>/*``, resized to ``size`` (height, width)."""
+    from PIL import Image, UnidentifiedImageError
+
+    folder = Path(folder)
+    parts = []
+    classes: list[str] | None = None
+    for split in ("train", "test"):
+        root = folder / split
+        if not root.is_dir():
+            raise DataError(f"no such folder: {root}; an image folder holds train/<class>/ and test/<class>/")
+        found = sorted(p.name for p in root.iterdir() if p.is_dir())
+        if classes is not None and found != classes:
+            raise DataError(f"{root} has classes {found[:5]}, train has {classes[:5]}")
+        classes = found
+        images, labels = [], []
+        for label, name in enumerate(classes):
+            files = sorted(p for p in (root / name).iterdir() if p.is_file())
+            if not files:
+                raise DataError(f"{root / name} has no images")
+            for path in files:
+                try:
+                    with Image.open(path) as image:
+                        images.append(np.asarray(image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)))
+                except (UnidentifiedImageError, OSError) as error:
+                    raise DataError(f"{path} is not an image: {error}") from error
+                labels.append(label)
+        if not images:
+            raise DataError(f"{root} has no classes: an image folder holds train/<class>/ and test/<class>/")
+        parts.append((np.stack(images), np.array(labels, np.int64)))
+    (train_x, train_y), (test_x, test_y) = parts
+    return checked(Dataset(folder.name, train_x, train_y, test_x, test_y, scale=1 / 255, mean=mean, std=std))
+
+
+def factory(make: Callable[..., Any], **kwargs: Any) -> Dataset:
+    """Return what a user's function returns: a Dataset."""
+    try:
+        data = make(**kwargs)
+    except QatError:
+        raise
+    except Exception as error:
+        raise DataError(f"the data factory with kwargs {kwargs} raises {type(error).__name__}: {error}") from error
+    if not isinstance(data, Dataset):
+        raise DataError(f"the data factory returned a {type(data).__name__}: return a qat.runs.dataset.Dataset")
+    return checked(data)

@@ -1,0 +1,1 @@
+"""Files, signals and samples: what the toolkit needs of the machine and of Python."""

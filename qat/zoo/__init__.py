@@ -1,1 +1,0 @@
-"""Example models, the same in both frameworks."""
