@@ -13,7 +13,7 @@ import numpy as np
 from qat.arithmetic.encoding import Encoding
 from qat.runtimes import TensorInfo, open_session
 
-from . import encodings_path, read_encodings
+from .export import encodings_path, read_encodings
 
 #: Types that a weight may be stored in.
 _WEIGHT_TYPES = ("int2", "int4", "uint4", "int8", "uint8", "float16", "float32", "float64")

@@ -12,7 +12,8 @@ import qat
 from qat.baselines import float_baseline
 from qat.errors import CaptureError, DataError, ExportError, QatError, RuntimeMismatchError
 from qat.report import statistics as metrics
-from qat.report.compare import Entry, decide
+from qat.report.compare import decide
+from qat.report.entry import Entry
 from qat.report.render import write_report
 
 

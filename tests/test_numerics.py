@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qat.arithmetic import numerics
 from qat.arithmetic.encoding import Encoding, from_range
 from qat.arithmetic.numerics import f32
-from qat.calibration.range_estimators import make_estimator
+from qat.arithmetic.range_estimators import make_estimator
 
 KERNELS = ("mlas", "xnnpack", "reference")
 floats = st.floats(-1e4, 1e4, width=32)

@@ -5,7 +5,8 @@ import pytest
 from qat.errors import ConfigError
 from qat.planning.recipe import QuantSpec, Recipe, Rule, builtin_recipes, load_recipe
 from qat.planning.targets import TARGETS, load_target
-from qat.runs.config import expand, import_object, load_run
+from qat.runs.config import expand, load_run
+from qat.system.import_object import import_object
 
 
 def test_builtin_recipes_are_valid_and_carry_their_file_name():

@@ -27,7 +27,20 @@ __all__ = [
 
 
 def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | None = None, **options: Any) -> History:
-    """Fine-tune a prepared or a float model; see :func:`qat.finetune`."""
+    """Fine-tune a prepared (or float) model; return its history.
+
+    The best weights by the evaluation metric are left in the model. Options are the fields of
+    :class:`TrainingOptions`, which says what each does and what it is by default.
+
+    Args:
+        model: from :func:`qat.prepare` and :func:`qat.calibrate`, or a float model (the control).
+        train_data: batches of ``(inputs, labels)``; iterated once an epoch.
+        eval_data: the same for validation, after each epoch.
+
+    Raises:
+        CalibrationError: a prepared model was not calibrated.
+        DataError: no batches, or NaN in the data; the message names the batch.
+    """
     chosen = TrainingOptions.of(**options)
     if is_prepared(model) and hasattr(model, "grids"):
         missing = [name for name, grid in model.grids.items() if not grid.calibrated]

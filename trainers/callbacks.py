@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from qat.errors import ConfigError, MissingDependencyError
+from qat.exporters import export
 from qat.frameworks import is_prepared
+from qat.runtimes import open_session
 
 from .history import Epoch
 from .metrics import measure
@@ -75,16 +77,13 @@ class Callbacks:
         every = self.options.artifact_every
         if every is None or epoch % every or not self.learner.writes:
             return {}
-        from qat import api
-        from qat.runtimes import open_session
-
         assert self.eval_data is not None
         self.learner.freeze()
         model = self.learner.model
         suffix = getattr(getattr(model, "plan", None), "target", None)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"epoch{suffix.suffix if suffix is not None else '.tflite'}"
-            api.export(model, path, io_dtype="float32")
+            export(model, path, io_dtype="float32")
             session = open_session(path)
             batches = self.learner.labelled(self.eval_data)
             return measure(self.options.chosen_metrics, ((session.run(*inputs)[0], labels) for inputs, labels in batches))

@@ -77,7 +77,7 @@ def metric(spec: str | Callable[..., Any]) -> Metric:
     if isinstance(spec, str) and spec in METRICS:
         return METRICS[spec]
     if isinstance(spec, str):
-        from qat.runs.config import import_object
+        from qat.system.import_object import import_object
 
         if ":" not in spec:
             raise ConfigError(f"unknown metric '{spec}'; valid: {', '.join(METRICS)}, or package.module:function")

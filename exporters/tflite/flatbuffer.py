@@ -14,8 +14,6 @@ from qat.arithmetic.numerics import f32
 from qat.errors import ExportError
 from qat.program.program import FrameworkBlock, Program
 
-from .stored_weight import WIDE_VERSIONS
-
 _TYPES = {
     "int8": schema.TensorType.INT8,
     "int16": schema.TensorType.INT16,
@@ -27,6 +25,15 @@ _TYPES = {
     "float16": schema.TensorType.FLOAT16,
     "int4": schema.TensorType.INT4,
 }
+
+_Op = schema.BuiltinOperator
+
+#: The versions of operators that read or write int16.
+WIDE_VERSIONS = {
+    _Op.CONV_2D: 4, _Op.DEPTHWISE_CONV_2D: 5, _Op.FULLY_CONNECTED: 7, _Op.ADD: 3, _Op.MUL: 4, _Op.MEAN: 3, _Op.CONCATENATION: 3,
+    _Op.MAX_POOL_2D: 3, _Op.AVERAGE_POOL_2D: 3, _Op.RELU: 3, _Op.RELU6: 3, _Op.PAD: 3, _Op.PADV2: 3, _Op.TRANSPOSE: 5,
+    _Op.QUANTIZE: 2, _Op.DEQUANTIZE: 3,
+}  # fmt: skip
 
 
 class Writer:

@@ -41,13 +41,6 @@ _VERSIONS = {
 }  # fmt: skip
 _KEEPS_DIMENSIONS = 5
 
-#: The versions of operators that read or write int16.
-WIDE_VERSIONS = {
-    _Op.CONV_2D: 4, _Op.DEPTHWISE_CONV_2D: 5, _Op.FULLY_CONNECTED: 7, _Op.ADD: 3, _Op.MUL: 4, _Op.MEAN: 3, _Op.CONCATENATION: 3,
-    _Op.MAX_POOL_2D: 3, _Op.AVERAGE_POOL_2D: 3, _Op.RELU: 3, _Op.RELU6: 3, _Op.PAD: 3, _Op.PADV2: 3, _Op.TRANSPOSE: 5,
-    _Op.QUANTIZE: 2, _Op.DEQUANTIZE: 3,
-}  # fmt: skip
-
 
 def version(code: int, step: Instruction, keeps_dimensions: bool = False) -> int:
     """Return the version of an operator with a weight."""

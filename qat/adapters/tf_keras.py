@@ -18,9 +18,8 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 
 from qat.adapters.keras.inference import forward, inputs_of, predict
-from qat.calibration.calibrate import check_finite
 from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError, reason_of
-from qat.frameworks import batches_of
+from qat.system.samples import batches_of, check_finite
 from qat.system.silence import quiet
 
 #: tfmot's scheme is the one of TFLite.

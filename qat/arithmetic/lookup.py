@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from qat.graph.graph import FUNCTIONS as ARGUMENTS
-
 from . import lookup_fixed_point as fixed_point
 from .encoding import Encoding
 from .numerics import f32
@@ -46,7 +44,29 @@ def _clamp(x: np.ndarray, low: float | None, high: float | None) -> np.ndarray:
     return np.clip(x, -np.inf if low is None else low, np.inf if high is None else high)
 
 
-#: The functions by kind; the arguments after the first are those of :data:`qat.graph.graph.FUNCTIONS`. Where a function is not
+#: Functions of one tensor, each a table of 256 integers, and their arguments' names.
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "sigmoid": (),
+    "tanh": (),
+    "silu": (),
+    "gelu": ("approximate",),  # whether by tanh
+    "hard_sigmoid": (),  # relu6(x + 3) / 6
+    "hard_swish": (),
+    "leaky_relu": ("alpha",),
+    "elu": ("alpha",),
+    "selu": (),
+    "softplus": (),
+    "mish": (),
+    "exp": (),
+    "sqrt": (),
+    "rsqrt": (),
+    "abs": (),
+    "neg": (),
+    "square": (),
+    "clamp": ("low", "high"),
+}
+
+#: The functions by kind; the arguments after the first are those of :data:`ARGUMENTS`. Where a function is not
 #: defined (the root of a negative number), it has its value at the nearest number where it is: rounding may leave its domain.
 FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "sigmoid": _sigmoid,

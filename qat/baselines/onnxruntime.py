@@ -21,7 +21,7 @@ from onnxruntime.quantization import quantize_dynamic as ort_dynamic
 from onnxruntime.quantization import quantize_static as ort_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from . import Maker
+from .baseline import Maker
 
 Batches = list[tuple[np.ndarray, ...]]
 

@@ -14,7 +14,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from qat.system.silence import quiet
 
-from . import Maker
+from .baseline import Maker
 
 Batches = list[tuple[np.ndarray, ...]]
 

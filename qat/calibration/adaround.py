@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from qat.arithmetic.range_estimators import weight_step
 from qat.errors import ConfigError
 
 from .adaround_solver import Problem, activate, learn
 from .layerwise import Layer, Layerwise, by_group
-from .range_estimators import weight_step
 
 #: The most rows of samples that a layer learns from, and the most numbers in them.
 _ROWS, _NUMBERS = 8192, 2**25

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from qat.arithmetic.range_estimators import make_estimator
 from qat.errors import CalibrationError, ConfigError, DataError, nearest
-from qat.frameworks import adapter_for, batches_of, first_of_pair, framework_of, is_prepared
-
-from .range_estimators import make_estimator
+from qat.frameworks import adapter_for, framework_of, is_prepared
+from qat.system.samples import batches_of, check_finite, first_of_pair
 
 _ESTIMATORS = ("minmax", "ema", "percentile", "mse")
 
@@ -61,10 +61,3 @@ def calibrate(model: Any, samples: Iterable[Any], estimator: str | None = None) 
         for grid in grids.values():
             grid.estimator = None
     return model
-
-
-def check_finite(x: np.ndarray, where: str) -> None:
-    """Raise DataError, naming the place, if a float array holds NaN or infinite values."""
-    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-        first = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
-        raise DataError(f"{where} holds {x[first]} at index {first}: clean the data before training on it")

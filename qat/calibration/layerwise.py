@@ -17,12 +17,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from qat.errors import CalibrationError, ConfigError, DataError
-from qat.frameworks import adapter_for, batches_of, first_of_pair, framework_of, is_prepared
+from qat.frameworks import adapter_for, framework_of, is_prepared
 from qat.graph.receptive_windows import KINDS, windows
 from qat.graph.weight_views import by_channel
 from qat.planning.planner import PlannedOp
-
-from .calibrate import check_finite
+from qat.system.samples import batches_of, check_finite, first_of_pair
 
 log = logging.getLogger("qat")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
-
-from qat.planning.targets import Target
 
 from .graph import Graph, Op
 
@@ -23,13 +22,13 @@ REWRITES: dict[str, tuple[Step, ...]] = {
 }
 
 
-def for_target(graph: Graph, target: Target) -> Graph:
-    """Return the graph in operators that the target has kernels for, as far as :data:`REWRITES` reaches."""
+def for_target(graph: Graph, kernels: Container[str]) -> Graph:
+    """Return the graph in operators that a target has ``kernels`` for, by kind, as far as :data:`REWRITES` reaches."""
     ops: list[Op] = []
     tensors = dict(graph.tensors)
     for op in graph.ops:
         steps = REWRITES.get(op.kind, ())
-        if not steps or target.row(op.kind) is not None or any(target.row(step.kind) is None for step in steps):
+        if not steps or op.kind in kernels or any(step.kind not in kernels for step in steps):
             ops.append(op)
             continue
         names = {"x": op.inputs[0]}

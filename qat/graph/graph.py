@@ -10,27 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-#: Functions of one tensor, each a table of 256 integers, and their arguments' names; see :mod:`qat.arithmetic.lookup`.
-FUNCTIONS: dict[str, tuple[str, ...]] = {
-    "sigmoid": (),
-    "tanh": (),
-    "silu": (),
-    "gelu": ("approximate",),  # whether by tanh
-    "hard_sigmoid": (),  # relu6(x + 3) / 6
-    "hard_swish": (),
-    "leaky_relu": ("alpha",),
-    "elu": ("alpha",),
-    "selu": (),
-    "softplus": (),
-    "mish": (),
-    "exp": (),
-    "sqrt": (),
-    "rsqrt": (),
-    "abs": (),
-    "neg": (),
-    "square": (),
-    "clamp": ("low", "high"),
-}
+from qat.arithmetic.lookup import ARGUMENTS as FUNCTIONS
 
 #: Every operator kind: the roles of its parameters and its attributes.
 #:
@@ -122,6 +102,11 @@ class Graph:
     outputs: tuple[str, ...]
     ops: tuple[Op, ...]
     tensors: Mapping[str, TensorSpec]
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """The shapes of the inputs by name, in their order."""
+        return {name: self.tensors[name].shape for name in self.inputs}
 
     def consumers(self) -> dict[str, list[Op]]:
         """Map each tensor to the operators that read it."""

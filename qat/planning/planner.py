@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qat.arithmetic.int16 import LIMITS as WIDE_LIMITS
-from qat.calibration.range_estimators import FOLLOWED
+from qat.arithmetic.range_estimators import FOLLOWED
 from qat.errors import ConfigError
 from qat.graph.graph import Graph, Op
 

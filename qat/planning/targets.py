@@ -81,6 +81,11 @@ class Target:
         qmin, qmax = self.activation
         return (qmin, qmax) if bits == 8 else (0, 2**bits - 1) if qmin == 0 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The operators that the target has integer kernels for."""
+        return frozenset(row.kind for row in self.rows)
+
     def row(self, kind: str) -> Row | None:
         """Return the row of an operator, or None where the target has no integer kernel for it."""
         return next((row for row in self.rows if row.kind == kind), None)

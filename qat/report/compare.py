@@ -5,72 +5,26 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from qat.baselines import float_baseline
 from qat.errors import DataError, ExportError, RuntimeMismatchError
-from qat.frameworks import batches_of, framework_of, is_prepared
+from qat.exporters import export
+from qat.frameworks import framework_of, is_prepared
 from qat.program.layout import LAYOUTS, permutation
 from qat.runtimes import TensorInfo, open_session
+from qat.system.samples import batches_of
 
 from . import statistics as metrics
 from .decision import decide
+from .entry import Entry, Report
 
 #: Takes the outputs of all samples and their labels.
 Metric = Callable[[np.ndarray, np.ndarray], float]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One artifact's figures; percentages for ``top1`` and ``agreement``, milliseconds at batch 1 on one thread for latency.
-
-    ``delta`` is the difference to float in percentage points, ``delta_low`` the lower end of its 95 % interval;
-    ``p_float`` and ``p_best_ptq`` are McNemar's p against the float model and the best int8 PTQ; ``drift`` is the mean change of
-    the largest probability, ``sqnr`` in dB, ``mse`` the mean squared difference of the outputs, all against float; ``size_ratio``
-    is float's bytes over this one's; ``metrics`` holds the caller's own.
-    """
-
-    name: str
-    kind: str
-    tool: str
-    recipe: str
-    path: Path | None
-    bytes: int
-    top1: float | None = None
-    delta: float | None = None
-    delta_low: float | None = None
-    agreement: float | None = None
-    p_float: float | None = None
-    p_best_ptq: float | None = None
-    drift: float | None = None
-    mse: float | None = None
-    sqnr: float | None = None
-    latency_p50: float | None = None
-    latency_p95: float | None = None
-    parity: Any = None
-    size_ratio: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """A comparison: its entries in the order given, and what follows from them.
-
-    ``reference`` names the entry that the others are held against: the float one, or without any (``against_float`` is False)
-    the first.
-    """
-
-    framework: str
-    dataset: str
-    n_eval: int
-    entries: tuple[Entry, ...]
-    decision: str
-    reference: str = ""
-    against_float: bool = True
 
 
 def compare(
@@ -175,13 +129,10 @@ def _describe(entry: Any, inputs: Any, folder: Path) -> _Described:
 
 def _exported(model: Any, inputs: Any, folder: Path) -> Any:
     """Return an artifact of a model, prepared or float. Raises CaptureError for anything else."""
-    from qat import api
-    from qat.baselines import float_baseline
-
     framework = framework_of(model)
     if is_prepared(model):
         suffix = ".tflite" if framework == "tf_keras" else model.plan.target.suffix
-        return api.export(model, folder / f"qat{suffix}")
+        return export(model, folder / f"qat{suffix}")
     written = float_baseline(model, inputs, folder)
     if written.path is None:
         raise ExportError(f"the float model cannot be exported on this data: {written.error}")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .compare import Entry
+from .entry import Entry
 
 #: The share of float's accuracy that is as good as float: MLPerf Inference's quality target for most of its tasks.
 KEPT = 0.99

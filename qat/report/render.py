@@ -14,8 +14,8 @@ from rich.table import Table
 
 from qat.system.atomic_files import write_atomically
 
-from .compare import Entry, Report
 from .decision import shown_p
+from .entry import Entry, Report
 
 _COLUMNS = ("entry", "top-1 %", "Δ float", "p float", "agree %", "drift", "SQNR dB", "KiB", "ms p50", "exact")
 

@@ -19,10 +19,11 @@ from qat.planning.recipe import load_recipe
 from qat.planning.targets import load_target
 from qat.system import ctrl_c
 from qat.system.atomic_files import make_folder
+from qat.system.import_object import import_object
 from qat.trainers import Epoch
 from qat.trainers.metrics import shown
 
-from .config import DataConfig, RunConfig, expand, import_object
+from .config import DataConfig, RunConfig, expand
 from .dataset import Batches, Dataset
 
 #: Those of the adapters, which are not imported before they are needed.

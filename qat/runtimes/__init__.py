@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qat.errors import DataError, MissingDependencyError, QatError
+from qat.errors import MissingDependencyError, QatError
 
-#: Of the integers that a quantized tensor may hold, by its type.
-LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
+from .session import LIMITS, TensorInfo, check_shapes
 
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output of an artifact. None in ``shape`` is a dynamic size, ``scale`` is None for a float tensor."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
-    scale: float | None = None
-    zero_point: int = 0
+__all__ = ["LIMITS", "TensorInfo", "check_shapes", "open_session"]
 
 
 def open_session(path: str | Path, *, threads: int = 1) -> Any:
@@ -50,14 +39,3 @@ def open_session(path: str | Path, *, threads: int = 1) -> Any:
     except ImportError as error:
         extra = "onnx" if path.suffix == ".onnx" else "litert"
         raise MissingDependencyError(f"running {path} needs {error.name}: pip install 'qat-toolkit[{extra}]'") from error
-
-
-def check_shapes(arrays: tuple[Any, ...], inputs: tuple[TensorInfo, ...]) -> None:
-    """Raise DataError unless the arrays fit an artifact's inputs. The first size, the batch, is free."""
-    if len(arrays) != len(inputs):
-        raise DataError(f"the artifact takes {len(inputs)} inputs, not {len(arrays)}")
-    for array, info in zip(arrays, inputs, strict=True):
-        want, have = info.shape, tuple(array.shape)
-        if len(have) != len(want) or any(w not in (None, h) for w, h in zip(want[1:], have[1:], strict=True)):
-            shown = "x".join(["batch", *("?" if d is None else str(d) for d in want[1:])])
-            raise DataError(f"input '{info.name}' of the artifact is {shown}, the data is {'x'.join(map(str, have))}")

@@ -13,7 +13,7 @@ from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.numerics import dequantize, f32, quantize
 from qat.errors import QatError, reason_of
 
-from . import LIMITS, TensorInfo, check_shapes
+from .session import LIMITS, TensorInfo, check_shapes
 
 
 class LiteRTSession:

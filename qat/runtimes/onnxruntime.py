@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from qat.errors import DataError, QatError, reason_of
 
-from . import TensorInfo, check_shapes
+from .session import TensorInfo, check_shapes
 
 _LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,

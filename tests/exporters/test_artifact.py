@@ -14,7 +14,7 @@ import pytest
 from programs import Sketch
 
 from qat.errors import DataError, ExportError, QatError, RuntimeMismatchError
-from qat.exporters import export, export_program
+from qat.exporters import export_lowered, export_program
 from qat.exporters.onnx import model as onnx_exporter
 from qat.program.program import Program
 from qat.runtimes import open_session
@@ -45,7 +45,7 @@ def exported(program: Program, sketch: Sketch, path: Path, **changes):
         "locate": lambda x: sketch.grid,
         "data": [sketch.feeds["x"]],
     }
-    return export(program, path, **{**options, **changes})
+    return export_lowered(program, path, **{**options, **changes})
 
 
 # --- files ---

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from qat.errors import DataError
-from qat.frameworks import first_of_pair
+from qat.system.samples import first_of_pair
 from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
 

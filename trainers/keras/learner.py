@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from qat.errors import ConfigError
-from qat.frameworks import check_fit, framework_of, is_prepared
+from qat.frameworks import framework_of, is_prepared
+from qat.system.samples import check_fit
 from qat.trainers import randomness
 from qat.trainers.history import History, check_labels
 from qat.trainers.loop import Loss, Step, run
@@ -75,7 +76,7 @@ class _Learner(Evaluator):
         self.dampening.assign(step.dampening)
         arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
         if self.on_grid:
-            check_fit(self.model.plan, arrays)
+            check_fit(self.model.plan.graph.input_shapes, arrays)
         if self.options.classifies and self.options.labels == "given":
             check_labels(labels, len(arrays[0]), _classes(self.model), f"step {step.number}")
         samples, replicas = len(arrays[0]), self.replicas

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from qat.runs.config import import_object
+from qat.system.import_object import import_object
 from qat.trainers.options import TrainingOptions
 
 Loss = Callable[[Any, Any], Any]

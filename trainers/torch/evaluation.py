@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 from qat.adapters.torch import inputs_of
 from qat.adapters.torch.inference import device_of, fitting
 from qat.errors import DataError
-from qat.frameworks import first_of_pair, is_prepared
+from qat.frameworks import is_prepared
+from qat.system.samples import first_of_pair
 from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
 

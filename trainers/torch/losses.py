@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qat.errors import ConfigError
-from qat.runs.config import import_object
+from qat.system.import_object import import_object
 from qat.trainers.options import TrainingOptions
 
 Loss = Callable[[Any, Any], Tensor]

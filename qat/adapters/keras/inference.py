@@ -9,8 +9,8 @@ import numpy as np
 
 from qat.adapters.keras.nodes.activation_grid import Grid
 from qat.errors import DataError
-from qat.frameworks import check_fit, first_of_pair
 from qat.program.build import grid_value_name
+from qat.system.samples import check_fit, first_of_pair
 
 from .prepared_model import PreparedModel
 
@@ -42,7 +42,7 @@ def grids(model: PreparedModel) -> dict[str, Grid]:
 def forward(model: keras.Model, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """Run the model in inference mode, eagerly, and return its outputs, flattened, as arrays."""
     if isinstance(model, PreparedModel):
-        check_fit(model.plan, inputs)
+        check_fit(model.plan.graph.input_shapes, inputs)
     outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
     return tuple(np.asarray(o) for o in keras.tree.flatten(outputs))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qat.adapters.keras.nodes.base import Linear
-from qat.frameworks import check_fit
+from qat.system.samples import check_fit
 
 from .prepared_model import PreparedModel
 
@@ -19,7 +19,7 @@ def twin_of(model: PreparedModel) -> PreparedModel:
 
 def layer_input(model: PreparedModel, name: str, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
     """Return the real values that a layer reads when the model gets ``inputs``, on the grid or in float as the model is."""
-    check_fit(model.plan, inputs)
+    check_fit(model.plan.graph.input_shapes, inputs)
     _, grid = model.run(list(inputs), training=False, until=name)
     node = _node(model, name)
     x = grid[node.planned.op.inputs[0]]

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.errors import DataError
-from qat.frameworks import check_fit, first_of_pair
+from qat.system.samples import check_fit, first_of_pair
 
 from .prepared_model import PreparedModel
 
@@ -54,7 +54,7 @@ def fitting(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.T
     """
     if not isinstance(model, PreparedModel):
         return inputs
-    check_fit(model.plan, inputs)
+    check_fit(model.plan.graph.input_shapes, inputs)
     tensors = model.plan.graph.tensors
     types = (getattr(torch, tensors[name].dtype) for name in model.plan.graph.inputs)
     return tuple(x.to(dtype) for x, dtype in zip(inputs, types, strict=True))

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from qat.arithmetic.encoding import Encoding, from_range
-from qat.calibration.range_estimators import RangeEstimator
+from qat.arithmetic.range_estimators import RangeEstimator
 from qat.errors import CalibrationError
 from qat.planning.planner import Group
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from qat.arithmetic.numerics import f32
-from qat.calibration.range_estimators import weight_step
+from qat.arithmetic.range_estimators import weight_step
 
 from .activation_grid import Grid
 from .base import Linear

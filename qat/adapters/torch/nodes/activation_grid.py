@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from qat.arithmetic.encoding import Encoding, from_range
-from qat.calibration.range_estimators import RangeEstimator
+from qat.arithmetic.range_estimators import RangeEstimator
 from qat.errors import CalibrationError
 from qat.planning.planner import Group
 

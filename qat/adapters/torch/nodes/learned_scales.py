@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qat.adapters.torch.autograd import learned_scales as learned
 from qat.arithmetic.numerics import BIAS_LIMIT, f32
-from qat.calibration.range_estimators import weight_step
+from qat.arithmetic.range_estimators import weight_step
 
 from .activation_grid import Grid
 from .base import Node

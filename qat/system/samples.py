@@ -1,0 +1,57 @@
+"""Samples as users give them: batches, pairs of inputs and labels, arrays and tensors; and what is refused of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qat.errors import CaptureError, DataError
+
+
+def batches_of(data: Any, what: str) -> Iterable[Any]:
+    """Return an iterable of batches; one array or tensor is a single batch.
+
+    Raises:
+        DataError: the object cannot be iterated.
+    """
+    if hasattr(data, "shape"):
+        return [data]
+    if not isinstance(data, Iterable):
+        raise DataError(f"{what}: expected batches (a DataLoader, tf.data, a list of arrays), found {type(data).__name__}")
+    return data
+
+
+def check_fit(shapes: Mapping[str, tuple[int | None, ...]], arrays: Sequence[Any]) -> None:
+    """Raise DataError unless arrays or tensors fit a prepared model's inputs, given by name; a size of None is any."""
+    if len(arrays) != len(shapes):
+        raise DataError(f"the model has {len(shapes)} inputs, {len(arrays)} were given")
+    for (name, want), array in zip(shapes.items(), arrays, strict=True):
+        have = tuple(array.shape)
+        if len(want) != len(have) or any(w not in (None, h) for w, h in zip(want, have, strict=True)):
+            raise DataError(f"input '{name}' has shape {have}, the model takes {want} (None: any size)")
+        if 0 in have:
+            raise DataError(f"input '{name}' has shape {have}: the batch holds no samples")
+
+
+def first_of_pair(sample: Any, inputs: int = 1) -> Any:
+    """Return the inputs of a sample: a pair or triple ``(inputs, labels[, weights])`` is cut, anything else kept.
+
+    A list or tuple of length one is its only element. Where the model has several ``inputs``, a flat tuple of so many arrays
+    is those; with labels they are written ``((a, b), labels)``.
+    """
+    if isinstance(sample, (tuple, list)):
+        if inputs > 1 and len(sample) == inputs and all(hasattr(x, "shape") for x in sample):
+            return tuple(sample)
+        if len(sample) == 0:
+            raise CaptureError("a calibration sample is an empty tuple: yield input batches, or (inputs, labels) pairs")
+        return sample[0]
+    return sample
+
+
+def check_finite(x: np.ndarray, where: str) -> None:
+    """Raise DataError, naming the place, if a float array holds NaN or infinite values."""
+    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+        first = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        raise DataError(f"{where} holds {x[first]} at index {first}: clean the data before training on it")
