@@ -22,10 +22,17 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
+# The package as it is installed, in links: trainers/, exporters/ and configs/ lie below qat in the wheel alone, and mypy and
+# import-linter read files, not installations.
+TREE := build/tree
+
 lint: $(STAMP)
+	rm -rf $(TREE) && mkdir -p $(TREE)/qat
+	ln -s $(CURDIR)/qat/* $(CURDIR)/trainers $(CURDIR)/exporters $(CURDIR)/configs $(TREE)/qat
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd $(TREE) && $(CURDIR)/$(BIN)/lint-imports --no-cache $(CURDIR)/pyproject.toml
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
