@@ -16,7 +16,7 @@ from qat.graph.decompose import for_target
 from qat.graph.equalization import equalize as equalized
 from qat.graph.equalization import upper_ends
 from qat.graph.fold_batch_norm import fold_batch_norm
-from qat.planning.planner import Plan
+from qat.planning.plan import Plan
 from qat.planning.planner import plan as make_plan
 from qat.planning.recipe import Recipe, load_recipe
 from qat.planning.targets import Target, load_target

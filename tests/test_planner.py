@@ -1,11 +1,13 @@
 """The planner, on graphs written by hand."""
 
 import dataclasses
+import json
 
 import pytest
 
 from qat.errors import ConfigError
 from qat.graph.graph import Graph, Op, TensorSpec
+from qat.planning.plan import Plan
 from qat.planning.planner import plan
 from qat.planning.recipe import QuantSpec, Recipe, Rule
 from qat.planning.targets import TARGETS
@@ -156,8 +158,18 @@ def test_a_kind_without_a_kernel_in_its_mode_says_so():
     assert plan(ops, recipe, LITERT).floats() == {"t": "target 'litert' has no dynamic kernel for conv_transpose2d"}
 
 
-def test_graph_survives_json():
-    import json
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
+def test_a_plan_survives_json(target):
+    ops = (("c", "conv2d", "x"), ("r", "relu", "c"), ("p", "max_pool2d", "r"), ("e", "float", "p"), ("s", "sigmoid", "e"))
+    made = plan(graph(*ops), RECIPE, target)
+    assert Plan.from_dict(json.loads(json.dumps(made.to_dict()))) == made
 
-    made = graph(("c", "conv2d", "x"), ("r", "relu", "c"))
-    assert Graph.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+def test_a_target_of_the_users_own_survives_json():
+    # It keeps its name, and is no member of TARGETS.
+    own = dataclasses.replace(LITERT, weight_qmax=31, rows=tuple(row for row in LITERT.rows if row.kind != "sigmoid"))
+    made = plan(graph(("c", "conv2d", "x"), ("s", "sigmoid", "c")), RECIPE, own)
+    read = Plan.from_dict(json.loads(json.dumps(made.to_dict())))
+    assert read == made
+    assert read.target == own != LITERT
+    assert read.target.row("sigmoid") is None

@@ -20,7 +20,7 @@ from qat.errors import CalibrationError, ConfigError, DataError
 from qat.frameworks import adapter_for, framework_of, is_prepared
 from qat.graph.receptive_windows import KINDS, windows
 from qat.graph.weight_views import by_channel
-from qat.planning.planner import PlannedOp
+from qat.planning.plan import PlannedOp
 from qat.system.samples import batches_of, check_finite, first_of_pair
 
 log = logging.getLogger("qat")

@@ -91,6 +91,23 @@ class Op:
         """The only output."""
         return self.outputs[0]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the operator as JSON-ready values; :meth:`from_dict` reads it back."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "params": dict(self.params),
+            "attrs": dict(self.attrs),
+            "scope": self.scope,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Op:
+        """Read what :meth:`to_dict` wrote."""
+        return cls(**{name: as_tuples(value) for name, value in data.items()})
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -131,18 +148,7 @@ class Graph:
             "layout": self.layout,
             "inputs": list(self.inputs),
             "outputs": list(self.outputs),
-            "ops": [
-                {
-                    "name": op.name,
-                    "kind": op.kind,
-                    "inputs": list(op.inputs),
-                    "outputs": list(op.outputs),
-                    "params": dict(op.params),
-                    "attrs": dict(op.attrs),
-                    "scope": op.scope,
-                }
-                for op in self.ops
-            ],
+            "ops": [op.to_dict() for op in self.ops],
             "tensors": [
                 {"name": t.name, "shape": list(t.shape), "dtype": t.dtype, "example": list(t.example)}
                 for t in self.tensors.values()
@@ -152,18 +158,7 @@ class Graph:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Graph:
         """Read what :meth:`to_dict` wrote."""
-        ops = tuple(
-            Op(
-                name=op["name"],
-                kind=op["kind"],
-                inputs=tuple(op["inputs"]),
-                outputs=tuple(op["outputs"]),
-                params=dict(op["params"]),
-                attrs={k: as_tuples(v) for k, v in op["attrs"].items()},
-                scope=op["scope"],
-            )
-            for op in data["ops"]
-        )
+        ops = tuple(Op.from_dict(op) for op in data["ops"])
         tensors = {
             t["name"]: TensorSpec(t["name"], tuple(t["shape"]), t["dtype"], tuple(t.get("example", ()))) for t in data["tensors"]
         }
@@ -171,5 +166,7 @@ class Graph:
 
 
 def as_tuples(value: Any) -> Any:
-    """Turn the lists that JSON made of tuples back into tuples."""
+    """Turn the lists that JSON made of tuples back into tuples, at any depth."""
+    if isinstance(value, Mapping):
+        return {name: as_tuples(v) for name, v in value.items()}
     return tuple(as_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value

@@ -7,143 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from qat.arithmetic.int16 import LIMITS as WIDE_LIMITS
-from qat.arithmetic.range_estimators import FOLLOWED
 from qat.errors import ConfigError
 from qat.graph.graph import Graph, Op
 
-from .modes import STORED, Mode
+from .modes import STORED
+from .plan import Group, Plan, PlannedOp
 from .recipe import QuantSpec, Recipe, Rule
 from .recipe_support import check_activation, check_modes, weight_qmax
 from .targets import Fixed, Row, Target
 
 log = logging.getLogger("qat")
-
-
-@dataclass(frozen=True)
-class PlannedOp:
-    """One operator of the plan.
-
-    Attributes:
-        op: the graph's operator; ``op.output`` is already that of the fused ``activation``.
-        integer: whether an integer kernel runs it.
-        reason: why it stays float; empty for one that does not, or has nothing to quantize.
-        activation: the fused activation (``relu``, ``relu6``) or None.
-        weight: how its weight is quantized; None without a weight of its own scale or in float.
-        qmax: the largest magnitude of its integer weight, 0 without one.
-        mode: ``static`` for an integer kernel, ``float``, or one of :data:`qat.planning.modes.STORED`.
-        packed: whether the artifact holds the weight in 4 bits.
-        kernels: the arithmetic of its kernel where it is not the target's, see :mod:`qat.arithmetic.numerics`.
-    """
-
-    op: Op
-    integer: bool
-    reason: str = ""
-    activation: str | None = None
-    weight: QuantSpec | None = None
-    qmax: int = 0
-    mode: Mode = "float"
-    packed: bool = False
-    kernels: str = ""
-
-    @property
-    def stored(self) -> bool:
-        """Whether it reads and writes float tensors, and its weight alone is stored in another form."""
-        return self.mode in STORED
-
-    @property
-    def grid_inputs(self) -> tuple[str, ...]:
-        """The inputs that an integer kernel reads as activations: all but an embedding's indices."""
-        return () if self.op.kind == "embedding" else self.op.inputs
-
-    @property
-    def keeps_framework(self) -> bool:
-        """Whether the operator keeps its framework's implementation: a float one, or one that moves integers about."""
-        return not (self.integer or self.stored) or self.op.kind == "move"
-
-
-@dataclass(frozen=True)
-class Group:
-    """Tensors that share one activation scale, held as integers in ``[qmin, qmax]``.
-
-    ``fixed`` where a kernel prescribes the scale; ``learned`` where the range is a parameter.
-    """
-
-    name: str
-    tensors: tuple[str, ...]
-    spec: QuantSpec
-    qmin: int
-    qmax: int
-    symmetric: bool
-    fixed: Fixed | None = None
-    learned: bool = False
-
-    @property
-    def fixed_range(self) -> tuple[float, float] | None:
-        """The range of a prescribed scale, or None where calibration finds it."""
-        if self.fixed is None:
-            return None
-        return tuple((q - self.fixed.zero_point) * self.fixed.scale for q in (self.qmin, self.qmax))  # type: ignore[return-value]
-
-    def follows(self, estimator: str) -> bool:
-        """Return whether training moves a range that an estimator found: not one learned, prescribed, or that left values out."""
-        return self.fixed is None and not self.learned and estimator in FOLLOWED
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the adapters build.
-
-    Attributes:
-        graph: the graph the plan was made for, BatchNorm folded.
-        ops: the operators in order, fused activations merged into the operator before them.
-        groups: the activation scales, by name.
-        group_of: the group of every tensor on the integer grid.
-        quantize: float tensors that an integer kernel reads.
-        dequantize: tensors on the grid that are read in float: by a float operator or as a model output.
-    """
-
-    graph: Graph
-    recipe: Recipe
-    target: Target
-    ops: tuple[PlannedOp, ...]
-    groups: Mapping[str, Group]
-    group_of: Mapping[str, str]
-    quantize: tuple[str, ...]
-    dequantize: tuple[str, ...]
-
-    def table(self) -> list[dict[str, str]]:
-        """Return one row an operator: ``scope``, ``op``, ``runs`` (integer, float or a mode), ``how`` and ``reason``."""
-        rows = []
-        for planned in self.ops:
-            op = planned.op
-            kind = str(op.attrs["target"]) if op.kind in ("float", "move") else op.kind
-            how = []
-            if planned.weight is not None:
-                held = " held in int8" if planned.weight.bits <= 4 and not planned.packed else ""
-                how.append(f"weight int{planned.weight.bits}{held} per {planned.weight.granularity}, |q| <= {planned.qmax}")
-            if planned.stored:
-                how.append(_STORED_HOW[planned.mode])
-            if planned.integer:
-                group = self.groups[self.group_of[op.output]]
-                shared = len(group.tensors) > 1
-                how.append(f"output {group.qmin}..{group.qmax}" + (f", scale of '{group.name}'" if shared else ""))
-            rows.append(
-                {
-                    "scope": op.scope or op.name,
-                    "op": kind + (f" + {planned.activation}" if planned.activation else ""),
-                    "runs": "integer" if planned.integer else planned.mode,
-                    "how": "; ".join(how),
-                    "reason": planned.reason,
-                }
-            )
-        return rows
-
-    def floats(self) -> dict[str, str]:
-        """Return the operators that stay float and why, by name."""
-        return {p.op.name: p.reason for p in self.ops if not p.integer and p.reason}
 
 
 #: The operators whose weight's scale can be learned.
@@ -153,13 +28,6 @@ _LEARNABLE = (
     "conv2d", "depthwise_conv2d", "dense", "add", "mul", "mean", "avg_pool2d",
     "concat", "max_pool2d", "relu", "relu6", "reshape", "pad", "move",
 )  # fmt: skip
-
-#: What becomes of a weight that is stored in another form.
-_STORED_HOW = {
-    "dynamic": "integer kernel, activation quantized in 8 bits as it runs",
-    "weight_only": "float kernel on the dequantized weight",
-    "float16": "weight in float16, float kernel",
-}
 
 
 def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:

@@ -5,12 +5,13 @@ An operator without a row in a target stays float there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from qat.arithmetic.attention import PROBABILITY
 from qat.errors import ConfigError, nearest
-from qat.graph.graph import FUNCTIONS
+from qat.graph.graph import FUNCTIONS, as_tuples
 
 from .modes import LITERT, ONNXRUNTIME, STATIC_ONLY, Modes
 
@@ -89,6 +90,21 @@ class Target:
     def row(self, kind: str) -> Row | None:
         """Return the row of an operator, or None where the target has no integer kernel for it."""
         return next((row for row in self.rows if row.kind == kind), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every field as JSON-ready values; :meth:`from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Target:
+        """Read what :meth:`to_dict` wrote."""
+        fields = as_tuples(data)
+        rows = tuple(Row(**{**row, "output": _output(row["output"])}) for row in fields["rows"])
+        return cls(**{**fields, "rows": rows, "modes": Modes(**fields["modes"])})
+
+
+def _output(value: str | Mapping[str, Any]) -> Any:
+    return Fixed(**value) if isinstance(value, Mapping) else value
 
 
 # LiteRT 8-bit quantization specification, https://ai.google.dev/edge/litert/models/quantization_spec

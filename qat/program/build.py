@@ -9,7 +9,7 @@ import numpy as np
 
 from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.numerics import f32, quantize
-from qat.planning.planner import Plan, PlannedOp
+from qat.planning.plan import Plan, PlannedOp
 
 from .program import FrameworkBlock, Instruction, Program, Value
 

@@ -161,7 +161,7 @@ def test_both_frameworks_have_the_same_gradients():
     from qat.adapters.keras.nodes.activation_grid import Grid as KerasGrid
     from qat.adapters.torch.autograd import learned_scales as in_torch
     from qat.adapters.torch.nodes.activation_grid import Grid as TorchGrid
-    from qat.planning.planner import Group
+    from qat.planning.plan import Group
 
     random = np.random.default_rng(0)
     group = Group("g", ("t",), QuantSpec(bits=3, learned=True), 0, 7, False, learned=True)

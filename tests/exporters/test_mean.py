@@ -58,7 +58,7 @@ def test_the_nodes_compute_the_reference(framework):
 
 
 def _group(name, encoding):
-    from qat.planning.planner import Group
+    from qat.planning.plan import Group
     from qat.planning.recipe import QuantSpec
 
     return Group(name, (name,), QuantSpec(bits=8), encoding.qmin, encoding.qmax, False)
@@ -66,7 +66,7 @@ def _group(name, encoding):
 
 def _planned(axes):
     from qat.graph.graph import Op
-    from qat.planning.planner import PlannedOp
+    from qat.planning.plan import PlannedOp
 
     return PlannedOp(Op("m", "mean", ("x",), ("y",), {}, {"axes": axes, "keepdims": False}), True, mode="static")
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from qat.adapters.keras.nodes.base import Linear
 from qat.adapters.keras.nodes.stored_weight import Stored
-from qat.planning.planner import PlannedOp
+from qat.planning.plan import PlannedOp
 from qat.program.build import block_border, build_program, grid_value_name, real_value_name
 from qat.program.program import FrameworkBlock, Program
 

@@ -26,7 +26,8 @@ from qat.adapters.keras.nodes.range_tracking import Watch
 from qat.adapters.keras.nodes.stored_weight import Stored
 from qat.errors import CalibrationError, CaptureError, DataError
 from qat.graph.graph import Graph, Op
-from qat.planning.planner import LEARNABLE_WEIGHTS, Plan, PlannedOp
+from qat.planning.plan import Plan, PlannedOp
+from qat.planning.planner import LEARNABLE_WEIGHTS
 from qat.planning.planner import plan as make_plan
 from qat.planning.recipe import Recipe
 from qat.planning.targets import load_target

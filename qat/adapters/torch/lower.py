@@ -10,7 +10,7 @@ from torch import fx
 
 from qat.adapters.torch.nodes.linear import Conv2d
 from qat.adapters.torch.nodes.stored_weight import Stored
-from qat.planning.planner import PlannedOp
+from qat.planning.plan import PlannedOp
 from qat.program.build import block_border, build_program, grid_value_name, real_value_name
 from qat.program.program import FrameworkBlock, Program
 

@@ -23,7 +23,7 @@ from qat.adapters.torch.nodes.quantize import Dequantize, Quantize
 from qat.adapters.torch.nodes.stored_weight import Stored
 from qat.adapters.torch.nodes.table import NODES
 from qat.graph.graph import KINDS, Op
-from qat.planning.planner import Plan, PlannedOp
+from qat.planning.plan import Plan, PlannedOp
 
 #: Where the nodes live in the prepared model; parameters stand beside it under their own names.
 SCOPE = "_qat"

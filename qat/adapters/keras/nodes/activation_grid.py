@@ -11,7 +11,7 @@ import tensorflow as tf
 from qat.arithmetic.encoding import Encoding, from_range
 from qat.arithmetic.range_estimators import RangeEstimator
 from qat.errors import CalibrationError
-from qat.planning.planner import Group
+from qat.planning.plan import Group
 
 from .range_tracking import Watch
 

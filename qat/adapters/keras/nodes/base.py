@@ -11,7 +11,7 @@ from qat.adapters.keras.autograd import functions as kernels
 from qat.arithmetic.numerics import BIAS_LIMIT
 from qat.errors import CalibrationError
 from qat.graph.padding import same_padding
-from qat.planning.planner import PlannedOp
+from qat.planning.plan import PlannedOp
 
 from .activation_grid import Grid
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from qat.adapters.keras.autograd import functions as kernels
 from qat.arithmetic.dynamic import one_by_one, range_axes
-from qat.planning.planner import PlannedOp
+from qat.planning.plan import PlannedOp
 
 from .base import Linear
 

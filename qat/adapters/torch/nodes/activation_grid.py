@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qat.arithmetic.encoding import Encoding, from_range
 from qat.arithmetic.range_estimators import RangeEstimator
 from qat.errors import CalibrationError
-from qat.planning.planner import Group
+from qat.planning.plan import Group
 
 
 class Grid(nn.Module):

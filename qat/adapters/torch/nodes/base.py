@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from qat.adapters.torch.autograd import functions as kernels
 from qat.adapters.torch.autograd.learned_scales import leave
 from qat.errors import CalibrationError
-from qat.planning.planner import PlannedOp
+from qat.planning.plan import PlannedOp
 
 from .activation_grid import Grid
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qat.adapters.torch.autograd import functions as kernels
 from qat.arithmetic import lookup as functions
-from qat.planning.planner import PlannedOp
+from qat.planning.plan import PlannedOp
 
 from .activation_grid import Grid
 from .base import Node, moving, narrowed

@@ -14,7 +14,7 @@ from torch import Tensor
 from qat.adapters.torch.autograd.functions import straight_through, weight_scale
 from qat.adapters.torch.capture.conv1d import as_image_weight
 from qat.arithmetic.dynamic import one_by_one, range_axes
-from qat.planning.planner import PlannedOp
+from qat.planning.plan import PlannedOp
 
 from .base import Node
 from .table import NODES

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qat.arithmetic import numerics
-from qat.planning.planner import PlannedOp
+from qat.planning.plan import PlannedOp
 
 from .activation_grid import Grid
 from .base import Node

@@ -1,0 +1,196 @@
+"""The plan of a model: which operators run on the integer grid, and which tensors share a scale. It is all that adapters read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from qat.arithmetic.range_estimators import FOLLOWED
+from qat.graph.graph import Graph, Op
+
+from .modes import STORED, Mode
+from .recipe import QuantSpec, Recipe
+from .targets import Fixed, Target
+
+#: What becomes of a weight that is stored in another form.
+_STORED_HOW = {
+    "dynamic": "integer kernel, activation quantized in 8 bits as it runs",
+    "weight_only": "float kernel on the dequantized weight",
+    "float16": "weight in float16, float kernel",
+}
+
+
+@dataclass(frozen=True)
+class PlannedOp:
+    """One operator of the plan.
+
+    Attributes:
+        op: the graph's operator; ``op.output`` is already that of the fused ``activation``.
+        integer: whether an integer kernel runs it.
+        reason: why it stays float; empty for one that does not, or has nothing to quantize.
+        activation: the fused activation (``relu``, ``relu6``) or None.
+        weight: how its weight is quantized; None without a weight of its own scale or in float.
+        qmax: the largest magnitude of its integer weight, 0 without one.
+        mode: ``static`` for an integer kernel, ``float``, or one of :data:`qat.planning.modes.STORED`.
+        packed: whether the artifact holds the weight in 4 bits.
+        kernels: the arithmetic of its kernel where it is not the target's, see :mod:`qat.arithmetic.numerics`.
+    """
+
+    op: Op
+    integer: bool
+    reason: str = ""
+    activation: str | None = None
+    weight: QuantSpec | None = None
+    qmax: int = 0
+    mode: Mode = "float"
+    packed: bool = False
+    kernels: str = ""
+
+    @property
+    def stored(self) -> bool:
+        """Whether it reads and writes float tensors, and its weight alone is stored in another form."""
+        return self.mode in STORED
+
+    @property
+    def grid_inputs(self) -> tuple[str, ...]:
+        """The inputs that an integer kernel reads as activations: all but an embedding's indices."""
+        return () if self.op.kind == "embedding" else self.op.inputs
+
+    @property
+    def keeps_framework(self) -> bool:
+        """Whether the operator keeps its framework's implementation: a float one, or one that moves integers about."""
+        return not (self.integer or self.stored) or self.op.kind == "move"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the operator as JSON-ready values; :meth:`from_dict` reads it back."""
+        weight = None if self.weight is None else self.weight.model_dump()
+        return {**vars(self), "op": self.op.to_dict(), "weight": weight}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PlannedOp:
+        """Read what :meth:`to_dict` wrote."""
+        weight = None if data["weight"] is None else QuantSpec.model_validate(data["weight"])
+        return cls(**{**data, "op": Op.from_dict(data["op"]), "weight": weight})
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that share one activation scale, held as integers in ``[qmin, qmax]``.
+
+    ``fixed`` where a kernel prescribes the scale; ``learned`` where the range is a parameter.
+    """
+
+    name: str
+    tensors: tuple[str, ...]
+    spec: QuantSpec
+    qmin: int
+    qmax: int
+    symmetric: bool
+    fixed: Fixed | None = None
+    learned: bool = False
+
+    @property
+    def fixed_range(self) -> tuple[float, float] | None:
+        """The range of a prescribed scale, or None where calibration finds it."""
+        if self.fixed is None:
+            return None
+        return tuple((q - self.fixed.zero_point) * self.fixed.scale for q in (self.qmin, self.qmax))  # type: ignore[return-value]
+
+    def follows(self, estimator: str) -> bool:
+        """Return whether training moves a range that an estimator found: not one learned, prescribed, or that left values out."""
+        return self.fixed is None and not self.learned and estimator in FOLLOWED
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the group as JSON-ready values; :meth:`from_dict` reads it back."""
+        fixed = None if self.fixed is None else asdict(self.fixed)
+        return {**vars(self), "tensors": list(self.tensors), "spec": self.spec.model_dump(), "fixed": fixed}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Group:
+        """Read what :meth:`to_dict` wrote."""
+        fixed = None if data["fixed"] is None else Fixed(**data["fixed"])
+        spec = QuantSpec.model_validate(data["spec"])
+        return cls(**{**data, "tensors": tuple(data["tensors"]), "spec": spec, "fixed": fixed})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the adapters build.
+
+    Attributes:
+        graph: the graph the plan was made for, BatchNorm folded.
+        ops: the operators in order, fused activations merged into the operator before them.
+        groups: the activation scales, by name.
+        group_of: the group of every tensor on the integer grid.
+        quantize: float tensors that an integer kernel reads.
+        dequantize: tensors on the grid that are read in float: by a float operator or as a model output.
+    """
+
+    graph: Graph
+    recipe: Recipe
+    target: Target
+    ops: tuple[PlannedOp, ...]
+    groups: Mapping[str, Group]
+    group_of: Mapping[str, str]
+    quantize: tuple[str, ...]
+    dequantize: tuple[str, ...]
+
+    def table(self) -> list[dict[str, str]]:
+        """Return one row an operator: ``scope``, ``op``, ``runs`` (integer, float or a mode), ``how`` and ``reason``."""
+        rows = []
+        for planned in self.ops:
+            op = planned.op
+            kind = str(op.attrs["target"]) if op.kind in ("float", "move") else op.kind
+            how = []
+            if planned.weight is not None:
+                held = " held in int8" if planned.weight.bits <= 4 and not planned.packed else ""
+                how.append(f"weight int{planned.weight.bits}{held} per {planned.weight.granularity}, |q| <= {planned.qmax}")
+            if planned.stored:
+                how.append(_STORED_HOW[planned.mode])
+            if planned.integer:
+                group = self.groups[self.group_of[op.output]]
+                shared = len(group.tensors) > 1
+                how.append(f"output {group.qmin}..{group.qmax}" + (f", scale of '{group.name}'" if shared else ""))
+            rows.append(
+                {
+                    "scope": op.scope or op.name,
+                    "op": kind + (f" + {planned.activation}" if planned.activation else ""),
+                    "runs": "integer" if planned.integer else planned.mode,
+                    "how": "; ".join(how),
+                    "reason": planned.reason,
+                }
+            )
+        return rows
+
+    def floats(self) -> dict[str, str]:
+        """Return the operators that stay float and why, by name."""
+        return {p.op.name: p.reason for p in self.ops if not p.integer and p.reason}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON-ready values: the target with all its fields, so that one of the user's own survives."""
+        return {
+            "graph": self.graph.to_dict(),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "target": self.target.to_dict(),
+            "ops": [planned.to_dict() for planned in self.ops],
+            "groups": [group.to_dict() for group in self.groups.values()],
+            "group_of": dict(self.group_of),
+            "quantize": list(self.quantize),
+            "dequantize": list(self.dequantize),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """Read what :meth:`to_dict` wrote."""
+        groups = [Group.from_dict(group) for group in data["groups"]]
+        return cls(
+            graph=Graph.from_dict(data["graph"]),
+            recipe=Recipe.model_validate(data["recipe"]),
+            target=Target.from_dict(data["target"]),
+            ops=tuple(PlannedOp.from_dict(planned) for planned in data["ops"]),
+            groups={group.name: group for group in groups},
+            group_of=dict(data["group_of"]),
+            quantize=tuple(data["quantize"]),
+            dequantize=tuple(data["dequantize"]),
+        )
