@@ -76,7 +76,7 @@ def build(program: Program, extra_outputs: Sequence[str] = ()) -> onnx.ModelProt
     )
     model = helper.make_model(graph, producer_name="qat", opset_imports=[helper.make_opsetid("", opset)])
     model.ir_version = ir_version
-    helper.set_model_props(model, {"qat.planning.recipe": program.recipe, "qat.target": program.target})
+    helper.set_model_props(model, {"qat.recipe": program.recipe, "qat.target": program.target})
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
