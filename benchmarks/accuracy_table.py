@@ -13,8 +13,7 @@ from qat.report.decision import shown_p
 from qat.report.statistics import mcnemar_of_hits
 
 ROOT = Path(__file__).resolve().parent.parent
-#: What is printed in place of a table between these lines of docs/benchmarks.md and of README.md.
-BEGIN, END = "<!-- accuracy: begin -->", "<!-- accuracy: end -->"
+PAGE = ROOT / "docs" / "benchmarks.md"  # has each table between <!-- NAME: begin --> and <!-- NAME: end -->
 ORDER = ["float", "control", "W8A8", "W8A8 per tensor", "W4A8", "W4A4", "W3A3"]
 PEERS = ("torchao", "NNCF", "torch.ao", "Brevitas")
 
@@ -47,7 +46,7 @@ class Method:
 
 
 def write_tables(folder: Path) -> None:
-    """Read the results of a folder; write docs/accuracy.json and the tables in docs/benchmarks.md and README.md.
+    """Read the results of a folder; write docs/accuracy.json and the two tables in docs/benchmarks.md.
 
     A row that the folder has nothing of keeps the figures that docs/accuracy.json has.
     """
@@ -55,10 +54,10 @@ def write_tables(folder: Path) -> None:
     kept = [r for r in json.loads(figures.read_text()) if (r["row"], r["tool"]) not in methods]
     records = sorted([record(m, methods) for m in methods.values()] + kept, key=lambda r: _place(r["row"], r["tool"]))
     figures.write_text(json.dumps(records, indent=1) + "\n")
-    for page, table in (("docs/benchmarks.md", long_table(records)), ("README.md", short_table(records))):
-        path = ROOT / page
-        before, rest = path.read_text().split(BEGIN)
-        path.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+    for name, table in (("accuracy", long_table(records)), ("peers", short_table(records))):
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, rest = PAGE.read_text().split(begin)
+        PAGE.write_text(f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}")
 
 
 def read(folder: Path) -> dict[tuple[str, str], Method]:
@@ -135,7 +134,7 @@ def long_table(records: list[dict[str, Any]]) -> str:
 
 
 def short_table(records: list[dict[str, Any]]) -> str:
-    """Return README's table, one line for each choice of bits: accuracy over the seeds that all of them have, and CPU seconds."""
+    """Return the peers' table, one line for each choice of bits: accuracy over the seeds that all of them have, and CPU seconds."""
     by = {(r["row"], r["tool"]): r for r in records}
     control = by.get(("control", "float"))
     lines = [f"| bits | float | PTQ | **qat** | {' | '.join(PEERS)} |", "|" + "---|" * (4 + len(PEERS))]
