@@ -134,7 +134,7 @@ def long_table(records: list[dict[str, Any]]) -> str:
 
 
 def short_table(records: list[dict[str, Any]]) -> str:
-    """Return the peers' table, one line for each choice of bits: accuracy over the seeds that all of them have, and CPU seconds."""
+    """Return the peers' table, one line for each choice of bits: accuracy over the seeds that all have, and CPU seconds."""
     by = {(r["row"], r["tool"]): r for r in records}
     control = by.get(("control", "float"))
     lines = [f"| bits | float | PTQ | **qat** | {' | '.join(PEERS)} |", "|" + "---|" * (4 + len(PEERS))]
