@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +13,20 @@ _BINS = 2048
 
 #: The estimators whose ranges training may move towards the batches' extremes; the others chose to leave some values out.
 FOLLOWED = ("minmax", "ema")
+
+
+class RangeMode(Enum):
+    """How the range of an activation is treated while its model runs.
+
+    Attributes:
+        CALIBRATING: the model computes in float; the range estimator, where there is one, is shown each tensor.
+        TRACKING: the model computes on the grid; each training pass moves the range towards the extremes of its batch.
+        FROZEN: the model computes on the grid; the range stays as it is.
+    """
+
+    CALIBRATING = "calibrating"
+    TRACKING = "tracking"
+    FROZEN = "frozen"
 
 
 class RangeEstimator(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qat.arithmetic.range_estimators import make_estimator
+from qat.arithmetic.range_estimators import RangeMode, make_estimator
 from qat.errors import CalibrationError, ConfigError, DataError, nearest
 from qat.frameworks import adapter_for, framework_of, is_prepared
 from qat.system.samples import batches_of, check_finite, first_of_pair
@@ -42,7 +42,7 @@ def calibrate(model: Any, samples: Iterable[Any], estimator: str | None = None) 
         group = grid.group
         name = estimator or group.spec.estimator
         grid.estimator = make_estimator(name, group.qmin, group.qmax, group.symmetric)
-        grid.follows = group.follows(name)
+        grid.mode = RangeMode.CALIBRATING
     try:
         index = -1
         for index, sample in enumerate(batches_of(samples, "calibration")):
@@ -57,7 +57,8 @@ def calibrate(model: Any, samples: Iterable[Any], estimator: str | None = None) 
             if not np.isfinite([low, high]).all():
                 raise CalibrationError(f"no finite values were seen for '{name}': check the model's weights for NaN")
             grid.set_range(low, high)
+            grid.allow_tracking(grid.group.follows(estimator or grid.group.spec.estimator))
     finally:
         for grid in grids.values():
-            grid.estimator = None
+            grid.estimator, grid.mode = None, RangeMode.FROZEN
     return model

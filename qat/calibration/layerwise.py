@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from qat.arithmetic.range_estimators import RangeMode
 from qat.errors import CalibrationError, ConfigError, DataError
 from qat.frameworks import adapter_for, framework_of, is_prepared
 from qat.graph.receptive_windows import KINDS, windows
@@ -27,17 +28,6 @@ log = logging.getLogger("qat")
 
 #: By model: its float twin, and the digest of the parameters that the last method left in it.
 _TWINS: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
-
-
-class _Blind:
-    """An estimator that looks at nothing: with one the model computes in float."""
-
-    def update(self, x: np.ndarray) -> None:
-        """Take no notice."""
-
-    def range(self) -> tuple[float, float]:
-        """Return the range of nothing."""
-        return np.inf, -np.inf
 
 
 class Layerwise:
@@ -79,7 +69,7 @@ class Layerwise:
         known, digest = _TWINS.get(model, (None, ""))
         self.twin = known if digest == self._digest() else self.adapter.twin_of(model)
         for grid in self.adapter.grids(self.twin).values():
-            grid.estimator = _Blind()
+            grid.mode = RangeMode.CALIBRATING  # without an estimator: the twin computes in float
 
     def __enter__(self) -> Layerwise:
         return self

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import qat
-from qat.adapters.keras import set_observing
+from qat.adapters.keras import set_range_tracking
 from qat.adapters.keras.nodes.range_tracking import MOMENTUM
 from qat.arithmetic.encoding import from_range
 
@@ -36,7 +36,7 @@ def test_ranges_move_only_in_training_while_observed(prepared, images, in_graph)
     call = tf.function(lambda x, training: prepared(x, training=training)) if in_graph else prepared
     before = ranges(prepared)
     call(3 * images, training=True)
-    set_observing(prepared, True)
+    set_range_tracking(prepared, True)
     call(3 * images, training=False)
     assert all(np.array_equal(before[name], now) for name, now in ranges(prepared).items())
     call(3 * images, training=True)
@@ -47,7 +47,7 @@ def test_ranges_move_only_in_training_while_observed(prepared, images, in_graph)
 
 
 def test_scale_and_zero_point_follow_bit_for_bit(prepared, images):
-    set_observing(prepared, True)
+    set_range_tracking(prepared, True)
     prepared.compile(keras.optimizers.SGD(0.01), "mse")
     prepared.train_on_batch(2 * images, np.zeros((16, 3), np.float32))
     for grid in prepared.grid_layers:
@@ -59,7 +59,7 @@ def test_scale_and_zero_point_follow_bit_for_bit(prepared, images):
 def test_tensors_of_one_scale_count_as_one(prepared, images):
     shared = next(grid for grid in prepared.grid_layers if len(grid.group.tensors) > 2)
     before = np.asarray(shared.range).copy()
-    set_observing(prepared, True)
+    set_range_tracking(prepared, True)
     _, grid = prepared.run(images, training=False)
     joined = next(p.op for p in prepared.plan.ops if p.op.kind == "concat")
     parts = [np.asarray(grid[name]) * np.asarray(shared.scale) for name in joined.inputs]
@@ -70,7 +70,7 @@ def test_tensors_of_one_scale_count_as_one(prepared, images):
 
 
 def test_the_shared_branches_run_under_xla(prepared, images):
-    set_observing(prepared, True)
+    set_range_tracking(prepared, True)
     before = ranges(prepared)
     prepared.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=True)
     assert np.isfinite(prepared.train_on_batch(3 * images, np.zeros((16, 3), np.float32)))

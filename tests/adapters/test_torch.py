@@ -14,6 +14,7 @@ from torch import nn
 
 import qat
 from qat.adapters import torch as adapter
+from qat.arithmetic.range_estimators import RangeMode
 from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError, QatError
 from qat.planning.recipe import QuantSpec, Recipe, Rule
 from qat.program import interpreter as reference
@@ -154,7 +155,7 @@ def test_finetune_observes_ranges_then_freezes_them(prepared, images):
     history = qat.finetune(prepared, batches, batches[:1], epochs=2, progress=False, learning_rate=0.02)
     assert history.steps == 20
     assert history.epochs[-1].loss < history.epochs[0].loss
-    assert not any(g.observing for g in prepared.grids.values())
+    assert not any(g.mode is RangeMode.TRACKING for g in prepared.grids.values())
     assert any(not torch.equal(g.range, before[n]) for n, g in prepared.grids.items())
 
 
@@ -483,7 +484,7 @@ def test_a_function_reads_integers_that_the_observed_range_has_just_left():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(144, 2))
     x = torch.randn(2, 3, 8, 8)
     prepared = qat.calibrate(qat.prepare(model, x), [x])
-    adapter.set_observing(prepared, True)
+    adapter.set_range_tracking(prepared, True)
     prepared.train()
     for scale in (0.1, 3.0, -2.0, 10.0):
         loss = prepared(x.abs() * scale).square().mean()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import qat
-from qat.adapters.torch import set_observing
+from qat.adapters.torch import set_range_tracking
 from qat.adapters.torch.autograd import conv_gradients as gradients
 from qat.adapters.torch.autograd import functions as kernels
 from qat.adapters.torch.autograd.functions import Keep
@@ -164,7 +164,7 @@ def test_a_table_gives_no_gradient_to_what_its_writer_clamped(observing):
     for both in (False, True):
         torch.manual_seed(1)
         prepared = qat.calibrate(qat.prepare(Gelu(both).eval(), x), [x / 4])  # so that much is clamped
-        set_observing(prepared, observing)
+        set_range_tracking(prepared, observing)
         nodes = dict(prepared.get_submodule("_qat.nodes").named_children())
         kept.append([node.kept for node in nodes.values()].count(Keep.NOTHING))
         image = x.clone().requires_grad_(True)

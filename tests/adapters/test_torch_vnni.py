@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import qat
-from qat.adapters.torch import set_observing
+from qat.adapters.torch import set_range_tracking
 from qat.adapters.torch.autograd import functions as kernels
 from qat.adapters.torch.autograd import vnni
 
@@ -97,6 +97,6 @@ def test_a_prepared_model_is_exact_with_it(tmp_path, called):
 def test_ranges_that_move_are_left_to_float32(called):
     x = torch.randn(4, 3, 16, 16)
     prepared = qat.calibrate(qat.prepare(Net().eval(), x), [x])
-    set_observing(prepared, True)
+    set_range_tracking(prepared, True)
     prepared.train()(x)
     assert not called

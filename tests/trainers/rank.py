@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch.nn.parallel import DistributedDataParallel
 
 import qat
+from qat.adapters.torch import set_range_tracking
 
 rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 model = prepared("torch")
@@ -21,8 +22,7 @@ if sys.argv[4:] == ["own"]:
     trained = DistributedDataParallel(model, broadcast_buffers=False) if size > 1 else model
     optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9)
     model.train()
-    for grid in model.grids.values():
-        grid.observing = True
+    set_range_tracking(model, True)
     for x, y in batches:
         optimizer.zero_grad()
         F.cross_entropy(trained(torch.from_numpy(x)), torch.from_numpy(y)).backward()

@@ -9,7 +9,7 @@ from nets import prepared, train, weights
 from torch import nn
 
 import qat
-from qat.adapters.torch import set_observing
+from qat.adapters.torch import set_range_tracking
 from qat.errors import QatError
 from qat.runs.zoo_torch import mobilenet_small
 from qat.trainers.torch import optimizers
@@ -38,7 +38,7 @@ def test_no_node_reads_a_value_from_the_device(make, monkeypatch):
     torch.manual_seed(0)
     x = torch.randn(2, 1, 8, 8)
     model = qat.calibrate(qat.prepare(make().eval(), x), [x])
-    set_observing(model, False)
+    set_range_tracking(model, False)
     model.to("meta").train()  # a device whose tensors have no values: reading one is an error
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # which knows no such device
     loss = model(x.to("meta")).square().mean()

@@ -136,9 +136,9 @@ class _Learner(Evaluator):
 
     def _observe(self, observing: bool) -> None:
         if self.on_grid and observing is not self.observing:
-            from qat.adapters.keras import set_observing
+            from qat.adapters.keras import set_range_tracking
 
-            set_observing(self.model, observing)
+            set_range_tracking(self.model, observing)
             self.observing = observing
 
     def freeze(self) -> None:

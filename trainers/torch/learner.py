@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from qat.adapters.torch import set_observing
+from qat.adapters.torch import set_range_tracking
 from qat.adapters.torch.dampening import distance
 from qat.adapters.torch.freezing import Freezing
 from qat.adapters.torch.inference import device_of, fitting
@@ -121,7 +121,7 @@ class _Learner(Evaluator):
 
     def _observe(self, observing: bool) -> None:
         if isinstance(self.model, PreparedModel):
-            set_observing(self.model, observing)
+            set_range_tracking(self.model, observing)
 
     def freeze(self) -> None:
         self._observe(False)

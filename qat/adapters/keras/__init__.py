@@ -5,7 +5,7 @@ from qat.adapters.keras.capture.trace import trace
 from .inference import forward, grid_values, grids, inputs_of, predict
 from .layer_access import layer_input, layer_scale, parameter, set_parameter, twin_of
 from .lower import lower
-from .prepared_model import insert, set_observing
+from .prepared_model import insert, set_range_tracking
 
 #: The target of a Keras model where the user names none.
 DEFAULT_TARGET = "litert"
@@ -22,8 +22,8 @@ __all__ = [
     "lower",
     "parameter",
     "predict",
-    "set_observing",
     "set_parameter",
+    "set_range_tracking",
     "trace",
     "twin_of",
 ]

@@ -24,6 +24,7 @@ from qat.adapters.keras.nodes.learned_scales import LearnedLinear, derive
 from qat.adapters.keras.nodes.lookup import FUNCTIONS, Constant, Function
 from qat.adapters.keras.nodes.range_tracking import Watch
 from qat.adapters.keras.nodes.stored_weight import Stored
+from qat.arithmetic.range_estimators import RangeMode
 from qat.errors import CalibrationError, CaptureError, DataError
 from qat.graph.graph import Graph, Op
 from qat.planning.plan import Plan, PlannedOp
@@ -141,7 +142,7 @@ class PreparedModel(keras.Model):
     @property
     def on_grid(self) -> bool:
         """Whether the model computes on the grid: calibrated, and not calibrating at the moment."""
-        return all(grid.calibrated and grid.estimator is None for grid in self.grid_layers)
+        return all(grid.calibrated and grid.mode is not RangeMode.CALIBRATING for grid in self.grid_layers)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Run the plan."""
@@ -295,11 +296,12 @@ def _build_layers(plan: Plan, layers: Mapping[str, Any], calls: Mapping[str, tup
             layer(*args, **kwargs)
 
 
-def set_observing(model: PreparedModel, observing: bool) -> None:
-    """Let training move the activation ranges, or freeze them; frozen scales are derived in NumPy."""
-    model.observing.assign(float(observing))
+def set_range_tracking(model: PreparedModel, tracking: bool) -> None:
+    """Let training move the activation ranges, or freeze them, whose scales NumPy derives; call it after calibration."""
+    model.observing.assign(float(tracking))
     for grid in model.grid_layers:
-        if not observing and grid.calibrated:
+        grid.track(tracking)
+        if not tracking and grid.calibrated:
             grid.set_range(*(float(v) for v in np.asarray(grid.range)))
 
 

@@ -82,10 +82,10 @@ def _rebuild(root: nn.Module, graph: fx.Graph, name: str, prepared: Prepared) ->
     return model.train(root.training)
 
 
-def set_observing(model: PreparedModel, observing: bool) -> None:
-    """Let training move the activation ranges, or freeze them."""
+def set_range_tracking(model: PreparedModel, tracking: bool) -> None:
+    """Let training move the activation ranges, or freeze them; call it after calibration."""
     for grid in model.grids.values():
-        grid.observing = observing
+        grid.track(tracking)
 
 
 def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> PreparedModel:

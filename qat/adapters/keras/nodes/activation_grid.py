@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from qat.arithmetic.encoding import Encoding, from_range
-from qat.arithmetic.range_estimators import RangeEstimator
+from qat.arithmetic.range_estimators import RangeEstimator, RangeMode
 from qat.errors import CalibrationError
 from qat.planning.plan import Group
 
@@ -22,8 +22,9 @@ class Grid(keras.layers.Layer):
     Attributes:
         range: float32 (low, high); NaN until calibrated. Trainable where the recipe has it learned.
         scale, zero_point, lo, hi: derived from the range; ``lo`` is ``qmin - zero_point``, ``hi`` is ``qmax - zero_point``.
-        estimator: set while calibrating; the model then runs in float.
-        follows: whether training may move the range: not one that is learned, prescribed, or left some values out on purpose.
+        mode: how the range is treated.
+        estimator: sees each float tensor of the group in calibration; None at any other time.
+        trackable: whether training may move the range: not one that is learned, prescribed, or left some values out on purpose.
         watch: the training pass in progress, which moves the range (an exponential moving average of the batches' extremes).
     """
 
@@ -33,7 +34,8 @@ class Grid(keras.layers.Layer):
         self._calibrated = False  # once true it stays so; reading a variable on every call would cost a step milliseconds
         self.watch: Watch | None = None
         self.estimator: RangeEstimator | None = None
-        self.follows = group.follows(group.spec.estimator)
+        self.mode = RangeMode.FROZEN
+        self.trackable = group.follows(group.spec.estimator)
         unknown = float("nan")
         self.range = self._scalar("range", unknown, (2,), True) if group.learned else self._moving("range", unknown, (2,))
         self.scale = self._moving("scale", 1.0)
@@ -59,6 +61,14 @@ class Grid(keras.layers.Layer):
             with tf.init_scope():  # readable while a graph is being traced, too
                 self._calibrated = bool(np.isfinite(np.asarray(self.range)).all())
         return self._calibrated
+
+    def allow_tracking(self, allowed: bool) -> None:
+        """Say whether training may move the range."""
+        self.trackable = allowed
+
+    def track(self, tracking: bool) -> None:
+        """Let training move the range, if it may, or freeze it."""
+        self.mode = RangeMode.TRACKING if tracking and self.trackable else RangeMode.FROZEN
 
     def forget(self) -> None:
         """Read the range again: its variables were overwritten."""
@@ -88,7 +98,7 @@ class Grid(keras.layers.Layer):
 
     def observe(self, v: Any, low: Any, high: Any) -> Any:
         """Show unrounded grid values, limited to ``[low, high]``, to the training pass; return ``v``, which depends on that."""
-        if not self.follows or self.watch is None:
+        if not self.trackable or self.watch is None:
             return v
         return self.watch.see(self, v, low, high)
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from qat.arithmetic.encoding import Encoding, from_range
-from qat.arithmetic.range_estimators import RangeEstimator
+from qat.arithmetic.range_estimators import RangeEstimator, RangeMode
 from qat.errors import CalibrationError
 from qat.planning.plan import Group
 
@@ -24,9 +24,9 @@ class Grid(nn.Module):
         scale, zero_point: float32 scalars, derived.
         step, lo, hi: the scale and the limits on the grid, ``qmin - zero_point`` and ``qmax - zero_point``, kept on the host
             too, so that a training step on a GPU never waits for it.
-        observing: whether training moves the range (an exponential moving average of the batches' extremes).
-        estimator: set while calibrating; the model then runs in float.
-        follows: whether training may move the range: not one that is learned, prescribed, or left some values out on purpose.
+        mode: how the range is treated. ``TRACKING`` moves it as an exponential moving average of the batches' extremes.
+        estimator: sees each float tensor of the group in calibration; None at any other time.
+        trackable: whether training may move the range: not one that is learned, prescribed, or left some values out on purpose.
     """
 
     range: Tensor
@@ -47,10 +47,10 @@ class Grid(nn.Module):
         self.register_buffer("zero_point", torch.zeros(()), persistent=False)
         self.step, self.lo, self.hi = 1.0, float(group.qmin), float(group.qmax)
         self.calibrated = False
-        self.observing = False
+        self.mode = RangeMode.FROZEN
         self.momentum = 0.1
         self.estimator: RangeEstimator | None = None
-        self.follows = group.follows(group.spec.estimator)
+        self.trackable = group.follows(group.spec.estimator)
 
     @property
     def on_grid(self) -> bool:
@@ -60,7 +60,7 @@ class Grid(nn.Module):
         """
         if self.group.learned and self.calibrated and self.derived_from != self._state():
             self._derive()
-        return self.calibrated and self.estimator is None
+        return self.calibrated and self.mode is not RangeMode.CALIBRATING
 
     @property
     def encoding(self) -> Encoding:
@@ -94,6 +94,14 @@ class Grid(nn.Module):
         self.zero_point = self.zero_point.new_tensor(float(e.zero_point))
         self.step, self.lo, self.hi = float(e.scale), float(e.lo), float(e.hi)
 
+    def allow_tracking(self, allowed: bool) -> None:
+        """Say whether training may move the range."""
+        self.trackable = allowed
+
+    def track(self, tracking: bool) -> None:
+        """Let training move the range, if it may, or freeze it."""
+        self.mode = RangeMode.TRACKING if tracking and self.trackable else RangeMode.FROZEN
+
     def integer_of(self, x: float) -> float:
         """Return the integer nearest to a real value, as the runtimes compute an activation's limit."""
         return float(np.rint(np.float32(x) / np.float32(self.step)))
@@ -105,8 +113,6 @@ class Grid(nn.Module):
 
     def observe(self, v: Tensor, low: float, high: float) -> None:
         """Move the range towards that of ``v``, unrounded grid values limited to ``[low, high]``."""
-        if not self.follows:
-            return
         with torch.no_grad():
             seen = _over_processes(torch.stack(v.aminmax())).clamp(low, high) * self.scale
             old = self.range.to(seen.dtype)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from qat.adapters.torch.autograd import functions as kernels
 from qat.adapters.torch.autograd.learned_scales import leave
+from qat.arithmetic.range_estimators import RangeMode
 from qat.errors import CalibrationError
 from qat.planning.plan import PlannedOp
 
@@ -68,7 +69,7 @@ class Node(nn.Module):
             return activate(self.real(*args), self.planned.activation)
         if self.output.on_grid:
             return self.integer(*args)
-        if self.training and self.output.estimator is None:
+        if self.training and self.output.mode is not RangeMode.CALIBRATING:
             raise CalibrationError("the model is not calibrated: call qat.calibrate(model, samples) before training")
         y = activate(self.real(*args), self.planned.activation)
         self.output.estimate(y)
@@ -121,7 +122,7 @@ class Node(nn.Module):
 
 def moving(node: nn.Module, grid: Grid) -> bool:
     """Return whether a grid's range follows the data while the node trains."""
-    return node.training and grid.observing
+    return node.training and grid.mode is RangeMode.TRACKING
 
 
 def narrowed(grid: Grid, activation: str | None) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from qat.adapters.torch.autograd import functions as kernels
 from qat.adapters.torch.autograd import vnni
+from qat.arithmetic.range_estimators import RangeMode
 
 from .activation_grid import Grid
 from .base import Node
@@ -31,7 +32,7 @@ class Quantize(nn.Module):
 def quantize(x: Tensor, grid: Grid, kernels_name: str, training: bool) -> Tensor:
     """Return ``x`` on a grid; the formula is the runtime's, see :func:`qat.arithmetic.numerics.quantize`."""
     v = x * grid.scale.reciprocal() if kernels_name == "xnnpack" else x / grid.scale
-    if training and grid.observing:
+    if training and grid.mode is RangeMode.TRACKING:
         grid.observe(v, -float("inf"), float("inf"))
     return kernels.round_clamp(v, grid.lo, grid.hi)
 
