@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint format install peers clean
+.PHONY: demo test test-slow lint format docs tree install peers clean
 
 install: $(STAMP)
 
@@ -22,17 +22,23 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
-# The package as it is installed, in links: trainers/, exporters/ and configs/ lie below qat in the wheel alone, and mypy and
-# import-linter read files, not installations.
+# The package as it is installed, in links: trainers/, exporters/ and configs/ lie below qat in the wheel alone, and mypy,
+# import-linter and mkdocstrings read files, not installations.
 TREE := build/tree
 
-lint: $(STAMP)
+tree:
 	rm -rf $(TREE) && mkdir -p $(TREE)/qat
 	ln -s $(CURDIR)/qat/* $(CURDIR)/trainers $(CURDIR)/exporters $(CURDIR)/configs $(TREE)/qat
+
+lint: $(STAMP) tree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd $(TREE) && $(CURDIR)/$(BIN)/lint-imports --no-cache $(CURDIR)/pyproject.toml
+
+# The documentation site, into build/site.
+docs: $(STAMP) tree
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
