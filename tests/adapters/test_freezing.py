@@ -5,11 +5,11 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-from test_low_bits import FRAMEWORKS, images, net, recipe
 
 import qat
 from qat.arithmetic.oscillation import FREE, MOMENTUM
 from qat.frameworks import adapter_for
+from support.low_bits import FRAMEWORKS, images, net, recipe
 
 
 def prepared(framework, learned=False, granularity="channel"):

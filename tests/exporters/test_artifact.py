@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from programs import Sketch
 
 from qat.errors import DataError, ExportError, QatError, RuntimeMismatchError
 from qat.exporters import export_lowered, export_program
@@ -19,6 +18,7 @@ from qat.exporters.onnx import model as onnx_exporter
 from qat.program.program import Program
 from qat.runtimes import open_session
 from qat.system.atomic_files import write_atomically
+from support.programs import Sketch
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import NONE, Sketch
 
 import qat
 from qat.errors import ConfigError, ExportError
@@ -16,6 +15,7 @@ from qat.program import interpreter as reference
 from qat.program.layout import LAYOUTS, permutation, to_layout
 from qat.program.program import FrameworkBlock, Program, Value
 from qat.runtimes import open_session
+from support.programs import NONE, Sketch
 
 keras = pytest.importorskip("keras")
 torch = pytest.importorskip("torch")

@@ -6,13 +6,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from programs import Sketch
 
 from qat.errors import QatError
 from qat.exporters import export_program
 from qat.exporters.inspection import inspect, layout_of
 from qat.program.layout import to_layout
 from qat.runtimes import TensorInfo
+from support.programs import Sketch
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphs import Spec, specs, used_inputs
 from hypothesis import HealthCheck, assume, given, settings
 
 import qat
 from qat.errors import ConfigError
+from support.random_graphs.specs import Spec, specs, used_inputs
 
 #: Graphs of each framework; FUZZ_EXAMPLES asks for more. The seed is fixed: a run repeats.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
@@ -83,7 +83,7 @@ def keras_step(model: Any, batch: tuple[np.ndarray, ...]) -> None:
 
 def check_torch(spec: Spec) -> None:
     torch = pytest.importorskip("torch")
-    from torch_graph import Model
+    from support.random_graphs.torch_graph import Model
 
     data = batches(spec, channels_last=False)
     check(spec, Model(spec), tuple(map(torch.from_numpy, data[0])), data, torch_step)
@@ -91,7 +91,7 @@ def check_torch(spec: Spec) -> None:
 
 def check_keras(spec: Spec) -> None:
     pytest.importorskip("keras")
-    from keras_graph import keras_model
+    from support.random_graphs.keras_graph import keras_model
 
     if not importlib.util.find_spec("tf2onnx"):  # which writes Keras' float operators to .onnx, and is an extra of its own
         spec = replace(spec, target="litert")

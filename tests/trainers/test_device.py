@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from nets import prepared, train, weights
 from torch import nn
 
 import qat
@@ -13,6 +12,7 @@ from qat.adapters.torch import set_range_tracking
 from qat.errors import QatError
 from qat.runs.zoo_torch import mobilenet_small
 from qat.trainers.torch import optimizers
+from support.nets import prepared, train, weights
 
 LATE = pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 

@@ -1,28 +1,16 @@
 """Two processes with half a batch each train what one trains with the whole batch."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
-HERE = Path(__file__).parent
+from support.processes import output_of, start
 
 
 def train(folder, size, *loop):
     folder.mkdir()
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
-    start = lambda rank: subprocess.Popen(  # noqa: E731
-        [sys.executable, str(HERE / "rank.py"), str(rank), str(size), str(folder), *loop],
-        stderr=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
-    processes = [start(rank) for rank in range(size)]
-    for process in processes:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
+    for process in [start("rank", rank, size, folder, *loop) for rank in range(size)]:
+        output_of(process)
     return [load_file(folder / f"rank{rank}.safetensors") for rank in range(size)]
 
 

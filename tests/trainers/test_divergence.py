@@ -4,11 +4,11 @@ import logging
 
 import numpy as np
 import pytest
-from nets import digits, layout, net, same, train
 
 import qat
 from qat.trainers import TrainingDiverged
 from qat.trainers.divergence import Trend
+from support.nets import digits, layout, net, same, train
 
 FRAMEWORKS = pytest.mark.parametrize("framework", ["torch", "keras"])
 

@@ -6,11 +6,11 @@ import sys
 
 import numpy as np
 import pytest
-from nets import digits, layout, net, prepared, same, train, weights
 
 import qat
 from qat.errors import ConfigError, DataError, MissingDependencyError, QatError
 from qat.trainers import TrainingOptions, metrics
+from support.nets import digits, layout, net, prepared, same, train, weights
 
 FRAMEWORKS = pytest.mark.parametrize("framework", ["torch", "keras"])
 

@@ -1,29 +1,22 @@
 """Two replicas with half a batch each train what one trains with the whole batch: ``tf.distribute`` in Keras."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-HERE = Path(__file__).parent
+from support.processes import output_of
+from support.processes import start as start_process
 
 
 def start(how, folder, framework, index=0, **environment):
     folder.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "replica.py"), how, str(folder), framework, str(index)],
-        stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"} | environment,
-    )  # fmt: skip
+    return start_process("replica", how, folder, framework, index, **environment)
 
 
 def result(process, path):
-    _, errors = process.communicate(timeout=280)
-    assert process.returncode == 0, errors
+    output_of(process)
     return dict(np.load(path))
 
 

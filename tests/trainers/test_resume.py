@@ -4,17 +4,15 @@ import errno
 import logging
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from nets import digits, net, prepared, same, train
 
 import qat
 from qat.errors import ConfigError, DataError, ExportError
 from qat.trainers import TrainingInterrupted, checkpoint
 from qat.trainers.loop import Step
+from support.nets import digits, net, prepared, same, train
+from support.processes import output_of, start
 
 FRAMEWORKS = ("torch", "keras")
 
@@ -221,11 +219,7 @@ def compare_with_whole(framework, folder, kills):
     name = "best.safetensors" if framework == "torch" else "weights.npz"
     found = []
     for count in (kills, 0):
-        command = [sys.executable, str(Path(__file__).parent / "job.py"), framework, str(folder / str(count)), str(count), "1"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-        job = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
-        assert job.returncode == 0, job.stderr
-        assert job.stdout == f"{count}\n"
+        assert output_of(start("job", framework, folder / str(count), count, 1)) == f"{count}\n"
         found.append((folder / str(count) / name).read_bytes())
     assert found[0] == found[1]
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "step_cost.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "step_cost.py"
 
 
 def test_tables_are_written_from_the_kept_figures(tmp_path):

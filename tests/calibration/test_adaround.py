@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_bias_correction import CASES, outputs, torch_case, train
 from torch import nn
 
 import qat
 from qat.errors import CalibrationError, ConfigError, DataError
 from qat.planning.recipe import QuantSpec, Recipe, Rule
+from support.layer_cases import CASES, outputs, torch_case, train
 
 
 def recipe(bits, granularity="channel", learned=False):

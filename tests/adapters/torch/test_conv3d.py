@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from checks import check_operator
 from torch import nn
 
 from qat.adapters import torch as adapter
 from qat.program import interpreter as reference
+from support.operators import check_operator
 
 GEOMETRIES = {
     "plain": {"kernel_size": 3},

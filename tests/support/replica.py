@@ -1,4 +1,4 @@
-"""One of several that train together: ``python replica.py alone|mirrored|worker FOLDER keras|tf_keras [INDEX]``.
+"""One of several that train together: ``python -m support.replica alone|mirrored|worker FOLDER keras|tf_keras [INDEX]``.
 
 ``mirrored`` is one process with two logical devices; ``worker`` is one of two processes, which find each other by ``TF_CONFIG``.
 """
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from nets import digits
 
 import qat
+from support.nets import digits
 
 how, folder, framework, index = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int((*sys.argv[4:], 0)[0])
 scope = contextlib.nullcontext()

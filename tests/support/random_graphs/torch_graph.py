@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from graphs import Shape, Spec, Step
 from torch import Tensor, nn
+
+from .specs import Shape, Spec, Step
 
 ACTIVATIONS = {
     "relu": F.relu, "relu6": F.relu6, "hard_swish": F.hardswish, "silu": F.silu, "sigmoid": torch.sigmoid, "tanh": torch.tanh,

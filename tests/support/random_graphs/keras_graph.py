@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from graphs import Shape, Spec, Step
 from keras import layers
+
+from .specs import Shape, Spec, Step
 
 
 def shape_of(shape: Shape) -> Shape:

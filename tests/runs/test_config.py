@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from qat.runs.config import RunConfig
 
-PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
 def keys(model=RunConfig, prefix=""):

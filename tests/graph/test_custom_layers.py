@@ -10,7 +10,7 @@ import qat
 from qat.errors import ConfigError
 from qat.graph.custom_layers import HANDLERS
 
-EXAMPLES = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs" / "custom_layers.md").read_text(), re.DOTALL)
+EXAMPLES = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "custom_layers.md").read_text(), re.DOTALL)
 
 
 @pytest.fixture(autouse=True)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parent / "exporters"))
-
-from programs import Sketch
 
 from qat.arithmetic import numerics
 from qat.arithmetic.numerics import f32
 from qat.exporters.onnx import model as exporter
 from qat.runtimes.onnxruntime import OnnxSession
+from support.programs import Sketch
 
 seeds = st.integers(0, 2**32 - 1)
 

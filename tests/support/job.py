@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments until one ends: ``python job.py FRAMEWORK FOLDER KILLS SEED``.
+"""Runs that are killed at random moments until one ends: ``python -m support.job FRAMEWORK FOLDER KILLS SEED``.
 
 Each run is a process of its own, forked, which is killed (SIGKILL) within a second of its first step.
 """
@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from nets import digits, layout, prepared
 
 import qat
+from support.nets import digits, layout, prepared
 
 
 class Slow:

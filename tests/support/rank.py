@@ -1,4 +1,7 @@
-"""One of several processes that train together: ``python rank.py RANK SIZE FOLDER [own]``; ``own`` is a user's own loop."""
+"""One of several processes that train together: ``python -m support.rank RANK SIZE FOLDER [own]``.
+
+``own`` is a loop that the user wrote.
+"""
 
 import sys
 from pathlib import Path
@@ -6,12 +9,12 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from nets import digits, prepared
 from safetensors.torch import save_file
 from torch.nn.parallel import DistributedDataParallel
 
 import qat
 from qat.adapters.torch import set_range_tracking
+from support.nets import digits, prepared
 
 rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 model = prepared("torch")

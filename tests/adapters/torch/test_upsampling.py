@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from checks import check_operator
 from torch import nn
 
 import qat
@@ -12,6 +11,7 @@ from qat.adapters import torch as adapter
 from qat.arithmetic import numerics
 from qat.arithmetic.encoding import from_range
 from qat.program import interpreter as reference
+from support.operators import check_operator
 
 
 class Up(nn.Module):

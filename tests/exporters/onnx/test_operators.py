@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from programs import NONE, Sketch
 
 from qat.arithmetic import lookup as functions
 from qat.arithmetic.encoding import Encoding
@@ -21,6 +20,7 @@ from qat.exporters.onnx.lookup import float_is_exact
 from qat.graph.graph import FUNCTIONS
 from qat.program.program import FrameworkBlock, Instruction, Value
 from qat.runtimes.onnxruntime import OnnxSession
+from support.programs import NONE, Sketch
 
 #: What may stand in the optimized graph of a program that is integer throughout, besides its own kernels.
 BORDERS = {"QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape"}
