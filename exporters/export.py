@@ -14,7 +14,7 @@ import numpy as np
 from qat.arithmetic.encoding import Encoding
 from qat.errors import ExportError, MissingDependencyError, RuntimeMismatchError, nearest
 from qat.exporters.onnx.conv_transpose import without_transposed
-from qat.graph.graph import FUNCTIONS
+from qat.graph.kinds import FUNCTIONS
 from qat.program.layout import to_layout
 from qat.program.program import Instruction, Program, Value
 from qat.runtimes import LIMITS

@@ -16,7 +16,7 @@ import onnx
 from qat.arithmetic import lookup as functions
 from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.numerics import f32
-from qat.graph.graph import FUNCTIONS
+from qat.graph.kinds import FUNCTIONS
 from qat.program.program import Instruction
 
 #: Most that a float32 operator may err, relative to its magnitude below; measured in ONNX Runtime 1.32 over [-12, 12]: 3.6e-7.

@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from qat.arithmetic import lookup as functions
-from qat.graph.graph import FUNCTIONS
+from qat.graph.kinds import FUNCTIONS
 from qat.program.program import Instruction
 
 _Op = schema.BuiltinOperator

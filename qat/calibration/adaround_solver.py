@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qat.graph.kinds import bounds
+
 #: The rectified sigmoid ``clip(sigmoid(v) * (_TOP - _BOTTOM) + _BOTTOM, 0, 1)``, equation 23.
 _TOP, _BOTTOM = 1.1, -0.1
 #: The exponent of the regularizer, from the first to the second, after a share of the steps without it.
@@ -58,9 +60,7 @@ class Problem:
 
 def activate(v: np.ndarray, activation: str | None) -> np.ndarray:
     """Return the fused activation of real values."""
-    if activation is None:
-        return v
-    return np.clip(v, 0.0, 6.0 if activation == "relu6" else None)
+    return v if activation is None else np.clip(v, *bounds(activation))
 
 
 def learn(problem: Problem, weight: np.ndarray, scale: np.ndarray, limit: int, steps: int, pull: float, seed: int) -> np.ndarray:
@@ -91,8 +91,9 @@ def learn(problem: Problem, weight: np.ndarray, scale: np.ndarray, limit: int, s
         h = np.clip(soft * (_TOP - _BOTTOM) + _BOTTOM, 0, 1)
         raw = problem.outputs((below + h * free) * scale, rows)
         off = activate(raw, problem.activation) - problem.targets[:, rows]
-        if problem.activation is not None:
-            off *= (raw > 0) & (raw < 6.0) if problem.activation == "relu6" else raw > 0
+        for end, inside in zip(bounds(problem.activation), (np.greater, np.less), strict=True):
+            if end is not None:
+                off *= inside(raw, end)
         slope = np.matmul(off.swapaxes(1, 2), problem.inputs[rows].swapaxes(0, 1)) * (2 / len(rows)) * scale * per_error
         slope += _regularizer_slope(h, step / steps) * (pull / v.shape[-1])
         slope *= (h > 0) & (h < 1)

@@ -19,7 +19,8 @@ import numpy as np
 from qat.arithmetic.range_estimators import RangeMode
 from qat.errors import CalibrationError, ConfigError, DataError
 from qat.frameworks import adapter_for, framework_of, is_prepared
-from qat.graph.receptive_windows import KINDS, windows
+from qat.graph.kinds import KINDS
+from qat.graph.receptive_windows import has_windows, windows
 from qat.graph.weight_views import by_channel
 from qat.planning.plan import PlannedOp
 from qat.system.samples import batches_of, check_finite, first_of_pair
@@ -60,7 +61,7 @@ class Layerwise:
                 check_finite(np.asarray(x), f"batch {index} of {method}")
         uses = Counter(name for p in plan.ops for name in p.op.params.values())
         weighted = [p for p in plan.ops if p.weight is not None]
-        own = [p for p in weighted if p.integer and p.op.kind in KINDS and all(uses[n] == 1 for n in p.op.params.values())]
+        own = [p for p in weighted if p.integer and has_windows(p.op) and all(uses[n] == 1 for n in p.op.params.values())]
         self.layers = [layer for layer in (Layer(self, p) for p in own) if layer.known]
         taken = {layer.op.name for layer in self.layers}
         left = [p.op.scope or p.op.name for p in weighted if p.op.name not in taken]
@@ -93,7 +94,7 @@ class Layer:
         view = by_channel(self.op, of.adapter.parameter(of.model, self.op.params["weight"]))
         self.known = view is not None
         self.shape: tuple[int, ...] = () if view is None else view.shape
-        self.kernel: tuple[int, ...] = () if planned.op.kind == "dense" else (*(1,) * (5 - len(self.shape)), *self.shape[3:])
+        self.kernel: tuple[int, ...] = (*(1,) * (5 - len(self.shape)), *self.shape[3:]) if KINDS[self.op.kind].spatial else ()
 
     def _weight(self, model: Any) -> np.ndarray:
         view = by_channel(self.op, self.of.adapter.parameter(model, self.op.params["weight"]))

@@ -8,12 +8,12 @@ from typing import Any
 
 from qat.errors import ConfigError, nearest
 
-from .graph import KINDS
+from .kinds import KINDS
 
 
 @dataclass(frozen=True)
 class Handled:
-    """What a custom layer or operator computes: a kind of :data:`qat.graph.graph.KINDS` on its input tensors, in their order.
+    """What a custom layer or operator computes: a kind of :data:`qat.graph.kinds.KINDS` on its input tensors, in their order.
 
     Attributes:
         kind: ``hard_swish``, ``mul``, ``dense``, ...
@@ -29,12 +29,15 @@ class Handled:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS or self.kind in ("float", "move"):
+        if self.kind not in KINDS or KINDS[self.kind].framework:
             raise ConfigError(
-                f"a handler says '{self.kind}'{nearest(self.kind, KINDS)}, which is no kind of qat.graph.graph.KINDS"
+                f"a handler says '{self.kind}'{nearest(self.kind, KINDS)}, which is no kind of qat.graph.kinds.KINDS"
             )
-        roles, attributes = KINDS[self.kind]
-        for what, given, valid in (("parameter", self.params, roles), ("attribute", self.attrs, (*attributes, "channel_axis"))):
+        kind = KINDS[self.kind]
+        for what, given, valid in (
+            ("parameter", self.params, kind.params),
+            ("attribute", self.attrs, (*kind.attrs, "channel_axis")),
+        ):
             for name in given:
                 if name not in valid:
                     raise ConfigError(

@@ -18,14 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .graph import Graph, Op
+from .kinds import KINDS
 from .weight_views import by_channel
 
 log = logging.getLogger("qat")
 
-_LAYERS = ("conv2d", "depthwise_conv2d", "conv3d", "conv_transpose2d", "dense")
-#: Positively homogeneous functions of one element, and those of one channel of an image.
-_POINTWISE = ("relu", "relu6", "leaky_relu", "abs")
-_OF_IMAGES = ("max_pool2d", "avg_pool2d", "upsample_bilinear2d", "pad")
 #: Standard deviations of a normalized channel that count as its largest value: 13 were seen among 10^7 values, a few times.
 _DEVIATIONS = 16.0
 #: Sweeps over all pairs, and the logarithm of a factor that changes nothing any more.
@@ -110,7 +107,7 @@ def pairs_of(graph: Graph, params: Mapping[str, np.ndarray]) -> list[Pair]:
     uses = Counter(name for op in graph.ops for name in op.params.values())
 
     def is_layer(op: Op) -> bool:
-        own = op.kind in _LAYERS and all(uses[name] == 1 for name in op.params.values())
+        own = KINDS[op.kind].linear and all(uses[name] == 1 for name in op.params.values())
         return own and by_channel(op, params[op.params["weight"]]) is not None
 
     found = []
@@ -135,17 +132,16 @@ def pairs_of(graph: Graph, params: Mapping[str, np.ndarray]) -> list[Pair]:
 def _channel_axis(op: Op, graph: Graph, of_input: bool = False) -> int:
     """Return the axis of the channels in a layer's output, or in its input."""
     rank = len(graph.tensors[op.inputs[0] if of_input else op.output].shape)
-    return 1 if graph.layout == "NCHW" and op.kind != "dense" else rank - 1
+    return 1 if graph.layout == "NCHW" and KINDS[op.kind].spatial else rank - 1
 
 
 def _axis_after(op: Op, axis: int, graph: Graph) -> int | None:
     """Return the axis of the channels after an operator between two layers; None where it does not keep them apart."""
     shape = graph.tensors[op.inputs[0]].shape
     of_images = axis == (1 if graph.layout == "NCHW" else len(shape) - 1)
-    if op.kind in _POINTWISE:
-        return axis
-    if op.kind in _OF_IMAGES:
-        return axis if of_images and len(shape) == 4 else None
+    kind = KINDS[op.kind]
+    if kind.homogeneous:
+        return axis if not kind.spatial or (of_images and len(shape) == 4) else None
     if op.kind == "mean":
         axes = {a % len(shape) for a in op.attrs["axes"]}
         below = 0 if op.attrs["keepdims"] else sum(a < axis for a in axes)

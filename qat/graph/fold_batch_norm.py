@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from .graph import Graph, Op
-
-_FOLDABLE = ("conv2d", "depthwise_conv2d", "conv3d", "conv_transpose2d", "dense")
+from .kinds import KINDS
 
 
 def fold_batch_norm(graph: Graph, params: Mapping[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
@@ -38,7 +37,7 @@ def fold_batch_norm(graph: Graph, params: Mapping[str, np.ndarray]) -> tuple[Gra
             layer = ops.get(writer.get(op.inputs[0], ""))
             if (
                 layer is not None
-                and layer.kind in _FOLDABLE
+                and KINDS[layer.kind].linear
                 and len(consumers[layer.output]) == 1
                 and layer.output not in graph.outputs
                 and uses[layer.params["weight"]] <= 1

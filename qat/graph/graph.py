@@ -1,7 +1,7 @@
 """The framework-neutral model graph: what an adapter's ``trace`` returns and what the planner reads.
 
-Operators carry the names below whatever the framework calls them. An operator without a name here has the kind
-``float``: it keeps its framework's implementation and runs in float.
+Operators carry the names of :data:`qat.graph.kinds.KINDS` whatever the framework calls them. An operator without a name there
+has the kind ``float``: it keeps its framework's implementation and runs in float.
 """
 
 from __future__ import annotations
@@ -10,45 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qat.arithmetic.lookup import ARGUMENTS as FUNCTIONS
-
-#: Every operator kind: the roles of its parameters and its attributes.
-#:
-#: A ``move`` only moves integers about (transpose, slice, gather, pixel shuffle, nearest up-sampling, maximum over an axis, ...):
-#: it keeps its framework's implementation, on integers, and inputs and outputs share one scale.
-#: A ``constant`` is a parameter on the grid, which has no inputs. ``add`` and ``mul`` broadcast. ``padding`` of
-#: ``conv_transpose2d`` is what is cut off each side of the full result, negative where an output padding adds to it.
-#: Layout-dependent attributes (``axes``, ``axis``, ``shape``) are in the graph's own layout. ``padding`` is
-#: ``((top, bottom), (left, right))``, ``strides``, ``dilations`` and ``kernel`` are ``(height, width)``.
-#: ``channel_axis`` is the output-channel axis (or axes) of the weight as the framework stores it, negative from the last.
-KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "conv2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),
-    "depthwise_conv2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),
-    "conv3d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),  # three of each
-    "conv_transpose2d": (("weight", "bias"), ("strides", "padding", "dilations", "groups")),
-    "dense": (("weight", "bias"), ()),
-    "matmul": ((), ("transpose_b",)),  # of two activations, on the last two axes
-    "softmax": ((), ("beta",)),  # of beta times the input, over the last axis
-    "embedding": (("weight",), ()),  # rows of the weight, quantized with the output's scale, by integer inputs
-    "constant": (("value",), ()),
-    "layer_norm": (("gamma", "beta"), ("epsilon",)),  # over the last axis
-    "batch_norm": (("gamma", "beta", "mean", "variance"), ("epsilon", "axis")),
-    "add": ((), ()),
-    "mul": ((), ()),
-    "concat": ((), ("axis",)),
-    "relu": ((), ()),
-    "relu6": ((), ()),
-    "max_pool2d": ((), ("kernel", "strides", "padding")),
-    "avg_pool2d": ((), ("kernel", "strides", "padding")),
-    "upsample_bilinear2d": ((), ("factors",)),  # whole ones, (height, width), between the centres of pixels
-    "mean": ((), ("axes", "keepdims")),  # over the spatial axes: global average pooling
-    "reshape": ((), ("shape",)),  # -1 in the first place stands for the batch
-    "pad": ((), ("padding",)),  # with zeros, spatial
-    **{name: ((), arguments) for name, arguments in FUNCTIONS.items()},
-    "move": ((), ("target",)),
-    "float": (("*",), ("target", "reason")),  # why, where the adapter knows better than the target's table
-}
-
+from .kinds import KINDS
 
 #: The names of the axes after batch and channels, by rank, of an input that leaves their sizes free.
 AXES: dict[int, tuple[str, ...]] = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
@@ -90,6 +52,11 @@ class Op:
     def output(self) -> str:
         """The only output."""
         return self.outputs[0]
+
+    @property
+    def label(self) -> str:
+        """The name that users read: the framework's own of an operator that the framework runs."""
+        return str(self.attrs["target"]) if KINDS[self.kind].framework else self.kind
 
     def to_dict(self) -> dict[str, Any]:
         """Return the operator as JSON-ready values; :meth:`from_dict` reads it back."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from .graph import Op
+from .kinds import KINDS
 
 Sides = tuple[tuple[int, int], ...]
 
-#: The layers whose windows are known.
-KINDS = ("conv2d", "depthwise_conv2d", "conv_transpose2d", "dense")
+
+def has_windows(op: Op) -> bool:
+    """Whether :func:`windows` knows an operator: a layer that is linear and reads images, or rows of features."""
+    kind = KINDS[op.kind]
+    return kind.linear and kind.spatial in (0, 2)
 
 
 def windows(op: Op, x: np.ndarray, kernel: tuple[int, ...], layout: str) -> np.ndarray:
@@ -18,15 +22,16 @@ def windows(op: Op, x: np.ndarray, kernel: tuple[int, ...], layout: str) -> np.n
     ``places`` are the batch and the image, or the axes before a dense layer's last. Zeros stand for padding.
 
     Args:
-        op: of a kind in :data:`KINDS`.
+        op: one that :func:`has_windows`.
         x: the layer's input in the framework's layout.
         kernel: (height, width), () of a dense layer.
         layout: ``NCHW`` or ``NHWC``.
     """
-    if op.kind == "dense":
+    kind = KINDS[op.kind]
+    if not kind.spatial:
         return x
     x = x if layout == "NCHW" else np.moveaxis(x, -1, 1)
-    if op.kind == "conv_transpose2d":
+    if kind.transposed:
         found = _of_transposed(x, kernel, op.attrs["strides"], op.attrs["padding"])
     else:
         found = _of_image(x, kernel, op.attrs["strides"], op.attrs["padding"], op.attrs["dilations"])

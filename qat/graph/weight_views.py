@@ -5,14 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from .graph import Op
+from .kinds import KINDS
 
-#: The axis of the input channels, by kind and by that of the output channels (``channel_axis``).
-_INPUT_AXIS: dict[str, dict[int, int]] = {
-    "conv2d": {0: 1, -1: -2},
-    "conv3d": {0: 1},
-    "conv_transpose2d": {1: 0, -2: -1},
-    "dense": {0: 1, 1: 0, -1: -2},
-}
+#: The axis of the input channels, by that of the output channels (``channel_axis``): the two lie side by side.
+_INPUT_AXIS = {0: 1, 1: 0, -1: -2, -2: -1}
 
 
 def by_channel(op: Op, weight: np.ndarray) -> np.ndarray | None:
@@ -22,22 +18,21 @@ def by_channel(op: Op, weight: np.ndarray) -> np.ndarray | None:
     a layer whose weight has no such view: a transposed one in groups.
 
     Args:
-        op: conv2d, depthwise_conv2d, conv3d, conv_transpose2d or dense.
+        op: a linear one.
         weight: in the framework's own layout, contiguous.
     """
-    axis = op.attrs.get("channel_axis")
-    if op.kind == "depthwise_conv2d":
+    axis, kind = op.attrs.get("channel_axis"), KINDS[op.kind]
+    if kind.depthwise:
         # PyTorch: [channels * multiplier, 1, *taps], or one factor a channel. Keras: [*taps, channels, multiplier].
         if axis != 0:
             return np.moveaxis(weight, (-2, -1), (0, 1))[:, :, None]
         groups = int(op.attrs["groups"])
         return weight.reshape(groups, weight.shape[0] // groups, 1, *weight.shape[2:])
-    if op.kind == "dense" and weight.ndim > 2:  # Keras': the input's axes, then the output's
+    if not kind.spatial and weight.ndim > 2:  # Keras': the input's axes, then the output's
         first = axis[0] if isinstance(axis, tuple) else axis
         return weight.reshape(-1, int(np.prod(weight.shape[first:]))).T[None]
-    inputs = _INPUT_AXIS.get(op.kind, {}).get(axis) if isinstance(axis, int) else None
     groups = int(op.attrs.get("groups", 1))
-    if axis is None or inputs is None or (op.kind == "conv_transpose2d" and groups > 1):
+    if not isinstance(axis, int) or (kind.transposed and groups > 1):
         return None
-    laid = np.moveaxis(weight, (axis, inputs), (0, 1))
+    laid = np.moveaxis(weight, (axis, _INPUT_AXIS[axis]), (0, 1))
     return laid.reshape(groups, laid.shape[0] // groups, *laid.shape[1:])

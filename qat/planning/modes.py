@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from qat.graph.kinds import KINDS
+
 #: ``static``: weights and activations are integers, every scale known beforehand. ``dynamic``: integer weights; the range of
 #: the activation is measured as the kernel runs, which reads and writes float. ``weight_only``: integer weights, dequantized
 #: for a float kernel. ``float16``: the same with weights in float16. ``float``: left as it is.
@@ -38,7 +40,7 @@ class Modes:
 
 STATIC_ONLY = Modes()
 
-_FLOAT = dict.fromkeys(("conv2d", "depthwise_conv2d", "dense"), "float")
+_FLOAT = {kind.name: "float" for kind in KINDS.values() if kind.stored_weight}
 
 #: XNNPACK reads 4-bit weights of fully connected layers only; TFLite's built-in kernels unpack those of the convolutions, all but
 #: the dynamic depthwise one. XNNPACK has no dynamic depthwise kernel.
@@ -53,10 +55,8 @@ LITERT = Modes(
         "dynamic": {"conv2d": "builtin", "dense": "xnnpack"},
         "weight_only": _FLOAT,
     },
-    wide=(
-        *_FLOAT, "add", "mul", "mean", "concat", "max_pool2d", "avg_pool2d", "relu", "relu6", "reshape", "pad", "move",
-    ),
-)  # fmt: skip
+    wide=tuple(kind.name for kind in KINDS.values() if kind.int16),
+)
 
 #: QLinearConv, QGemm, ConvInteger and MatMulInteger read 8-bit weights only; DequantizeLinear reads 4 bits since opset 21.
 ONNXRUNTIME = Modes(

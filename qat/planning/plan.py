@@ -8,6 +8,7 @@ from typing import Any
 
 from qat.arithmetic.range_estimators import FOLLOWED
 from qat.graph.graph import Graph, Op
+from qat.graph.kinds import KINDS
 
 from .modes import STORED, Mode
 from .recipe import QuantSpec, Recipe
@@ -55,12 +56,12 @@ class PlannedOp:
     @property
     def grid_inputs(self) -> tuple[str, ...]:
         """The inputs that an integer kernel reads as activations: all but an embedding's indices."""
-        return () if self.op.kind == "embedding" else self.op.inputs
+        return () if KINDS[self.op.kind].indices else self.op.inputs
 
     @property
     def keeps_framework(self) -> bool:
         """Whether the operator keeps its framework's implementation: a float one, or one that moves integers about."""
-        return not (self.integer or self.stored) or self.op.kind == "move"
+        return not (self.integer or self.stored) or KINDS[self.op.kind].framework
 
     def to_dict(self) -> dict[str, Any]:
         """Return the operator as JSON-ready values; :meth:`from_dict` reads it back."""
@@ -141,7 +142,6 @@ class Plan:
         rows = []
         for planned in self.ops:
             op = planned.op
-            kind = str(op.attrs["target"]) if op.kind in ("float", "move") else op.kind
             how = []
             if planned.weight is not None:
                 held = " held in int8" if planned.weight.bits <= 4 and not planned.packed else ""
@@ -155,7 +155,7 @@ class Plan:
             rows.append(
                 {
                     "scope": op.scope or op.name,
-                    "op": kind + (f" + {planned.activation}" if planned.activation else ""),
+                    "op": op.label + (f" + {planned.activation}" if planned.activation else ""),
                     "runs": "integer" if planned.integer else planned.mode,
                     "how": "; ".join(how),
                     "reason": planned.reason,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from qat.arithmetic.int16 import LIMITS as WIDE_LIMITS
 from qat.errors import ConfigError
 from qat.graph.graph import Graph, Op
+from qat.graph.kinds import KINDS
 
 from .modes import STORED
 from .plan import Group, Plan, PlannedOp
@@ -19,15 +20,6 @@ from .recipe_support import check_activation, check_modes, weight_qmax
 from .targets import Fixed, Row, Target
 
 log = logging.getLogger("qat")
-
-
-#: The operators whose weight's scale can be learned.
-LEARNABLE_WEIGHTS = ("conv2d", "depthwise_conv2d", "dense")
-#: The operators whose output's range can be learned: they know their unrounded values, or move integers that others wrote.
-_LEARNABLE = (
-    "conv2d", "depthwise_conv2d", "dense", "add", "mul", "mean", "avg_pool2d",
-    "concat", "max_pool2d", "relu", "relu6", "reshape", "pad", "move",
-)  # fmt: skip
 
 
 def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
@@ -60,22 +52,22 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
             planned.append(PlannedOp(op, False, reason, activation))
             continue
         rules[op.name] = rule
-        if op.kind != "constant":  # which alone is no reason to enter the grid
+        if op.inputs:  # a constant alone is no reason to enter the grid
             on_grid.update(op.outputs)
         if isinstance(row.output, Fixed) or (row.output == "as_input" and any(name in prescribed for name in op.inputs)):
             prescribed.update(op.outputs)
         integer_tensors.update(op.outputs)
-        if "weight" not in op.params or op.kind == "embedding":
+        if not KINDS[op.kind].linear:
             kernels = "wide" if rule.activation.bits == 16 else ""
             planned.append(PlannedOp(op, True, "", activation, mode="static", kernels=kernels))
             continue
         kernels = _packed(op, rule, graph, target)
         packed, kernels = (False, "wide") if rule.activation.bits == 16 else (bool(kernels), kernels)
-        learned = rule.weight.learned and op.kind in LEARNABLE_WEIGHTS
+        learned = rule.weight.learned and KINDS[op.kind].learnable_weight
         weight = rule.weight if learned == rule.weight.learned else rule.weight.model_copy(update={"learned": False})
         planned.append(PlannedOp(op, True, "", activation, weight, weight_qmax(weight, target), "static", packed, kernels))
     wanted = {name for p in planned if p.integer for name in p.grid_inputs}
-    planned = [_unread(p) if p.op.kind == "constant" and p.op.output not in wanted else p for p in planned]
+    planned = [p if p.op.inputs or p.op.output in wanted else PlannedOp(p.op, False) for p in planned]
     integer_tensors -= {p.op.output for p in planned if not p.integer}
     if not any(p.integer or p.stored for p in planned):
         reasons = "; ".join(sorted({p.reason for p in planned})) or "the model has no operators"
@@ -123,32 +115,26 @@ def _with_output(op: Op, output: str) -> Op:
     return Op(op.name, op.kind, op.inputs, (output,), op.params, op.attrs, op.scope)
 
 
-def _unread(constant: PlannedOp) -> PlannedOp:
-    return PlannedOp(constant.op, False)
-
-
 def _why_float(
     op: Op, graph: Graph, recipe: Recipe, target: Target, on_grid: set[str], prescribed: set[str]
 ) -> tuple[str, Rule | None, Row | None]:
     """Return why an operator stays float (empty where it does not), the rule and the row that apply to it."""
-    kind = str(op.attrs["target"]) if op.kind in ("float", "move") else op.kind
-    row, rule = target.row(op.kind), recipe.rule_for(op.scope, op.kind)
+    kind, row, rule = KINDS[op.kind], target.row(op.kind), recipe.rule_for(op.scope, op.kind)
     if row is None:
-        if op.kind == "batch_norm":
-            return "a BatchNorm that does not directly follow a convolution or dense layer of its own", None, None
-        return str(op.attrs.get("reason") or f"target '{target.name}' has no integer kernel for {kind}"), None, None
+        known = op.attrs.get("reason") or kind.reason
+        return str(known or f"target '{target.name}' has no integer kernel for {op.label}"), None, None
     if rule is None:
         return f"no rule of recipe '{recipe.name}' matches it", None, None
     if rule.mode == "float":
         return f"rule scope='{rule.scope}' op='{rule.op}' of recipe '{recipe.name}' leaves it float", None, None
-    tensors = op.outputs if op.kind == "embedding" else (*op.inputs, *op.outputs)  # whose inputs are indices
+    tensors = op.outputs if kind.indices else (*op.inputs, *op.outputs)
     if any(graph.tensors[t].dtype != "float32" for t in tensors):
         found = sorted({graph.tensors[t].dtype for t in tensors} - {"float32"})
         return f"its tensors are {', '.join(found)}: the integer grid is for float32 models", None, None
     if not row.padding and any(n for side in op.attrs["padding"] for n in side):
-        return f"target '{target.name}' has no exact integer kernel for {kind} with padding", None, None
+        return f"target '{target.name}' has no exact integer kernel for {op.label} with padding", None, None
     if not row.groups and op.attrs["groups"] > 1:
-        return f"target '{target.name}' has no integer kernel for {kind} with groups", None, None
+        return f"target '{target.name}' has no integer kernel for {op.label} with groups", None, None
     if row.output == "as_input" and len(op.inputs) > 1 and any(name in prescribed for name in op.inputs):
         return "the kernel before it prescribes a scale, which its other inputs cannot share", None, None
     if row.readers and not any(reader.kind in row.readers for reader in graph.consumers().get(op.output, ())):
@@ -156,7 +142,7 @@ def _why_float(
     if not row.starts and not any(name in on_grid for name in op.inputs):
         return "its inputs are float, and it is not worth a region of its own", None, None
     if rule.activation.bits == 16 and op.kind not in target.modes.wide:
-        return f"target '{target.name}' has no 16-bit kernel for {kind}", None, None
+        return f"target '{target.name}' has no 16-bit kernel for {op.label}", None, None
     check_activation(rule.activation, recipe, target)
     return "", rule, row
 
@@ -166,7 +152,8 @@ def _stored(op: Op, activation: str | None, graph: Graph, recipe: Recipe, target
     rule = recipe.rule_for(op.scope, op.kind)
     if rule is None or rule.mode not in STORED:
         return None
-    if not op.params or op.kind in ("float", "batch_norm", "layer_norm"):
+    kind = KINDS[op.kind]
+    if not op.params or not (kind.linear or kind.output_grid):
         return PlannedOp(op, False, "", activation)
     if op.kind not in target.modes.stored.get(rule.mode, ()):
         return PlannedOp(op, False, f"target '{target.name}' has no {rule.mode} kernel for {op.kind}", activation)
@@ -193,7 +180,7 @@ def _packed(op: Op, rule: Rule, graph: Graph, target: Target) -> str:
     if kernels != "builtin":
         return kernels
     # What is dilated or in groups is run by another kernel, of another arithmetic.
-    alone = tuple(op.attrs["dilations"]) == (1, 1) if op.kind == "depthwise_conv2d" else op.attrs["groups"] == 1
+    alone = tuple(op.attrs["dilations"]) == (1, 1) if KINDS[op.kind].depthwise else op.attrs["groups"] == 1
     return kernels if alone else ""
 
 
@@ -230,7 +217,7 @@ def _share_scales(
             for name in (*p.op.inputs[1:], *p.op.outputs):
                 # The earliest tensor names the group, so that names do not depend on the order of the union.
                 parent[find(name)] = find(p.op.inputs[0])
-    written_by = {t: p.op.kind for p in planned for t in p.op.outputs}
+    learnable = {t for p in planned if KINDS[p.op.kind].learnable_output for t in p.op.outputs}
     members: dict[str, list[str]] = {}
     for name in parent:
         members.setdefault(find(name), []).append(name)
@@ -244,7 +231,7 @@ def _share_scales(
         qmin, qmax = WIDE_LIMITS if wide else target.limits(spec.bits)
         asked = spec.symmetric or target.symmetric_activations or wide or bool(centred.intersection(tensors))
         symmetric = asked and prescribed is None
-        learned = spec.learned and not symmetric and all(written_by.get(t, "") in _LEARNABLE for t in tensors)
+        learned = spec.learned and not symmetric and learnable.issuperset(tensors)
         groups[root] = Group(root, tuple(tensors), spec, qmin, qmax, symmetric, prescribed, learned)
     group_of = {t: g.name for g in groups.values() for t in g.tensors}
     for p in planned:

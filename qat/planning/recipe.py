@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from qat.errors import ConfigError, nearest
-from qat.graph.graph import KINDS
+from qat.graph.kinds import KINDS
 
 from .modes import STORED, Mode
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from qat.arithmetic.attention import PROBABILITY
 from qat.errors import ConfigError, nearest
-from qat.graph.graph import FUNCTIONS, as_tuples
+from qat.graph.graph import as_tuples
+from qat.graph.kinds import FUNCTIONS
 
 from .modes import LITERT, ONNXRUNTIME, STATIC_ONLY, Modes
 

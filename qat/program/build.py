@@ -9,6 +9,7 @@ import numpy as np
 
 from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.numerics import f32, quantize
+from qat.graph.kinds import KINDS, bounds
 from qat.planning.plan import Plan, PlannedOp
 
 from .program import FrameworkBlock, Instruction, Program, Value
@@ -20,8 +21,6 @@ log = logging.getLogger("qat")
 Integers = Callable[[PlannedOp], tuple[np.ndarray, np.ndarray, "np.ndarray | None"]]
 #: The float32 value of a parameter, by name.
 Parameter = Callable[[str], np.ndarray]
-#: Operators whose parameter has their output's encoding, and the parameter's role.
-ON_OUTPUT_GRID = {"constant": "value", "embedding": "weight"}
 
 
 def grid_value_name(plan: Plan, tensor: str) -> str:
@@ -89,19 +88,19 @@ def build_program(
     for tensor in plan.graph.inputs:
         value(tensor, tensor, None)
     for planned in plan.ops:
-        op = planned.op
+        op, kind = planned.op, KINDS[planned.op.kind]
         if planned.keeps_framework:
-            kind, form = ("move", on_grid) if planned.integer else ("float", as_float)
+            step_kind, form = ("move", on_grid) if planned.integer else ("float", as_float)
             inputs = tuple(form(t) for t in op.inputs)
             outputs = tuple(value(t, t, encodings[plan.group_of[t]] if planned.integer else None) for t in op.outputs)
-            steps.append(Instruction(op.name, kind, inputs, outputs, {"target": op.kind, **op.attrs}, scope=op.scope))
+            steps.append(Instruction(op.name, step_kind, inputs, outputs, {"target": op.kind, **op.attrs}, scope=op.scope))
             continue
         weight = weight_encoding = bias = None
-        if op.kind in ON_OUTPUT_GRID:
+        if kind.output_grid:
             encoding = encodings[plan.group_of[op.output]]
-            grid = quantize(parameter(op.params[ON_OUTPUT_GRID[op.kind]]), encoding, plan.target.kernels)
+            grid = quantize(parameter(op.params[kind.output_grid]), encoding, plan.target.kernels)
             weight = (grid + encoding.zero_point).astype(encoding.dtype)
-        elif op.kind == "layer_norm":
+        elif "gamma" in kind.params:
             width = plan.graph.tensors[op.output].shape[-1] or 1
             weight, bias = (
                 parameter(op.params[role]) if role in op.params else np.full(width, fill, f32)
@@ -110,7 +109,7 @@ def build_program(
         elif planned.weight is not None or planned.stored:
             weight, scale, bias = integers(planned)
             weight_encoding = _weight_encoding(planned, scale)
-        form = as_float if op.kind == "embedding" or planned.stored else on_grid
+        form = as_float if kind.indices or planned.stored else on_grid
         inputs = tuple(form(t) for t in op.inputs)
         if planned.stored:
             output, clamp = value(op.output, op.output, None), None
@@ -166,12 +165,13 @@ def _weight_encoding(planned: PlannedOp, scale: np.ndarray) -> Encoding | None:
 
 def clamp_of(encoding: Encoding, activation: str | None) -> tuple[int, int]:
     """Return the limits of an output in its integers: the type's, narrowed by the fused activation."""
-    lo, hi = encoding.qmin, encoding.qmax
-    if activation in ("relu", "relu6"):
-        lo = max(lo, encoding.zero_point)
-    if activation == "relu6":
-        hi = min(hi, int(np.rint(f32(6.0) / f32(encoding.scale))) + encoding.zero_point)
-    return lo, hi
+    lo, hi = (
+        None if end is None else int(np.rint(f32(end) / f32(encoding.scale))) + encoding.zero_point for end in bounds(activation)
+    )
+    return (
+        encoding.qmin if lo is None else max(lo, encoding.qmin),
+        encoding.qmax if hi is None else min(hi, encoding.qmax),
+    )
 
 
 def _say_widened(planned: PlannedOp, scale: np.ndarray, weight: np.ndarray) -> None:

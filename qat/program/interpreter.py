@@ -16,7 +16,7 @@ from qat.arithmetic import lookup as functions
 from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.layer_norm import layer_norm
 from qat.errors import DataError
-from qat.graph.graph import FUNCTIONS
+from qat.graph.kinds import FUNCTIONS, STEPS, bounds
 from qat.planning.modes import STORED
 
 from .program import FrameworkBlock, Instruction, Program
@@ -228,7 +228,7 @@ def _stored(program: Program, step: Instruction, x: np.ndarray) -> np.ndarray:
     Equal to the nodes in every bit where sums are of integers; those of a float kernel are float64's here.
     """
     assert step.weight is not None
-    dense, a = step.kind == "dense", step.attrs
+    dense, a = not STEPS[step.kind].spatial, step.attrs
     x = np.asarray(x if dense else _channels_first(program, x), np.float32)
     scale = np.float32(1.0) if step.weight_encoding is None else np.asarray(step.weight_encoding.scale, np.float32)
     weight = step.weight.astype(np.float32)
@@ -247,8 +247,7 @@ def _stored(program: Program, step: Instruction, x: np.ndarray) -> np.ndarray:
     else:
         real = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
         y = np.asarray(product(x, real) + (0.0 if bias is None else bias), np.float32)
-    y = np.maximum(y, np.float32(0)) if step.activation else y
-    y = np.minimum(y, np.float32(6)) if step.activation == "relu6" else y
+    y = np.clip(y, *bounds(step.activation)) if step.activation else y
     return y if dense else _own_layout(program, y)
 
 

@@ -14,15 +14,11 @@ from typing import Any
 import numpy as np
 
 from qat.errors import ConfigError, nearest
+from qat.graph.kinds import STEPS
 
 from .program import Instruction, Program, Value
 
 LAYOUTS = ("NCHW", "NHWC")
-
-#: Want their images in the layout of the kernels; a mean over the spatial axes does too.
-_SPATIAL = ("conv2d", "depthwise_conv2d", "conv_transpose2d", "conv3d", "max_pool2d", "avg_pool2d", "upsample_bilinear2d", "pad")
-#: Want them in the model's own; whatever is in neither list takes both.
-_OWN = ("reshape", "dense", "matmul", "softmax", "layer_norm", "constant", "embedding", "float", "move")
 
 
 def permutation(rank: int, source: str, target: str) -> tuple[int, ...] | None:
@@ -133,17 +129,18 @@ class _Rewriter:
     def layout_of(self, step: Instruction) -> str:
         """Return the layout that an instruction's images are to lie in."""
         own, images = self.program.layout, [name for name in step.inputs if self.is_image(name)]
-        if step.kind in _OWN:
+        wanted = STEPS[step.kind].layout
+        if wanted == "model":
             return own
-        if step.kind in _SPATIAL or (step.kind == "mean" and self.is_spatial(step)):
+        if wanted == "kernel" or (wanted == "axes" and self.is_spatial(step)):
             return self.layout
-        if step.kind == "dequantize":  # what the readers of the real values want, so that integers are transposed
+        if wanted == "readers":  # of the real values, so that integers are transposed
             (output,) = step.outputs
-            if any(reader.kind in _OWN for reader in self.readers.get(output, ())):
+            if any(STEPS[reader.kind].layout == "model" for reader in self.readers.get(output, ())):
                 return own
             if output in self.program.outputs:
                 return self.border
-        if step.kind == "mean" or any(self.broadcasts(name, step) for name in step.inputs):
+        if wanted == "axes" or any(self.broadcasts(name, step) for name in step.inputs):
             return own
         there = [layout for name in images for layout in self.forms[name]]
         return self.layout if self.layout in there or not there else there[0]
@@ -163,7 +160,7 @@ class _Rewriter:
         inputs = tuple(self.read(name, layout) for name in step.inputs)
         rank = max([self.rank(name) for name in step.inputs], default=0)
         axes = permutation(rank, self.program.layout, layout)
-        attrs = dict(step.attrs) if axes is None or step.kind in _OWN else _turned(step.attrs, axes)
+        attrs = dict(step.attrs) if axes is None or STEPS[step.kind].layout == "model" else _turned(step.attrs, axes)
         outputs = tuple(self.write(name, layout) for name in step.outputs)
         self.steps.append(replace(step, inputs=inputs, outputs=outputs, attrs=attrs))
 

@@ -49,7 +49,7 @@ class Value:
 class Instruction:
     """One step: an integer kernel, a border (``quantize``, ``dequantize``) or a ``float`` operator.
 
-    Kinds and attributes are those of :data:`qat.graph.graph.KINDS`; ``transpose`` (``axes``) leads from one layout to the other.
+    Kinds and attributes are those of :data:`qat.graph.kinds.STEPS`.
     Weights are in one layout whatever the framework: convolutions ``[out, in / groups, height, width]`` (a depthwise one
     ``[channels * multiplier, 1, h, w]`` with ``groups = channels``), dense ``[out, in]``.
     ``weight_encoding.axis`` is 0, or None for one scale per tensor.

@@ -27,8 +27,8 @@ from qat.adapters.keras.nodes.stored_weight import Stored
 from qat.arithmetic.range_estimators import RangeMode
 from qat.errors import CalibrationError, CaptureError, DataError
 from qat.graph.graph import Graph, Op
+from qat.graph.kinds import KINDS
 from qat.planning.plan import Plan, PlannedOp
-from qat.planning.planner import LEARNABLE_WEIGHTS
 from qat.planning.planner import plan as make_plan
 from qat.planning.recipe import Recipe
 from qat.planning.targets import load_target
@@ -331,7 +331,7 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
 
 def _is_learned(planned: PlannedOp, grids: tuple[Grid, ...]) -> bool:
     spec = planned.weight
-    return planned.op.kind in LEARNABLE_WEIGHTS and spec is not None and (spec.learned or grids[-1].group.learned)
+    return KINDS[planned.op.kind].learnable_weight and spec is not None and (spec.learned or grids[-1].group.learned)
 
 
 def _copy(layer: Any) -> Any:

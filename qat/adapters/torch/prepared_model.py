@@ -22,7 +22,8 @@ from qat.adapters.torch.nodes.learned_scales import LEARNED, LearnedConv2d
 from qat.adapters.torch.nodes.quantize import Dequantize, Quantize
 from qat.adapters.torch.nodes.stored_weight import Stored
 from qat.adapters.torch.nodes.table import NODES
-from qat.graph.graph import KINDS, Op
+from qat.graph.graph import Op
+from qat.graph.kinds import KINDS
 from qat.planning.plan import Plan, PlannedOp
 
 #: Where the nodes live in the prepared model; parameters stand beside it under their own names.
@@ -238,7 +239,7 @@ class _Writer:
         return self.real[tensor]
 
     def _params(self, op: Op) -> tuple[fx.Node | None, ...]:
-        roles = KINDS[op.kind][0]
+        roles = KINDS[op.kind].params
         return tuple(self.graph.get_attr(op.params[role]) if role in op.params else None for role in roles)
 
     def _captured_grid_arg(self, node: fx.Node) -> fx.Node:

@@ -10,7 +10,7 @@ import qat
 from qat.arithmetic import lookup as functions
 from qat.arithmetic.encoding import Encoding, from_range
 from qat.exporters.tflite.model import build
-from qat.graph.graph import FUNCTIONS
+from qat.graph.kinds import FUNCTIONS
 from qat.program.program import Instruction, Program, Value
 from qat.runtimes.litert import LiteRTSession
 

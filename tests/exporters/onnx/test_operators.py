@@ -17,7 +17,7 @@ from qat.arithmetic.numerics import quantize
 from qat.errors import ExportError
 from qat.exporters.onnx import model as exporter
 from qat.exporters.onnx.lookup import float_is_exact
-from qat.graph.graph import FUNCTIONS
+from qat.graph.kinds import FUNCTIONS
 from qat.program.program import FrameworkBlock, Instruction, Value
 from qat.runtimes.onnxruntime import OnnxSession
 from support.programs import NONE, Sketch

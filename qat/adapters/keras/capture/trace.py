@@ -12,7 +12,8 @@ import numpy as np
 
 from qat.errors import CaptureError
 from qat.graph.custom_layers import HANDLERS
-from qat.graph.graph import FUNCTIONS, Graph, Op, TensorSpec
+from qat.graph.graph import Graph, Op, TensorSpec
+from qat.graph.kinds import FUNCTIONS
 
 from .attention import CALLS
 from .conv1d import follows, on_images, without_idle
