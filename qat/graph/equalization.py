@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .graph import Graph, Op
-from .kinds import KINDS
+from .kinds import KINDS, bounds
 from .weight_views import by_channel
 
 log = logging.getLogger("qat")
@@ -34,13 +34,13 @@ class Pair:
     """Two layers, the first read by the second alone.
 
     Attributes:
-        clipped: whether a ReLU6 stands between.
+        top: where an operator between them clips, as a ReLU6 does at 6; None where none does.
         flattened: whether an image becomes a row between them.
     """
 
     first: Op
     second: Op
-    clipped: bool = False
+    top: float | None = None
     flattened: bool = False
 
 
@@ -70,22 +70,23 @@ def equalize(graph: Graph, params: Mapping[str, np.ndarray], upper: Mapping[str,
         graph, params: BatchNorm folded, parameters in the framework's own layout.
         upper: from :func:`upper_ends`.
     """
-    pairs = [pair for pair in pairs_of(graph, params) if not pair.clipped or pair.first.output in upper]
+    pairs = [pair for pair in pairs_of(graph, params) if pair.top is None or pair.first.output in upper]
     named = {name for pair in pairs for op in (pair.first, pair.second) for name in op.params.values()}
     made = {name: np.array(params[name], np.float64, order="C") for name in named}
-    ends = {pair.first.name: np.array(upper[pair.first.output]) for pair in pairs if pair.clipped}
-    takes_part = {name: end <= 6.0 for name, end in ends.items()}
+    clipped = [pair for pair in pairs if pair.top is not None]
+    ends = {pair.first.name: np.array(upper[pair.first.output]) for pair in clipped}
+    takes_part = {pair.first.name: ends[pair.first.name] <= pair.top for pair in clipped}
     changed = set()
     for _ in range(_SWEEPS):
         moving = False
         for pair in pairs:
             name = pair.first.name
             factor = _factor(*_ranges(pair, made, graph.layout))
-            if pair.clipped:
-                factor = np.where(takes_part[name], np.maximum(factor, ends[name] / 6.0), 1.0)
+            if pair.top is not None:
+                factor = np.where(takes_part[name], np.maximum(factor, ends[name] / pair.top), 1.0)
             if np.abs(np.log(factor)).max() > _SETTLED:
                 _rescale(pair, made, factor, graph.layout)
-                if pair.clipped:
+                if pair.top is not None:
                     ends[name] /= factor
                 changed.add(name)
                 moving = True
@@ -112,7 +113,8 @@ def pairs_of(graph: Graph, params: Mapping[str, np.ndarray]) -> list[Pair]:
 
     found = []
     for first in filter(is_layer, graph.ops):
-        op, clipped, flattened = first, False, False
+        op, flattened = first, False
+        top: float | None = None
         axis: int | None = _channel_axis(first, graph)
         while axis is not None:
             readers = consumers.get(op.output, [])
@@ -121,10 +123,11 @@ def pairs_of(graph: Graph, params: Mapping[str, np.ndarray]) -> list[Pair]:
             op = readers[0]
             if is_layer(op):
                 if axis == _channel_axis(op, graph, of_input=True) and _fits(first, op, params, flattened):
-                    found.append(Pair(first, op, clipped, flattened))
+                    found.append(Pair(first, op, top, flattened))
                 break
-            clipped |= op.kind == "relu6"
-            flattened |= op.kind == "reshape"
+            clips_at = bounds(op.kind)[1]
+            top = top if clips_at is None else clips_at
+            flattened |= "shape" in KINDS[op.kind].attrs
             axis = _axis_after(op, axis, graph)
     return found
 
@@ -142,11 +145,11 @@ def _axis_after(op: Op, axis: int, graph: Graph) -> int | None:
     kind = KINDS[op.kind]
     if kind.homogeneous:
         return axis if not kind.spatial or (of_images and len(shape) == 4) else None
-    if op.kind == "mean":
+    if "axes" in kind.attrs:  # a mean
         axes = {a % len(shape) for a in op.attrs["axes"]}
         below = 0 if op.attrs["keepdims"] else sum(a < axis for a in axes)
         return None if axis in axes else axis - below
-    if op.kind == "reshape" and of_images and len(shape) == 4 and len(graph.tensors[op.output].shape) == 2:
+    if "shape" in kind.attrs and of_images and len(shape) == 4 and len(graph.tensors[op.output].shape) == 2:
         return 1
     return None
 
