@@ -2,89 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from qat.errors import CalibrationError, ExportError
-from qat.frameworks import adapter_for, framework_of, is_prepared
+from qat.frameworks import adapter_for, framework_of, has_plan, is_prepared
 from qat.planning.targets import TARGETS, Target
 from qat.system.samples import batches_of, first_of_pair
+from qat.typing import IoDtype, Layout, PreparedModel, Samples
 
 from .artifact import Artifact
 from .export import export_converted, export_lowered
 
 
 def export(
-    model: Any,
+    model: PreparedModel,
     path: str | Path,
-    verify: Any = None,
-    io_dtype: str = "int8",
+    verify: Samples | None = None,
+    io_dtype: IoDtype = "int8",
     overwrite: bool = False,
-    layout: str | None = None,
+    layout: Layout | None = None,
 ) -> Artifact:
-    """Write the trained model as an integer artifact and return an :class:`Artifact`.
+    """Write a calibrated (and trained) model as an integer artifact, and its encodings as JSON beside it.
 
     Args:
-        model: a calibrated (and trained) prepared model.
-        path: ending in ``.onnx`` or ``.tflite``, as the target that the model was prepared for runs it.
-        verify: held-out inputs, batches of them or ``(inputs, labels)`` pairs: the artifact runs on them in its runtime and
-            ``artifact.parity`` says how it compares with the model. None skips that.
-        io_dtype: of a ``.tflite``'s inputs and outputs: ``int8``, ``uint8`` or ``float32``. An ``.onnx`` has float32.
+        model: from :func:`qat.prepare` and :func:`qat.calibrate`.
+        path: of the artifact. It ends in ``.onnx`` or ``.tflite``, as the model's target demands.
+        verify: held-out inputs, batches of them or ``(inputs, labels)`` pairs. The artifact runs on these inputs in its
+            runtime, and ``artifact.parity`` compares its outputs with the model's. None skips this proof.
+        io_dtype: the type of a ``.tflite``'s inputs and outputs: ``int8``, ``uint8`` or ``float32``. Those of an ``.onnx`` are
+            float32.
         overwrite: whether an existing file may be replaced.
-        layout: of the images that the artifact takes and returns, ``NCHW`` or ``NHWC``; None: as the model does. Inside, they
-            lie as the format's kernels want them; a transpose stands where the two differ.
+        layout: how the images lie that the artifact takes and returns, ``NCHW`` or ``NHWC``; None: as in the model. Inside the
+            artifact images lie as the format's kernels demand; a transpose stands where the two differ.
+
+    Returns:
+        The file's path, size, encodings and parity.
 
     Raises:
-        CalibrationError: the model was not calibrated.
-        ExportError: the path cannot be written, or exists, or has another suffix.
+        CalibrationError: the model is not prepared, or not calibrated.
+        ExportError: the path cannot be written, or exists, or has another suffix than the target's.
         RuntimeMismatchError: a scale in the artifact is not the trained one.
+
+    Example:
+        >>> import numpy as np, qat, torch
+        >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+        >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])
+        >>> artifact = qat.export(model, "linear.onnx", verify=[x])
+        >>> artifact.parity.exact
+        1.0
     """
     if not is_prepared(model):
         raise CalibrationError("export needs a prepared model: call qat.prepare and qat.calibrate first")
     framework = framework_of(model)
-    adapter = adapter_for(framework)
     path = Path(path)
-    data = None if verify is None else (first_of_pair(batch, _inputs(model)) for batch in batches_of(verify, "verify"))
-
-    def predict(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        outputs: tuple[np.ndarray, ...] = adapter.predict(model, *arrays)
-        return outputs
-
-    def locate(*arrays: np.ndarray) -> Mapping[str, np.ndarray]:
-        values: Mapping[str, np.ndarray] = adapter.grid_values(model, *arrays)
-        return values
-
+    inputs = len(model.plan.graph.inputs) if has_plan(model) else 1
+    data = None if verify is None else (first_of_pair(batch, inputs) for batch in batches_of(verify, "verify"))
     if framework == "tf_keras":
         if layout not in (None, "NHWC"):
             raise ExportError("a tf_keras model is exported by TensorFlow's converter in its own layout: leave out layout")
+        converter = adapter_for(framework)
         return export_converted(
-            lambda: adapter.convert(model, path, io_dtype),
+            partial(converter.convert, model, path, io_dtype),
             path,
             io_dtype=io_dtype,
             overwrite=overwrite,
-            predict=predict,
+            predict=partial(converter.predict, model),
             data=data,
         )
     _check_suffix(model.plan.target, path)
+    adapter = adapter_for(framework)
     return export_lowered(
         adapter.lower(model),
         path,
         framework=framework,
         io_dtype=io_dtype,
         overwrite=overwrite,
-        predict=predict,
-        locate=locate,
+        predict=partial(adapter.predict, model),
+        locate=partial(adapter.grid_values, model),
         data=data,
         layout=layout,
     )
-
-
-def _inputs(model: Any) -> int:
-    plan = getattr(model, "plan", None)
-    return 1 if plan is None else len(plan.graph.inputs)
 
 
 def _check_suffix(target: Target, path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
 
 from qat.baselines import ptq_baselines
 from qat.calibration.adaround import adaround
@@ -25,6 +27,12 @@ from qat.trainers import evaluate, finetune, load_weights
 
 from .errors import CaptureError, ConfigError, ExportError
 from .frameworks import adapter_for, framework_of, is_prepared
+from .typing import Adapter, Inputs, Model, P, PreparedModel, Runner, Traced
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from qat.adapters.torch.prepared_model import PreparedModel as PreparedModule
 
 __all__ = [
     "adaround",
@@ -43,46 +51,79 @@ __all__ = [
 log = logging.getLogger("qat")
 
 
+@overload
 def prepare(
-    model: Any,
-    example_inputs: Any = None,
+    model: nn.Module,
+    example_inputs: Inputs,
+    recipe: str | Path | Recipe = ...,
+    target: str | Target | None = ...,
+    dynamic: Sequence[str] = ...,
+    equalize: bool = ...,
+) -> PreparedModule: ...
+@overload
+def prepare(
+    model: Model,
+    example_inputs: Inputs | None = ...,
+    recipe: str | Path | Recipe = ...,
+    target: str | Target | None = ...,
+    dynamic: Sequence[str] = ...,
+    equalize: bool = ...,
+) -> PreparedModel: ...
+def prepare(
+    model: Model,
+    example_inputs: Inputs | None = None,
     recipe: str | Path | Recipe = "static_wi8_ai8",
     target: str | Target | None = None,
     dynamic: Sequence[str] = (),
     equalize: bool = False,
-) -> Any:
-    """Return a copy of a trained float model on the integer grid; the model itself is left as it is.
+) -> PreparedModel:
+    """Return a copy of a trained float model on the integer grid; the float model is not changed.
 
     The result is an ordinary ``nn.Module`` or ``keras.Model``. Parameters keep their names and float units; BatchNorm is
-    folded into them. It computes in float until :func:`calibrate` is called.
+    folded into them. The prepared model computes in float until :func:`calibrate` is called.
 
     Args:
-        model: a PyTorch module, or a Functional or Sequential Keras 3 model. One of ``tf_keras`` is prepared by
+        model: a PyTorch module, or a Functional or Sequential Keras 3 model. A ``tf_keras`` model is prepared by
             tensorflow-model-optimization.
         example_inputs: PyTorch: a batch, or a tuple of batches, one for each argument of ``forward``. Keras: not needed.
         recipe: a built-in name (``qat recipes`` lists them), the path of a YAML file, or a Recipe.
-        target: ``onnxruntime`` (PyTorch's default), ``litert`` (Keras' default), ... (see :data:`qat.planning.targets.TARGETS`).
-        dynamic: axes of the inputs that the artifact takes in any size, beside the batch: ``("height", "width")`` of images,
-            ``("length",)`` of signals. For PyTorch models that fix no size (convolutional, or pooled to one), in ``.onnx``.
-        equalize: whether consecutive layers share the ranges of their channels first, for recipes of one scale a weight tensor;
-            see :mod:`qat.graph.equalization`.
+        target: the runtime that the artifact is for: ``onnxruntime`` (the default for PyTorch), ``litert`` (the default for
+            Keras), or another name of :data:`qat.planning.targets.TARGETS`.
+        dynamic: axes of the inputs that the artifact takes in any size, besides the batch: ``("height", "width")`` of images,
+            ``("length",)`` of signals. Only for PyTorch models in ``.onnx`` whose layers fix no size (convolutions, and pooling
+            to one value a channel).
+        equalize: whether consecutive layers first share the ranges of their channels. This helps recipes that give a weight
+            tensor one scale; see :mod:`qat.graph.equalization`.
+
+    Returns:
+        The prepared model. Its ``plan`` says how each operator runs, its ``grids`` hold the activation scales.
 
     Raises:
         CaptureError: the model's graph cannot be captured.
         ConfigError: the recipe or the target is unknown or invalid, or would quantize nothing.
+        ExportError: the model is prepared already.
+
+    Example:
+        >>> import qat, torch
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> model = qat.prepare(net, torch.zeros(2, 4))
+        >>> sorted(model.grids)
+        ['linear_1', 'relu', 'x']
     """
     if is_prepared(model):
         raise ExportError("this model is prepared already: pass the float model")
     framework = framework_of(model)
-    adapter = adapter_for(framework)
-    spec, chosen = load_recipe(recipe), _target_for(adapter, target)
+    spec = load_recipe(recipe)
     if framework == "tf_keras":
+        converter = adapter_for(framework)
         if equalize:
             raise ConfigError(
                 "a tf_keras model is prepared by tensorflow-model-optimization: leave out equalize, or load it with Keras 3"
             )
-        return adapter.prepare(model, spec, chosen)
-    traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen, dynamic, equalize)
+        prepared: PreparedModel = converter.prepare(model, spec, _target_for(converter, target))
+        return prepared
+    adapter = adapter_for(framework)
+    traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, _target_for(adapter, target), dynamic, equalize)
     floats = made.floats()
     if floats:
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(floats.items())[:3])
@@ -92,47 +133,83 @@ def prepare(
 
 
 def plan(
-    model: Any,
-    example_inputs: Any = None,
+    model: Model,
+    example_inputs: Inputs | None = None,
     recipe: str | Path | Recipe = "static_wi8_ai8",
     target: str | Target | None = None,
     dynamic: Sequence[str] = (),
 ) -> Plan:
-    """Return what :func:`prepare` would do, without doing it: ``plan(...).table()`` has one row an operator."""
-    adapter = adapter_for(framework_of(model))
-    if framework_of(model) == "tf_keras":
+    """Return the plan by which :func:`prepare` would build a model, without building it.
+
+    Args:
+        model: a float model, or a prepared one, whose own plan is returned.
+        example_inputs, recipe, target, dynamic: as for :func:`prepare`.
+
+    Raises:
+        CaptureError: the model's graph cannot be captured, or the model is of ``tf_keras``.
+        ConfigError: the recipe or the target is unknown or invalid, or would quantize nothing.
+
+    Example:
+        >>> import qat, torch
+        >>> plan = qat.plan(torch.nn.Linear(4, 3), torch.zeros(2, 4))
+        >>> [(row["op"], row["runs"]) for row in plan.table()]
+        [('dense', 'integer')]
+    """
+    framework = framework_of(model)
+    if framework == "tf_keras":
         raise CaptureError("tensorflow-model-optimization places the nodes of a tf_keras model: load it with Keras 3 for a plan")
     if is_prepared(model):
-        prepared_plan: Plan = model.plan
-        return prepared_plan
+        return model.plan
+    adapter = adapter_for(framework)
     return _trace_and_plan(adapter, model, example_inputs, load_recipe(recipe), _target_for(adapter, target), dynamic)[1]
 
 
-def _target_for(adapter: Any, target: str | Target | None) -> Target:
+def _target_for(adapter: Runner, target: str | Target | None) -> Target:
     return load_target(adapter.DEFAULT_TARGET if target is None else target)
 
 
 def _trace_and_plan(
-    adapter: Any,
-    model: Any,
-    example_inputs: Any,
+    adapter: Adapter,
+    model: Model,
+    example_inputs: Inputs | None,
     recipe: Recipe,
     target: Target,
     dynamic: Sequence[str],
     equalize: bool = False,
-) -> tuple[Any, Plan, Any]:
+) -> tuple[Traced, Plan, Mapping[str, np.ndarray]]:
     if dynamic and (framework_of(model) != "torch" or target.suffix != ".onnx"):
         raise ConfigError("dynamic sizes are for PyTorch models in .onnx: leave out dynamic")
+    example = None
     if example_inputs is not None:
-        example_inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-        example_inputs = adapter.inputs_of((example_inputs,))
-    traced = adapter.trace(model, example_inputs, dynamic) if dynamic else adapter.trace(model, example_inputs)
+        example = adapter.inputs_of((example_inputs if isinstance(example_inputs, tuple) else (example_inputs,),))
+    traced = adapter.trace(model, example, dynamic) if dynamic else adapter.trace(model, example)
     graph, params = fold_batch_norm(traced.graph, traced.params)
     if equalize:
         params = equalized(graph, params, upper_ends(traced.graph, traced.params))
     return traced, make_plan(for_target(graph, target.kinds), recipe, target), params
 
 
-def load_prepared(model: Any, path: str | Path) -> Any:
-    """Load the weights and ranges of a checkpoint (``.safetensors``) into a prepared model and return it."""
+def load_prepared(model: P, path: str | Path) -> P:
+    """Load the weights and ranges of a checkpoint into a prepared model, and return the model that holds them.
+
+    Args:
+        model: prepared as the checkpoint's model was: from the same float model, recipe and target.
+        path: a ``.safetensors`` (PyTorch) or ``.keras`` (Keras 3) file, which :func:`finetune` writes into ``checkpoint_dir``
+            as ``best`` and ``last``.
+
+    Returns:
+        PyTorch: ``model`` itself. Keras: another model.
+
+    Raises:
+        DataError: the file is missing, truncated, or of another model.
+
+    Example:
+        >>> import numpy as np, qat, torch
+        >>> net, x = torch.nn.Linear(4, 3), np.ones((8, 4), np.float32)
+        >>> model = qat.calibrate(qat.prepare(net, x), [x])
+        >>> history = qat.finetune(model, [(x, np.zeros(8, np.int64))], checkpoint_dir="checkpoints", progress=False)
+        >>> model = qat.load_prepared(qat.prepare(net, x), "checkpoints/best.safetensors")
+        >>> all(grid.calibrated for grid in model.grids.values())
+        True
+    """
     return load_weights(model, Path(path))

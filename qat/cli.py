@@ -7,9 +7,12 @@ import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from .frameworks import Framework
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Quantization-aware training.")
 
@@ -69,7 +72,7 @@ def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> 
     console.print(f"written: {write_report(reports, folder)}", soft_wrap=True)
 
 
-def _import_frameworks(names: Iterable[str]) -> None:
+def _import_frameworks(names: Iterable[Framework]) -> None:
     """Import the frameworks that are needed, without the notices that TensorFlow's import prints."""
     from qat.system.ctrl_c import deferred
     from qat.system.silence import quiet

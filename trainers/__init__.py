@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Unpack
 
 from qat.errors import CalibrationError
-from qat.frameworks import framework_of, is_prepared
+from qat.frameworks import framework_of, has_plan
+from qat.typing import Batches, Model, P
 
 from .divergence import TrainingDiverged
 from .history import Epoch, History
 from .interrupt import TrainingInterrupted
-from .options import TrainingOptions
+from .options import EvaluationKeywords, TrainingKeywords, TrainingOptions
 
 __all__ = [
     "Epoch",
@@ -26,43 +26,76 @@ __all__ = [
 ]
 
 
-def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | None = None, **options: Any) -> History:
-    """Fine-tune a prepared (or float) model; return its history.
+def finetune(model: Model, train_data: Batches, eval_data: Batches | None = None, **options: Unpack[TrainingKeywords]) -> History:
+    """Fine-tune a prepared (or float) model in place, and return the history of the run.
 
-    The best weights by the evaluation metric are left in the model. Options are the fields of
-    :class:`TrainingOptions`, which says what each does and what it is by default.
+    The model ends with the weights of its best epoch by the evaluation metric; without evaluation data, with those of the last.
 
     Args:
         model: from :func:`qat.prepare` and :func:`qat.calibrate`, or a float model (the control).
-        train_data: batches of ``(inputs, labels)``; iterated once an epoch.
-        eval_data: the same for validation, after each epoch.
+        train_data: batches of ``(inputs, labels)``, with a length; iterated once an epoch.
+        eval_data: the same for validation, after each epoch; None for none.
+        options: the fields of :class:`qat.trainers.TrainingOptions`, which says what each does and what it is by default: one
+            epoch of SGD at a learning rate of 0.001 with cross-entropy.
 
     Raises:
         CalibrationError: a prepared model was not calibrated.
-        DataError: no batches, or NaN in the data; the message names the batch.
+        ConfigError: an option is unknown or out of its range; the message names the nearest valid one.
+        DataError: no batches, labels that do not fit, or NaN in the data; the message names the batch.
+        TrainingDiverged: the loss is NaN or infinite, or has risen to that of a model that knows nothing.
+        TrainingInterrupted: by Ctrl-C or SIGTERM; the message says how to continue.
+
+    Example:
+        >>> import numpy as np, qat, torch
+        >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+        >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])
+        >>> data = [(x, x.argmax(1) % 3)]
+        >>> history = qat.finetune(model, data, data, epochs=2, optimizer="adam", progress=False)
+        >>> [epoch.number for epoch in history.epochs]
+        [1, 2]
     """
     chosen = TrainingOptions.of(**options)
-    if is_prepared(model) and hasattr(model, "grids"):
-        missing = [name for name, grid in model.grids.items() if not grid.calibrated]
-        if missing:
-            raise CalibrationError("the model is not calibrated: call qat.calibrate(model, samples) before qat.finetune")
-    history: History = _trainer(model).finetune(model, train_data, eval_data, chosen)
-    return history
+    if has_plan(model) and not all(grid.calibrated for grid in model.grids.values()):
+        raise CalibrationError("the model is not calibrated: call qat.calibrate(model, samples) before qat.finetune")
+    return _trainer(model).finetune(model, train_data, eval_data, chosen)
 
 
-def evaluate(model: Any, data: Iterable[Any], **options: Any) -> dict[str, float]:
-    """Return a prepared or a float model's metrics on ``(inputs, labels)`` batches, as :func:`finetune` would measure them.
+def evaluate(model: Model, data: Batches, **options: Unpack[EvaluationKeywords]) -> dict[str, float]:
+    """Return the metrics of a prepared or a float model, as :func:`finetune` would measure them. The model is not changed.
 
     Args:
-        model: it is left as it is; a prepared one as its ranges are now.
-        data: the batches.
-        options: of :class:`TrainingOptions`: ``metrics``, and with ``labels="none"`` the ``teacher`` that it is measured against.
+        model: computes with the weights and ranges that it has now.
+        data: batches of ``(inputs, labels)``.
+        options: of :class:`qat.trainers.TrainingOptions`: ``metrics`` (by default ``top1``, in percent), and with
+            ``labels="none"`` the ``teacher`` whose outputs take the labels' place.
+
+    Returns:
+        Each metric's mean over the samples, by name.
+
+    Raises:
+        ConfigError: an option is unknown, or there is no such metric.
+        DataError: no batches, or outputs and labels that do not fit a metric.
+
+    Example:
+        >>> import numpy as np, qat, torch
+        >>> net = torch.nn.Identity()
+        >>> qat.evaluate(net, [(np.eye(3, dtype=np.float32), np.array([0, 1, 1]))], metrics=["top1"])
+        {'top1': 66.66666666666667}
     """
-    found: dict[str, float] = _trainer(model).evaluate(model, data, TrainingOptions.of(**options))
-    return found
+    return _trainer(model).evaluate(model, data, TrainingOptions.of(**options))
 
 
-def _trainer(model: Any) -> Any:
+class _Trainer(Protocol):
+    """The functions that the trainer of each framework has."""
+
+    def finetune(self, model: Any, train_data: Batches, eval_data: Batches | None, options: TrainingOptions) -> History: ...
+
+    def evaluate(self, model: Any, data: Batches, options: TrainingOptions) -> dict[str, float]: ...
+
+    def load_weights(self, model: Any, path: Path) -> Any: ...
+
+
+def _trainer(model: Model) -> _Trainer:
     if framework_of(model) == "torch":
         from . import torch as for_torch
 
@@ -72,10 +105,11 @@ def _trainer(model: Any) -> Any:
     return for_keras
 
 
-def load_weights(model: Any, path: Path) -> Any:
+def load_weights(model: P, path: Path) -> P:
     """Load a checkpoint (``.safetensors``; of a Keras model ``.keras``) and return the model that holds it.
 
     Raises:
         DataError: the file is missing, truncated, or of another model.
     """
-    return _trainer(model).load_weights(model, path)
+    loaded: P = _trainer(model).load_weights(model, path)
+    return loaded

@@ -1,24 +1,23 @@
-"""What a fine-tuning run tells, and the checks of the data that it needs."""
+"""The record of a fine-tuning run: its epochs, and what each came to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
-from qat.errors import DataError
-
-from .options import TrainingOptions
+if TYPE_CHECKING:
+    from .options import TrainingOptions
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to.
+    """The result of one epoch.
 
     Attributes:
         number: from 1.
-        loss: the mean training loss.
-        metrics: on the evaluation data, the one that chooses the best epoch first; empty without any.
+        loss: the mean training loss over the samples.
+        metrics: on the evaluation data, by name, the one that chooses the best epoch first; empty without evaluation data.
         artifact: the same metrics of the exported artifact in its runtime, in the epochs that measured it.
     """
 
@@ -29,46 +28,24 @@ class Epoch:
 
     @property
     def accuracy(self) -> float | None:
-        """The metric that chooses the best epoch (top-1 accuracy in percent, if nothing else was asked for)."""
+        """The metric that chooses the best epoch (by default top-1 accuracy in percent); None without evaluation data."""
         return next(iter(self.metrics.values()), None)
 
 
 @dataclass(frozen=True)
 class History:
-    """A finished run: its epochs, steps, seconds (of this process), and the epoch whose weights were kept."""
+    """The record of a finished run.
+
+    Attributes:
+        epochs: in order.
+        steps: batches trained on, those before a resume among them.
+        seconds: the time that this process took.
+        best_epoch: the number of the epoch whose weights the model holds.
+        options: by which the run was made.
+    """
 
     epochs: tuple[Epoch, ...]
     steps: int
     seconds: float
     best_epoch: int
-    options: TrainingOptions = field(default_factory=TrainingOptions)
-
-
-def count_batches(data: Iterable[Any]) -> int:
-    """Return the number of training batches, which the schedule needs.
-
-    Raises:
-        DataError: the data has no length, or none but zero.
-    """
-    try:
-        count = len(data)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise DataError(
-            "the training data has no length: pass a DataLoader, a tf.data pipeline of known cardinality or a list of batches, "
-            "since the schedule needs the number of steps"
-        ) from error
-    if count == 0:
-        raise DataError("the training data is empty: no batches")
-    return count
-
-
-def check_labels(labels: Any, samples: int, classes: int, where: str) -> None:
-    """Raise DataError unless labels (an array or tensor on the CPU) are class numbers below ``classes``, one a sample."""
-    shape = tuple(labels.shape)
-    if shape != (samples,):
-        raise DataError(f"{where}: labels have shape {shape}, expected one class number for each of {samples} inputs")
-    if "int" not in str(labels.dtype):
-        raise DataError(f"{where}: labels are {labels.dtype}, expected class numbers (integers); give your own loss for others")
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        found = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-        raise DataError(f"{where}: label {found} is out of range: the model has {classes} outputs")
+    options: TrainingOptions

@@ -19,8 +19,9 @@ from qat.errors import DataError, reason_of
 from . import checkpoint
 from .callbacks import Callbacks, Watched
 from .checkpoint import Checkpoint, Progress
+from .data_checks import count_batches
 from .divergence import TrainingDiverged
-from .history import Epoch, History, count_batches
+from .history import Epoch, History
 from .interrupt import Interrupts, TrainingInterrupted
 from .options import TrainingOptions
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qat.errors import ConfigError, DataError
+
+#: A metric ``(outputs, labels) -> values`` on arrays: one value a sample, or one for the batch.
+MetricFunction: TypeAlias = Callable[[np.ndarray, np.ndarray], ArrayLike]
 
 
 def _classes(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
@@ -49,7 +53,7 @@ class Metric:
     """A metric: its name, its function, whether more of it is better, and its unit."""
 
     name: str
-    values: Callable[[np.ndarray, np.ndarray], Any]
+    values: MetricFunction
     higher_is_better: bool = True
     unit: str = ""
 
@@ -66,7 +70,7 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def metric(spec: str | Callable[..., Any]) -> Metric:
+def metric(spec: str | MetricFunction) -> Metric:
     """Return a metric by name, by ``package.module:function``, or of a function.
 
     A function's attribute ``higher_is_better``, where it has one, says which way is better; without it more is.

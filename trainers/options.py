@@ -6,12 +6,21 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, TypedDict
 
 from qat.errors import ConfigError, nearest
+from qat.typing import Model
 
 from . import schedules
-from .metrics import Metric, metric
+from .history import Epoch
+from .metrics import Metric, MetricFunction, metric
+
+Optimizer: TypeAlias = Literal["sgd", "adam", "adamw", "rmsprop", "adagrad"]
+Schedule: TypeAlias = Literal["cosine", "linear", "constant"]
+Precision: TypeAlias = Literal["float32", "bf16"]
+Labels: TypeAlias = Literal["given", "none"]
+#: A loss ``(outputs, labels) -> scalar``, on the framework's tensors.
+LossFunction: TypeAlias = Callable[[Any, Any], Any]
 
 #: Optimizers' usual learning rates; QAT takes a hundredth (Krishnamoorthi 2018; Wu et al. 2020, section 6).
 USUAL_LEARNING_RATE = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3, "adagrad": 1e-2}
@@ -50,6 +59,45 @@ _NUMBERS: tuple[tuple[str, float, float, tuple[type, ...], bool], ...] = (
 
 #: Options that do not decide the weights that come out, so that a resumed run may change them.
 _FREE = ("progress", "checkpoint_dir", "checkpoint_every", "resume", "tensorboard", "artifact_every", "divergence", "on_epoch")
+
+
+class EvaluationKeywords(TypedDict, total=False):
+    """The keywords of :func:`qat.evaluate`; :class:`TrainingOptions` says what each does and what it is by default."""
+
+    metrics: Iterable[str | MetricFunction]
+    labels: Labels
+    teacher: Model | None
+
+
+class TrainingKeywords(EvaluationKeywords, total=False):
+    """The keywords of :func:`qat.finetune`: the fields of :class:`TrainingOptions`, for editors and type checkers."""
+
+    epochs: int
+    max_steps: int | None
+    learning_rate: float | None
+    optimizer: Optimizer
+    schedule: Schedule
+    warmup_steps: int
+    weight_decay: float
+    gradient_clip: float | None
+    accumulate: int
+    precision: Precision
+    patience: int | None
+    observe_fraction: float
+    seed: int
+    loss: str | LossFunction | None
+    temperature: float
+    teacher_weight: float
+    dampening: float
+    freezing: float | None
+    divergence: float | None
+    checkpoint_dir: str | Path | None
+    checkpoint_every: int | None
+    resume: bool
+    tensorboard: str | Path | None
+    artifact_every: int | None
+    on_epoch: Callable[[Epoch], object] | None
+    progress: bool
 
 
 @dataclass(frozen=True)
@@ -95,31 +143,31 @@ class TrainingOptions:
     epochs: int = 1
     max_steps: int | None = None
     learning_rate: float | None = None
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad"] = "sgd"
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    optimizer: Optimizer = "sgd"
+    schedule: Schedule = "cosine"
     warmup_steps: int = 0
     weight_decay: float = 0.0
     gradient_clip: float | None = 1.0
     accumulate: int = 1
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = "float32"
     patience: int | None = None
     observe_fraction: float = 0.1
     seed: int = 0
-    loss: str | Callable[..., Any] | None = None
-    metrics: Iterable[str | Callable[..., Any]] = ("top1",)
-    teacher: Any = None
+    loss: str | LossFunction | None = None
+    metrics: Iterable[str | MetricFunction] = ("top1",)
+    teacher: Model | None = None
     temperature: float = 1.0
     teacher_weight: float = 0.5
     dampening: float = 0.0
     freezing: float | None = None
     divergence: float | None = 0.9
-    labels: Literal["given", "none"] = "given"
+    labels: Labels = "given"
     checkpoint_dir: str | Path | None = None
     checkpoint_every: int | None = None
     resume: bool = False
     tensorboard: str | Path | None = None
     artifact_every: int | None = None
-    on_epoch: Callable[[Any], object] | None = None
+    on_epoch: Callable[[Epoch], object] | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import unittest.mock
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from qat.adapters.keras.inference import forward, inputs_of, predict
 from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError, reason_of
 from qat.system.samples import batches_of, check_finite
 from qat.system.silence import quiet
+from qat.typing import Samples
 
 #: tfmot's scheme is the one of TFLite.
 DEFAULT_TARGET = "litert"
@@ -51,7 +51,7 @@ def prepare(model: Any, recipe: Any, target: Any) -> Any:
     return prepared
 
 
-def calibrate(model: Any, samples: Iterable[Any]) -> Any:
+def calibrate(model: Any, samples: Samples) -> Any:
     """Set every activation's range to the extremes over the samples, every weight's to its own.
 
     tfmot alone starts from [-6, 6] and moves by a thousandth a step.

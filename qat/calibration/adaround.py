@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import numpy as np
 
 from qat.arithmetic.range_estimators import weight_step
 from qat.errors import ConfigError
+from qat.typing import P, Samples
 
 from .adaround_solver import Problem, activate, learn
 from .layerwise import Layer, Layerwise, by_group
@@ -19,25 +17,33 @@ _ROWS, _NUMBERS = 8192, 2**25
 _PULL = 1.0
 
 
-def adaround(model: Any, samples: Iterable[Any], steps: int = 1000, seed: int = 0) -> Any:
+def adaround(model: P, samples: Samples, steps: int = 1000, seed: int = 0) -> P:
     """Learn which way each weight is rounded, layer by layer, so that the layer's outputs stay nearest to the float ones.
 
-    The weights become multiples of their scale: export, and training from there, go on as ever. A layer's scale is that of the
-    least squared error of its weights. A channel whose learned rounding is no better on the samples keeps the nearest integers.
+    The weights become multiples of their scale, so that the model is exported, or trained further, as any other. A layer gets
+    the scale with the least squared error of its weights. A channel whose learned rounding is no better on the samples keeps
+    the nearest integers. Source: Nagel et al. 2020, "Up or Down? Adaptive Rounding for Post-Training Quantization".
 
     Args:
         model: from :func:`qat.prepare` and :func:`qat.calibrate`; changed in place.
-        samples: as for :func:`qat.calibrate`; kept in memory. Some hundred.
+        samples: as for :func:`qat.calibrate`; kept in memory. A few hundred samples are enough.
         steps: of gradient descent, for each layer.
-        seed: of what is drawn from the samples.
+        seed: of the random draw from the samples.
 
     Returns:
         The model itself.
 
     Raises:
         CalibrationError: the model is not prepared and calibrated.
-        ConfigError: there are no steps.
+        ConfigError: ``steps`` is below 1, or the model is of ``tf_keras``.
         DataError: no samples, or one with NaN or infinite values.
+
+    Example:
+        >>> import numpy as np, qat, torch
+        >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+        >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])
+        >>> qat.adaround(model, [x], steps=10) is model
+        True
     """
     if steps < 1:
         raise ConfigError(f"adaround needs at least one step, not {steps}")

@@ -7,21 +7,21 @@ that measures on samples layer by layer, appendix D.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
+
+from qat.typing import P, Samples
 
 from .layerwise import Layer, Layerwise, by_group
 
 log = logging.getLogger("qat")
 
 
-def correct_biases(model: Any, samples: Iterable[Any]) -> Any:
-    """Make every channel's mean over the samples, before its activation, that of the float model.
+def correct_biases(model: P, samples: Samples) -> P:
+    """Shift every bias so that each channel has, on average over the samples, the value that it has in the float model.
 
-    Layers are corrected in order, each with the inputs that the layers before it, corrected already, give it on the grid. A
-    layer without a bias stays as it is.
+    The mean is that before the activation. Layers are corrected in order: each one reads, on the grid, the outputs of the
+    layers before it, which are corrected already. A layer without a bias is not changed.
 
     Args:
         model: from :func:`qat.prepare` and :func:`qat.calibrate`; changed in place.
@@ -32,7 +32,16 @@ def correct_biases(model: Any, samples: Iterable[Any]) -> Any:
 
     Raises:
         CalibrationError: the model is not prepared and calibrated.
+        ConfigError: the model is of ``tf_keras``.
         DataError: no samples, or one with NaN or infinite values.
+
+    Example:
+        >>> import numpy as np, qat, torch
+        >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+        >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])
+        >>> before = model.bias.tolist()
+        >>> qat.correct_biases(model, [x]) is model and model.bias.tolist() != before
+        True
     """
     with Layerwise(model, samples, "correct_biases") as walk:
         layers = [layer for layer in walk.layers if layer.bias is not None]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import get_args
 
 import numpy as np
 
@@ -11,32 +10,46 @@ from qat.arithmetic.range_estimators import RangeMode, make_estimator
 from qat.errors import CalibrationError, ConfigError, DataError, nearest
 from qat.frameworks import adapter_for, framework_of, is_prepared
 from qat.system.samples import batches_of, check_finite, first_of_pair
+from qat.typing import Estimator, P, Samples
 
-_ESTIMATORS = ("minmax", "ema", "percentile", "mse")
+_ESTIMATORS = get_args(Estimator)
 
 
-def calibrate(model: Any, samples: Iterable[Any], estimator: str | None = None) -> Any:
-    """Set the activation ranges of a prepared model from samples; calling it again starts afresh.
+def calibrate(model: P, samples: Samples, estimator: Estimator | None = None) -> P:
+    """Set the activation ranges of a prepared model from samples. A second call starts afresh.
+
+    The model runs in float on the samples, in one pass that keeps none of them. A few hundred samples are enough.
 
     Args:
         model: from :func:`qat.prepare`.
-        samples: batches of inputs, or ``(inputs, labels)`` pairs: a DataLoader, a tf.data pipeline, a list of arrays.
+        samples: batches of inputs, or ``(inputs, labels)`` pairs: a DataLoader, a tf.data pipeline, a list of arrays. A single
+            array is one batch.
         estimator: ``minmax``, ``ema``, ``percentile`` or ``mse``; None takes the recipe's.
 
     Returns:
         The model itself.
 
     Raises:
-        CalibrationError: the model is not a prepared one.
+        CalibrationError: the model is not prepared, or its activations hold no finite value.
+        ConfigError: there is no such estimator.
         DataError: no samples, or a sample with NaN or infinite values.
+
+    Example:
+        >>> import numpy as np, qat, torch
+        >>> x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(8, 4)
+        >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])
+        >>> model.grids["x"].range.tolist()
+        [-1.0, 1.0]
     """
     if not is_prepared(model):
         raise CalibrationError("calibrate needs a prepared model: call model = qat.prepare(float_model, example_inputs) first")
     if estimator is not None and estimator not in _ESTIMATORS:
         raise ConfigError(f"unknown estimator '{estimator}'{nearest(estimator, _ESTIMATORS)}; valid: {', '.join(_ESTIMATORS)}")
-    adapter = adapter_for(framework_of(model))
-    if framework_of(model) == "tf_keras":
-        return adapter.calibrate(model, samples)
+    framework = framework_of(model)
+    if framework == "tf_keras":
+        adapter_for(framework).calibrate(model, samples)
+        return model
+    adapter = adapter_for(framework)
     grids = adapter.grids(model)
     for grid in grids.values():
         group = grid.group

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,6 +24,7 @@ from qat.graph.receptive_windows import has_windows, windows
 from qat.graph.weight_views import by_channel
 from qat.planning.plan import PlannedOp
 from qat.system.samples import batches_of, check_finite, first_of_pair
+from qat.typing import PreparedModel, Samples
 
 log = logging.getLogger("qat")
 
@@ -42,12 +43,13 @@ class Layerwise:
         DataError: no samples, or one with NaN or infinite values.
     """
 
-    def __init__(self, model: Any, samples: Iterable[Any], method: str) -> None:
+    def __init__(self, model: PreparedModel, samples: Samples, method: str) -> None:
         if not is_prepared(model):
             raise CalibrationError(f"{method} needs a prepared model: call qat.prepare and qat.calibrate first")
-        if framework_of(model) == "tf_keras":
+        framework = framework_of(model)
+        if framework == "tf_keras":
             raise ConfigError(f"{method} is not for tf_keras models: load the model with Keras 3")
-        self.model, self.adapter = model, adapter_for(framework_of(model))
+        self.model, self.adapter = model, adapter_for(framework)
         grids = self.adapter.grids(model)
         if not all(grid.calibrated for grid in grids.values()):
             raise CalibrationError(f"the model is not calibrated: call qat.calibrate(model, samples) before {method}")

@@ -22,6 +22,7 @@ from qat.system.atomic_files import make_folder
 from qat.system.import_object import import_object
 from qat.trainers import Epoch
 from qat.trainers.metrics import shown
+from qat.typing import Layout
 
 from .config import DataConfig, RunConfig, expand
 from .dataset import Batches, Dataset
@@ -296,13 +297,8 @@ class Run:
     def evaluate(self, model: Any, data: Dataset, float_model: Any) -> dict[str, float]:
         """Return a model's metrics on the validation data, as training measures them."""
         c = self.config.training
-        options = {
-            "metrics": c.metrics,
-            "labels": c.labels,
-            "teacher": None if c.teacher is None else float_model,
-            "loss": c.loss,
-        }
-        return api.evaluate(model, self.batches(data, "validation"), **options)
+        teacher = None if c.teacher is None else float_model
+        return api.evaluate(model, self.batches(data, "validation"), metrics=c.metrics, labels=c.labels, teacher=teacher)
 
     def finetune(self, model: Any, data: Dataset, float_model: Any, kind: str) -> Any:
         """Fine-tune by the configuration's options; ``kind`` is ``qat`` or ``control``."""
@@ -322,7 +318,7 @@ class Run:
         folder = self.checkpoints if kind == "qat" else self.checkpoints / kind
         return {"checkpoint_dir": folder, "resume": self.resume}
 
-    def export_checkpoint(self, checkpoint: Path, path: Path, overwrite: bool, layout: str | None = None) -> Any:
+    def export_checkpoint(self, checkpoint: Path, path: Path, overwrite: bool, layout: Layout | None = None) -> Any:
         """Export what :meth:`train` wrote."""
         data = self.data()
         prepared = api.prepare(self.untrained(), self.example(data), self.recipe, self.config.target, self.config.model.dynamic)

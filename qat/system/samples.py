@@ -10,7 +10,7 @@ import numpy as np
 from qat.errors import CaptureError, DataError
 
 
-def batches_of(data: Any, what: str) -> Iterable[Any]:
+def batches_of(data: object, what: str) -> Iterable[Any]:
     """Return an iterable of batches; one array or tensor is a single batch.
 
     Raises:

@@ -50,6 +50,7 @@ class Evaluator:
     def _expected(self, inputs: Any, labels: Any) -> np.ndarray:
         if self.options.labels == "given":
             return np.asarray(labels)
+        assert self.options.teacher is not None
         return np.asarray(self.options.teacher(inputs, training=False))
 
     def labelled(self, data: Iterable[Any]) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:

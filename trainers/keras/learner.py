@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from qat.adapters.keras import set_range_tracking
+from qat.adapters.keras.dampening import distance
+from qat.adapters.keras.freezing import Freezing
+from qat.adapters.keras.prepared_model import PreparedModel
 from qat.errors import ConfigError
-from qat.frameworks import framework_of, is_prepared
+from qat.frameworks import framework_of, has_plan
 from qat.system.samples import check_fit
 from qat.trainers import randomness
-from qat.trainers.history import History, check_labels
+from qat.trainers.data_checks import check_labels
+from qat.trainers.history import History
 from qat.trainers.loop import Loss, Step, run
 from qat.trainers.options import TrainingOptions
 
@@ -55,7 +60,7 @@ class _Learner(Evaluator):
             self.optimizer = optimizers.optimizer(keras, self.variables, options, self.replicas.size)
         self.label_loss, self.teacher_loss = losses.label_loss(options), losses.teacher_loss(options)
         self.probabilities = options.classifies and not _gives_logits(model)
-        self.on_grid = is_prepared(model) and keras.__name__ == "keras"
+        self.on_grid = has_plan(model)
         self.observing: bool | None = None
         self.dampening = tf.Variable(0.0)
         self.sums: Any = None
@@ -64,7 +69,7 @@ class _Learner(Evaluator):
         self._forward = tf.function(lambda *args: run_in_each(self._loss_and_gradients, *args), reduce_retracing=True)
         self._add = tf.function(lambda a, b: run_in_each(_added, a, b))
         self._apply = tf.function(lambda gradients: run_in_each(self._update, gradients))
-        self._freeze = tf.function(lambda: self.freezing.update())
+        self._freeze = None if self.freezing is None else tf.function(self.freezing.update)
 
     def agreed(self, flag: bool) -> bool:
         return self.replicas.any(flag)
@@ -89,7 +94,7 @@ class _Learner(Evaluator):
         if step.update:
             self.optimizer.learning_rate = step.rate
             self._apply(self.sums)
-            if self.freezing is not None:
+            if self._freeze is not None:
                 self._freeze()
             self.sums = None
         return lambda: value
@@ -111,15 +116,11 @@ class _Learner(Evaluator):
         return self.options.whole_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs))
 
     def _dampened(self) -> Any:
-        from qat.adapters.keras.dampening import distance
-
         return self.dampening * distance(self.model)
 
-    def _freezing(self) -> Any:
+    def _freezing(self) -> Freezing | None:
         if self.options.freezing is None or not self.on_grid:
             return None
-        from qat.adapters.keras.freezing import Freezing
-
         with self.replicas.strategy.scope():
             return Freezing(self.model, self.options.freezing)
 
@@ -136,8 +137,6 @@ class _Learner(Evaluator):
 
     def _observe(self, observing: bool) -> None:
         if self.on_grid and observing is not self.observing:
-            from qat.adapters.keras import set_range_tracking
-
             set_range_tracking(self.model, observing)
             self.observing = observing
 
@@ -212,7 +211,7 @@ class _Writer:
 
 def _outputs_of_layers(model: Any, inputs: Any, functional: Any) -> Iterator[tuple[str, Any]]:
     """Yield the layers' outputs for a batch, in the order in which they are computed, by the layers' names."""
-    if is_prepared(model) and hasattr(model, "plan"):
+    if isinstance(model, PreparedModel):
         real, grid = model.run(listed(inputs), training=True)
         for p in model.plan.ops:
             found = [forms[name] for name in p.op.outputs for forms in (grid, real) if name in forms]

@@ -76,6 +76,5 @@ def _load_tf_keras(model: Any, path: Path) -> Any:
         model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
         raise DataError(f"{path} does not hold this model's weights: {reason_of(error)}") from error
-    if is_prepared(model):
-        model.qat_calibrated = True  # the ranges are among the weights
+    model.qat_calibrated = is_prepared(model)  # the ranges are among the weights
     return model

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from qat.adapters.torch import inputs_of
 from qat.adapters.torch.inference import device_of, fitting
-from qat.errors import DataError
+from qat.errors import ConfigError, DataError
 from qat.frameworks import is_prepared
 from qat.system.samples import first_of_pair
 from qat.trainers.metrics import measure
@@ -33,7 +33,10 @@ class Evaluator:
         self.model, self.options = model, options
         device = device_of(model)
         self.processes = Processes(device)
-        self.teacher = None if options.teacher is None else options.teacher.to(device).eval()
+        teacher = options.teacher
+        if teacher is not None and not isinstance(teacher, nn.Module):
+            raise ConfigError(f"teacher must be a torch.nn.Module, as the model is, not a {type(teacher).__name__}")
+        self.teacher = None if teacher is None else teacher.to(device).eval()
 
     def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Yield batches as (inputs, labels), tensors on the model's device."""
@@ -74,7 +77,7 @@ def _arrays(outputs: Any) -> Any:
 
 
 def _input_count(model: nn.Module) -> int:
-    return len(model.plan.graph.inputs) if is_prepared(model) else 1  # type: ignore[union-attr, arg-type]
+    return len(model.plan.graph.inputs) if is_prepared(model) else 1
 
 
 def _pairs(data: Iterable[Any], device: torch.device, labelled: bool, count: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:

@@ -20,7 +20,8 @@ from qat.adapters.torch.prepared_model import PreparedModel
 from qat.errors import ConfigError, DataError
 from qat.frameworks import is_prepared
 from qat.trainers import randomness
-from qat.trainers.history import History, check_labels
+from qat.trainers.data_checks import check_labels
+from qat.trainers.history import History
 from qat.trainers.loop import Loss, Step, run
 from qat.trainers.options import TrainingOptions
 
@@ -222,7 +223,7 @@ class _Writer:
 def _scope_of(module: str, model: nn.Module) -> str:
     """Return a layer's name as the user knows it: that of the operator which a prepared model's node carries out."""
     name = module.rpartition(".")[2]
-    ops = {p.op.name: p.op for p in model.plan.ops} if is_prepared(model) else {}  # type: ignore[union-attr]
+    ops = {p.op.name: p.op for p in model.plan.ops} if is_prepared(model) else {}
     return ops[name].scope or name if name in ops else module
 
 

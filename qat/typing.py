@@ -1,0 +1,172 @@
+"""The types of the public calls, for annotations: no framework is imported, and models and arrays of each of them fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from qat.planning.planner import Group, Plan
+    from qat.planning.recipe import Recipe
+    from qat.planning.targets import Target
+    from qat.program.program import Program
+
+    from .graph.graph import Graph
+
+
+class Array(Protocol):
+    """An array of NumPy, or a tensor of PyTorch or TensorFlow."""
+
+    @property
+    def shape(self) -> Any:
+        """The sizes of the axes. The first axis of a batch counts its samples."""
+
+    def __len__(self) -> int: ...
+
+
+#: The inputs of one batch: an array, several of them in the order in which the model takes them, or (Keras) by name.
+Inputs: TypeAlias = Array | Sequence[Array] | Mapping[str, Array]
+
+#: A batch: its inputs alone, or a pair ``(inputs, labels)``. Labels are an array, or what a loss of your own takes.
+Batch: TypeAlias = Inputs | tuple[Inputs, Any] | list[Any]
+
+#: Batches: a list, a PyTorch ``DataLoader``, a ``tf.data.Dataset``, a generator where one pass is enough.
+Batches: TypeAlias = Iterable[Batch]
+
+
+#: Samples for calibration and verification: batches, or a single array, which is one batch.
+Samples: TypeAlias = Batches | Array
+
+#: How images lie: batch, channels, height, width, or channels last.
+Layout: TypeAlias = Literal["NCHW", "NHWC"]
+
+#: The type of a ``.tflite``'s inputs and outputs.
+IoDtype: TypeAlias = Literal["int8", "uint8", "float32"]
+
+#: How calibration finds the range of an activation: see :mod:`qat.arithmetic.range_estimators`.
+Estimator: TypeAlias = Literal["minmax", "ema", "percentile", "mse"]
+
+
+class Model(Protocol):
+    """A model: a ``torch.nn.Module``, or a ``keras.Model`` of Keras 3 or of ``tf_keras``."""
+
+    @property
+    def __call__(self) -> Callable[..., Any]:
+        """Return the outputs for the inputs of a batch."""
+
+
+class PreparedModel(Model, Protocol):
+    """A model on the integer grid, as :func:`qat.prepare` returns it: an ``nn.Module`` or a ``keras.Model`` with a plan.
+
+    The exception is a model of ``tf_keras``, which tensorflow-model-optimization prepares: that model has no plan and no grids.
+    """
+
+    @property
+    def qat_prepared(self) -> bool:
+        """True: what tells a prepared model from a float one."""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the model was built from."""
+
+    @property
+    def grids(self) -> Mapping[str, Grid]:
+        """The activation scales, by the name of the group of tensors that shares each."""
+
+
+#: A prepared model that a call takes and returns: an ``nn.Module`` stays one.
+P = TypeVar("P", bound=PreparedModel)
+
+
+class Grid(Protocol):
+    """The activation scale that a group of tensors shares."""
+
+    @property
+    def group(self) -> Group:
+        """The tensors, and the integers that they may hold."""
+
+    @property
+    def calibrated(self) -> Any:
+        """Whether the range is known."""
+
+    def set_range(self, low: float, high: float) -> None:
+        """Set the range ``[low, high]`` in real units; scale and zero point follow from it."""
+
+
+class Traced(Protocol):
+    """A captured model: the neutral graph, and the arrays behind the parameters that its operators name."""
+
+    @property
+    def graph(self) -> Graph:
+        """The operators and tensors."""
+
+    @property
+    def params(self) -> Mapping[str, np.ndarray]:
+        """The parameters by name, in the framework's layout."""
+
+
+class Runner(Protocol):
+    """The functions that the adapter of every framework has. Models and tensors are those of its own framework."""
+
+    #: The target of a model where the user names none.
+    DEFAULT_TARGET: str
+
+    def inputs_of(self, sample: Any) -> tuple[Any, ...]:
+        """Return the inputs of a sample as the framework's tensors. A pair ``(inputs, labels)`` loses its labels."""
+
+    def forward(self, model: Any, inputs: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
+        """Return the outputs for the inputs of a batch, in eval mode, without gradients."""
+
+    def predict(self, model: Any, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the outputs for arrays, in eval mode."""
+
+
+class Adapter(Runner, Protocol):
+    """The adapter of PyTorch or of Keras 3: the functions by which the neutral rooms reach a model."""
+
+    @property
+    def trace(self) -> Callable[..., Traced]:
+        """Capture a float model: ``(model, example_inputs)``, and for PyTorch the names of the ``dynamic`` axes."""
+
+    def insert(self, traced: Any, plan: Plan, params: Mapping[str, np.ndarray]) -> PreparedModel:
+        """Build the prepared model of a plan."""
+
+    def grids(self, model: Any) -> Mapping[str, Any]:
+        """Return the activation scales by group name."""
+
+    def grid_values(self, model: Any, *arrays: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Return the integers of every value on the grid, by the value's name in the lowered program."""
+
+    def lower(self, model: Any) -> Program:
+        """Return the integer program of a calibrated model."""
+
+    def twin_of(self, model: Any) -> Any:
+        """Return a copy of a prepared model that shares nothing with it."""
+
+    def layer_input(self, model: Any, name: str, inputs: Any) -> np.ndarray:
+        """Return the real values that an operator reads, for the inputs of a batch."""
+
+    def layer_scale(self, model: Any, name: str, weight: str, bias: str | None) -> np.ndarray:
+        """Return the scale of each output channel of an operator's weight, float32 of shape ``(channels,)``."""
+
+    def parameter(self, model: Any, name: str) -> np.ndarray:
+        """Return a copy of a parameter."""
+
+    def set_parameter(self, model: Any, name: str, value: np.ndarray) -> None:
+        """Overwrite a parameter."""
+
+
+class ConverterAdapter(Runner, Protocol):
+    """The adapter of ``tf_keras``: tensorflow-model-optimization prepares the model, TensorFlow's converter exports it."""
+
+    def prepare(self, model: Any, recipe: Recipe, target: Target) -> Any:
+        """Return the fake-quantized copy of a float model."""
+
+    def calibrate(self, model: Any, samples: Samples) -> Any:
+        """Set the ranges from samples, and return the model."""
+
+    def convert(self, model: Any, path: Path, io_dtype: str) -> bytes:
+        """Return the trained model as the bytes of a ``.tflite``."""
