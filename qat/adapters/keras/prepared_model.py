@@ -309,7 +309,7 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     """Build the prepared model. ``params`` are those of the plan's graph, BatchNorm folded."""
     copies = {id(layer): _copy(layer) for layer in traced.layers.values()}  # a layer that is called twice stays one
     layers = {name: copies[id(layer)] for name, layer in traced.layers.items()}
-    _build_layers(plan, layers, traced.calls)
+    _build_layers(plan, layers, traced.arguments)
     for name, layer in layers.items():
         if getattr(layer, "weights", None):
             layer.set_weights(traced.layers[name].get_weights())
@@ -320,7 +320,7 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     made = {p["bias"]: p["weight"] for p in named if p["bias"] not in traced.params}
     frozen = traced.frozen | statistics | {bias for bias, weight in made.items() if weight in traced.frozen}
     shapes = {name: (params[name].shape, name not in frozen) for name in dict.fromkeys(n for n, _ in roles)}
-    face = Face(*traced.inputs, traced.structure, traced.output_names, traced.calls)
+    face = Face(traced.inputs, traced.input_layers, traced.outputs, traced.output_names, traced.arguments)
     model = PreparedModel(plan, layers, face, shapes, name=plan.graph.name)
     for name, variable in model.parameters.items():
         variable.assign(params[name])

@@ -1,101 +1,87 @@
-"""Attention in a Keras model: its layers and operations become dense layers, products of two activations and softmaxes."""
+"""The rules of attention: its layers and operations become dense layers, products of two activations and softmaxes."""
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+import math
+from typing import Any
 
 import keras
 
 from qat.graph.einsum import as_dense, as_product
 
-from .layer_calls import placeholder
-
-if TYPE_CHECKING:
-    from .trace import Builder
-
-Shape = tuple[int | None, ...]
+from .builder import Builder, Shape
+from .elementwise import activated
+from .layer_calls import Call
 
 
-def embedding(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+def embedding(b: Builder, c: Call) -> str | None:
     """Rows of a weight; one whose mask other layers read keeps its layer."""
+    layer = c.layer
     if layer.mask_zero or type(layer).__name__ != "Embedding" or getattr(layer, "lora_enabled", False):
         return None
-    return b.emit("embedding", inputs, output, path, {"weight": layer.embeddings})
+    return b.emit("embedding", c.inputs, c.output, c.path, {"weight": layer.embeddings})
 
 
-def softmax(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+def softmax(b: Builder, c: Call) -> str | None:
     """A softmax over the last axis, without a mask."""
-    rank = len(output.shape)
-    if len(inputs) != 1 or not isinstance(layer.axis, int) or layer.axis % rank != rank - 1 or (output.shape[-1] or 1) == 1:
+    axis, rank = c.layer.axis, len(c.shape)
+    if len(c.inputs) != 1 or not isinstance(axis, int) or axis % rank != rank - 1 or (c.shape[-1] or 1) == 1:
         return None
-    return b.emit("softmax", inputs, output, path, beta=1.0)
+    return b.emit("softmax", c.inputs, c.output, c.path, beta=1.0)
 
 
-def einsum_dense(b: Builder, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
+def einsum_dense(b: Builder, c: Call) -> str | None:
     """A dense layer over several axes: the axes that it sums, and those that it makes, are merged."""
-    from .rules import activated
-
-    (source,), shape = inputs, tuple(output.shape)
-    count = as_dense(layer.equation)
-    kernel = tuple(layer.kernel.shape)
+    layer, (source,), shape = c.layer, c.inputs, c.shape
+    count, kernel = as_dense(layer.equation), tuple(layer.kernel.shape)
     if count is None or (layer.bias is not None and tuple(layer.bias.shape) != kernel[count:]):
         return None
-    if any(d is None for d in (*b.specs[source].shape[1:], *shape[1:])) or len(b.specs[source].shape) <= count:
+    read = b.specs[source].shape
+    if None in (*read[1:], *shape[1:]) or len(read) <= count:
         return None
-    kept = b.specs[source].shape[:-count]
-    summed, made = _size(kernel[:count]), _size(kernel[count:])
+    kept = read[:-count]
     if count > 1:
-        source = b.reshape(source, (*kept, summed), f"{path}_merged", path)
+        source = b.reshape(source, (*kept, math.prod(kernel[:count])), f"{c.path}_merged", c.path)
     params = {"weight": layer.kernel, "bias": layer.bias}
     axes = tuple(range(count, len(kernel)))
-    name = b.emit("dense", [source], (*kept, made), path, params, channel_axis=axes if len(axes) > 1 else axes[0])
+    made = (*kept, math.prod(kernel[count:]))
+    name = b.emit("dense", [source], made, c.path, params, channel_axis=axes if len(axes) > 1 else axes[0])
     if len(axes) > 1:
-        name = b.reshape(name, shape, f"{path}_split", path)
-    return activated(b, name, layer.activation, output, path)
+        name = b.reshape(name, shape, f"{c.path}_split", c.path)
+    return activated(b, name, c)
 
 
-def _size(shape: Shape) -> int:
-    size = 1
-    for n in shape:
-        size *= n or 1
-    return size
-
-
-def matmul(b: Builder, layer: Any, node: Any, output: Any, path: str) -> str | None:
+def matmul(b: Builder, c: Call) -> str | None:
     """``keras.ops.matmul`` of two tensors."""
-    inputs = [b.names[id(t)] for t in node.arguments.keras_tensors]
-    fits = len(inputs) == 2 and all(len(b.specs[n].shape) >= 2 and b.specs[n].dtype == "float32" for n in inputs)
-    return b.emit("matmul", inputs, output, path, transpose_b=False) if fits else None
+    fits = len(c.inputs) == 2 and all(len(b.specs[n].shape) >= 2 and b.specs[n].dtype == "float32" for n in c.inputs)
+    return b.emit("matmul", c.inputs, c.output, c.path, transpose_b=False) if fits else None
 
 
-def einsum(b: Builder, layer: Any, node: Any, output: Any, path: str) -> str | None:
+def einsum(b: Builder, c: Call) -> str | None:
     """``keras.ops.einsum`` that is a product of two permuted tensors, whose batch stays first."""
-    inputs = [b.names[id(t)] for t in node.arguments.keras_tensors]
-    found = as_product(layer.subscripts) if len(inputs) == 2 else None
+    found = as_product(c.layer.subscripts) if len(c.inputs) == 2 else None
     if found is None or any(axes[0] for axes in (found.a, found.b, found.result)):
         return None
-    if any(b.specs[n].dtype != "float32" for n in inputs):
+    if any(b.specs[n].dtype != "float32" for n in c.inputs):
         return None
-    left, right = (permuted(b, name, axes, path) for name, axes in zip(inputs, (found.a, found.b), strict=True))
-    shape = tuple(output.shape)
-    made = tuple(shape[found.result.index(i)] for i in range(len(shape)))
-    return permuted(b, b.emit("matmul", [left, right], made, path, transpose_b=found.transposed), found.result, path)
+    left, right = (permuted(b, name, axes, c.path) for name, axes in zip(c.inputs, (found.a, found.b), strict=True))
+    made = tuple(c.shape[found.result.index(i)] for i in range(len(c.shape)))
+    return permuted(b, b.emit("matmul", [left, right], made, c.path, transpose_b=found.transposed), found.result, c.path)
 
 
 def permuted(b: Builder, name: str, axes: tuple[int, ...], path: str) -> str:
-    """Add a permutation of the axes after the batch, where there is one, and return the tensor's name."""
+    """Add a permutation of the axes after the batch, where there is one, and return the output's name."""
     if axes == tuple(range(len(axes))):
         return name
-    shape = tuple(b.specs[name].shape[a] for a in axes)
-    tensor = keras.KerasTensor(shape, "float32")
-    b.keep("move", keras.layers.Permute(axes[1:]), [name], [tensor], f"{path}_permuted", ([placeholder(0)], {}))
-    return b.names[id(tensor)]
+    tensor = keras.KerasTensor(tuple(b.specs[name].shape[a] for a in axes), "float32")
+    return b.keep("move", keras.layers.Permute(axes[1:]), [name], [tensor], f"{path}_permuted")[0]
 
 
-def multi_head_attention(b: Builder, layer: Any, node: Any, output: Any, path: str) -> str | None:
+def multi_head_attention(b: Builder, c: Call) -> str | None:
     """``MultiHeadAttention`` on sequences, without a mask: one with a mask keeps its layer."""
-    called: Any = inspect.signature(type(layer).call).bind(layer, *node.arguments.args, **node.arguments.kwargs).arguments
+    layer, path = c.layer, c.path
+    called: Any = inspect.signature(type(layer).call).bind(layer, *c.arguments.args, **c.arguments.kwargs).arguments
     bound = {name: value for name, value in called.items() if value is not None and value is not False}
     if set(bound) - {"self", "query", "value", "key", "training"} or b.has_masks or not _is_plain(layer):
         return None
@@ -106,8 +92,9 @@ def multi_head_attention(b: Builder, layer: Any, node: Any, output: Any, path: s
         return None
     heads = []
     for tensor, dense in ((query, layer._query_dense), (key, layer._key_dense), (value, layer._value_dense)):
-        shape = (*tensor.shape[:2], *dense.kernel.shape[1:])  # [batch, length, heads, size of a head]
-        name = einsum_dense(b, dense, [b.names[id(tensor)]], keras.KerasTensor(shape, "float32"), f"{path}/{dense.name}")
+        # [batch, length, heads, size of a head]
+        made = keras.KerasTensor((*tensor.shape[:2], *dense.kernel.shape[1:]), "float32")
+        name = einsum_dense(b, Call(dense, (b.names[id(tensor)],), made, f"{path}/{dense.name}"))
         if name is None:
             return None
         heads.append(permuted(b, name, (0, 2, 1, 3), path))
@@ -117,14 +104,11 @@ def multi_head_attention(b: Builder, layer: Any, node: Any, output: Any, path: s
     name = b.emit("softmax", [name], scores, f"{path}/softmax", beta=float(layer._inverse_sqrt_key_dim))
     result: Shape = (*scores[:3], layer._value_dim)
     name = permuted(b, b.emit("matmul", [name, heads[2]], result, f"{path}/values", transpose_b=False), (0, 2, 1, 3), path)
-    return einsum_dense(b, layer._output_dense, [name], output, f"{path}/{layer._output_dense.name}")
+    last = layer._output_dense
+    return einsum_dense(b, Call(last, (name,), c.output, f"{path}/{last.name}"))
 
 
-def _is_plain(layer: Any) -> bool:
+def _is_plain(layer: keras.layers.Layer) -> bool:
     """Whether a layer is the attention of Vaswani et al. 2017 on the only axis of a sequence."""
     others = ("_use_gate", "_sliding_window")
     return tuple(layer._attention_axes) == (1,) and not any(getattr(layer, name, None) for name in others)
-
-
-#: Rules that look at how a layer is called.
-CALLS = {"MultiHeadAttention": multi_head_attention, "Matmul": matmul, "Einsum": einsum}

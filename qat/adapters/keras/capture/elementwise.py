@@ -1,4 +1,4 @@
-"""Capture of activations, and of arithmetic with numbers and arrays, to the neutral graph's kinds."""
+"""The rules of activations and functions, and of arithmetic with tensors, numbers and arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-#: ``keras.activations`` by name (they are ``keras.ops`` of the same meaning, too): kind and arguments.
+from .builder import Builder, Rule, Shape
+from .layer_calls import Call
+
+#: ``keras.activations`` by name (they are ``keras.ops`` of the same meaning, too): kind and attributes.
 _ACTIVATIONS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "relu": ("relu", {}),
     "relu6": ("relu6", {}),
@@ -27,8 +30,8 @@ _ACTIVATIONS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "exponential": ("exp", {}),
 }
 
-#: Operations of ``keras.ops`` by class, as :data:`_ACTIVATIONS`; an argument that is a string is an attribute of the operation.
-_OPERATIONS: dict[str, tuple[str, Mapping[str, Any]]] = {
+#: Operations of ``keras.ops`` and layers by class: kind, and by attribute the name that the operation has for it.
+_FUNCTIONS: dict[str, tuple[str, Mapping[str, str]]] = {
     "Relu": ("relu", {}),
     "Relu6": ("relu6", {}),
     "Sigmoid": ("sigmoid", {}),
@@ -52,86 +55,134 @@ _OPERATIONS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "Square": ("square", {}),
 }
 
+#: Operations of ``keras.ops`` that take a number or an array beside a tensor.
+ARITHMETIC = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide")
 
-def activation(b: Any, name: str, function: Any, output: Any, path: str) -> str | None:
-    """Add what a layer's ``activation`` argument says; None where it has no kind."""
+
+def activated(b: Builder, name: str, c: Call) -> str:
+    """Add the ``activation`` of a layer behind the tensor ``name``; one that has no kind keeps Keras' implementation."""
+    function = c.layer.activation
+    label = _name_of(function)
+    if label == "linear":
+        return name
+    known = _activation(b, name, function, c)
+    if known is not None:
+        return known
+    layer = keras.layers.Activation(function, name=f"{c.path.replace('/', '_')}_{label}")
+    return b.keep("float", layer, [name], [c.output], c.path, target=label)[0]
+
+
+def activation_layer(b: Builder, c: Call) -> str | None:
+    """``keras.layers.Activation``."""
+    function = c.layer.activation
+    return c.inputs[0] if _name_of(function) == "linear" else _activation(b, c.inputs[0], function, c)
+
+
+def _name_of(function: Any) -> str:
+    """Return an activation's name; None is the identity, and a callable object has the name of its class."""
+    return "linear" if function is None else str(getattr(function, "__name__", type(function).__name__))
+
+
+def _activation(b: Builder, name: str, function: Callable[..., Any], c: Call) -> str | None:
+    """Add a function of :mod:`keras.activations`; None where it has no kind."""
     known = str(getattr(function, "__module__", "")).startswith("keras.")
-    found = _ACTIVATIONS.get(getattr(function, "__name__", "")) if known else None
-    if found is None:
+    found = _ACTIVATIONS.get(_name_of(function)) if known else None
+    return None if found is None else b.emit(found[0], [name], c.output, c.path, **found[1])
+
+
+def relu(b: Builder, c: Call) -> str | None:
+    """``keras.layers.ReLU`` that is a ReLU, a ReLU6 or a leaky ReLU."""
+    layer = c.layer
+    if layer.threshold or layer.max_value not in (None, 6) or (layer.negative_slope and layer.max_value):
         return None
-    kind, attrs = found
-    emitted: str = b.emit(kind, [name], output, path, **attrs)
-    return emitted
+    if layer.negative_slope:
+        return b.emit("leaky_relu", c.inputs, c.output, c.path, alpha=float(layer.negative_slope))
+    return b.emit("relu6" if layer.max_value else "relu", c.inputs, c.output, c.path)
 
 
-def operation(b: Any, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    """Add an operation or layer that is a function of one tensor."""
-    kind, named = _OPERATIONS[type(layer).__name__]
-    attrs = {key: getattr(layer, value) if isinstance(value, str) else value for key, value in named.items()}
-    attrs = {key: float(value) if key == "alpha" else value for key, value in attrs.items()}
-    emitted: str = b.emit(kind, inputs, output, path, **attrs)
-    return emitted
+def function(b: Builder, c: Call) -> str | None:
+    """An operation or layer that is a function of one tensor."""
+    kind, named = _FUNCTIONS[type(c.layer).__name__]
+    attrs: dict[str, Any] = {key: getattr(c.layer, attribute) for key, attribute in named.items()}
+    if "alpha" in attrs:
+        attrs["alpha"] = float(attrs["alpha"])
+    return b.emit(kind, c.inputs, c.output, c.path, **attrs)
 
 
-def _constant(b: Any, value: Any, output: Any, path: str) -> str | None:
-    """Add a number or an array as a constant of the output's rank; None for what is neither."""
-    if isinstance(value, (bool, str)) or value is None:
+#: The rules of functions of one tensor by class name.
+FUNCTION_RULES: dict[str, Rule] = dict.fromkeys(_FUNCTIONS, function)
+
+
+def binary(kind: str) -> Rule:
+    """Return the rule of a sum or product of two or more tensors of one rank, which broadcast."""
+
+    def rule(b: Builder, c: Call) -> str | None:
+        if any(len(b.specs[n].shape) != len(c.shape) for n in c.inputs) or len(c.inputs) < 2:
+            return None
+        name = c.inputs[0]
+        for other in c.inputs[1:]:
+            name = b.emit(kind, [name, other], _broadcast(b.specs[name].shape, b.specs[other].shape), c.path)
+        return name
+
+    return rule
+
+
+def _broadcast(a: Shape, b: Shape) -> Shape:
+    return tuple(n if m == 1 else m for m, n in zip(a, b, strict=True))
+
+
+def subtract(b: Builder, c: Call) -> str | None:
+    """``a - b`` of two tensors is ``a + (-1) b``: the integers of ``-b`` are those of ``b``, so that nothing is lost."""
+    if len(c.inputs) != 2 or any(b.specs[n].shape != c.shape for n in c.inputs):
         return None
-    try:
-        array = np.asarray(keras.ops.convert_to_numpy(value), np.float32)
-    except (TypeError, ValueError):
-        return None
-    rank = len(output.shape)
-    if array.ndim > rank or array.dtype != np.float32 or not np.isfinite(array).all():
-        return None
-    made: str = b.constant(array.reshape((1,) * (rank - array.ndim) + array.shape), path)
-    return made
+    minus = b.constant(np.full([1] * len(c.shape), -1.0, np.float32), c.path)
+    return b.emit("add", [c.inputs[0], b.emit("mul", [c.inputs[1], minus], c.output, c.path)], c.output, c.path)
 
 
-def arithmetic(b: Any, layer: Any, node: Any, output: Any, path: str) -> str | None:
-    """Add an operation of ``keras.ops`` on a tensor and a number or array: +, -, *, and division by one."""
-    arguments = _arguments(layer, node)
-    if arguments is None or str(output.dtype) != "float32":
+def arithmetic(b: Builder, c: Call) -> str | None:
+    """An operation of ``keras.ops`` on a tensor and a number or array: +, -, *, and division by one."""
+    operands = _operands(c)
+    if operands is None or str(c.output.dtype) != "float32":
         return None
-    left, right = arguments
-    first = isinstance(left, keras.KerasTensor)
-    tensor, other = (left, right) if first else (right, left)
-    kind = type(layer).__name__
-    if not isinstance(tensor, keras.KerasTensor) or isinstance(other, keras.KerasTensor) or tensor.shape != output.shape:
+    left, right = operands
+    tensor_first = isinstance(left, keras.KerasTensor)
+    tensor, other = (left, right) if tensor_first else (right, left)
+    kind = type(c.layer).__name__
+    if not isinstance(tensor, keras.KerasTensor) or isinstance(other, keras.KerasTensor) or tensor.shape != c.output.shape:
         return None
     if kind in ("Divide", "TrueDivide"):
-        if not first or not np.all(np.asarray(other)):
+        if not tensor_first or not np.all(np.asarray(other)):
             return None
         kind, other = "Multiply", 1.0 / np.asarray(other, np.float64)
-    if kind == "Subtract" and first:
+    if kind == "Subtract" and tensor_first:
         kind, other = "Add", -np.asarray(other, np.float64)
-    name: str = b.names[id(tensor)]
+    name = c.inputs[0]
     if kind == "Subtract":
-        minus = _constant(b, -1.0, output, path)
-        name, kind = b.emit("mul", [name, minus], output, path), "Add"
-    constant = _constant(b, other, output, path)
-    return None if constant is None else b.emit({"Add": "add", "Multiply": "mul"}[kind], [name, constant], output, path)
+        minus = b.constant(np.full([1] * len(c.shape), -1.0, np.float32), c.path)
+        name, kind = b.emit("mul", [name, minus], c.output, c.path), "Add"
+    constant = _constant(b, other, c)
+    return None if constant is None else b.emit({"Add": "add", "Multiply": "mul"}[kind], [name, constant], c.output, c.path)
 
 
-def _arguments(layer: Any, node: Any) -> tuple[Any, Any] | None:
+def _operands(c: Call) -> tuple[Any, Any] | None:
     """Return the two operands of an operation, however they were passed."""
     try:
-        bound = inspect.signature(layer.call).bind(*node.arguments.args, **node.arguments.kwargs)
+        bound = inspect.signature(c.layer.call).bind(*c.arguments.args, **c.arguments.kwargs)
     except (TypeError, ValueError):
         return None
     values = list(bound.arguments.values())
     return (values[0], values[1]) if len(values) == 2 else None
 
 
-def negated_difference(b: Any, layer: Any, inputs: list[str], output: Any, path: str) -> str | None:
-    """``a - b`` of two tensors is ``a + (-1) b``: the integers of ``-b`` are those of ``b``, so that nothing is lost."""
-    if len(inputs) != 2 or any(b.specs[n].shape != tuple(output.shape) for n in inputs):
+def _constant(b: Builder, value: Any, c: Call) -> str | None:
+    """Add a number or an array as a constant of the output's rank; None for any other value."""
+    if isinstance(value, (bool, str)) or value is None:
         return None
-    minus = b.constant(np.full([1] * len(output.shape), -1.0, np.float32), path)
-    emitted: str = b.emit("add", [inputs[0], b.emit("mul", [inputs[1], minus], output, path)], output, path)
-    return emitted
-
-
-#: By class name: the operations on one tensor.
-OPERATIONS: dict[str, Callable[..., str | None]] = dict.fromkeys(_OPERATIONS, operation)
-ARITHMETIC = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide")
+    try:
+        array = np.asarray(keras.ops.convert_to_numpy(value), np.float32)
+    except (TypeError, ValueError):
+        return None
+    rank = len(c.shape)
+    if array.ndim > rank or not np.isfinite(array).all():
+        return None
+    return b.constant(array.reshape((1,) * (rank - array.ndim) + array.shape), c.path)

@@ -1,13 +1,49 @@
-"""How a layer that keeps its implementation is called: its arguments, with placeholders for tensors."""
+"""One call of a layer, as a rule sees it, and the arguments with which a layer that keeps its implementation is called again."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+
+import keras
+
+#: Positional and keyword arguments; a placeholder stands for each tensor.
+Arguments = tuple[list[Any], dict[str, Any]]
+
+_PLACEHOLDER = "@tensor:"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer in the user's model.
+
+    Attributes:
+        layer: the layer, or the operation of ``keras.ops``.
+        inputs: the graph's tensors that it reads.
+        output: the symbolic tensor that it returns, for its shape and dtype.
+        path: the layer's path in the user's model.
+        arguments: Keras' record of the arguments; None for a layer that a rule calls itself.
+    """
+
+    layer: keras.Operation
+    inputs: tuple[str, ...]
+    output: keras.KerasTensor
+    path: str
+    arguments: Any = None
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The shape of the output."""
+        return tuple(self.output.shape)
 
 
 def placeholder(index: int) -> str:
-    """Return what stands for an operator's input ``index`` in the arguments of a call."""
-    return f"@tensor:{index}"
+    """Return the text that stands for an operator's input ``index`` in its arguments."""
+    return f"{_PLACEHOLDER}{index}"
+
+
+#: The arguments of a layer that takes one tensor and nothing else.
+ONE_TENSOR: Arguments = ([placeholder(0)], {})
 
 
 def fill(arguments: Any, values: list[Any]) -> Any:
@@ -16,6 +52,6 @@ def fill(arguments: Any, values: list[Any]) -> Any:
         return {key: fill(value, values) for key, value in arguments.items()}
     if isinstance(arguments, (list, tuple)):
         return type(arguments)(fill(value, values) for value in arguments)
-    if isinstance(arguments, str) and arguments.startswith("@tensor:"):
-        return values[int(arguments.removeprefix("@tensor:"))]
+    if isinstance(arguments, str) and arguments.startswith(_PLACEHOLDER):
+        return values[int(arguments.removeprefix(_PLACEHOLDER))]
     return arguments

@@ -1,0 +1,149 @@
+"""The graph under construction: the half of the capture that rules call to add operators, tensors and parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from qat.graph.graph import Op, TensorSpec
+from qat.graph.kinds import FUNCTIONS
+
+from .layer_calls import ONE_TENSOR, Arguments, Call
+
+Shape = tuple[int | None, ...]
+
+
+class Builder:
+    """Collects the operators, tensors and parameters of a neutral graph.
+
+    Attributes:
+        ops, specs, params: the operators in order, the tensors' descriptions and the parameters' values by name.
+        frozen: the parameters that are not trained.
+        layers, arguments: of each operator that keeps its layer, by name: the layer, and how it is called.
+        names: the graph's tensor of each symbolic tensor of Keras, by the latter's id.
+        has_masks: whether layers of the model hand masks on, which other layers read without an argument.
+        images: of each signal that is an image of one row, the image; see :mod:`.conv1d`.
+        borders: the operators between signals and their images.
+    """
+
+    def __init__(self, has_masks: bool = False) -> None:
+        self.ops: list[Op] = []
+        self.specs: dict[str, TensorSpec] = {}
+        self.params: dict[str, np.ndarray] = {}
+        self.frozen: set[str] = set()
+        self.layers: dict[str, keras.Operation] = {}
+        self.arguments: dict[str, Arguments] = {}
+        self.names: dict[int, str] = {}
+        self.has_masks = has_masks
+        self.images: dict[str, str] = {}
+        self.borders: set[str] = set()
+        self._variables: dict[int, str] = {}
+        self._used: set[str] = set()
+
+    def emit(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        output: keras.KerasTensor | Shape,
+        path: str,
+        params: Mapping[str, Any] | None = None,
+        **attrs: Any,
+    ) -> str:
+        """Add an operator whose output has the shape of ``output``, and return the output's name.
+
+        ``params`` are variables of a layer, or arrays, which are not trained, by role; one that is None is left out.
+        """
+        name = self.unique(f"{path}_{kind}" if kind in ("relu", "relu6") or kind in FUNCTIONS else path)
+        named = {
+            role: self.array(value, f"{path}/{role}") if isinstance(value, np.ndarray) else self.param(value, path)
+            for role, value in (params or {}).items()
+            if value is not None
+        }
+        return self._add(Op(name, kind, tuple(inputs), (name,), named, attrs, path), output)
+
+    def reshape(self, source: str, shape: Shape, name: str, path: str) -> str:
+        """Add a change of shape that keeps the batch first, and return the output's name."""
+        made = self.unique(name)
+        return self._add(Op(made, "reshape", (source,), (made,), {}, {"shape": (-1, *shape[1:])}, path), shape)
+
+    def keep(
+        self,
+        kind: str,
+        layer: keras.Operation,
+        inputs: Sequence[str],
+        outputs: Sequence[keras.KerasTensor],
+        path: str,
+        arguments: Arguments = ONE_TENSOR,
+        target: str = "",
+    ) -> tuple[str, ...]:
+        """Add an operator that keeps its layer, of kind ``float`` or ``move``, and return its outputs' names.
+
+        ``target`` names a layer that a rule has made; by default that is the layer's class.
+        """
+        base = f"{path}_{target}" if target else path
+        names = tuple(self.unique(f"{base}_{index}" if index else base) for index in range(len(outputs)))
+        self.layers[names[0]], self.arguments[names[0]] = layer, arguments
+        self.specs |= {name: spec_of(name, tensor) for name, tensor in zip(names, outputs, strict=True)}
+        self.ops.append(Op(names[0], kind, tuple(inputs), names, {}, {"target": target or type(layer).__name__}, path))
+        return names
+
+    def constant(self, value: np.ndarray, path: str) -> str:
+        """Add an array that takes part as an activation does, and return its tensor's name."""
+        name = self.unique(f"{path}_constant")
+        self.params[name] = value
+        self.frozen.add(name)
+        return self._add(Op(name, "constant", (), (name,), {"value": name}, {}, path), value.shape)
+
+    def array(self, value: np.ndarray, name: str) -> str:
+        """Add an array as a parameter that is not trained, and return its name."""
+        name = _numbered(name, self.params)
+        self.params[name] = value.astype(np.float32)
+        self.frozen.add(name)
+        return name
+
+    def param(self, variable: keras.Variable, path: str) -> str:
+        """Add a layer's variable as a parameter and return its name."""
+        # Nested models may hold different variables of one path, and one variable may be read by several layers.
+        name = self._variables.get(id(variable))
+        if name is None:
+            name = str(variable.path)
+            name = _numbered(f"{path}/{variable.name}" if name in self.params else name, self.params)
+            self._variables[id(variable)] = name
+        self.params[name] = np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
+        if not variable.trainable:
+            self.frozen.add(name)
+        return name
+
+    def unique(self, name: str) -> str:
+        """Return a name of letters, digits and underscores that no other operator, tensor or graph has."""
+        made = _numbered(re.sub(r"\W", "_", name), self._used)
+        self._used.add(made)
+        return made
+
+    def _add(self, op: Op, output: keras.KerasTensor | Shape) -> str:
+        self.specs[op.output] = spec_of(op.output, output)
+        self.ops.append(op)
+        return op.output
+
+
+#: Adds the operators of one call of a layer and returns the name of its output; None for a layer that stays float.
+Rule = Callable[[Builder, Call], str | None]
+
+
+def spec_of(name: str, tensor: keras.KerasTensor | Shape) -> TensorSpec:
+    """Return the description of a symbolic tensor, or of a float tensor of a shape."""
+    if isinstance(tensor, (tuple, list)):
+        return TensorSpec(name, tuple(tensor))
+    return TensorSpec(name, tuple(tensor.shape), str(tensor.dtype))
+
+
+def _numbered(name: str, taken: Mapping[str, Any] | set[str]) -> str:
+    """Return a name, with a number behind it where it is taken."""
+    candidate, n = name, 1
+    while candidate in taken:
+        candidate, n = f"{name}_{n}", n + 1
+    return candidate

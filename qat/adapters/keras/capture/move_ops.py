@@ -1,0 +1,21 @@
+"""The layers and operations that only move values: on integers they do what they do in float, with one scale."""
+
+from __future__ import annotations
+
+from .layer_calls import Call
+
+#: Maxima are taken of integers in the order of the real values.
+MOVES = frozenset(
+    {
+        "Permute", "Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D", "RepeatVector",
+        "GlobalMaxPooling1D", "GlobalMaxPooling2D",
+        "Transpose", "GetItem", "Flip", "Roll", "ExpandDims", "Squeeze", "Max", "Repeat", "Tile", "Swapaxes", "Moveaxis",
+    }
+)  # fmt: skip
+
+
+def is_move(kind: str, call: Call) -> bool:
+    """Whether a call of a layer only moves values, from one tensor to one other."""
+    layer = call.layer
+    plain = getattr(layer, "interpolation", "nearest") == "nearest" and getattr(layer, "initial", None) is None
+    return kind in MOVES and len(call.inputs) == 1 and plain

@@ -1,0 +1,145 @@
+"""The rules of layers with windows: convolutions, pooling, and the padding and resizing of images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from qat.errors import CaptureError
+from qat.graph.graph import TensorSpec
+from qat.graph.padding import same_padding
+
+from .builder import Builder, Rule
+from .elementwise import activated
+from .layer_calls import Call
+
+Padding = tuple[tuple[int, int], ...]
+_NONE: Padding = ((0, 0), (0, 0))
+_ONE_BY_ONE: dict[str, Any] = {"strides": (1, 1), "padding": _NONE, "dilations": (1, 1), "groups": 1, "channel_axis": -1}
+
+
+def conv2d(b: Builder, c: Call) -> str | None:
+    """A convolution, of any groups and dilations."""
+    window = _window(b, c)
+    if window is None:
+        return None
+    name = b.emit("conv2d", c.inputs, c.output, c.path, _params(c.layer), **window, groups=int(c.layer.groups), channel_axis=-1)
+    return activated(b, name, c)
+
+
+def depthwise_conv2d(b: Builder, c: Call) -> str | None:
+    """Filters that each read one channel."""
+    name = _by_channel(b, c, c.output, _params(c.layer))
+    return None if name is None else activated(b, name, c)
+
+
+def separable_conv2d(b: Builder, c: Call) -> str | None:
+    """Filters that each read one channel, then a convolution of 1x1."""
+    layer = c.layer
+    between = (*c.shape[:-1], layer.depthwise_kernel.shape[-2] * layer.depthwise_kernel.shape[-1])
+    name = _by_channel(b, c, between, {"weight": layer.depthwise_kernel})
+    if name is None:
+        return None
+    params = {"weight": layer.pointwise_kernel, "bias": layer.bias if layer.use_bias else None}
+    return activated(b, b.emit("conv2d", [name], c.output, c.path, params, **_ONE_BY_ONE), c)
+
+
+def conv_transpose2d(b: Builder, c: Call) -> str | None:
+    """A transposed convolution without groups or dilations."""
+    layer = c.layer
+    if layer.data_format != "channels_last" or tuple(layer.dilation_rate) != (1, 1) or getattr(layer, "groups", 1) != 1:
+        return None
+    strides, kernel = tuple(layer.strides), tuple(layer.kernel_size)
+    extra = layer.output_padding if isinstance(layer.output_padding, (tuple, list)) else (layer.output_padding,) * 2
+    cut = tuple(_cut(layer.padding, k, s, more) for k, s, more in zip(kernel, strides, extra, strict=True))
+    attrs = {"strides": strides, "padding": cut, "dilations": (1, 1), "groups": 1, "channel_axis": -2}
+    return activated(b, b.emit("conv_transpose2d", c.inputs, c.output, c.path, _params(layer), **attrs), c)
+
+
+def pooling(kind: str) -> Rule:
+    """Return the rule of a pooling layer."""
+
+    def rule(b: Builder, c: Call) -> str | None:
+        layer = c.layer
+        if layer.data_format != "channels_last":
+            return None
+        kernel, strides = tuple(layer.pool_size), tuple(layer.strides)
+        padding = _padding(layer, b.specs[c.inputs[0]], kernel, strides, c.path)
+        return b.emit(kind, c.inputs, c.output, c.path, kernel=kernel, strides=strides, padding=padding)
+
+    return rule
+
+
+def global_average(b: Builder, c: Call) -> str | None:
+    """The mean over an image."""
+    if c.layer.data_format != "channels_last":
+        return None
+    return b.emit("mean", c.inputs, c.output, c.path, axes=(1, 2), keepdims=bool(c.layer.keepdims))
+
+
+def zero_padding(b: Builder, c: Call) -> str | None:
+    """Zeros around an image."""
+    if c.layer.data_format != "channels_last":
+        return None
+    return b.emit("pad", c.inputs, c.output, c.path, padding=tuple(tuple(int(n) for n in side) for side in c.layer.padding))
+
+
+def resizing(b: Builder, c: Call) -> str | None:
+    """Resize to a multiple by nearest neighbours: an up-sampling, which takes integers, where this layer casts."""
+    layer, (_, *sizes, _), (_, *results, _) = c.layer, b.specs[c.inputs[0]].shape, c.shape
+    if layer.interpolation != "nearest" or layer.data_format != "channels_last" or len(sizes) != 2 or None in sizes:
+        return None
+    factors = tuple((n or 0) // (m or 1) for n, m in zip(results, sizes, strict=True))
+    multiple = all(n == (m or 0) * f for n, m, f in zip(results, sizes, factors, strict=True))
+    if not multiple or ((layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio) and factors[0] != factors[1]):
+        return None
+    upsampling = keras.layers.UpSampling2D(factors, name=c.path.replace("/", "_"))
+    return b.keep("move", upsampling, c.inputs, [c.output], c.path)[0]
+
+
+def _params(layer: keras.layers.Layer) -> dict[str, Any]:
+    return {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
+
+
+def _by_channel(b: Builder, c: Call, output: Any, params: dict[str, Any]) -> str | None:
+    window = _window(b, c)
+    if window is None or (max(window["dilations"]) > 1 and max(window["strides"]) > 1):
+        return None
+    groups = b.specs[c.inputs[0]].shape[-1]
+    return b.emit("depthwise_conv2d", c.inputs, output, c.path, params, **window, groups=groups, channel_axis=(-2, -1))
+
+
+def _window(b: Builder, c: Call) -> dict[str, Any] | None:
+    """Return a convolution's strides, padding and dilations; None for a layout or a padding without a kind."""
+    layer = c.layer
+    if layer.data_format != "channels_last":
+        return None
+    strides, dilations = tuple(layer.strides), tuple(layer.dilation_rate)
+    window = tuple((k - 1) * d + 1 for k, d in zip(layer.kernel_size, dilations, strict=True))
+    padding = _padding(layer, b.specs[c.inputs[0]], window, strides, c.path)
+    return None if padding is None else {"strides": strides, "padding": padding, "dilations": dilations}
+
+
+def _padding(
+    layer: keras.layers.Layer, spec: TensorSpec, window: tuple[int, ...], strides: tuple[int, ...], path: str
+) -> Padding | None:
+    if layer.padding == "valid":
+        return _NONE
+    if layer.padding == "causal":
+        return tuple((k - 1, 0) for k in window)
+    if layer.padding != "same":
+        return None
+    both = same_padding(spec.shape[1:3], window, strides)
+    if both is None:
+        raise CaptureError(f"{path}: padding 'same' needs a fixed image size: give keras.Input(shape=(height, width, channels))")
+    return both
+
+
+def _cut(padding: str, kernel: int, stride: int, extra: int | None) -> tuple[int, int]:
+    """Return what a transposed convolution cuts off each end of an axis of ``stride * (size - 1) + kernel`` elements."""
+    if padding == "valid":
+        total = -extra if extra is not None else min(kernel - stride, 0)
+        return 0, total
+    total = kernel - stride if extra is None else 2 * (kernel // 2) - extra
+    return max(total, 0) // 2, total - max(total, 0) // 2
