@@ -77,6 +77,14 @@ def test_rewritten_functions_compute_the_float_model(images):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
+def test_a_layer_as_activation_is_computed(images):
+    inputs = keras.Input((6, 6, 3))
+    model = keras.Model(inputs, layers.Conv2D(4, 3, activation=layers.LeakyReLU(negative_slope=0.5))(inputs))
+    prepared = qat.prepare(model)
+    np.testing.assert_allclose(prepared(images), model(images), atol=1e-5)
+    assert len(prepared.plan.floats()) == 1
+
+
 def test_gradient_reaches_through_a_function(images):
     inputs = keras.Input((6, 6, 3))
     model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(layers.Conv2D(4, 3, activation="silu")(inputs))))
