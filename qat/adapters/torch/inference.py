@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.errors import DataError
+from qat.program.build import grid_value_name
 from qat.system.samples import check_fit, first_of_pair
 
 from .prepared_model import PreparedModel
@@ -80,8 +81,6 @@ def predict(model: nn.Module, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def grid_values(model: PreparedModel, *arrays: np.ndarray) -> dict[str, np.ndarray]:
     """Return every value on the grid, by the name it has in the lowered program."""
-    from .lower import grid_value_name
-
     by_node = {node: tensor for tensor, node in model.prepared.forms.items()}
     found: dict[str, np.ndarray] = {}
 

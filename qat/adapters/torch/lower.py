@@ -16,8 +16,6 @@ from qat.program.program import FrameworkBlock, Program
 
 from .prepared_model import SCOPE, PreparedModel
 
-__all__ = ["grid_value_name", "lower"]
-
 
 def lower(model: PreparedModel) -> Program:
     """Return the integer program of a calibrated model.

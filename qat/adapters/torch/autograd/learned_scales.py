@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qat.adapters.torch.nodes.activation_grid import Grid
-
 aten = torch.ops.aten
+
+#: The smallest and the largest integer of a tensor.
+Limits = tuple[float, float]
 
 
 class _QuantizeWeight(torch.autograd.Function):
@@ -41,15 +42,16 @@ class _QuantizeWeight(torch.autograd.Function):
         return within / scale, slopes / (v.numel() / ctx.steps * ctx.qmax) ** 0.5, None, None
 
 
-class _Leave(torch.autograd.Function):
+class _Requantize(torch.autograd.Function):
     """``clamp(round(v), lo, hi)``, with the gradients of the range's two ends where they limit the output (``ends``)."""
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, limits: Tensor, grid: Grid, lo: float, hi: float) -> Tensor:
-        y = v.round().clamp_(lo, hi)
+    def forward(ctx: Any, v: Tensor, range_: Tensor, scale: float, grid: Limits, limits: Limits) -> Tensor:
+        y = v.round().clamp_(*limits)
         ctx.save_for_backward(v, y)
-        ctx.levels = grid.group.qmax - grid.group.qmin
-        ctx.step, ctx.limits, ctx.ends = grid.step, (lo, hi), (lo == grid.lo and lo < 0.0, hi == grid.hi)
+        ctx.levels = grid[1] - grid[0]
+        ctx.scale, ctx.limits = scale, limits
+        ctx.ends = (limits[0] == grid[0] and limits[0] < 0.0, limits[1] == grid[1])
         return y
 
     @staticmethod
@@ -65,12 +67,20 @@ class _Leave(torch.autograd.Function):
         ends = torch.stack([low_end * (total - above - rounding), high_end * above + rounding])
         # LSQ's factor is for the scale, which is the range over the levels: so that it moves as there, times levels^2.
         factor = ctx.levels**2 / (v[0].numel() * ctx.levels) ** 0.5
-        return within, ends * (factor / ctx.step), None, None, None
+        return within, ends * (factor / ctx.scale), None, None, None
 
 
-def leave(v: Tensor, grid: Grid, limits: tuple[float, float]) -> Tensor:
-    """Return ``clamp(round(v))`` on a grid whose range is learned."""
-    y: Tensor = _Leave.apply(v, grid.range, grid, *limits)
+def requantize(v: Tensor, range_: Tensor, scale: float, grid: Limits, limits: Limits) -> Tensor:
+    """Return ``clamp(round(v), *limits)`` on a grid whose range is learned.
+
+    Args:
+        v: unrounded grid values.
+        range_: the learned (low, high), which gets a gradient.
+        scale: that follows from it.
+        grid: the type's limits, less the zero point.
+        limits: the same, narrowed by a fused activation.
+    """
+    y: Tensor = _Requantize.apply(v, range_, scale, grid, limits)
     return y
 
 

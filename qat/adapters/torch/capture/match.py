@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
-
-if TYPE_CHECKING:
-    from .trace import Builder
 
 
 class Match(NamedTuple):
@@ -19,10 +16,6 @@ class Match(NamedTuple):
     inputs: Sequence[fx.Node | float]
     params: Mapping[str, str] = {}
     attrs: Mapping[str, Any] = {}
-
-
-#: Returns None for an operator that this adapter leaves float.
-Rule = Callable[["Builder", Any], "Match | None"]
 
 
 def argument(node: Any, index: int, name: str, default: Any) -> Any:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import fx
 
 from .attention import product, softmax
-from .match import Match, Rule, argument, is_tensor, pair, shape_of
+from .builder import Builder, Rule
+from .match import Match, argument, is_tensor, pair, shape_of
 from .move_ops import MOVES
 from .window_rules import WINDOWS
-
-if TYPE_CHECKING:
-    from .trace import Builder
 
 aten = torch.ops.aten
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from qat.arithmetic.numerics import bilinear
 from qat.planning.targets import TARGETS
 
+from .builder import Builder, Rule
 from .conv1d import conv1d, conv_transpose1d
-from .match import Match, Rule, argument, pair, shape_of
+from .match import Match, argument, pair, shape_of
 from .per_channel import scaled
 from .reductions import windows
-
-if TYPE_CHECKING:
-    from .trace import Builder
 
 aten = torch.ops.aten
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qat.adapters.torch.autograd import functions as kernels
-from qat.adapters.torch.autograd.learned_scales import leave
+from qat.adapters.torch.autograd.learned_scales import requantize
 from qat.arithmetic.range_estimators import RangeMode
 from qat.errors import CalibrationError
 from qat.planning.plan import PlannedOp
@@ -103,7 +103,8 @@ class Node(nn.Module):
     def finish(self, v: Tensor) -> Tensor:
         """Observe unrounded grid values if asked to, then round and clamp with a straight-through gradient."""
         if self.output.group.learned and self.training:
-            return leave(v, self.output, self.limits())
+            grid = self.output
+            return requantize(v, grid.range, grid.step, (grid.lo, grid.hi), self.limits())
         self.observe(v)
         return kernels.round_clamp(v, *self.limits())
 

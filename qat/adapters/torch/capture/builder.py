@@ -1,0 +1,112 @@
+"""The builder of the neutral graph: what rules ask of operands, and the constants and tensors that they emit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from qat.graph.graph import EXAMPLE_BATCH, Op, TensorSpec
+
+from .free_sizes import scope_of
+from .match import Match, is_tensor
+
+#: Where the numbers in a model's code (``x + 3``) are kept as buffers.
+NUMBERS = "_numbers"
+
+
+class Builder:
+    """Knows the parameters behind captured nodes, and collects the constants and tensors of the graph.
+
+    Attributes:
+        owner: the name of the parameter or buffer behind each captured placeholder.
+        tensors: every parameter and buffer by name; a number in the model's code becomes one of them.
+        sizes: the symbols of sizes that are free beside the batch, with those of the examples.
+        specs: the tensors of the graph.
+    """
+
+    def __init__(self, owner: Mapping[str, str], tensors: dict[str, Tensor]) -> None:
+        self.owner, self.tensors = owner, tensors
+        self.sizes: dict[Any, int] = {}
+        self.specs: dict[str, TensorSpec] = {}
+        self._constants: list[Op] = []
+
+    # --- questions of the rules ---
+
+    def is_constant(self, arg: Any) -> bool:
+        """Whether an operand is a parameter, a buffer or a number."""
+        return not isinstance(arg, fx.Node) or arg.name in self.owner
+
+    def is_operand(self, arg: Any) -> bool:
+        """Whether an argument is a float32 tensor or can be a constant of that type."""
+        if not isinstance(arg, fx.Node):
+            return isinstance(arg, (int, float))
+        return is_tensor(arg) and arg.meta["val"].dtype == torch.float32
+
+    def param(self, arg: Any) -> str | None:
+        """Return the name of the parameter behind an argument, or None where it is not one (or is not float32)."""
+        if isinstance(arg, fx.Node) and arg.name in self.owner:
+            name = self.owner[arg.name]
+            return name if self.tensors[name].is_floating_point() else None
+        return None
+
+    def params(self, **roles: Any) -> dict[str, str] | None:
+        """Return the names of the parameters by role, without the absent ones; None where one is computed."""
+        named = {role: self.param(arg) for role, arg in roles.items() if arg is not None}
+        return None if any(name is None for name in named.values()) else {k: v for k, v in named.items() if v is not None}
+
+    def keeps_batch(self, size: Any) -> bool:
+        """Whether a captured size is a number, the batch as it is, or nothing of the batch."""
+        return isinstance(size, int) or size.node.expr.is_symbol or size.node.expr.free_symbols <= self.sizes.keys()
+
+    # --- what becomes part of the graph ---
+
+    def take_sizes(self, captured: Any, example: Any) -> None:
+        """Take the free sizes of an input from its example; the batch is not among them."""
+        shapes = (captured.shape[1:], example.shape[1:]) if isinstance(captured, Tensor) else ((), ())
+        for size, given in zip(*shapes, strict=True):
+            if not isinstance(size, int):
+                self.sizes[size.node.expr] = given
+
+    def describe(self, node: fx.Node) -> None:
+        """Add the tensor of a captured node."""
+        value = node.meta["val"]
+        shape = tuple(d if isinstance(d, int) else None for d in value.shape)
+        example = tuple(_for_example(d, self.sizes) for d in value.shape)
+        once = all(have in (size, EXAMPLE_BATCH) for have, size in zip(example, shape, strict=True))
+        dtype = str(value.dtype).removeprefix("torch.")
+        self.specs[node.name] = TensorSpec(node.name, shape, dtype, () if once else example)
+
+    def read_as_tensor(self, node: fx.Node, arg: fx.Node | float) -> str:
+        """Return the tensor of an operand: a tensor's own, or that of a constant for a parameter or a number."""
+        if isinstance(arg, fx.Node) and arg.name not in self.owner:
+            return arg.name
+        if isinstance(arg, fx.Node):
+            name = self.owner[arg.name]
+        else:
+            name = f"{NUMBERS}.{node.name}"
+            self.tensors[name] = torch.tensor(float(arg))
+        tensor = f"constant_{name.replace('.', '_')}"
+        if tensor not in self.specs:
+            self.specs[tensor] = TensorSpec(tensor, tuple(self.tensors[name].shape))
+            self._constants.append(Op(tensor, "constant", (), (tensor,), {"value": name}, {}, scope_of(node)))
+        return tensor
+
+    def take_constants(self) -> list[Op]:
+        """Return the constants added since the last call: they stand before the operator that reads them."""
+        constants, self._constants = self._constants, []
+        return constants
+
+
+def _for_example(size: Any, sizes: Mapping[Any, int]) -> int:
+    """Return a captured size for a batch of :data:`EXAMPLE_BATCH` and the other free sizes of the examples."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression.subs({symbol: sizes.get(symbol, EXAMPLE_BATCH) for symbol in expression.free_symbols}))
+
+
+#: From a captured node to the operator it is; None for one that stays float.
+Rule = Callable[[Builder, Any], Match | None]

@@ -1,0 +1,201 @@
+"""Insertion: a plan becomes an ``nn.Module`` of integer-grid nodes, as an FX graph that PyTorch's own tools understand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from qat.adapters.torch.autograd.functions import Keep
+from qat.adapters.torch.capture.trace import Traced
+from qat.adapters.torch.nodes.activation_grid import Grid
+from qat.adapters.torch.nodes.base import Node
+from qat.adapters.torch.nodes.elementwise import Function
+from qat.adapters.torch.nodes.int16 import WIDE
+from qat.adapters.torch.nodes.learned_scales import LEARNED, LearnedConv2d
+from qat.adapters.torch.nodes.quantize import Dequantize, Quantize
+from qat.adapters.torch.nodes.stored_weight import Stored
+from qat.adapters.torch.nodes.table import NODES
+from qat.graph.graph import Op
+from qat.graph.kinds import KINDS
+from qat.planning.plan import Plan, PlannedOp
+
+from .prepared_model import SCOPE, Prepared, PreparedModel
+
+
+def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> PreparedModel:
+    """Build the prepared model. ``params`` are those of the plan's graph, BatchNorm folded."""
+    root = nn.Module()
+    used = {name for p in plan.ops for name in p.op.params.values()}
+    for name in sorted(used | set(traced.state)):
+        value = torch.from_numpy(np.array(params[name])) if name in params else traced.state[name].detach().clone()
+        _register(root, name, value, buffer=name in traced.buffers, frozen=name in traced.frozen)
+    root.add_module(SCOPE, nn.Module())
+    for kind in ("nodes", "quantize", "dequantize"):
+        root.get_submodule(SCOPE).add_module(kind, nn.Module())
+    writer = _Writer(traced, plan, root, params)
+    graph = writer.write()
+    prepared = PreparedModel(root, graph, type(root).__name__)
+    prepared.meta["qat"] = Prepared(plan, traced.structure[1], writer.kept_nodes, writer.forms)
+    return prepared.to(traced.device)
+
+
+def _register(root: nn.Module, name: str, value: torch.Tensor, buffer: bool, frozen: bool) -> None:
+    *path, leaf = name.split(".")
+    for part in path:
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root._modules[part]  # type: ignore[assignment]
+    if buffer or not value.is_floating_point():
+        root.register_buffer(leaf, value)
+    else:
+        root.register_parameter(leaf, nn.Parameter(value, requires_grad=not frozen))
+
+
+def _keep(plan: Plan) -> dict[str, Keep]:
+    """Return what the operators' outputs are to be kept as, by what their readers do; bytes for those that are not named."""
+    found = dict.fromkeys(plan.graph.outputs, Keep.VALUES)
+    readers: dict[str, list[PlannedOp]] = {}
+    for p in plan.ops:
+        for t in p.op.inputs:
+            readers.setdefault(t, []).append(p)
+            if not p.integer or _keeps_inputs(p.op.kind):
+                found[t] = Keep.VALUES
+    for p in plan.ops:
+        node = _node_of_bytes(p)
+        for t in p.op.outputs if node is not None and node.marks else ():
+            if t not in found and not plan.groups[plan.group_of[t]].learned and all(map(_is_table, readers.get(t, ()))):
+                found[t] = Keep.NOTHING
+    return found
+
+
+def _keeps_inputs(kind: str) -> bool:
+    """Whether an operator keeps its inputs for the backward pass; one of PyTorch's own may."""
+    return kind not in NODES or NODES[kind].keeps_inputs
+
+
+def _is_table(p: PlannedOp) -> bool:
+    """Whether an operator is a table of integers, which can tell what its writer clamped."""
+    return _node_of_bytes(p) is Function
+
+
+def _node_of_bytes(p: PlannedOp) -> type[Node] | None:
+    """Return the node of an operator on integers of 8 bits; None for one that is float, wider, or PyTorch's own."""
+    return NODES[p.op.kind] if p.integer and not p.keeps_framework and p.kernels != "wide" else None
+
+
+class _Writer:
+    """Writes the FX graph: every tensor has up to two forms, float and on the grid."""
+
+    def __init__(self, traced: Traced, plan: Plan, root: nn.Module, params: Mapping[str, np.ndarray]) -> None:
+        self.traced, self.plan, self.root, self.params = traced, plan, root, params
+        self.graph = fx.Graph()
+        self.grids = {name: Grid(group) for name, group in plan.groups.items()}
+        self.owned: set[str] = set()
+        self.real: dict[str, fx.Node] = {}
+        self.grid: dict[str, fx.Node] = {}
+        self.symbols: dict[fx.Node, fx.Node] = {}
+        self.kept_nodes: dict[str, str] = {}
+        self.forms: dict[str, str] = {}
+        self.keep = _keep(plan)
+        self.writers = {t: p for p in plan.ops for t in p.op.outputs}
+
+    def write(self) -> fx.Graph:
+        for name in self.plan.graph.inputs:
+            self.real[name] = self.graph.placeholder(name)
+        for planned in self.plan.ops:
+            op = planned.op
+            if planned.integer and planned.keeps_framework:  # the operator as captured, on integers
+                self.grid[op.output] = self.graph.node_copy(self.traced.nodes[op.name], self._captured_grid_arg)
+                self.forms[op.output] = self.kept_nodes[op.name] = self.grid[op.output].name
+            elif planned.integer:
+                read = planned.grid_inputs
+                args = (*(self._on_grid(t) if t in read else self._as_float(t) for t in op.inputs), *self._params(op))
+                grids = tuple(self._grid_of(t) for t in (*read, *op.outputs))
+                node = self._node(planned, grids)
+                node.kept = self.keep.get(op.output, Keep.BYTES)
+                if isinstance(node, Function) and self.keep.get(op.inputs[0]) is Keep.NOTHING:
+                    node.writer = self.writers[op.inputs[0]]
+                self.grid[op.output] = self._call("nodes", op.name, self._owning(node, grids[-1]), args)
+                self.forms[op.output] = self.grid[op.output].name
+            elif op.kind in NODES:
+                args = (*(self._as_float(t) for t in op.inputs), *self._params(op))
+                node = Stored(planned) if planned.stored else NODES[op.kind](planned, (), self.plan.target.kernels)
+                self.real[op.output] = self._call("nodes", op.name, node, args)
+                if planned.keeps_framework:
+                    self.kept_nodes[op.name] = self.real[op.output].name
+            else:
+                captured = self.traced.nodes[op.name]
+                self.real[op.output] = self.graph.node_copy(captured, self._captured_arg)
+                self.kept_nodes[op.name] = self.real[op.output].name
+        spec, leaves = self.traced.structure
+        values = [None if leaf is None else self._as_float(leaf) for leaf in leaves]
+        self.graph.output(pytree.tree_unflatten(values, spec))
+        self.graph.lint()
+        return self.graph
+
+    def _node(self, planned: PlannedOp, grids: tuple[Grid, ...]) -> Node:
+        kind = planned.op.kind
+        spec = planned.weight
+        if kind in LEARNED and spec is not None and (spec.learned or grids[-1].group.learned):
+            node = LEARNED[kind](planned, grids, self.plan.target.kernels)
+            assert isinstance(node, LearnedConv2d)
+            node.start(self.params[planned.op.params["weight"]])
+            return node
+        return (WIDE if planned.kernels == "wide" else NODES)[kind](planned, grids, self.plan.target.kernels)
+
+    def _call(self, kind: str, name: str, module: nn.Module, args: tuple[Any, ...]) -> fx.Node:
+        self.root.get_submodule(f"{SCOPE}.{kind}").add_module(name, module)
+        return self.graph.call_module(f"{SCOPE}.{kind}.{name}", args)
+
+    def _owning(self, module: nn.Module, grid: Grid) -> nn.Module:
+        """Register a grid with the first module that writes to it, so that the state holds it once."""
+        if grid.group.name not in self.owned:
+            self.owned.add(grid.group.name)
+            module.add_module("grid", grid)
+        return module
+
+    def _grid_of(self, tensor: str) -> Grid:
+        return self.grids[self.plan.group_of[tensor]]
+
+    def _on_grid(self, tensor: str) -> fx.Node:
+        if tensor not in self.grid:
+            grid = self._grid_of(tensor)
+            module = self._owning(Quantize(grid, self.plan.target.kernels), grid)
+            self.grid[tensor] = self._call("quantize", tensor, module, (self.real[tensor],))
+            self.forms[tensor] = self.grid[tensor].name
+        return self.grid[tensor]
+
+    def _as_float(self, tensor: str) -> fx.Node:
+        if tensor not in self.real:
+            module = Dequantize(self._grid_of(tensor))
+            self.real[tensor] = self._call("dequantize", tensor, module, (self.grid[tensor],))
+        return self.real[tensor]
+
+    def _params(self, op: Op) -> tuple[fx.Node | None, ...]:
+        roles = KINDS[op.kind].params
+        return tuple(self.graph.get_attr(op.params[role]) if role in op.params else None for role in roles)
+
+    def _captured_grid_arg(self, node: fx.Node) -> fx.Node:
+        if node.name in self.real or node.name in self.grid:
+            return self._on_grid(node.name)
+        return self._captured_arg(node)
+
+    def _captured_arg(self, node: fx.Node) -> fx.Node:
+        """Translate an argument of a captured float operator: a parameter, a tensor, or a size computed from one."""
+        owner = self.traced.owner.get(node.name)
+        if owner is not None:
+            return self.graph.get_attr(owner)
+        if node.name in self.real or node.name in self.grid:
+            return self._as_float(node.name)
+        if node not in self.symbols:
+            self.symbols[node] = self.graph.node_copy(node, self._size_arg)
+        return self.symbols[node]
+
+    def _size_arg(self, node: fx.Node) -> fx.Node:
+        # Sizes are the same in both forms; asking the one that exists spares a dequantize pass.
+        return self.real.get(node.name) or self.grid.get(node.name) or self._captured_arg(node)
