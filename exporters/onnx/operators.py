@@ -18,7 +18,6 @@ from onnx import helper, numpy_helper
 from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.numerics import f32
 from qat.errors import ExportError
-from qat.planning.targets import TARGETS
 from qat.program.program import Instruction, Program
 
 from .attention import OPERATORS as ATTENTION
@@ -36,9 +35,7 @@ class Writer:
         self.program = program
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
-        target = TARGETS.get(program.target)
-        # TensorRT takes float biases, and no integer tensors but between QuantizeLinear and DequantizeLinear.
-        self.float_bias = self.strict_qdq = target is not None and target.bias == "float32"
+        self.float_bias, self.strict_qdq = program.bias == "float32", program.strict_qdq
 
     def constant(self, name: str, value: Any) -> str:
         """Store a constant and return its name."""

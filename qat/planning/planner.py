@@ -131,10 +131,8 @@ def _why_float(
     if any(graph.tensors[t].dtype != "float32" for t in tensors):
         found = sorted({graph.tensors[t].dtype for t in tensors} - {"float32"})
         return f"its tensors are {', '.join(found)}: the integer grid is for float32 models", None, None
-    if not row.padding and any(n for side in op.attrs["padding"] for n in side):
-        return f"target '{target.name}' has no exact integer kernel for {op.label} with padding", None, None
-    if not row.groups and op.attrs["groups"] > 1:
-        return f"target '{target.name}' has no integer kernel for {op.label} with groups", None, None
+    if missing := row.missing(op, len(graph.tensors[(*op.inputs, op.output)[0]].shape)):
+        return f"target '{target.name}' has no {missing}", None, None
     if row.output == "as_input" and len(op.inputs) > 1 and any(name in prescribed for name in op.inputs):
         return "the kernel before it prescribes a scale, which its other inputs cannot share", None, None
     if row.readers and not any(reader.kind in row.readers for reader in graph.consumers().get(op.output, ())):
@@ -170,18 +168,12 @@ def _stored(op: Op, activation: str | None, graph: Graph, recipe: Recipe, target
 
 def _packed(op: Op, rule: Rule, graph: Graph, target: Target) -> str:
     """Return the arithmetic of the kernel that reads the weight in 4 bits; empty where it is held in int8."""
-    kernels = target.modes.packed.get(rule.mode, {}).get(op.kind, "") if rule.weight.bits <= 4 else ""
-    if kernels == "builtin" and rule.mode == "dynamic":
-        # Of one scale the kernel takes symmetric activations, which are worse: the delegate's int8 kernel is the better one.
-        channels = graph.tensors[op.output].shape[1 if graph.layout == "NCHW" else -1]
-        if rule.weight.granularity != "channel" or channels == 1:
-            return ""
-        return kernels if op.attrs["groups"] == 1 else "builtin_groups"  # TFLite's reference kernel
-    if kernels != "builtin":
-        return kernels
-    # What is dilated or in groups is run by another kernel, of another arithmetic.
-    alone = tuple(op.attrs["dilations"]) == (1, 1) if KINDS[op.kind].depthwise else op.attrs["groups"] == 1
-    return kernels if alone else ""
+    if rule.weight.bits > 4:
+        return ""
+    channels = graph.tensors[op.output].shape[1 if graph.layout == "NCHW" else -1]
+    per_channel = rule.weight.granularity == "channel" and channels != 1
+    found = (k for k in target.modes.packed.get(rule.mode, {}).get(op.kind, ()) if k.takes(op, per_channel))
+    return next((kernel.arithmetic for kernel in found), "")
 
 
 def _share_scales(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from qat.arithmetic.attention import PROBABILITY
 from qat.errors import ConfigError, nearest
-from qat.graph.graph import as_tuples
+from qat.graph.graph import Op, as_tuples
 from qat.graph.kinds import FUNCTIONS
 
 from .modes import LITERT, ONNXRUNTIME, STATIC_ONLY, Modes
@@ -31,22 +31,40 @@ Output = Literal["own", "as_input"] | Fixed
 
 @dataclass(frozen=True)
 class Row:
-    """One operator: its output's scale, the activations its kernel absorbs, whether it starts a region.
+    """One operator of a target. An operator beyond the limits of its row stays float.
 
-    An operator that ``starts`` a region is worth quantizing its float inputs for; any other runs in integers only where
-    an input is on the grid already. One whose kernel is exact without ``padding`` only stays float with it, and one whose
-    kernel has no ``groups`` with them. The inputs at the places ``symmetric`` have the zero point 0. One with
-    ``readers`` runs in integers where an operator of such a kind reads its output.
+    Attributes:
+        kind: a name in :data:`qat.graph.kinds.KINDS`.
+        output: the scale of its output.
+        fuses: the activations that its kernel absorbs.
+        starts: whether it starts a region: its float inputs are worth quantizing. Any other operator runs in integers only where
+            one of its inputs is on the grid already.
+        ranks: the ranks of the input that its kernel takes; empty for any.
+        padding: whether its kernel is exact with padding.
+        groups: whether its kernel takes groups.
+        symmetric: the indices of the inputs whose zero point must be 0.
+        readers: the kinds of which one must read its output; empty for any.
     """
 
     kind: str
     output: Output
     fuses: tuple[str, ...] = ()
     starts: bool = False
+    ranks: tuple[int, ...] = ()
     padding: bool = True
     groups: bool = True
     symmetric: tuple[int, ...] = ()
     readers: tuple[str, ...] = ()
+
+    def missing(self, op: Op, rank: int) -> str:
+        """Return the kernel that an operator with an input of this rank needs and the target lacks; empty where it has one."""
+        if self.ranks and rank not in self.ranks:
+            return f"integer kernel for {op.label} on {rank} axes"
+        if not self.padding and any(n for side in op.attrs["padding"] for n in side):
+            return f"exact integer kernel for {op.label} with padding"
+        if not self.groups and op.attrs["groups"] > 1:
+            return f"integer kernel for {op.label} with groups"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,7 @@ class Target:
         symmetric_activations: whether the zero point must be 0.
         weight_qmax: the largest magnitude of an 8-bit weight.
         bias: how a bias is stored.
+        strict_qdq: whether integers may stand only between a QuantizeLinear and a DequantizeLinear in the artifact.
         source: the specification that the rows follow.
         modes: what there is besides static kernels of 8 bits.
         activation_bits: the widths of its activations, besides the 16 bits of ``modes``.
@@ -74,6 +93,7 @@ class Target:
     rows: tuple[Row, ...]
     source: str
     bias: Literal["int32", "float32"] = "int32"
+    strict_qdq: bool = False
     description: str = ""
     modes: Modes = STATIC_ONLY
     activation_bits: tuple[int, ...] = (8,)
@@ -101,7 +121,7 @@ class Target:
         """Read what :meth:`to_dict` wrote."""
         fields = as_tuples(data)
         rows = tuple(Row(**{**row, "output": _output(row["output"])}) for row in fields["rows"])
-        return cls(**{**fields, "rows": rows, "modes": Modes(**fields["modes"])})
+        return cls(**{**fields, "rows": rows, "modes": Modes.from_dict(fields["modes"])})
 
 
 def _output(value: str | Mapping[str, Any]) -> Any:
@@ -167,7 +187,11 @@ _ONNXRUNTIME_ROWS = (
 )
 
 # NVIDIA TensorRT, "Working with Quantized Types", https://docs.nvidia.com/deeplearning/tensorrt/
-_TENSORRT_ROWS = tuple(row for row in _LITERT_ROWS if row.kind not in ("mul", "mean", "avg_pool2d"))
+_TENSORRT_ROWS = tuple(
+    replace(row, ranks=(2,)) if row.kind == "dense" else row
+    for row in _LITERT_ROWS
+    if row.kind not in ("mul", "mean", "avg_pool2d")
+)
 
 _U8 = (0, 255)
 _S8 = (-128, 127)
@@ -199,6 +223,7 @@ TARGETS: dict[str, Target] = {
             "tensorrt", "mlas", ".onnx", (-127, 127), True, 127, _TENSORRT_ROWS,
             source="https://docs.nvidia.com/deeplearning/tensorrt/",
             bias="float32",
+            strict_qdq=True,
             description="TensorRT: symmetric int8, float bias (explicit quantization)",
         ),
         Target(

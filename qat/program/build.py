@@ -148,6 +148,8 @@ def build_program(
         values=values,
         instructions=tuple(steps),
         block=block,
+        bias=plan.target.bias,
+        strict_qdq=plan.target.strict_qdq,
     )
 
 

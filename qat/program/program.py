@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -99,7 +99,7 @@ class Program:
     """Instructions in topological order. ``kernels`` names the arithmetic: ``mlas``, ``xnnpack`` or ``reference``.
 
     ``inputs`` and ``outputs`` are float values; a ``quantize`` or ``dequantize`` instruction stands between them and the
-    integer kernels. ``output_structure`` holds the user's names where the model returned a mapping.
+    integer kernels. ``bias`` and ``strict_qdq`` are those of :class:`qat.planning.targets.Target`.
     """
 
     name: str
@@ -112,6 +112,8 @@ class Program:
     values: Mapping[str, Value]
     instructions: tuple[Instruction, ...]
     block: FrameworkBlock | None = None
+    bias: Literal["int32", "float32"] = "int32"
+    strict_qdq: bool = False
 
     def encodings(self) -> dict[str, dict[str, object]]:
         """Every encoding by tensor name, weights under ``<instruction>.weight``, as JSON-ready values."""
