@@ -44,7 +44,7 @@ def export(
         ExportError: the path cannot be written, or exists, or has another suffix than the target's.
         RuntimeMismatchError: a scale in the artifact is not the trained one.
 
-    Example:
+    Examples:
         >>> import numpy as np, qat, torch
         >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
         >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])

@@ -103,7 +103,7 @@ def prepare(
         ConfigError: the recipe or the target is unknown or invalid, or would quantize nothing.
         ExportError: the model is prepared already.
 
-    Example:
+    Examples:
         >>> import qat, torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
         >>> model = qat.prepare(net, torch.zeros(2, 4))
@@ -143,13 +143,16 @@ def plan(
 
     Args:
         model: a float model, or a prepared one, whose own plan is returned.
-        example_inputs, recipe, target, dynamic: as for :func:`prepare`.
+        example_inputs: as for :func:`prepare`.
+        recipe: as for :func:`prepare`.
+        target: as for :func:`prepare`.
+        dynamic: as for :func:`prepare`.
 
     Raises:
         CaptureError: the model's graph cannot be captured, or the model is of ``tf_keras``.
         ConfigError: the recipe or the target is unknown or invalid, or would quantize nothing.
 
-    Example:
+    Examples:
         >>> import qat, torch
         >>> plan = qat.plan(torch.nn.Linear(4, 3), torch.zeros(2, 4))
         >>> [(row["op"], row["runs"]) for row in plan.table()]
@@ -203,7 +206,7 @@ def load_prepared(model: P, path: str | Path) -> P:
     Raises:
         DataError: the file is missing, truncated, or of another model.
 
-    Example:
+    Examples:
         >>> import numpy as np, qat, torch
         >>> net, x = torch.nn.Linear(4, 3), np.ones((8, 4), np.float32)
         >>> model = qat.calibrate(qat.prepare(net, x), [x])

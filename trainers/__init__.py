@@ -45,7 +45,7 @@ def finetune(model: Model, train_data: Batches, eval_data: Batches | None = None
         TrainingDiverged: the loss is NaN or infinite, or has risen to that of a model that knows nothing.
         TrainingInterrupted: by Ctrl-C or SIGTERM; the message says how to continue.
 
-    Example:
+    Examples:
         >>> import numpy as np, qat, torch
         >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
         >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])
@@ -76,7 +76,7 @@ def evaluate(model: Model, data: Batches, **options: Unpack[EvaluationKeywords])
         ConfigError: an option is unknown, or there is no such metric.
         DataError: no batches, or outputs and labels that do not fit a metric.
 
-    Example:
+    Examples:
         >>> import numpy as np, qat, torch
         >>> net = torch.nn.Identity()
         >>> qat.evaluate(net, [(np.eye(3, dtype=np.float32), np.array([0, 1, 1]))], metrics=["top1"])

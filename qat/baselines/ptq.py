@@ -44,7 +44,7 @@ def ptq_baselines(
         DataError: there are no samples.
         ExportError: a file cannot be written.
 
-    Example:
+    Examples:
         >>> import numpy as np, qat, torch
         >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
         >>> baselines = qat.ptq_baselines(torch.nn.Linear(4, 3), [x], "baselines")

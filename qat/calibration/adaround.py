@@ -38,7 +38,7 @@ def adaround(model: P, samples: Samples, steps: int = 1000, seed: int = 0) -> P:
         ConfigError: ``steps`` is below 1, or the model is of ``tf_keras``.
         DataError: no samples, or one with NaN or infinite values.
 
-    Example:
+    Examples:
         >>> import numpy as np, qat, torch
         >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
         >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])

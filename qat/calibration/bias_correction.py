@@ -35,7 +35,7 @@ def correct_biases(model: P, samples: Samples) -> P:
         ConfigError: the model is of ``tf_keras``.
         DataError: no samples, or one with NaN or infinite values.
 
-    Example:
+    Examples:
         >>> import numpy as np, qat, torch
         >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
         >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])

@@ -34,7 +34,7 @@ def calibrate(model: P, samples: Samples, estimator: Estimator | None = None) ->
         ConfigError: there is no such estimator.
         DataError: no samples, or a sample with NaN or infinite values.
 
-    Example:
+    Examples:
         >>> import numpy as np, qat, torch
         >>> x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(8, 4)
         >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])
