@@ -14,9 +14,9 @@ from qat.adapters.torch.autograd.functions import Keep
 from qat.adapters.torch.capture.trace import Traced
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.adapters.torch.nodes.base import Node
-from qat.adapters.torch.nodes.elementwise import Function
 from qat.adapters.torch.nodes.int16 import WIDE
 from qat.adapters.torch.nodes.learned_scales import LEARNED, LearnedConv2d
+from qat.adapters.torch.nodes.lookup import Function
 from qat.adapters.torch.nodes.quantize import Dequantize, Quantize
 from qat.adapters.torch.nodes.stored_weight import Stored
 from qat.adapters.torch.nodes.table import NODES

@@ -274,6 +274,31 @@ class _Dense(torch.autograd.Function):
         return gx, gw, gb, None, None, None, None, None, None, None
 
 
+class _MatMul(torch.autograd.Function):
+    """``clamp(round((a @ b) * multiplier), lo, hi)`` in one node; leading axes broadcast."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, a: Tensor, b: Tensor, multiplier: Tensor, limits: tuple[float, float], keep: Keep, observe: Observe
+    ) -> Tensor:
+        v = torch.matmul(a, b).mul_(multiplier)
+        if observe is not None:
+            observe(v)
+        y = v.round_().clamp_(*limits)
+        ctx.save_for_backward(a, b, mark(y, limits, keep), multiplier)
+        ctx.limits = limits
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, marked, multiplier = ctx.saved_tensors
+        grad = passed(grad, marked, ctx.limits) * multiplier
+        need_a, need_b = ctx.needs_input_grad[:2]
+        ga = torch.matmul(grad, b.mT).sum_to_size(a.shape) if need_a else None
+        gb = torch.matmul(a.mT, grad).sum_to_size(b.shape) if need_b else None
+        return ga, gb, None, None, None, None
+
+
 class _Lookup(torch.autograd.Function):
     """``values[x - first]``; the gradient is ``slopes[x - first]``."""
 
@@ -346,6 +371,7 @@ class _LayerNorm(torch.autograd.Function):
         return gx, g_gamma, g_beta, None, None, None, None, None
 
 
+matmul = _MatMul.apply
 lookup = _Lookup.apply
 softmax = _Softmax.apply
 layer_norm = _LayerNorm.apply

@@ -1,49 +1,19 @@
-"""Attention: how its operators are captured, and their nodes on the integer grid."""
+"""The nodes of attention: products of two activations, softmax, and the embedding of tokens."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from qat.adapters.torch.autograd import functions as kernels
-from qat.adapters.torch.autograd.functions import Keep, Observe
 from qat.arithmetic import attention, numerics
 
 from .base import Node, moving
 from .quantize import quantize
 
-aten = torch.ops.aten
-
 #: Whole numbers up to here are exact in float32.
 _EXACT = 2**24
-
-
-class _Product(torch.autograd.Function):
-    """``clamp(round((a @ b) * multiplier), lo, hi)`` in one node; leading axes broadcast."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, a: Tensor, b: Tensor, multiplier: Tensor, limits: tuple[float, float], keep: Keep, observe: Observe
-    ) -> Tensor:
-        v = torch.matmul(a, b).mul_(multiplier)
-        if observe is not None:
-            observe(v)
-        y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(a, b, kernels.mark(y, limits, keep), multiplier)
-        ctx.limits = limits
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, marked, multiplier = ctx.saved_tensors
-        grad = kernels.passed(grad, marked, ctx.limits) * multiplier
-        need_a, need_b = ctx.needs_input_grad[:2]
-        ga = torch.matmul(grad, b.mT).sum_to_size(a.shape) if need_a else None
-        gb = torch.matmul(a.mT, grad).sum_to_size(b.shape) if need_b else None
-        return ga, gb, None, None, None, None
 
 
 class MatMul(Node):
@@ -57,7 +27,7 @@ class MatMul(Node):
         ga, gb = self.inputs
         if self.training:
             multiplier = ga.scale * gb.scale / self.output.scale
-            return _Product.apply(a, b, multiplier, self.limits(), self.keep, self.observer())
+            return kernels.matmul(a, b, multiplier, self.limits(), self.keep, self.observer())
         largest = max(-ga.lo, ga.hi) * max(-gb.lo, gb.hi) * a.shape[-1]
         acc = torch.matmul(a, b) if largest < _EXACT else torch.matmul(a.double(), b.double())
         kernels_name = attention.product_kernels(self.kernels, gb.group.qmin - int(gb.lo))

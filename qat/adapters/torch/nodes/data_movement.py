@@ -65,14 +65,6 @@ class MaxPool2d(Moving):
         return x, (kernel, strides, (top, left))
 
 
-class Relu(Moving):
-    """A ReLU that no kernel absorbed."""
-
-    def real(self, x: Tensor) -> Tensor:
-        """Zero is 0 on the grid too."""
-        return F.relu(x)
-
-
 class Concat(Moving):
     """Concatenation of tensors that share one scale."""
 

@@ -82,6 +82,21 @@ class Dense(Conv2d):
         return F.linear(x, weight, bias)
 
 
+class StraightThroughConv(Conv2d):
+    """A convolution of a rarer form: PyTorch's own operator on integers, whose rounding lets the gradient pass."""
+
+    def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Accumulate the integers of input, weight and bias, and rescale."""
+        scale = self.weight_scale(weight, bias)
+        bias_scale = scale * self.inputs[0].scale
+        w = weight / scale.view(-1, *[1] * (weight.ndim - 1))
+        w_int, b_int = kernels.straight_through(w, w.detach().round()), None
+        if bias is not None:
+            b = bias / bias_scale
+            b_int = kernels.straight_through(b, b.detach().round())
+        return self.finish(self.real(x, w_int, b_int) * (bias_scale / self.output.scale).view(-1, *[1] * (x.ndim - 2)))
+
+
 class BatchNorm(Node):
     """A BatchNorm that could not be folded: its running statistics, in float."""
 

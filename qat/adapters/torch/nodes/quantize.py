@@ -1,4 +1,4 @@
-"""The borders of a region: float to the grid and back, and a parameter's way onto it."""
+"""The borders of a region on the grid: float to integers, and integers to float."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from qat.adapters.torch.autograd import vnni
 from qat.arithmetic.range_estimators import RangeMode
 
 from .activation_grid import Grid
-from .base import Node
 
 
 class Quantize(nn.Module):
@@ -48,15 +47,3 @@ class Dequantize(nn.Module):
         """Return real values once calibrated."""
         (grid,) = self.grids
         return vnni.as_captured(x) * grid.scale if grid.on_grid else x
-
-
-class Constant(Node):
-    """A parameter on the grid. Its range is calibrated and observed as an activation's is."""
-
-    def integer(self, value: Tensor) -> Tensor:
-        """Quantize; the gradient reaches the parameter in its own unit."""
-        return quantize(value, self.output, self.kernels, self.training)
-
-    def real(self, value: Tensor) -> Tensor:
-        """The parameter itself."""
-        return value

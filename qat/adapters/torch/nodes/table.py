@@ -5,12 +5,13 @@ from __future__ import annotations
 from .attention import Embedding, MatMul, Softmax
 from .averages import AvgPool2d, Mean
 from .base import Node
-from .data_movement import Concat, MaxPool2d, Pad, Relu, Reshape
-from .elementwise import FUNCTIONS, Add, Function, Mul, Relu6
+from .conv3d import Conv3d
+from .conv_transpose import ConvTranspose2d
+from .data_movement import Concat, MaxPool2d, Pad, Reshape
+from .elementwise import Add, Mul, Relu, Relu6
 from .layer_norm import LayerNorm
 from .linear import BatchNorm, Conv2d, Dense
-from .quantize import Constant
-from .rare_convolutions import Conv3d, ConvTranspose2d
+from .lookup import FUNCTIONS, Constant, Function
 from .upsampling import UpsampleBilinear2d
 
 NODES: dict[str, type[Node]] = {

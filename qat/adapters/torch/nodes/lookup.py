@@ -1,0 +1,106 @@
+"""Nodes that look integers up: functions of one tensor, and parameters on the grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qat.adapters.torch.autograd import functions as kernels
+from qat.arithmetic import lookup as functions
+from qat.planning.plan import PlannedOp
+
+from .activation_grid import Grid
+from .base import Node, moving, narrowed
+from .quantize import quantize
+
+#: PyTorch's functions by kind, for a model that is not calibrated yet and for what stays float.
+FUNCTIONS: dict[str, Any] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "gelu": lambda x, approximate: F.gelu(x, approximate="tanh" if approximate else "none"),
+    "hard_sigmoid": F.hardsigmoid,
+    "hard_swish": F.hardswish,
+    "leaky_relu": lambda x, alpha: F.leaky_relu(x, alpha),
+    "elu": lambda x, alpha: F.elu(x, alpha),
+    "selu": F.selu,
+    "softplus": F.softplus,
+    "mish": F.mish,
+    "exp": torch.exp,
+    "sqrt": torch.sqrt,
+    "rsqrt": torch.rsqrt,
+    "abs": torch.abs,
+    "neg": torch.neg,
+    "square": torch.square,
+    "clamp": lambda x, low, high: torch.clamp(x, low, high),
+}
+
+
+class Function(Node):
+    """A function of one tensor: a table of the output's integers, made anew where a scale has moved.
+
+    Attributes:
+        writer: the operator that computes the input and leaves it to this node to give no gradient where it was clamped; None
+            where it sees to that itself.
+    """
+
+    keeps_inputs = False
+
+    def __init__(self, planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> None:
+        super().__init__(planned, grids, kernels_name)
+        self.made_for: tuple[Any, ...] = ()
+        self.tables: tuple[Tensor, ...] = ()
+        self.writer: PlannedOp | None = None
+
+    def integer(self, x: Tensor) -> Tensor:
+        """Look up; in training the gradient is the mean slope around each integer."""
+        grid = self.inputs[0]
+        if moving(self, self.output):
+            with torch.no_grad():
+                self.observe(self.real(x * grid.scale) / self.output.scale)
+        values, slopes = self._tables(x.device)
+        return kernels.lookup(x, values, slopes, int(grid.lo), self.byte() is not None)
+
+    def real(self, x: Tensor) -> Tensor:
+        """PyTorch's own function."""
+        return FUNCTIONS[self.planned.op.kind](x, **self.attrs)
+
+    def _tables(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Return the integers and their slopes, float32 of one entry for each integer of the input.
+
+        The slope is 0 where the output is at its limits, and where the input is at those that its writer leaves to this node.
+        """
+        grid = self.inputs[0]
+        writer = None if moving(self, grid) else self.writer
+        key = (grid.step, grid.lo, self.output.step, self.output.lo, writer is None, device)
+        if key != self.made_for:
+            encodings = (grid.encoding, self.output.encoding)
+            kind = self.planned.op.kind
+            values = functions.table(kind, self.attrs, *encodings, self.kernels).astype(np.float32)
+            slopes = functions.slopes(kind, self.attrs, *encodings) * inside(values, self.limits())
+            if writer is not None:
+                slopes *= inside(np.arange(len(values)) + grid.lo, narrowed(grid, writer.activation))
+            self.tables = tuple(torch.from_numpy(a.astype(np.float32)).to(device) for a in (values, slopes))
+            self.made_for = key
+        return self.tables
+
+
+def inside(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Return which values are strictly within limits."""
+    return (values > limits[0]) & (values < limits[1])
+
+
+class Constant(Node):
+    """A parameter on the grid. Its range is calibrated and observed as an activation's is."""
+
+    def integer(self, value: Tensor) -> Tensor:
+        """Quantize; the gradient reaches the parameter in its own unit."""
+        return quantize(value, self.output, self.kernels, self.training)
+
+    def real(self, value: Tensor) -> Tensor:
+        """The parameter itself."""
+        return value
