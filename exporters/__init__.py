@@ -1,9 +1,10 @@
 """Exporters: an integer program becomes an artifact, and is proved equal to the model it came from."""
 
+from qat.runtimes.model_file import Parity
+
 from .artifact import Artifact
 from .export import encodings_path, export_converted, export_lowered, export_program, read_encodings
 from .prepared import export
-from .verify import Parity
 
 __all__ = [
     "Artifact",

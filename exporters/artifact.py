@@ -1,4 +1,4 @@
-"""What an export returns."""
+"""The record of an exported model."""
 
 from __future__ import annotations
 
@@ -7,35 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .verify import Parity
+from qat.runtimes.model_file import ModelFile
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """A quantized model on disk.
+@dataclass(frozen=True, kw_only=True)
+class Artifact(ModelFile):
+    """A quantized model on disk, as :func:`qat.export` returns it. Its encodings lie beside it in ``<name>.encodings.json``.
 
     Attributes:
-        path: of the ``.onnx`` or ``.tflite``; its encodings lie beside it as ``<name>.encodings.json``.
-        framework, tool, recipe, target: how it came to be.
-        bytes: its size.
-        encodings: scale, zero point and integer limits of every tensor, read back from the file.
-        parity: the artifact in its runtime against the prepared model; None where it was not verified.
-        axes: of each input, how it lies where that is not as the model takes it: see :attr:`qat.program.program.Value.axes`.
-        kind: ``qat`` for a trained one, ``ptq`` for a calibrated one.
+        path: of the ``.onnx`` or ``.tflite``.
+        target: the runtime that it was written for.
+        encodings: of every tensor by name, read back from the file: ``scale``, ``zero_point``, and the limits ``qmin`` and
+            ``qmax`` of its integers.
+
+    :class:`qat.runtimes.model_file.ModelFile` has the other fields, ``bytes`` and ``parity`` among them.
     """
 
     path: Path
-    framework: str
-    recipe: str
     target: str
-    bytes: int
     encodings: Mapping[str, Mapping[str, Any]]
-    parity: Parity | None = None
-    tool: str = "qat"
-    kind: str = "qat"
-    axes: tuple[tuple[int, ...] | None, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The file's name without its suffix."""
-        return self.path.stem

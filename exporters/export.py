@@ -18,10 +18,11 @@ from qat.graph.kinds import FUNCTIONS
 from qat.program.layout import to_layout
 from qat.program.program import Instruction, Program, Value
 from qat.runtimes import LIMITS
+from qat.runtimes.model_file import Parity
 from qat.system.atomic_files import refuse_existing, write_atomically
 
 from .artifact import Artifact
-from .verify import Locate, Parity, Predict, verify
+from .verify import Locate, Predict, verify
 
 log = logging.getLogger("qat")
 
@@ -60,7 +61,10 @@ def export_lowered(
     parity = None if data is None else verify(open_artifact, program, predict, locate, data)
     _report_distance(path, parity)
     axes = tuple(program.values[name].axes for name in program.inputs)
-    return Artifact(path, framework, program.recipe, program.target, size, program.encodings(), parity, axes=axes)
+    return Artifact(
+        name=path.stem, kind="qat", path=path, bytes=size, framework=framework, tool="qat", recipe=program.recipe, parity=parity,
+        axes=axes, target=program.target, encodings=program.encodings(),
+    )  # fmt: skip
 
 
 def export_program(program: Program, path: Path, *, io_dtype: str = "int8", overwrite: bool = False) -> int:
@@ -104,7 +108,10 @@ def export_converted(
         session = _session(path, path, "xnnpack")
         parity = verify(lambda extra: session, _border(session), predict, None, data)
     _report_distance(path, parity)
-    return Artifact(path, "tf_keras", "static_wi8_ai8", "litert", len(raw), found, parity, tool="tfmot")
+    return Artifact(
+        name=path.stem, kind="qat", path=path, bytes=len(raw), framework="tf_keras", tool="tfmot", recipe="static_wi8_ai8",
+        parity=parity, target="litert", encodings=found,
+    )  # fmt: skip
 
 
 def _report_distance(path: Path, parity: Parity | None) -> None:

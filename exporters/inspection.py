@@ -12,6 +12,7 @@ import numpy as np
 
 from qat.arithmetic.encoding import Encoding
 from qat.runtimes import TensorInfo, open_session
+from qat.runtimes.model_file import FileKind
 
 from .export import encodings_path, read_encodings
 
@@ -65,7 +66,7 @@ def inspect(path: Path) -> Inspection:
     return Inspection(session.inputs, session.outputs, session.runs(), weights, activations)
 
 
-def kind_of(path: Path) -> tuple[str, str]:
+def kind_of(path: Path) -> tuple[FileKind, str]:
     """Return what an artifact is to a comparison: ``float``, ``ptq`` or ``qat``, and ``float16`` where its weights are.
 
     One of ours has its encodings beside it; of others the type of their weights tells.

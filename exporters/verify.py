@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from qat.errors import DataError, RuntimeMismatchError
 from qat.program.program import Program
+from qat.runtimes.model_file import Parity
 
 #: Takes the inputs as arrays, returns the prepared model's outputs.
 Predict = Callable[..., tuple[np.ndarray, ...]]
@@ -17,32 +17,6 @@ Predict = Callable[..., tuple[np.ndarray, ...]]
 Locate = Callable[..., Mapping[str, np.ndarray]]
 #: Takes names of quantized values, returns a session of the artifact that has them as further outputs.
 OpenArtifact = Callable[[tuple[str, ...]], Any]
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far an artifact is from the model it was exported from.
-
-    Attributes:
-        exact: the share of output values that are equal.
-        top1_agreement: the share of samples whose largest value of the first output is at the same place; None where
-            that output is not a row of at least two scores.
-        mean_lsb: the mean difference in steps of the output's scale; of a float output, in 1/255 of its range.
-        max_lsb: the largest difference, in the same unit.
-        samples: how many were run.
-        first_difference: which operator differs first, how often and how far; None where all outputs are equal.
-    """
-
-    exact: float
-    top1_agreement: float | None
-    mean_lsb: float
-    max_lsb: float
-    samples: int
-    first_difference: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return asdict(self)
 
 
 def verify(open_artifact: OpenArtifact, program: Program, predict: Predict, locate: Locate | None, data: Iterable[Any]) -> Parity:

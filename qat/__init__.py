@@ -6,14 +6,22 @@ baselines come from :func:`ptq_baselines`. Importing this package imports no fra
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qat.graph.custom_layers import Handled, register_handler
-
     from .api import (
+        Artifact,
+        Baseline,
+        Entry,
+        Epoch,
+        Handled,
+        History,
+        Parity,
+        Plan,
+        PreparedModel,
+        QatError,
+        Report,
+        TrainingOptions,
         adaround,
         calibrate,
         compare,
@@ -21,16 +29,30 @@ if TYPE_CHECKING:
         evaluate,
         export,
         finetune,
+        freeze_ranges,
         load_prepared,
         plan,
         prepare,
         ptq_baselines,
+        register_handler,
+        track_ranges,
     )
-    from .errors import QatError
+
+    __version__: str
 
 __all__ = [
+    "Artifact",
+    "Baseline",
+    "Entry",
+    "Epoch",
     "Handled",
+    "History",
+    "Parity",
+    "Plan",
+    "PreparedModel",
     "QatError",
+    "Report",
+    "TrainingOptions",
     "__version__",
     "adaround",
     "calibrate",
@@ -39,24 +61,22 @@ __all__ = [
     "evaluate",
     "export",
     "finetune",
+    "freeze_ranges",
     "load_prepared",
     "plan",
     "prepare",
     "ptq_baselines",
     "register_handler",
+    "track_ranges",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # PEP 562: the calls are looked up on first use, so that `import qat` and `qat --help` stay fast.
-    if name == "QatError":
-        from .errors import QatError
+def __getattr__(name: str) -> object:
+    # PEP 562: a name is looked up on first use, so that `import qat` and `qat --help` stay fast.
+    if name == "__version__":
+        from importlib.metadata import version
 
-        return QatError
-    if name in ("Handled", "register_handler"):
-        from qat.graph import custom_layers as handlers
-
-        return getattr(handlers, name)
+        return version("qat-toolkit")
     if name in __all__:
         from . import api
 

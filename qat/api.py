@@ -1,4 +1,4 @@
-"""The calls: prepare, calibrate, correct_biases, adaround, finetune, export, compare, ptq_baselines, plan."""
+"""The public names: the calls, and the types that they take and return. ``qat`` itself looks them up here."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from qat.baselines import ptq_baselines
+from qat.baselines import Baseline, ptq_baselines
 from qat.calibration.adaround import adaround
 from qat.calibration.bias_correction import correct_biases
 from qat.calibration.calibrate import calibrate
-from qat.exporters import export
+from qat.calibration.range_tracking import freeze_ranges, track_ranges
+from qat.exporters import Artifact, Parity, export
+from qat.graph.custom_layers import Handled, register_handler
 from qat.graph.decompose import for_target
 from qat.graph.equalization import equalize as equalized
 from qat.graph.equalization import upper_ends
@@ -23,9 +25,10 @@ from qat.planning.planner import plan as make_plan
 from qat.planning.recipe import Recipe, load_recipe
 from qat.planning.targets import Target, load_target
 from qat.report.compare import compare
-from qat.trainers import evaluate, finetune, load_weights
+from qat.report.entry import Entry, Report
+from qat.trainers import Epoch, History, TrainingOptions, evaluate, finetune, load_weights
 
-from .errors import CaptureError, ConfigError, ExportError
+from .errors import CaptureError, ConfigError, ExportError, QatError
 from .frameworks import adapter_for, framework_of, is_prepared
 from .typing import Adapter, Inputs, Model, P, PreparedModel, Runner, Traced
 
@@ -35,6 +38,18 @@ if TYPE_CHECKING:
     from qat.adapters.torch.prepared_model import PreparedModel as PreparedModule
 
 __all__ = [
+    "Artifact",
+    "Baseline",
+    "Entry",
+    "Epoch",
+    "Handled",
+    "History",
+    "Parity",
+    "Plan",
+    "PreparedModel",
+    "QatError",
+    "Report",
+    "TrainingOptions",
     "adaround",
     "calibrate",
     "compare",
@@ -42,10 +57,13 @@ __all__ = [
     "evaluate",
     "export",
     "finetune",
+    "freeze_ranges",
     "load_prepared",
     "plan",
     "prepare",
     "ptq_baselines",
+    "register_handler",
+    "track_ranges",
 ]
 
 log = logging.getLogger("qat")
@@ -108,7 +126,7 @@ def prepare(
         >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
         >>> model = qat.prepare(net, torch.zeros(2, 4))
         >>> sorted(model.grids)
-        ['linear_1', 'relu', 'x']
+        ['input', 'linear_1', 'relu']
     """
     if is_prepared(model):
         raise ExportError("this model is prepared already: pass the float model")

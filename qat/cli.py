@@ -148,16 +148,17 @@ def compare(
     artifacts: Annotated[list[Path], typer.Argument(help="Artifacts; a float one is the reference, else the first.")],
 ) -> None:
     """Compare artifacts on the test split of a configuration's data."""
-    from qat.baselines import Baseline
     from qat.exporters.inspection import kind_of
     from qat.report.render import print_report
+    from qat.runtimes.model_file import ModelFile
 
     from . import api
 
     job = _open(config, None)
     data = job.data()
     framework = job.config.framework
-    entries = [Baseline(p.stem, framework, "", recipe, kind, p) for p in artifacts for kind, recipe in [kind_of(p)]]
+    kinds = [(path, *kind_of(path)) for path in artifacts]
+    entries = [ModelFile(name=path.stem, kind=kind, path=path, recipe=recipe) for path, kind, recipe in kinds]
     print_report(api.compare(entries, job.batches(data, "test"), dataset=data.name, framework=framework), job.console)
 
 

@@ -140,6 +140,9 @@ class Adapter(Runner, Protocol):
     def grid_values(self, model: Any, *arrays: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return the integers of every value on the grid, by the value's name in the lowered program."""
 
+    def set_range_tracking(self, model: Any, tracking: bool) -> None:
+        """Let training move the activation ranges, or freeze them."""
+
     def lower(self, model: Any) -> Program:
         """Return the integer program of a calibrated model."""
 

@@ -1,33 +1,19 @@
-"""What a tool made of a float model."""
+"""The record of what a tool makes of a float model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+
+from qat.runtimes.model_file import ModelFile
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """One file made by a tool, or the reason why there is none.
+@dataclass(frozen=True, kw_only=True)
+class Baseline(ModelFile):
+    """The file that a post-training tool makes of a float model, named ``onnxruntime_static_minmax``, say.
 
-    Attributes:
-        name: of the entry, ``onnxruntime_static_minmax``.
-        tool, recipe: who made it and how.
-        kind: ``ptq``, ``float`` or ``control``.
-        path, bytes: the file; None and 0 where the tool failed.
-        error: why the tool failed.
+    Where the tool failed, ``path`` is None and ``error`` says why. :class:`qat.runtimes.model_file.ModelFile` has the fields.
     """
-
-    name: str
-    framework: str
-    tool: str
-    recipe: str
-    kind: str
-    path: Path | None
-    bytes: int = 0
-    error: str | None = None
-    parity: None = None
 
 
 #: ``(name, tool, recipe, make)``; ``make()`` returns the file's bytes.

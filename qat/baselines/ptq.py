@@ -9,6 +9,7 @@ import numpy as np
 
 from qat.errors import DataError, reason_of
 from qat.frameworks import Framework, adapter_for, framework_of
+from qat.runtimes.model_file import FileKind
 from qat.system.atomic_files import write_atomically
 from qat.typing import Batches, Inputs, Model
 
@@ -63,7 +64,7 @@ def ptq_baselines(
 
 
 def float_baseline(
-    model: Model, example_inputs: Inputs, out_dir: str | Path, name: str = "float", kind: str = "float"
+    model: Model, example_inputs: Inputs, out_dir: str | Path, name: str = "float", kind: FileKind = "float"
 ) -> Baseline:
     """Write a float model as an artifact of its framework's format, an existing file replaced."""
     framework = framework_of(model)
@@ -84,12 +85,13 @@ def _tools(framework: Framework) -> tuple[ModuleType, str]:
     return tflite, ".tflite"
 
 
-def _make(maker: Maker, framework: str, folder: Path, suffix: str, overwrite: bool, kind: str | None = None) -> Baseline:
+def _make(maker: Maker, framework: str, folder: Path, suffix: str, overwrite: bool, kind: FileKind | None = None) -> Baseline:
     name, tool, recipe, make = maker
     kind = kind or ("float" if name == "float" else "ptq")
     try:
         raw = make()
     except Exception as error:  # any tool may fail in any way; the comparison goes on and says so
-        return Baseline(name, framework, tool, recipe, kind, None, error=f"{type(error).__name__}: {reason_of(error)}")
+        failed = f"{type(error).__name__}: {reason_of(error)}"
+        return Baseline(name=name, kind=kind, path=None, framework=framework, tool=tool, recipe=recipe, error=failed)
     path = write_atomically(folder / f"{framework}_{name}{suffix}", raw, overwrite)
-    return Baseline(name, framework, tool, recipe, kind, path, len(raw))
+    return Baseline(name=name, kind=kind, path=path, bytes=len(raw), framework=framework, tool=tool, recipe=recipe)

@@ -38,7 +38,7 @@ def calibrate(model: P, samples: Samples, estimator: Estimator | None = None) ->
         >>> import numpy as np, qat, torch
         >>> x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(8, 4)
         >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])
-        >>> model.grids["x"].range.tolist()
+        >>> model.grids["input"].range.tolist()
         [-1.0, 1.0]
     """
     if not is_prepared(model):

@@ -61,6 +61,13 @@ def register_handler(what: Any, handler: Handler) -> None:
 
     Raises:
         ConfigError: ``what`` is an instance, a module class or a function.
+
+    Example:
+        >>> import keras, qat
+        >>> class Swish6(keras.layers.Layer):
+        ...     def call(self, x):
+        ...         return x * keras.ops.relu6(x + 3) / 6
+        >>> qat.register_handler(Swish6, lambda layer: qat.Handled("hard_swish"))
     """
     bases = {f"{cls.__module__.partition('.')[0]}.{cls.__name__}" for cls in what.__mro__} if isinstance(what, type) else set()
     if "keras.Layer" not in bases and type(what).__name__ != "OpOverload":

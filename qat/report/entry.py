@@ -1,29 +1,34 @@
-"""The figures of a comparison: an entry an artifact, and the report of all."""
+"""The figures of a comparison: an entry for each file, and the report of all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+
+from qat.runtimes.model_file import ModelFile
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One artifact's figures; percentages for ``top1`` and ``agreement``, milliseconds at batch 1 on one thread for latency.
+@dataclass(frozen=True, kw_only=True)
+class Entry(ModelFile):
+    """The figures of one file, and its record: :class:`qat.runtimes.model_file.ModelFile` has ``name``, ``kind``, ``path``, ...
 
-    ``delta`` is the difference to float in percentage points, ``delta_low`` the lower end of its 95 % interval;
-    ``p_float`` and ``p_best_ptq`` are McNemar's p against the float model and the best int8 PTQ; ``drift`` is the mean change of
-    the largest probability, ``sqnr`` in dB, ``mse`` the mean squared difference of the outputs, all against float; ``size_ratio``
-    is float's bytes over this one's; ``metrics`` holds the caller's own.
+    Every figure is None where it is not known. "Reference" is the report's: the float file, if there is one.
+
+    Attributes:
+        top1: the accuracy, in percent.
+        delta: ``top1`` less that of the reference, in percentage points.
+        delta_low: the lower end of the 95 % interval of ``delta``.
+        agreement: the share of samples for which the file and the reference choose the same class, in percent.
+        p_float: McNemar's p against the reference.
+        p_best_ptq: McNemar's p against the best 8-bit PTQ.
+        drift: the mean change of the largest probability against the reference.
+        mse: the mean squared difference of the outputs from those of the reference.
+        sqnr: the signal-to-quantization-noise ratio of the outputs against the reference, in dB.
+        latency_p50, latency_p95: median and 95th percentile at batch 1 on one thread, in milliseconds.
+        size_ratio: the reference's bytes over this file's.
+        metrics: the caller's own figures, by name.
     """
 
-    name: str
-    kind: str
-    tool: str
-    recipe: str
-    path: Path | None
-    bytes: int
     top1: float | None = None
     delta: float | None = None
     delta_low: float | None = None
@@ -35,18 +40,21 @@ class Entry:
     sqnr: float | None = None
     latency_p50: float | None = None
     latency_p95: float | None = None
-    parity: Any = None
     size_ratio: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    error: str | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """A comparison: its entries in the order given, and what follows from them.
+    """A comparison of files on the same data.
 
-    ``reference`` names the entry that the others are held against: the float one, or without any (``against_float`` is False)
-    the first.
+    Attributes:
+        framework, dataset: their names.
+        n_eval: the number of samples.
+        entries: in the order given.
+        decision: one sentence: whether PTQ is enough, or QAT is needed, and the figures that say so.
+        reference: the name of the entry that the others are held against.
+        against_float: whether the reference is a float model; else it is the first entry that runs.
     """
 
     framework: str

@@ -13,16 +13,18 @@ from rich.console import Console
 
 from qat import api
 from qat.errors import ConfigError, DataError, reason_of
+from qat.exporters import Artifact
 from qat.frameworks import adapter_for, framework_of
 from qat.graph.graph import Graph
 from qat.planning.recipe import load_recipe
 from qat.planning.targets import load_target
+from qat.runtimes.model_file import FileKind, ModelFile
 from qat.system import ctrl_c
 from qat.system.atomic_files import make_folder
 from qat.system.import_object import import_object
 from qat.trainers import Epoch
 from qat.trainers.metrics import shown
-from qat.typing import Layout
+from qat.typing import Layout, PreparedModel
 
 from .config import DataConfig, RunConfig, expand
 from .dataset import Batches, Dataset
@@ -269,12 +271,13 @@ class Run:
         )
         return report
 
-    def baselines(self, model: Any, data: Dataset) -> list[Any]:
+    def baselines(self, model: Any, data: Dataset) -> list[ModelFile]:
         """Return the PTQ baselines, the float artifact first, this toolkit's own AdaRound last where it is asked for."""
-        entries = api.ptq_baselines(
+        made = api.ptq_baselines(
             model, self.calibration(data), self.artifacts, example_inputs=self.example(data),
             per_channel=self.config.per_channel, overwrite=True,
         )  # fmt: skip
+        entries: list[ModelFile] = [*made]
         if self.config.adaround:
             rounded = api.adaround(self.prepare(model, data), self.calibration(data))
             entries.append(self.artifact(rounded, data, "adaround", "ptq"))
@@ -326,7 +329,7 @@ class Run:
         held_out = (x for x, _ in self.batches(data, "test"))
         return api.export(prepared, path, held_out, self.config.io_dtype, overwrite, layout)
 
-    def artifact(self, prepared: Any, data: Dataset, name: str, kind: str) -> Any:
+    def artifact(self, prepared: PreparedModel, data: Dataset, name: str, kind: FileKind) -> Artifact:
         """Export and verify on the whole test split."""
         from dataclasses import replace
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from qat.errors import MissingDependencyError, QatError
 
-from .session import LIMITS, TensorInfo, check_shapes
+from .session import LIMITS, Session, TensorInfo, check_shapes
 
-__all__ = ["LIMITS", "TensorInfo", "check_shapes", "open_session"]
+__all__ = ["LIMITS", "Session", "TensorInfo", "check_shapes", "open_session"]
 
 
-def open_session(path: str | Path, *, threads: int = 1) -> Any:
+def open_session(path: str | Path, *, threads: int = 1) -> Session:
     """Open an artifact in its runtime, optimizations on, default delegate on.
-
-    The session takes and gives float32 arrays, any batch size: ``run(*arrays) -> tuple of arrays``; ``inputs`` and
-    ``outputs`` are TensorInfos, ``invoke(*stored(*arrays))`` is the runtime's part of it alone, ``ops()`` counts the operators
-    that really run.
 
     Raises:
         QatError: the file is missing, corrupt, or of no known suffix.

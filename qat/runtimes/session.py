@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from qat.errors import DataError
 
@@ -20,6 +23,28 @@ class TensorInfo:
     dtype: str
     scale: float | None = None
     zero_point: int = 0
+
+
+class Session(Protocol):
+    """An artifact opened in its runtime. It takes and gives float32 arrays, in a batch of any size."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    def run(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the outputs in the artifact's order."""
+
+    def run_named(self, *arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the outputs by name."""
+
+    def stored(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return inputs in the types that the file takes."""
+
+    def invoke(self, *stored: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the outputs for inputs in the types that the file takes: the runtime's part of :meth:`run` alone."""
+
+    def runs(self) -> dict[str, Counter[str]]:
+        """Count the operators that really run, by the part of the runtime that runs them."""
 
 
 def check_shapes(arrays: tuple[Any, ...], inputs: tuple[TensorInfo, ...]) -> None:

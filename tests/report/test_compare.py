@@ -107,7 +107,18 @@ def test_sqnr_and_drift():
 
 
 def entry(name, kind, top1, delta, p_float, p_ptq=None, low=None):
-    return Entry(name, kind, "", "int8", None, 1, top1=top1, delta=delta, p_float=p_float, p_best_ptq=p_ptq, delta_low=low)
+    return Entry(
+        name=name,
+        kind=kind,
+        recipe="int8",
+        path=None,
+        bytes=1,
+        top1=top1,
+        delta=delta,
+        p_float=p_float,
+        p_best_ptq=p_ptq,
+        delta_low=low,
+    )
 
 
 FLOAT = entry("f", "float", 92.1, 0.0, 1.0)
