@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint format docs tree install peers clean
+.PHONY: demo test test-slow test-slow-ci lint format docs tree install peers clean
 
 install: $(STAMP)
 
@@ -16,11 +16,19 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m qat demo
 
+# Two processes, each with its own frameworks and one thread; a file's tests share what they prepare.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
+
+# The part of the slow tests that continuous integration has time for.
+test-slow-ci: $(STAMP)
+	$(PYTEST) -m 'slow and ci'
 
 # The package as it is installed, in links: trainers/, exporters/ and configs/ lie below qat in the wheel alone, and mypy,
 # import-linter and mkdocstrings read files, not installations.

@@ -1,10 +1,14 @@
-"""Settings of every test: one thread, silent TensorFlow, no cache of the user's."""
+"""Settings of every test: one thread, no notices of TensorFlow's, no cache of the user's."""
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import pytest
+
+# Read where the frameworks are imported, here and in the processes that tests start. Tests run beside each other, so each has
+# one thread.
+for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(name, "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @pytest.fixture(autouse=True)

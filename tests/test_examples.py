@@ -16,10 +16,9 @@ def test_all_are_run():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(NEEDS)
 
 
-SLOW = ("torch_loop", "keras_fit")  # whose loops other tests have too
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NEEDS])
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize("name", NEEDS)
 def test_example(name, tmp_path):
     pytest.importorskip(NEEDS[name])
     done = subprocess.run(

@@ -1,14 +1,15 @@
-"""Architectures of the coverage table that are quick to take all the way, in both frameworks, against its aims.
+"""Architectures of the coverage table, in both frameworks, against the table's aims.
 
-``python benchmarks/coverage.py`` measures the rest, and the same ones in processes of their own.
+``python benchmarks/coverage.py`` measures these and the others, each in a process of its own.
 """
 
 import pytest
 from architectures import ARCHITECTURES
 from coverage_row import measure
 
-#: ``(row, least share of multiply-accumulates in integers, least share of equal outputs, most LSB)``. Where all operators
-#: are integers every output is equal; a float one may move what follows it.
+#: ``(row, least share of multiply-accumulates in integers, least share of equal outputs, most LSB)``. Where all operators are
+#: integer kernels every output is equal. The softmax that ends three Keras models is float, and differs in the last bits; a float
+#: LayerNormalization in the Transformer may move the integers after it by one.
 SUBSET = (
     ("torch/MobileNetV2", 1.0, 1.0, 0.0),
     ("torch/ResNet-18", 1.0, 1.0, 0.0),
@@ -19,15 +20,17 @@ SUBSET = (
     ("torch/BERT-mini", 1.0, 1.0, 0.0),
     ("torch/U-Net", 1.0, 1.0, 0.0),
     ("torch/Detector", 1.0, 1.0, 0.0),
-    ("keras/MobileNet", 0.95, 0.0, 1.0),
-    ("keras/MobileNetV2", 0.95, 0.0, 1.0),
-    ("keras/VGG16", 0.95, 0.0, 1.0),
+    ("keras/MobileNet", 1.0, 0.9, 1e-3),
+    ("keras/MobileNetV2", 1.0, 0.9, 1e-3),
+    ("keras/VGG16", 1.0, 0.9, 1e-3),
     ("keras/Transformer", 1.0, 0.9, 1.0),
-    ("keras/U-Net", 0.8, 0.0, 8.0),
+    ("keras/U-Net", 1.0, 1.0, 0.0),
 )
 BY_KEY = {a.key: a for a in ARCHITECTURES}
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize(("key", "integer", "exact", "lsb"), SUBSET, ids=[row[0] for row in SUBSET])
 def test_architecture(key, integer, exact, lsb, tmp_path):
     pytest.importorskip(BY_KEY[key].framework)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import qat
 from qat.errors import ConfigError
 from support.random_graphs.specs import Spec, specs, used_inputs
 
-#: Graphs of each framework; FUZZ_EXAMPLES asks for more. The seed is fixed: a run repeats.
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
-QUICK = {"deadline": None, "derandomize": not EXAMPLES, "suppress_health_check": list(HealthCheck), "print_blob": True}
+#: A number of graphs for the slow tests, which then draw others in each run; without it their seed is fixed, and a run repeats.
+FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
+#: The largest share of graphs in which nothing has an integer kernel, so that there is nothing to hold against anything.
+MOST_SKIPPED = 0.1
 
 #: Two frameworks round a float operator differently in the last bit, which may move the integer after it by one; the layers
 #: after that spread it. In steps of the output, on average and at most.
@@ -36,12 +38,12 @@ def batches(spec: Spec, channels_last: bool) -> list[tuple[np.ndarray, ...]]:
     return found
 
 
-def check(spec: Spec, model: Any, example: Any, data: list[Any], step: Any) -> None:
-    """Take a model all the way, and hold the artifact's parity against what its plan promises."""
+def check(spec: Spec, model: Any, example: Any, data: list[Any], step: Any) -> bool:
+    """Take a model all the way, and hold the artifact's parity against what its plan promises; return whether there is one."""
     try:
         prepared = qat.prepare(model, example, target=spec.target)
     except ConfigError:  # which says that nothing of it has an integer kernel
-        return
+        return False
     samples = [(batch, None) for batch in data]
     qat.calibrate(prepared, samples[:2])
     step(prepared, data[0])
@@ -51,6 +53,7 @@ def check(spec: Spec, model: Any, example: Any, data: list[Any], step: Any) -> N
         assert parity.mean_lsb <= MEAN_LSB and parity.max_lsb <= MAX_LSB, (parity, prepared.plan.floats())
     else:
         assert parity.exact == 1.0, parity
+    return True
 
 
 def torch_step(model: Any, batch: tuple[np.ndarray, ...]) -> None:
@@ -81,32 +84,47 @@ def keras_step(model: Any, batch: tuple[np.ndarray, ...]) -> None:
             variable.assign_sub(1e-3 * gradient)
 
 
-def check_torch(spec: Spec) -> None:
+def check_torch(spec: Spec) -> bool:
     torch = pytest.importorskip("torch")
     from support.random_graphs.torch_graph import Model
 
     data = batches(spec, channels_last=False)
-    check(spec, Model(spec), tuple(map(torch.from_numpy, data[0])), data, torch_step)
+    return check(spec, Model(spec), tuple(map(torch.from_numpy, data[0])), data, torch_step)
 
 
-def check_keras(spec: Spec) -> None:
+def check_keras(spec: Spec) -> bool:
     pytest.importorskip("keras")
     from support.random_graphs.keras_graph import keras_model
 
     if not importlib.util.find_spec("tf2onnx"):  # which writes Keras' float operators to .onnx, and is an extra of its own
         spec = replace(spec, target="litert")
-    check(spec, keras_model(spec), None, batches(spec, channels_last=True), keras_step)
+    return check(spec, keras_model(spec), None, batches(spec, channels_last=True), keras_step)
 
 
-@settings(max_examples=EXAMPLES or 80, **QUICK)
-@given(specs())
-def test_torch_graphs(spec: Spec) -> None:
-    assume(used_inputs(spec) == set(range(spec.inputs)))
-    check_torch(spec)
+def check_graphs(check_one: Callable[[Spec], bool], count: int, draw_others: bool = False) -> None:
+    """Check ``count`` random graphs; fail where one fails, or too many have nothing to check."""
+    checked = []
+
+    @settings(
+        max_examples=count, deadline=None, derandomize=not draw_others, suppress_health_check=list(HealthCheck), print_blob=True
+    )
+    @given(specs())
+    def each(spec: Spec) -> None:
+        assume(used_inputs(spec) == set(range(spec.inputs)))
+        checked.append(check_one(spec))
+
+    each()
+    assert len(checked) >= count
+    assert checked.count(False) <= MOST_SKIPPED * len(checked)
 
 
-@settings(max_examples=EXAMPLES or 50, **QUICK)
-@given(specs())
-def test_keras_graphs(spec: Spec) -> None:
-    assume(used_inputs(spec) == set(range(spec.inputs)))
-    check_keras(spec)
+@pytest.mark.parametrize(("check_one", "count"), [(check_torch, 12), (check_keras, 8)])
+def test_a_few_random_graphs(check_one: Callable[[Spec], bool], count: int) -> None:
+    check_graphs(check_one, count)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize(("check_one", "count"), [(check_torch, 80), (check_keras, 50)])
+def test_many_random_graphs(check_one: Callable[[Spec], bool], count: int) -> None:
+    check_graphs(check_one, FUZZ_EXAMPLES or count, draw_others=FUZZ_EXAMPLES > 0)

@@ -14,7 +14,9 @@ def train(folder, size, *loop):
     return [load_file(folder / f"rank{rank}.safetensors") for rank in range(size)]
 
 
-@pytest.mark.parametrize("loop", ["finetune", pytest.param("own", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize("loop", ["finetune", "own"])
 def test_two_processes_are_one_with_the_whole_batch(loop, tmp_path):
     first, second = train(tmp_path / "two", 2, *(["own"] if loop == "own" else []))
     (alone,) = train(tmp_path / "one", 1, *(["own"] if loop == "own" else []))

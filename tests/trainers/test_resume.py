@@ -224,11 +224,11 @@ def compare_with_whole(framework, folder, kills):
     assert found[0] == found[1]
 
 
-def test_killed_three_times(tmp_path):
-    compare_with_whole("torch", tmp_path, 3)
+def test_killed_once(tmp_path):
+    compare_with_whole("torch", tmp_path, 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", [pytest.param("torch", marks=pytest.mark.ci), "keras"])
 def test_killed_ten_times(framework, tmp_path):
     compare_with_whole(framework, tmp_path, 10)
