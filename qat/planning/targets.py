@@ -44,6 +44,7 @@ class Row:
         groups: whether its kernel takes groups.
         symmetric: the indices of the inputs whose zero point must be 0.
         readers: the kinds of which one must read its output; empty for any.
+        note: the form in which the artifact holds it, where the operator's name does not say it.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Row:
     groups: bool = True
     symmetric: tuple[int, ...] = ()
     readers: tuple[str, ...] = ()
+    note: str = ""
 
     def missing(self, op: Op, rank: int) -> str:
         """Return the kernel that an operator with an input of this rank needs and the target lacks; empty where it has one."""
@@ -145,11 +147,18 @@ _LITERT_ROWS = (
     Row("pad", output="as_input"),
 )
 
-# What ONNX Runtime's table has in another form, and TensorRT's has not.
+_CONSTANT = Row("constant", output="own", starts=True, note="a parameter, or a number beside activations")
+_MOVE = Row(
+    "move",
+    output="as_input",
+    note="a data movement: slice, split, index, roll, shuffle, nearest up-sampling, maximum or minimum over axes, ...",
+)
+
+# In another form in ONNX Runtime's table, and absent from TensorRT's.
 _LITERT_OWN_ROWS = (
     Row("conv_transpose2d", output="own", fuses=("relu", "relu6"), starts=True, groups=False),
-    Row("constant", output="own", starts=True),
-    Row("move", output="as_input"),
+    _CONSTANT,
+    _MOVE,
 )
 
 # Functions: a kernel of LiteRT's own, or a GATHER from the table of integers (exporters/tflite/lookup.py). The scales of
@@ -157,34 +166,50 @@ _LITERT_OWN_ROWS = (
 _LITERT_FUNCTION_ROWS = (
     Row("sigmoid", output=Fixed(1 / 256, -128)),
     Row("tanh", output=Fixed(1 / 128, 0)),
-    *(Row(kind, output="own") for kind in FUNCTIONS if kind not in ("sigmoid", "tanh", "silu")),
+    *(
+        Row(kind, output="own", note="a kernel or a table of 256 integers")
+        for kind in FUNCTIONS
+        if kind not in ("sigmoid", "tanh", "silu")
+    ),
 )
 
-# Attention (qat/arithmetic/attention.py). A product whose second operand has a zero point is 16 to 50 times as slow: the delegate
-# leaves it to TFLite's own kernel. The scale of softmax is the specification's.
+# Attention (qat/arithmetic/attention.py). A product whose second operand has a zero point takes 16 to 50 times as long: the
+# delegate leaves it to TFLite's own kernel. The scale of softmax is the specification's.
 _LITERT_ATTENTION_ROWS = (
-    Row("matmul", output="own", starts=True, symmetric=(1,)),
+    Row("matmul", output="own", starts=True, symmetric=(1,), note="BATCH_MATMUL of two activations"),
     Row("softmax", output=Fixed(PROBABILITY, -128), readers=("matmul",)),
-    Row("embedding", output="own", starts=True),
+    Row("embedding", output="own", starts=True, note="GATHER of integers; the scale is that of the whole table"),
 )
 
 # ONNX Runtime, onnxruntime/core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc. A ReLU is
 # absorbed where the output's zero point is the type's minimum, which a range that starts at 0 gives.
 _ONNXRUNTIME_ROWS = (
     *(replace(row, padding=False) if row.kind == "avg_pool2d" else row for row in _LITERT_ROWS),
-    # Written as a convolution and a shuffle (exporters/onnx/conv_transpose.py): there is no QLinearConvTranspose on the CPU.
-    Row("conv_transpose2d", output="own", fuses=("relu", "relu6"), starts=True),
+    # There is no QLinearConvTranspose on the CPU: exporters/onnx/conv_transpose.py.
+    Row(
+        "conv_transpose2d", output="own", fuses=("relu", "relu6"), starts=True,
+        note="a convolution to one channel for each place of the stride, and a shuffle of integers",
+    ),
     Row("conv3d", output="own", fuses=("relu", "relu6"), starts=True),
-    Row("upsample_bilinear2d", output="as_input"),  # a transposed convolution by fixed integers
-    Row("constant", output="own", starts=True),
-    Row("move", output="as_input"),
-    *(Row(kind, output="own") for kind in FUNCTIONS),  # exporters/onnx/lookup.py
-    Row("matmul", output="own", starts=True),
+    Row(
+        "upsample_bilinear2d", output="as_input",
+        note="by whole factors up to 5, between the centres of pixels: a transposed convolution by fixed integers",
+    ),
+    _CONSTANT,
+    _MOVE,
+    *(
+        Row(
+            kind, output="own",
+            note="a float operator where no result lies near a border between two integers, else a Gather from 256 integers",
+        )
+        for kind in FUNCTIONS
+    ),
+    Row("matmul", output="own", starts=True, note="QLinearMatMul of two activations"),
     # QLinearSoftmax multiplies by the whole part of 1 / scale: of 1/255, in float32, that may be 254 (qlinear_softmax.cc).
-    Row("softmax", output=Fixed(PROBABILITY, 0), readers=("matmul",)),
-    Row("embedding", output="own", starts=True),
-    Row("layer_norm", output="own"),  # sums of integers: exporters/onnx/layer_norm.py
-)
+    Row("softmax", output=Fixed(PROBABILITY, 0), readers=("matmul",), note="QLinearSoftmax"),
+    Row("embedding", output="own", starts=True, note="Gather of integers; the scale is that of the whole table"),
+    Row("layer_norm", output="own", note="sums of integers, then single float32 operators"),
+)  # fmt: skip
 
 # NVIDIA TensorRT, "Working with Quantized Types", https://docs.nvidia.com/deeplearning/tensorrt/
 _TENSORRT_ROWS = tuple(
@@ -230,7 +255,7 @@ TARGETS: dict[str, Target] = {
             # Integers of fewer bits through the same formulas, which hold for any limits.
             "simulated", "mlas", "", _U8, False, 127, _ONNXRUNTIME_ROWS,
             source="https://arxiv.org/abs/1712.05877",
-            description="no runtime: the prepared model only, activations of 2 to 8 bits",
+            description="No runtime: the prepared model only, activations of 2 to 8 bits",
             activation_bits=(2, 3, 4, 5, 6, 7, 8),
         ),
     )
