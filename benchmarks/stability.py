@@ -74,7 +74,7 @@ def render(results: dict[str, Row]) -> str:
     """Return a table for each framework, and a sentence of what they come to."""
     trained = [row for row in results.values() if "error" not in row]
     fell = sum(row["last"] < row["first"] for row in trained)
-    lines = [f"{len(trained)} nets were trained by default; none diverged, and the loss of {fell} fell:", ""]
+    lines = [f"{len(trained)} networks were trained with the default options; none diverged, and the loss of {fell} fell:", ""]
     lines += ["| framework | loss of the first pass over the same four batches → of the last, 40 steps in all |", "|---|---|"]
     for framework, title in TITLES.items():
         rows = [(a.name, results[a.key]) for a in ARCHITECTURES if a.framework == framework and a.key in results]

@@ -20,8 +20,8 @@ from ruamel.yaml import YAML
 import qat
 from qat.cli import app
 from qat.graph.custom_layers import HANDLERS
-from qat.planning.recipe import load_recipe
-from qat.runs.config import load_run
+from qat.planning.recipe import QuantSpec, Recipe, Rule, load_recipe
+from qat.runs.config import RunConfig, load_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -179,6 +179,28 @@ def test_every_dotted_name_in_the_text_exists():
     assert len(names) > 10
     for name in sorted(names):
         resolve_name(name)
+
+
+def test_every_key_in_the_text_exists():
+    fields = {"rules", *RunConfig.model_fields, *Rule.model_fields, *QuantSpec.model_fields, *Recipe.model_fields}
+    for section in RunConfig.model_fields.values():
+        fields |= set(getattr(section.annotation, "model_fields", ()))
+    keys = {match[1] for _, span in spans() if (match := re.match(r"([a-z_]+): \S", span))}
+    assert len(keys) > 10
+    assert keys - fields == set()
+
+
+def test_every_command_is_documented():
+    page = (ROOT / "docs" / "command_line.md").read_text()
+    assert [name for name in typer.main.get_command(app).commands if f"\nqat {name}" not in page] == []
+
+
+def test_the_design_has_the_rooms_in_their_order():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    layers = next(c for c in project["tool"]["importlinter"]["contracts"] if c["containers"] == ["qat"])["layers"]
+    rooms = re.search(r"\| room \| holds \|\n.*\n((?:\|.*\n)+)", (ROOT / "docs" / "design.md").read_text())[1]
+    named = [name for row in rooms.splitlines() for name in re.findall(r"`(\w+)/?`", row.split("|")[1])]
+    assert named == layers
 
 
 def test_every_link_between_pages_leads_somewhere():
