@@ -22,7 +22,7 @@ def track_ranges(model: PreparedModel) -> None:
         CalibrationError: the model is not prepared and calibrated.
         ConfigError: the model is of ``tf_keras``, whose ranges tensorflow-model-optimization moves.
 
-    Example:
+    Examples:
         >>> import qat, torch
         >>> x = torch.linspace(-1, 1, 8).reshape(2, 4)
         >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])
@@ -44,7 +44,7 @@ def freeze_ranges(model: PreparedModel) -> None:
         CalibrationError: the model is not prepared and calibrated.
         ConfigError: the model is of ``tf_keras``, whose ranges tensorflow-model-optimization moves.
 
-    Example:
+    Examples:
         >>> import qat, torch
         >>> x = torch.linspace(-1, 1, 8).reshape(2, 4)
         >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])

@@ -62,7 +62,7 @@ def register_handler(what: Any, handler: Handler) -> None:
     Raises:
         ConfigError: ``what`` is an instance, a module class or a function.
 
-    Example:
+    Examples:
         >>> import keras, qat
         >>> class Swish6(keras.layers.Layer):
         ...     def call(self, x):

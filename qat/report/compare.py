@@ -55,7 +55,7 @@ def compare(
         RuntimeMismatchError: an artifact gives NaN.
         QatError: an artifact is missing or corrupt.
 
-    Example:
+    Examples:
         >>> import numpy as np, qat, torch
         >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
         >>> net = torch.nn.Linear(4, 3)

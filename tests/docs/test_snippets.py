@@ -87,6 +87,7 @@ def nets():
         "train_data": pairs, "eval_data": pairs[:1], "test_data": pairs[:2], "held_out": images[0],
         "small": images[0], "large": random.normal(size=(4, 3, 12, 10)).astype(np.float32),
         "recipe": "static_wi8_ai8_per_tensor",
+        "model": qat.calibrate(qat.prepare(torch_model, torch.from_numpy(images[0, :2])), list(images)),
     }  # fmt: skip
 
 
@@ -193,6 +194,11 @@ def test_every_key_in_the_text_exists():
 def test_every_command_is_documented():
     page = (ROOT / "docs" / "command_line.md").read_text()
     assert [name for name in typer.main.get_command(app).commands if f"\nqat {name}" not in page] == []
+
+
+def test_every_public_name_is_in_the_reference():
+    reference = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    assert [name for name in qat.__all__ if not re.search(rf"\b{name}\b", reference) and name != "__version__"] == []
 
 
 def test_the_design_has_the_rooms_in_their_order():
