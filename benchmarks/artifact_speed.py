@@ -52,7 +52,7 @@ def measure(architecture, runs, folder):
     if baseline.error:
         raise SystemExit(f"{architecture.key}: no float artifact: {baseline.error}")
     sessions = [open_session(baseline.path), open_session(artifact.path)]
-    feeds = [session.stored(*(x.numpy() if architecture.framework == "torch" else x for x in one)) for session in sessions]
+    feeds = [session.in_file_types(*(x.numpy() if architecture.framework == "torch" else x for x in one)) for session in sessions]
     times = [[], []]
     for turn in range(runs + 3):
         for session, feed, taken in zip(sessions, feeds, times, strict=True):

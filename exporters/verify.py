@@ -2,49 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from qat.errors import DataError, RuntimeMismatchError
-from qat.program.program import Program
+from qat.program.program import Instruction, Program
+from qat.runtimes import Session
 from qat.runtimes.model_file import Parity
 
+#: The inputs of a model: one array, or an array for each input.
+Batch = np.ndarray | Sequence[np.ndarray]
 #: Takes the inputs as arrays, returns the prepared model's outputs.
 Predict = Callable[..., tuple[np.ndarray, ...]]
 #: Takes the inputs as arrays, returns the prepared model's values on the integer grid by name.
 Locate = Callable[..., Mapping[str, np.ndarray]]
-#: Takes names of quantized values, returns a session of the artifact that has them as further outputs.
-OpenArtifact = Callable[[tuple[str, ...]], Any]
+#: Takes names of quantized values, returns a session of the artifact that has those values as further outputs.
+OpenArtifact = Callable[[tuple[str, ...]], Session]
 
 
-def verify(open_artifact: OpenArtifact, program: Program, predict: Predict, locate: Locate | None, data: Iterable[Any]) -> Parity:
+def verify(
+    open_artifact: OpenArtifact, program: Program, predict: Predict, locate: Locate | None, data: Iterable[Batch]
+) -> Parity:
     """Run an artifact and the prepared model on the same inputs.
 
     Args:
-        open_artifact: gives the runtime's session; with names, one that returns these values too.
-        program: what the artifact was written from.
-        predict: the prepared model's outputs in eval mode.
-        locate: the prepared model's values on the grid; None leaves ``first_difference`` without an operator.
-        data: batches of inputs, each one array or a tuple of them.
+        open_artifact: gives the runtime's session; with names, a session that returns those values too.
+        program: that the artifact was written from.
+        predict: gives the prepared model's outputs in eval mode.
+        locate: gives the prepared model's values on the grid; None leaves ``first_difference`` without an operator.
+        data: batches of inputs, each one array or a tuple of arrays.
 
     Raises:
         DataError: there are no samples, or they do not fit the model.
         RuntimeMismatchError: one side gives NaN, or outputs of another number or shape.
     """
     session = open_artifact(())
-    steps = [_lsb(program, name) for name in program.outputs]
+    scales = [_scale(program, name) for name in program.outputs]
     equal = values = agreeing = ranked = samples = 0
     total = worst = 0.0
     failing: tuple[np.ndarray, ...] | None = None
     for batch in data:
         arrays = tuple(np.asarray(a, np.float32) for a in (batch if isinstance(batch, (tuple, list)) else (batch,)))
         expected = predict(*arrays)
-        got = _aligned(session.run(*_laid(program, arrays)), expected, program)
-        for want, have, step in zip(expected, got, steps, strict=True):
+        got = _aligned(session.run(*_in_layout(program, arrays)), expected, program)
+        for want, have, scale in zip(expected, got, scales, strict=True):
             difference = np.abs(np.asarray(want, np.float64) - have)
-            difference /= step or max(float(np.ptp(want)) / 255, np.finfo(np.float32).tiny)
+            difference /= scale or max(float(np.ptp(want)) / 255, np.finfo(np.float32).tiny)
             equal += int((want == have).sum())
             values += want.size
             total += float(difference.sum())
@@ -62,15 +66,15 @@ def verify(open_artifact: OpenArtifact, program: Program, predict: Predict, loca
     return Parity(equal / max(values, 1), top1, total / max(values, 1), worst, samples, first)
 
 
-def _laid(program: Program, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    """Return the model's inputs as the artifact takes them."""
+def _in_layout(program: Program, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Return the model's inputs in the layout of the artifact's."""
     if len(arrays) != len(program.inputs):
-        return arrays  # the session says what it takes
+        return arrays  # the session's error says how many it takes
     return tuple(program.values[name].laid(a) for name, a in zip(program.inputs, arrays, strict=True))
 
 
 def _aligned(got: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...], program: Program) -> list[np.ndarray]:
-    """Return the artifact's outputs in the model's shapes, once both sides are seen to be comparable."""
+    """Return the artifact's outputs in the model's shapes, after a check that both sides are comparable."""
     if not len(got) == len(expected) == len(program.outputs):
         raise RuntimeMismatchError(f"the artifact gives {len(got)} outputs, the model {len(expected)}: export it again")
     out = []
@@ -86,11 +90,11 @@ def _aligned(got: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...], prog
     return out
 
 
-def _lsb(program: Program, name: str) -> float | None:
-    """Return the scale of an output that a dequantize writes, None for a float one."""
-    for step in program.instructions:
-        if step.kind == "dequantize" and step.outputs == (name,):
-            encoding = program.values[step.inputs[0]].encoding
+def _scale(program: Program, name: str) -> float | None:
+    """Return the scale of an output that a ``dequantize`` writes; None of a float output."""
+    for instruction in program.instructions:
+        if instruction.kind == "dequantize" and instruction.outputs == (name,):
+            encoding = program.values[instruction.inputs[0]].encoding
             return None if encoding is None else float(encoding.scale)
     return None
 
@@ -103,14 +107,14 @@ def _first_difference(
         return "the outputs differ, and the model's integers were not given to find the operator"
     expected = locate(*arrays)
     writers = {
-        name: step
-        for step in program.instructions
-        if step.kind != "constant" and (step.kind != "move" or program.block is None or step.outputs[0] in program.block.outputs)
-        for name in step.outputs
+        name: instruction
+        for instruction in program.instructions
+        if instruction.kind != "constant" and not _is_inside_block(program, instruction)
+        for name in instruction.outputs
         if program.values[name].encoding is not None and name in expected
     }
-    found = open_artifact(tuple(writers)).run_named(*_laid(program, arrays))
-    for name, step in writers.items():
+    found = open_artifact(tuple(writers)).run_named(*_in_layout(program, arrays))
+    for name, instruction in writers.items():
         value = program.values[name]
         encoding = value.encoding
         if encoding is None or name not in found:
@@ -119,8 +123,19 @@ def _first_difference(
         difference = np.abs(want - found[name].astype(np.float64).reshape(want.shape))
         if difference.any():
             share, most = float((difference > 0).mean()), int(difference.max())
-            return f"{step.kind} '{step.scope or step.name}': {share:.4%} of its values differ, by {most} at most"
-    kept = [s for s in program.instructions if s.kind == "float" or s.mode != "static"]
-    floats = sorted({str(s.attrs.get("target", s.kind)) + (f" {s.mode}" if s.mode != "static" else "") for s in kept})
+            where = f"{instruction.kind} '{instruction.scope or instruction.name}'"
+            return f"{where}: {share:.4%} of its values differ, by {most} at most"
+    return _difference_in_float(program)
+
+
+def _is_inside_block(program: Program, instruction: Instruction) -> bool:
+    """Return whether an instruction's result is no output of the float block that computes it."""
+    return instruction.kind == "move" and program.block is not None and instruction.outputs[0] not in program.block.outputs
+
+
+def _difference_in_float(program: Program) -> str:
+    """Describe a difference that no integer operator shows, by the operators with float outputs."""
+    kept = [i for i in program.instructions if i.kind == "float" or i.mode != "static"]
+    floats = sorted({str(i.attrs.get("target", i.kind)) + (f" {i.mode}" if i.mode != "static" else "") for i in kept})
     where = f"in an operator with float outputs ({', '.join(floats)})" if floats else "at the output"
     return f"no integer operator: the difference arises {where}"

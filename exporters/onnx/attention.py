@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from qat.arithmetic.numerics import f32
 from qat.program.program import Instruction
 
-#: Ends the name of a scale that a softmax multiplies its factor into. It is no encoding of the tensor that it dequantizes.
+from .writer import Writer
+
+#: Ends the name of a scale that a softmax multiplies its factor into. It is not the encoding of the tensor that it dequantizes.
 BETA = "/times_beta"
 
 
-def _matmul(w: Any, step: Instruction) -> None:
-    """Write a product; its second operand is transposed as integers."""
-    integers = ""
-    if step.attrs["transpose_b"]:
-        rank = len(w.program.values[step.inputs[1]].shape)
+def write_matmul(writer: Writer, instruction: Instruction) -> None:
+    """Write a matrix product of two activations. The second one is transposed as integers."""
+    transposed = ""
+    if instruction.attrs["transpose_b"]:
+        rank = len(writer.program.values[instruction.inputs[1]].shape)
         axes = [*range(rank - 2), rank - 1, rank - 2]
-        integers = w.node("Transpose", [step.inputs[1]], f"{step.name}/transposed", perm=axes)
-    inputs = [w.real(step, 0), w.real(step, 1, integers)]
-    w.finish(step, w.node("MatMul", inputs, f"{step.name}/real", step.name))
+        transposed = writer.node("Transpose", [instruction.inputs[1]], f"{instruction.name}/transposed", perm=axes)
+    inputs = [writer.dequantize_input(instruction, 0), writer.dequantize_input(instruction, 1, transposed)]
+    writer.operator(instruction, "MatMul", inputs)
 
 
-def _softmax(w: Any, step: Instruction) -> None:
-    """Write a softmax; its factor is in the scale that it reads its input by."""
-    (source,), beta = step.inputs, f32(step.attrs["beta"])
+def write_softmax(writer: Writer, instruction: Instruction) -> None:
+    """Write a softmax over the last axis. Its factor is multiplied into the scale of its DequantizeLinear."""
+    (source,), beta = instruction.inputs, f32(instruction.attrs["beta"])
     if beta == 1:
-        real = w.real(step)
+        real = writer.dequantize_input(instruction)
     else:
-        scale = w.constant(f"{step.name}{BETA}", np.asarray(f32(w.encoding(source).scale) * beta))
-        real = w.node("DequantizeLinear", [source, scale, w.grid(source)[1]], f"{step.name}/input0")
-    w.finish(step, w.node("Softmax", [real], f"{step.name}/real", step.name, axis=-1))
+        scale = writer.constant(f"{instruction.name}{BETA}", np.asarray(f32(writer.encoding(source).scale) * beta))
+        _, zero_point = writer.scale_and_zero_point(source)
+        real = writer.node("DequantizeLinear", [source, scale, zero_point], f"{instruction.name}/input0")
+    writer.operator(instruction, "Softmax", [real], axis=-1)
 
 
-def _embedding(w: Any, step: Instruction) -> None:
-    weight = w.constant(f"{step.name}.weight", step.weight)
-    w.node("Gather", [weight, step.inputs[0]], step.outputs[0], step.name, axis=0)
-
-
-OPERATORS: dict[str, Callable[[Any, Instruction], None]] = {"matmul": _matmul, "softmax": _softmax, "embedding": _embedding}
+def write_embedding(writer: Writer, instruction: Instruction) -> None:
+    """Write a look-up of quantized vectors by integer inputs."""
+    assert instruction.weight is not None
+    weight = writer.constant(f"{instruction.name}.weight", instruction.weight)
+    writer.node("Gather", [weight, instruction.inputs[0]], instruction.outputs[0], instruction.name, axis=0)

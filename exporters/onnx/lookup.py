@@ -1,123 +1,142 @@
-"""Functions of one tensor in an ``.onnx``: the float operator where its error cannot change an integer, else a look-up.
+"""Functions of one tensor in an ``.onnx``: the float operator where its error cannot change an integer, else a lookup table.
 
 A float operator between DequantizeLinear and QuantizeLinear takes a tenth of the time of a Gather from 256 integers (0.11 against
-1.6 ms for 64 channels of 56 x 56), but its last bits depend on the machine. There are only 256 inputs: the export looks how near
-each exact result is to the border between two integers, and writes the operator where none is within its error.
+1.6 ms for 64 channels of 56 x 56), but its last bits depend on the machine. There are only 256 inputs: the export measures how
+near each exact result is to the border between two integers, and writes the operator where no result is within its error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 
-from qat.arithmetic import lookup as functions
+from qat.arithmetic import lookup
 from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.numerics import f32
-from qat.graph.kinds import FUNCTIONS
 from qat.program.program import Instruction
 
-#: Most that a float32 operator may err, relative to its magnitude below; measured in ONNX Runtime 1.32 over [-12, 12]: 3.6e-7.
+from .writer import Writer
+
+#: The largest error of a float32 operator, relative to the magnitude that :data:`_FLOAT` gives. Measured in ONNX Runtime 1.32
+#: over [-12, 12]: 3.6e-7.
 ERROR = 2.0**-20
-#: Most that DequantizeLinear and QuantizeLinear may add, in steps of the output: 256 times a few roundings of 2^-24.
-STEP_ERROR = 2.0**-13
+#: The largest error that DequantizeLinear and QuantizeLinear add, in units of the output's scale: 256 times a few roundings of
+#: 2^-24.
+ROUNDING_ERROR = 2.0**-13
 
-#: Writes a function of (writer, step, input, output); returns the output.
-Write = Callable[[Any, Instruction, str, str], str]
-
-
-def _one(kind: str, *named: str, **attributes: Any) -> Write:
-    """Return the writer of a function that is one node, with attributes given, and others ``named`` of the function's own."""
-    return lambda w, step, x, y: w.node(kind, [x], y, step.name, **attributes, **{name: step.attrs[name] for name in named})
+#: Writes a function as nodes, from the names of the input and the output, and returns the output's name.
+WriteFunction = Callable[[Writer, Instruction, str, str], str]
+#: From the inputs and the exact results, the magnitude that a float operator's error is relative to.
+Magnitude = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _silu(w: Any, step: Instruction, x: str, y: str) -> str:
-    return str(w.node("Mul", [x, w.node("Sigmoid", [x], f"{y}/sigmoid")], y, step.name))
+def _node(kind: str, *own: str, **attributes: float) -> WriteFunction:
+    """Return the writer of a function that is one node, with ``attributes`` and the function's ``own``, by name."""
+
+    def write(writer: Writer, instruction: Instruction, x: str, y: str) -> str:
+        return writer.node(kind, [x], y, instruction.name, **attributes, **{name: instruction.attrs[name] for name in own})
+
+    return write
 
 
-def _gelu(w: Any, step: Instruction, x: str, y: str) -> str:
+def _silu(writer: Writer, instruction: Instruction, x: str, y: str) -> str:
+    return writer.node("Mul", [x, writer.node("Sigmoid", [x], f"{y}/sigmoid")], y, instruction.name)
+
+
+def _gelu(writer: Writer, instruction: Instruction, x: str, y: str) -> str:
     """Write ``x / 2 * (1 + erf(x / sqrt(2)))``, which ONNX Runtime fuses, or ``x * sigmoid(sqrt(8 / pi) (x + 0.044715 x^3))``."""
 
     def number(name: str, value: float) -> str:
-        return str(w.constant(f"{step.name}.{name}", f32(value)))
+        return writer.constant(f"{instruction.name}.{name}", f32(value))
 
-    if step.attrs["approximate"]:
+    if instruction.attrs["approximate"]:
         c = np.sqrt(8.0 / np.pi)
-        cubic = w.node("Mul", [w.node("Mul", [x, x], f"{y}/square"), number("cubic", 0.044715 * c)], f"{y}/cubic")
-        slope = w.node("Add", [cubic, number("linear", c)], f"{y}/slope")
-        gate = w.node("Sigmoid", [w.node("Mul", [slope, x], f"{y}/argument")], f"{y}/gate")
-        return str(w.node("Mul", [x, gate], y, step.name))
-    erf = w.node("Erf", [w.node("Div", [x, number("root2", np.sqrt(2.0))], f"{y}/scaled")], f"{y}/erf")
-    product = w.node("Mul", [x, w.node("Add", [erf, number("one", 1.0)], f"{y}/one_more")], f"{y}/double")
-    return str(w.node("Mul", [product, number("half", 0.5)], y, step.name))
+        cubic = writer.node("Mul", [writer.node("Mul", [x, x], f"{y}/square"), number("cubic", 0.044715 * c)], f"{y}/cubic")
+        slope = writer.node("Add", [cubic, number("linear", c)], f"{y}/slope")
+        gate = writer.node("Sigmoid", [writer.node("Mul", [slope, x], f"{y}/argument")], f"{y}/gate")
+        return writer.node("Mul", [x, gate], y, instruction.name)
+    erf = writer.node("Erf", [writer.node("Div", [x, number("root2", np.sqrt(2.0))], f"{y}/scaled")], f"{y}/erf")
+    product = writer.node("Mul", [x, writer.node("Add", [erf, number("one", 1.0)], f"{y}/one_more")], f"{y}/double")
+    return writer.node("Mul", [product, number("half", 0.5)], y, instruction.name)
 
 
-def _clamp(w: Any, step: Instruction, x: str, y: str) -> str:
-    limits = [(end, step.attrs[end]) for end in ("low", "high")]
-    names = ["" if value is None else w.constant(f"{step.name}.{end}", f32(value)) for end, value in limits]
-    return str(w.node("Clip", [x, *names], y, step.name))
+def _clamp(writer: Writer, instruction: Instruction, x: str, y: str) -> str:
+    limits = [(end, instruction.attrs[end]) for end in ("low", "high")]
+    names = ["" if value is None else writer.constant(f"{instruction.name}.{end}", f32(value)) for end, value in limits]
+    return writer.node("Clip", [x, *names], y, instruction.name)
 
 
-def _unit(x: np.ndarray, f: np.ndarray) -> np.ndarray:
-    return 1.0 + np.abs(f)
+def _square(writer: Writer, instruction: Instruction, x: str, y: str) -> str:
+    return writer.node("Mul", [x, x], y, instruction.name)
 
 
-def _input(x: np.ndarray, f: np.ndarray) -> np.ndarray:
-    return np.abs(x)
+def _unit(inputs: np.ndarray, results: np.ndarray) -> np.ndarray:
+    return 1.0 + np.abs(results)
 
 
-def _result(x: np.ndarray, f: np.ndarray) -> np.ndarray:
-    return np.abs(f)
+def _input(inputs: np.ndarray, results: np.ndarray) -> np.ndarray:
+    return np.abs(inputs)
 
 
-#: The float operators, by kind, and the magnitude that their error is relative to. Softplus and Mish are slower there than a
-#: Gather; sqrt and rsqrt have no number where rounding left their domain.
-_FLOAT: dict[str, tuple[Write, Callable[[np.ndarray, np.ndarray], np.ndarray]]] = {
-    "sigmoid": (_one("Sigmoid"), _unit),
-    "tanh": (_one("Tanh"), _unit),
+def _result(inputs: np.ndarray, results: np.ndarray) -> np.ndarray:
+    return np.abs(results)
+
+
+#: The float operators, by kind, and the magnitude that the error of each is relative to. Softplus and Mish are slower as float
+#: operators than as a Gather. Of sqrt and rsqrt, whose domains rounding may leave, the float operators give NaN.
+_FLOAT: dict[str, tuple[WriteFunction, Magnitude]] = {
+    "sigmoid": (_node("Sigmoid"), _unit),
+    "tanh": (_node("Tanh"), _unit),
     "silu": (_silu, _input),
     "gelu": (_gelu, _input),
-    "hard_sigmoid": (_one("HardSigmoid", alpha=1 / 6, beta=0.5), _unit),
-    "hard_swish": (_one("HardSwish"), _input),
-    "leaky_relu": (_one("LeakyRelu", "alpha"), _result),
-    "elu": (_one("Elu", "alpha"), _unit),
-    "selu": (_one("Selu"), _unit),
-    "exp": (_one("Exp"), _result),
-    "abs": (_one("Abs"), _result),
-    "neg": (_one("Neg"), _result),
-    "square": (lambda w, step, x, y: w.node("Mul", [x, x], y, step.name), _result),
+    "hard_sigmoid": (_node("HardSigmoid", alpha=1 / 6, beta=0.5), _unit),
+    "hard_swish": (_node("HardSwish"), _input),
+    "leaky_relu": (_node("LeakyRelu", "alpha"), _result),
+    "elu": (_node("Elu", "alpha"), _unit),
+    "selu": (_node("Selu"), _unit),
+    "exp": (_node("Exp"), _result),
+    "abs": (_node("Abs"), _result),
+    "neg": (_node("Neg"), _result),
+    "square": (_square, _result),
     "clamp": (_clamp, _result),
 }
 
 
-def float_is_exact(kind: str, attrs: Any, x: Encoding, y: Encoding) -> bool:
-    """Return whether a float32 operator that errs by less than :data:`ERROR` gives the table's integer for each input."""
-    centres = functions.centres(x)
-    exact = functions.real(kind, attrs, centres)
+def float_is_exact(kind: str, attrs: Mapping[str, Any], x: Encoding, y: Encoding) -> bool:
+    """Return whether a float32 operator that errs by less than :data:`ERROR` gives the integer of the table for each input.
+
+    Args:
+        kind: a function of :data:`qat.graph.graph.FUNCTIONS` that has a float operator.
+        attrs: the function's attributes.
+        x: the encoding of the input.
+        y: the encoding of the output.
+    """
+    centres = lookup.centres(x)
+    exact = lookup.real(kind, attrs, centres)
     with np.errstate(over="ignore"):
         finite = np.isfinite(exact.astype(f32)).all()
     if not finite:
         return False
-    steps = exact / float(y.scale)
-    border = np.clip(np.floor(steps) + 0.5, y.lo + 0.5, y.hi - 0.5)
+    scaled = exact / float(y.scale)
+    border = np.clip(np.floor(scaled) + 0.5, y.lo + 0.5, y.hi - 0.5)
     _, magnitude = _FLOAT[kind]
-    error = ERROR * magnitude(centres, exact) / float(y.scale) + STEP_ERROR
-    return bool((np.abs(steps - border) > error).all())
+    error = ERROR * magnitude(centres, exact) / float(y.scale) + ROUNDING_ERROR
+    return bool((np.abs(scaled - border) > error).all())
 
 
-def _function(w: Any, step: Instruction) -> None:
-    output = step.outputs[0]
-    x, y = w.encoding(step.inputs[0]), w.encoding(output)
-    if step.kind in _FLOAT and float_is_exact(step.kind, step.attrs, x, y):
-        write, _ = _FLOAT[step.kind]
-        real = write(w, step, w.real(step), f"{step.name}/real")
-        w.node("QuantizeLinear", [real, *w.grid(output)], output)
+def write_function(writer: Writer, instruction: Instruction) -> None:
+    """Write a function of one tensor."""
+    (source,), (output,) = instruction.inputs, instruction.outputs
+    kind, attrs = instruction.kind, instruction.attrs
+    x, y = writer.encoding(source), writer.encoding(output)
+    if kind in _FLOAT and float_is_exact(kind, attrs, x, y):
+        write, _ = _FLOAT[kind]
+        real = write(writer, instruction, writer.dequantize_input(instruction), f"{instruction.name}/real")
+        writer.node("QuantizeLinear", [real, *writer.scale_and_zero_point(output)], output)
         return
-    table = w.constant(f"{output}.table", functions.stored_table(step.kind, step.attrs, x, y))
-    index = w.node("Cast", [step.inputs[0]], f"{output}/index", to=onnx.TensorProto.INT32)
-    w.node("Gather", [table, index], output, step.name, axis=0)
-
-
-OPERATORS: dict[str, Callable[[Any, Instruction], None]] = dict.fromkeys(FUNCTIONS, _function)
+    table = writer.constant(f"{output}.table", lookup.stored_table(kind, attrs, x, y))
+    index = writer.node("Cast", [source], f"{output}/index", to=onnx.TensorProto.INT32)
+    writer.node("Gather", [table, index], output, instruction.name, axis=0)

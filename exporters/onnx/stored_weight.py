@@ -1,10 +1,11 @@
-"""Operators whose weight alone is stored in another form, as ONNX nodes: float in, float out.
+"""Operators on float activations whose weight is stored in 8, 4 or 16 bits, as ONNX nodes.
 
-- weight_only: DequantizeLinear of an int8 or int4 weight, then the float operator. The weight of a dense layer is [out, in] and
-  transposed as it is used: of an [in, out] one ONNX Runtime would make a MatMulNBits, which rounds the activations, too.
-- float16: Cast of a float16 weight, which ONNX Runtime folds when it loads the file.
-- dynamic: DynamicQuantizeLinear, ConvInteger or MatMulInteger, and the two scales. ONNX Runtime makes one DynamicQuantizeMatMul
-  of a dense layer. The bias is added in float.
+- weight_only: DequantizeLinear of an int8 or int4 weight, then the float operator. The weight of a dense layer is stored as
+  [out, in] and transposed where it is used: an [in, out] weight would become a MatMulNBits in ONNX Runtime, which rounds the
+  activations, too.
+- float16: Cast of a float16 weight. ONNX Runtime evaluates the Cast when it loads the file.
+- dynamic: DynamicQuantizeLinear, ConvInteger or MatMulInteger, and a product with both scales. ONNX Runtime makes one
+  DynamicQuantizeMatMul of a dense layer. The bias is added in float.
 """
 
 from __future__ import annotations
@@ -20,77 +21,85 @@ from qat.arithmetic.numerics import f32
 from qat.errors import ExportError
 from qat.program.program import Instruction
 
-from .operators import Writer, conv_attributes
+from .linear import conv_attributes
+from .writer import Writer
 
-#: Operators whose second input is an integer weight without a DequantizeLinear; its scale is ``<weight>.scale``.
+#: Operators whose second input is an integer weight without a DequantizeLinear. The weight's scale is the constant
+#: ``<weight>.scale``.
 INTEGER_PRODUCTS = ("ConvInteger", "MatMulInteger")
 
 
-def write_stored(w: Writer, step: Instruction) -> None:
+def write_stored_weight(writer: Writer, instruction: Instruction) -> None:
     """Write an operator in one of :data:`qat.planning.modes.STORED`.
 
     Raises:
-        ExportError: the target has no nodes for it.
+        ExportError: the format has no nodes for the operator in this mode.
     """
-    if step.kind not in ("conv2d", "depthwise_conv2d", "dense") or step.weight is None:
-        raise ExportError(f"{step.scope or step.name}: there is no ONNX form of a {step.mode} {step.kind}")
-    dense = step.kind == "dense"
-    attributes: dict[str, Any] = {} if dense else conv_attributes(step)
-    shape = (-1,) if dense else (1, -1, 1, 1)
-    made = step.outputs[0] if step.activation is None else f"{step.name}/linear"
-    if step.mode == "dynamic":
-        _dynamic(w, step, attributes, shape, made)
+    name, mode, output = instruction.name, instruction.mode, instruction.outputs[0]
+    if instruction.kind not in ("conv2d", "depthwise_conv2d", "dense") or instruction.weight is None:
+        raise ExportError(f"{instruction.scope or name}: there is no ONNX form of a {mode} {instruction.kind}")
+    result = output if instruction.activation is None else f"{name}/linear"
+    if mode == "dynamic":
+        _write_dynamic(writer, instruction, instruction.weight, result)
     else:
-        real = _real_weight(w, step, step.weight)
-        bias = [] if step.bias is None else [w.constant(f"{step.name}.bias", step.bias)]
-        if not dense:
-            w.node("Conv", [step.inputs[0], real, *bias], made, step.name, **attributes)
-        elif len(w.program.values[step.inputs[0]].shape) == 2:
-            w.node("Gemm", [step.inputs[0], real, *bias], made, step.name, transB=1)
-        else:
-            turned = w.node("Transpose", [real], f"{real}/transposed")
-            product = w.node("MatMul", [step.inputs[0], turned], f"{step.name}/product" if bias else made, step.name)
-            if bias:
-                w.node("Add", [product, *bias], made)
-    if step.activation == "relu":
-        w.node("Relu", [made], step.outputs[0])
-    elif step.activation == "relu6":
-        w.node("Clip", [made, w.constant("float/zero", f32(0.0)), w.constant("float/six", f32(6.0))], step.outputs[0])
+        _write_float(writer, instruction, instruction.weight, result)
+    if instruction.activation == "relu":
+        writer.node("Relu", [result], output)
+    elif instruction.activation == "relu6":
+        writer.node("Clip", [result, writer.constant("float/zero", f32(0.0)), writer.constant("float/six", f32(6.0))], output)
 
 
-def _real_weight(w: Writer, step: Instruction, weight: np.ndarray) -> str:
-    """Write the stored weight and its way back to float32."""
-    name = f"{step.name}.weight"
-    if step.weight_encoding is None:
-        return w.node("Cast", [w.constant(name, weight)], f"{name}/real", to=TensorProto.FLOAT)
-    scale = np.asarray(step.weight_encoding.scale, f32)
-    if not step.packed:
-        return w.constant_real(name, weight.astype(np.int8), scale)
-    w.constants[name] = _int4(name, weight)
-    w.constants[f"{name}.zero_point"] = _int4(f"{name}.zero_point", np.zeros(scale.shape, np.int8))
-    inputs = [name, w.constant(f"{name}.scale", scale), f"{name}.zero_point"]
+def _write_float(writer: Writer, instruction: Instruction, weight: np.ndarray, result: str) -> None:
+    """Write the float operator behind its dequantized weight."""
+    name, source = instruction.name, instruction.inputs[0]
+    real = _float_weight(writer, instruction, weight)
+    bias = [] if instruction.bias is None else [writer.constant(f"{name}.bias", instruction.bias)]
+    if instruction.kind != "dense":
+        writer.node("Conv", [source, real, *bias], result, name, **conv_attributes(instruction))
+    elif len(writer.program.values[source].shape) == 2:
+        writer.node("Gemm", [source, real, *bias], result, name, transB=1)
+    else:
+        transposed = writer.node("Transpose", [real], f"{real}/transposed")
+        product = writer.node("MatMul", [source, transposed], f"{name}/product" if bias else result, name)
+        if bias:
+            writer.node("Add", [product, *bias], result)
+
+
+def _float_weight(writer: Writer, instruction: Instruction, weight: np.ndarray) -> str:
+    """Write the stored weight and its conversion to float32."""
+    name = f"{instruction.name}.weight"
+    if instruction.weight_encoding is None:
+        return writer.node("Cast", [writer.constant(name, weight)], f"{name}/real", to=TensorProto.FLOAT)
+    scale = np.asarray(instruction.weight_encoding.scale, f32)
+    if not instruction.packed:
+        return writer.dequantize_constant(name, weight.astype(np.int8), scale)
+    writer.constants[name] = _int4(name, weight)
+    writer.constants[f"{name}.zero_point"] = _int4(f"{name}.zero_point", np.zeros(scale.shape, np.int8))
+    inputs = [name, writer.constant(f"{name}.scale", scale), f"{name}.zero_point"]
     axis: dict[str, Any] = {"axis": 0} if scale.ndim else {}
-    return w.node("DequantizeLinear", inputs, f"{name}/real", **axis)
+    return writer.node("DequantizeLinear", inputs, f"{name}/real", **axis)
 
 
 def _int4(name: str, values: np.ndarray) -> onnx.TensorProto:
     return helper.make_tensor(name, TensorProto.INT4, values.shape, packed_int4(values).tobytes(), raw=True)
 
 
-def _dynamic(w: Writer, step: Instruction, attributes: dict[str, Any], shape: tuple[int, ...], made: str) -> None:
-    assert step.weight is not None and step.weight_encoding is not None
-    weight = step.weight.T if step.kind == "dense" else step.weight
-    name = f"{step.name}.weight"
-    integers, x_scale, zero_point = (f"{step.name}/{part}" for part in ("integers", "scale", "zero_point"))
-    written = [integers, x_scale, zero_point]
-    w.nodes.append(helper.make_node("DynamicQuantizeLinear", [step.inputs[0]], written, name=f"{step.name}/quantize"))
-    product = "MatMulInteger" if step.kind == "dense" else "ConvInteger"
-    inputs = [integers, w.constant(name, weight.astype(np.int8)), zero_point]
-    acc = w.node(product, inputs, f"{step.name}/accumulator", step.name, **attributes)
-    acc = w.node("Cast", [acc], f"{step.name}/accumulator_real", to=TensorProto.FLOAT)
-    scale = np.asarray(step.weight_encoding.scale, f32)
-    scale = scale.reshape(shape) if scale.ndim else scale
-    both = w.node("Mul", [x_scale, w.constant(f"{name}.scale", scale)], f"{step.name}/scales")
-    real = w.node("Mul", [acc, both], made if step.bias is None else f"{step.name}/scaled")
-    if step.bias is not None:
-        w.node("Add", [real, w.constant(f"{step.name}.bias", step.bias.reshape(shape))], made)
+def _write_dynamic(writer: Writer, instruction: Instruction, weight: np.ndarray, result: str) -> None:
+    """Write the integer operator between the quantization of its input and the scales of its accumulator."""
+    assert instruction.weight_encoding is not None
+    name, dense = instruction.name, instruction.kind == "dense"
+    per_channel = (-1,) if dense else (1, -1, 1, 1)
+    attributes: dict[str, Any] = {} if dense else conv_attributes(instruction)
+    quantized = [f"{name}/{part}" for part in ("integers", "scale", "zero_point")]
+    integers, x_scale, zero_point = quantized
+    writer.nodes.append(helper.make_node("DynamicQuantizeLinear", [instruction.inputs[0]], quantized, name=f"{name}/quantize"))
+    stored = writer.constant(f"{name}.weight", (weight.T if dense else weight).astype(np.int8))
+    kind = "MatMulInteger" if dense else "ConvInteger"
+    accumulator = writer.node(kind, [integers, stored, zero_point], f"{name}/accumulator", name, **attributes)
+    accumulator = writer.node("Cast", [accumulator], f"{name}/accumulator_real", to=TensorProto.FLOAT)
+    scale = np.asarray(instruction.weight_encoding.scale, f32)
+    scale = scale.reshape(per_channel) if scale.ndim else scale
+    scales = writer.node("Mul", [x_scale, writer.constant(f"{name}.weight.scale", scale)], f"{name}/scales")
+    real = writer.node("Mul", [accumulator, scales], result if instruction.bias is None else f"{name}/scaled")
+    if instruction.bias is not None:
+        writer.node("Add", [real, writer.constant(f"{name}.bias", instruction.bias.reshape(per_channel))], result)

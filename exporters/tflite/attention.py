@@ -1,38 +1,36 @@
-"""Attention in a ``.tflite``: int8 kernels of TFLite's own, which LiteRT's delegate leaves to it."""
+"""Attention in a ``.tflite``: int8 kernels of TFLite's own, which LiteRT's delegate does not take over."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from qat.program.program import Instruction
 
+from .writer import Writer
+
 _Op = schema.BuiltinOperator
 
 
-def _matmul(w: Any, step: Instruction) -> None:
-    options = schema.BatchMatMulOptionsT()
-    options.adjY = bool(step.attrs["transpose_b"])
-    inputs = [w.grid(name) for name in step.inputs]
-    w.operator(_Op.BATCH_MATMUL, inputs, [w.grid(step.outputs[0])], 2, options, "BatchMatMulOptions")
+def write_matmul(writer: Writer, instruction: Instruction) -> None:
+    """Write a BATCH_MATMUL of two activations."""
+    inputs = [writer.integer_tensor(name) for name in instruction.inputs]
+    output = writer.integer_tensor(instruction.outputs[0])
+    writer.operator(_Op.BATCH_MATMUL, inputs, output, 2, "BatchMatMulOptions", adjY=bool(instruction.attrs["transpose_b"]))
 
 
-def _softmax(w: Any, step: Instruction) -> None:
-    options = schema.SoftmaxOptionsT()
-    options.beta = float(step.attrs["beta"])
-    w.operator(_Op.SOFTMAX, [w.grid(step.inputs[0])], [w.grid(step.outputs[0])], 2, options, "SoftmaxOptions")
+def write_softmax(writer: Writer, instruction: Instruction) -> None:
+    """Write a SOFTMAX over the last axis."""
+    source, output = (writer.integer_tensor(name) for name in (instruction.inputs[0], instruction.outputs[0]))
+    writer.operator(_Op.SOFTMAX, [source], output, 2, "SoftmaxOptions", beta=float(instruction.attrs["beta"]))
 
 
-def _embedding(w: Any, step: Instruction) -> None:
-    assert step.weight is not None
-    options, e = schema.GatherOptionsT(), w.encoding(step.outputs[0])
-    weight = w.add_tensor(
-        f"{step.name}.weight", step.weight.shape, e.dtype, e.scale, e.zero_point, data=np.ascontiguousarray(step.weight)
+def write_embedding(writer: Writer, instruction: Instruction) -> None:
+    """Write a GATHER of quantized vectors by integer inputs."""
+    assert instruction.weight is not None
+    (indices,), (output,) = instruction.inputs, instruction.outputs
+    encoding, vectors = writer.encoding(output), np.ascontiguousarray(instruction.weight)
+    weight = writer.add_tensor(
+        f"{instruction.name}.weight", vectors.shape, encoding.dtype, encoding.scale, encoding.zero_point, data=vectors
     )
-    w.operator(_Op.GATHER, [weight, w.tensor(step.inputs[0])], [w.grid(step.outputs[0])], 2, options, "GatherOptions")
-
-
-OPERATORS: dict[str, Callable[[Any, Instruction], None]] = {"matmul": _matmul, "softmax": _softmax, "embedding": _embedding}
+    writer.operator(_Op.GATHER, [weight, writer.tensor(indices)], writer.integer_tensor(output), 2, "GatherOptions")

@@ -1,38 +1,91 @@
-"""What keeps its framework in a ``.tflite``: TensorFlow's own converter translates it once; the result is spliced in."""
+"""Float operators in a ``.tflite``: the framework's block, converted by TensorFlow, between integer kernels."""
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from qat.errors import ExportError, reason_of
 from qat.program.program import FrameworkBlock, Program
 from qat.system.silence import quiet
 
-from .from_torch import in_tensorflow
+from .writer import INTEGER_TYPES, Table, Writer
 
+#: Begins the names of the tensors that nothing outside the block reads.
+PREFIX = "float/"
+#: Layers that are loops where they are not unrolled.
 _RECURRENT = {"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional"}
 
 
-def translate(program: Program, block: FrameworkBlock) -> Any:
-    """Return the float block as a ``schema.ModelT`` of one subgraph; its inputs and outputs are in the block's order.
+def splice(writer: Writer, block: FrameworkBlock) -> None:
+    """Add the tensors and operators of a float block. The block's inputs and outputs become the program's tensors.
 
     Raises:
-        ExportError: an operator has no TFLite builtin; the message names the ones in the block.
+        ExportError: an operator has no TFLite builtin; the message names the operators of the block.
     """
-    module = block.module if block.framework == "keras" else in_tensorflow(program, block)
+    model = translate(writer.program, block)
+    graph = model.subgraphs[0]
+    indices: dict[int, int] = {}  # of the block's tensors in the file
+    for tensor, name in zip(graph.inputs, block.inputs, strict=True):
+        indices[tensor] = writer.index[writer.tensor(name)]
+    for tensor, name in zip(graph.outputs, block.outputs, strict=True):
+        if tensor in indices:  # an output that is also an input, or another output: one tensor of two names
+            _rename(writer, name, indices[tensor])
+        else:
+            indices[tensor] = writer.index[writer.tensor(name)]
+    for number, tensor in enumerate(graph.tensors):
+        if number in indices:
+            continue
+        data = model.buffers[tensor.buffer].data
+        tensor.name = f"{PREFIX}{tensor.name.decode()}"
+        tensor.buffer = writer.add_buffer(data) if data is not None and len(data) else 0
+        indices[number] = writer.index[tensor.name] = len(writer.tensors)
+        writer.tensors.append(tensor)
+    first = len(writer.codes)
+    writer.codes += model.operatorCodes
+    for op in graph.operators:
+        op.opcodeIndex += first
+        op.inputs = np.array([i if i < 0 else indices[i] for i in op.inputs], np.int32)
+        op.outputs = np.array([indices[i] for i in op.outputs], np.int32)
+        _pass_on_encoding(writer, op)
+        writer.operators.append(op)
+
+
+def _rename(writer: Writer, name: str, index: int) -> None:
+    """Let a name stand for another tensor, also in the operators that were written before."""
+    before, writer.index[name] = writer.index.get(name), index
+    if before is not None:
+        for op in writer.operators:
+            op.inputs = np.where(op.inputs == before, index, op.inputs)
+
+
+def _pass_on_encoding(writer: Writer, op: Table) -> None:
+    """Make the output of a data movement within the block an integer tensor, with the encoding of the operator's input.
+
+    The converter wrote it in float32. An operator of the block that reads integers is a data movement: it keeps their scale.
+    """
+    integers = [writer.tensors[i] for i in op.inputs if i >= 0 and writer.tensors[i].type in INTEGER_TYPES]
+    for tensor in (writer.tensors[i] for i in op.outputs):
+        if integers and tensor.type == schema.TensorType.FLOAT32:
+            tensor.type, tensor.quantization = integers[0].type, integers[0].quantization
+
+
+def translate(program: Program, block: FrameworkBlock) -> Table:
+    """Return a float block as a ``schema.ModelT`` of one subgraph, whose inputs and outputs are in the block's order."""
+    if block.framework == "keras":
+        module = block.module
+    else:
+        from .from_torch import in_tensorflow
+
+        module = in_tensorflow(program, block)
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    def spec(index: int, name: str) -> Any:
-        # Moves are converted in float32 too, which the converter knows of every operator; the writer makes them integers.
-        value = program.values[name]
-        return tf.TensorSpec(value.shape, getattr(tf, value.dtype), name=f"input_{index}")
-
-    specs = [spec(i, name) for i, name in enumerate(block.inputs)]
+    # Data movements are converted in float32, too, which the converter knows for every operator.
+    values = [program.values[name] for name in block.inputs]
+    specs = [tf.TensorSpec(value.shape, getattr(tf, value.dtype), name=f"input_{i}") for i, value in enumerate(values)]
     try:
-        # Some layers keep state on first call; tracing twice would make it twice.
+        # Traced once: some layers make their state at their first call, and would make it twice.
         concrete = tf.function(lambda *tensors: module(*tensors)).get_concrete_function(*specs)
         with quiet():
             converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(concrete)])
@@ -43,12 +96,12 @@ def translate(program: Program, block: FrameworkBlock) -> Any:
         raise ExportError(f"{_names(program)} cannot be written to .tflite: they hold loops or branches{_remedy(program)}")
     graph = model.subgraphs[0]
     by_name = {graph.tensors[i].name.decode().split(":")[0].removeprefix("serving_default_"): i for i in graph.inputs}
-    graph.inputs = [by_name[s.name] for s in specs]
+    graph.inputs = [by_name[spec.name] for spec in specs]
     return model
 
 
 def _kinds(program: Program) -> list[str]:
-    return sorted({str(s.attrs.get("target", s.name)) for s in program.instructions if s.kind in ("float", "move")})
+    return sorted({str(i.attrs.get("target", i.name)) for i in program.instructions if i.kind in ("float", "move")})
 
 
 def _names(program: Program) -> str:
@@ -56,5 +109,5 @@ def _names(program: Program) -> str:
 
 
 def _remedy(program: Program) -> str:
-    """Return what helps recurrent layers, which are loops: TFLite has no form of one over a free batch."""
+    """Return the advice for recurrent layers: TFLite has no form of a loop over a free batch."""
     return ": build recurrent layers with unroll=True" if _RECURRENT.intersection(_kinds(program)) else ""

@@ -1,60 +1,64 @@
-"""Functions of one tensor in a ``.tflite``: a kernel of LiteRT's own, or a look-up of the integers."""
+"""Functions of one tensor in a ``.tflite``: a kernel of LiteRT's own, or a lookup table of the integers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from qat.arithmetic import lookup as functions
-from qat.graph.kinds import FUNCTIONS
+from qat.arithmetic import lookup
 from qat.program.program import Instruction
 
+from .writer import Writer
+
 _Op = schema.BuiltinOperator
+Attributes = Mapping[str, Any]
 
 
-def _options(kind: str, **fields: Any) -> tuple[Any, str]:
-    options = getattr(schema, f"{kind}T")()
-    for name, value in fields.items():
-        setattr(options, name, value)
-    return options, kind
+@dataclass(frozen=True)
+class _Kernel:
+    """An operator with an int8 kernel: the arguments of :meth:`Writer.operator`, some of them from a function's attributes."""
+
+    code: int
+    version: int
+    options: str = ""
+    fields: Callable[[Attributes], dict[str, object]] = field(default=lambda attrs: {})
+    fits: Callable[[Attributes], bool] = field(default=lambda attrs: True)
 
 
-#: ``(operator, version, options)`` of the functions with an int8 kernel, from their attributes; None where it has not these. Each
-#: kernel's table was measured on all 256 integers; see :func:`qat.arithmetic.lookup.table`.
-_KERNELS: dict[str, Callable[[Mapping[str, Any]], tuple[int, int, tuple[Any, str]] | None]] = {
-    "sigmoid": lambda attrs: (_Op.LOGISTIC, 2, (None, "")),
-    "tanh": lambda attrs: (_Op.TANH, 2, (None, "")),
-    "gelu": lambda attrs: (_Op.GELU, 2, _options("GeluOptions", approximate=bool(attrs["approximate"]))),
-    "elu": lambda attrs: (_Op.ELU, 1, (None, "")) if attrs["alpha"] == 1 else None,
-    "exp": lambda attrs: (_Op.EXP, 2, _options("ExpOptions")),
-    "hard_swish": lambda attrs: (_Op.HARD_SWISH, 1, _options("HardSwishOptions")),
-    "leaky_relu": lambda attrs: (_Op.LEAKY_RELU, 2, _options("LeakyReluOptions", alpha=attrs["alpha"])),
+#: The functions that have an int8 kernel. Its table was measured on all 256 integers; see :func:`qat.arithmetic.lookup.table`.
+_KERNELS = {
+    "sigmoid": _Kernel(_Op.LOGISTIC, 2),
+    "tanh": _Kernel(_Op.TANH, 2),
+    "gelu": _Kernel(_Op.GELU, 2, "GeluOptions", lambda attrs: {"approximate": bool(attrs["approximate"])}),
+    "elu": _Kernel(_Op.ELU, 1, fits=lambda attrs: bool(attrs["alpha"] == 1)),
+    "exp": _Kernel(_Op.EXP, 2, "ExpOptions"),
+    "hard_swish": _Kernel(_Op.HARD_SWISH, 1, "HardSwishOptions"),
+    "leaky_relu": _Kernel(_Op.LEAKY_RELU, 2, "LeakyReluOptions", lambda attrs: {"alpha": attrs["alpha"]}),
 }
 
 
-def _function(w: Any, step: Instruction) -> None:
-    kernel = _KERNELS[step.kind](step.attrs) if step.kind in _KERNELS else None
-    source, output = w.grid(step.inputs[0]), w.grid(step.outputs[0])
-    if kernel is not None:
-        code, version, (options, kind) = kernel
-        w.operator(code, [source], [output], version, options, kind)
+def write_function(writer: Writer, instruction: Instruction) -> None:
+    """Write a function of one tensor."""
+    source, output = (writer.integer_tensor(name) for name in (instruction.inputs[0], instruction.outputs[0]))
+    kernel, attrs = _KERNELS.get(instruction.kind), instruction.attrs
+    if kernel is not None and kernel.fits(attrs):
+        writer.operator(kernel.code, [source], output, kernel.version, kernel.options, **kernel.fields(attrs))
     else:
-        _look_up(w, step, source, output)
+        _write_table(writer, instruction)
 
 
-def _look_up(w: Any, step: Instruction, source: str, output: str) -> None:
+def _write_table(writer: Writer, instruction: Instruction) -> None:
     """Write a GATHER from the 256 integers. Its indices must be int32 and count from 0."""
-    x, y = w.encoding(step.inputs[0]), w.encoding(step.outputs[0])
-    values = functions.table(step.kind, step.attrs, x, y, w.program.kernels) + y.zero_point
-    table = w.add_tensor(f"{output}.table", values.shape, "int8", y.scale, y.zero_point, data=values.astype(np.int8))
-    shape = w.program.values[step.inputs[0]].shape
-    signed, index = (w.add_tensor(f"{output}.{name}", shape, "int32") for name in ("integers", "index"))
-    w.operator(_Op.CAST, [source], [signed], 1, *_options("CastOptions"))
-    w.operator(_Op.ADD, [signed, w.constant(f"{output}.first", np.array([-x.qmin]))], [index], 1, *_options("AddOptions"))
-    w.operator(_Op.GATHER, [table, index], [output], 2, *_options("GatherOptions", axis=0))
-
-
-OPERATORS: dict[str, Callable[[Any, Instruction], None]] = dict.fromkeys(FUNCTIONS, _function)
+    (source,), (output,) = instruction.inputs, instruction.outputs
+    x, y = writer.encoding(source), writer.encoding(output)
+    values = lookup.table(instruction.kind, instruction.attrs, x, y, writer.program.kernels) + y.zero_point
+    table = writer.add_tensor(f"{output}.table", values.shape, "int8", y.scale, y.zero_point, data=values.astype(np.int8))
+    shape = writer.program.values[source].shape
+    signed, index = (writer.add_tensor(f"{output}.{name}", shape, "int32") for name in ("integers", "index"))
+    writer.operator(_Op.CAST, [source], signed, 1, "CastOptions")
+    writer.operator(_Op.ADD, [signed, writer.constant(f"{output}.first", [-x.qmin])], index, 1, "AddOptions")
+    writer.operator(_Op.GATHER, [table, index], output, 2, "GatherOptions", axis=0)

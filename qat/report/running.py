@@ -96,7 +96,7 @@ def _turns(session: Session, arrays: Sequence[np.ndarray]) -> Axes:
 
 def _latencies(feeds: Sequence[_Feed], inputs: Inputs, runs: int) -> list[tuple[float, float] | None]:
     """Time the artifacts in turn, so that a change of the machine's speed meets all of them; each gets the types of its file."""
-    ones = [feed.session.stored(*(array[:1] for array in feed.arrays(inputs))) for feed in feeds]
+    ones = [feed.session.in_file_types(*(array[:1] for array in feed.arrays(inputs))) for feed in feeds]
     times: list[list[float]] = [[] for _ in feeds]
     for turn in range(runs + _WARM_UP if runs else 0):
         for feed, one, taken in zip(feeds, ones, times, strict=True):

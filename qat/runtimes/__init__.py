@@ -6,31 +6,43 @@ from pathlib import Path
 
 from qat.errors import MissingDependencyError, QatError
 
-from .session import LIMITS, Session, TensorInfo, check_shapes
+from .formats import FORMATS, ONNX, TFLITE, Format, format_of
+from .session import Session
+from .tensors import LIMITS, WEIGHT_TYPES, TensorInfo, Weight, check_shapes
 
-__all__ = ["LIMITS", "Session", "TensorInfo", "check_shapes", "open_session"]
+__all__ = [
+    "FORMATS",
+    "LIMITS",
+    "ONNX",
+    "TFLITE",
+    "WEIGHT_TYPES",
+    "Format",
+    "Session",
+    "TensorInfo",
+    "Weight",
+    "check_shapes",
+    "format_of",
+    "open_session",
+]
 
 
 def open_session(path: str | Path, *, threads: int = 1) -> Session:
-    """Open an artifact in its runtime, optimizations on, default delegate on.
+    """Open an artifact in its runtime, with all optimizations and the default delegate.
+
+    Args:
+        path: a ``.onnx`` or ``.tflite`` file.
+        threads: that the runtime computes with.
 
     Raises:
         QatError: the file is missing, corrupt, or of no known suffix.
         MissingDependencyError: the runtime is not installed.
     """
     path = Path(path)
-    if path.suffix not in (".onnx", ".tflite"):
-        raise QatError(f"{path}: an artifact is a .onnx or a .tflite file")
+    made_for = format_of(path)
     if not path.is_file():
         raise QatError(f"no such artifact: {path}")
     try:
-        if path.suffix == ".onnx":
-            from .onnxruntime import OnnxSession
-
-            return OnnxSession(path, threads=threads)
-        from .litert import LiteRTSession
-
-        return LiteRTSession(path, threads=threads)
+        return made_for.open(path, threads=threads)
     except ImportError as error:
-        extra = "onnx" if path.suffix == ".onnx" else "litert"
-        raise MissingDependencyError(f"running {path} needs {error.name}: pip install 'qat-toolkit[{extra}]'") from error
+        message = f"running {path} needs {error.name}: pip install 'qat-toolkit[{made_for.extra}]'"
+        raise MissingDependencyError(message) from error

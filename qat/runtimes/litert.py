@@ -13,11 +13,22 @@ from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.numerics import dequantize, f32, quantize
 from qat.errors import QatError, reason_of
 
-from .session import LIMITS, TensorInfo, check_shapes
+from .tensors import LIMITS, TensorInfo, check_shapes
 
 
 class LiteRTSession:
-    """A ``.tflite`` file, or its bytes. Integer inputs and outputs are quantized and dequantized at the border."""
+    """A ``.tflite`` file, or its bytes: a :class:`qat.runtimes.Session`.
+
+    Integer inputs are quantized before the file runs, and integer outputs dequantized after it.
+
+    Args:
+        model: a path, or the bytes of a file.
+        threads: that the runtime computes with.
+        kernels: ``reference`` for the kernels that microcontrollers run; all others run the default delegate.
+
+    Raises:
+        QatError: the model is not a ``.tflite`` file, or is corrupt.
+    """
 
     def __init__(self, model: str | Path | bytes, *, threads: int = 1, kernels: str = "xnnpack") -> None:
         name = "the model" if isinstance(model, bytes) else str(model)
@@ -49,23 +60,23 @@ class LiteRTSession:
         """Return float32 outputs for float32 inputs, in the artifact's order."""
         return tuple(self._real(value, info) for value, info in zip(self._run(arrays), self.outputs, strict=True))
 
-    def stored(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return inputs in the types that the file takes, quantized where it takes integers: what a device hands over."""
+    def in_file_types(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return float32 inputs in the types of the file's inputs, quantized where those are integers."""
         return tuple(self._integers(array, info) for array, info in zip(arrays, self.inputs, strict=True))
 
     def run_named(self, *arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the raw outputs, integers where they are quantized, by name."""
+        """Return the outputs by name, as integers where the file's are integers, for float32 inputs."""
         return {info.name: value for value, info in zip(self._run(arrays), self.outputs, strict=True)}
 
-    def invoke(self, *stored: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return the raw outputs for inputs in the types that the file takes, as a device does: nothing else is timed."""
+    def invoke(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the outputs in the file's types for inputs in the file's types: the runtime's own work and nothing else."""
         details = self._interpreter.get_input_details()
-        if len(stored[0]) != self._batch:
-            for array, detail in zip(stored, details, strict=True):
+        if len(inputs[0]) != self._batch:
+            for array, detail in zip(inputs, details, strict=True):
                 self._interpreter.resize_tensor_input(detail["index"], array.shape)
             self._interpreter.allocate_tensors()
-            self._batch = len(stored[0])
-        for array, detail in zip(stored, details, strict=True):
+            self._batch = len(inputs[0])
+        for array, detail in zip(inputs, details, strict=True):
             self._interpreter.set_tensor(detail["index"], array)
         self._interpreter.invoke()
         return tuple(self._interpreter.get_tensor(d["index"]) for d in self._interpreter.get_output_details())
@@ -73,11 +84,11 @@ class LiteRTSession:
     def _run(self, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         check_shapes(arrays, self.inputs)
         if all(i.shape and i.shape[0] is None for i in self.inputs) or len(arrays[0]) == self._batch:
-            return self.invoke(*self.stored(*arrays))
-        # A file with a fixed batch takes its inputs in pieces of that size.
+            return self.invoke(*self.in_file_types(*arrays))
+        # A file with a fixed batch size takes its inputs in parts of that size.
         size = self._batch
-        pieces = [self.invoke(*self.stored(*(a[i : i + size] for a in arrays))) for i in range(0, len(arrays[0]), size)]
-        return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))
+        parts = [self.invoke(*self.in_file_types(*(a[i : i + size] for a in arrays))) for i in range(0, len(arrays[0]), size)]
+        return tuple(np.concatenate(pieces) for pieces in zip(*parts, strict=True))
 
     def _integers(self, array: np.ndarray, info: TensorInfo) -> np.ndarray:
         if info.scale is None or info.dtype not in LIMITS:
@@ -96,27 +107,25 @@ class LiteRTSession:
         return Encoding(np.asarray(info.scale, f32), info.zero_point, *LIMITS[info.dtype])
 
     def ops(self) -> Counter[str]:
-        """Count the operators of the file and the ``DELEGATE`` operators that take some of them over."""
+        """Count the operators of the file by name, and the ``DELEGATE`` operators that run some of them."""
         return Counter(op["op_name"] for op in self._interpreter._get_ops_details())
 
     def runs(self) -> dict[str, Counter[str]]:
-        """Count the operators by what runs them: the delegate (XNNPACK), or TFLite's own kernels.
+        """Count the operators by the library that runs them: the delegate (XNNPACK), or TFLite's own kernels.
 
-        The runtime lists a delegated operator beside the ``DELEGATE`` that runs it: those between the latter's inputs and
-        outputs.
+        The runtime lists the operators that a ``DELEGATE`` runs beside it: those between its inputs and its outputs.
         """
         operators = self._interpreter._get_ops_details()
-        delegates = [op for op in operators if op["op_name"] == "DELEGATE"]
-        written = {int(t): op for op in operators if op["op_name"] != "DELEGATE" for t in op["outputs"]}
-        taken: dict[int, str] = {}
-        for delegate in delegates:
-            border = {int(t) for t in delegate["inputs"]}
+        writers = {int(t): op for op in operators if op["op_name"] != "DELEGATE" for t in op["outputs"]}
+        delegated: dict[int, str] = {}
+        for delegate in (op for op in operators if op["op_name"] == "DELEGATE"):
+            inputs = {int(t) for t in delegate["inputs"]}
             waiting = [int(t) for t in delegate["outputs"]]
             while waiting:
                 tensor = waiting.pop()
-                op = written.get(tensor)
-                if tensor not in border and op is not None and op["index"] not in taken:
-                    taken[op["index"]] = op["op_name"]
+                op = writers.get(tensor)
+                if tensor not in inputs and op is not None and op["index"] not in delegated:
+                    delegated[op["index"]] = op["op_name"]
                     waiting += [int(t) for t in op["inputs"]]
-        own = Counter(op["op_name"] for op in written.values() if op["index"] not in taken)
-        return {"XNNPACK": Counter(taken.values()), "TFLite": own}
+        own = Counter(op["op_name"] for op in writers.values() if op["index"] not in delegated)
+        return {"XNNPACK": Counter(delegated.values()), "TFLite": own}

@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from qat.errors import DataError, QatError, reason_of
 
-from .session import TensorInfo, check_shapes
+from .tensors import TensorInfo, check_shapes
 
 _LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -26,7 +26,12 @@ _TYPES = {"float": "float32", "double": "float64"}
 
 
 class OnnxSession:
-    """An ``.onnx`` file, or its bytes, ready to run.
+    """An ``.onnx`` file, or its bytes: a :class:`qat.runtimes.Session`.
+
+    Args:
+        model: a path, or the bytes of a file.
+        threads: that the runtime computes with.
+        optimize: whether ONNX Runtime rewrites the graph.
 
     Raises:
         QatError: the file is missing or is not an ONNX model.
@@ -45,7 +50,7 @@ class OnnxSession:
             raise QatError(f"no such artifact: {name}")
         try:
             return ort.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's own exceptions share no base class but this.
+        except Exception as error:  # ONNX Runtime's exceptions share no base class but this
             raise QatError(f"ONNX Runtime cannot load {name} (truncated, or not an ONNX model): {reason_of(error)}") from error
 
     def _options(self, level: Level) -> ort.SessionOptions:
@@ -66,13 +71,13 @@ class OnnxSession:
         """Return the outputs for a batch of any size, in the artifact's order."""
         return tuple(self.run_named(*arrays).values())
 
-    def stored(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return inputs in the types that the file takes."""
+    def in_file_types(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return inputs in the types of the file's inputs."""
         return tuple(np.ascontiguousarray(a, i.dtype) for a, i in zip(arrays, self.inputs, strict=True))
 
-    def invoke(self, *stored: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return the outputs for inputs in the types that the file takes: nothing else is timed."""
-        feeds = dict(zip((i.name for i in self.inputs), stored, strict=True))
+    def invoke(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the outputs in the file's types for inputs in the file's types: the runtime's own work and nothing else."""
+        feeds = dict(zip((i.name for i in self.inputs), inputs, strict=True))
         fixed = next((i.shape[0] for i in self.inputs if i.shape and i.shape[0] is not None), None)
         return tuple(self._run(feeds) if fixed is None else self._run_in_parts(feeds, fixed))
 
@@ -84,7 +89,7 @@ class OnnxSession:
             QatError: the runtime refuses to run; the message holds its reason.
         """
         check_shapes(arrays, self.inputs)
-        return dict(zip((o.name for o in self.outputs), self.invoke(*self.stored(*arrays)), strict=True))
+        return dict(zip((o.name for o in self.outputs), self.invoke(*self.in_file_types(*arrays)), strict=True))
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         try:
@@ -94,15 +99,15 @@ class OnnxSession:
         return outputs
 
     def _run_in_parts(self, feeds: dict[str, np.ndarray], size: int) -> list[np.ndarray]:
-        """Run a model of a fixed batch size on any: the last part is filled up with copies of its last sample."""
+        """Run a model of a fixed batch size on any batch. Copies of the last sample fill the last part."""
         count = len(next(iter(feeds.values())))
         if count == 0 or any(len(a) != count for a in feeds.values()):
             counts = ", ".join(str(len(a)) for a in feeds.values())
             raise DataError(f"the artifact takes batches of {size}; its inputs hold {counts} samples")
         parts = []
         for start in range(0, count, size):
-            rows = np.minimum(np.arange(start, start + size), count - 1)
-            parts.append(self._run({name: a[rows] for name, a in feeds.items()}))
+            samples = np.minimum(np.arange(start, start + size), count - 1)
+            parts.append(self._run({name: a[samples] for name, a in feeds.items()}))
         return [np.concatenate(pieces)[:count] for pieces in zip(*parts, strict=True)]
 
     def optimized_graph(self, level: Level = "all") -> onnx.ModelProto:
@@ -114,9 +119,9 @@ class OnnxSession:
             return onnx.load(options.optimized_model_filepath)
 
     def ops(self) -> Counter[str]:
-        """Count the operators of the optimized graph: what really runs."""
+        """Count the operators of the optimized graph, which are those that really run."""
         return Counter(node.op_type for node in self.optimized_graph().graph.node)
 
     def runs(self) -> dict[str, Counter[str]]:
-        """Count the operators by what runs them, which is the CPU provider alone."""
+        """Count the operators by the library that runs them, which is ONNX Runtime alone."""
         return {"ONNX Runtime": self.ops()}

@@ -1,58 +1,45 @@
-"""What every session of a runtime shares: its inputs and outputs, and the checks of what it is fed."""
+"""The calls that the sessions of all runtimes share."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from qat.errors import DataError
-
-#: Of the integers that a quantized tensor may hold, by its type.
-LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output of an artifact. None in ``shape`` is a dynamic size, ``scale`` is None for a float tensor."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
-    scale: float | None = None
-    zero_point: int = 0
+from .tensors import TensorInfo
 
 
 class Session(Protocol):
-    """An artifact opened in its runtime. It takes and gives float32 arrays, in a batch of any size."""
+    """An artifact that is ready to run: it takes float32 arrays of any batch size.
+
+    Attributes:
+        inputs: the inputs of the file, in its order.
+        outputs: the outputs of the file, in its order.
+    """
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
 
     def run(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return the outputs in the artifact's order."""
+        """Return the float32 outputs for float32 inputs.
+
+        Raises:
+            DataError: the arrays do not fit the inputs.
+            QatError: the runtime refuses to run; the message holds its reason.
+        """
 
     def run_named(self, *arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the outputs by name."""
+        """Return the outputs by name, as integers where the file's are integers, for float32 inputs."""
 
-    def stored(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return inputs in the types that the file takes."""
+    def in_file_types(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return float32 inputs in the types of the file's inputs, quantized where those are integers."""
 
-    def invoke(self, *stored: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return the outputs for inputs in the types that the file takes: the runtime's part of :meth:`run` alone."""
+    def invoke(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the outputs in the file's types for inputs in the file's types: the runtime's own work and nothing else."""
+
+    def ops(self) -> Counter[str]:
+        """Count the operators that really run, by name."""
 
     def runs(self) -> dict[str, Counter[str]]:
-        """Count the operators that really run, by the part of the runtime that runs them."""
-
-
-def check_shapes(arrays: tuple[Any, ...], inputs: tuple[TensorInfo, ...]) -> None:
-    """Raise DataError unless the arrays fit an artifact's inputs. The first size, the batch, is free."""
-    if len(arrays) != len(inputs):
-        raise DataError(f"the artifact takes {len(inputs)} inputs, not {len(arrays)}")
-    for array, info in zip(arrays, inputs, strict=True):
-        want, have = info.shape, tuple(array.shape)
-        if len(have) != len(want) or any(w not in (None, h) for w, h in zip(want[1:], have[1:], strict=True)):
-            shown = "x".join(["batch", *("?" if d is None else str(d) for d in want[1:])])
-            raise DataError(f"input '{info.name}' of the artifact is {shown}, the data is {'x'.join(map(str, have))}")
+        """Count the operators by the library that runs them, then by name."""

@@ -6,7 +6,7 @@ import pytest
 from qat.arithmetic import numerics
 from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.numerics import f32
-from qat.exporters.tflite.model import build
+from qat.exporters.tflite import write
 from qat.program.program import Instruction, Program, Value
 from qat.runtimes.litert import LiteRTSession
 
@@ -42,7 +42,7 @@ def test_the_delegate_computes_the_reference():
             Instruction("d", "dequantize", ("yq",), ("y",)),
         )
         program = Program("p", "NHWC", "xnnpack", "litert", "static_wi8_ai8", ("x",), ("y",), values, steps)
-        (found,) = LiteRTSession(build(program)).run_named(image.astype(f32) * x.scale).values()
+        (found,) = LiteRTSession(write(program)).run_named(image.astype(f32) * x.scale).values()
         expected = numerics.mean(image, (1, 2), x, y, "xnnpack")
         np.testing.assert_array_equal(found.astype(int) - y.zero_point, expected)
         differs += int((numerics.mean(image, (1, 2), x, y, "mlas") != expected).sum())

@@ -9,7 +9,7 @@ from keras import ops
 import qat
 from qat.arithmetic import lookup as functions
 from qat.arithmetic.encoding import Encoding, from_range
-from qat.exporters.tflite.model import build
+from qat.exporters.tflite import write
 from qat.graph.kinds import FUNCTIONS
 from qat.program.program import Instruction, Program, Value
 from qat.runtimes.litert import LiteRTSession
@@ -85,5 +85,5 @@ def test_every_integer_of_a_function_is_that_of_litert(kind):
         )
         program = Program("p", "NHWC", "xnnpack", "litert", "static_wi8_ai8", ("x",), ("y",), values, steps)
         integers = np.arange(x.lo, x.hi + 1, dtype=np.float32)[None] * np.float32(x.scale)
-        (found,) = LiteRTSession(build(program)).run_named(integers).values()
+        (found,) = LiteRTSession(write(program)).run_named(integers).values()
         assert np.array_equal(found[0].astype(int) - y.zero_point, functions.table(kind, attrs, x, y, "xnnpack"))

@@ -1,0 +1,85 @@
+"""Operators that only move integers or choose among them, as ONNX nodes. Inputs and outputs have one scale."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qat.errors import ExportError
+from qat.program.program import Instruction
+
+from .linear import pads, window_attributes
+from .writer import Writer
+
+#: The end of an axis, as Slice takes it.
+_END = np.iinfo(np.int64).max
+
+
+def write_concat(writer: Writer, instruction: Instruction) -> None:
+    """Write a concatenation."""
+    writer.operator(instruction, "Concat", writer.dequantize_inputs(instruction), axis=instruction.attrs["axis"])
+
+
+def write_max_pool(writer: Writer, instruction: Instruction) -> None:
+    """Write a max pooling."""
+    writer.operator(instruction, "MaxPool", writer.dequantize_inputs(instruction), **window_attributes(instruction))
+
+
+def write_reshape(writer: Writer, instruction: Instruction) -> None:
+    """Write a reshape, whose batch is free."""
+    inputs = [writer.dequantize_input(instruction), writer.shape(instruction.outputs[0])]
+    writer.operator(instruction, "Reshape", inputs)
+
+
+def write_pad(writer: Writer, instruction: Instruction) -> None:
+    """Write a padding of images with zeros, or with their edges. ONNX Runtime does not fuse it: it pads the integers."""
+    top, left, bottom, right = pads(instruction)
+    (source,), (output,) = instruction.inputs, instruction.outputs
+    amounts = writer.constant(f"{output}.pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+    if writer.program.strict_qdq:
+        writer.operator(instruction, "Pad", [writer.dequantize_input(instruction), amounts])
+    else:
+        inputs = [source, amounts, writer.scale_and_zero_point(source)[1]]
+        writer.node("Pad", inputs, output, instruction.name, mode=instruction.attrs.get("mode", "constant"))
+
+
+def write_transpose(writer: Writer, instruction: Instruction) -> None:
+    """Write a transpose, of integers where the value is quantized."""
+    (source,), (output,), axes = instruction.inputs, instruction.outputs, list(instruction.attrs["axes"])
+    if writer.program.strict_qdq and writer.program.values[source].encoding is not None:
+        writer.operator(instruction, "Transpose", [writer.dequantize_input(instruction)], perm=axes)
+    else:
+        writer.node("Transpose", [source], output, instruction.name, perm=axes)
+
+
+def write_depth_to_space(writer: Writer, instruction: Instruction) -> None:
+    """Lay the channels of a block side by side. The channels that become one output channel follow each other."""
+    height, width = instruction.attrs["blocks"]
+    (source,), (output,) = instruction.inputs, instruction.outputs
+    if height == width:
+        writer.node("DepthToSpace", [source], output, instruction.name, blocksize=height, mode="CRD")
+        return
+    _, channels, *size = writer.program.values[output].shape
+    if size[0] == 1:  # the image of a conv1d, whose length may be free
+        split, axes, joined = [0, channels, width, -1], [0, 1, 3, 2], [0, channels, 1, -1]
+    elif None in size:
+        raise ExportError(
+            f"{instruction.scope or instruction.name}: with strides {height} and {width} its height and width must be fixed"
+        )
+    else:
+        split, axes = [0, channels, height, width, size[0] // height, size[1] // width], [0, 1, 4, 2, 5, 3]
+        joined = [0, channels, *size]
+    block_shape = writer.constant(f"{output}.blocks", np.array(split, np.int64))
+    blocks = writer.node("Reshape", [source, block_shape], f"{output}/blocks")
+    turned = writer.node("Transpose", [blocks], f"{output}/turned", perm=axes)
+    shape = writer.constant(f"{output}.shape", np.array(joined, np.int64))
+    writer.node("Reshape", [turned, shape], output, instruction.name)
+
+
+def write_crop(writer: Writer, instruction: Instruction) -> None:
+    """Cut elements off the sides of images."""
+    (source,), (output,) = instruction.inputs, instruction.outputs
+    cuts = [(axis, *sides) for axis, sides in enumerate(instruction.attrs["padding"], 2) if any(sides)]
+    ends = [-last if last else _END for _, _, last in cuts]
+    bounds = {"starts": [first for _, first, _ in cuts], "ends": ends, "axes": [axis for axis, *_ in cuts]}
+    names = [writer.constant(f"{output}.{name}", np.array(value, np.int64)) for name, value in bounds.items()]
+    writer.node("Slice", [source, *names], output, instruction.name)

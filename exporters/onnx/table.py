@@ -1,0 +1,52 @@
+"""The writer of each kind of operator that an ``.onnx`` has integer kernels for."""
+
+from __future__ import annotations
+
+from qat.graph.kinds import FUNCTIONS
+
+from .attention import write_embedding, write_matmul, write_softmax
+from .averages import write_avg_pool, write_mean
+from .data_movement import (
+    write_concat,
+    write_crop,
+    write_depth_to_space,
+    write_max_pool,
+    write_pad,
+    write_reshape,
+    write_transpose,
+)
+from .elementwise import write_add, write_mul, write_relu
+from .layer_norm import write_layer_norm
+from .linear import write_conv, write_dense
+from .lookup import write_function
+from .quantize import write_constant, write_dequantize, write_quantize
+from .writer import WriteOperator
+
+#: By kind: those of :mod:`qat.graph.kinds`, and ``depth_to_space`` and ``crop``, which stand for transposed convolutions.
+WRITERS: dict[str, WriteOperator] = {
+    "quantize": write_quantize,
+    "dequantize": write_dequantize,
+    "constant": write_constant,
+    "conv2d": write_conv,
+    "depthwise_conv2d": write_conv,
+    "conv3d": write_conv,
+    "dense": write_dense,
+    "add": write_add,
+    "mul": write_mul,
+    "relu": write_relu,
+    "relu6": write_relu,
+    "mean": write_mean,
+    "avg_pool2d": write_avg_pool,
+    "concat": write_concat,
+    "max_pool2d": write_max_pool,
+    "reshape": write_reshape,
+    "pad": write_pad,
+    "transpose": write_transpose,
+    "depth_to_space": write_depth_to_space,
+    "crop": write_crop,
+    "matmul": write_matmul,
+    "softmax": write_softmax,
+    "embedding": write_embedding,
+    "layer_norm": write_layer_norm,
+    **dict.fromkeys(FUNCTIONS, write_function),
+}

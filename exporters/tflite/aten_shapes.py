@@ -1,0 +1,78 @@
+"""Core ATen operators that change the shape of a tensor or choose among its elements, in TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+#: A tensor of TensorFlow, which has no types.
+Tensor = Any
+#: A size, an index or a bound: a number, or a tensor where it is not fixed.
+Size = Any
+
+
+def view(x: Tensor, shape: Sequence[Size]) -> Tensor:
+    """Reshape. The batch, the only size that is not fixed, follows from the others."""
+    return tf.reshape(x, [n if isinstance(n, int) else -1 for n in shape])
+
+
+def expand(x: Tensor, shape: Sequence[Size]) -> Tensor:
+    """Repeat along axes of size 1. The only size that is no number is the batch."""
+    rank = len(shape) - len(x.shape)
+    have = [1] * rank + list(x.shape)
+    x = tf.reshape(x, [1 if n == 1 else -1 if n is None else n for n in have]) if rank else x
+    repeats = [n if isinstance(n, int) and n != -1 and have[i] == 1 else 1 for i, n in enumerate(shape)]
+    if have[0] == 1 and not isinstance(shape[0], int):
+        repeats[0] = shape[0]
+    return tf.tile(x, repeats) if any(not isinstance(n, int) or n != 1 for n in repeats) else x
+
+
+def slice_(x: Tensor, dim: int = 0, start: Size = None, end: Size = None, step: int = 1) -> Tensor:
+    """Cut a range out of one axis."""
+    end = None if isinstance(end, int) and end > 2**31 - 1 else end
+    return x[(slice(None),) * (dim % len(x.shape)) + (slice(start, end, step),)]
+
+
+def select(x: Tensor, dim: int, index: int) -> Tensor:
+    """Choose one element of an axis, which disappears."""
+    return x[(slice(None),) * (dim % len(x.shape)) + (index,)]
+
+
+def swap(x: Tensor, a: int, b: int) -> Tensor:
+    """Swap two axes."""
+    axes = list(range(len(x.shape)))
+    axes[a], axes[b] = axes[b], axes[a]
+    return tf.transpose(x, axes)
+
+
+def squeeze(x: Tensor, dims: int | Sequence[int]) -> Tensor:
+    """Remove those of the axes that have size 1."""
+    dims = [dims] if isinstance(dims, int) else dims
+    return tf.squeeze(x, [d for d in dims if x.shape[d] == 1])
+
+
+def pad(x: Tensor, amounts: Sequence[int], value: float = 0.0) -> Tensor:
+    """Pad, or cut where an amount is negative. ``amounts`` begins with the last axis."""
+    both = [(0, 0)] * (len(x.shape) - len(amounts) // 2) + list(zip(amounts[::2], amounts[1::2], strict=True))[::-1]
+    cut = tuple(slice(max(-low, 0), -max(-high, 0) or None) for low, high in both)
+    return tf.pad(x[cut], [(max(low, 0), max(high, 0)) for low, high in both], constant_values=tf.cast(value, x.dtype))
+
+
+def split(x: Tensor, sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
+    """Split an axis into parts of the given sizes."""
+    return list(tf.split(x, sizes, dim))
+
+
+def index_select(x: Tensor, dim: int, indices: Tensor) -> Tensor:
+    """Choose elements of an axis by a tensor of indices."""
+    return tf.gather(x, indices, axis=dim)
+
+
+def index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
+    """Choose elements of the one axis that has a tensor of indices."""
+    ((axis, chosen), *others) = [(i, given) for i, given in enumerate(indices) if given is not None]
+    if others or chosen.dtype == tf.bool:
+        raise NotImplementedError("indexing by a mask, or by several tensors at once")
+    return index_select(x, axis, chosen)

@@ -1,0 +1,36 @@
+"""Sums, products and activations that no kernel absorbs, in a ``.tflite``."""
+
+from __future__ import annotations
+
+from ai_edge_litert import schema_py_generated as schema
+
+from qat.program.program import Instruction
+
+from .writer import ACTIVATIONS, Writer
+
+_Op = schema.BuiltinOperator
+
+
+def write_add(writer: Writer, instruction: Instruction) -> None:
+    """Write an ADD."""
+    # Of int16, the operator takes any scale, not powers of two only.
+    _write_binary(writer, instruction, _Op.ADD, "AddOptions", potScaleInt16=False)
+
+
+def write_mul(writer: Writer, instruction: Instruction) -> None:
+    """Write a MUL."""
+    _write_binary(writer, instruction, _Op.MUL, "MulOptions")
+
+
+def _write_binary(writer: Writer, instruction: Instruction, code: int, options: str, **fields: object) -> None:
+    inputs = [writer.integer_tensor(name) for name in instruction.inputs]
+    activation = ACTIVATIONS[instruction.activation]
+    output = writer.integer_tensor(instruction.outputs[0])
+    writer.operator(code, inputs, output, 2, options, fusedActivationFunction=activation, **fields)
+
+
+def write_relu(writer: Writer, instruction: Instruction) -> None:
+    """Write a RELU or RELU6."""
+    code = _Op.RELU6 if instruction.kind == "relu6" else _Op.RELU
+    source, output = (writer.integer_tensor(name) for name in (instruction.inputs[0], instruction.outputs[0]))
+    writer.operator(code, [source], output, 2)

@@ -1,0 +1,224 @@
+"""The flatbuffer of a ``.tflite`` as it is written: its tensors, its buffers, its operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+from qat.arithmetic.encoding import Encoding
+from qat.arithmetic.numerics import f32
+from qat.errors import ExportError
+from qat.program.ordering import by_dependency
+from qat.program.program import Instruction, Program
+
+#: An object of the schema's Python classes, which have no types.
+Table = Any
+
+_TYPES = {
+    "int8": schema.TensorType.INT8,
+    "int16": schema.TensorType.INT16,
+    "uint8": schema.TensorType.UINT8,
+    "int32": schema.TensorType.INT32,
+    "int64": schema.TensorType.INT64,
+    "bool": schema.TensorType.BOOL,
+    "float32": schema.TensorType.FLOAT32,
+    "float16": schema.TensorType.FLOAT16,
+    "int4": schema.TensorType.INT4,
+}
+#: The types of quantized activations.
+INTEGER_TYPES = (schema.TensorType.INT8, schema.TensorType.INT16)
+
+_Op = schema.BuiltinOperator
+
+#: The versions of operators that read or write int16.
+INT16_VERSIONS = {
+    _Op.CONV_2D: 4, _Op.DEPTHWISE_CONV_2D: 5, _Op.FULLY_CONNECTED: 7, _Op.ADD: 3, _Op.MUL: 4, _Op.MEAN: 3, _Op.CONCATENATION: 3,
+    _Op.MAX_POOL_2D: 3, _Op.AVERAGE_POOL_2D: 3, _Op.RELU: 3, _Op.RELU6: 3, _Op.PAD: 3, _Op.PADV2: 3, _Op.TRANSPOSE: 5,
+    _Op.QUANTIZE: 2, _Op.DEQUANTIZE: 3,
+}  # fmt: skip
+
+#: The schema's name of a fused activation.
+ACTIVATIONS = {
+    None: schema.ActivationFunctionType.NONE,
+    "relu": schema.ActivationFunctionType.RELU,
+    "relu6": schema.ActivationFunctionType.RELU6,
+}
+
+
+class Writer:
+    """The tensors, buffers and operators that were written so far.
+
+    Attributes:
+        program: the program that becomes a file.
+        io_dtype: of the file's inputs and outputs.
+        index: of each tensor among ``tensors``, by name.
+        tensors, buffers, codes, operators: as the schema lists them. The first buffer is empty, for tensors without data.
+        io: the tensor that stands for a float input or output of the program.
+        read_as_float: the float values that operators read, which no integer input can stand for.
+    """
+
+    def __init__(self, program: Program, io_dtype: str) -> None:
+        self.program, self.io_dtype = program, io_dtype
+        self.index: dict[str, int] = {}
+        self.tensors: list[Table] = []
+        self.buffers: list[Table] = [schema.BufferT()]
+        self.codes: list[Table] = []
+        self.operators: list[Table] = []
+        self.io: dict[str, str] = {}
+        self._code_index: dict[tuple[int, int], int] = {}
+        readers = [i for i in program.instructions if i.kind in ("float", "transpose") or i.mode != "static"]
+        self.read_as_float = {name for i in readers for name in i.inputs if program.values[name].encoding is None}
+        for name in program.inputs:
+            if io_dtype == "float32" or name in self.read_as_float:
+                self.io[name] = self.float_tensor(name)
+
+    # --- tensors ---
+
+    def add_tensor(
+        self, name: str, shape: Sequence[int | None], dtype: str, scale: npt.ArrayLike | None = None, zero_point: int = 0,
+        axis: int = 0, data: np.ndarray | None = None,
+    ) -> str:  # fmt: skip
+        """Add a tensor, unless there is one of that name, and return the name. ``axis`` is that of several scales."""
+        if name in self.index:
+            return name
+        tensor = schema.TensorT()
+        tensor.name = name
+        tensor.type = _TYPES[dtype]
+        tensor.shape = np.array([1 if d is None else d for d in shape], np.int32)
+        if any(d is None for d in shape):
+            tensor.shapeSignature = np.array([-1 if d is None else d for d in shape], np.int32)
+            tensor.hasRank = True
+        if scale is not None:
+            q = schema.QuantizationParametersT()
+            q.scale = np.atleast_1d(np.asarray(scale, f32))
+            q.zeroPoint = np.full(len(q.scale), zero_point, np.int64)
+            q.quantizedDimension = axis if len(q.scale) > 1 else 0
+            tensor.quantization = q
+        tensor.buffer = 0
+        if data is not None:
+            tensor.buffer = self.add_buffer(np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8))
+        self.index[name] = len(self.tensors)
+        self.tensors.append(tensor)
+        return name
+
+    def add_buffer(self, data: np.ndarray) -> int:
+        """Add a buffer of bytes and return its index."""
+        buffer = schema.BufferT()
+        buffer.data = data
+        self.buffers.append(buffer)
+        return len(self.buffers) - 1
+
+    def encoding(self, name: str) -> Encoding:
+        """Return the encoding of a quantized value."""
+        encoding = self.program.values[name].encoding
+        if encoding is None:
+            raise ExportError(f"'{name}' is read or written by an integer kernel but has no encoding")
+        return encoding
+
+    def integer_tensor(self, name: str) -> str:
+        """Return the int8 or int16 tensor of a quantized value."""
+        return self.tensor_like(name, name, self.program.values[name].shape)
+
+    def tensor_like(self, name: str, value: str, shape: Sequence[int | None]) -> str:
+        """Return a tensor of another shape with the encoding of a quantized value."""
+        encoding = self.encoding(value)
+        return self.add_tensor(name, shape, encoding.dtype, encoding.scale, encoding.zero_point)
+
+    def float_tensor(self, name: str) -> str:
+        """Return the tensor of a value that is not quantized."""
+        return self.add_tensor(name, self.program.values[name].shape, self.program.values[name].dtype)
+
+    def uint8_tensor(self, name: str, value: str) -> str:
+        """Return a uint8 tensor with the scale of an int8 value."""
+        encoding = self.encoding(value)
+        if encoding.bits != 8:
+            raise ExportError(
+                f"'{name}' has {encoding.bits} bits: export with io_dtype 'float32' or 'int8' (the kernels' own integers)"
+            )
+        shape = self.program.values[value].shape
+        return self.add_tensor(name, shape, "uint8", encoding.scale, encoding.zero_point + 128)
+
+    def tensor(self, name: str) -> str:
+        """Return the tensor of a value, quantized or float."""
+        return self.float_tensor(name) if self.program.values[name].encoding is None else self.integer_tensor(name)
+
+    def constant(self, name: str, data: npt.ArrayLike) -> str:
+        """Return an int32 tensor that holds numbers: axes, amounts, a shape."""
+        numbers = np.asarray(data).astype(np.int32)
+        return self.add_tensor(name, numbers.shape, "int32", data=numbers)
+
+    # --- operators ---
+
+    def operator(
+        self, code: int, inputs: Sequence[str], output: str, version: int = 1, options: str = "", **fields: object
+    ) -> None:
+        """Add an operator of one output.
+
+        Args:
+            code: of the schema's builtin operators.
+            inputs: the names of tensors.
+            output: the name of a tensor.
+            version: of the operator's 8-bit kernel.
+            options: the name of the operator's table of options; empty where it has none.
+            fields: of that table.
+        """
+        op = schema.OperatorT()
+        op.opcodeIndex = self._code(code, self._version(code, version, (*inputs, output)))
+        op.inputs = np.array([self.index[name] for name in inputs], np.int32)
+        op.outputs = np.array([self.index[output]], np.int32)
+        if options:
+            table = getattr(schema, f"{options}T")()
+            for name, field in fields.items():
+                setattr(table, name, field)
+            op.builtinOptions = table
+            op.builtinOptionsType = getattr(schema.BuiltinOptions, options)
+        self.operators.append(op)
+
+    def _version(self, code: int, version: int, names: Sequence[str]) -> int:
+        int16 = any(self.tensors[self.index[name]].type == schema.TensorType.INT16 for name in names)
+        return INT16_VERSIONS.get(code, version) if int16 else version
+
+    def _code(self, code: int, version: int) -> int:
+        """Return the index of an operator's code, which is added where the file does not have it yet."""
+        if (code, version) not in self._code_index:
+            entry = schema.OperatorCodeT()
+            entry.builtinCode, entry.version = code, version
+            entry.deprecatedBuiltinCode = min(code, 127)
+            self._code_index[code, version] = len(self.codes)
+            self.codes.append(entry)
+        return self._code_index[code, version]
+
+    # --- the file ---
+
+    def finish(self, extra_outputs: Sequence[str]) -> bytes:
+        """Return the bytes of the file, which also returns the tensors ``extra_outputs``."""
+        program = self.program
+        graph = schema.SubGraphT()
+        graph.name = program.name
+        outputs = [self.io.get(n, n) for n in program.outputs]
+        graph.inputs = np.array([self.index[self.io.get(n) or self.float_tensor(n)] for n in program.inputs], np.int32)
+        graph.tensors, graph.operators = self.tensors, self._in_order(graph.inputs)
+        graph.outputs = np.array([self.index[n] for n in (*outputs, *extra_outputs)], np.int32)
+        model = schema.ModelT()
+        model.version = 3
+        model.description = f"qat {program.recipe} for {program.target}"
+        model.subgraphs, model.buffers, model.operatorCodes = [graph], self.buffers, self.codes
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    def _in_order(self, inputs: np.ndarray) -> list[Table]:
+        """Return the operators by dependency: those of the float block stand between the integer ones."""
+        written = {i for op in self.operators for i in op.outputs.tolist()}
+        absent = -1  # the index of an input that an operator leaves out
+        available = (set(range(absent, len(self.tensors))) - written) | set(inputs.tolist())
+        return by_dependency(self.operators, lambda op: op.inputs.tolist(), lambda op: op.outputs.tolist(), available)
+
+
+#: Writes one instruction of a program.
+WriteOperator = Callable[[Writer, Instruction], None]
