@@ -281,5 +281,7 @@ def _interrupted() -> NoReturn:
         "interrupted: no file is half written; start the command again (--overwrite replaces those that are whole)",
         file=sys.stderr,
     )
-    exec("")  # else, where KeyboardInterrupt passed through another exec, CPython dies of the signal: -2 instead of 130
-    raise SystemExit(130)
+    # Not by SystemExit: where KeyboardInterrupt passed through an exec() on its way, CPython ends by the signal instead (-2).
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130)

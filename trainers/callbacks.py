@@ -12,7 +12,7 @@ import numpy as np
 
 from qat.errors import ConfigError, MissingDependencyError
 from qat.exporters import export
-from qat.frameworks import is_prepared
+from qat.frameworks import has_plan, is_prepared
 from qat.runtimes import open_session
 
 from .history import Epoch
@@ -80,9 +80,9 @@ class Callbacks:
         assert self.eval_data is not None
         self.learner.freeze()
         model = self.learner.model
-        suffix = getattr(getattr(model, "plan", None), "target", None)
+        suffix = model.plan.target.suffix if has_plan(model) else ".tflite"
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"epoch{suffix.suffix if suffix is not None else '.tflite'}"
+            path = Path(folder) / f"epoch{suffix}"
             export(model, path, io_dtype="float32")
             session = open_session(path)
             batches = self.learner.labelled(self.eval_data)

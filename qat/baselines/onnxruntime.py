@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 import platform
 import tempfile
-import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +16,8 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization import quantize_dynamic as ort_dynamic
 from onnxruntime.quantization import quantize_static as ort_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from qat.system.silence import quiet
 
 from .baseline import Maker
 
@@ -54,7 +52,7 @@ def float_bytes(model: torch.nn.Module, example: tuple[np.ndarray, ...]) -> byte
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     training = model.training
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 model.eval(), tuple(t.to(device) for t in tensors), dynamo=True, verbose=False, opset_version=18,
                 dynamic_shapes=tuple({0: torch.export.Dim.DYNAMIC} for _ in tensors),
@@ -78,7 +76,7 @@ class _Reader(CalibrationDataReader):
 
 
 def _dynamic(raw: bytes, per_channel: bool) -> bytes:
-    with _files(raw) as (source, target), _quiet():
+    with _files(raw) as (source, target), quiet():
         ort_dynamic(source, target, per_channel=per_channel, weight_type=QuantType.QInt8)
         return Path(target).read_bytes()
 
@@ -87,7 +85,7 @@ def _static(raw: bytes, batches: Batches, method: CalibrationMethod, per_channel
     names = [i.name for i in onnx.load_from_string(raw).graph.input]
     # Histogram calibrators need batches of one size.
     equal = [b for b in batches if len(b[0]) == len(batches[0][0])]
-    with _files(raw) as (source, target), _quiet():
+    with _files(raw) as (source, target), quiet():
         ort_static(
             source, target, _Reader(names, equal), quant_format=QuantFormat.QDQ, per_channel=per_channel,
             # Without VNNI, 8-bit U8S8 products saturate: ONNX Runtime's own advice for x86 is 7 bits.
@@ -99,20 +97,8 @@ def _static(raw: bytes, batches: Batches, method: CalibrationMethod, per_channel
 
 @contextlib.contextmanager
 def _files(raw: bytes) -> Iterator[tuple[str, str]]:
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         source = f"{folder}/float.onnx"
         Path(f"{folder}/raw.onnx").write_bytes(raw)
         quant_pre_process(f"{folder}/raw.onnx", source)
         yield source, f"{folder}/quantized.onnx"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[Any]:
-    previous = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)

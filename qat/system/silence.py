@@ -1,4 +1,4 @@
-"""Silence for tools that write to the process' standard error from C++, where Python's logging cannot reach."""
+"""Silence for third-party tools that print, warn and log on their way."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import contextlib
 import io
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Discard what a third-party tool prints and logs; an exception passes through unharmed."""
+    """Discard the output, the warnings and the logs of a tool. An exception passes through unharmed.
+
+    The standard error of the process itself is closed too: C++ writes there, where Python's logging cannot reach.
+    """
     previous = logging.root.manager.disable
     logging.disable(logging.ERROR)
     saved = os.dup(2)
     sink = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(sink, 2)
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         os.dup2(saved, 2)
