@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-
 import onnx
 import torch
 
 from qat.adapters.torch.block_inputs import example_inputs
 from qat.errors import ExportError, reason_of
 from qat.program.program import FrameworkBlock, Program
+from qat.system.silence import quiet
 
 
 def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.ModelProto:
@@ -22,12 +18,8 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
         ExportError: an operator cannot be expressed in ONNX; the message names the operators of the block.
     """
     examples, shapes = example_inputs(program, block)
-    torch_log = logging.getLogger("torch.onnx")
-    level = torch_log.level
-    torch_log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with quiet():
             exported = torch.onnx.export(
                 block.module, examples, dynamo=True, dynamic_shapes=shapes, opset_version=opset, verbose=False
             )
@@ -37,8 +29,6 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
             f"the float operators ({', '.join(sorted(floats))}) cannot be written to ONNX: {reason_of(error)} "
             "A handler brings an operator of yours onto the integer grid: qat.register_handler, docs/custom_layers.md"
         ) from error
-    finally:
-        torch_log.setLevel(level)
     if exported is None:
         raise ExportError("torch.onnx.export returned nothing for the float operators: is the 'onnx' extra installed?")
     model: onnx.ModelProto = exported.model_proto
