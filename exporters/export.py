@@ -180,8 +180,8 @@ def _compare_encodings(program: Program, found: Mapping[str, Encoding], path: Pa
     """Compare the artifact's scales and zero points with the trained ones, in every bit."""
     trained = {v.name: v.encoding for v in program.values.values() if v.encoding is not None}
     trained |= {f"{i.name}.weight": i.weight_encoding for i in program.instructions if i.weight_encoding is not None}
-    # Integers that are only moved or looked up pass between no QuantizeLinear and DequantizeLinear.
-    unmarked = {name for i in program.instructions if i.kind == "move" or i.kind in FUNCTIONS for name in i.outputs}
+    # In an .onnx, integers that are only moved or looked up pass between no QuantizeLinear and DequantizeLinear.
+    unmarked = {name for i in program.instructions if i.keeps_framework or i.kind in FUNCTIONS for name in i.outputs}
     for name, encoding in trained.items():
         if name not in found and name in unmarked:
             continue

@@ -123,19 +123,19 @@ def _first_difference(
         difference = np.abs(want - found[name].astype(np.float64).reshape(want.shape))
         if difference.any():
             share, most = float((difference > 0).mean()), int(difference.max())
-            where = f"{instruction.kind} '{instruction.scope or instruction.name}'"
+            where = f"{instruction.kind} '{instruction.layer}'"
             return f"{where}: {share:.4%} of its values differ, by {most} at most"
     return _difference_in_float(program)
 
 
 def _is_inside_block(program: Program, instruction: Instruction) -> bool:
-    """Return whether an instruction's result is no output of the float block that computes it."""
-    return instruction.kind == "move" and program.block is not None and instruction.outputs[0] not in program.block.outputs
+    """Return whether the float block computes an instruction's result and does not return it."""
+    return instruction.keeps_framework and program.block is not None and instruction.outputs[0] not in program.block.outputs
 
 
 def _difference_in_float(program: Program) -> str:
     """Describe a difference that no integer operator shows, by the operators with float outputs."""
     kept = [i for i in program.instructions if i.kind == "float" or i.mode != "static"]
-    floats = sorted({str(i.attrs.get("target", i.kind)) + (f" {i.mode}" if i.mode != "static" else "") for i in kept})
+    floats = sorted({i.label + (f" {i.mode}" if i.mode != "static" else "") for i in kept})
     where = f"in an operator with float outputs ({', '.join(floats)})" if floats else "at the output"
     return f"no integer operator: the difference arises {where}"

@@ -1,7 +1,6 @@
 """The ``.onnx`` exporter, with the calls of :class:`qat.exporters.exporter.Exporter`."""
 
-from .conv_transpose import without_conv_transpose as legalize
-from .model import write
+from .model import legalize, write
 from .reader import read_encodings, read_weights
 
 __all__ = ["legalize", "read_encodings", "read_weights", "write"]

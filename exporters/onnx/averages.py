@@ -19,7 +19,7 @@ def write_mean(writer: Writer, instruction: Instruction) -> None:
     """
     axes, (output,) = instruction.attrs["axes"], instruction.outputs
     if tuple(axes) != (2, 3):
-        raise ExportError(f"{instruction.scope or instruction.name}: a mean over axes {axes} has no integer kernel")
+        raise ExportError(f"{instruction.layer}: a mean over axes {axes} has no integer kernel")
     inputs = [writer.dequantize_input(instruction)]
     shape = "" if instruction.attrs["keepdims"] else writer.shape(output)
     writer.operator(instruction, "GlobalAveragePool", inputs, shape)
@@ -32,9 +32,7 @@ def write_avg_pool(writer: Writer, instruction: Instruction) -> None:
     (contrib_ops/cpu/quantization/qlinear_pool.cc), in scalar code.
     """
     if any(pads(instruction)):
-        raise ExportError(
-            f"{instruction.scope or instruction.name}: average pooling with padding has no exact integer ONNX kernel"
-        )
+        raise ExportError(f"{instruction.layer}: average pooling with padding has no exact integer ONNX kernel")
     channels, kernel = writer.program.values[instruction.inputs[0]].shape[1], instruction.attrs["kernel"]
     ones = np.ones((channels or 0, 1, *kernel), np.int8)
     scale = np.asarray(f32(1.0) / f32(int(np.prod(kernel))))

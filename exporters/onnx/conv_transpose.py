@@ -14,33 +14,19 @@ from dataclasses import replace
 import numpy as np
 
 from qat.arithmetic.encoding import Encoding
-from qat.program.program import Instruction, Program, Value
-
-from .upsampling import as_conv_transpose
+from qat.program.program import Instruction, Value
 
 
-def without_conv_transpose(program: Program) -> Program:
-    """Return a program with each ``conv_transpose2d`` as ``conv2d``, ``depth_to_space`` and ``crop``, as far as they are needed.
+def conv_transpose_as_conv(instruction: Instruction, values: MutableMapping[str, Value]) -> list[Instruction]:
+    """Return a transposed convolution as ``conv2d``, ``depth_to_space`` and ``crop``, as far as each is needed.
 
-    An ``upsample_bilinear2d`` is a transposed convolution, too: see :mod:`qat.exporters.onnx.upsampling`.
+    The values between them have the transposed convolution's encoding. Its weight becomes
+    ``[out * s_h * s_w, in / groups, ceil(k_h / s_h), ceil(k_w / s_w)]``; its scales and its bias are repeated.
 
-    The program and its images are in NCHW. The values of the three instructions have the transposed convolution's encoding. Its
-    weight becomes ``[out * s_h * s_w, in / groups, ceil(k_h / s_h), ceil(k_w / s_w)]``; its scales and its bias are repeated.
+    Args:
+        instruction: a ``conv_transpose2d`` of images in NCHW.
+        values: those of the program. The values between the new instructions are added.
     """
-    if not any(instruction.kind in ("conv_transpose2d", "upsample_bilinear2d") for instruction in program.instructions):
-        return program
-    values = dict(program.values)
-    instructions: list[Instruction] = []
-    for instruction in program.instructions:
-        if instruction.kind == "upsample_bilinear2d":
-            pad, instruction = as_conv_transpose(instruction, values)
-            instructions.append(pad)
-        instructions += _as_conv(instruction, values) if instruction.kind == "conv_transpose2d" else [instruction]
-    return replace(program, values=values, instructions=tuple(instructions))
-
-
-def _as_conv(instruction: Instruction, values: MutableMapping[str, Value]) -> list[Instruction]:
-    """Return the instructions that replace a transposed convolution, and declare the values between them."""
     assert instruction.weight is not None
     name, strides = instruction.name, instruction.attrs["strides"]
     kernel = instruction.weight.shape[2:]

@@ -62,9 +62,7 @@ def write_depth_to_space(writer: Writer, instruction: Instruction) -> None:
     if size[0] == 1:  # the image of a conv1d, whose length may be free
         split, axes, joined = [0, channels, width, -1], [0, 1, 3, 2], [0, channels, 1, -1]
     elif None in size:
-        raise ExportError(
-            f"{instruction.scope or instruction.name}: with strides {height} and {width} its height and width must be fixed"
-        )
+        raise ExportError(f"{instruction.layer}: with strides {height} and {width} its height and width must be fixed")
     else:
         split, axes = [0, channels, height, width, size[0] // height, size[1] // width], [0, 1, 4, 2, 5, 3]
         joined = [0, channels, *size]

@@ -21,14 +21,23 @@ def write_mul(writer: Writer, instruction: Instruction) -> None:
 
 
 def write_relu(writer: Writer, instruction: Instruction) -> None:
-    """Write a ReLU or ReLU6. Its input and its output have one scale: it clips integers."""
+    """Write a ReLU."""
+    _write_clip(writer, instruction, bounded=False)
+
+
+def write_relu6(writer: Writer, instruction: Instruction) -> None:
+    """Write a ReLU6."""
+    _write_clip(writer, instruction, bounded=True)
+
+
+def _write_clip(writer: Writer, instruction: Instruction, bounded: bool) -> None:
+    """Write a Clip of integers, whose input and output have one scale; for a strict QDQ target, of float values."""
     (source,), (output,) = instruction.inputs, instruction.outputs
-    encoding, bounded = writer.encoding(output), instruction.kind == "relu6"
+    encoding = writer.encoding(output)
     if writer.program.strict_qdq:
         limits = [writer.constant(f"{output}.{end}", f32(limit)) for end, limit in (("lo", 0.0), ("hi", 6.0))]
         inputs = [writer.dequantize_input(instruction), *(limits if bounded else limits[:1])]
         writer.operator(instruction, "Clip", inputs)
     else:
         six = int(np.rint(f32(6.0) / f32(encoding.scale))) + encoding.zero_point if bounded else encoding.qmax
-        limit = (encoding.zero_point, min(encoding.qmax, six))
-        writer.clip(source, output, encoding.dtype, limit, instruction.name)
+        writer.clip(source, output, encoding.dtype, (encoding.zero_point, min(encoding.qmax, six)), instruction.name)

@@ -41,7 +41,7 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
             logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
             model: onnx.ModelProto = tf2onnx.convert.from_function(function, specs, opset=opset)[0]
     except Exception as error:  # tf2onnx raises plain exceptions
-        kinds = sorted({str(i.attrs.get("target", i.name)) for i in program.instructions if i.kind in ("float", "move")})
+        kinds = sorted({i.label for i in program.instructions if i.keeps_framework})
         raise ExportError(
             f"the operators that stay float ({', '.join(kinds)}) cannot be written to ONNX: {reason_of(error)}; a .tflite "
             "can hold what TensorFlow Lite has: prepare for target 'litert'"

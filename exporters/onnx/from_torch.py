@@ -24,7 +24,7 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
                 block.module, examples, dynamo=True, dynamic_shapes=shapes, opset_version=opset, verbose=False
             )
     except Exception as error:
-        floats = {str(i.attrs.get("target", i.name)) for i in program.instructions if i.kind == "float"}
+        floats = {i.label for i in program.instructions if i.kind == "float"}
         raise ExportError(
             f"the float operators ({', '.join(sorted(floats))}) cannot be written to ONNX: {reason_of(error)} "
             "A handler brings an operator of yours onto the integer grid: qat.register_handler, docs/custom_layers.md"

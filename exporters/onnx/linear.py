@@ -50,9 +50,7 @@ def write_dense(writer: Writer, instruction: Instruction) -> None:
     if len(writer.program.values[source].shape) != 2:
         sizes = writer.program.values[output].shape
         if writer.program.strict_qdq:
-            raise ExportError(
-                f"{instruction.scope or instruction.name}: a dense layer on 3 axes or more is not written for TensorRT"
-            )
+            raise ExportError(f"{instruction.layer}: a dense layer on 3 axes or more is not written for TensorRT")
         flat = writer.constant(f"{output}.merged", np.array([-1, weight.shape[1]], np.int64))
         merged = writer.node("Reshape", [source, flat], f"{output}/merged")
         shape = writer.constant(f"{output}.shape", np.array([-1 if size is None else size for size in sizes], np.int64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx
 from onnx import TensorProto, checker, helper
@@ -14,7 +15,7 @@ from qat.program.program import Program, Value
 
 from .float_block import splice
 from .stored_weight import write_stored_weight
-from .table import WRITERS
+from .table import REWRITES, WRITERS
 from .writer import Writer
 
 #: The lowest opset that torch's exporter writes without a conversion. ONNX Runtime fuses MaxPool at the opsets 12 to 21 only
@@ -33,6 +34,15 @@ _TYPES = {
 }
 
 
+def legalize(program: Program) -> Program:
+    """Return a program without the operators that ONNX Runtime has no integer kernel for. The program is in NCHW."""
+    values, instructions = dict(program.values), []
+    for instruction in program.instructions:
+        rewrite = REWRITES.get(instruction.kind)
+        instructions += [instruction] if rewrite is None else rewrite(instruction, values)
+    return replace(program, values=values, instructions=tuple(instructions))
+
+
 def write(program: Program, io_dtype: str, extra_outputs: Sequence[str] = ()) -> bytes:
     """Return the bytes of :func:`build`'s model. ``io_dtype`` is for a ``.tflite``: an ``.onnx`` takes and returns float32."""
     return build(program, extra_outputs).SerializeToString()
@@ -44,7 +54,7 @@ def build(program: Program, extra_outputs: Sequence[str] = ()) -> onnx.ModelProt
     Tensors keep the program's names.
 
     Args:
-        program: in NCHW, of the operators that :func:`qat.exporters.onnx.legalize` leaves.
+        program: in NCHW, in the operators that :func:`legalize` returns.
         extra_outputs: the names of quantized values that the model returns too, as integers.
 
     Raises:
@@ -53,7 +63,7 @@ def build(program: Program, extra_outputs: Sequence[str] = ()) -> onnx.ModelProt
     if program.layout != "NCHW":
         raise ExportError(
             f"the program is in {program.layout} layout, and an .onnx is written in NCHW (PyTorch's): "
-            "export a Keras model to .tflite"
+            "call qat.export, which transposes images, or write a .tflite"
         )
     returned = (*program.outputs, *extra_outputs)
     for name in returned:
@@ -65,8 +75,8 @@ def build(program: Program, extra_outputs: Sequence[str] = ()) -> onnx.ModelProt
             write_stored_weight(writer, instruction)
         elif instruction.kind in WRITERS:
             WRITERS[instruction.kind](writer, instruction)
-        elif instruction.kind not in ("float", "move"):
-            raise ExportError(f"{instruction.scope or instruction.name}: there is no ONNX operator for '{instruction.kind}'")
+        elif not instruction.keeps_framework:
+            raise ExportError(f"{instruction.layer}: there is no ONNX operator for '{instruction.kind}'")
     packed = any(instruction.packed for instruction in program.instructions)
     opset, ir_version = (OPSET_INT4, IR_VERSION_INT4) if packed else (OPSET, IR_VERSION)
     if program.block is not None:

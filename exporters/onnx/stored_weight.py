@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from qat.arithmetic.encoding import packed_int4
 from qat.arithmetic.numerics import f32
 from qat.errors import ExportError
+from qat.graph.kinds import KINDS
 from qat.program.program import Instruction
 
 from .linear import conv_attributes
@@ -36,8 +37,8 @@ def write_stored_weight(writer: Writer, instruction: Instruction) -> None:
         ExportError: the format has no nodes for the operator in this mode.
     """
     name, mode, output = instruction.name, instruction.mode, instruction.outputs[0]
-    if instruction.kind not in ("conv2d", "depthwise_conv2d", "dense") or instruction.weight is None:
-        raise ExportError(f"{instruction.scope or name}: there is no ONNX form of a {mode} {instruction.kind}")
+    if not KINDS[instruction.kind].stored_weight or instruction.weight is None:
+        raise ExportError(f"{instruction.layer}: there is no ONNX form of a {mode} {instruction.kind}")
     result = output if instruction.activation is None else f"{name}/linear"
     if mode == "dynamic":
         _write_dynamic(writer, instruction, instruction.weight, result)
@@ -54,7 +55,7 @@ def _write_float(writer: Writer, instruction: Instruction, weight: np.ndarray, r
     name, source = instruction.name, instruction.inputs[0]
     real = _float_weight(writer, instruction, weight)
     bias = [] if instruction.bias is None else [writer.constant(f"{name}.bias", instruction.bias)]
-    if instruction.kind != "dense":
+    if KINDS[instruction.kind].spatial:
         writer.node("Conv", [source, real, *bias], result, name, **conv_attributes(instruction))
     elif len(writer.program.values[source].shape) == 2:
         writer.node("Gemm", [source, real, *bias], result, name, transB=1)
@@ -87,7 +88,7 @@ def _int4(name: str, values: np.ndarray) -> onnx.TensorProto:
 def _write_dynamic(writer: Writer, instruction: Instruction, weight: np.ndarray, result: str) -> None:
     """Write the integer operator between the quantization of its input and the scales of its accumulator."""
     assert instruction.weight_encoding is not None
-    name, dense = instruction.name, instruction.kind == "dense"
+    name, dense = instruction.name, not KINDS[instruction.kind].spatial
     per_channel = (-1,) if dense else (1, -1, 1, 1)
     attributes: dict[str, Any] = {} if dense else conv_attributes(instruction)
     quantized = [f"{name}/{part}" for part in ("integers", "scale", "zero_point")]

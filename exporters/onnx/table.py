@@ -1,11 +1,15 @@
-"""The writer of each kind of operator that an ``.onnx`` has integer kernels for."""
+"""The writer of each kind of operator that ONNX Runtime has an integer kernel for, and the rewrites of the other kinds."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, MutableMapping
+
 from qat.graph.kinds import FUNCTIONS
+from qat.program.program import Instruction, Value
 
 from .attention import write_embedding, write_matmul, write_softmax
 from .averages import write_avg_pool, write_mean
+from .conv_transpose import conv_transpose_as_conv
 from .data_movement import (
     write_concat,
     write_crop,
@@ -15,14 +19,15 @@ from .data_movement import (
     write_reshape,
     write_transpose,
 )
-from .elementwise import write_add, write_mul, write_relu
+from .elementwise import write_add, write_mul, write_relu, write_relu6
 from .layer_norm import write_layer_norm
 from .linear import write_conv, write_dense
 from .lookup import write_function
 from .quantize import write_constant, write_dequantize, write_quantize
+from .upsampling import upsample_as_conv
 from .writer import WriteOperator
 
-#: By kind: those of :mod:`qat.graph.kinds`, and ``depth_to_space`` and ``crop``, which stand for transposed convolutions.
+#: By kind: those of :mod:`qat.graph.kinds`, and ``depth_to_space`` and ``crop``, into which the rewrites put an operator.
 WRITERS: dict[str, WriteOperator] = {
     "quantize": write_quantize,
     "dequantize": write_dequantize,
@@ -34,7 +39,7 @@ WRITERS: dict[str, WriteOperator] = {
     "add": write_add,
     "mul": write_mul,
     "relu": write_relu,
-    "relu6": write_relu,
+    "relu6": write_relu6,
     "mean": write_mean,
     "avg_pool2d": write_avg_pool,
     "concat": write_concat,
@@ -49,4 +54,10 @@ WRITERS: dict[str, WriteOperator] = {
     "embedding": write_embedding,
     "layer_norm": write_layer_norm,
     **dict.fromkeys(FUNCTIONS, write_function),
+}
+
+#: The rewrites of kinds without an integer kernel. Each returns other instructions, and adds the values between them.
+REWRITES: dict[str, Callable[[Instruction, MutableMapping[str, Value]], list[Instruction]]] = {
+    "conv_transpose2d": conv_transpose_as_conv,
+    "upsample_bilinear2d": upsample_as_conv,
 }

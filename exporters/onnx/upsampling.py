@@ -11,13 +11,15 @@ from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.numerics import bilinear, f32
 from qat.program.program import Instruction, Value
 
+from .conv_transpose import conv_transpose_as_conv
 
-def as_conv_transpose(instruction: Instruction, values: MutableMapping[str, Value]) -> tuple[Instruction, Instruction]:
-    """Return a bilinear up-sampling as a padding that repeats the edges, and a transposed convolution.
+
+def upsample_as_conv(instruction: Instruction, values: MutableMapping[str, Value]) -> list[Instruction]:
+    """Return a bilinear up-sampling as a padding that repeats the edges, and a transposed convolution as a convolution.
 
     Args:
         instruction: an ``upsample_bilinear2d`` of images in NCHW.
-        values: those of the program; the padded image is added.
+        values: those of the program. The values between the new instructions are added.
     """
     factors = instruction.attrs["factors"]
     taps, divisor, cut = bilinear(factors)
@@ -38,4 +40,4 @@ def as_conv_transpose(instruction: Instruction, values: MutableMapping[str, Valu
         weight_encoding=Encoding(np.asarray(f32(1.0) / f32(divisor)), 0, -127, 127),
         bias=None,
     )
-    return pad, conv_transpose
+    return [pad, *conv_transpose_as_conv(conv_transpose, values)]

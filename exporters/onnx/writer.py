@@ -100,7 +100,7 @@ class Writer:
     def parameters(self, instruction: Instruction) -> tuple[np.ndarray, list[str]]:
         """Dequantize an operator's weight and bias; return the integer weight, and the names of the float tensors."""
         if instruction.weight is None or instruction.weight_encoding is None:
-            raise ExportError(f"{instruction.scope or instruction.name}: a {instruction.kind} without a weight")
+            raise ExportError(f"{instruction.layer}: a {instruction.kind} without a weight")
         scale = np.asarray(instruction.weight_encoding.scale, f32)
         names = [self.dequantize_constant(f"{instruction.name}.weight", instruction.weight.astype(np.int8), scale)]
         if instruction.bias is not None:

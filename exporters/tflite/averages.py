@@ -27,7 +27,7 @@ def write_avg_pool(writer: Writer, instruction: Instruction) -> None:
     same = padding == same_padding(size, instruction.attrs["kernel"], instruction.attrs["strides"])
     if not same and padding != ((0, 0), (0, 0)):
         raise ExportError(
-            f"{instruction.scope or instruction.name}: TFLite averages over SAME or VALID windows only, not with padding "
+            f"{instruction.layer}: TFLite averages over SAME or VALID windows only, not with padding "
             f"{padding}: pad with zeros before it, leave it float by a rule of the recipe, or prepare for target 'onnxruntime'"
         )
     write_pool(writer, instruction, _Op.AVERAGE_POOL_2D, writer.integer_tensor(instruction.inputs[0]), same)

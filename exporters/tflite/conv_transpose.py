@@ -30,9 +30,7 @@ def write_conv_transpose(writer: Writer, instruction: Instruction) -> None:
     cuts = tuple((first, last + more) for (first, last), more in zip(cuts, beyond, strict=True))
     size, result = (writer.program.values[name].shape[1:3] for name in (source, output))
     if None in size or None in result:
-        raise ExportError(
-            f"{instruction.scope or instruction.name}: a transposed convolution needs images of a fixed size: give the input one"
-        )
+        raise ExportError(f"{instruction.layer}: a transposed convolution needs images of a fixed size: give the input one")
     window = [k + more for k, more in zip(kernel, beyond, strict=True)]
     covers = size == tuple(-(-(n or 0) // s) for n, s in zip(result, strides, strict=True))
     same = covers and cuts == same_padding(result, window, strides)

@@ -76,9 +76,7 @@ def padded_tensor(writer: Writer, instruction: Instruction) -> str:
     _, height, width, channels = writer.program.values[name].shape
     (top, bottom), (left, right) = instruction.attrs["padding"]
     if height is None or width is None:
-        raise ExportError(
-            f"{instruction.scope or instruction.name}: padding needs images of a fixed size: give the model's input one"
-        )
+        raise ExportError(f"{instruction.layer}: padding needs images of a fixed size: give the model's input one")
     padded, shape = f"{instruction.name}.padded", (None, height + top + bottom, width + left + right, channels)
     if writer.program.values[name].encoding is None:
         return writer.add_tensor(padded, shape, "float32")

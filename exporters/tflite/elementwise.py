@@ -30,7 +30,15 @@ def _write_binary(writer: Writer, instruction: Instruction, code: int, options: 
 
 
 def write_relu(writer: Writer, instruction: Instruction) -> None:
-    """Write a RELU or RELU6."""
-    code = _Op.RELU6 if instruction.kind == "relu6" else _Op.RELU
+    """Write a RELU."""
+    _write_unary(writer, instruction, _Op.RELU)
+
+
+def write_relu6(writer: Writer, instruction: Instruction) -> None:
+    """Write a RELU6."""
+    _write_unary(writer, instruction, _Op.RELU6)
+
+
+def _write_unary(writer: Writer, instruction: Instruction, code: int) -> None:
     source, output = (writer.integer_tensor(name) for name in (instruction.inputs[0], instruction.outputs[0]))
     writer.operator(code, [source], output, 2)

@@ -101,7 +101,7 @@ def translate(program: Program, block: FrameworkBlock) -> Table:
 
 
 def _kinds(program: Program) -> list[str]:
-    return sorted({str(i.attrs.get("target", i.name)) for i in program.instructions if i.kind in ("float", "move")})
+    return sorted({i.label for i in program.instructions if i.keeps_framework})
 
 
 def _names(program: Program) -> str:

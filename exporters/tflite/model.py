@@ -34,10 +34,13 @@ def write(program: Program, io_dtype: str = "int8", extra_outputs: Sequence[str]
         ExportError: the format cannot express the program.
     """
     if program.layout != "NHWC":
-        raise ExportError("a .tflite is written from a Keras model (NHWC); export a PyTorch model as .onnx")
+        raise ExportError(
+            f"the program is in {program.layout} layout, and a .tflite is written in NHWC (Keras'): "
+            "call qat.export, which transposes images, or write an .onnx"
+        )
     writer = Writer(program, io_dtype)
     for instruction in program.instructions:
-        if instruction.kind not in ("float", "move"):
+        if not instruction.keeps_framework:
             WRITERS[instruction.kind](writer, instruction)
     if program.block is not None:
         splice(writer, program.block)

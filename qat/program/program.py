@@ -13,6 +13,7 @@ import numpy as np
 
 from qat.arithmetic.encoding import Encoding
 from qat.graph.graph import EXAMPLE_BATCH
+from qat.graph.kinds import KINDS
 from qat.planning.modes import Mode
 
 
@@ -77,6 +78,21 @@ class Instruction:
     mode: Mode = "static"
     packed: bool = False
     kernels: str = ""
+
+    @property
+    def keeps_framework(self) -> bool:
+        """Whether the framework's implementation computes it, within the program's block."""
+        return self.kind in KINDS and KINDS[self.kind].framework
+
+    @property
+    def label(self) -> str:
+        """The name of the operator that users read: the framework's own where the framework computes it."""
+        return str(self.attrs.get("target", self.name)) if self.keeps_framework else self.kind
+
+    @property
+    def layer(self) -> str:
+        """The path of the layer in the user's model, for messages."""
+        return self.scope or self.name
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from torch import nn
 
 import qat
 from qat.adapters import torch as adapter
-from qat.exporters.onnx.conv_transpose import without_conv_transpose
+from qat.exporters.onnx import legalize
 from qat.program import interpreter as reference
 from qat.runtimes import open_session
 
@@ -74,7 +74,7 @@ def test_geometries(name, tmp_path):
     program, ops = check(Up(nn.ConvTranspose2d(4, out, **options)), x, tmp_path)
     assert ops["QLinearConv"] == 3
     assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (1, 1)
-    split = without_conv_transpose(program)
+    split = legalize(program)
     assert {"conv_transpose2d"} == {s.kind for s in program.instructions} - {s.kind for s in split.instructions}
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from qat.arithmetic import numerics
 from qat.arithmetic.encoding import Encoding
-from qat.exporters.onnx.conv_transpose import without_conv_transpose
+from qat.exporters.onnx import legalize
 from qat.program.program import Instruction, Program, Value
 
 E = Encoding(np.asarray(0.5, np.float32), 0, -128, 127)
@@ -42,7 +42,7 @@ def test_any_geometry(height, width, depthwise, seed):
     attrs = {"strides": strides, "padding": padding, "dilations": (1, 1), "groups": groups}
     scale = Encoding(rng.uniform(0.1, 1, out).astype(np.float32), 0, -64, 64, 0)
     step = Instruction("t", "conv_transpose2d", ("x",), ("y",), attrs, weight, scale, bias)
-    made = without_conv_transpose(Program("p", "NCHW", "mlas", "onnxruntime", "r", ("x",), ("y",), values, (step,)))
+    made = legalize(Program("p", "NCHW", "mlas", "onnxruntime", "r", ("x",), ("y",), values, (step,)))
     assert made.instructions[-1].outputs == ("y",)
     for part in made.instructions:
         if part.kind == "conv2d":
