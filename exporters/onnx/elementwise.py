@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qat.arithmetic.numerics import f32
+from qat.arithmetic.grid import f32
 from qat.program.program import Instruction
 
 from .writer import Writer

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
+from qat.arithmetic.grid import f32
 from qat.arithmetic.layer_norm import scaled_epsilon
-from qat.arithmetic.numerics import f32
 from qat.program.program import Instruction
 
 from .writer import Writer

@@ -15,7 +15,7 @@ import onnx
 
 from qat.arithmetic import lookup
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.numerics import f32
+from qat.arithmetic.grid import f32
 from qat.program.program import Instruction
 
 from .writer import Writer

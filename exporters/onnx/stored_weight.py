@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from qat.arithmetic.encoding import packed_int4
-from qat.arithmetic.numerics import f32
+from qat.arithmetic.grid import f32
 from qat.errors import ExportError
 from qat.graph.kinds import KINDS
 from qat.program.program import Instruction

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from qat.arithmetic.accumulators import bilinear
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.numerics import bilinear, f32
+from qat.arithmetic.grid import f32
 from qat.program.program import Instruction, Value
 
 from .conv_transpose import conv_transpose_as_conv

@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.numerics import f32
+from qat.arithmetic.grid import f32
 from qat.errors import ExportError
 from qat.program.program import Instruction, Program
 

@@ -8,7 +8,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.numerics import f32
+from qat.arithmetic.grid import f32
 from qat.runtimes import WEIGHT_TYPES, Weight
 
 from .writer import Table

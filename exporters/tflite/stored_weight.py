@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from qat.arithmetic.encoding import packed_int4
-from qat.arithmetic.numerics import f32
+from qat.arithmetic.grid import f32
 from qat.program.program import Instruction
 
 from .writer import Writer

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.numerics import f32
+from qat.arithmetic.grid import f32
 from qat.errors import ExportError
 from qat.program.ordering import by_dependency
 from qat.program.program import Instruction, Program

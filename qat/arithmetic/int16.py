@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from .encoding import Encoding
-from .numerics import f32, fixed_point, quantize_multiplier
+from .grid import f32
+from .tflite import fixed_point, quantize_multiplier
 
 #: The limits of an activation.
 LIMITS = (-(2**15), 2**15 - 1)
@@ -17,15 +18,17 @@ LIMITS = (-(2**15), 2**15 - 1)
 BIAS_LIMIT = 2**38
 
 
-def leave(acc: np.ndarray, multiplier: np.ndarray, lo: float, hi: float, kind: str) -> np.ndarray:
-    """Return ``clamp(round(acc * multiplier), lo, hi)``, halves up; ``multiplier`` is float64 and broadcasts against ``acc``.
+def requantize_dense(acc: np.ndarray, multiplier: np.ndarray, lo: float, hi: float) -> np.ndarray:
+    """Return ``clamp(round(acc * multiplier), lo, hi)``, halves up; ``multiplier`` is float64 and broadcasts against ``acc``."""
+    return np.clip(np.floor(np.asarray(acc, np.int64) * multiplier + 0.5), lo, hi).astype(f32)
 
-    A convolution's multiplier has 15 bits only (``MultiplyByQuantizedMultiplier`` of an int64): it is up to 1 step away from the
-    exact product. A dense layer's has 31.
+
+def requantize_conv(acc: np.ndarray, multiplier: np.ndarray, lo: float, hi: float) -> np.ndarray:
+    """Return the same of a convolution, whose multiplier has 15 bits only (``MultiplyByQuantizedMultiplier`` of an int64).
+
+    The result is up to 1 step away from the exact product.
     """
     acc = np.asarray(acc, np.int64)
-    if kind == "dense":
-        return np.clip(np.floor(acc * multiplier + 0.5), lo, hi).astype(f32)
     pairs = [quantize_multiplier(v) for v in np.ravel(multiplier)]
     mantissa, shift = (np.array(part, np.int64).reshape(np.shape(multiplier)) for part in zip(*pairs, strict=True))
     reduced = np.where(mantissa < 0x7FFF0000, (mantissa + (1 << 15)) >> 16, 0x7FFF)
@@ -36,7 +39,7 @@ def leave(acc: np.ndarray, multiplier: np.ndarray, lo: float, hi: float, kind: s
 def add(a: np.ndarray, b: np.ndarray, ea: Encoding, eb: Encoding, ey: Encoding, lo: float, hi: float) -> np.ndarray:
     """Return ``a + b``: both inputs shifted left by 15 bits and rescaled by ``s_in / (2 max s)`` (reference/add.h).
 
-    The inputs are rescaled with one rounding, halves up; their sum with the two of :func:`qat.arithmetic.numerics.fixed_point`.
+    The inputs are rescaled with one rounding, halves up; their sum with the two of :func:`qat.arithmetic.tflite.fixed_point`.
     """
     sa, sb, sy = (float(e.scale) for e in (ea, eb, ey))
     twice = 2.0 * max(sa, sb)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from .encoding import Encoding
-from .numerics import f32, quantize
+from .grid import f32
+from .kernels import KERNELS
 
 
 def layer_norm(
@@ -29,7 +30,7 @@ def layer_norm(
     squares = np.square(d.astype(np.int64)).sum(-1, keepdims=True).astype(f32)
     variance = squares / n - rest * rest
     y = (d - rest) / np.sqrt(variance + scaled_epsilon(epsilon, float(ex.scale)))
-    return quantize(y * np.asarray(gamma, f32) + np.asarray(beta, f32), ey, kernels)
+    return KERNELS[kernels].quantize(y * np.asarray(gamma, f32) + np.asarray(beta, f32), ey)
 
 
 def scaled_epsilon(epsilon: float, scale: float) -> np.float32:

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import lookup_fixed_point as fixed_point
 from .encoding import Encoding
-from .numerics import f32
+from .grid import f32
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017, "Self-Normalizing Neural Networks"
 

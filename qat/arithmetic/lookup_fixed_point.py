@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .encoding import Encoding
-from .numerics import f32, quantize_multiplier
+from .grid import f32
+from .tflite import quantize_multiplier
 
 
 def leaky_relu(x: Encoding, y: Encoding, alpha: float) -> np.ndarray:

@@ -56,7 +56,7 @@ class Modes:
             that takes the operator runs it. Any other weight of 4 bits is held in int8.
         wide: the operators with static kernels for activations of 16 bits, see :mod:`qat.arithmetic.int16`.
 
-    An arithmetic is a name in :mod:`qat.arithmetic.numerics` (static) or :mod:`qat.arithmetic.dynamic`, or ``float``.
+    An arithmetic is a name in :mod:`qat.arithmetic.kernels` (static) or :mod:`qat.arithmetic.dynamic`, or ``float``.
     """
 
     stored: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

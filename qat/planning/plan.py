@@ -35,7 +35,7 @@ class PlannedOp:
         qmax: the largest magnitude of its integer weight, 0 without one.
         mode: ``static`` for an integer kernel, ``float``, or one of :data:`qat.planning.modes.STORED`.
         packed: whether the artifact holds the weight in 4 bits.
-        kernels: the arithmetic of its kernel where it is not the target's, see :mod:`qat.arithmetic.numerics`.
+        kernels: the arithmetic of its kernel where it is not the target's, see :mod:`qat.arithmetic.kernels`.
     """
 
     op: Op

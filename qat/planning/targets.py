@@ -74,7 +74,7 @@ class Target:
     """A runtime: the integers it computes with, the arithmetic of its kernels and its operator table.
 
     Attributes:
-        kernels: the requantization arithmetic, see :mod:`qat.arithmetic.numerics`.
+        kernels: the requantization arithmetic, see :mod:`qat.arithmetic.kernels`.
         suffix: of the artifact, ``.onnx`` or ``.tflite``; empty where no runtime has these kernels.
         activation: ``(qmin, qmax)`` of an activation in 8 bits.
         symmetric_activations: whether the zero point must be 0.

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.numerics import f32, quantize
+from qat.arithmetic.grid import f32
+from qat.arithmetic.kernels import KERNELS
 from qat.graph.kinds import KINDS, bounds
 from qat.planning.plan import Plan, PlannedOp
 
@@ -98,7 +99,7 @@ def build_program(
         weight = weight_encoding = bias = None
         if kind.output_grid:
             encoding = encodings[plan.group_of[op.output]]
-            grid = quantize(parameter(op.params[kind.output_grid]), encoding, plan.target.kernels)
+            grid = KERNELS[plan.target.kernels].quantize(parameter(op.params[kind.output_grid]), encoding)
             weight = (grid + encoding.zero_point).astype(encoding.dtype)
         elif "gamma" in kind.params:
             width = plan.graph.tensors[op.output].shape[-1] or 1

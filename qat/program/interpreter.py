@@ -6,14 +6,17 @@ It is what the frameworks' nodes and the runtimes' artifacts are compared with. 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from qat.arithmetic import attention, dynamic, numerics
+from qat.arithmetic import accumulators, dynamic, mlas
 from qat.arithmetic import int16 as wide
 from qat.arithmetic import lookup as functions
+from qat.arithmetic.attention import product_kernels
 from qat.arithmetic.encoding import Encoding
+from qat.arithmetic.grid import dequantize
+from qat.arithmetic.kernels import KERNELS
 from qat.arithmetic.layer_norm import layer_norm
 from qat.errors import DataError
 from qat.graph.kinds import FUNCTIONS, STEPS, bounds
@@ -103,18 +106,18 @@ def _own_layout(program: Program, x: np.ndarray) -> np.ndarray:
 
 
 def _quantize(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    return numerics.quantize(xs[0], _encoding(program, step.outputs[0]), program.kernels)
+    return KERNELS[program.kernels].quantize(xs[0], _encoding(program, step.outputs[0]))
 
 
 def _dequantize(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    return numerics.dequantize(xs[0], _encoding(program, step.inputs[0]))
+    return dequantize(xs[0], _encoding(program, step.inputs[0]))
 
 
 def _conv2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     assert step.weight is not None
     a = step.attrs
     x = _channels_first(program, xs[0])
-    acc = numerics.conv2d(x, step.weight, step.bias, a["strides"], a["padding"], a["dilations"], a["groups"])
+    acc = accumulators.conv2d(x, step.weight, step.bias, a["strides"], a["padding"], a["dilations"], a["groups"])
     return _own_layout(program, _requantize(program, step, acc, (1, -1, 1, 1)))
 
 
@@ -122,7 +125,7 @@ def _conv3d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.nda
     assert step.weight is not None
     a, last = step.attrs, program.layout == "NHWC"
     x = np.moveaxis(xs[0], -1, 1) if last else xs[0]
-    acc = numerics.conv3d(x, step.weight, step.bias, a["strides"], a["padding"], a["dilations"], a["groups"])
+    acc = accumulators.conv3d(x, step.weight, step.bias, a["strides"], a["padding"], a["dilations"], a["groups"])
     y = _requantize(program, step, acc, (1, -1, 1, 1, 1))
     return np.moveaxis(y, 1, -1) if last else y
 
@@ -130,13 +133,13 @@ def _conv3d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.nda
 def _conv_transpose2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     assert step.weight is not None
     a, x = step.attrs, _channels_first(program, xs[0])
-    acc = numerics.conv_transpose2d(x, step.weight, step.bias, a["strides"], a["padding"], a["groups"])
+    acc = accumulators.conv_transpose2d(x, step.weight, step.bias, a["strides"], a["padding"], a["groups"])
     return _own_layout(program, _requantize(program, step, acc, (1, -1, 1, 1)))
 
 
 def _dense(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     assert step.weight is not None
-    return _requantize(program, step, numerics.dense(xs[0], step.weight, step.bias), (-1,))
+    return _requantize(program, step, accumulators.dense(xs[0], step.weight, step.bias), (-1,))
 
 
 def _requantize(program: Program, step: Instruction, acc: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -145,17 +148,18 @@ def _requantize(program: Program, step: Instruction, acc: np.ndarray, shape: tup
     x, y = (float(_encoding(program, name).scale) for name in (step.inputs[0], step.outputs[0]))
     if step.kernels == "wide":
         exact = x * scale.astype(np.float64) / y
-        return wide.leave(acc, exact, *_limits(program, step), step.kind)
-    kernels = step.kernels or program.kernels
-    return numerics.requantize(acc, numerics.multiplier(x, scale, y, kernels), *_limits(program, step), kernels)
+        requantize = wide.requantize_conv if STEPS[step.kind].spatial else wide.requantize_dense
+        return requantize(acc, exact, *_limits(program, step))
+    kernels = KERNELS[step.kernels or program.kernels]
+    return kernels.requantize(acc, kernels.multiplier(x, scale, y), *_limits(program, step))
 
 
-def _binary(kernel: Callable[..., np.ndarray], in_16_bits: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+def _binary(name: Literal["add", "mul"]) -> Callable[..., np.ndarray]:
     def step_of(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
         encodings = [_encoding(program, name) for name in (*step.inputs, *step.outputs)]
         if step.kernels == "wide":
-            return in_16_bits(*xs, *encodings, *_limits(program, step))
-        return kernel(*xs, *encodings, *_limits(program, step), program.kernels)
+            return getattr(wide, name)(*xs, *encodings, *_limits(program, step))
+        return getattr(KERNELS[program.kernels], name)(*xs, *encodings, *_limits(program, step))
 
     return step_of
 
@@ -164,25 +168,25 @@ def _mean(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarr
     x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
     if step.kernels == "wide":
         return wide.mean(xs[0], tuple(step.attrs["axes"]), x, y, bool(step.attrs["keepdims"]))
-    return numerics.mean(xs[0], tuple(step.attrs["axes"]), x, y, program.kernels, bool(step.attrs["keepdims"]))
+    return KERNELS[program.kernels].mean(xs[0], tuple(step.attrs["axes"]), x, y, bool(step.attrs["keepdims"]))
 
 
 def _max_pool2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     a = step.attrs
-    return _own_layout(program, numerics.max_pool2d(_channels_first(program, xs[0]), a["kernel"], a["strides"], a["padding"]))
+    return _own_layout(program, accumulators.max_pool2d(_channels_first(program, xs[0]), a["kernel"], a["strides"], a["padding"]))
 
 
 def _avg_pool2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     a, encoding = step.attrs, _encoding(program, step.outputs[0])
     x = _channels_first(program, xs[0])
     return _own_layout(
-        program, numerics.avg_pool2d(x, a["kernel"], a["strides"], a["padding"], encoding, program.kernels)
+        program, KERNELS[program.kernels].avg_pool2d(x, a["kernel"], a["strides"], a["padding"], encoding)
     )  # fmt: skip
 
 
 def _upsample_bilinear2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     encoding = _encoding(program, step.outputs[0])
-    return _own_layout(program, numerics.upsample_bilinear2d(_channels_first(program, xs[0]), step.attrs["factors"], encoding))
+    return _own_layout(program, mlas.upsample_bilinear2d(_channels_first(program, xs[0]), step.attrs["factors"], encoding))
 
 
 def _concat(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
@@ -202,14 +206,14 @@ def _function(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.n
 def _matmul(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     encodings = [_encoding(program, name) for name in (*step.inputs, *step.outputs)]
     a, b, y = (float(e.scale) for e in encodings)
-    kernels = attention.product_kernels(program.kernels, encodings[1].zero_point)
-    value = attention.product_multiplier(a, b, y, kernels)
-    acc = attention.matmul(xs[0], xs[1], step.attrs["transpose_b"])
-    return numerics.requantize(acc, np.asarray(value), *_limits(program, step), kernels)
+    kernels = KERNELS[product_kernels(program.kernels, encodings[1].zero_point)]
+    value = kernels.product_multiplier(a, b, y)
+    acc = accumulators.matmul(xs[0], xs[1], step.attrs["transpose_b"])
+    return kernels.requantize(acc, np.asarray(value), *_limits(program, step))
 
 
 def _softmax(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    return attention.softmax(xs[0], _encoding(program, step.inputs[0]), step.attrs["beta"], program.kernels)
+    return KERNELS[program.kernels].softmax(xs[0], _encoding(program, step.inputs[0]), step.attrs["beta"])
 
 
 def _layer_norm(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
@@ -236,14 +240,14 @@ def _stored(program: Program, step: Instruction, x: np.ndarray) -> np.ndarray:
     def product(x: np.ndarray, w: np.ndarray) -> np.ndarray:
         if dense:
             return np.asarray(x, np.float64) @ np.asarray(w, np.float64).T
-        return numerics.real_conv2d(x, w, a["strides"], a["padding"], a["dilations"], a["groups"])
+        return accumulators.real_conv2d(x, w, a["strides"], a["padding"], a["dilations"], a["groups"])
 
     along = (-1,) if dense else (-1, 1, 1)
     bias = None if step.bias is None else step.bias.reshape(along)
     if step.mode == "dynamic":
-        axes = dynamic.range_axes(step.kind, a.get("strides", ()), step.kernels, x.shape, weight.shape[2:], channel_axis=1)
+        axes = dynamic.range_axes(not dense, a.get("strides", ()), step.kernels, x.shape, weight.shape[2:], channel_axis=1)
         q, x_scale = dynamic.on_grid(x, axes, step.kernels)
-        y = dynamic.leave(product(q, weight), x_scale, scale.reshape(along), bias, step.kernels)
+        y = dynamic.dequantize_accumulator(product(q, weight), x_scale, scale.reshape(along), bias, step.kernels)
     else:
         real = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
         y = np.asarray(product(x, real) + (0.0 if bias is None else bias), np.float32)
@@ -278,8 +282,8 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "conv3d": _conv3d,
     "conv_transpose2d": _conv_transpose2d,
     "dense": _dense,
-    "add": _binary(numerics.add, wide.add),
-    "mul": _binary(numerics.mul, wide.mul),
+    "add": _binary("add"),
+    "mul": _binary("mul"),
     "mean": _mean,
     "concat": _concat,
     "constant": _constant,

@@ -10,7 +10,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.numerics import dequantize, f32, quantize
+from qat.arithmetic.grid import dequantize, f32
+from qat.arithmetic.kernels import KERNELS
 from qat.errors import QatError, reason_of
 
 from .tensors import LIMITS, TensorInfo, check_shapes
@@ -94,7 +95,7 @@ class LiteRTSession:
         if info.scale is None or info.dtype not in LIMITS:
             return np.ascontiguousarray(array, info.dtype)
         encoding = self._encoding(info)
-        return (quantize(array, encoding, self._kernels) + encoding.zero_point).astype(info.dtype)
+        return (KERNELS[self._kernels].quantize(array, encoding) + encoding.zero_point).astype(info.dtype)
 
     def _real(self, value: np.ndarray, info: TensorInfo) -> np.ndarray:
         if info.scale is None or info.dtype not in LIMITS:

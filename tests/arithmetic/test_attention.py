@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qat.arithmetic import attention
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.numerics import f32
+from qat.arithmetic.grid import f32
 from qat.exporters import export_program
 from qat.program import interpreter as reference
 from qat.program.program import Instruction, Program, Value

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from qat.arithmetic import numerics
+from qat.arithmetic import mlas, xnnpack
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.numerics import f32
+from qat.arithmetic.grid import f32
 from qat.exporters.tflite import write
 from qat.program.program import Instruction, Program, Value
 from qat.runtimes.litert import LiteRTSession
@@ -43,9 +43,9 @@ def test_the_delegate_computes_the_reference():
         )
         program = Program("p", "NHWC", "xnnpack", "litert", "static_wi8_ai8", ("x",), ("y",), values, steps)
         (found,) = LiteRTSession(write(program)).run_named(image.astype(f32) * x.scale).values()
-        expected = numerics.mean(image, (1, 2), x, y, "xnnpack")
+        expected = xnnpack.mean(image, (1, 2), x, y)
         np.testing.assert_array_equal(found.astype(int) - y.zero_point, expected)
-        differs += int((numerics.mean(image, (1, 2), x, y, "mlas") != expected).sum())
+        differs += int((mlas.mean(image, (1, 2), x, y) != expected).sum())
     assert differs > 0  # the zero points matter, or this tests nothing
 
 
@@ -53,7 +53,7 @@ def test_the_delegate_computes_the_reference():
 def test_the_nodes_compute_the_reference(framework):
     for seed in range(40):
         x, y, image = near_halves(seed)
-        expected = numerics.mean(image, (1, 2), x, y, "xnnpack")
+        expected = xnnpack.mean(image, (1, 2), x, y)
         np.testing.assert_array_equal(NODES[framework](x, y, image.astype(f32)), expected)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qat.arithmetic import numerics
-from qat.arithmetic.numerics import f32
+from qat.arithmetic import mlas
+from qat.arithmetic.grid import BIAS_LIMIT, dequantize, f32
 from qat.exporters.onnx import model as exporter
 from qat.runtimes.onnxruntime import OnnxSession
 from support.programs import Sketch
@@ -27,7 +27,7 @@ def feed(sketch: Sketch, name: str, integers: np.ndarray) -> None:
     """Set an input to the real values of given integers (zero point included)."""
     e = sketch.of(f"{name}_quantized")
     grid = integers.astype(np.int64) - e.zero_point
-    sketch.feeds[name] = numerics.dequantize(grid, e)
+    sketch.feeds[name] = dequantize(grid, e)
     sketch.grid[f"{name}_quantized"] = grid.astype(f32)
 
 
@@ -52,7 +52,7 @@ def test_quantize_of_ties_and_extremes(seed):
     wide = sketch.rng.normal(0, 1e6, 500).astype(f32)
     values = np.concatenate([ties, wide, f32([0, -0.0, 1e30, -1e30, 1e-38, 1e-45, 3.4e38, -3.4e38, 1, -1, 0.5, -0.5])])
     sketch.feeds["x"] = values[None]
-    np.testing.assert_array_equal(integers_of(sketch, sketch.x)[0], numerics.quantize(values, e, "mlas"))
+    np.testing.assert_array_equal(integers_of(sketch, sketch.x)[0], mlas.quantize(values, e))
 
 
 @settings(max_examples=10, deadline=None)
@@ -74,7 +74,7 @@ class _Extreme:
 
     def integers(self, low: int, high: int, size: object = None) -> np.ndarray:
         if low == -20000:
-            return self._rng.integers(numerics.BIAS_LIMIT - 1000, numerics.BIAS_LIMIT, size)
+            return self._rng.integers(BIAS_LIMIT - 1000, BIAS_LIMIT, size)
         return self._rng.integers(low, high, size)
 
     def uniform(self, low: float, high: float, size: object = None) -> np.ndarray:

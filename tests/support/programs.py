@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from qat.arithmetic import numerics
+from qat.arithmetic import accumulators, mlas
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.numerics import f32
+from qat.arithmetic.grid import dequantize, f32
 from qat.program.program import FrameworkBlock, Instruction, Program, Value
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -35,7 +35,7 @@ class Sketch:
         self.values[name] = Value(name, (None, *shape[1:]))
         output = f"{name}_quantized"
         self.steps.append(Instruction(f"quantize_{name}", "quantize", (name,), (output,)))
-        return self.emit(output, numerics.quantize(self.feeds[name], e), e)
+        return self.emit(output, mlas.quantize(self.feeds[name], e), e)
 
     def encoding(self, scale: float | None = None, zero_point: int | None = None) -> Encoding:
         """Return a random encoding."""
@@ -90,8 +90,8 @@ class Sketch:
         x = self.of(source)
         real = acc * (np.broadcast_to(scale, (channels,)).reshape(shape) * float(x.scale))
         e, (lo, hi) = self.fitted(real, options.get("activation"), options.get("absorbed", True))
-        m = numerics.multiplier(float(x.scale), np.broadcast_to(scale, (channels,)), float(e.scale)).reshape(shape)
-        y = numerics.requantize(acc, m, lo - e.zero_point, hi - e.zero_point, "mlas")
+        m = mlas.multiplier(float(x.scale), np.broadcast_to(scale, (channels,)), float(e.scale)).reshape(shape)
+        y = mlas.requantize(acc, m, lo - e.zero_point, hi - e.zero_point)
         output = f"{kind}_{len(self.steps)}"
         self.steps.append(
             Instruction(
@@ -111,21 +111,21 @@ class Sketch:
         weight = self.rng.integers(-64, 65, (out, channels // groups, *kernel)).astype(np.int8)
         attrs = {"strides": strides, "padding": padding, "dilations": dilations, "groups": groups}
         kind = "depthwise_conv2d" if groups == channels and groups > 1 else "conv2d"
-        acc = lambda x, w, b: numerics.conv2d(x, w, b, strides, padding, dilations, groups)  # noqa: E731
+        acc = lambda x, w, b: accumulators.conv2d(x, w, b, strides, padding, dilations, groups)  # noqa: E731
         return self.weighted(kind, source, acc, weight, per_channel, bias, {**options, "attrs": attrs})
 
     def dense(self, source: str, out: int, *, per_channel: bool = True, bias: bool = True, **options: Any) -> str:
         """Add a dense layer."""
         weight = self.rng.integers(-64, 65, (out, self.grid[source].shape[-1])).astype(np.int8)
-        return self.weighted("dense", source, numerics.dense, weight, per_channel, bias, options)
+        return self.weighted("dense", source, accumulators.dense, weight, per_channel, bias, options)
 
     def binary(self, kind: str, a: str, b: str, activation: str | None = None, absorbed: bool = True) -> str:
         """Add an add or mul."""
         ea, eb, xa, xb = self.of(a), self.of(b), self.grid[a], self.grid[b]
         ra, rb = xa * float(ea.scale), xb * float(eb.scale)
         e, (lo, hi) = self.fitted(ra + rb if kind == "add" else ra * rb, activation, absorbed)
-        kernel = numerics.add if kind == "add" else numerics.mul
-        y = kernel(xa, xb, ea, eb, e, lo - e.zero_point, hi - e.zero_point, "mlas")
+        kernel = mlas.add if kind == "add" else mlas.mul
+        y = kernel(xa, xb, ea, eb, e, lo - e.zero_point, hi - e.zero_point)
         output = f"{kind}_{len(self.steps)}"
         step = Instruction(f"{output}_op", kind, (a, b), (output,), activation=activation, clamp=(lo, hi))
         self.steps.append(step)
@@ -135,7 +135,7 @@ class Sketch:
         """Add a global average pooling."""
         x = self.of(source)
         e, clamp = self.fitted(self.grid[source].mean((2, 3)) * float(x.scale), None, True)
-        y = numerics.mean(self.grid[source], (2, 3), x, e, "mlas", keepdims)
+        y = mlas.mean(self.grid[source], (2, 3), x, e, keepdims)
         return self.step("mean", (source,), y, e, {"axes": (2, 3), "keepdims": keepdims}, clamp)
 
     def step(
@@ -151,9 +151,9 @@ class Sketch:
         """Add a max or average pooling."""
         x, e = self.grid[source], self.of(source)
         if kind == "max_pool2d":
-            y = numerics.max_pool2d(x, kernel, strides, padding)
+            y = accumulators.max_pool2d(x, kernel, strides, padding)
         else:
-            y = numerics.avg_pool2d(x, kernel, strides, padding, e, "mlas")
+            y = mlas.avg_pool2d(x, kernel, strides, padding, e)
         return self.step(kind, (source,), y, e, {"kernel": kernel, "strides": strides, "padding": padding})
 
     def relu(self, source: str, kind: str = "relu") -> str:
@@ -180,7 +180,7 @@ class Sketch:
     def real(self, source: str, name: str = "") -> str:
         """Add a dequantize; returns the float value."""
         output = name or f"{source}_dequantized"
-        self.floats[output] = numerics.dequantize(self.grid[source], self.of(source))
+        self.floats[output] = dequantize(self.grid[source], self.of(source))
         self.values[output] = Value(output, self.values[source].shape)
         self.steps.append(Instruction(f"dequantize_{source}", "dequantize", (source,), (output,)))
         return output

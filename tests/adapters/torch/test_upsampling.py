@@ -8,7 +8,7 @@ from torch import nn
 
 import qat
 from qat.adapters import torch as adapter
-from qat.arithmetic import numerics
+from qat.arithmetic import mlas
 from qat.arithmetic.encoding import from_range
 from qat.program import interpreter as reference
 from support.operators import check_operator
@@ -39,7 +39,7 @@ def test_integers_are_those_of_bilinear_interpolation(factors):
     x = np.random.default_rng(0).integers(-128, 128, (2, 3, 4, 5))
     e = from_range(-1.0, 1.0, -128, 127)
     real = F.interpolate(torch.from_numpy(x).double(), scale_factor=[float(f) for f in factors], mode="bilinear").numpy()
-    got = numerics.upsample_bilinear2d(x - e.zero_point, factors, e)
+    got = mlas.upsample_bilinear2d(x - e.zero_point, factors, e)
     assert np.abs(got + e.zero_point - real).max() <= 0.5 + 1e-4
 
 

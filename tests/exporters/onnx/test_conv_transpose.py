@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qat.arithmetic import numerics
+from qat.arithmetic import accumulators
 from qat.arithmetic.encoding import Encoding
 from qat.exporters.onnx import legalize
 from qat.program.program import Instruction, Program, Value
@@ -32,7 +32,7 @@ def test_any_geometry(height, width, depthwise, seed):
     x = rng.integers(-100, 100, (2, 3, *size))
     weight = rng.integers(-64, 65, (out, 3 // groups, *kernel)).astype(np.int8)
     bias = rng.integers(-1000, 1000, out).astype(np.int32)
-    full = numerics.conv_transpose2d(x, weight, bias, strides, padding, groups)
+    full = accumulators.conv_transpose2d(x, weight, bias, strides, padding, groups)
 
     turned = torch.from_numpy(weight).double() if depthwise else torch.from_numpy(weight).double().transpose(0, 1)
     real = F.conv_transpose2d(torch.from_numpy(x).double(), turned, torch.from_numpy(bias).double(), strides, cut, extra, groups)
@@ -47,7 +47,7 @@ def test_any_geometry(height, width, depthwise, seed):
     for part in made.instructions:
         if part.kind == "conv2d":
             a = part.attrs
-            x = numerics.conv2d(x, part.weight, part.bias, a["strides"], a["padding"], a["dilations"], a["groups"])
+            x = accumulators.conv2d(x, part.weight, part.bias, a["strides"], a["padding"], a["dilations"], a["groups"])
             np.testing.assert_array_equal(part.weight_encoding.scale, np.repeat(scale.scale, strides[0] * strides[1]))
         elif part.kind == "depth_to_space":
             n, c, h, w = x.shape

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qat.arithmetic import lookup as functions
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.numerics import quantize
+from qat.arithmetic.mlas import quantize
 from qat.errors import ExportError
 from qat.exporters.onnx import model as exporter
 from qat.exporters.onnx import read_encodings

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qat.arithmetic import numerics
+from qat.arithmetic import xnnpack
+from qat.arithmetic.grid import BIAS_LIMIT
 
 _SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny * 2.0**40)
 Tensor = Any
@@ -20,9 +21,9 @@ Tensor = Any
 
 def weight_scale(
     weight: Tensor, bias: Tensor | None, input_scale: Tensor, qmax: Tensor, per_channel: bool, axes: Any,
-    bias_limit: float = numerics.BIAS_LIMIT,
+    bias_limit: float = BIAS_LIMIT,
 ) -> Tensor:  # fmt: skip
-    """Return each output channel's scale, flat; see :func:`qat.arithmetic.numerics.weight_scale`. ``axes`` are the others."""
+    """Return each output channel's scale, flat; see :func:`qat.arithmetic.grid.weight_scale`. ``axes`` are the others."""
     reduced = axes if per_channel else None
     peak = tf.maximum(tf.reduce_max(weight, reduced), -tf.reduce_min(weight, reduced))
     scale = tf.maximum(tf.reshape(peak, [-1]) / qmax, _SMALLEST_SCALE)
@@ -187,14 +188,14 @@ class MatMul(Operator):
 
 
 def add_exact(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: Tensor, hi: Tensor, kernels: str) -> Tensor:
-    """Return ``a + b`` on the third grid; see :func:`qat.arithmetic.numerics.add`."""
+    """Return ``a + b`` on the third grid; see :func:`qat.arithmetic.kernels.Kernels.add`."""
     ga, gb, gy = grids
     ra, rb = ga.scale / gy.scale, gb.scale / gy.scale
     if kernels == "mlas":
         fixed = gy.zero_point - _fma(ga.zero_point, ra, rb * gb.zero_point)
         v = _fma(a + ga.zero_point, ra, _fma(b + gb.zero_point, rb, fixed))
         return tf.clip_by_value(tf.round(v) - gy.zero_point, lo, hi)
-    low, high = numerics.XNNPACK_ADD_RATIOS
+    low, high = xnnpack.ADD_RATIOS
     inside = tf.logical_and(tf.minimum(ra, rb) >= low, tf.maximum(ra, rb) < high)
     return tf.cond(inside, lambda: _xnnpack_add(a, b, ra, rb, lo, hi), lambda: _numpy_add(a, b, grids, lo, hi))
 
@@ -214,7 +215,7 @@ def _numpy_add(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: Tensor, hi
 
     def add(x: Any, y: Any, low: Any, high: Any) -> Any:
         ea, eb, ey = (grid.encoding for grid in grids)
-        return numerics.add(x, y, ea, eb, ey, float(low), float(high), "xnnpack")
+        return xnnpack.add(x, y, ea, eb, ey, float(low), float(high))
 
     y = tf.numpy_function(add, (a, b, lo, hi), tf.float32)
     y.set_shape(tf.broadcast_static_shape(a.shape, b.shape))
@@ -228,7 +229,7 @@ def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def fixed_point(acc: Tensor, multiplier: Tensor) -> Tensor:
-    """Return ``acc * multiplier`` by TFLite's optimized kernels, halves up; see :func:`qat.arithmetic.numerics.fixed_point`."""
+    """Return ``acc * multiplier`` by TFLite's optimized kernels, halves up; see :func:`qat.arithmetic.tflite.fixed_point`."""
     left_shift, right_shift = tf.bitwise.left_shift, tf.bitwise.right_shift
     mantissa, shift = _quantized_multiplier(multiplier)
     left, right = tf.maximum(shift, 0), tf.maximum(-shift, 0)
@@ -238,7 +239,7 @@ def fixed_point(acc: Tensor, multiplier: Tensor) -> Tensor:
 
 
 def _quantized_multiplier(value: Tensor) -> tuple[Tensor, Tensor]:
-    """Return int64 mantissa of 31 bits and shift of a float64; see :func:`qat.arithmetic.numerics.quantize_multiplier`."""
+    """Return int64 mantissa of 31 bits and shift of a float64; see :func:`qat.arithmetic.tflite.quantize_multiplier`."""
     bits = tf.bitcast(value, tf.int64)
     shift = tf.bitwise.right_shift(bits, np.int64(52)) - 1022
     # The same mantissa with the exponent of [0.5, 1).

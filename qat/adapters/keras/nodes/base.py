@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from qat.adapters.keras.autograd import functions as kernels
-from qat.arithmetic.numerics import BIAS_LIMIT
+from qat.arithmetic.grid import BIAS_LIMIT
 from qat.errors import CalibrationError
 from qat.graph.padding import same_padding
 from qat.planning.plan import PlannedOp
@@ -181,7 +181,7 @@ class Mul(Node):
         (a, b), (ga, gb, gy) = inputs, self.grids
         v = a * b * ((ga.scale * gb.scale) / gy.scale)
         if not training and self.kernels == "mlas":
-            # The kernel rounds after it has added the zero point; see qat.arithmetic.numerics.mul.
+            # The kernel rounds after it has added the zero point; see qat.arithmetic.mlas.mul.
             return tf.clip_by_value(tf.round(v + gy.zero_point) - gy.zero_point, *self.limits())
         return self.finish(v, training)
 
@@ -203,7 +203,7 @@ class Mean(Node):
         return self.finish(total * (self.grids[0].scale / (self.output.scale * count)), training)
 
     def _by_xnnpack(self, total: Tensor, count: np.float32) -> Tensor:
-        """The zero points come in after the multiplication; see :func:`qat.arithmetic.numerics.mean`."""
+        """The zero points come in after the multiplication; see :func:`qat.arithmetic.xnnpack.mean`."""
         gx, gy = self.grids
         scale = (gx.scale / gy.scale) * (np.float32(1) / count)
         offset = gx.zero_point * count
@@ -279,7 +279,7 @@ class AvgPool2d(Node):
     """Average pooling over the elements inside the image; input and output share one scale."""
 
     def integer(self, inputs: list[Tensor], params: dict[str, Tensor], training: bool) -> Tensor:
-        """Sum exactly, divide, round as the kernel does; see :func:`qat.arithmetic.numerics.avg_pool2d`."""
+        """Sum exactly, divide, round as the kernel does; see :func:`qat.arithmetic.tflite.avg_pool2d`."""
         total, count = self._sums(inputs[0])
         if self.kernels == "mlas":
             scale = tf.convert_to_tensor(self.output.scale)
@@ -326,7 +326,7 @@ def _explicit(padding: Any) -> Any:
 
 
 def quantize(x: Tensor, grid: Grid, kernels_name: str, training: bool) -> Tensor:
-    """Return ``x`` on a grid; the formula is the runtime's, see :func:`qat.arithmetic.numerics.quantize`."""
+    """Return ``x`` on a grid; the formula is the runtime's, see :func:`qat.arithmetic.kernels.Kernels.quantize`."""
     v = x * (1.0 / grid.scale) if kernels_name == "xnnpack" else x / grid.scale
     if training:
         v = grid.observe(v, tf.constant(-np.inf, tf.float32), tf.constant(np.inf, tf.float32))

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from qat.arithmetic import int16 as wide
+from qat.graph.kinds import KINDS
 
 from .base import NODES, Add, Linear, Mean, Mul, Node
 
@@ -30,9 +31,8 @@ class WideLinear(Linear):
         integers = {"weight": tf.cast(w_int, tf.float64)} | ({} if b_int is None else {"bias": tf.cast(b_int, tf.float64)})
         acc = self.real([tf.cast(x, tf.float64)], integers)
         x_scale, w_scale, y_scale = (tf.cast(s, tf.float64) for s in (self.grids[0].scale, scale, self.output.scale))
-        kind = self.planned.op.kind
-        leave = lambda a, m, lo, hi: wide.leave(a, m, lo, hi, kind)  # noqa: E731
-        return _by_numpy(leave, acc.shape, acc, x_scale * w_scale / y_scale, *self.limits())
+        requantize = wide.requantize_conv if KINDS[self.planned.op.kind].spatial else wide.requantize_dense
+        return _by_numpy(requantize, acc.shape, acc, x_scale * w_scale / y_scale, *self.limits())
 
 
 class WideAdd(Add):

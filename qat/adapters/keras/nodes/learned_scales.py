@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qat.arithmetic.numerics import f32
+from qat.arithmetic.grid import f32
 from qat.arithmetic.range_estimators import weight_step
 
 from .activation_grid import Grid

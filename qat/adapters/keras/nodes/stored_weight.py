@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from qat.adapters.keras.autograd import functions as kernels
 from qat.arithmetic.dynamic import one_by_one, range_axes
+from qat.graph.kinds import KINDS
 from qat.planning.plan import PlannedOp
 
 from .base import Linear
@@ -33,7 +34,7 @@ class Stored(Linear):
         if self.planned.mode != "dynamic":
             return super().real([x], params | {"weight": w * tf.reshape(scale, self.channels(weight))})
         axes = range_axes(
-            self.planned.op.kind,
+            bool(KINDS[self.planned.op.kind].spatial),
             self.planned.op.attrs.get("strides", ()),
             self.kernels,
             x.shape,
@@ -97,7 +98,7 @@ def _half_away(v: Tensor) -> Tensor:
 
 
 def leave(acc: Tensor, x_scale: Tensor, scale: Tensor, bias: Tensor | None, kernels_name: str) -> Tensor:
-    """Return an accumulator's real values, in the order of the kernel's products; see :func:`qat.arithmetic.dynamic.leave`."""
+    """Return an accumulator's real values, as :func:`qat.arithmetic.dynamic.dequantize_accumulator` does."""
     if kernels_name == "xnnpack":
         v = tf.cast(acc * x_scale, tf.float64) * tf.cast(scale, tf.float64)
         return tf.cast(v if bias is None else v + tf.cast(bias, tf.float64), tf.float32)

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qat.arithmetic import numerics
-from qat.arithmetic.numerics import BIAS_LIMIT
+from qat.arithmetic import xnnpack
+from qat.arithmetic.grid import BIAS_LIMIT
+from qat.arithmetic.kernels import KERNELS
 
 from . import vnni
 from .conv_gradients import of_convolution
@@ -37,7 +38,7 @@ Observe = Callable[[Tensor], None] | None
 def weight_scale(
     weight: Tensor, bias: Tensor | None, input_scale: Tensor, qmax: int, per_channel: bool, bias_limit: float = BIAS_LIMIT
 ) -> Tensor:
-    """Return each output channel's scale (axis 0), of shape (channels,); see :func:`qat.arithmetic.numerics.weight_scale`."""
+    """Return each output channel's scale (axis 0), of shape (channels,); see :func:`qat.arithmetic.grid.weight_scale`."""
     axes = tuple(range(1 if per_channel else 0, weight.ndim))
     weight = weight.detach()
     if weight.numel() < _FEW:
@@ -385,18 +386,18 @@ add = _Add.apply
 
 
 def add_exact(a: Tensor, b: Tensor, grids: tuple[Any, Any, Any], lo: float, hi: float, kernels: str) -> Tensor:
-    """Return ``a + b`` on the third grid; see :func:`qat.arithmetic.numerics.add`."""
+    """Return ``a + b`` on the third grid; see :func:`qat.arithmetic.kernels.Kernels.add`."""
     ga, gb, gy = grids
     ra, rb = ga.scale / gy.scale, gb.scale / gy.scale
     if kernels == "mlas":
         fixed = gy.zero_point - _fma(ga.zero_point, ra, rb * gb.zero_point)
         v = _fma(a + ga.zero_point, ra, _fma(b + gb.zero_point, rb, fixed)).round_() - gy.zero_point
-    elif kernels == "reference" or not numerics.xnnpack_adds(np.float32(float(ra)), np.float32(float(rb))):
+    elif kernels == "reference" or not xnnpack.adds(np.float32(float(ra)), np.float32(float(rb))):
         # Rare: the scales are further apart than the delegate takes.
         encodings = (ga.encoding, gb.encoding, gy.encoding)
-        v = torch.from_numpy(numerics.add(a.cpu().numpy(), b.cpu().numpy(), *encodings, lo, hi, kernels)).to(a.device)
+        v = torch.from_numpy(KERNELS[kernels].add(a.cpu().numpy(), b.cpu().numpy(), *encodings, lo, hi)).to(a.device)
     else:
-        ma, mb, shift = numerics.add_multipliers(float(ra), float(rb))
+        ma, mb, shift = xnnpack.add_multipliers(float(ra), float(rb))
         # Products of 8 by 21 bits: every step is exact in float64.
         v = ((a.double() * ma + b.double() * mb + 2.0 ** (shift - 1)) * 2.0**-shift).floor_().float()
     return v.clamp_(lo, hi)
@@ -408,7 +409,7 @@ def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def fixed_point(acc: Tensor, multiplier: Tensor) -> Tensor:
-    """Return ``acc * multiplier`` by TFLite's optimized kernels, halves up; see :func:`qat.arithmetic.numerics.fixed_point`."""
+    """Return ``acc * multiplier`` by TFLite's optimized kernels, halves up; see :func:`qat.arithmetic.tflite.fixed_point`."""
     mantissa, shift = _quantized_multiplier(multiplier)
     left, right = shift.clamp(min=0), (-shift).clamp(min=0)
     high = ((acc.long() << left) * mantissa + (1 << 30)) >> 31
@@ -416,7 +417,7 @@ def fixed_point(acc: Tensor, multiplier: Tensor) -> Tensor:
 
 
 def _quantized_multiplier(value: Tensor) -> tuple[Tensor, Tensor]:
-    """Return int64 mantissa of 31 bits and shift; see :func:`qat.arithmetic.numerics.quantize_multiplier`."""
+    """Return int64 mantissa of 31 bits and shift; see :func:`qat.arithmetic.tflite.quantize_multiplier`."""
     fraction, shift = torch.frexp(value.double())
     mantissa = (fraction * 2.0**31 + 0.5).floor().long()
     full = mantissa == 1 << 31

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from qat.arithmetic.numerics import bilinear
+from qat.arithmetic.accumulators import bilinear
 from qat.planning.targets import TARGETS
 
 from .builder import Builder, Rule

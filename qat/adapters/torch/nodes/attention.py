@@ -7,7 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qat.adapters.torch.autograd import functions as kernels
-from qat.arithmetic import attention, numerics
+from qat.arithmetic import attention
+from qat.arithmetic.grid import f32
+from qat.arithmetic.kernels import KERNELS
+from qat.arithmetic.tflite import quantize_multiplier
 
 from .base import Node, moving
 from .quantize import quantize
@@ -31,7 +34,7 @@ class MatMul(Node):
         largest = max(-ga.lo, ga.hi) * max(-gb.lo, gb.hi) * a.shape[-1]
         acc = torch.matmul(a, b) if largest < _EXACT else torch.matmul(a.double(), b.double())
         kernels_name = attention.product_kernels(self.kernels, gb.group.qmin - int(gb.lo))
-        value = attention.product_multiplier(ga.step, gb.step, self.output.step, kernels_name)
+        value = KERNELS[kernels_name].product_multiplier(ga.step, gb.step, self.output.step)
         v = _fixed_point(acc, value) if kernels_name == "reference" else (acc.float() * value).round_()
         return v.clamp_(*self.limits())
 
@@ -41,8 +44,8 @@ class MatMul(Node):
 
 
 def _fixed_point(acc: Tensor, value: float) -> Tensor:
-    """Return ``acc * value`` by TFLite's 31-bit multiplier, halves from zero; see :func:`qat.arithmetic.numerics.fixed_point`."""
-    mantissa, shift = numerics.quantize_multiplier(value)
+    """Return ``acc * value`` by TFLite's 31-bit multiplier, halves from zero; see :func:`qat.arithmetic.tflite.fixed_point`."""
+    mantissa, shift = quantize_multiplier(value)
     acc = acc.long()
     left, right = max(shift, 0), max(-shift, 0)
     # Rounded away from zero: what a negative product is nudged by is less by one.
@@ -58,8 +61,8 @@ class Softmax(Node):
         grid, (lo, hi) = self.inputs[0], self.limits()
         if self.training:
             return kernels.softmax(x, grid.scale * self.attrs["beta"], 1 / attention.PROBABILITY, (lo, hi))
-        scale = float(numerics.f32(grid.step) * numerics.f32(self.attrs["beta"]))
-        table = torch.from_numpy(attention.exponentials(scale, x.shape[-1], self.kernels)).to(x.device)
+        scale = float(f32(grid.step) * f32(self.attrs["beta"]))
+        table = torch.from_numpy(KERNELS[self.kernels].exponentials(scale, x.shape[-1])).to(x.device)
         e = table[(x - x.amax(-1, keepdim=True) + 255).long()]
         total = e[..., :1].clone()
         for i in range(1, e.shape[-1]):  # one after the other, as the kernels add in float32

@@ -24,7 +24,7 @@ class Mean(Node):
             count *= x.shape[axis]
         total = x.sum(axes, keepdim=self.attrs["keepdims"])
         if not self.training and self.kernels == "xnnpack":
-            # The zero points come in after the multiplication; see qat.arithmetic.numerics.mean.
+            # The zero points come in after the multiplication; see qat.arithmetic.xnnpack.mean.
             scale = (self.inputs[0].scale / self.output.scale) * (1 / torch.tensor(float(count), device=x.device))
             offset, zero_point = self.inputs[0].zero_point * count, self.output.zero_point
             v = (total + offset) * scale + (zero_point - offset * scale)
@@ -40,7 +40,7 @@ class AvgPool2d(Node):
     """Average pooling over the elements inside the image; input and output share one scale."""
 
     def integer(self, x: Tensor) -> Tensor:
-        """Sum exactly, divide, round as the kernel does; see :func:`qat.arithmetic.numerics.avg_pool2d`."""
+        """Sum exactly, divide, round as the kernel does; see :func:`qat.arithmetic.tflite.avg_pool2d`."""
         total, count = self._sums(x)
         if self.kernels == "mlas":
             grid = self.output

@@ -38,7 +38,7 @@ class Mul(Node):
         ga, gb = self.inputs
         v = a * b * (ga.scale * gb.scale / self.output.scale)
         if not self.training and self.kernels == "mlas":
-            # The kernel rounds after it has added the zero point; see qat.arithmetic.numerics.mul.
+            # The kernel rounds after it has added the zero point; see qat.arithmetic.mlas.mul.
             zero_point = self.output.zero_point
             return ((v + zero_point).round_() - zero_point).clamp_(*self.limits())
         return self.finish(v)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qat.adapters.torch.autograd.functions import weight_scale
 from qat.arithmetic import int16 as wide
+from qat.graph.kinds import KINDS
 
 from .averages import Mean
 from .base import Node
@@ -34,8 +35,8 @@ class WideConv2d(Conv2d):
         w_int, b_int = self.quantized(weight, bias, scale)
         acc = self.real(x.double(), w_int.double(), None if b_int is None else b_int.double())
         multiplier = self.inputs[0].scale.double() * scale.double() / self.output.scale.double()
-        kind = self.planned.op.kind
-        return _by_numpy(lambda a, m: wide.leave(a, m, *self.limits(), kind), acc, multiplier.view(channels))
+        requantize = wide.requantize_conv if KINDS[self.planned.op.kind].spatial else wide.requantize_dense
+        return _by_numpy(lambda a, m: requantize(a, m, *self.limits()), acc, multiplier.view(channels))
 
     def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the weight's scale for each output channel; biases have room for more integers than with 8 bits."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qat.adapters.torch.autograd import learned_scales as learned
-from qat.arithmetic.numerics import BIAS_LIMIT, f32
+from qat.arithmetic.grid import BIAS_LIMIT, f32
 from qat.arithmetic.range_estimators import weight_step
 
 from .activation_grid import Grid

@@ -29,7 +29,7 @@ class Quantize(nn.Module):
 
 
 def quantize(x: Tensor, grid: Grid, kernels_name: str, training: bool) -> Tensor:
-    """Return ``x`` on a grid; the formula is the runtime's, see :func:`qat.arithmetic.numerics.quantize`."""
+    """Return ``x`` on a grid; the formula is the runtime's, see :func:`qat.arithmetic.kernels.Kernels.quantize`."""
     v = x * grid.scale.reciprocal() if kernels_name == "xnnpack" else x / grid.scale
     if training and grid.mode is RangeMode.TRACKING:
         grid.observe(v, -float("inf"), float("inf"))

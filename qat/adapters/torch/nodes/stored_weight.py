@@ -14,6 +14,7 @@ from torch import Tensor
 from qat.adapters.torch.autograd.functions import straight_through, weight_scale
 from qat.adapters.torch.capture.conv1d import as_image_weight
 from qat.arithmetic.dynamic import one_by_one, range_axes
+from qat.graph.kinds import KINDS
 from qat.planning.plan import PlannedOp
 
 from .base import Node
@@ -45,7 +46,7 @@ class Stored(Node):
         if self.planned.mode != "dynamic":
             return self.operator.real(x, w * _along_rows(scale, w), bias)
         axes = range_axes(
-            self.planned.op.kind,
+            bool(KINDS[self.planned.op.kind].spatial),
             self.planned.op.attrs.get("strides", ()),
             self.kernels,
             x.shape,
@@ -101,7 +102,7 @@ def _half_away(v: Tensor) -> Tensor:
 
 
 def leave(acc: Tensor, x_scale: Tensor, scale: Tensor, bias: Tensor | None, kernels: str) -> Tensor:
-    """Return an accumulator's real values, in the order of the kernel's products; see :func:`qat.arithmetic.dynamic.leave`."""
+    """Return an accumulator's real values, as :func:`qat.arithmetic.dynamic.dequantize_accumulator` does."""
     if kernels == "xnnpack":
         v = (acc * x_scale).double() * scale.double()
         return (v if bias is None else v + bias.double()).float()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qat.arithmetic import numerics
+from qat.arithmetic.accumulators import bilinear
 from qat.planning.plan import PlannedOp
 
 from .activation_grid import Grid
@@ -21,12 +21,12 @@ class UpsampleBilinear2d(Node):
 
     def __init__(self, planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> None:
         super().__init__(planned, grids, kernels_name)
-        taps, divisor, self.cut = numerics.bilinear(self.attrs["factors"])
+        taps, divisor, self.cut = bilinear(self.attrs["factors"])
         self.register_buffer("weight", torch.from_numpy(taps).float(), persistent=False)
         self.register_buffer("share", torch.ones(()) / divisor, persistent=False)
 
     def integer(self, x: Tensor) -> Tensor:
-        """Sum exactly, divide, round as the kernel does; see :func:`qat.arithmetic.numerics.upsample_bilinear2d`."""
+        """Sum exactly, divide, round as the kernel does; see :func:`qat.arithmetic.mlas.upsample_bilinear2d`."""
         channels, scale = x.shape[1], self.output.scale
         edges = F.pad(x, (1, 1, 1, 1), mode="replicate")
         weight = self.weight.expand(channels, 1, -1, -1)

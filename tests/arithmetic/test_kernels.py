@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qat.arithmetic import numerics
+from qat.arithmetic import accumulators, grid, mlas, tflite
 from qat.arithmetic.encoding import Encoding, from_range
-from qat.arithmetic.numerics import f32
+from qat.arithmetic.grid import f32
+from qat.arithmetic.kernels import KERNELS
 from qat.arithmetic.range_estimators import make_estimator
 
-KERNELS = ("mlas", "xnnpack", "reference")
 floats = st.floats(-1e4, 1e4, width=32)
 scales = st.floats(2**-10, 2**4, width=32)
 
@@ -31,7 +31,7 @@ def test_a_range_holds_zero_exactly_and_both_its_ends(low, high, limits, symmetr
     assert limits[0] <= e.zero_point <= limits[1]
     step = float(e.scale)
     for end in (low, high):
-        back = float(numerics.dequantize(numerics.quantize(f32([end]), e), e)[0])
+        back = float(grid.dequantize(mlas.quantize(f32([end]), e), e)[0])
         assert abs(back - end) <= step * 1.001
 
 
@@ -40,17 +40,17 @@ def test_a_range_holds_zero_exactly_and_both_its_ends(low, high, limits, symmetr
 )
 def test_quantize_is_the_nearest_integer_within_the_limits(values, scale, zero_point, kernels):
     e = Encoding(np.asarray(scale, f32), zero_point, -128, 127)
-    q = numerics.quantize(f32(values), e, kernels)
+    q = KERNELS[kernels].quantize(f32(values), e)
     assert ((q >= e.lo) & (q <= e.hi)).all()
     exact = np.clip(np.asarray(values, np.float64) / scale, e.lo, e.hi)
     assert (np.abs(q - exact) <= 0.5 + 1e-3).all()
-    np.testing.assert_array_equal(numerics.quantize(numerics.dequantize(q, e), e, kernels), q)
+    np.testing.assert_array_equal(KERNELS[kernels].quantize(grid.dequantize(q, e), e), q)
 
 
 @given(st.integers(-(2**26), 2**26), st.floats(2.0**-20, 0.75, width=32))
 def test_fixed_point_is_within_one_of_the_exact_product(acc, value):
     exact = Fraction(acc) * Fraction(float(f32(value)))
-    got = int(numerics.fixed_point(np.array([acc]), np.asarray(value))[0])
+    got = int(tflite.fixed_point(np.array([acc]), np.asarray(value))[0])
     assert abs(got - exact) <= 1
 
 
@@ -61,7 +61,7 @@ def test_fixed_point_is_within_one_of_the_exact_product(acc, value):
 )  # fmt: skip
 def test_convolution_is_the_sum_of_products(seed, channels, kernel, stride, dilation, padding):
     x, w, b = integers(seed, 2, channels, 7, 6), integers(seed + 1, 4, channels, kernel, kernel), integers(seed + 2, 4)
-    got = numerics.conv2d(x, w, b, (stride, stride), padding, (dilation, dilation), 1)
+    got = accumulators.conv2d(x, w, b, (stride, stride), padding, (dilation, dilation), 1)
     padded = np.pad(x, ((0, 0), (0, 0), *padding))
     for n, o, i, j in np.ndindex(got.shape):
         rows = [i * stride + k * dilation for k in range(kernel)]
@@ -78,9 +78,9 @@ def test_add_is_the_rounded_sum_in_every_arithmetic(seed, sa, sb, sy, za, zb, zy
     exact = (a * float(f32(sa)) + b * float(f32(sb))) / float(f32(sy))
     # A 31- or 21-bit multiplier is relative to the larger ratio.
     error = 0.5 + 2.0**-9 + 2.0**-12 * np.abs(exact)
-    for kernels in KERNELS:
-        y = numerics.add(a, b, ea, eb, ey, ey.lo, ey.hi, kernels)
-        assert (np.abs(y - np.clip(exact, ey.lo, ey.hi)) <= error).all(), kernels
+    for name, kernels in KERNELS.items():
+        y = kernels.add(a, b, ea, eb, ey, ey.lo, ey.hi)
+        assert (np.abs(y - np.clip(exact, ey.lo, ey.hi)) <= error).all(), name
 
 
 @given(st.integers(0, 2**20), st.sampled_from([None, 0]), st.booleans())
@@ -88,11 +88,11 @@ def test_weights_use_their_whole_range_and_the_bias_fits(seed, axis, heavy):
     rng = np.random.default_rng(seed)
     w = rng.normal(size=(5, 3, 2, 2)).astype(f32)
     b = (rng.normal(size=5) * (1e7 if heavy else 1)).astype(f32)
-    scale = numerics.weight_scale(w, b, 0.01, 64, axis)
-    q = numerics.quantize_weight(w, scale, 64, axis)
+    scale = grid.weight_scale(w, b, 0.01, 64, axis)
+    q = grid.quantize_weight(w, scale, 64, axis)
     assert np.abs(q).max() <= 64
     # The scale is rounded to float32; one unit more is still far below 2^24.
-    assert (np.abs(numerics.quantize_bias(b, 0.01, scale)) <= numerics.BIAS_LIMIT + 1).all()
+    assert (np.abs(grid.quantize_bias(b, 0.01, scale)) <= grid.BIAS_LIMIT + 1).all()
     if not heavy:
         assert np.abs(q).max() == 64
 
