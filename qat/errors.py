@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 
 class QatError(Exception):
@@ -13,6 +14,14 @@ class QatError(Exception):
 
 class ConfigError(QatError, ValueError):
     """A configuration file, recipe, target or option is not what the toolkit accepts."""
+
+
+class OptionError(ConfigError):
+    """One of several options is unknown or has a value that it cannot have; ``option`` is its name."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class DataError(QatError, ValueError):
@@ -40,7 +49,7 @@ class MissingDependencyError(QatError, ImportError):
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the first line that says something of another library's message, at most 200 characters, or the error's type."""
+    """Return the telling line of another library's message, cut to 200 characters; without any, the error's type."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Keras' colours
     lines = [line.strip() for line in text.splitlines()]
     if lines and lines[0] == "in user code:":  # TensorFlow's traceback: the reason ends it
@@ -49,9 +58,9 @@ def reason_of(error: BaseException) -> str:
     return next(said, type(error).__name__)[:200]
 
 
-def nearest(word: str, valid: object) -> str:
+def nearest(word: str, valid: Iterable[object]) -> str:
     """Return `` (did you mean 'x'?)`` for the entry of ``valid`` that is closest to ``word``, or an empty string."""
     import difflib
 
-    close = difflib.get_close_matches(word, [str(v) for v in valid], n=1, cutoff=0.5)  # type: ignore[attr-defined]
+    close = difflib.get_close_matches(word, [str(v) for v in valid], n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""

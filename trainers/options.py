@@ -1,4 +1,4 @@
-"""What a fine-tuning run is told, the same in both frameworks."""
+"""The options of a fine-tuning run, the same in both frameworks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
-from qat.errors import ConfigError, nearest
+from qat.errors import OptionError, nearest
 from qat.typing import Model
 
 from . import schedules
@@ -36,26 +36,47 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "labels": ("given", "none"),
 }
 
-#: ``(option, least value, greatest value, types, whether None is allowed)``.
-_NUMBERS: tuple[tuple[str, float, float, tuple[type, ...], bool], ...] = (
-    ("epochs", 1, float("inf"), (int,), False),
-    ("max_steps", 1, float("inf"), (int,), True),
-    ("seed", 0, 2**32 - 1, (int,), False),
-    ("learning_rate", 1e-12, float("inf"), (int, float), True),
-    ("gradient_clip", 1e-12, float("inf"), (int, float), True),
-    ("weight_decay", 0, float("inf"), (int, float), False),
-    ("warmup_steps", 0, float("inf"), (int,), False),
-    ("accumulate", 1, float("inf"), (int,), False),
-    ("patience", 1, float("inf"), (int,), True),
-    ("observe_fraction", 0, 1, (int, float), False),
-    ("temperature", 1e-3, float("inf"), (int, float), False),
-    ("teacher_weight", 0, 1, (int, float), False),
-    ("dampening", 0, float("inf"), (int, float), False),
-    ("freezing", 1e-6, 1, (int, float), True),
-    ("divergence", 0, float("inf"), (int, float), True),
-    ("checkpoint_every", 1, float("inf"), (int,), True),
-    ("artifact_every", 1, float("inf"), (int,), True),
-)
+
+@dataclass(frozen=True)
+class _Limits:
+    """The numbers that an option may be: from ``least`` to ``most``, whole ones alone or any, or None too."""
+
+    least: float = 0
+    most: float = math.inf
+    whole: bool = False
+    optional: bool = False
+
+    def check(self, name: str, value: object) -> None:
+        """Raise OptionError unless the value is within the limits."""
+        if value is None and self.optional:
+            return
+        right_type = isinstance(value, int if self.whole else (int, float)) and not isinstance(value, bool)
+        if not right_type or not self.least <= value <= self.most:  # type: ignore[operator]
+            kind = "a whole number" if self.whole else "a number"
+            limits = f"of at least {self.least:g}" if self.most == math.inf else f"between {self.least:g} and {self.most:g}"
+            raise OptionError(name, f"{name} must be {kind} {limits}, not {value!r}")
+
+
+_COUNT, _OPTIONAL_COUNT = _Limits(1, whole=True), _Limits(1, whole=True, optional=True)
+_NUMBERS: dict[str, _Limits] = {
+    "epochs": _COUNT,
+    "max_steps": _OPTIONAL_COUNT,
+    "seed": _Limits(0, 2**32 - 1, whole=True),
+    "learning_rate": _Limits(1e-12, optional=True),
+    "gradient_clip": _Limits(1e-12, optional=True),
+    "weight_decay": _Limits(),
+    "warmup_steps": _Limits(whole=True),
+    "accumulate": _COUNT,
+    "patience": _OPTIONAL_COUNT,
+    "observe_fraction": _Limits(0, 1),
+    "temperature": _Limits(1e-3),
+    "teacher_weight": _Limits(0, 1),
+    "dampening": _Limits(),
+    "freezing": _Limits(1e-6, 1, optional=True),
+    "divergence": _Limits(optional=True),
+    "checkpoint_every": _OPTIONAL_COUNT,
+    "artifact_every": _OPTIONAL_COUNT,
+}
 
 #: Options that do not decide the weights that come out, so that a resumed run may change them.
 _FREE = ("progress", "checkpoint_dir", "checkpoint_every", "resume", "tensorboard", "artifact_every", "divergence", "on_epoch")
@@ -122,9 +143,9 @@ class TrainingOptions:
             callable ``(outputs, labels) -> scalar``; None is cross-entropy, on logits or probabilities.
         metrics: names (``top1``, ``top5``, ``mse``, ``psnr``, ``bit_accuracy``), ``package.module:function``, or callables
             ``(outputs, labels) -> values`` on arrays. The first one chooses the best epoch.
-        teacher: a float model whose outputs are taught too; None for none.
-        temperature: of the teacher's and the model's softmax.
-        teacher_weight: the share of the teacher's loss in the whole loss.
+        teacher: a float model; the model learns its outputs, besides the labels. None for none.
+        temperature: that divides the logits of the teacher and of the model before their softmax.
+        teacher_weight: the share of the teacher's loss in the loss, 0 to 1.
         dampening: the factor, at the last step, of the squared distance between the weights of fewer than 8 bits and their grid.
         freezing: in what share of the steps a weight of fewer than 8 bits may flip back and forth before it is frozen, 0.02 say;
             None freezes none.
@@ -172,37 +193,28 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name, words in _WORDS.items():
-            word: Any = getattr(self, name)
+            word: object = getattr(self, name)
             if word not in words:
-                raise ConfigError(f"unknown {name} '{word}'{nearest(str(word), words)}; valid: {', '.join(words)}")
-        for name, low, high, kinds, optional in _NUMBERS:
-            value: Any = getattr(self, name)
-            if value is None and optional:
-                continue
-            right_type = isinstance(value, kinds) and not isinstance(value, bool)
-            if not right_type or not low <= value <= high:
-                kind = "a whole number" if kinds == (int,) else "a number"
-                limits = f"of at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
-                raise ConfigError(f"{name} must be {kind} {limits}, not {value!r}")
+                raise OptionError(name, f"unknown {name} '{word}'{nearest(str(word), words)}; valid: {', '.join(words)}")
+        for name, limits in _NUMBERS.items():
+            limits.check(name, getattr(self, name))
         if isinstance(self.loss, str) and self.loss not in LOSSES and ":" not in self.loss:
-            valid = ", ".join(LOSSES)
-            raise ConfigError(
-                f"unknown loss '{self.loss}'{nearest(self.loss, LOSSES)}; valid: {valid}, or package.module:function"
-            )
+            valid = f"{', '.join(LOSSES)}, or package.module:function"
+            raise OptionError("loss", f"unknown loss '{self.loss}'{nearest(self.loss, LOSSES)}; valid: {valid}")
         if isinstance(self.metrics, str) or not tuple(self.metrics):
-            raise ConfigError(f"metrics is a list of one or more names or functions, not {self.metrics!r}")
+            raise OptionError("metrics", f"metrics is a list of one or more names or functions, not {self.metrics!r}")
         if self.labels == "none" and self.teacher is None:
-            raise ConfigError("labels='none' trains on a teacher's outputs: give teacher=, the float model")
+            raise OptionError("labels", "labels='none' trains on a teacher's outputs: give teacher=, the float model")
         if self.resume and self.checkpoint_dir is None:
-            raise ConfigError("resume needs checkpoint_dir, the folder that holds the run's checkpoints")
+            raise OptionError("resume", "resume needs checkpoint_dir, the folder that holds the run's checkpoints")
 
     @classmethod
     def of(cls, **options: Any) -> TrainingOptions:
-        """Return options from keywords. Raises ConfigError naming the nearest valid one for an unknown keyword."""
+        """Return options from keywords. Raises OptionError naming the nearest valid one for an unknown keyword."""
         valid = [f.name for f in fields(cls)]
         for name in options:
             if name not in valid:
-                raise ConfigError(f"unknown training option '{name}'{nearest(name, valid)}; valid: {', '.join(valid)}")
+                raise OptionError(name, f"unknown training option '{name}'{nearest(name, valid)}; valid: {', '.join(valid)}")
         return cls(**options)
 
     @property
@@ -218,8 +230,8 @@ class TrainingOptions:
         """Return the factor of the weights' distance from their grid: half a cosine from 0 (Nagel et al. 2022, section 4.1)."""
         return self.dampening * (1 - math.cos(math.pi * step / max(total - 1, 1))) / 2
 
-    def whole_loss(self, against_labels: Callable[[], Any], distance: Any) -> Any:
-        """Return the loss of a batch: against its labels, the ``distance`` to a teacher (None without one), or both."""
+    def combined_loss(self, against_labels: Callable[[], Any], distance: Any) -> Any:
+        """Return the loss of a batch: that against its labels, the ``distance`` to a teacher (None without one), or their sum."""
         if distance is None:
             return against_labels()
         if self.labels == "none":

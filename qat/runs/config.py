@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
-from qat.errors import ConfigError
+from qat.errors import ConfigError, OptionError, nearest
 from qat.system.yaml_files import load_yaml
+from qat.trainers import TrainingOptions
+from qat.typing import Estimator, IoDtype
 
 
 class _Strict(BaseModel):
@@ -62,41 +65,40 @@ class FloatConfig(_Strict):
     seed: int = 0
 
 
-class TrainingConfig(_Strict):
-    """Fine-tuning; see :class:`qat.trainers.TrainingOptions`. ``teacher: float`` is the run's own float model."""
+class OwnFloatModel:
+    """The teacher that a configuration writes as ``float``: the run's own float model, which there is not yet."""
 
-    epochs: int = Field(default=1, ge=1)
-    max_steps: int | None = Field(default=None, ge=1)
-    learning_rate: float | None = Field(default=None, gt=0)
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad"] = "sgd"
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: int = Field(default=0, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    gradient_clip: float | None = Field(default=1.0, gt=0)
-    accumulate: int = Field(default=1, ge=1)
-    precision: Literal["float32", "bf16"] = "float32"
-    patience: int | None = Field(default=None, ge=1)
-    observe_fraction: float = Field(default=0.1, ge=0, le=1)
-    seed: int = 0
-    loss: str | None = None
-    metrics: list[str] = Field(default=["top1"], min_length=1)
-    teacher: Literal["float"] | None = None
-    temperature: float = Field(default=1.0, gt=0)
-    teacher_weight: float = Field(default=0.5, ge=0, le=1)
-    dampening: float = Field(default=0.0, ge=0)
-    freezing: float | None = Field(default=None, gt=0, le=1)
-    divergence: float | None = Field(default=0.9, ge=0)
-    labels: Literal["given", "none"] = "given"
-    checkpoint_every: int | None = Field(default=None, ge=1)
-    tensorboard: str | None = None
-    artifact_every: int | None = Field(default=None, ge=1)
+    def __call__(self, *inputs: object) -> None:
+        """Raise TypeError: the run puts its model here before it trains."""
+        raise TypeError("the run's float model was not put in the place of teacher: float")
+
+
+#: The training options that a configuration may set. The run itself sets the others.
+TRAINING_KEYS = tuple(
+    field.name for field in fields(TrainingOptions) if field.name not in ("checkpoint_dir", "resume", "on_epoch", "progress")
+)
+
+
+def _training(values: object) -> TrainingOptions:
+    if isinstance(values, TrainingOptions):
+        return values
+    if not isinstance(values, dict):
+        raise ValueError("expected 'option: value' lines")
+    for name in values:
+        if name not in TRAINING_KEYS:
+            valid = ", ".join(TRAINING_KEYS)
+            raise OptionError(str(name), f"unknown key '{name}'{nearest(str(name), TRAINING_KEYS)}; valid here: {valid}")
+    teacher = values.get("teacher")
+    if teacher not in (None, "float"):
+        raise OptionError("teacher", f"teacher is 'float', the run's own float model, or left out, not {teacher!r}")
+    return TrainingOptions.of(**values | {"teacher": None if teacher is None else OwnFloatModel()})
 
 
 class CalibrationConfig(_Strict):
     """Calibration samples, taken from the start of the training split, and what else is done with them before training."""
 
     samples: int = Field(default=512, ge=1)
-    estimator: Literal["minmax", "ema", "percentile", "mse"] | None = None
+    estimator: Estimator | None = None
     bias_correction: bool = False
 
 
@@ -112,12 +114,12 @@ class RunConfig(_Strict):
     target: str | None = None
     equalize: bool = False
     calibration: CalibrationConfig = CalibrationConfig()
-    training: TrainingConfig = TrainingConfig()
+    training: Annotated[TrainingOptions, PlainValidator(_training)] = TrainingOptions()
     control: bool = True
     ptq: bool = True
     adaround: bool = False
     per_channel: bool = True
-    io_dtype: Literal["int8", "uint8", "float32"] = "int8"
+    io_dtype: IoDtype = "int8"
     latency_runs: int = Field(default=50, ge=0)
     output: str | None = None
 

@@ -26,7 +26,7 @@ from qat.trainers import Epoch
 from qat.trainers.metrics import shown
 from qat.typing import Layout, PreparedModel
 
-from .config import DataConfig, RunConfig, expand
+from .config import TRAINING_KEYS, DataConfig, OwnFloatModel, RunConfig, expand
 from .dataset import Batches, Dataset
 
 #: Those of the adapters, which are not imported before they are needed.
@@ -300,13 +300,18 @@ class Run:
     def evaluate(self, model: Any, data: Dataset, float_model: Any) -> dict[str, float]:
         """Return a model's metrics on the validation data, as training measures them."""
         c = self.config.training
-        teacher = None if c.teacher is None else float_model
-        return api.evaluate(model, self.batches(data, "validation"), metrics=c.metrics, labels=c.labels, teacher=teacher)
+        return api.evaluate(
+            model,
+            self.batches(data, "validation"),
+            metrics=c.metrics,
+            labels=c.labels,
+            teacher=float_model if isinstance(c.teacher, OwnFloatModel) else None,
+        )
 
     def finetune(self, model: Any, data: Dataset, float_model: Any, kind: str) -> Any:
         """Fine-tune by the configuration's options; ``kind`` is ``qat`` or ``control``."""
-        options = self.config.training.model_dump() | self._checkpoints(kind)
-        options["teacher"] = None if options["teacher"] is None else float_model
+        options = {name: getattr(self.config.training, name) for name in TRAINING_KEYS} | self._checkpoints(kind)
+        options["teacher"] = float_model if isinstance(options["teacher"], OwnFloatModel) else None
         options |= {"on_epoch": self._say} if kind == "qat" else {"tensorboard": None, "artifact_every": None}
         return api.finetune(model, self.training(data, options["seed"]), self.batches(data, "validation"), **options)
 

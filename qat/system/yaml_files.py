@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from qat.errors import ConfigError, nearest
+from qat.errors import ConfigError, OptionError, nearest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -56,6 +56,9 @@ def _first_problem(path: Path, data: Any, model: type[BaseModel], error: Validat
     # A misspelt key is also a missing one; the spelling is what the user wants to hear of.
     problem = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     location = [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, OptionError):  # its message names the option
+        return f"{path}:{_line(data, [*location, cause.option])}: {cause}"
     where = f"{path}:{_line(data, location)}"
     key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":

@@ -1,11 +1,14 @@
-"""docs/configuration.md names every key, and none that does not exist."""
+"""Configurations: docs/configuration.md names every key and no other, and a mistake is named with its line."""
 
 import re
 from pathlib import Path
 
+import pytest
 from pydantic import BaseModel
 
-from qat.runs.config import RunConfig
+from qat.errors import ConfigError
+from qat.runs.config import TRAINING_KEYS, OwnFloatModel, RunConfig, load_run
+from qat.trainers import TrainingOptions
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -15,6 +18,8 @@ def keys(model=RunConfig, prefix=""):
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from keys(kind, f"{name}.")
+        elif kind is TrainingOptions:
+            yield from (f"{name}.{key}" for key in TRAINING_KEYS)
         else:
             yield prefix + name
 
@@ -35,3 +40,34 @@ def documented():
 
 def test_every_key_is_documented_and_every_documented_key_exists():
     assert documented() == set(keys())
+
+
+def written(folder, *training):
+    path = folder / "run.yaml"
+    head = ["name: mine", "framework: torch", "model: {factory: 'nets:make'}", "training:"]
+    path.write_text("\n".join([*head, *(f"  {line}" for line in training)]))
+    return path
+
+
+def test_training_is_read_as_the_options_of_finetune(tmp_path):
+    options = load_run(written(tmp_path, "epochs: 3", "metrics: [top1, mse]", "teacher: float", "labels: none")).training
+    assert (options.epochs, options.metrics, options.labels, options.optimizer) == (3, ["top1", "mse"], "none", "sgd")
+    assert isinstance(options.teacher, OwnFloatModel)
+    assert load_run(written(tmp_path, "epochs: 3")).training == TrainingOptions(epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("epoch: 3", r"unknown key 'epoch' \(did you mean 'epochs'\?\); valid here: epochs, max_steps"),
+        ("checkpoint_dir: here", "unknown key 'checkpoint_dir'"),
+        ("epochs: 0", "epochs must be a whole number of at least 1, not 0"),
+        ("learning_rate: fast", "learning_rate must be a number of at least 1e-12, not 'fast'"),
+        ("optimizer: sdg", r"unknown optimizer 'sdg' \(did you mean 'sgd'\?\)"),
+        ("teacher: mine", "teacher is 'float', the run's own float model, or left out, not 'mine'"),
+    ],
+)
+def test_a_wrong_training_option_is_named_with_its_line(tmp_path, line, message):
+    path = written(tmp_path, "seed: 1", line)
+    with pytest.raises(ConfigError, match=f"^{path}:6: {message}"):
+        load_run(path)

@@ -46,13 +46,16 @@ def test_wrong_options(options, message):
         TrainingOptions.of(**options)
 
 
-def test_configuration_has_the_same_options_and_defaults():
-    from qat.runs.config import TrainingConfig
+def test_keywords_of_the_calls_are_the_options():
+    from typing import get_type_hints
 
-    config, options = TrainingConfig().model_dump(), vars(TrainingOptions())
-    assert set(options) - set(config) == {"checkpoint_dir", "resume", "on_epoch", "progress"}
-    for name, value in config.items():
-        assert options[name] == (tuple(value) if isinstance(value, list) else value), name
+    from qat.trainers.options import EvaluationKeywords, TrainingKeywords
+
+    assert get_type_hints(TrainingKeywords) == get_type_hints(TrainingOptions)
+    assert set(get_type_hints(EvaluationKeywords)) == {"metrics", "labels", "teacher"}
+    for call in (qat.finetune, qat.evaluate):
+        with pytest.raises(ConfigError, match=r"unknown training option 'epoch' \(did you mean 'epochs'\?\); valid: epochs"):
+            call(net("torch"), [], epoch=2)
 
 
 @pytest.mark.parametrize(("schedule", "end"), [("cosine", 0.01), ("linear", 0.01), ("constant", 1.0)])

@@ -113,7 +113,7 @@ class _Learner(Evaluator):
     def _loss(self, inputs: Any, outputs: Any, labels: Any) -> Any:
         if self.probabilities:
             outputs = losses.logarithms(outputs)
-        return self.options.whole_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs))
+        return self.options.combined_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs))
 
     def _dampened(self) -> Any:
         return self.dampening * distance(self.model)

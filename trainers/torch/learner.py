@@ -111,7 +111,7 @@ class _Learner(Evaluator):
                 if labels.device.type == "cpu":  # elsewhere the look at their values would wait for the device
                     check_labels(labels, len(inputs[0]), outputs.shape[-1], f"step {number}")
                 labels = labels.long()
-        return options.whole_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs))
+        return options.combined_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs))
 
     def _distance(self, inputs: Any, outputs: Any) -> Tensor | None:
         if self.teacher is None:
