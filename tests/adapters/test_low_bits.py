@@ -143,7 +143,7 @@ def test_both_frameworks_have_the_same_gradients():
     grid.set_range(-0.4, 1.1)
     tv = torch.from_numpy(v).requires_grad_()
     limits = (grid.lo, grid.hi)
-    in_torch.requantize(tv, grid.range, grid.step, limits, limits).backward(torch.from_numpy(g))
+    in_torch.requantize(tv, grid.range, grid.scale_value, limits, limits).backward(torch.from_numpy(g))
     tw, ts = torch.from_numpy(w).requires_grad_(), torch.from_numpy(step).requires_grad_()
     in_torch.quantize_weight(tw, ts, ts.detach(), 3).backward(torch.from_numpy(gw))
 

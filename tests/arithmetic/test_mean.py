@@ -91,7 +91,7 @@ def _torch(x, y, image):
     grids = [Grid(_group(name, e)) for name, e in (("x", x), ("y", y))]
     for grid, e in zip(grids, (x, y), strict=True):
         grid.scale, grid.zero_point = torch.tensor(float(e.scale)), torch.tensor(float(e.zero_point))
-        grid.step, grid.lo, grid.hi = float(e.scale), float(e.lo), float(e.hi)
+        grid.scale_value, grid.lo, grid.hi = float(e.scale), float(e.lo), float(e.hi)
     node = Mean(_planned((2, 3)), tuple(grids), "xnnpack").eval()
     return node.integer(torch.from_numpy(image.transpose(0, 3, 1, 2).copy())).numpy()
 

@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from qat.adapters.torch.autograd.functions import Keep
+from qat.adapters.torch.autograd.clip_mask import ClipMask
 from qat.adapters.torch.capture.trace import Traced
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.adapters.torch.nodes.base import Node
@@ -18,6 +18,7 @@ from qat.adapters.torch.nodes.int16 import WIDE
 from qat.adapters.torch.nodes.learned_scales import LEARNED, LearnedConv2d
 from qat.adapters.torch.nodes.lookup import Function
 from qat.adapters.torch.nodes.quantize import Dequantize, Quantize
+from qat.adapters.torch.nodes.range_tracking import RangeTracking
 from qat.adapters.torch.nodes.stored_weight import Stored
 from qat.adapters.torch.nodes.table import NODES
 from qat.graph.graph import Op
@@ -56,20 +57,20 @@ def _register(root: nn.Module, name: str, value: torch.Tensor, buffer: bool, fro
         root.register_parameter(leaf, nn.Parameter(value, requires_grad=not frozen))
 
 
-def _keep(plan: Plan) -> dict[str, Keep]:
-    """Return what the operators' outputs are to be kept as, by what their readers do; bytes for those that are not named."""
-    found = dict.fromkeys(plan.graph.outputs, Keep.VALUES)
+def _clip_masks(plan: Plan) -> dict[str, ClipMask]:
+    """Return the clip masks of the operators' outputs, by what their readers do; those that are not named have bytes."""
+    found = dict.fromkeys(plan.graph.outputs, ClipMask.OUTPUT)
     readers: dict[str, list[PlannedOp]] = {}
     for p in plan.ops:
         for t in p.op.inputs:
             readers.setdefault(t, []).append(p)
             if not p.integer or _keeps_inputs(p.op.kind):
-                found[t] = Keep.VALUES
+                found[t] = ClipMask.OUTPUT
     for p in plan.ops:
         node = _node_of_bytes(p)
-        for t in p.op.outputs if node is not None and node.marks else ():
+        for t in p.op.outputs if node is not None and node.has_clip_mask else ():
             if t not in found and not plan.groups[plan.group_of[t]].learned and all(map(_is_table, readers.get(t, ()))):
-                found[t] = Keep.NOTHING
+                found[t] = ClipMask.READERS
     return found
 
 
@@ -101,7 +102,7 @@ class _Writer:
         self.symbols: dict[fx.Node, fx.Node] = {}
         self.kept_nodes: dict[str, str] = {}
         self.forms: dict[str, str] = {}
-        self.keep = _keep(plan)
+        self.clip_masks = _clip_masks(plan)
         self.writers = {t: p for p in plan.ops for t in p.op.outputs}
 
     def write(self) -> fx.Graph:
@@ -117,8 +118,8 @@ class _Writer:
                 args = (*(self._on_grid(t) if t in read else self._as_float(t) for t in op.inputs), *self._params(op))
                 grids = tuple(self._grid_of(t) for t in (*read, *op.outputs))
                 node = self._node(planned, grids)
-                node.kept = self.keep.get(op.output, Keep.BYTES)
-                if isinstance(node, Function) and self.keep.get(op.inputs[0]) is Keep.NOTHING:
+                node.clip_mask = self.clip_masks.get(op.output, ClipMask.BYTES)
+                if isinstance(node, Function) and self.clip_masks.get(op.inputs[0]) is ClipMask.READERS:
                     node.writer = self.writers[op.inputs[0]]
                 self.grid[op.output] = self._call("nodes", op.name, self._owning(node, grids[-1]), args)
                 self.forms[op.output] = self.grid[op.output].name
@@ -134,6 +135,8 @@ class _Writer:
                 self.kept_nodes[op.name] = self.real[op.output].name
         spec, leaves = self.traced.structure
         values = [None if leaf is None else self._as_float(leaf) for leaf in leaves]
+        self.root.get_submodule(SCOPE).add_module("range_tracking", RangeTracking(self.grids.values()))
+        self.graph.call_module(f"{SCOPE}.range_tracking", ())
         self.graph.output(pytree.tree_unflatten(values, spec))
         self.graph.lint()
         return self.graph

@@ -302,7 +302,7 @@ def test_control_flow_on_values_is_named_with_its_line(images):
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(CaptureError, match=r"test_torch\.py:\d+.*torch\.where"):
+    with pytest.raises(CaptureError, match=r"test_prepared_model\.py:\d+.*torch\.where"):
         qat.prepare(Branching(), images)
 
 

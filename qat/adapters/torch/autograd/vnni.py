@@ -99,15 +99,9 @@ def linear(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: i
     return result.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
 
 
-def places(x: Tensor, first: int, count: int, sure: bool) -> Tensor:
-    """Return ``x - first`` in uint8: the places of integers in a table of ``count`` entries, 256 at most.
-
-    While ranges are observed it is not sure that they lie in it: a kernel may have clamped to limits that its own values moved.
-    """
-    if sure and _on_this_processor(x):
-        return to_bytes(x, first)
-    found = x - first
-    return (found if sure else found.clamp_(0, count - 1)).to(torch.uint8)
+def to_table_index(x: Tensor, first: int) -> Tensor:
+    """Return ``x - first`` in uint8: the index of each integer in a table whose first entry is that of ``first``."""
+    return to_bytes(x, first) if _on_this_processor(x) else (x - first).to(torch.uint8)
 
 
 def as_captured(x: Tensor) -> Tensor:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from qat.arithmetic.encoding import Encoding, from_range
@@ -15,21 +14,26 @@ from qat.arithmetic.range_estimators import RangeEstimator, RangeMode
 from qat.errors import CalibrationError
 from qat.planning.plan import Group
 
+#: The smallest and the largest value that count, in grid units.
+Limits = tuple[float, float]
+
 
 class Grid(nn.Module):
-    """The activation scale of one group of tensors. The range is the state; scale and zero point follow from it.
+    """The activation scale of one group of tensors. Its state is the range and whether that may move; the scale follows from it.
 
     Attributes:
         range: float32 (low, high); NaN until calibrated. A parameter where the recipe has it learned.
-        scale, zero_point: float32 scalars, derived.
-        step, lo, hi: the scale and the limits on the grid, ``qmin - zero_point`` and ``qmax - zero_point``, kept on the host
-            too, so that a training step on a GPU never waits for it.
-        mode: how the range is treated. ``TRACKING`` moves it as an exponential moving average of the batches' extremes.
-        estimator: sees each float tensor of the group in calibration; None at any other time.
         trackable: whether training may move the range: not one that is learned, prescribed, or left some values out on purpose.
+        scale, zero_point: float32 scalars, derived from the range.
+        scale_value, lo, hi, host_range: the scale, the limits on the grid (``qmin - zero_point`` and ``qmax - zero_point``) and
+            the range as numbers on the host, so that a training step on a GPU never waits for it.
+        mode: how the range is treated.
+        estimator: sees each float tensor of the group in calibration; None at any other time.
+        extremes: of the training pass in progress: (least, greatest) of each tensor of the group, and the limits to clip them to.
     """
 
     range: Tensor
+    trackable: Tensor
     scale: Tensor
     zero_point: Tensor
 
@@ -41,16 +45,20 @@ class Grid(nn.Module):
             self.register_parameter("range", nn.Parameter(unknown))
         else:
             self.register_buffer("range", unknown)
-        self.derived_from: tuple[int, int] | None = None
-        self.derived: Encoding | None = None
+        self.register_buffer("trackable", torch.zeros((), dtype=torch.bool))
         self.register_buffer("scale", torch.ones(()), persistent=False)
         self.register_buffer("zero_point", torch.zeros(()), persistent=False)
-        self.step, self.lo, self.hi = 1.0, float(group.qmin), float(group.qmax)
+        self.scale_value, self.lo, self.hi = 1.0, float(group.qmin), float(group.qmax)
+        self.host_range = (float("nan"), float("nan"))
         self.calibrated = False
         self.mode = RangeMode.FROZEN
-        self.momentum = 0.1
         self.estimator: RangeEstimator | None = None
-        self.trackable = group.follows(group.spec.estimator)
+        self.extremes: list[tuple[Tensor, Limits]] = []
+        self._derived_from: tuple[int, int] | None = None
+        self._derived: Encoding | None = None
+        self.allow_tracking(group.follows(group.spec.estimator))
+
+    # --- the range and what follows from it ---
 
     @property
     def on_grid(self) -> bool:
@@ -58,7 +66,7 @@ class Grid(nn.Module):
 
         Every writer of the group asks this first, so here a learned range that an optimizer has moved becomes the scale.
         """
-        if self.group.learned and self.calibrated and self.derived_from != self._state():
+        if self.group.learned and self.calibrated and self._derived_from != self._state_of_range():
             self._derive()
         return self.calibrated and self.mode is not RangeMode.CALIBRATING
 
@@ -69,69 +77,75 @@ class Grid(nn.Module):
             raise CalibrationError(
                 f"no range for '{self.group.name}': call qat.calibrate(model, samples) before training or exporting"
             )
-        if self.group.learned and self.derived_from != self._state():
+        if self.group.learned and self._derived_from != self._state_of_range():
             self._derive()
-        assert self.derived is not None
-        return self.derived
+        assert self._derived is not None
+        return self._derived
 
     def set_range(self, low: float, high: float) -> None:
-        """Set the range and derive scale and zero point, in NumPy's float32 like everywhere else."""
+        """Set the range, and derive scale, zero point and limits."""
         with torch.no_grad():
             self.range.copy_(torch.tensor([low, high]))
         self._derive()
 
-    def _state(self) -> tuple[int, int]:
+    def take(self, low: float, high: float, encoding: Encoding, scale: Tensor, zero_point: Tensor) -> None:
+        """Take what follows from the range: numbers of the host, and new tensors on the device.
+
+        New ones, since a kernel of the same step may have kept the old ones for its backward pass.
+        """
+        self.scale, self.zero_point = scale, zero_point
+        self.scale_value, self.lo, self.hi = float(encoding.scale), float(encoding.lo), float(encoding.hi)
+        self.host_range, self.calibrated = (low, high), True
+        self._derived, self._derived_from = encoding, self._state_of_range()
+
+    def encoding_of(self, low: float, high: float) -> Encoding:
+        """Return the encoding of a range, by NumPy's float32 as everywhere else."""
+        return from_range(low, high, self.group.qmin, self.group.qmax, self.group.symmetric)
+
+    def _derive(self) -> None:
+        low, high = self.range.tolist()
+        encoding = self.encoding_of(low, high)
+        scale, zero_point = (self.scale.new_tensor(float(value)) for value in (encoding.scale, encoding.zero_point))
+        self.take(low, high, encoding, scale, zero_point)
+
+    def _state_of_range(self) -> tuple[int, int]:
         """Return which value the range holds: PyTorch counts a tensor's changes in place."""
         return id(self.range), self.range._version
 
-    def _derive(self) -> None:
-        self.calibrated = True
-        self.derived_from = self._state()
-        low, high = self.range.tolist()
-        e = self.derived = from_range(low, high, self.group.qmin, self.group.qmax, self.group.symmetric)
-        # New tensors: a kernel of the same step may have kept the old ones for its backward pass.
-        self.scale = self.scale.new_tensor(float(e.scale))
-        self.zero_point = self.zero_point.new_tensor(float(e.zero_point))
-        self.step, self.lo, self.hi = float(e.scale), float(e.lo), float(e.hi)
-
-    def allow_tracking(self, allowed: bool) -> None:
-        """Say whether training may move the range."""
-        self.trackable = allowed
-
-    def track(self, tracking: bool) -> None:
-        """Let training move the range, if it may, or freeze it."""
-        self.mode = RangeMode.TRACKING if tracking and self.trackable else RangeMode.FROZEN
-
     def integer_of(self, x: float) -> float:
         """Return the integer nearest to a real value, as the runtimes compute an activation's limit."""
-        return float(np.rint(np.float32(x) / np.float32(self.step)))
+        return float(np.rint(np.float32(x) / np.float32(self.scale_value)))
+
+    # --- calibration and range tracking ---
 
     def estimate(self, x: Tensor) -> None:
         """Show a float tensor to the calibration's estimator, if one is set."""
         if self.estimator is not None:
             self.estimator.update(x.detach().cpu().numpy())
 
-    def observe(self, v: Tensor, low: float, high: float) -> None:
-        """Move the range towards that of ``v``, unrounded grid values limited to ``[low, high]``."""
-        with torch.no_grad():
-            seen = _over_processes(torch.stack(v.aminmax())).clamp(low, high) * self.scale
-            old = self.range.to(seen.dtype)
-            moved = (old + self.momentum * (seen - old)).tolist()
-        if all(map(math.isfinite, moved)):  # else the loss says so, and the range is what it was
-            self.set_range(*moved)
+    def allow_tracking(self, allowed: bool) -> None:
+        """Say whether training may move the range."""
+        self.trackable.fill_(allowed)
+        self._trackable = allowed
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+    def track(self, tracking: bool) -> None:
+        """Let training move the range, if it may, or freeze it."""
+        self.mode = RangeMode.TRACKING if tracking and self._trackable else RangeMode.FROZEN
+
+    def observe(self, extremes: Tensor, limits: Limits) -> None:
+        """Note the least and the greatest of unrounded grid values; :class:`RangeTracking` clips them to ``limits``."""
+        self.extremes.append((extremes, limits))
+
+    def take_extremes(self) -> list[tuple[Tensor, Limits]]:
+        """Return what was noted since the last call."""
+        noted, self.extremes = self.extremes, []
+        return noted
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # A state of version 0.1 has no flag: that of the recipe's estimator is a good guess.
+        state_dict = {prefix + "trackable": self.trackable, **state_dict}
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._trackable = bool(self.trackable)
         self.calibrated = bool(torch.isfinite(self.range).all())
         if self.calibrated:
             self._derive()
-
-
-def _over_processes(extremes: Tensor) -> Tensor:
-    """Return the least and the greatest value over all processes that train together, so that all hold the same scales."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return extremes
-    signs = extremes.new_tensor((-1.0, 1.0))  # the greatest of -low and of high: one exchange
-    signed = extremes * signs
-    dist.all_reduce(signed, dist.ReduceOp.MAX)
-    return signed * signs

@@ -10,9 +10,9 @@ from qat.adapters.torch.autograd import functions as kernels
 from qat.arithmetic import attention
 from qat.arithmetic.grid import f32
 from qat.arithmetic.kernels import KERNELS
-from qat.arithmetic.tflite import quantize_multiplier
 
-from .base import Node, moving
+from .base import Node
+from .fixed_point import halves_away
 from .quantize import quantize
 
 #: Whole numbers up to here are exact in float32.
@@ -22,7 +22,7 @@ _EXACT = 2**24
 class MatMul(Node):
     """A product of two activations on their last two axes."""
 
-    marks = True
+    has_clip_mask = True
 
     def integer(self, a: Tensor, b: Tensor) -> Tensor:
         """Multiply, sum and rescale."""
@@ -30,27 +30,17 @@ class MatMul(Node):
         ga, gb = self.inputs
         if self.training:
             multiplier = ga.scale * gb.scale / self.output.scale
-            return kernels.matmul(a, b, multiplier, self.limits(), self.keep, self.observer())
+            return self.noted(*kernels.matmul(a, b, multiplier, self.limits(), self.clip_mask, self.tracks_output))
         largest = max(-ga.lo, ga.hi) * max(-gb.lo, gb.hi) * a.shape[-1]
         acc = torch.matmul(a, b) if largest < _EXACT else torch.matmul(a.double(), b.double())
         kernels_name = attention.product_kernels(self.kernels, gb.group.qmin - int(gb.lo))
-        value = KERNELS[kernels_name].product_multiplier(ga.step, gb.step, self.output.step)
-        v = _fixed_point(acc, value) if kernels_name == "reference" else (acc.float() * value).round_()
+        value = KERNELS[kernels_name].product_multiplier(ga.scale_value, gb.scale_value, self.output.scale_value)
+        v = halves_away(acc, value) if kernels_name == "reference" else (acc.float() * value).round_()
         return v.clamp_(*self.limits())
 
     def real(self, a: Tensor, b: Tensor) -> Tensor:
         """The float product."""
         return torch.matmul(a, b.mT if self.attrs["transpose_b"] else b)
-
-
-def _fixed_point(acc: Tensor, value: float) -> Tensor:
-    """Return ``acc * value`` by TFLite's 31-bit multiplier, halves from zero; see :func:`qat.arithmetic.tflite.fixed_point`."""
-    mantissa, shift = quantize_multiplier(value)
-    acc = acc.long()
-    left, right = max(shift, 0), max(-shift, 0)
-    # Rounded away from zero: what a negative product is nudged by is less by one.
-    high = (((acc.abs() << left) * mantissa + (1 << 30) - (acc < 0).long()) >> 31) + ((1 << right) >> 1)
-    return (acc.sign() * (high >> right)).float()
 
 
 class Softmax(Node):
@@ -61,7 +51,7 @@ class Softmax(Node):
         grid, (lo, hi) = self.inputs[0], self.limits()
         if self.training:
             return kernels.softmax(x, grid.scale * self.attrs["beta"], 1 / attention.PROBABILITY, (lo, hi))
-        scale = float(f32(grid.step) * f32(self.attrs["beta"]))
+        scale = float(f32(grid.scale_value) * f32(self.attrs["beta"]))
         table = torch.from_numpy(KERNELS[self.kernels].exponentials(scale, x.shape[-1])).to(x.device)
         e = table[(x - x.amax(-1, keepdim=True) + 255).long()]
         total = e[..., :1].clone()
@@ -88,9 +78,9 @@ class Embedding(Node):
 
     def integer(self, indices: Tensor, weight: Tensor) -> Tensor:
         """Take rows and quantize them, which is less than quantizing all."""
-        if moving(self, self.output):
-            self.observe(weight.detach() / self.output.scale)
-        return quantize(F.embedding(indices, weight), self.output, self.kernels, False)
+        if self.tracks_output:
+            self.observe(weight / self.output.scale)
+        return quantize(F.embedding(indices, weight), self.output, self.kernels)
 
     def real(self, indices: Tensor, weight: Tensor) -> Tensor:
         """The float rows."""

@@ -6,6 +6,7 @@ names that they have in the user's model, and a tied one is quantized where it i
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import torch
@@ -13,9 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qat.adapters.torch.autograd import functions as kernels
+from qat.adapters.torch.autograd.clip_mask import ClipMask
+from qat.adapters.torch.autograd.extremes import extremes
 from qat.adapters.torch.autograd.learned_scales import requantize
 from qat.arithmetic.range_estimators import RangeMode
 from qat.errors import CalibrationError
+from qat.graph.kinds import bounds
 from qat.planning.plan import PlannedOp
 
 from .activation_grid import Grid
@@ -28,12 +32,12 @@ class Node(nn.Module):
 
     Attributes:
         keeps_inputs: whether the node, in training, keeps its inputs for the backward pass.
-        marks: whether the node keeps of its output what ``kept`` says.
-        kept: what it is to keep of its output, by what the readers do.
+        has_clip_mask: whether the node asks ``clip_mask``; one that does not keeps its output.
+        clip_mask: from what the node tells in its backward pass where its output was clipped; its readers decide.
     """
 
     keeps_inputs = True
-    marks = False
+    has_clip_mask = False
 
     def __init__(self, planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> None:
         super().__init__()
@@ -42,7 +46,7 @@ class Node(nn.Module):
         # A tuple is no submodule: the model registers every grid once, in a place of its own.
         self.grids = grids
         self.kernels = kernels_name
-        self.kept = kernels.Keep.VALUES
+        self.clip_mask = ClipMask.OUTPUT
 
     @property
     def inputs(self) -> tuple[Grid, ...]:
@@ -88,42 +92,40 @@ class Node(nn.Module):
         return narrowed(self.output, self.planned.activation)
 
     @property
-    def keep(self) -> kernels.Keep:
-        """What the node keeps of its output: while ranges are observed a reader's limits are not those that were clamped to."""
-        return kernels.Keep.BYTES if self.kept is kernels.Keep.NOTHING and moving(self, self.output) else self.kept
+    def byte_offset(self) -> int | None:
+        """The integer that a byte of zero stands for, where bytes hold the first input; None where float32 does.
 
-    def byte(self) -> int | None:
-        """Return the integer that a byte of zero stands for, where bytes hold the first input for sure.
-
-        While ranges are observed they move between writer and reader, and the input may lie outside its grid's limits.
+        It does while the range is tracked: a NaN in the data then reaches the loss, and training says so. Bytes would hide it.
         """
         grid = self.inputs[0]
-        return None if moving(self, grid) or grid.hi - grid.lo > 255 else int(grid.lo)
+        tracked = self.training and grid.mode is RangeMode.TRACKING
+        return None if tracked or grid.hi - grid.lo > 255 else int(grid.lo)
 
     def finish(self, v: Tensor) -> Tensor:
-        """Observe unrounded grid values if asked to, then round and clamp with a straight-through gradient."""
-        if self.output.group.learned and self.training:
-            grid = self.output
-            return requantize(v, grid.range, grid.step, (grid.lo, grid.hi), self.limits())
-        self.observe(v)
+        """Round and clamp unrounded grid values with a straight-through gradient; note their extremes where they are tracked."""
+        grid = self.output
+        if grid.group.learned and self.training:
+            return requantize(v, grid.range, grid.scale_value, (grid.lo, grid.hi), self.limits())
+        if self.tracks_output:
+            self.observe(v)
         return kernels.round_clamp(v, *self.limits())
 
+    @property
+    def tracks_output(self) -> bool:
+        """Whether the output's range is tracked in the pass in progress."""
+        return self.training and self.output.mode is RangeMode.TRACKING
+
     def observe(self, v: Tensor) -> None:
-        """Let the output's range follow ``v``, where training observes ranges."""
-        if moving(self, self.output):
-            activation = self.planned.activation
-            low = 0.0 if activation else -float("inf")
-            high = 6.0 / self.output.step if activation == "relu6" else float("inf")
-            self.output.observe(v, low, high)
+        """Note the extremes of unrounded grid values."""
+        self.noted(v, extremes(v))
 
-    def observer(self) -> Any:
-        """The callback that shows a fused kernel's unrounded values to :meth:`observe`, or None."""
-        return self.observe if moving(self, self.output) else None
-
-
-def moving(node: nn.Module, grid: Grid) -> bool:
-    """Return whether a grid's range follows the data while the node trains."""
-    return node.training and grid.mode is RangeMode.TRACKING
+    def noted(self, y: Tensor, found: Tensor | None) -> Tensor:
+        """Note the extremes that an autograd node found, if it did; return its output ``y``."""
+        if found is not None:
+            low, high = bounds(self.planned.activation)
+            scale = self.output.scale_value
+            self.output.observe(found, (-inf if low is None else low / scale, inf if high is None else high / scale))
+        return y
 
 
 def narrowed(grid: Grid, activation: str | None) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qat.adapters.torch.autograd.functions import weight_scale
+from qat.adapters.torch.autograd.linear import weight_scale
 from qat.arithmetic import int16 as wide
 from qat.graph.kinds import KINDS
 

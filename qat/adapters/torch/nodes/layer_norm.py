@@ -16,16 +16,16 @@ from .quantize import quantize
 class LayerNorm(Node):
     """Normalization over the last axis."""
 
-    marks = True
+    has_clip_mask = True
 
     def integer(self, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
         """In training PyTorch's own, of integers; else by sums of integers."""
-        epsilon = scaled_epsilon(self.attrs["epsilon"], self.inputs[0].step)
+        epsilon = scaled_epsilon(self.attrs["epsilon"], self.inputs[0].scale_value)
         if self.training:
             if self.output.group.learned:
                 return self.finish(F.layer_norm(x, x.shape[-1:], gamma, beta, float(epsilon)) / self.output.scale)
-            scale, limits = self.output.scale, self.limits()
-            return kernels.layer_norm(x, gamma, beta, float(epsilon), scale, limits, self.keep, self.observer())
+            how = (float(epsilon), self.output.scale, self.limits(), self.clip_mask, self.tracks_output)
+            return self.noted(*kernels.layer_norm(x, gamma, beta, *how))
         q = x + self.inputs[0].zero_point
         total = q.sum(-1, keepdim=True)
         n = torch.full_like(total, q.shape[-1])  # a divisor that is a number may become a factor
@@ -35,7 +35,7 @@ class LayerNorm(Node):
         variance = squares / n - rest * rest + float(epsilon)
         y = (d - rest) / variance.double().sqrt().float()  # PyTorch's own of float32 is off by a bit now and then (MKL)
         y = y if gamma is None else y * gamma
-        return quantize(y if beta is None else y + beta, self.output, self.kernels, False)
+        return quantize(y if beta is None else y + beta, self.output, self.kernels)
 
     def real(self, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
         """The float normalization."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from qat.adapters.torch.autograd import functions as kernels
+from qat.adapters.torch.autograd import linear
+from qat.adapters.torch.autograd.functions import straight_through
 from qat.adapters.torch.capture.conv1d import as_image_weight
 
 from .base import Node
+from .fixed_point import halves_up
 
 
 class Conv2d(Node):
     """conv2d and depthwise_conv2d, with bias and fused activation."""
 
-    marks = True
+    has_clip_mask = True
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Compute with the weight in the program's layout."""
@@ -37,9 +39,8 @@ class Conv2d(Node):
             w_int, b_int = self.quantized(weight, bias, scale)
             return self.builtin(F.conv2d(x, w_int, b_int, *geometry), scale)
         x_scale, y_scale = self.inputs[0].scale, self.output.scale
-        return kernels.conv2d(
-            x, weight, bias, scale, x_scale, y_scale, self.limits(), self.keep, geometry, self.observer(), self.byte()
-        )
+        how = (self.limits(), self.clip_mask, geometry, self.tracks_output, self.byte_offset)
+        return self.noted(*linear.conv2d(x, weight, bias, scale, x_scale, y_scale, *how))
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The float convolution."""
@@ -50,13 +51,13 @@ class Conv2d(Node):
     def builtin(self, acc: Tensor, scale: Tensor) -> Tensor:
         """Leave an accumulator as the kernel of TFLite's own does that runs what the delegate leaves."""
         multiplier = self.inputs[0].scale.double() * scale.double() / self.output.scale.double()
-        return kernels.fixed_point(acc, multiplier.view(-1, 1, 1)).clamp_(*self.limits())
+        return halves_up(acc, multiplier.view(-1, 1, 1)).clamp_(*self.limits())
 
     def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the weight's scale for each output channel."""
         spec = self.planned.weight
         assert spec is not None
-        return kernels.weight_scale(
+        return linear.weight_scale(
             weight, bias, self.inputs[0].scale, self.planned.qmax, spec.granularity == "channel"
         )  # fmt: skip
 
@@ -75,7 +76,8 @@ class Dense(Conv2d):
         """One autograd node from the float weight to the output's integers."""
         scale = self.weight_scale(weight, bias)
         x_scale, y_scale = self.inputs[0].scale, self.output.scale
-        return kernels.dense(x, weight, bias, scale, x_scale, y_scale, self.limits(), self.keep, self.observer(), self.byte())
+        how = (self.limits(), self.clip_mask, self.tracks_output, self.byte_offset)
+        return self.noted(*linear.dense(x, weight, bias, scale, x_scale, y_scale, *how))
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The float layer."""
@@ -90,10 +92,10 @@ class StraightThroughConv(Conv2d):
         scale = self.weight_scale(weight, bias)
         bias_scale = scale * self.inputs[0].scale
         w = weight / scale.view(-1, *[1] * (weight.ndim - 1))
-        w_int, b_int = kernels.straight_through(w, w.detach().round()), None
+        w_int, b_int = straight_through(w, w.detach().round()), None
         if bias is not None:
             b = bias / bias_scale
-            b_int = kernels.straight_through(b, b.detach().round())
+            b_int = straight_through(b, b.detach().round())
         return self.finish(self.real(x, w_int, b_int) * (bias_scale / self.output.scale).view(-1, *[1] * (x.ndim - 2)))
 
 

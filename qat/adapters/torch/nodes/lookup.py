@@ -14,7 +14,7 @@ from qat.arithmetic import lookup as functions
 from qat.planning.plan import PlannedOp
 
 from .activation_grid import Grid
-from .base import Node, moving, narrowed
+from .base import Node, narrowed
 from .quantize import quantize
 
 #: PyTorch's functions by kind, for a model that is not calibrated yet and for what stays float.
@@ -59,11 +59,10 @@ class Function(Node):
     def integer(self, x: Tensor) -> Tensor:
         """Look up; in training the gradient is the mean slope around each integer."""
         grid = self.inputs[0]
-        if moving(self, self.output):
+        if self.tracks_output:
             with torch.no_grad():
                 self.observe(self.real(x * grid.scale) / self.output.scale)
-        values, slopes = self._tables(x.device)
-        return kernels.lookup(x, values, slopes, int(grid.lo), self.byte() is not None)
+        return kernels.lookup(x, *self._tables(x.device), int(grid.lo))
 
     def real(self, x: Tensor) -> Tensor:
         """PyTorch's own function."""
@@ -74,16 +73,15 @@ class Function(Node):
 
         The slope is 0 where the output is at its limits, and where the input is at those that its writer leaves to this node.
         """
-        grid = self.inputs[0]
-        writer = None if moving(self, grid) else self.writer
-        key = (grid.step, grid.lo, self.output.step, self.output.lo, writer is None, device)
+        grid, output = self.inputs[0], self.output
+        key = (grid.scale_value, grid.lo, output.scale_value, output.lo, device)
         if key != self.made_for:
-            encodings = (grid.encoding, self.output.encoding)
+            encodings = (grid.encoding, output.encoding)
             kind = self.planned.op.kind
             values = functions.table(kind, self.attrs, *encodings, self.kernels).astype(np.float32)
             slopes = functions.slopes(kind, self.attrs, *encodings) * inside(values, self.limits())
-            if writer is not None:
-                slopes *= inside(np.arange(len(values)) + grid.lo, narrowed(grid, writer.activation))
+            if self.writer is not None:
+                slopes *= inside(np.arange(len(values)) + grid.lo, narrowed(grid, self.writer.activation))
             self.tables = tuple(torch.from_numpy(a.astype(np.float32)).to(device) for a in (values, slopes))
             self.made_for = key
         return self.tables
@@ -99,7 +97,7 @@ class Constant(Node):
 
     def integer(self, value: Tensor) -> Tensor:
         """Quantize; the gradient reaches the parameter in its own unit."""
-        return quantize(value, self.output, self.kernels, self.training)
+        return quantize(value, self.output, self.kernels, self.tracks_output)
 
     def real(self, value: Tensor) -> Tensor:
         """The parameter itself."""

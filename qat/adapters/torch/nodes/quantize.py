@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from torch import Tensor, nn
 
 from qat.adapters.torch.autograd import functions as kernels
 from qat.adapters.torch.autograd import vnni
+from qat.adapters.torch.autograd.extremes import extremes
 from qat.arithmetic.range_estimators import RangeMode
 
 from .activation_grid import Grid
@@ -25,14 +28,17 @@ class Quantize(nn.Module):
         if not grid.on_grid:
             grid.estimate(x)
             return x
-        return quantize(x, grid, self.kernels, self.training)
+        return quantize(x, grid, self.kernels, self.training and grid.mode is RangeMode.TRACKING)
 
 
-def quantize(x: Tensor, grid: Grid, kernels_name: str, training: bool) -> Tensor:
-    """Return ``x`` on a grid; the formula is the runtime's, see :func:`qat.arithmetic.kernels.Kernels.quantize`."""
+def quantize(x: Tensor, grid: Grid, kernels_name: str, tracked: bool = False) -> Tensor:
+    """Return ``x`` on a grid; the formula is the runtime's, see :func:`qat.arithmetic.kernels.Kernels.quantize`.
+
+    Where the range is ``tracked`` the extremes are noted.
+    """
     v = x * grid.scale.reciprocal() if kernels_name == "xnnpack" else x / grid.scale
-    if training and grid.mode is RangeMode.TRACKING:
-        grid.observe(v, -float("inf"), float("inf"))
+    if tracked:
+        grid.observe(extremes(v), (-inf, inf))
     return kernels.round_clamp(v, grid.lo, grid.hi)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qat.adapters.torch.autograd.functions import straight_through, weight_scale
+from qat.adapters.torch.autograd.functions import straight_through
+from qat.adapters.torch.autograd.linear import weight_scale
 from qat.adapters.torch.capture.conv1d import as_image_weight
 from qat.arithmetic.dynamic import one_by_one, range_axes
 from qat.graph.kinds import KINDS

@@ -9,8 +9,9 @@ import qat
 from qat.adapters.torch import set_range_tracking
 from qat.adapters.torch.autograd import conv_gradients as gradients
 from qat.adapters.torch.autograd import functions as kernels
-from qat.adapters.torch.autograd.functions import Keep
-from qat.adapters.torch.nodes import data_movement as moving
+from qat.adapters.torch.autograd import vnni
+from qat.adapters.torch.autograd.clip_mask import ClipMask, apply_clip_mask, save_clip_mask
+from qat.adapters.torch.nodes import data_movement
 from qat.runs import zoo_torch as zoo
 
 LIMITS = (-100.0, 90.0)
@@ -43,13 +44,15 @@ def test_softmax():
     assert_same(both(lambda x: kernels.softmax(x, factor, 256, LIMITS), written_out, x))
 
 
-@pytest.mark.parametrize("keep", [Keep.VALUES, Keep.BYTES])
-def test_layer_norm(keep):
+@pytest.mark.parametrize("clip_mask", [ClipMask.OUTPUT, ClipMask.BYTES])
+def test_layer_norm(clip_mask):
     x, scale = torch.randint(-128, 128, (3, 5, 16)).float(), torch.tensor(0.017)
     seen = []
 
     def fused(x, gamma, beta):
-        return kernels.layer_norm(x, gamma, beta, 1e-3, scale, LIMITS, keep, lambda v: seen.append(v.abs().max().item()))
+        y, extremes = kernels.layer_norm(x, gamma, beta, 1e-3, scale, LIMITS, clip_mask, True)
+        seen.append(extremes.abs().max().item())
+        return y
 
     def written_out(x, gamma, beta):
         return kernels.round_clamp(F.layer_norm(x, (16,), gamma / scale, beta / scale, 1e-3), *LIMITS)
@@ -58,21 +61,16 @@ def test_layer_norm(keep):
     assert seen[0] > 100  # unrounded and unclamped
 
 
-@pytest.mark.parametrize("sure", [True, False])
-def test_a_table_is_read_at_the_same_places_by_bytes_and_by_floats(sure):
+@pytest.mark.parametrize("by_bytes", [True, False])
+def test_a_table_is_read_at_the_same_index_by_bytes_and_by_floats(by_bytes, monkeypatch):
+    monkeypatch.setattr(vnni, "_on_this_processor", lambda x: by_bytes)
     x, values, slopes = torch.randint(-30, 226, (3, 5, 16)).float(), torch.randint(-128, 128, (256,)).float(), torch.randn(256)
 
     def written_out(x):
-        place = (x.detach() + 30).long()
-        return values[place] + (x - x.detach()) * slopes[place]
+        index = (x.detach() + 30).long()
+        return values[index] + (x - x.detach()) * slopes[index]
 
-    assert_same(both(lambda x: kernels.lookup(x, values, slopes, -30, sure), written_out, x))
-
-
-def test_what_lies_outside_a_table_while_ranges_move_is_read_at_its_ends():
-    values = torch.arange(256.0)
-    y = kernels.lookup(torch.tensor([-500.0, 500.0]), values, torch.ones(256), -30, False)
-    assert y.tolist() == [0, 255]
+    assert_same(both(lambda x: kernels.lookup(x, values, slopes, -30), written_out, x))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -116,24 +114,25 @@ def test_a_gradient_passes_by_bytes_where_it_passes_by_the_output(limits):
     y = torch.randint(int(limits[0]), int(limits[1]) + 1, (3, 5, 16)).float()
     y[0], y[1] = limits[0], limits[1]
     grad = torch.randn_like(y)
-    marked = kernels.mark(y, limits, Keep.BYTES)
-    assert marked.element_size() == (1 if limits[1] - limits[0] <= 255 else 4)
-    assert torch.equal(kernels.passed(grad, marked, limits), kernels.passed(grad, kernels.mark(y, limits, Keep.VALUES), limits))
+    saved = [save_clip_mask(y, limits, clip_mask) for clip_mask in (ClipMask.BYTES, ClipMask.OUTPUT)]
+    assert saved[0].element_size() == (1 if limits[1] - limits[0] <= 255 else 4)
+    by_bytes, by_output = (apply_clip_mask(grad, mask, limits) for mask in saved)
+    assert torch.equal(by_bytes, by_output)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_max_pooling_that_keeps_places_alone_has_the_gradient_of_pytorch(layout):
     x = torch.randint(-9, 9, (2, 3, 9, 7)).float().to(memory_format=layout)
     window = ((3, 3), (2, 2), (1, 1))
-    assert_same(both(lambda x: moving._MaxPool.apply(x, window), lambda x: F.max_pool2d(x, *window), x))
+    assert_same(both(lambda x: data_movement._MaxPool.apply(x, window), lambda x: F.max_pool2d(x, *window), x))
 
 
 def test_an_output_that_no_reader_keeps_is_kept_as_bytes():
     model = qat.prepare(zoo.resnet18(classes=10).eval(), torch.randn(2, 3, 32, 32))
-    kept = {name: node.kept for name, node in model.get_submodule("_qat.nodes").named_children() if "conv2d" in name}
-    assert kept["conv2d"] is Keep.BYTES  # max pooling reads it
-    assert kept["conv2d_1"] is Keep.VALUES  # a convolution does
-    assert kept["conv2d_2"] is Keep.BYTES  # an addition does
+    masks = {name: node.clip_mask for name, node in model.get_submodule("_qat.nodes").named_children() if "conv2d" in name}
+    assert masks["conv2d"] is ClipMask.BYTES  # max pooling reads it
+    assert masks["conv2d_1"] is ClipMask.OUTPUT  # a convolution does
+    assert masks["conv2d_2"] is ClipMask.BYTES  # an addition does
 
 
 class Gelu(nn.Module):
@@ -155,22 +154,22 @@ class Gelu(nn.Module):
         return (q, y, tokens, p) if self.both else (q,)
 
 
-@pytest.mark.parametrize("observing", [False, True])
-def test_a_table_gives_no_gradient_to_what_its_writer_clamped(observing):
+@pytest.mark.parametrize("tracking", [False, True])
+def test_a_table_gives_no_gradient_to_what_its_writer_clamped(tracking):
     """The same gradients as where every node sees to its own limits."""
     torch.manual_seed(0)
     x = torch.randn(4, 3, 6, 6)
-    grads, kept = [], []
+    grads, left_to_readers = [], []
     for both in (False, True):
         torch.manual_seed(1)
         prepared = qat.calibrate(qat.prepare(Gelu(both).eval(), x), [x / 4])  # so that much is clamped
-        set_range_tracking(prepared, observing)
+        set_range_tracking(prepared, tracking)
         nodes = dict(prepared.get_submodule("_qat.nodes").named_children())
-        kept.append([node.kept for node in nodes.values()].count(Keep.NOTHING))
+        left_to_readers.append([node.clip_mask for node in nodes.values()].count(ClipMask.READERS))
         image = x.clone().requires_grad_(True)
         y, *others = prepared.train()(image)
         (y.square().sum() + 0 * sum(o.sum() for o in others)).backward()
         grads.append({"image": image.grad} | {name: p.grad for name, p in prepared.named_parameters()})
-    assert kept == [4, 1]
+    assert left_to_readers == [4, 1]
     for name, grad in grads[0].items():
         torch.testing.assert_close(grad, grads[1][name], rtol=1e-5, atol=1e-7)

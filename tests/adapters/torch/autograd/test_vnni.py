@@ -9,8 +9,8 @@ from torch import nn
 
 import qat
 from qat.adapters.torch import set_range_tracking
-from qat.adapters.torch.autograd import functions as kernels
 from qat.adapters.torch.autograd import vnni
+from qat.adapters.torch.autograd.linear import save_input
 
 pytestmark = pytest.mark.skipif(not vnni.available(), reason="this processor has no VNNI, or this PyTorch no kernels for it")
 
@@ -51,7 +51,7 @@ def test_convolutions_equal_those_in_float32(lo, last, kernel, stride, padding, 
 def test_fully_connected_layers_equal_those_in_float32(shape, called):
     x, w = torch.randint(-90, 166, shape).float(), torch.randint(-127, 128, (9, 20)).float()
     for bias in (None, torch.randint(-(2**22), 2**22, (9,)).float()):
-        assert torch.equal(vnni.linear(x, kernels.stored(x, -90), w.to(torch.int8), bias, -90), F.linear(x, w, bias))
+        assert torch.equal(vnni.linear(x, save_input(x, -90), w.to(torch.int8), bias, -90), F.linear(x, w, bias))
     assert len(called) == 2
 
 
@@ -94,7 +94,7 @@ def test_a_prepared_model_is_exact_with_it(tmp_path, called):
     assert called
 
 
-def test_ranges_that_move_are_left_to_float32(called):
+def test_while_ranges_are_tracked_accumulators_are_left_to_float32(called):
     x = torch.randn(4, 3, 16, 16)
     prepared = qat.calibrate(qat.prepare(Net().eval(), x), [x])
     set_range_tracking(prepared, True)

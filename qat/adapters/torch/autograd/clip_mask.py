@@ -1,0 +1,52 @@
+"""Clip masks: where the backward pass of a node knows from that its output was clipped.
+
+A value at its limits gets no gradient (Jacob et al. 2018, section 3).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from . import vnni
+
+aten = torch.ops.aten
+hardtanh_backward = aten.hardtanh_backward.default
+
+#: The smallest and the largest integer of an output.
+Limits = tuple[float, float]
+
+
+class ClipMask(Enum):
+    """From what a node tells in its backward pass where its output was clipped.
+
+    Attributes:
+        OUTPUT: from the output itself, which a reader keeps anyway.
+        BYTES: from a copy of the output, one byte a value.
+        READERS: from nothing. The readers of the output give a gradient of 0 where it was clipped.
+    """
+
+    OUTPUT = "output"
+    BYTES = "bytes"
+    READERS = "readers"
+
+
+def save_clip_mask(y: Tensor, limits: Limits, clip_mask: ClipMask) -> Tensor | None:
+    """Return what a node keeps of its output ``y`` for :func:`apply_clip_mask`."""
+    if clip_mask is ClipMask.READERS:
+        return None
+    if clip_mask is ClipMask.OUTPUT or limits[1] - limits[0] > 255:
+        return y
+    return vnni.to_table_index(y, int(limits[0]))
+
+
+def apply_clip_mask(grad: Tensor, saved: Tensor | None, limits: Limits) -> Tensor:
+    """Return the gradient where the output was strictly within the limits, else 0; perhaps ``grad`` itself."""
+    if saved is None:
+        return grad
+    if saved.dtype is torch.uint8:
+        index = saved.float()
+        return aten.hardtanh_backward.grad_input(grad, index, 0.0, limits[1] - limits[0], grad_input=index)
+    return hardtanh_backward(grad, saved, *limits)
