@@ -1,4 +1,4 @@
-"""Multiply-accumulates of an artifact, by whether an integer kernel runs them: of the graph that the runtime really runs."""
+"""The multiply-accumulates of an artifact and the share that integer kernels run, in the graph that the runtime really runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from qat.runtimes import format_of
+
 #: ONNX Runtime's operators that multiply and accumulate: the positions of both factors, and whether they compute in integers.
-#: Float ones count under the same names in all of ONNX Runtime's domains (NCHWc and NHWC layouts, fused activations).
+#: Float operators have these names in all of ONNX Runtime's domains (NCHWc and NHWC layouts, fused activations).
 _ONNX: dict[str, tuple[int, int, bool]] = {
     "Conv": (0, 1, False),
     "FusedConv": (0, 1, False),
@@ -31,7 +33,7 @@ _ONNX: dict[str, tuple[int, int, bool]] = {
     "DynamicQuantizeMatMul": (0, 1, True),
 }
 
-#: LiteRT's: the positions of both factors among the operator's inputs.
+#: LiteRT's operators that multiply and accumulate: the positions of both factors among the inputs.
 _LITERT: dict[str, tuple[int, int]] = {
     "CONV_2D": (0, 1),
     "DEPTHWISE_CONV_2D": (0, 1),
@@ -41,7 +43,7 @@ _LITERT: dict[str, tuple[int, int]] = {
     "BATCH_MATMUL": (0, 1),
 }
 
-#: What counts for a height or width that is not fixed.
+#: The size that is counted for a height or width that is not fixed.
 FREE_SIZE = 64
 
 
@@ -55,12 +57,12 @@ class Cost:
 
 
 def costs(path: str | Path) -> tuple[Cost, ...]:
-    """Return what the convolutions and matrix products of an artifact cost, as its runtime runs them.
+    """Return the cost of each convolution and matrix product of an artifact, as its runtime runs it.
 
     Args:
         path: a ``.onnx`` or ``.tflite`` file. A batch of one is counted, and :data:`FREE_SIZE` for any other free size.
     """
-    return _onnx_costs(Path(path)) if Path(path).suffix == ".onnx" else _litert_costs(Path(path))
+    return _COSTS[format_of(Path(path)).name](Path(path))
 
 
 def integer_share(of: Iterable[Cost]) -> float | None:
@@ -83,7 +85,7 @@ def _onnx_costs(path: Path) -> tuple[Cost, ...]:
     wanted = {name for node in nodes for name in (*(node.input[i] for i in _ONNX[node.op_type][:2]), node.output[0])}
     extra = sorted(wanted - set(shapes) - known)
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra)
-    # Shapes are those of a run: ONNX's own inference knows none of ONNX Runtime's operators.
+    # The shapes are those of a run: ONNX's shape inference does not know ONNX Runtime's operators.
     feeds = {
         i.name: np.zeros([d or (FREE_SIZE if axis else 1) for axis, d in enumerate(i.shape)], i.dtype) for i in session.inputs
     }
@@ -93,23 +95,23 @@ def _onnx_costs(path: Path) -> tuple[Cost, ...]:
     for node in nodes:
         x, weight, integer = _ONNX[node.op_type]
         factors = shapes[node.input[x]], shapes[node.input[weight]]
-        turned = any(a.name == "transA" and a.i for a in node.attribute)
-        out.append(Cost(node.op_type, _onnx_macs(node.op_type, *factors, shapes[node.output[0]], turned), integer))
+        transposed = any(a.name == "transA" and a.i for a in node.attribute)
+        out.append(Cost(node.op_type, _onnx_macs(node.op_type, *factors, shapes[node.output[0]], transposed), integer))
     return tuple(out)
 
 
-def _onnx_macs(op: str, x: Sequence[int], weight: Sequence[int], result: Sequence[int], turned: bool) -> int:
+def _onnx_macs(op: str, x: Sequence[int], weight: Sequence[int], result: Sequence[int], transposed: bool) -> int:
     if "ConvTranspose" in op:  # each element of the input meets the filters of its channel, [in, out / groups, ...]
         return prod(x) * prod(weight[1:])
     if "Conv" in op:  # [out, in / groups, ...]
         return prod(result) * prod(weight[1:])
-    return prod(result) * x[-2 if turned else -1]
+    return prod(result) * x[-2 if transposed else -1]
 
 
 def _litert_costs(path: Path) -> tuple[Cost, ...]:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    # Without the delegate, which would hide its operators behind one node; it runs int8 operators as int8.
+    # Without the delegate, which would hide its operators behind one node. The delegate runs int8 operators as int8.
     resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(model_path=str(path), experimental_op_resolver_type=resolver)
     interpreter.allocate_tensors()
@@ -137,3 +139,6 @@ def _litert_macs(op: str, x: Sequence[int], weight: Sequence[int], result: Seque
     if op == "CONV_2D":  # [out, height, width, in / groups]
         return prod(result) * prod(weight[1:])
     return prod(result) * (weight[-1] if op == "FULLY_CONNECTED" else x[-1])
+
+
+_COSTS = {"onnx": _onnx_costs, "tflite": _litert_costs}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-
 import onnx
+from onnx import TensorProto, helper
 
 from qat.errors import ExportError, MissingDependencyError, reason_of
 from qat.program.program import FrameworkBlock, Program
@@ -35,10 +34,8 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
     ]
     # An identity for each output: tf2onnx drops an output that is also an input, and merges two equal ones.
     function = tf.function(lambda *tensors: tuple(tf.identity(y) for y in block.module(*tensors)))
-    level = logging.getLogger("tf2onnx").level
     try:
         with quiet():
-            logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
             model: onnx.ModelProto = tf2onnx.convert.from_function(function, specs, opset=opset)[0]
     except Exception as error:  # tf2onnx raises plain exceptions
         kinds = sorted({i.label for i in program.instructions if i.keeps_framework})
@@ -46,11 +43,9 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
             f"the operators that stay float ({', '.join(kinds)}) cannot be written to ONNX: {reason_of(error)}; a .tflite "
             "can hold what TensorFlow Lite has: prepare for target 'litert'"
         ) from error
-    finally:
-        logging.getLogger("tf2onnx").setLevel(level)
     # tf2onnx leaves out an input that no operator reads.
     found = {i.name: i for i in model.graph.input}
-    inputs = [found.get(s.name) or onnx.helper.make_tensor_value_info(s.name, onnx.TensorProto.FLOAT, None) for s in specs]
+    inputs = [found.get(s.name) or helper.make_tensor_value_info(s.name, TensorProto.FLOAT, None) for s in specs]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     return model

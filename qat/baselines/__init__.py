@@ -1,4 +1,4 @@
-"""PTQ baselines: what people would otherwise use, from the same float weights and the same calibration samples."""
+"""PTQ baselines: the tools without training, on the same float weights and the same calibration samples."""
 
 from .baseline import Baseline
 from .ptq import float_baseline, ptq_baselines

@@ -1,11 +1,18 @@
-"""The record of what a tool makes of a float model."""
+"""A baseline, the ways to make one, and the calls that the tools of every framework share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
-from qat.runtimes.model_file import ModelFile
+import numpy as np
+
+from qat.runtimes import Format
+from qat.runtimes.model_file import FileKind, ModelFile
+
+#: The inputs of a batch, as arrays.
+Sample: TypeAlias = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,5 +23,45 @@ class Baseline(ModelFile):
     """
 
 
-#: ``(name, tool, recipe, make)``; ``make()`` returns the file's bytes.
-Maker = tuple[str, str, str, Callable[[], bytes]]
+@dataclass(frozen=True)
+class Maker:
+    """One way of a tool to make a file of a float model.
+
+    Attributes:
+        name: of the baseline.
+        tool: for reports.
+        recipe: in the tool's words.
+        make: returns the bytes of the file.
+        kind: of the baseline.
+    """
+
+    name: str
+    tool: str
+    recipe: str
+    make: Callable[[], bytes]
+    kind: FileKind = "ptq"
+
+
+class Tools(Protocol):
+    """The module of the tools for one framework: :mod:`qat.baselines.onnxruntime` or :mod:`qat.baselines.tflite`.
+
+    Attributes:
+        FORMAT: of the files that the tools write.
+        FLOAT_TOOL: the exporter of float models.
+    """
+
+    FORMAT: Format
+    FLOAT_TOOL: str
+
+    def makers(self, model: Any, example: Sample, batches: list[Sample], per_channel: bool) -> list[Maker]:
+        """Return a maker for each baseline, the float model's first. The float model is exported once.
+
+        Args:
+            model: a float model of the framework.
+            example: a batch of inputs.
+            batches: for calibration.
+            per_channel: whether weights get one scale per channel, where the tool offers the choice.
+        """
+
+    def float_bytes(self, model: Any, example: Sample) -> bytes:
+        """Return a float model as the bytes of a file, with a dynamic batch."""

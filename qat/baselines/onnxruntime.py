@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -17,37 +17,39 @@ from onnxruntime.quantization import quantize_dynamic as ort_dynamic
 from onnxruntime.quantization import quantize_static as ort_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from qat.runtimes import ONNX
 from qat.system.silence import quiet
 
-from .baseline import Maker
+from .baseline import Maker, Sample
 
-Batches = list[tuple[np.ndarray, ...]]
+FORMAT = ONNX
+FLOAT_TOOL = "torch.onnx"
+_TOOL = "ONNX Runtime"
 
 
-def makers(model: torch.nn.Module, example: tuple[np.ndarray, ...], batches: Batches, per_channel: bool) -> list[Maker]:
-    """Return every baseline of this tool; the float model is exported once."""
+def makers(model: torch.nn.Module, example: Sample, batches: list[Sample], per_channel: bool) -> list[Maker]:
+    """Return a maker for each baseline, the float model's first. The float model is exported once."""
 
     @cache
     def exported() -> bytes:
         return float_bytes(model, example)
 
+    def static(method: CalibrationMethod) -> Callable[[], bytes]:
+        return lambda: _static(exported(), batches, method, per_channel)
+
     weights = "per channel" if per_channel else "per tensor"
-    out: list[Maker] = [
-        ("float", "torch.onnx", "float32", exported),
-        ("onnxruntime_dynamic", "ONNX Runtime", f"dynamic, {weights}", lambda: _dynamic(exported(), per_channel)),
+    return [
+        Maker("float", FLOAT_TOOL, "float32", exported, "float"),
+        Maker("onnxruntime_dynamic", _TOOL, f"dynamic, {weights}", lambda: _dynamic(exported(), per_channel)),
+        *(
+            Maker(f"onnxruntime_static_{method.name.lower()}", _TOOL, f"static {method.name}, {weights}", static(method))
+            for method in (CalibrationMethod.MinMax, CalibrationMethod.Entropy, CalibrationMethod.Percentile)
+        ),
     ]
-    for name in ("MinMax", "Entropy", "Percentile"):
-        method = getattr(CalibrationMethod, name)
-
-        def static(method: CalibrationMethod = method) -> bytes:
-            return _static(exported(), batches, method, per_channel)
-
-        out.append((f"onnxruntime_static_{name.lower()}", "ONNX Runtime", f"static {name}, {weights}", static))
-    return out
 
 
-def float_bytes(model: torch.nn.Module, example: tuple[np.ndarray, ...]) -> bytes:
-    """Export the float model with a dynamic batch."""
+def float_bytes(model: torch.nn.Module, example: Sample) -> bytes:
+    """Return a float model as the bytes of an ``.onnx``, with a dynamic batch."""
     tensors = tuple(torch.from_numpy(np.array(x[:2] if len(x) > 1 else np.repeat(x, 2, 0))) for x in example)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     training = model.training
@@ -60,14 +62,13 @@ def float_bytes(model: torch.nn.Module, example: tuple[np.ndarray, ...]) -> byte
     finally:
         model.train(training)
     assert program is not None
-    raw: bytes = program.model_proto.SerializeToString()
-    return raw
+    return program.model_proto.SerializeToString()
 
 
 class _Reader(CalibrationDataReader):
-    """Feeds the samples in batches."""
+    """Gives the calibrators one batch after another."""
 
-    def __init__(self, names: list[str], batches: Batches) -> None:
+    def __init__(self, names: list[str], batches: list[Sample]) -> None:
         self._names, self._batches = names, iter(batches)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
@@ -76,16 +77,16 @@ class _Reader(CalibrationDataReader):
 
 
 def _dynamic(raw: bytes, per_channel: bool) -> bytes:
-    with _files(raw) as (source, target), quiet():
+    with _files(raw) as (source, target):
         ort_dynamic(source, target, per_channel=per_channel, weight_type=QuantType.QInt8)
         return Path(target).read_bytes()
 
 
-def _static(raw: bytes, batches: Batches, method: CalibrationMethod, per_channel: bool) -> bytes:
+def _static(raw: bytes, batches: list[Sample], method: CalibrationMethod, per_channel: bool) -> bytes:
     names = [i.name for i in onnx.load_from_string(raw).graph.input]
     # Histogram calibrators need batches of one size.
     equal = [b for b in batches if len(b[0]) == len(batches[0][0])]
-    with _files(raw) as (source, target), quiet():
+    with _files(raw) as (source, target):
         ort_static(
             source, target, _Reader(names, equal), quant_format=QuantFormat.QDQ, per_channel=per_channel,
             # Without VNNI, 8-bit U8S8 products saturate: ONNX Runtime's own advice for x86 is 7 bits.
@@ -97,6 +98,7 @@ def _static(raw: bytes, batches: Batches, method: CalibrationMethod, per_channel
 
 @contextlib.contextmanager
 def _files(raw: bytes) -> Iterator[tuple[str, str]]:
+    """Give the paths of the preprocessed float model and of the quantized one, and silence the tool meanwhile."""
     with tempfile.TemporaryDirectory() as folder, quiet():
         source = f"{folder}/float.onnx"
         Path(f"{folder}/raw.onnx").write_bytes(raw)

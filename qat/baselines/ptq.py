@@ -1,9 +1,9 @@
-"""PTQ baselines: what people would otherwise use, from the same float weights and the same calibration samples."""
+"""PTQ baselines: the tools without training, on the same float weights and the same calibration samples."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from qat.runtimes.model_file import FileKind
 from qat.system.atomic_files import write_atomically
 from qat.typing import Batches, Inputs, Model
 
-from .baseline import Baseline, Maker
+from .baseline import Baseline, Maker, Tools
 
 
 def ptq_baselines(
@@ -58,40 +58,53 @@ def ptq_baselines(
     if not batches:
         raise DataError("PTQ got no calibration samples: pass at least one batch")
     example = batches[0] if example_inputs is None else tuple(np.asarray(x) for x in inputs_of((example_inputs,)))
-    module, suffix = _tools(framework)
-    makers = module.makers(float_model, example, batches, per_channel)
-    return [_make(maker, framework, Path(out_dir), suffix, overwrite) for maker in makers]
+    tools = _tools(framework)
+    makers = tools.makers(float_model, example, batches, per_channel)
+    return [_make(maker, framework, _path(tools, framework, out_dir, maker), overwrite) for maker in makers]
 
 
 def float_baseline(
     model: Model, example_inputs: Inputs, out_dir: str | Path, name: str = "float", kind: FileKind = "float"
 ) -> Baseline:
-    """Write a float model as an artifact of its framework's format, an existing file replaced."""
+    """Write a float model in its framework's format. An existing file is replaced.
+
+    Args:
+        model: as given to :func:`qat.prepare`.
+        example_inputs: a batch of inputs.
+        out_dir: where the file goes.
+        name: of the baseline.
+        kind: of the baseline: ``float``, or ``control``.
+
+    Returns:
+        The baseline. Where the export fails, it has no path, and ``error`` says why.
+    """
     framework = framework_of(model)
-    module, suffix = _tools(framework)
+    tools = _tools(framework)
     example = tuple(np.asarray(x) for x in adapter_for(framework).inputs_of((example_inputs,)))
-    tool = "torch.onnx" if framework == "torch" else "TFLite converter"
-    maker: Maker = (name, tool, "float32", lambda: module.float_bytes(model, example))
-    return _make(maker, framework, Path(out_dir), suffix, overwrite=True, kind=kind)
+    maker = Maker(name, tools.FLOAT_TOOL, "float32", lambda: tools.float_bytes(model, example), kind)
+    return _make(maker, framework, _path(tools, framework, out_dir, maker), overwrite=True)
 
 
-def _tools(framework: Framework) -> tuple[ModuleType, str]:
+def _tools(framework: Framework) -> Tools:
     if framework == "torch":
         from . import onnxruntime
 
-        return onnxruntime, ".onnx"
+        return onnxruntime
     from . import tflite
 
-    return tflite, ".tflite"
+    return tflite
 
 
-def _make(maker: Maker, framework: str, folder: Path, suffix: str, overwrite: bool, kind: FileKind | None = None) -> Baseline:
-    name, tool, recipe, make = maker
-    kind = kind or ("float" if name == "float" else "ptq")
+def _path(tools: Tools, framework: str, folder: str | Path, maker: Maker) -> Path:
+    return Path(folder) / f"{framework}_{maker.name}{tools.FORMAT.suffix}"
+
+
+def _make(maker: Maker, framework: str, path: Path, overwrite: bool) -> Baseline:
     try:
-        raw = make()
-    except Exception as error:  # any tool may fail in any way; the comparison goes on and says so
-        failed = f"{type(error).__name__}: {reason_of(error)}"
-        return Baseline(name=name, kind=kind, path=None, framework=framework, tool=tool, recipe=recipe, error=failed)
-    path = write_atomically(folder / f"{framework}_{name}{suffix}", raw, overwrite)
-    return Baseline(name=name, kind=kind, path=path, bytes=len(raw), framework=framework, tool=tool, recipe=recipe)
+        raw = maker.make()
+    except Exception as error:  # any tool may fail in any way; the comparison goes on and reports the failure
+        made = Baseline(name=maker.name, kind=maker.kind, path=None, error=f"{type(error).__name__}: {reason_of(error)}")
+    else:
+        path = write_atomically(path, raw, overwrite)
+        made = Baseline(name=maker.name, kind=maker.kind, path=path, bytes=len(raw))
+    return replace(made, framework=framework, tool=maker.tool, recipe=maker.recipe)

@@ -12,21 +12,25 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from qat.runtimes import TFLITE
 from qat.system.silence import quiet
 
-from .baseline import Maker
+from .baseline import Maker, Sample
 
-Batches = list[tuple[np.ndarray, ...]]
+FORMAT = TFLITE
+FLOAT_TOOL = "TFLite converter"
+#: A converter or a type of TensorFlow, which has no types.
+_Object = Any
 
 
-def makers(model: keras.Model, example: tuple[np.ndarray, ...], batches: Batches, per_channel: bool) -> list[Maker]:
-    """Return every baseline of these tools; the float model is converted once."""
+def makers(model: keras.Model, example: Sample, batches: list[Sample], per_channel: bool) -> list[Maker]:
+    """Return a maker for each baseline, the float model's first. The float model is converted once."""
 
     @cache
     def exported() -> bytes:
         return float_bytes(model, example)
 
-    def convert(configure: Callable[[Any], None]) -> Callable[[], bytes]:
+    def convert(configure: Callable[[_Object], None]) -> Callable[[], bytes]:
         return lambda: _convert(model, configure)
 
     def representative() -> Iterator[list[np.ndarray]]:
@@ -34,15 +38,15 @@ def makers(model: keras.Model, example: tuple[np.ndarray, ...], batches: Batches
             for index in range(len(batch[0])):
                 yield [x[index : index + 1] for x in batch]
 
-    def dynamic(converter: Any) -> None:
+    def dynamic(converter: _Object) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
 
-    def float16(converter: Any) -> None:
+    def float16(converter: _Object) -> None:
         dynamic(converter)
         converter.target_spec.supported_types = [tf.float16]
 
-    def full(io_dtype: Any) -> Callable[[Any], None]:
-        def configure(converter: Any) -> None:
+    def full(io_dtype: _Object) -> Callable[[_Object], None]:
+        def configure(converter: _Object) -> None:
             dynamic(converter)
             converter.representative_dataset = representative
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -51,32 +55,34 @@ def makers(model: keras.Model, example: tuple[np.ndarray, ...], batches: Batches
 
         return configure
 
-    tool = "TFLite converter"
     weights = "per channel" if per_channel else "per tensor"
+    converted = {
+        "tflite_dynamic": ("dynamic range", dynamic),
+        "tflite_float16": ("float16", float16),
+        "tflite_int8": (f"full int8, {weights}", full(tf.int8)),
+        "tflite_uint8_io": (f"full int8, uint8 I/O, {weights}", full(tf.uint8)),
+    }
     return [
-        ("float", tool, "float32", exported),
-        ("tflite_dynamic", tool, "dynamic range", convert(dynamic)),
-        ("tflite_float16", tool, "float16", convert(float16)),
-        ("tflite_int8", tool, f"full int8, {weights}", convert(full(tf.int8))),
-        ("tflite_uint8_io", tool, f"full int8, uint8 I/O, {weights}", convert(full(tf.uint8))),
+        Maker("float", FLOAT_TOOL, "float32", exported, "float"),
+        *(Maker(name, FLOAT_TOOL, recipe, convert(configure)) for name, (recipe, configure) in converted.items()),
         *(
-            (f"aeq_{recipe}", "AI Edge Quantizer", recipe, _edge(exported, recipe, batches))
+            Maker(f"aeq_{recipe}", "AI Edge Quantizer", recipe, _edge(exported, recipe, batches))
             for recipe in ("dynamic_wi8_afp32", "weight_only_wi8_afp32", "static_wi8_ai8")
         ),
     ]
 
 
-def float_bytes(model: keras.Model, example: tuple[np.ndarray, ...]) -> bytes:
-    """Convert the float model through a SavedModel, whose signature AI Edge Quantizer asks for."""
+def float_bytes(model: keras.Model, example: Sample) -> bytes:
+    """Return a float model as the bytes of a ``.tflite``, by way of a SavedModel, whose signature AI Edge Quantizer needs."""
     with quiet(), tempfile.TemporaryDirectory() as folder:
         model.export(folder)
         raw: bytes = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
     return raw
 
 
-def _convert(model: keras.Model, configure: Callable[[Any], None]) -> bytes:
+def _convert(model: keras.Model, configure: Callable[[_Object], None]) -> bytes:
     with quiet():
-        # from_keras_model asks for the Keras 2 call context, and variables would become resources: freeze instead.
+        # Frozen: from_keras_model needs the call context of Keras 2, and variables would become resources.
         specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype, name=x.name) for x in model.inputs]
         call = tf.function(lambda *x: model(x[0] if len(x) == 1 else list(x), training=False))
         frozen = convert_variables_to_constants_v2(call.get_concrete_function(*specs))
@@ -86,7 +92,7 @@ def _convert(model: keras.Model, configure: Callable[[Any], None]) -> bytes:
     return raw
 
 
-def _edge(exported: Callable[[], bytes], name: str, batches: Batches) -> Callable[[], bytes]:
+def _edge(exported: Callable[[], bytes], name: str, batches: list[Sample]) -> Callable[[], bytes]:
     def make() -> bytes:
         from ai_edge_litert.interpreter import Interpreter
         from ai_edge_quantizer import quantizer, recipe
