@@ -127,7 +127,7 @@ def test_both_frameworks_have_the_same_gradients():
     import tensorflow as tf
     import torch
 
-    from qat.adapters.keras.nodes import learned_scales as in_keras
+    from qat.adapters.keras.autograd import learned_scales as in_keras
     from qat.adapters.keras.nodes.activation_grid import Grid as KerasGrid
     from qat.adapters.torch.autograd import learned_scales as in_torch
     from qat.adapters.torch.nodes.activation_grid import Grid as TorchGrid
@@ -152,7 +152,8 @@ def test_both_frameworks_have_the_same_gradients():
     kv, kw, ks = tf.constant(v), tf.constant(w), tf.constant(step)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch((kv, kw, ks))
-        y = in_keras.leave(kv, other, tf.convert_to_tensor(other.lo), tf.convert_to_tensor(other.hi))
+        ends = (tf.convert_to_tensor(other.lo), tf.convert_to_tensor(other.hi))
+        y = in_keras.requantize(kv, other.range, tf.convert_to_tensor(other.scale), ends, ends, 7.0)
         q = in_keras.quantize_weight(kw, ks, ks, (5, 1), tf.constant(3.0))
     found = [tape.gradient(y, t, tf.constant(g)) for t in (kv, other.range.value)]
     found += [tape.gradient(q, t, tf.constant(gw)) for t in (kw, ks)]

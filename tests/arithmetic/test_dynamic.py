@@ -33,9 +33,9 @@ def test_nodes_choose_the_grid_of_the_reference(framework, kernels):
         else:
             import tensorflow as tf
 
-            from qat.adapters.keras.nodes.stored_weight import on_dynamic_grid
+            from qat.adapters.keras.autograd.dynamic import on_grid
 
-            q, scale = (np.asarray(t) for t in on_dynamic_grid(tf.constant(x), axes, kernels))
+            q, scale = (np.asarray(t) for t in on_grid(tf.constant(x), axes, kernels))
         want_q, want_scale = dynamic.on_grid(x, axes, kernels)
         np.testing.assert_array_equal(q, want_q)
         np.testing.assert_array_equal(np.broadcast_to(scale, want_scale.shape), want_scale)
@@ -47,7 +47,7 @@ def test_nodes_leave_the_accumulator_as_the_reference_does(kernels, bias):
     import tensorflow as tf
     import torch
 
-    from qat.adapters.keras.nodes import stored_weight as in_keras
+    from qat.adapters.keras.autograd import dynamic as in_keras
     from qat.adapters.torch.nodes import stored_weight as in_torch
 
     rng = np.random.default_rng(1)
@@ -57,5 +57,5 @@ def test_nodes_leave_the_accumulator_as_the_reference_does(kernels, bias):
     arrays = (acc, x_scale, scale)
     found = in_torch.leave(*map(torch.from_numpy, arrays), None if bias is None else torch.from_numpy(bias), kernels).numpy()
     np.testing.assert_array_equal(found, want)
-    found = in_keras.leave(*map(tf.constant, arrays), None if bias is None else tf.constant(bias), kernels)
+    found = in_keras.dequantize_accumulator(*map(tf.constant, arrays), None if bias is None else tf.constant(bias), kernels)
     np.testing.assert_array_equal(np.asarray(found), want)

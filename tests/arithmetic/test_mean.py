@@ -73,7 +73,7 @@ def _planned(axes):
 
 def _keras(x, y, image):
     from qat.adapters.keras.nodes.activation_grid import Grid
-    from qat.adapters.keras.nodes.base import Mean
+    from qat.adapters.keras.nodes.averages import Mean
 
     grids = tuple(Grid(_group(name, e)) for name, e in (("x", x), ("y", y)))
     for grid, e in zip(grids, (x, y), strict=True):

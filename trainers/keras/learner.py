@@ -189,7 +189,7 @@ class _Learner(Evaluator):
         if self.freezing is not None:
             self.freezing.restore(part("freezing/"))
         # The flag is among the weights, and a scale as the graph derived it is kept until observing ends.
-        self.observing = bool(self.model.observing > 0.5) if self.on_grid else None
+        self.observing = bool(self.model.tracking > 0.5) if self.on_grid else None
 
     def random_state(self, data: Iterable[Any]) -> dict[str, np.ndarray]:
         return randomness.state()

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from qat.adapters.keras.nodes.base import Linear
+from qat.adapters.keras.nodes.linear import Linear
 
 from .prepared_model import PreparedModel
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qat.adapters.keras.nodes.base import Linear
+from qat.adapters.keras.nodes.linear import Linear
 from qat.arithmetic.oscillation import FREE, MOMENTUM
 
 from .dampening import few_bits

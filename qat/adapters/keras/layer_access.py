@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qat.adapters.keras.nodes.base import Linear
+from qat.adapters.keras.nodes.linear import Linear
 from qat.system.samples import check_fit
 
 from .prepared_model import PreparedModel
@@ -23,7 +23,7 @@ def layer_input(model: PreparedModel, name: str, inputs: tuple[np.ndarray, ...])
     _, grid = model.run(list(inputs), training=False, until=name)
     node = _node(model, name)
     x = grid[node.planned.op.inputs[0]]
-    return np.asarray(x * node.grids[0].scale if model.on_grid else x)
+    return np.asarray(x * node.inputs[0].scale if model.on_grid else x)
 
 
 def layer_scale(model: PreparedModel, name: str, weight: str, bias: str | None) -> np.ndarray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from qat.adapters.keras.nodes.base import Linear
-from qat.adapters.keras.nodes.stored_weight import Stored
+from qat.adapters.keras.nodes.linear import Linear
+from qat.adapters.keras.nodes.stored_weight import StoredWeight
 from qat.planning.plan import PlannedOp
 from qat.program.build import block_border, build_program, grid_value_name, real_value_name
 from qat.program.program import FrameworkBlock, Program
@@ -25,7 +25,7 @@ def lower(model: PreparedModel) -> Program:
         node = model.nodes[planned.op.name]
         assert isinstance(node, Linear)
         params = model.params_of(planned.op)
-        if isinstance(node, Stored):
+        if isinstance(node, StoredWeight):
             w, scale = node.stored(params["weight"])
             dtype = np.float16 if planned.weight is None else np.int8
             return (
@@ -73,7 +73,7 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
             if p.op.name in model.nodes:
                 real[p.op.output] = model.nodes[p.op.name](values, model.params_of(p.op), False, False)
             else:
-                real.update(model.call_kept(p.op.name, values))
+                real.update(model.kept.call(p.op, values))
         return tuple(real[t] for t in outputs)
 
     return FrameworkBlock("keras", module, inputs, outputs)

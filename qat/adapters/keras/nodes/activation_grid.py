@@ -2,54 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow import Tensor
 
 from qat.arithmetic.encoding import Encoding, from_range
 from qat.arithmetic.range_estimators import RangeEstimator, RangeMode
 from qat.errors import CalibrationError
 from qat.planning.plan import Group
 
-from .range_tracking import Watch
-
 
 class Grid(keras.layers.Layer):
-    """The activation scale of one group of tensors. Range, scale, zero point and limits are variables, saved with the model.
+    """The activation scale of one group of tensors. All of its state is in variables, which are saved with the model.
 
     Attributes:
         range: float32 (low, high); NaN until calibrated. Trainable where the recipe has it learned.
         scale, zero_point, lo, hi: derived from the range; ``lo`` is ``qmin - zero_point``, ``hi`` is ``qmax - zero_point``.
-        mode: how the range is treated.
+        mode: how the range is treated. The graph reads the model's variable ``tracking``, since a mode changes without a trace.
         estimator: sees each float tensor of the group in calibration; None at any other time.
-        trackable: whether training may move the range: not one that is learned, prescribed, or left some values out on purpose.
-        watch: the training pass in progress, which moves the range (an exponential moving average of the batches' extremes).
+        tracker: takes the group's values of the training pass in progress, and moves the range at the end of the pass.
     """
 
     def __init__(self, group: Group, **kwargs: Any) -> None:
         super().__init__(trainable=group.learned, **kwargs)
         self.group = group
         self._calibrated = False  # once true it stays so; reading a variable on every call would cost a step milliseconds
-        self.watch: Watch | None = None
+        self.tracker: Callable[[Grid, Tensor, Tensor, Tensor], Tensor] | None = None
         self.estimator: RangeEstimator | None = None
         self.mode = RangeMode.FROZEN
-        self.trackable = group.follows(group.spec.estimator)
         unknown = float("nan")
-        self.range = self._scalar("range", unknown, (2,), True) if group.learned else self._moving("range", unknown, (2,))
-        self.scale = self._moving("scale", 1.0)
-        self.zero_point = self._moving("zero_point", 0.0)
-        self.lo = self._moving("lo", float(group.qmin))
-        self.hi = self._moving("hi", float(group.qmax))
+        self.range = self._scalar("range", unknown, (2,), True) if group.learned else self._derived("range", unknown, (2,))
+        self.scale = self._derived("scale", 1.0)
+        self.zero_point = self._derived("zero_point", 0.0)
+        self.lo = self._derived("lo", float(group.qmin))
+        self.hi = self._derived("hi", float(group.qmax))
         self.levels = self._scalar("levels", float(group.qmax if group.symmetric else group.qmax - group.qmin))
+        self._trackable = self._scalar("trackable", float(group.follows(group.spec.estimator)))
         self.built = True
 
-    def _moving(self, name: str, value: float, shape: tuple[int, ...] = ()) -> Any:
-        # Under tf.distribute each replica has its own, which all of them move alike.
+    def _derived(self, name: str, value: float, shape: tuple[int, ...] = ()) -> keras.Variable:
+        # Under tf.distribute each replica has its own variable, and all replicas assign the same value.
         return self._scalar(name, value, shape, synchronization="on_read", aggregation="only_first_replica")
 
-    def _scalar(self, name: str, value: float, shape: tuple[int, ...] = (), trainable: bool = False, **placed: str) -> Any:
+    def _scalar(
+        self, name: str, value: float, shape: tuple[int, ...] = (), trainable: bool = False, **placed: str
+    ) -> keras.Variable:
         with keras.name_scope(self.name):
             full = np.full(shape, value, np.float32)
             return keras.Variable(full, trainable=trainable, autocast=False, name=name, **placed)
@@ -62,16 +63,22 @@ class Grid(keras.layers.Layer):
                 self._calibrated = bool(np.isfinite(np.asarray(self.range)).all())
         return self._calibrated
 
+    @property
+    def trackable(self) -> bool:
+        """Whether training may move the range: not one that is learned, prescribed, or left some values out on purpose."""
+        with tf.init_scope():
+            return bool(np.asarray(self._trackable) > 0.5)
+
     def allow_tracking(self, allowed: bool) -> None:
         """Say whether training may move the range."""
-        self.trackable = allowed
+        self._trackable.assign(float(allowed))
 
     def track(self, tracking: bool) -> None:
         """Let training move the range, if it may, or freeze it."""
         self.mode = RangeMode.TRACKING if tracking and self.trackable else RangeMode.FROZEN
 
     def forget(self) -> None:
-        """Read the range again: its variables were overwritten."""
+        """Look for a range again: the variables were overwritten."""
         self._calibrated = False
 
     @property
@@ -91,18 +98,18 @@ class Grid(keras.layers.Layer):
         for variable, value in ((self.scale, e.scale), (self.zero_point, e.zero_point), (self.lo, e.lo), (self.hi, e.hi)):
             variable.assign(np.float32(value))
 
-    def estimate(self, x: Any) -> None:
+    def estimate(self, x: Tensor) -> None:
         """Show a float tensor to the calibration's estimator, if one is set. Calibration runs eagerly."""
         if self.estimator is not None:
             self.estimator.update(np.asarray(x))
 
-    def observe(self, v: Any, low: Any, high: Any) -> Any:
+    def observe(self, v: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Show unrounded grid values, limited to ``[low, high]``, to the training pass; return ``v``, which depends on that."""
-        if not self.trackable or self.watch is None:
+        if self.tracker is None or not self.trackable:
             return v
-        return self.watch.see(self, v, low, high)
+        return self.tracker(self, v, low, high)
 
-    def load_own_variables(self, store: Any) -> None:
+    def load_own_variables(self, store: Mapping[str, np.ndarray]) -> None:
         """Restore the variables."""
         super().load_own_variables(store)
         self.forget()

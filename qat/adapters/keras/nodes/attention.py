@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
+from tensorflow import Tensor
 
-from qat.arithmetic import attention, tflite
-from qat.arithmetic.kernels import KERNELS
+from qat.arithmetic import attention, numerics
+from qat.graph.kinds import KINDS
 
-from .base import Node, quantize
-
-Tensor = Any
+from .base import Node, Params
+from .quantize import quantize
 
 #: Whole numbers up to here are exact in float32.
 _EXACT = 2**24
@@ -21,7 +21,7 @@ _EXACT = 2**24
 class MatMul(Node):
     """A product of two activations on their last two axes."""
 
-    def integer(self, inputs: list[Tensor], params: dict[str, Tensor], training: bool) -> Tensor:
+    def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
         """Multiply, sum and rescale."""
         (a, b), (ga, gb, gy) = inputs, self.grids
         multiplier = (ga.scale * gb.scale) / gy.scale
@@ -31,10 +31,10 @@ class MatMul(Node):
         exact = depth is not None and depth * span**2 < _EXACT
         acc = self._product(a, b) if exact else self._product(tf.cast(a, tf.float64), tf.cast(b, tf.float64))
         if attention.product_kernels(self.kernels, self._zero_point()) == "reference":
-            return self._reference(acc)
+            return self._requantize(acc)
         return self.finish(tf.cast(acc, tf.float32) * multiplier, training)
 
-    def real(self, inputs: list[Tensor], params: dict[str, Tensor]) -> Tensor:
+    def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The float product."""
         return self._product(*inputs)
 
@@ -43,18 +43,18 @@ class MatMul(Node):
 
     def _zero_point(self) -> int:
         """Return the second operand's zero point where the plan knows it, else one that is not 0."""
-        group = self.grids[1].group
+        group = self.inputs[1].group
         return 0 if group.symmetric else group.fixed.zero_point if group.fixed is not None else 1
 
-    def _reference(self, acc: Tensor) -> Tensor:
-        """Leave an accumulator as TFLite's own kernel does, in NumPy: the scales are read when the graph runs."""
+    def _requantize(self, acc: Tensor) -> Tensor:
+        """Requantize an accumulator as TFLite's own kernel does, in NumPy: the scales are read when the graph runs."""
 
-        def leave(values: np.ndarray) -> np.ndarray:
+        def requantize(values: np.ndarray) -> np.ndarray:
             a, b, y = (grid.encoding for grid in self.grids)
-            value = tflite.product_multiplier(float(a.scale), float(b.scale), float(y.scale))
-            return tflite.requantize(np.rint(values).astype(np.int64), np.asarray(value), y.lo, y.hi)
+            value = attention.product_multiplier(float(a.scale), float(b.scale), float(y.scale), "reference")
+            return numerics.requantize(np.rint(values).astype(np.int64), np.asarray(value), y.lo, y.hi, "reference")
 
-        out = tf.numpy_function(leave, (acc,), tf.float32)
+        out = tf.numpy_function(requantize, (acc,), tf.float32)
         out.set_shape(acc.shape)
         return out
 
@@ -62,27 +62,27 @@ class MatMul(Node):
 class Softmax(Node):
     """Softmax over the last axis: 256ths."""
 
-    def integer(self, inputs: list[Tensor], params: dict[str, Tensor], training: bool) -> Tensor:
+    def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
         """In training compute in float, with the gradient of a softmax; else as the runtime does, in NumPy."""
-        (x,), gx = inputs, self.grids[0]
+        (x,), gx = inputs, self.inputs[0]
         if training:
             return _rounded(self.real([x * gx.scale], params) * (1 / attention.PROBABILITY), self.limits()[1])
 
         def table(values: np.ndarray) -> np.ndarray:
-            return KERNELS[self.kernels].softmax(values, gx.encoding, self.attrs["beta"])
+            return attention.softmax(values, gx.encoding, self.attrs["beta"], self.kernels)
 
         out = tf.numpy_function(table, (x,), tf.float32)
         out.set_shape(x.shape)
         return out
 
-    def real(self, inputs: list[Tensor], params: dict[str, Tensor]) -> Tensor:
+    def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The float softmax."""
         (x,) = inputs
         return tf.nn.softmax(x if self.attrs["beta"] == 1 else x * self.attrs["beta"], -1)
 
 
 @tf.custom_gradient
-def _rounded(v: Tensor, high: Tensor) -> Any:
+def _rounded(v: Tensor, high: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, None]]]:
     """Return ``min(round(v), high)``. Nothing is clipped at 0, and 1 is as good as 255/256: the gradient passes everywhere."""
     return tf.minimum(tf.math.rint(v), high), lambda grad: (grad, None)
 
@@ -90,13 +90,13 @@ def _rounded(v: Tensor, high: Tensor) -> Any:
 class Embedding(Node):
     """Rows of a weight. The output's range is that of all rows: calibration need not have seen every word."""
 
-    def __call__(self, inputs: list[Tensor], params: dict[str, Tensor], training: bool, on_grid: bool) -> Tensor:
+    def __call__(self, inputs: list[Tensor], params: Params, training: bool, on_grid: bool) -> Tensor:
         """Show the whole weight to whoever looks for its range."""
         if self.grids and not on_grid:
             self.output.estimate(params["weight"])
         return super().__call__(inputs, params, training, on_grid)
 
-    def integer(self, inputs: list[Tensor], params: dict[str, Tensor], training: bool) -> Tensor:
+    def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
         """Take rows and quantize them, which is less than quantizing all."""
         rows = self.real(inputs, params)
         if training:
@@ -105,18 +105,15 @@ class Embedding(Node):
                 rows = tf.identity(rows)
         return quantize(rows, self.output, self.kernels, False)
 
-    def real(self, inputs: list[Tensor], params: dict[str, Tensor]) -> Tensor:
+    def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The float rows."""
         return tf.gather(params["weight"], tf.cast(inputs[0], tf.int32))
 
 
-def as_matrix(kind: str, role: str, value: Tensor, channel_axis: Any) -> Tensor:
-    """Return a dense layer's parameter of several axes as a matrix [in, out], or its bias as a row; any other as it is."""
-    if kind != "dense" or len(value.shape) <= (2 if role == "weight" else 1):
+def as_matrix(kind: str, role: str, value: Tensor, channel_axis: int | Sequence[int]) -> Tensor:
+    """Return a dense layer's parameter of several axes as a matrix [in, out], or its bias as a vector; any other as it is."""
+    if KINDS[kind].spatial or not KINDS[kind].linear or len(value.shape) <= (2 if role == "weight" else 1):
         return value
     first = channel_axis if isinstance(channel_axis, int) else channel_axis[0]
     made = int(np.prod(value.shape[first:])) if role == "weight" else -1
     return tf.reshape(value, [-1, made] if role == "weight" else [-1])
-
-
-NODES: dict[str, type[Node]] = {"matmul": MatMul, "softmax": Softmax, "embedding": Embedding}

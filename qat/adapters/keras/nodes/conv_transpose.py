@@ -5,22 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
+from tensorflow import Tensor
 
 from qat.adapters.keras.autograd import functions as kernels
 from qat.graph.padding import same_padding
 
-from .base import Linear
-
-Tensor = Any
+from .linear import Linear
 
 
 class Transposed(kernels.Operator):
     """conv_transpose2d: what a convolution's input gradient computes, and the other way round. ``w`` is [h, w, out, in].
 
-    ``cut`` is what is left out on each side of the full result of ``stride * (size - 1) + kernel`` places.
+    The full result has ``stride * (size - 1) + kernel`` elements along an axis, of which ``cut`` are left out at each end.
     """
 
-    def __init__(self, strides: tuple[int, int], cut: Any) -> None:
+    def __init__(self, strides: tuple[int, int], cut: tuple[tuple[int, int], tuple[int, int]]) -> None:
         self.strides, self.cut = strides, cut
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
@@ -53,7 +52,7 @@ class Transposed(kernels.Operator):
         covers = [None if n is None else -(-n // s) for n, s in zip(result, self.strides, strict=True)] == list(size)
         if covers and self.cut == same_padding(result, w.shape[:2], self.strides):
             name = "SAME"
-        # What the result has beyond the last window, the convolution leaves out of itself.
+        # The convolution itself leaves out the elements beyond the last window.
         (top, bottom), (left, right) = self.cut
         explicit = [0, 0, top, max(bottom, 0), left, max(right, 0), 0, 0] if name == "EXPLICIT" else []
         return {"strides": [1, *self.strides, 1], "padding": name, "explicit_paddings": explicit}
@@ -62,6 +61,6 @@ class Transposed(kernels.Operator):
 class ConvTranspose2d(Linear):
     """conv_transpose2d, with bias and fused activation: one scale for the filters of each output channel."""
 
-    def operator(self, x: Tensor) -> kernels.Operator:
+    def operator(self, x: Tensor, weight: Tensor) -> kernels.Operator:
         """The transposed convolution."""
         return Transposed(self.attrs["strides"], self.attrs["padding"])

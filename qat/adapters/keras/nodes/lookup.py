@@ -1,20 +1,19 @@
-"""Nodes of functions of one tensor and of constants on the grid."""
+"""The node of functions of one tensor: a table of the output's integers."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from tensorflow import Tensor
 
-from qat.arithmetic import lookup as functions
+from qat.arithmetic import lookup
 
-from .base import Node, quantize
+from .base import Node, Params
 
-Tensor = Any
-
-#: TensorFlow's functions by kind, for a model that is not calibrated yet, for training and for what stays float.
-FUNCTIONS: dict[str, Any] = {
+#: TensorFlow's functions by kind, for a model that is not calibrated yet, for training and for an operator that stays float.
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "sigmoid": tf.sigmoid,
     "tanh": tf.tanh,
     "silu": tf.nn.silu,
@@ -39,14 +38,14 @@ FUNCTIONS: dict[str, Any] = {
 class Function(Node):
     """A function of one tensor: a table of the output's integers, see :func:`qat.arithmetic.lookup.table`."""
 
-    def integer(self, inputs: list[Tensor], params: dict[str, Tensor], training: bool) -> Tensor:
+    def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
         """Look up; in training compute, round and clamp with a straight-through gradient."""
         (x,), (gx, gy) = inputs, self.grids
         if training:
             return self.finish(self.real([x * gx.scale], params) / gy.scale, training)
 
         def table() -> np.ndarray:
-            values = functions.table(self.planned.op.kind, self.attrs, gx.encoding, gy.encoding, self.kernels)
+            values = lookup.table(self.planned.op.kind, self.attrs, gx.encoding, gy.encoding, self.kernels)
             return values.astype(np.float32)
 
         # The encodings are read when the graph runs, not when it is traced.
@@ -54,18 +53,6 @@ class Function(Node):
         values.set_shape((gx.group.qmax - gx.group.qmin + 1,))
         return tf.gather(values, tf.cast(x - gx.lo, tf.int32))
 
-    def real(self, inputs: list[Tensor], params: dict[str, Tensor]) -> Tensor:
+    def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """TensorFlow's own function."""
         return FUNCTIONS[self.planned.op.kind](inputs[0], **self.attrs)
-
-
-class Constant(Node):
-    """A parameter on the grid. Its range is calibrated and observed as an activation's is."""
-
-    def integer(self, inputs: list[Tensor], params: dict[str, Tensor], training: bool) -> Tensor:
-        """Quantize; the gradient reaches the parameter in its own unit."""
-        return quantize(params["value"], self.output, self.kernels, training)
-
-    def real(self, inputs: list[Tensor], params: dict[str, Tensor]) -> Tensor:
-        """The parameter itself."""
-        return params["value"]

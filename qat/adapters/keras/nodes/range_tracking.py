@@ -1,38 +1,35 @@
-"""Following ranges in training: what one pass shows of its activations, and the update of all ranges at its end."""
+"""Range tracking: the extremes of the activations of one training pass, and the update of all ranges at its end."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow import Tensor
 from tensorflow.core.framework import attr_value_pb2
 
-if TYPE_CHECKING:
-    from .activation_grid import Grid
-
-Tensor = Any
-
+from .activation_grid import Grid
 
 #: The weight of a pass in the exponential moving average of the extremes.
 MOMENTUM = 0.1
 
 
-class Watch:
-    """One training pass. The extremes of each activation are taken as it is computed, where the ranges are observed.
+class RangeTracker:
+    """One training pass. The extremes of each activation are taken as it is computed, where ``tracking`` is above 0.5.
 
     The ranges move after the last of them, so that every operator of a pass reads the scale that its input was written with.
     """
 
-    def __init__(self, grids: Iterable[Grid], observing: Any) -> None:
-        self.on = observing > 0.5
+    def __init__(self, grids: Iterable[Grid], tracking: keras.Variable) -> None:
+        self.on = tracking > 0.5
         self.seen: dict[Grid, list[Tensor]] = {}
         for grid in grids:
-            grid.watch = self
+            grid.tracker = self.see
 
-    def see(self, grid: Grid, v: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    def see(self, grid: Grid, v: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Take the extremes of ``v``, unrounded grid values limited to ``[low, high]``; return ``v``, which depends on it."""
         taken, nothing = _extremes()
         flat = tf.reshape(tf.stop_gradient(v), [-1])
@@ -45,7 +42,7 @@ class Watch:
             return tf.identity(v)
 
     def move(self) -> None:
-        """Move the range of each grid towards what was seen of it, and derive scale, zero point and limits."""
+        """Move the range of each grid towards the extremes seen of it, and derive scale, zero point and limits."""
         grids = list(self.seen)
         if not grids:
             return
@@ -57,17 +54,37 @@ class Watch:
         def follow() -> Tensor:
             ranges = _stacked([grid.range for grid in grids])
             moved = ranges + MOMENTUM * (extremes * _stacked([grid.scale for grid in grids])[:, None] - ranges)
-            scale, zero_point, lo, hi = derived(grids, moved[:, 0], moved[:, 1])
-            for name, values in (("range", moved), ("scale", scale), ("zero_point", zero_point), ("lo", lo), ("hi", hi)):
-                for grid, value in zip(grids, tf.unstack(values, len(grids)), strict=True):
-                    getattr(grid, name).assign(value)
+            for grid, value in zip(grids, tf.unstack(moved, len(grids)), strict=True):
+                grid.range.assign(value)
+            _assign_encodings(grids, moved)
             return tf.constant(True)
 
         tf.cond(self.on, follow, lambda: tf.constant(False))
 
 
+def derive_encodings(grids: Sequence[Grid]) -> None:
+    """Make scales, zero points and limits follow the ranges, which an optimizer may have moved since the last pass."""
+    if grids:
+        _assign_encodings(grids, _stacked([grid.range for grid in grids]))
+
+
+def _assign_encodings(grids: Sequence[Grid], ranges: Tensor) -> None:
+    """Derive the encodings of ``ranges``, one row a grid, bit for bit as :func:`qat.arithmetic.encoding.from_range`."""
+    symmetric = np.array([grid.group.symmetric for grid in grids])
+    qmin, qmax = (np.array([getattr(grid.group, name) for grid in grids], np.float32) for name in ("qmin", "qmax"))
+    low, high = tf.minimum(ranges[:, 0], 0.0), tf.maximum(ranges[:, 1], 0.0)
+    # A divisor that is a variable: TensorFlow turns division by a constant into multiplication by its reciprocal.
+    scale = tf.where(symmetric, tf.maximum(-low, high), high - low) / _stacked([grid.levels for grid in grids])
+    scale = tf.where(scale > np.finfo(np.float32).tiny * np.float32(2**24), scale, 1.0)
+    zero_point = tf.where(symmetric, 0.0, tf.clip_by_value(tf.round(qmin - low / scale), qmin, qmax))
+    derived = {"scale": scale, "zero_point": zero_point, "lo": qmin - zero_point, "hi": qmax - zero_point}
+    for name, values in derived.items():
+        for grid, value in zip(grids, tf.unstack(values, len(grids)), strict=True):
+            getattr(grid, name).assign(value)
+
+
 @functools.cache
-def _extremes() -> tuple[Any, Any]:
+def _extremes() -> tuple[Callable[..., Tensor], ...]:
     """Return the branches of every condition, as two functions: a ``tf.cond`` of its own for each grid takes long to trace."""
 
     def taken(v: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -90,22 +107,10 @@ def _over_replicas(extremes: Tensor) -> Tensor:
     """Return the extremes over all replicas that train together, so that all hold the same scales."""
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return extremes
-    # Exchanged in each step: what replicas exchange cannot stand in a branch.
+    # Exchanged in each step: an exchange between replicas cannot stand in a branch.
     gathered = tf.distribute.get_replica_context().all_gather(extremes[tf.newaxis], axis=0)
     return tf.stack([tf.reduce_min(gathered[..., 0], 0), tf.reduce_max(gathered[..., 1], 0)], 1)
 
 
-def _stacked(variables: list[Any]) -> Tensor:
+def _stacked(variables: Sequence[keras.Variable]) -> Tensor:
     return tf.stack([tf.convert_to_tensor(v) for v in variables])
-
-
-def derived(grids: list[Grid], low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return scale, zero point and limits of each grid's range, bit for bit as :func:`qat.arithmetic.encoding.from_range`."""
-    symmetric = np.array([grid.group.symmetric for grid in grids])
-    qmin, qmax = (np.array([getattr(grid.group, name) for grid in grids], np.float32) for name in ("qmin", "qmax"))
-    low, high = tf.minimum(low, 0.0), tf.maximum(high, 0.0)
-    # A divisor that is a variable: TensorFlow turns division by a constant into multiplication by its reciprocal.
-    scale = tf.where(symmetric, tf.maximum(-low, high), high - low) / _stacked([grid.levels for grid in grids])
-    scale = tf.where(scale > np.finfo(np.float32).tiny * np.float32(2**24), scale, 1.0)
-    zero_point = tf.where(symmetric, 0.0, tf.clip_by_value(tf.round(qmin - low / scale), qmin, qmax))
-    return scale, zero_point, qmin - zero_point, qmax - zero_point

@@ -1,0 +1,43 @@
+"""Insertion: a plan becomes a ``keras.Model`` of integer-grid nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from qat.adapters.keras.capture.trace import Traced
+from qat.adapters.keras.nodes.learned_scales import LearnedLinear
+from qat.planning.plan import Plan
+
+from .kept_layers import KeptLayers
+from .prepared_model import PreparedModel
+from .signature import Signature
+
+
+def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> PreparedModel:
+    """Build the prepared model. ``params`` are those of the plan's graph, BatchNorm folded."""
+    kept = KeptLayers.copied(traced.layers, traced.arguments, plan)
+    frozen = _frozen(traced, plan)
+    used = dict.fromkeys(name for p in plan.ops for name in p.op.params.values())
+    shapes = {name: (params[name].shape, name not in frozen) for name in used}
+    signature = Signature(traced.inputs, traced.input_layers, traced.outputs, traced.output_names)
+    model = PreparedModel(plan, signature, kept, shapes, name=plan.graph.name)
+    for name, variable in model.parameters.items():
+        variable.assign(params[name])
+    for node in model.nodes.values():
+        if isinstance(node, LearnedLinear):
+            node.start(np.asarray(params[node.planned.op.params["weight"]]))
+    return model
+
+
+def _frozen(traced: Traced, plan: Plan) -> set[str]:
+    """Return the parameters that are not trained."""
+    found = set(traced.frozen)
+    for p in plan.ops:
+        found |= {name for role, name in p.op.params.items() if role in ("mean", "variance")}
+        bias = p.op.params.get("bias")
+        # A bias that only folding made follows its layer's weight.
+        if bias is not None and bias not in traced.params and p.op.params["weight"] in traced.frozen:
+            found.add(bias)
+    return found

@@ -1,0 +1,94 @@
+"""The layers of the operators that keep Keras' implementation: in float, or moving integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from tensorflow import Tensor
+
+from qat.adapters.keras.capture.layer_calls import Arguments, fill
+from qat.errors import CaptureError
+from qat.graph.graph import Op
+from qat.planning.plan import Plan
+
+
+class KeptLayers:
+    """Layers by the name of the operator that calls each, and the arguments of the calls."""
+
+    def __init__(self, layers: Mapping[str, keras.Operation], arguments: Mapping[str, Arguments]) -> None:
+        self._layers, self._arguments = layers, arguments
+
+    @classmethod
+    def copied(cls, layers: Mapping[str, keras.Operation], arguments: Mapping[str, Arguments], plan: Plan) -> KeptLayers:
+        """Return copies of the layers that operators of a plan call, with their variables' values.
+
+        Raises:
+            CaptureError: a layer cannot be rebuilt from its configuration.
+        """
+        used = {p.op.name: layers[p.op.name] for p in plan.ops if p.op.name in layers}
+        copies = {id(layer): _copy(layer) for layer in used.values()}  # a layer that is called twice stays one
+        kept = cls({name: copies[id(layer)] for name, layer in used.items()}, {name: arguments[name] for name in used})
+        kept.build(plan)
+        for layer in used.values():
+            if getattr(layer, "weights", None):
+                copies[id(layer)].set_weights(layer.get_weights())
+        return kept
+
+    @property
+    def distinct(self) -> list[keras.Operation]:
+        """Every layer once."""
+        return list({id(layer): layer for layer in self._layers.values()}.values())
+
+    def build(self, plan: Plan) -> None:
+        """Create the layers' variables by calling each on symbolic tensors, as the user's model called it."""
+        for p in plan.ops:
+            layer = self._layers.get(p.op.name)
+            if isinstance(layer, keras.layers.Layer) and not layer.built:
+                specs = [plan.graph.tensors[t] for t in p.op.inputs]
+                self.call(p.op, [keras.KerasTensor(s.shape, s.dtype) for s in specs])
+
+    def call(self, op: Op, values: list[Tensor]) -> dict[str, Tensor]:
+        """Return the outputs of an operator by name, from the tensors that it reads."""
+        args, kwargs = fill(self._arguments[op.name], values)
+        outputs = keras.tree.flatten(self._layers[op.name](*args, **kwargs))
+        return dict(zip(op.outputs, outputs, strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return layers and calls as JSON-ready values; :meth:`from_dict` reads them back."""
+        # A layer that is called twice is saved once, under the operator that calls it first.
+        first: dict[int, str] = {}
+        for name, layer in self._layers.items():
+            first.setdefault(id(layer), name)
+        save = keras.saving.serialize_keras_object
+        return {
+            "layers": {name: save(self._layers[name]) for name in first.values()},
+            "layer_of": {name: first[id(layer)] for name, layer in self._layers.items()},
+            "arguments": {name: save(list(arguments)) for name, arguments in self._arguments.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], plan: Plan) -> KeptLayers:
+        """Read what :meth:`to_dict` wrote."""
+        load = keras.saving.deserialize_keras_object
+        made = {name: load(layer) for name, layer in data["layers"].items()}
+        layers = {name: made[layer] for name, layer in data["layer_of"].items()}
+        kept = cls(layers, {name: tuple(load(arguments)) for name, arguments in data["arguments"].items()})
+        kept.build(plan)
+        return kept
+
+
+def _copy(layer: keras.Operation) -> keras.Operation:
+    try:
+        copied = type(layer).from_config(layer.get_config())
+    except (TypeError, ValueError, NotImplementedError) as error:
+        if isinstance(layer, keras.layers.Layer) and not layer.weights:
+            return layer  # nothing in it is trained: a Lambda, say
+        raise CaptureError(
+            f"'{layer.name}' ({type(layer).__name__}) stays float but cannot be rebuilt from its configuration: give its class a "
+            "get_config method that returns the arguments of __init__"
+        ) from error
+    if isinstance(copied, keras.layers.Layer):
+        copied.trainable = layer.trainable
+    return copied

@@ -1,0 +1,65 @@
+"""The inputs and outputs of the user's model, which the prepared model takes and returns in the same form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow import Tensor
+
+from qat.errors import DataError
+from qat.graph.graph import Graph
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The form of a model's inputs and outputs; see :class:`qat.adapters.keras.capture.trace.Traced` for its fields."""
+
+    inputs: Any
+    input_layers: Mapping[str, str]
+    outputs: Any
+    output_names: tuple[str, ...]
+
+    def read(self, inputs: Any, graph: Graph) -> dict[str, Tensor]:
+        """Return the input tensors by name, of the dtypes and shapes that the user's model takes.
+
+        Raises:
+            DataError: an input is missing, there are too many, or one has another shape.
+        """
+        given = self._by_name(inputs, graph)
+        out = {}
+        for name in graph.inputs:
+            spec = graph.tensors[name]
+            out[name] = tensor = tf.cast(tf.convert_to_tensor(given[name]), spec.dtype)
+            if not tensor.shape.is_compatible_with(spec.shape):
+                raise DataError(f"input '{name}' has shape {tuple(tensor.shape)}, the model takes {spec.shape} (None: any size)")
+        return out
+
+    def _by_name(self, inputs: Any, graph: Graph) -> dict[str, Any]:
+        if isinstance(inputs, dict):
+            names = self.inputs if isinstance(self.inputs, dict) else self.input_layers
+            missing = [key for key in names if key not in inputs]
+            if missing:
+                raise DataError(f"the model's input '{missing[0]}' is missing: it takes {', '.join(names)}")
+            return {name: inputs[key] for key, name in names.items()}
+        values = keras.tree.flatten(inputs)
+        if len(values) != len(graph.inputs):
+            raise DataError(f"the model has {len(graph.inputs)} inputs, {len(values)} were given")
+        order = self.inputs.values() if isinstance(self.inputs, dict) else keras.tree.flatten(self.inputs)
+        return dict(zip(order, values, strict=True))
+
+    def write(self, tensors: Mapping[str, Tensor]) -> Any:
+        """Return the outputs, nested as the user's model returns them."""
+        return keras.tree.map_structure(lambda name: tensors[name], self.outputs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the signature as JSON-ready values; :meth:`from_dict` reads it back."""
+        return {**vars(self), "input_layers": dict(self.input_layers), "output_names": list(self.output_names)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Signature:
+        """Read what :meth:`to_dict` wrote."""
+        return cls(**{**data, "output_names": tuple(data["output_names"])})
