@@ -123,7 +123,7 @@ class PreparedModel(keras.Model):
     def params_of(self, op: Op) -> Params:
         """Return an operator's parameters by role: a convolution of signals as one of images, a dense layer's as a matrix."""
         values = {role: tf.convert_to_tensor(self.parameters[name]) for role, name in op.params.items()}
-        values = {role: as_matrix(op.kind, role, value, op.attrs.get("channel_axis")) for role, value in values.items()}
+        values = {role: as_matrix(op.kind, role, value, op.attrs.get("channel_axis", 0)) for role, value in values.items()}
         return {role: as_image_weight(op.kind, value) if role == "weight" else value for role, value in values.items()}
 
     def set_weights(self, weights: list[np.ndarray]) -> None:

@@ -35,22 +35,20 @@ class Encoded(Protocol):
 
 def weight_scale(
     weight: Tensor,
-    bias: Tensor | None,
-    input_scale: Tensor | None,
+    floor: Tensor | None,
     qmax: Tensor,
     per_channel: bool,
     axes: Sequence[int],
-    bias_limit: float,
 ) -> Tensor:
     """Return each output channel's scale, of shape (channels,), or one of shape (1,).
 
-    ``axes`` are all but those of the channels. See :func:`qat.arithmetic.numerics.weight_scale`.
+    ``floor`` is the smallest scale of each channel that its bias allows, ``axes`` are all but those of the channels. See
+    :func:`qat.arithmetic.numerics.weight_scale`.
     """
     reduced = axes if per_channel else None
     peak = tf.maximum(tf.reduce_max(weight, reduced), -tf.reduce_min(weight, reduced))
     scale = tf.maximum(tf.reshape(peak, [-1]) / qmax, _SMALLEST_SCALE)
-    if bias is not None:
-        floor = tf.abs(bias) / (input_scale * np.float32(bias_limit))
+    if floor is not None:
         scale = tf.maximum(scale, floor if per_channel else tf.reduce_max(floor))
     return tf.stop_gradient(scale)
 

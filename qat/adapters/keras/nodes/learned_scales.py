@@ -59,8 +59,8 @@ class LearnedLinear(Linear):
         if step is None:
             return super().weight_scale(weight, bias)
         scale = tf.maximum(tf.convert_to_tensor(step), np.float32(np.finfo(np.float32).tiny * 2.0**40))
-        if bias is not None:
-            floor = tf.abs(bias) / (self.inputs[0].scale * np.float32(self.bias_limit))
+        floor = self.floor(bias)
+        if floor is not None:
             scale = tf.maximum(scale, floor if step.shape[0] > 1 else tf.reduce_max(floor))
         return tf.stop_gradient(tf.broadcast_to(scale, [math.prod(self.channels(weight))]))
 

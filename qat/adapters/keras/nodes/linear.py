@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
@@ -90,9 +91,12 @@ class Linear(Node):
         per_channel = spec.granularity == "channel"
         axes = self.channel_axes(len(weight.shape))
         others = [i for i in range(len(weight.shape)) if i not in axes]
-        input_scale = None if bias is None else self.inputs[0].scale
-        scale = kernels.weight_scale(weight, bias, input_scale, self.qmax, per_channel, others, self.bias_limit)
+        scale = kernels.weight_scale(weight, self.floor(bias), self.qmax, per_channel, others)
         return scale if per_channel else tf.broadcast_to(scale, [math.prod(self.channels(weight))])
+
+    def floor(self, bias: Tensor | None) -> Tensor | None:
+        """Return the smallest scale of each output channel whose bias keeps below the largest integer."""
+        return None if bias is None else tf.abs(bias) / (self.inputs[0].scale * np.float32(self.bias_limit))
 
     def quantized(self, weight: Tensor, bias: Tensor | None, scale: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the weight's and the bias's integers, as the kernel computes them."""
