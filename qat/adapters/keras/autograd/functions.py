@@ -43,7 +43,7 @@ def weight_scale(
     """Return each output channel's scale, of shape (channels,), or one of shape (1,).
 
     ``floor`` is the smallest scale of each channel that its bias allows, ``axes`` are all but those of the channels. See
-    :func:`qat.arithmetic.numerics.weight_scale`.
+    :func:`qat.arithmetic.grid.weight_scale`.
     """
     reduced = axes if per_channel else None
     peak = tf.maximum(tf.reduce_max(weight, reduced), -tf.reduce_min(weight, reduced))

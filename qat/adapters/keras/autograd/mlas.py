@@ -1,4 +1,4 @@
-"""ONNX Runtime's kernels in TensorFlow, exact in every bit; :mod:`qat.arithmetic.numerics` has the formulas and their sources."""
+"""ONNX Runtime's kernels in TensorFlow, exact in every bit; :mod:`qat.arithmetic.mlas` has the formulas and their sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TFLite's optimized kernels in TensorFlow, exact in every bit; :mod:`qat.arithmetic.numerics` has the formulas and sources."""
+"""TFLite's optimized kernels in TensorFlow, exact in every bit; :mod:`qat.arithmetic.tflite` has the formulas and sources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def requantize(acc: Tensor, multiplier: Tensor, lo: Tensor | float, hi: Tensor) 
 
 
 def fixed_point(acc: Tensor, multiplier: Tensor) -> Tensor:
-    """Return ``acc * multiplier``, halves up; see :func:`qat.arithmetic.numerics.fixed_point`."""
+    """Return ``acc * multiplier``, halves up; see :func:`qat.arithmetic.tflite.fixed_point`."""
     left_shift, right_shift = tf.bitwise.left_shift, tf.bitwise.right_shift
     mantissa, shift = _quantize_multiplier(multiplier)
     left, right = tf.maximum(shift, 0), tf.maximum(-shift, 0)
@@ -23,7 +23,7 @@ def fixed_point(acc: Tensor, multiplier: Tensor) -> Tensor:
 
 
 def _quantize_multiplier(value: Tensor) -> tuple[Tensor, Tensor]:
-    """Return int64 mantissa of 31 bits and shift of a float64; see :func:`qat.arithmetic.numerics.quantize_multiplier`."""
+    """Return int64 mantissa of 31 bits and shift of a float64; see :func:`qat.arithmetic.tflite.quantize_multiplier`."""
     bits = tf.bitcast(value, tf.int64)
     shift = tf.bitwise.right_shift(bits, np.int64(52)) - 1022
     # The same mantissa with the exponent of [0.5, 1).

@@ -1,4 +1,4 @@
-"""LiteRT's delegate in TensorFlow, exact in every bit; :mod:`qat.arithmetic.numerics` has the formulas and their sources.
+"""LiteRT's delegate in TensorFlow, exact in every bit; :mod:`qat.arithmetic.xnnpack` has the formulas and their sources.
 
 TFLite's own kernels, which run the pooling, average the same way.
 """
@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
-from qat.arithmetic import numerics
+from qat.arithmetic import xnnpack
 
 from .functions import Encoded, round_clamp
 
@@ -28,7 +28,7 @@ def add(a: Tensor, b: Tensor, grids: tuple[Encoded, Encoded, Encoded], lo: Tenso
     """Return ``a + b`` on the third grid."""
     ga, gb, gy = grids
     ra, rb = ga.scale / gy.scale, gb.scale / gy.scale
-    low, high = numerics.XNNPACK_ADD_RATIOS
+    low, high = xnnpack.ADD_RATIOS
     inside = tf.logical_and(tf.minimum(ra, rb) >= low, tf.maximum(ra, rb) < high)
     return tf.cond(inside, lambda: _add(a, b, ra, rb, lo, hi), lambda: _add_in_numpy(a, b, grids, lo, hi))
 
@@ -48,7 +48,7 @@ def _add_in_numpy(a: Tensor, b: Tensor, grids: tuple[Encoded, ...], lo: Tensor |
 
     def add(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         ea, eb, ey = (grid.encoding for grid in grids)
-        return numerics.add(x, y, ea, eb, ey, float(low), float(high), "xnnpack")
+        return xnnpack.add(x, y, ea, eb, ey, float(low), float(high))
 
     y = tf.numpy_function(add, (a, b, lo, hi), tf.float32)
     y.set_shape(tf.broadcast_static_shape(a.shape, b.shape))

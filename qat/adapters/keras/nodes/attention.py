@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
-from qat.arithmetic import attention, numerics
+from qat.arithmetic import attention, tflite
+from qat.arithmetic.kernels import KERNELS
 from qat.graph.kinds import KINDS
 
 from .base import Node, Params
@@ -51,8 +52,8 @@ class MatMul(Node):
 
         def requantize(values: np.ndarray) -> np.ndarray:
             a, b, y = (grid.encoding for grid in self.grids)
-            value = attention.product_multiplier(float(a.scale), float(b.scale), float(y.scale), "reference")
-            return numerics.requantize(np.rint(values).astype(np.int64), np.asarray(value), y.lo, y.hi, "reference")
+            value = tflite.product_multiplier(float(a.scale), float(b.scale), float(y.scale))
+            return tflite.requantize(np.rint(values).astype(np.int64), np.asarray(value), y.lo, y.hi)
 
         out = tf.numpy_function(requantize, (acc,), tf.float32)
         out.set_shape(acc.shape)
@@ -69,7 +70,7 @@ class Softmax(Node):
             return _rounded(self.real([x * gx.scale], params) * (1 / attention.PROBABILITY), self.limits()[1])
 
         def table(values: np.ndarray) -> np.ndarray:
-            return attention.softmax(values, gx.encoding, self.attrs["beta"], self.kernels)
+            return KERNELS[self.kernels].softmax(values, gx.encoding, self.attrs["beta"])
 
         out = tf.numpy_function(table, (x,), tf.float32)
         out.set_shape(x.shape)

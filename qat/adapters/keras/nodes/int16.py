@@ -10,6 +10,7 @@ from tensorflow import Tensor
 
 from qat.arithmetic import int16
 from qat.arithmetic.encoding import Encoding
+from qat.graph.kinds import KINDS
 
 from .averages import Mean
 from .base import Node, Params
@@ -30,11 +31,8 @@ class Int16Linear(Linear):
         scale = self.weight_scale(weight, bias)
         w_int, b_int = self.quantized(weight, bias, scale)
         integers = {"weight": tf.cast(w_int, tf.float64)} | ({} if b_int is None else {"bias": tf.cast(b_int, tf.float64)})
-        acc, kind = self.real([tf.cast(x, tf.float64)], integers), self.planned.op.kind
-
-        def requantize(a: np.ndarray, m: np.ndarray, lo: float, hi: float) -> np.ndarray:
-            return int16.leave(a, m, lo, hi, kind)
-
+        acc = self.real([tf.cast(x, tf.float64)], integers)
+        requantize = int16.requantize_conv if KINDS[self.planned.op.kind].spatial else int16.requantize_dense
         return _by_numpy(requantize, acc.shape, acc, self.multiplier(scale), *self.limits())
 
 

@@ -10,7 +10,7 @@ from tensorflow import Tensor
 
 from qat.adapters.keras.autograd import functions as kernels
 from qat.adapters.keras.autograd import tflite
-from qat.arithmetic.numerics import BIAS_LIMIT
+from qat.arithmetic.grid import BIAS_LIMIT
 from qat.graph.kinds import KINDS
 from qat.graph.padding import same_padding
 

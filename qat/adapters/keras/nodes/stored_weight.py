@@ -14,6 +14,7 @@ from tensorflow import Tensor
 from qat.adapters.keras.autograd.dynamic import dequantize_accumulator, on_grid
 from qat.adapters.keras.autograd.functions import straight_through
 from qat.arithmetic.dynamic import range_axes
+from qat.graph.kinds import KINDS
 
 from .base import Params
 from .linear import Linear
@@ -29,7 +30,8 @@ class StoredWeight(Linear):
         if self.planned.mode != "dynamic":
             return super().real([x], params | {"weight": w * tf.reshape(scale, self.channels(weight))})
         strides = self.attrs.get("strides", ())
-        axes = range_axes(self.planned.op.kind, strides, self.kernels, x.shape, weight.shape[:2], channel_axis=3)
+        spatial = bool(KINDS[self.planned.op.kind].spatial)
+        axes = range_axes(spatial, strides, self.kernels, x.shape, weight.shape[:2], channel_axis=3)
         x_int, x_scale = on_grid(x, axes, self.kernels)
         acc = super().real([x_int], {"weight": w})
         return dequantize_accumulator(acc, x_scale, scale, params.get("bias"), self.kernels)
