@@ -28,7 +28,7 @@ def convolution(
     output_padding: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """Convolve images or sequences. TFLite's converter has no grouped convolution: each group is a convolution of its own."""
+    """Convolve images or sequences. A grouped one is an operator for each group, a depthwise one a single operator."""
     if len(x.shape) > 4:
         raise NotImplementedError("a float convolution of volumes")
     if len(x.shape) == 3:
@@ -64,7 +64,7 @@ def _conv_transpose(
     output_padding: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """Write a transposed convolution of images: the full result, of which ``padding`` is cut off, and zeros beyond it."""
+    """Return a transposed convolution of images: the full result without ``padding``, and zeros where ``output_padding`` asks."""
     if list(dilation) != [1, 1]:
         raise NotImplementedError("a float transposed convolution with dilation")
     full = [s * (size - 1) + k for s, size, k in zip(stride, x.shape[2:], weight.shape[2:], strict=True)]
@@ -91,7 +91,7 @@ def _pair(n: Pair) -> list[int]:
 def max_pool(
     x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil: bool = False
 ) -> list[Tensor]:
-    """Return the maxima of windows; padding never is one."""
+    """Return the maxima of windows. The padding is the lowest number."""
     if ceil or _pair(dilation) != [1, 1]:
         raise NotImplementedError("a float max pooling with ceil_mode or dilation")
     pads = [(0, 0), *((p, p) for p in _pair(padding)), (0, 0)]
@@ -128,7 +128,7 @@ def adaptive_avg_pool(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize_nearest(x: Tensor, size: Sequence[int] | None, scales: Sequence[float] | None = None) -> Tensor:
-    """Scale images up, by the nearest element."""
+    """Scale images by the nearest element."""
     sizes = size or _scaled(x, scales)
     raw = tf.raw_ops.ResizeNearestNeighbor
     return _in_nhwc(lambda images: raw(images=images, size=sizes, align_corners=False, half_pixel_centers=False))(x)

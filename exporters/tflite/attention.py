@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from qat.program.program import Instruction
 
-from .writer import Writer
-
-_Op = schema.BuiltinOperator
+from .writer import Op, Writer
 
 
 def write_matmul(writer: Writer, instruction: Instruction) -> None:
     """Write a BATCH_MATMUL of two activations."""
     inputs = [writer.integer_tensor(name) for name in instruction.inputs]
     output = writer.integer_tensor(instruction.outputs[0])
-    writer.operator(_Op.BATCH_MATMUL, inputs, output, 2, "BatchMatMulOptions", adjY=bool(instruction.attrs["transpose_b"]))
+    writer.operator(Op.BATCH_MATMUL, inputs, output, 2, "BatchMatMulOptions", adjY=bool(instruction.attrs["transpose_b"]))
 
 
 def write_softmax(writer: Writer, instruction: Instruction) -> None:
     """Write a SOFTMAX over the last axis."""
     source, output = (writer.integer_tensor(name) for name in (instruction.inputs[0], instruction.outputs[0]))
-    writer.operator(_Op.SOFTMAX, [source], output, 2, "SoftmaxOptions", beta=float(instruction.attrs["beta"]))
+    writer.operator(Op.SOFTMAX, [source], output, 2, "SoftmaxOptions", beta=float(instruction.attrs["beta"]))
 
 
 def write_embedding(writer: Writer, instruction: Instruction) -> None:
@@ -33,4 +30,4 @@ def write_embedding(writer: Writer, instruction: Instruction) -> None:
     weight = writer.add_tensor(
         f"{instruction.name}.weight", vectors.shape, encoding.dtype, encoding.scale, encoding.zero_point, data=vectors
     )
-    writer.operator(_Op.GATHER, [weight, writer.tensor(indices)], writer.integer_tensor(output), 2, "GatherOptions")
+    writer.operator(Op.GATHER, [weight, writer.tensor(indices)], writer.integer_tensor(output), 2, "GatherOptions")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from ai_edge_litert import schema_py_generated as schema
-
 from qat.errors import ExportError
 from qat.graph.padding import same_padding
 from qat.program.program import Instruction
 
 from .data_movement import write_pool
-from .writer import Writer
-
-_Op = schema.BuiltinOperator
+from .writer import Op, Writer
 
 
 def write_mean(writer: Writer, instruction: Instruction) -> None:
     """Write a MEAN."""
     axes = writer.constant(f"{instruction.name}.axes", instruction.attrs["axes"])
     source, output = (writer.integer_tensor(name) for name in (instruction.inputs[0], instruction.outputs[0]))
-    writer.operator(_Op.MEAN, [source, axes], output, 2, "ReducerOptions", keepDims=instruction.attrs["keepdims"])
+    writer.operator(Op.MEAN, [source, axes], output, 2, "ReducerOptions", keepDims=instruction.attrs["keepdims"])
 
 
 def write_avg_pool(writer: Writer, instruction: Instruction) -> None:
@@ -30,4 +26,4 @@ def write_avg_pool(writer: Writer, instruction: Instruction) -> None:
             f"{instruction.layer}: TFLite averages over SAME or VALID windows only, not with padding "
             f"{padding}: pad with zeros before it, leave it float by a rule of the recipe, or prepare for target 'onnxruntime'"
         )
-    write_pool(writer, instruction, _Op.AVERAGE_POOL_2D, writer.integer_tensor(instruction.inputs[0]), same)
+    write_pool(writer, instruction, Op.AVERAGE_POOL_2D, writer.integer_tensor(instruction.inputs[0]), same)

@@ -12,9 +12,7 @@ from qat.graph.padding import same_padding
 from qat.program.program import Instruction
 
 from .stored_weight import version, write_weight
-from .writer import ACTIVATIONS, Writer
-
-_Op = schema.BuiltinOperator
+from .writer import ACTIVATIONS, Op, Writer
 
 
 def write_conv_transpose(writer: Writer, instruction: Instruction) -> None:
@@ -42,7 +40,7 @@ def write_conv_transpose(writer: Writer, instruction: Instruction) -> None:
     sizes = writer.constant(f"{output}.shape", [1 if n is None else n for n in shape])
     filled = np.pad(instruction.weight, ((0, 0), (0, 0), *((0, more) for more in beyond)))
     weight, bias = write_weight(writer, instruction, filled.transpose(0, 2, 3, 1), 0)
-    code = _Op.TRANSPOSE_CONV
+    code = Op.TRANSPOSE_CONV
     writer.operator(
         code, [sizes, weight, writer.integer_tensor(source), bias], written, version(code, instruction), "TransposeConvOptions",
         padding=schema.Padding.SAME if same else schema.Padding.VALID, strideH=strides[0], strideW=strides[1],
@@ -57,4 +55,4 @@ def _write_crop(writer: Writer, source: str, output: str, cuts: Sequence[tuple[i
     _, height, width, channels = writer.program.values[output].shape
     begin = writer.constant(f"{output}.begin", [0, top, left, 0])
     size = writer.constant(f"{output}.size", [-1, height or 0, width or 0, channels or 0])
-    writer.operator(_Op.SLICE, [source, begin, size], output, 2, "SliceOptions")
+    writer.operator(Op.SLICE, [source, begin, size], output, 2, "SliceOptions")

@@ -11,16 +11,14 @@ from qat.errors import ExportError
 from qat.graph.padding import same_padding
 from qat.program.program import Instruction
 
-from .writer import ACTIVATIONS, Writer
-
-_Op = schema.BuiltinOperator
+from .writer import ACTIVATIONS, Op, Writer
 
 
 def write_concat(writer: Writer, instruction: Instruction) -> None:
     """Write a CONCATENATION."""
     inputs = [writer.integer_tensor(name) for name in instruction.inputs]
     output = writer.integer_tensor(instruction.outputs[0])
-    writer.operator(_Op.CONCATENATION, inputs, output, 2, "ConcatenationOptions", axis=instruction.attrs["axis"])
+    writer.operator(Op.CONCATENATION, inputs, output, 2, "ConcatenationOptions", axis=instruction.attrs["axis"])
 
 
 def write_max_pool(writer: Writer, instruction: Instruction) -> None:
@@ -30,7 +28,7 @@ def write_max_pool(writer: Writer, instruction: Instruction) -> None:
     same = padding == same_padding(size, instruction.attrs["kernel"], instruction.attrs["strides"])
     if not same and padding != ((0, 0), (0, 0)):
         source = _lowest_around(writer, instruction)
-    write_pool(writer, instruction, _Op.MAX_POOL_2D, source, same)
+    write_pool(writer, instruction, Op.MAX_POOL_2D, source, same)
 
 
 def write_pool(writer: Writer, instruction: Instruction, code: int, source: str, same: bool) -> None:
@@ -52,7 +50,7 @@ def _lowest_around(writer: Writer, instruction: Instruction) -> str:
         f"{padded}.lowest", (1,), encoding.dtype, encoding.scale, encoding.zero_point,
         data=np.array([encoding.qmin], encoding.dtype),
     )  # fmt: skip
-    writer.operator(_Op.PADV2, [writer.integer_tensor(name), amounts, lowest], padded, 2, "PadV2Options")
+    writer.operator(Op.PADV2, [writer.integer_tensor(name), amounts, lowest], padded, 2, "PadV2Options")
     return padded
 
 
@@ -61,7 +59,7 @@ def write_reshape(writer: Writer, instruction: Instruction) -> None:
     (source,), (output,) = instruction.inputs, instruction.outputs
     numbers = [-1 if size is None else size for size in writer.program.values[output].shape]
     tensor, shape = writer.integer_tensor(source), writer.constant(f"{output}.shape", numbers)
-    writer.operator(_Op.RESHAPE, [tensor, shape], writer.integer_tensor(output), 1, "ReshapeOptions")
+    writer.operator(Op.RESHAPE, [tensor, shape], writer.integer_tensor(output), 1, "ReshapeOptions")
 
 
 def write_pad(writer: Writer, instruction: Instruction) -> None:
@@ -87,7 +85,7 @@ def write_zeros_around(writer: Writer, source: str, output: str, padding: Sequen
     """Write a PAD of images from one tensor to another."""
     amounts = writer.constant(f"{output}.paddings", [(0, 0), *padding, (0, 0)])
     # Version 2 reads int8, and pads with the zero point.
-    writer.operator(_Op.PAD, [source, amounts], output, 2, "PadOptions")
+    writer.operator(Op.PAD, [source, amounts], output, 2, "PadOptions")
 
 
 def write_transpose(writer: Writer, instruction: Instruction) -> None:
@@ -95,4 +93,4 @@ def write_transpose(writer: Writer, instruction: Instruction) -> None:
     (source,), (output,) = instruction.inputs, instruction.outputs
     axes = writer.constant(f"{output}.axes", instruction.attrs["axes"])
     # Version 2 reads int8.
-    writer.operator(_Op.TRANSPOSE, [writer.tensor(source), axes], writer.tensor(output), 2, "TransposeOptions")
+    writer.operator(Op.TRANSPOSE, [writer.tensor(source), axes], writer.tensor(output), 2, "TransposeOptions")

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from ai_edge_litert import schema_py_generated as schema
-
 from qat.program.program import Instruction
 
-from .writer import ACTIVATIONS, Writer
-
-_Op = schema.BuiltinOperator
+from .writer import ACTIVATIONS, Op, Writer
 
 
 def write_add(writer: Writer, instruction: Instruction) -> None:
     """Write an ADD."""
     # Of int16, the operator takes any scale, not powers of two only.
-    _write_binary(writer, instruction, _Op.ADD, "AddOptions", potScaleInt16=False)
+    _write_binary(writer, instruction, Op.ADD, "AddOptions", potScaleInt16=False)
 
 
 def write_mul(writer: Writer, instruction: Instruction) -> None:
     """Write a MUL."""
-    _write_binary(writer, instruction, _Op.MUL, "MulOptions")
+    _write_binary(writer, instruction, Op.MUL, "MulOptions")
 
 
 def _write_binary(writer: Writer, instruction: Instruction, code: int, options: str, **fields: object) -> None:
@@ -31,12 +27,12 @@ def _write_binary(writer: Writer, instruction: Instruction, code: int, options: 
 
 def write_relu(writer: Writer, instruction: Instruction) -> None:
     """Write a RELU."""
-    _write_unary(writer, instruction, _Op.RELU)
+    _write_unary(writer, instruction, Op.RELU)
 
 
 def write_relu6(writer: Writer, instruction: Instruction) -> None:
     """Write a RELU6."""
-    _write_unary(writer, instruction, _Op.RELU6)
+    _write_unary(writer, instruction, Op.RELU6)
 
 
 def _write_unary(writer: Writer, instruction: Instruction, code: int) -> None:

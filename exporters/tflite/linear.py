@@ -11,9 +11,7 @@ from qat.program.program import Instruction
 
 from .data_movement import padded_tensor, write_zeros_around
 from .stored_weight import version, write_weight
-from .writer import ACTIVATIONS, Writer
-
-_Op = schema.BuiltinOperator
+from .writer import ACTIVATIONS, Op, Writer
 
 
 def write_conv(writer: Writer, instruction: Instruction) -> None:
@@ -25,10 +23,10 @@ def write_conv(writer: Writer, instruction: Instruction) -> None:
     window = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     padded, padding = _padded(writer, instruction, window)
     if per_group == 1 and groups > 1:
-        code, options = _Op.DEPTHWISE_CONV_2D, "DepthwiseConv2DOptions"
+        code, options = Op.DEPTHWISE_CONV_2D, "DepthwiseConv2DOptions"
         weight, axis, extra = instruction.weight.transpose(1, 2, 3, 0), 3, {"depthMultiplier": out_channels // groups}
     else:
-        code, options = _Op.CONV_2D, "Conv2DOptions"
+        code, options = Op.CONV_2D, "Conv2DOptions"
         weight, axis, extra = instruction.weight.transpose(0, 2, 3, 1), 0, {}
     inputs = [padded, *write_weight(writer, instruction, weight, axis)]
     writer.operator(
@@ -53,7 +51,7 @@ def _padded(writer: Writer, instruction: Instruction, window: Sequence[int]) -> 
 def write_dense(writer: Writer, instruction: Instruction) -> None:
     """Write a FULLY_CONNECTED."""
     assert instruction.weight is not None
-    (source,), (output,), code = instruction.inputs, instruction.outputs, _Op.FULLY_CONNECTED
+    (source,), (output,), code = instruction.inputs, instruction.outputs, Op.FULLY_CONNECTED
     keeps_dimensions = len(writer.program.values[source].shape) != 2
     inputs = [writer.tensor(source), *write_weight(writer, instruction, instruction.weight, 0)]
     writer.operator(

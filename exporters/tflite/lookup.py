@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from qat.arithmetic import lookup
 from qat.program.program import Instruction
 
-from .writer import Writer
+from .writer import Op, Writer
 
-_Op = schema.BuiltinOperator
 Attributes = Mapping[str, Any]
 
 
@@ -31,13 +29,13 @@ class _Kernel:
 
 #: The functions that have an int8 kernel. Its table was measured on all 256 integers; see :func:`qat.arithmetic.lookup.table`.
 _KERNELS = {
-    "sigmoid": _Kernel(_Op.LOGISTIC, 2),
-    "tanh": _Kernel(_Op.TANH, 2),
-    "gelu": _Kernel(_Op.GELU, 2, "GeluOptions", lambda attrs: {"approximate": bool(attrs["approximate"])}),
-    "elu": _Kernel(_Op.ELU, 1, fits=lambda attrs: bool(attrs["alpha"] == 1)),
-    "exp": _Kernel(_Op.EXP, 2, "ExpOptions"),
-    "hard_swish": _Kernel(_Op.HARD_SWISH, 1, "HardSwishOptions"),
-    "leaky_relu": _Kernel(_Op.LEAKY_RELU, 2, "LeakyReluOptions", lambda attrs: {"alpha": attrs["alpha"]}),
+    "sigmoid": _Kernel(Op.LOGISTIC, 2),
+    "tanh": _Kernel(Op.TANH, 2),
+    "gelu": _Kernel(Op.GELU, 2, "GeluOptions", lambda attrs: {"approximate": bool(attrs["approximate"])}),
+    "elu": _Kernel(Op.ELU, 1, fits=lambda attrs: bool(attrs["alpha"] == 1)),
+    "exp": _Kernel(Op.EXP, 2, "ExpOptions"),
+    "hard_swish": _Kernel(Op.HARD_SWISH, 1, "HardSwishOptions"),
+    "leaky_relu": _Kernel(Op.LEAKY_RELU, 2, "LeakyReluOptions", lambda attrs: {"alpha": attrs["alpha"]}),
 }
 
 
@@ -59,6 +57,6 @@ def _write_table(writer: Writer, instruction: Instruction) -> None:
     table = writer.add_tensor(f"{output}.table", values.shape, "int8", y.scale, y.zero_point, data=values.astype(np.int8))
     shape = writer.program.values[source].shape
     signed, index = (writer.add_tensor(f"{output}.{name}", shape, "int32") for name in ("integers", "index"))
-    writer.operator(_Op.CAST, [source], signed, 1, "CastOptions")
-    writer.operator(_Op.ADD, [signed, writer.constant(f"{output}.first", [-x.qmin])], index, 1, "AddOptions")
-    writer.operator(_Op.GATHER, [table, index], output, 2, "GatherOptions", axis=0)
+    writer.operator(Op.CAST, [source], signed, 1, "CastOptions")
+    writer.operator(Op.ADD, [signed, writer.constant(f"{output}.first", [-x.qmin])], index, 1, "AddOptions")
+    writer.operator(Op.GATHER, [table, index], output, 2, "GatherOptions", axis=0)

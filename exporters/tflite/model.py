@@ -40,8 +40,10 @@ def write(program: Program, io_dtype: str = "int8", extra_outputs: Sequence[str]
         )
     writer = Writer(program, io_dtype)
     for instruction in program.instructions:
-        if not instruction.keeps_framework:
+        if instruction.kind in WRITERS:
             WRITERS[instruction.kind](writer, instruction)
+        elif not instruction.keeps_framework:
+            raise ExportError(f"{instruction.layer}: there is no TFLite operator for '{instruction.kind}'")
     if program.block is not None:
         splice(writer, program.block)
     return writer.finish(extra_outputs)

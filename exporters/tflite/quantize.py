@@ -6,37 +6,33 @@ QUANTIZE converts.
 
 from __future__ import annotations
 
-from ai_edge_litert import schema_py_generated as schema
-
 from qat.program.program import Instruction
 
-from .writer import Writer
-
-_Op = schema.BuiltinOperator
+from .writer import Op, Writer
 
 
 def write_quantize(writer: Writer, instruction: Instruction) -> None:
     """Write a QUANTIZE, or let the quantized value stand for an input of the file."""
     (source,), (output,) = instruction.inputs, instruction.outputs
     if source not in writer.program.inputs or source in writer.io:
-        writer.operator(_Op.QUANTIZE, [writer.float_tensor(source)], writer.integer_tensor(output), 1, "QuantizeOptions")
+        writer.operator(Op.QUANTIZE, [writer.float_tensor(source)], writer.integer_tensor(output), 1, "QuantizeOptions")
     elif writer.io_dtype == "int8":
         writer.io[source] = writer.integer_tensor(output)
     else:
         writer.io[source] = writer.uint8_tensor(source, output)
-        writer.operator(_Op.QUANTIZE, [source], writer.integer_tensor(output), 2, "QuantizeOptions")
+        writer.operator(Op.QUANTIZE, [source], writer.integer_tensor(output), 2, "QuantizeOptions")
 
 
 def write_dequantize(writer: Writer, instruction: Instruction) -> None:
     """Write a DEQUANTIZE, or let the quantized value stand for an output of the file."""
     (source,), (output,) = instruction.inputs, instruction.outputs
     if output not in writer.program.outputs or writer.io_dtype == "float32" or output in writer.read_as_float:
-        writer.operator(_Op.DEQUANTIZE, [writer.integer_tensor(source)], writer.float_tensor(output), 2, "DequantizeOptions")
+        writer.operator(Op.DEQUANTIZE, [writer.integer_tensor(source)], writer.float_tensor(output), 2, "DequantizeOptions")
     elif writer.io_dtype == "int8":
         writer.io[output] = writer.integer_tensor(source)
     else:
         writer.io[output] = writer.uint8_tensor(output, source)
-        writer.operator(_Op.QUANTIZE, [writer.integer_tensor(source)], output, 2, "QuantizeOptions")
+        writer.operator(Op.QUANTIZE, [writer.integer_tensor(source)], output, 2, "QuantizeOptions")
 
 
 def write_constant(writer: Writer, instruction: Instruction) -> None:

@@ -8,24 +8,21 @@
 from __future__ import annotations
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from qat.arithmetic.encoding import packed_int4
 from qat.arithmetic.grid import f32
 from qat.program.program import Instruction
 
-from .writer import Writer
-
-_Op = schema.BuiltinOperator
+from .writer import Op, Writer
 
 #: The version of an operator, by the types of its activation and its weight (tensorflow/lite/tools/versioning/op_version.cc).
 _VERSIONS = {
-    _Op.CONV_2D: {
+    Op.CONV_2D: {
         ("int8", "int8"): 3, ("int8", "int4"): 7, ("float32", "float32"): 1, ("float32", "int8"): 5, ("float32", "int4"): 7,
     },
-    _Op.DEPTHWISE_CONV_2D: {("int8", "int8"): 3, ("int8", "int4"): 7, ("float32", "float32"): 2, ("float32", "int8"): 6},
-    _Op.TRANSPOSE_CONV: {("int8", "int8"): 4},  # with a fused activation
-    _Op.FULLY_CONNECTED: {
+    Op.DEPTHWISE_CONV_2D: {("int8", "int8"): 3, ("int8", "int4"): 7, ("float32", "float32"): 2, ("float32", "int8"): 6},
+    Op.TRANSPOSE_CONV: {("int8", "int8"): 4},  # with a fused activation
+    Op.FULLY_CONNECTED: {
         ("int8", "int8"): 4, ("int8", "int4"): 10, ("float32", "float32"): 1, ("float32", "int8"): 12, ("float32", "int4"): 12,
     },
 }  # fmt: skip
@@ -76,5 +73,5 @@ def _float_weight(writer: Writer, instruction: Instruction, name: str, shape: tu
     real = writer.add_tensor(f"{name}/real", shape, "float32")
     # Version 6 reads 4 bits, version 5 one scale for each channel, version 3 float16.
     code_version = 3 if instruction.mode == "float16" else 6 if instruction.packed else 5
-    writer.operator(_Op.DEQUANTIZE, [name], real, code_version, "DequantizeOptions")
+    writer.operator(Op.DEQUANTIZE, [name], real, code_version, "DequantizeOptions")
     return real

@@ -33,13 +33,14 @@ _TYPES = {
 #: The types of quantized activations.
 INTEGER_TYPES = (schema.TensorType.INT8, schema.TensorType.INT16)
 
-_Op = schema.BuiltinOperator
+#: The codes of operators.
+Op = schema.BuiltinOperator
 
 #: The versions of operators that read or write int16.
 INT16_VERSIONS = {
-    _Op.CONV_2D: 4, _Op.DEPTHWISE_CONV_2D: 5, _Op.FULLY_CONNECTED: 7, _Op.ADD: 3, _Op.MUL: 4, _Op.MEAN: 3, _Op.CONCATENATION: 3,
-    _Op.MAX_POOL_2D: 3, _Op.AVERAGE_POOL_2D: 3, _Op.RELU: 3, _Op.RELU6: 3, _Op.PAD: 3, _Op.PADV2: 3, _Op.TRANSPOSE: 5,
-    _Op.QUANTIZE: 2, _Op.DEQUANTIZE: 3,
+    Op.CONV_2D: 4, Op.DEPTHWISE_CONV_2D: 5, Op.FULLY_CONNECTED: 7, Op.ADD: 3, Op.MUL: 4, Op.MEAN: 3, Op.CONCATENATION: 3,
+    Op.MAX_POOL_2D: 3, Op.AVERAGE_POOL_2D: 3, Op.RELU: 3, Op.RELU6: 3, Op.PAD: 3, Op.PADV2: 3, Op.TRANSPOSE: 5,
+    Op.QUANTIZE: 2, Op.DEQUANTIZE: 3,
 }  # fmt: skip
 
 #: The schema's name of a fused activation.

@@ -15,7 +15,7 @@ import pytest
 from qat.errors import DataError, ExportError, QatError, RuntimeMismatchError
 from qat.exporters import export_lowered, export_program
 from qat.exporters import onnx as onnx_exporter
-from qat.program.program import Program
+from qat.program.program import Instruction, Program, Value
 from qat.runtimes import open_session
 from qat.system.atomic_files import write_atomically
 from support.programs import Sketch
@@ -245,3 +245,13 @@ def test_model_of_a_fixed_batch_runs_any(path, sketch):
         value.type.tensor_type.shape.dim[0].dim_value = 4
     onnx.save(model, path)
     np.testing.assert_array_equal(open_session(path).run(sketch.feeds["x"])[0], sketch.floats["y"])
+
+
+@pytest.mark.parametrize(("suffix", "layout", "target"), [(".onnx", "NCHW", "onnxruntime"), (".tflite", "NHWC", "litert")])
+def test_operator_that_the_format_lacks_is_named(suffix, layout, target, tmp_path):
+    values = {name: Value(name, (None, 4)) for name in ("x", "y")}
+    odd = Instruction("norm", "batch_norm", ("x",), ("y",), scope="features.1")
+    program = Program("p", layout, "mlas", target, "r", ("x",), ("y",), values, (odd,))
+    with pytest.raises(ExportError, match=r"features\.1: there is no \w+ operator for 'batch_norm'"):
+        export_program(program, tmp_path / f"m{suffix}")
+    assert os.listdir(tmp_path) == []
