@@ -9,6 +9,7 @@ import re
 import shlex
 import tomllib
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -22,6 +23,7 @@ from qat.cli import app
 from qat.graph.custom_layers import HANDLERS
 from qat.planning.recipe import QuantSpec, Recipe, Rule, load_recipe
 from qat.runs.config import RunConfig, load_run
+from qat.trainers import TrainingOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -183,7 +185,8 @@ def test_every_dotted_name_in_the_text_exists():
 
 
 def test_every_key_in_the_text_exists():
-    fields = {"rules", *RunConfig.model_fields, *Rule.model_fields, *QuantSpec.model_fields, *Recipe.model_fields}
+    options = {field.name for field in fields_of(TrainingOptions)}
+    fields = {*options, *RunConfig.model_fields, *Rule.model_fields, *QuantSpec.model_fields, *Recipe.model_fields}
     for section in RunConfig.model_fields.values():
         fields |= set(getattr(section.annotation, "model_fields", ()))
     keys = {match[1] for _, span in spans() if (match := re.match(r"([a-z_]+): \S", span))}
