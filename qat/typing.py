@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
-    from qat.planning.planner import Group, Plan
+    from qat.planning.plan import Group, Plan
     from qat.planning.recipe import Recipe
     from qat.planning.targets import Target
     from qat.program.program import Program

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -61,83 +62,13 @@ def build_program(
         parameter: gives the value of a parameter.
         block: the operators that stay float; its inputs and outputs carry the names of float values.
     """
-    values: dict[str, Value] = {}
-    steps: list[Instruction] = []
-
-    def value(name: str, tensor: str, encoding: Encoding | None) -> str:
-        spec = plan.graph.tensors[tensor]
-        values.setdefault(name, Value(name, spec.shape, encoding, spec.dtype, example=spec.example))
-        return name
-
-    def on_grid(tensor: str) -> str:
-        name = grid_value_name(plan, tensor)
-        encoding = encodings[plan.group_of[tensor]]
-        if name not in values:
-            value(name, tensor, encoding)
-            if tensor in plan.quantize:
-                steps.append(Instruction(f"quantize_{tensor}", "quantize", (tensor,), (name,)))
-        return name
-
-    def as_float(tensor: str) -> str:
-        name = real_value_name(plan, tensor)
-        if name not in values:
-            value(name, tensor, None)
-            if tensor in plan.dequantize:
-                steps.append(Instruction(f"dequantize_{tensor}", "dequantize", (on_grid(tensor),), (name,)))
-        return name
-
-    for tensor in plan.graph.inputs:
-        value(tensor, tensor, None)
+    writer = _Writer(plan, encodings)
     for planned in plan.ops:
-        op, kind = planned.op, KINDS[planned.op.kind]
         if planned.keeps_framework:
-            step_kind, form = ("move", on_grid) if planned.integer else ("float", as_float)
-            inputs = tuple(form(t) for t in op.inputs)
-            outputs = tuple(value(t, t, encodings[plan.group_of[t]] if planned.integer else None) for t in op.outputs)
-            steps.append(Instruction(op.name, step_kind, inputs, outputs, {"target": op.kind, **op.attrs}, scope=op.scope))
-            continue
-        weight = weight_encoding = bias = None
-        if kind.output_grid:
-            encoding = encodings[plan.group_of[op.output]]
-            grid = KERNELS[plan.target.kernels].quantize(parameter(op.params[kind.output_grid]), encoding)
-            weight = (grid + encoding.zero_point).astype(encoding.dtype)
-        elif "gamma" in kind.params:
-            width = plan.graph.tensors[op.output].shape[-1] or 1
-            weight, bias = (
-                parameter(op.params[role]) if role in op.params else np.full(width, fill, f32)
-                for role, fill in (("gamma", 1.0), ("beta", 0.0))
-            )
-        elif planned.weight is not None or planned.stored:
-            weight, scale, bias = integers(planned)
-            weight_encoding = _weight_encoding(planned, scale)
-        form = as_float if kind.indices or planned.stored else on_grid
-        inputs = tuple(form(t) for t in op.inputs)
-        if planned.stored:
-            output, clamp = value(op.output, op.output, None), None
+            writer.keep(planned)
         else:
-            if weight is not None and weight_encoding is not None:
-                _say_widened(planned, scale, weight)
-            output = on_grid(op.output)
-            clamp = clamp_of(encodings[plan.group_of[op.output]], planned.activation)
-        steps.append(
-            Instruction(
-                op.name,
-                op.kind,
-                inputs,
-                (output,),
-                {k: v for k, v in op.attrs.items() if k != "channel_axis"},
-                weight,
-                weight_encoding,
-                bias,
-                planned.activation,
-                clamp,
-                op.scope,
-                "static" if planned.integer else planned.mode,
-                planned.packed,
-                planned.kernels,
-            )
-        )
-    outputs = tuple(as_float(t) for t in plan.graph.outputs)
+            writer.add(planned, _parameters(planned, writer, integers, parameter))
+    outputs = tuple(writer.as_float(t) for t in plan.graph.outputs)
     return Program(
         name=plan.graph.name,
         layout=plan.graph.layout,
@@ -146,12 +77,113 @@ def build_program(
         recipe=plan.recipe.name,
         inputs=plan.graph.inputs,
         outputs=outputs,
-        values=values,
-        instructions=tuple(steps),
+        values=writer.values,
+        instructions=tuple(writer.steps),
         block=block,
         bias=plan.target.bias,
         strict_qdq=plan.target.strict_qdq,
     )
+
+
+class _Weight(NamedTuple):
+    """The parameters of an instruction."""
+
+    weight: np.ndarray | None = None
+    encoding: Encoding | None = None
+    bias: np.ndarray | None = None
+
+
+class _Writer:
+    """The values and instructions written so far. A border is written where its first reader is."""
+
+    def __init__(self, plan: Plan, encodings: Mapping[str, Encoding]) -> None:
+        self.plan, self.encodings = plan, encodings
+        self.values: dict[str, Value] = {}
+        self.steps: list[Instruction] = []
+        for tensor in plan.graph.inputs:
+            self._declare(tensor, tensor, None)
+
+    def encoding(self, tensor: str) -> Encoding:
+        """Return the encoding of a tensor on the grid."""
+        return self.encodings[self.plan.group_of[tensor]]
+
+    def _declare(self, name: str, tensor: str, encoding: Encoding | None) -> str:
+        spec = self.plan.graph.tensors[tensor]
+        self.values.setdefault(name, Value(name, spec.shape, encoding, spec.dtype, example=spec.example))
+        return name
+
+    def on_grid(self, tensor: str) -> str:
+        """Return the name of a tensor's integers."""
+        name = grid_value_name(self.plan, tensor)
+        if name not in self.values:
+            self._declare(name, tensor, self.encoding(tensor))
+            if tensor in self.plan.quantize:
+                self.steps.append(Instruction(f"quantize_{tensor}", "quantize", (tensor,), (name,)))
+        return name
+
+    def as_float(self, tensor: str) -> str:
+        """Return the name of a tensor's real values."""
+        name = real_value_name(self.plan, tensor)
+        if name not in self.values:
+            self._declare(name, tensor, None)
+            if tensor in self.plan.dequantize:
+                self.steps.append(Instruction(f"dequantize_{tensor}", "dequantize", (self.on_grid(tensor),), (name,)))
+        return name
+
+    def keep(self, planned: PlannedOp) -> None:
+        """Write an operator that its framework runs: in float, or a data movement of integers."""
+        op = planned.op
+        kind, form = ("move", self.on_grid) if planned.integer else ("float", self.as_float)
+        inputs = tuple(form(t) for t in op.inputs)
+        outputs = tuple(self._declare(t, t, self.encoding(t) if planned.integer else None) for t in op.outputs)
+        self.steps.append(Instruction(op.name, kind, inputs, outputs, {"target": op.kind, **op.attrs}, scope=op.scope))
+
+    def add(self, planned: PlannedOp, parameters: _Weight) -> None:
+        """Write an operator of the runtime's own: an integer kernel, or one whose weight alone is stored in another form."""
+        op = planned.op
+        form = self.as_float if planned.stored or KINDS[op.kind].indices else self.on_grid
+        inputs = tuple(form(t) for t in op.inputs)
+        output = self._declare(op.output, op.output, None) if planned.stored else self.on_grid(op.output)
+        self.steps.append(
+            Instruction(
+                op.name,
+                op.kind,
+                inputs,
+                (output,),
+                {name: value for name, value in op.attrs.items() if name != "channel_axis"},
+                parameters.weight,
+                parameters.encoding,
+                parameters.bias,
+                planned.activation,
+                None if planned.stored else clamp_of(self.encoding(op.output), planned.activation),
+                op.scope,
+                "static" if planned.integer else planned.mode,
+                planned.packed,
+                planned.kernels,
+            )
+        )
+
+
+def _parameters(planned: PlannedOp, writer: _Writer, integers: Integers, parameter: Parameter) -> _Weight:
+    """Return an operator's parameters in the form that its kernel reads."""
+    op, kind = planned.op, KINDS[planned.op.kind]
+    if kind.output_grid:
+        encoding = writer.encoding(op.output)
+        grid = KERNELS[writer.plan.target.kernels].quantize(parameter(op.params[kind.output_grid]), encoding)
+        return _Weight((grid + encoding.zero_point).astype(encoding.dtype))
+    if "gamma" in kind.params:  # float32, of a LayerNorm, which may have neither
+        width = writer.plan.graph.tensors[op.output].shape[-1] or 1
+        gamma, beta = (
+            parameter(op.params[role]) if role in op.params else np.full(width, fill, f32)
+            for role, fill in (("gamma", 1.0), ("beta", 0.0))
+        )
+        return _Weight(gamma, None, beta)
+    if not kind.linear:
+        return _Weight()
+    weight, scale, bias = integers(planned)
+    if planned.integer:
+        _say_widened(planned, weight)
+    return _Weight(weight, _weight_encoding(planned, scale), bias)
 
 
 def _weight_encoding(planned: PlannedOp, scale: np.ndarray) -> Encoding | None:
@@ -177,7 +209,7 @@ def clamp_of(encoding: Encoding, activation: str | None) -> tuple[int, int]:
     )
 
 
-def _say_widened(planned: PlannedOp, scale: np.ndarray, weight: np.ndarray) -> None:
+def _say_widened(planned: PlannedOp, weight: np.ndarray) -> None:
     """Report channels whose weight scale was widened for their bias: their largest integer is below the type's."""
     peak = np.abs(weight.astype(np.int32)).reshape(weight.shape[0], -1).max(1)
     if planned.weight is not None and planned.weight.granularity == "tensor":

@@ -22,6 +22,7 @@ from qat.errors import DataError
 from qat.graph.kinds import FUNCTIONS, STEPS, bounds
 from qat.planning.modes import STORED
 
+from .build import clamp_of
 from .program import FrameworkBlock, Instruction, Program
 
 #: Runs a float block on arrays; the default calls its module with them, which PyTorch modules do not take.
@@ -154,6 +155,34 @@ def _requantize(program: Program, step: Instruction, acc: np.ndarray, shape: tup
     return kernels.requantize(acc, kernels.multiplier(x, scale, y), *_limits(program, step))
 
 
+def _matmul(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    encodings = [_encoding(program, name) for name in (*step.inputs, *step.outputs)]
+    a, b, y = (float(e.scale) for e in encodings)
+    kernels = KERNELS[product_kernels(program.kernels, encodings[1].zero_point)]
+    value = kernels.product_multiplier(a, b, y)
+    acc = accumulators.matmul(xs[0], xs[1], step.attrs["transpose_b"])
+    return kernels.requantize(acc, np.asarray(value), *_limits(program, step))
+
+
+def _softmax(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return KERNELS[program.kernels].softmax(xs[0], _encoding(program, step.inputs[0]), step.attrs["beta"])
+
+
+def _embedding(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return _constant(program, step, xs)[np.asarray(xs[0], np.int64)]
+
+
+def _constant(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None
+    return np.asarray(step.weight, np.float32) - _encoding(program, step.outputs[0]).zero_point
+
+
+def _layer_norm(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None and step.bias is not None
+    x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
+    return layer_norm(xs[0], step.weight, step.bias, step.attrs["epsilon"], x, y, program.kernels)
+
+
 def _binary(name: Literal["add", "mul"]) -> Callable[..., np.ndarray]:
     def step_of(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
         encodings = [_encoding(program, name) for name in (*step.inputs, *step.outputs)]
@@ -164,11 +193,15 @@ def _binary(name: Literal["add", "mul"]) -> Callable[..., np.ndarray]:
     return step_of
 
 
-def _mean(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
-    if step.kernels == "wide":
-        return wide.mean(xs[0], tuple(step.attrs["axes"]), x, y, bool(step.attrs["keepdims"]))
-    return KERNELS[program.kernels].mean(xs[0], tuple(step.attrs["axes"]), x, y, bool(step.attrs["keepdims"]))
+def _concat(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(xs, step.attrs["axis"])
+
+
+def _clip(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    """Clip integers at the bounds of a relu or relu6, whose input and output share one scale."""
+    encoding = _encoding(program, step.outputs[0])
+    low, high = clamp_of(encoding, step.kind)
+    return np.clip(xs[0], low - encoding.zero_point, high - encoding.zero_point)
 
 
 def _max_pool2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
@@ -189,41 +222,25 @@ def _upsample_bilinear2d(program: Program, step: Instruction, xs: list[np.ndarra
     return _own_layout(program, mlas.upsample_bilinear2d(_channels_first(program, xs[0]), step.attrs["factors"], encoding))
 
 
-def _concat(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(xs, step.attrs["axis"])
+def _mean(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
+    if step.kernels == "wide":
+        return wide.mean(xs[0], tuple(step.attrs["axes"]), x, y, bool(step.attrs["keepdims"]))
+    return KERNELS[program.kernels].mean(xs[0], tuple(step.attrs["axes"]), x, y, bool(step.attrs["keepdims"]))
 
 
-def _constant(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    assert step.weight is not None
-    return np.asarray(step.weight, np.float32) - _encoding(program, step.outputs[0]).zero_point
+def _reshape(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return xs[0].reshape(len(xs[0]), *step.attrs["shape"][1:])
+
+
+def _pad(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    padded = np.pad(_channels_first(program, xs[0]), ((0, 0), (0, 0), *step.attrs["padding"]))
+    return _own_layout(program, padded)
 
 
 def _function(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
     return functions.table(step.kind, step.attrs, x, y, program.kernels)[xs[0].astype(np.int64) - x.lo].astype(np.float32)
-
-
-def _matmul(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    encodings = [_encoding(program, name) for name in (*step.inputs, *step.outputs)]
-    a, b, y = (float(e.scale) for e in encodings)
-    kernels = KERNELS[product_kernels(program.kernels, encodings[1].zero_point)]
-    value = kernels.product_multiplier(a, b, y)
-    acc = accumulators.matmul(xs[0], xs[1], step.attrs["transpose_b"])
-    return kernels.requantize(acc, np.asarray(value), *_limits(program, step))
-
-
-def _softmax(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    return KERNELS[program.kernels].softmax(xs[0], _encoding(program, step.inputs[0]), step.attrs["beta"])
-
-
-def _layer_norm(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    assert step.weight is not None and step.bias is not None
-    x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
-    return layer_norm(xs[0], step.weight, step.bias, step.attrs["epsilon"], x, y, program.kernels)
-
-
-def _embedding(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    return _constant(program, step, xs)[np.asarray(xs[0], np.int64)]
 
 
 def _stored(program: Program, step: Instruction, x: np.ndarray) -> np.ndarray:
@@ -255,49 +272,31 @@ def _stored(program: Program, step: Instruction, x: np.ndarray) -> np.ndarray:
     return y if dense else _own_layout(program, y)
 
 
-def _relu(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    return np.maximum(xs[0], np.float32(0))
-
-
-def _relu6(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    encoding = _encoding(program, step.outputs[0])
-    six = np.rint(np.float32(6) / np.asarray(encoding.scale, np.float32))
-    return np.clip(xs[0], np.float32(0), np.minimum(six, np.float32(encoding.hi)))
-
-
-def _reshape(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    return xs[0].reshape(len(xs[0]), *step.attrs["shape"][1:])
-
-
-def _pad(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    padded = np.pad(_channels_first(program, xs[0]), ((0, 0), (0, 0), *step.attrs["padding"]))
-    return _own_layout(program, padded)
-
-
+#: In the order of :data:`qat.graph.kinds.KINDS`.
 _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]] = {
-    "quantize": _quantize,
-    "dequantize": _dequantize,
     "conv2d": _conv2d,
     "depthwise_conv2d": _conv2d,
     "conv3d": _conv3d,
     "conv_transpose2d": _conv_transpose2d,
     "dense": _dense,
-    "add": _binary("add"),
-    "mul": _binary("mul"),
-    "mean": _mean,
-    "concat": _concat,
-    "constant": _constant,
-    "embedding": _embedding,
-    "layer_norm": _layer_norm,
     "matmul": _matmul,
     "softmax": _softmax,
-    **dict.fromkeys(FUNCTIONS, _function),
-    "relu": _relu,
-    "relu6": _relu6,
+    "embedding": _embedding,
+    "constant": _constant,
+    "layer_norm": _layer_norm,
+    "add": _binary("add"),
+    "mul": _binary("mul"),
+    "concat": _concat,
+    "relu": _clip,
+    "relu6": _clip,
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
     "upsample_bilinear2d": _upsample_bilinear2d,
+    "mean": _mean,
     "reshape": _reshape,
     "pad": _pad,
+    **dict.fromkeys(FUNCTIONS, _function),
+    "quantize": _quantize,
+    "dequantize": _dequantize,
     "transpose": lambda program, step, xs: xs[0].transpose(step.attrs["axes"]),
 }
