@@ -7,11 +7,14 @@ import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
 if TYPE_CHECKING:
+    from qat.runs.job import Job
+    from qat.typing import Layout
+
     from .frameworks import Framework
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Quantization-aware training.")
@@ -56,7 +59,8 @@ def run(
 def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> None:
     from qat.report.render import print_report, write_report
     from qat.runs.config import load_run
-    from qat.runs.run import run as carry_out
+    from qat.runs.job import Job
+    from qat.runs.run import execute
 
     console = _console()
     loaded = [(load_run(path), path.parent) for path in configs]
@@ -66,7 +70,7 @@ def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> 
     for config, base in loaded:
         # Several share a folder, but not their checkpoints.
         checkpoints = folder / "checkpoints" / config.framework if len(loaded) > 1 else None
-        report = carry_out(config, base, folder, console, resume, checkpoints)
+        report = execute(Job.of(config, base, folder, console, resume, checkpoints))
         print_report(report, console)
         reports.append(report)
     console.print(f"written: {write_report(reports, folder)}", soft_wrap=True)
@@ -84,30 +88,23 @@ def _import_frameworks(names: Iterable[Framework]) -> None:
             adapter_for(name)
 
 
-def _open(config: Path, output: Path | None, resume: bool = False) -> Any:
+def _open(config: Path, output: Path | None, resume: bool = False) -> Job:
     from qat.runs.config import load_run
-    from qat.runs.run import Run
+    from qat.runs.job import Job
 
     loaded = load_run(config)
     _import_frameworks([loaded.framework])
-    return Run(loaded, config.parent, output or Path(loaded.output or f"runs/{loaded.name}"), _console(), resume)
+    return Job.of(loaded, config.parent, output, _console(), resume)
 
 
 @app.command()
 def ptq(config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None) -> None:
     """Only the PTQ baselines of a configuration, compared."""
     from qat.report.render import print_report, write_report
-
-    from . import api
+    from qat.runs.run import compare_baselines
 
     job = _open(config, output)
-    data = job.step("data", job.data)
-    model = job.step("float model", lambda: job.float_model(data))
-    entries = job.step("PTQ baselines", lambda: job.baselines(model, data))
-    name, framework = data.name, job.config.framework
-    report = api.compare(
-        entries, job.batches(data, "test"), dataset=name, framework=framework, latency_runs=job.config.latency_runs
-    )
+    report = compare_baselines(job)
     print_report(report, job.console)
     job.console.print(f"written: {write_report([report], job.folder)}", soft_wrap=True)
 
@@ -117,8 +114,10 @@ def train(
     config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None, resume: Resume = False
 ) -> None:
     """Only the training of a configuration: checkpoints go to <output>/checkpoints."""
+    from qat.runs import run
+
     job = _open(config, output, resume)
-    best = job.train()
+    best = run.train(job)
     job.console.print(
         f"the best weights: {best}\n  qat export {config} {best} ARTIFACT makes an artifact of them", soft_wrap=True
     )
@@ -134,9 +133,12 @@ def export(
     layout: Annotated[str | None, typer.Option(help="Of images in and out, NCHW or NHWC; default: as the model's.")] = None,
 ) -> None:
     """Export a trained checkpoint and verify it on the test split."""
+    from qat.runs.run import export_checkpoint
+
     job = _open(config, None)
-    written = job.export_checkpoint(checkpoint, artifact, overwrite, layout)
+    written = export_checkpoint(job, checkpoint, artifact, overwrite, cast("Layout | None", layout))
     parity = written.parity
+    assert parity is not None
     job.console.print(
         f"written: {written.path} ({written.bytes:,} bytes), {100 * parity.exact:.2f} % of outputs exactly equal", soft_wrap=True
     )
@@ -150,16 +152,14 @@ def compare(
     """Compare artifacts on the test split of a configuration's data."""
     from qat.exporters.inspection import kind_of
     from qat.report.render import print_report
+    from qat.runs import stages
+    from qat.runs.data import RunData
     from qat.runtimes.model_file import ModelFile
 
-    from . import api
-
     job = _open(config, None)
-    data = job.data()
-    framework = job.config.framework
     kinds = [(path, *kind_of(path)) for path in artifacts]
     entries = [ModelFile(name=path.stem, kind=kind, path=path, recipe=recipe) for path, kind, recipe in kinds]
-    print_report(api.compare(entries, job.batches(data, "test"), dataset=data.name, framework=framework), job.console)
+    print_report(stages.compare(job, RunData(job.config, job.base), entries), job.console)
 
 
 @app.command()
@@ -167,11 +167,14 @@ def plan(config: Config) -> None:
     """What gets quantized, how, and why the rest stays float."""
     from rich.table import Table
 
+    from qat.runs.data import RunData
+    from qat.runs.float_model import untrained
+
     from . import api
 
     job = _open(config, None)
-    data = job.data()
-    made = api.plan(job.untrained(), job.example(data), job.recipe, job.config.target, job.config.model.dynamic)
+    example = RunData(job.config, job.base).example()
+    made = api.plan(untrained(job), example, job.recipe, job.config.target, job.config.model.dynamic)
     table = Table(title=f"{job.config.name}: recipe {made.recipe.name} for {made.target.name}", title_justify="left")
     for column in ("scope", "op", "runs", "how / why"):
         table.add_column(column)

@@ -134,8 +134,10 @@ def test_mistakes_are_named():
 def test_a_run_compares_with_it(tmp_path, monkeypatch):
     from rich.console import Console
 
+    from qat.runs import float_model, stages
     from qat.runs.config import RunConfig
-    from qat.runs.run import Run
+    from qat.runs.data import RunData
+    from qat.runs.job import Job
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = RunConfig.model_validate(
@@ -144,10 +146,10 @@ def test_a_run_compares_with_it(tmp_path, monkeypatch):
             "equalize": True, "calibration": {"samples": 16, "bias_correction": True},
         }
     )  # fmt: skip
-    run = Run(config, tmp_path, tmp_path, Console(quiet=True))
+    job = Job.of(config, tmp_path, tmp_path, Console(quiet=True))
     monkeypatch.setattr("qat.api.ptq_baselines", lambda *_, **__: [])
     monkeypatch.setattr("qat.api.adaround", functools.partial(qat.adaround, steps=5))
-    (entry,) = run.baselines(run.untrained(), run.data())
+    (entry,) = stages.baselines(job, RunData(config, tmp_path), float_model.untrained(job))
     assert (entry.kind, entry.path.name, entry.parity.exact) == ("ptq", "torch_adaround.onnx", 1.0)
 
 

@@ -1,0 +1,81 @@
+"""The data of a run: read as the configuration says, in batches as the run's framework takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from qat.errors import ConfigError, DataError
+from qat.system.import_object import import_object
+from qat.typing import Layout
+
+from . import datasets
+from .config import DataConfig, RunConfig, expand
+from .dataset import Batches, Dataset, Split
+
+
+class RunData:
+    """A data set, and its batches by the configuration.
+
+    Raises:
+        ConfigError: the configuration lacks the key that its source needs.
+        DataError: the data set cannot be read; the message names the key.
+    """
+
+    def __init__(self, config: RunConfig, base: Path) -> None:
+        self.config = config
+        self.layout: Layout = "NCHW" if config.framework == "torch" else "NHWC"
+        c = config.data
+        key = {"factory": "data.factory", "digits": "data.source"}.get(c.source, "data.path")
+        try:
+            self.dataset = _read(c, base)
+        except OSError as error:
+            raise DataError(f"{key}: {error.filename or c.path} cannot be read: {error.strerror or error}") from error
+        except DataError as error:
+            raise DataError(f"{key}: {error}") from error
+
+    @property
+    def name(self) -> str:
+        """The data set's name."""
+        return self.dataset.name
+
+    def batches(self, split: Split, limit: int | None = None) -> Batches:
+        """Return the batches of a split in order, of at most ``limit`` images."""
+        return self.dataset.batches(split, self.config.data.batch_size, self.layout, limit=limit)
+
+    def training(self, seed: int) -> Batches:
+        """Return the training batches, shuffled."""
+        c = self.config.data
+        return self.dataset.batches("train", c.batch_size, self.layout, shuffle=seed, flip=c.flip)
+
+    def calibration(self) -> list[np.ndarray]:
+        """Return the inputs of the calibration batches."""
+        taken = self.dataset.batches("train", 64, self.layout, limit=self.config.calibration.samples)
+        return [x for x, _ in taken]
+
+    def held_out(self) -> Iterator[np.ndarray]:
+        """Yield the inputs of the test split, by which an artifact is verified."""
+        return (x for x, _ in self.batches("test"))
+
+    def example(self) -> np.ndarray:
+        """Return a batch of two inputs."""
+        return next(iter(self.batches("test", limit=2)))[0]
+
+
+def _read(c: DataConfig, base: Path) -> Dataset:
+    if c.source == "digits":
+        return datasets.digits()
+    if c.source == "factory":
+        if c.factory is None:
+            raise ConfigError("data.source is 'factory': give data.factory (package.module:function)")
+        return datasets.factory(import_object(c.factory, "data.factory"), **c.kwargs)
+    if c.path is None:
+        raise ConfigError(f"data.source is '{c.source}': give data.path")
+    path = expand(c.path, base)
+    if c.source == "idx":
+        return datasets.idx(path, c.name or "idx", c.mean, c.std)
+    if c.source == "npz":
+        return datasets.npz(path, c.mean, c.std)
+    return datasets.image_folder(path, c.size, c.mean, c.std)

@@ -1,0 +1,67 @@
+"""Float models of either framework: the seed that they are made with, their weights in a file, their copies."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, Literal
+
+from qat.errors import ConfigError, reason_of
+from qat.system.atomic_files import replace_with
+
+Framework = Literal["torch", "keras"]
+
+#: How the files end that hold the weights of a float model.
+SUFFIXES: dict[Framework, str] = {"torch": ".safetensors", "keras": ".weights.h5"}
+
+
+def seed(framework: Framework, value: int) -> None:
+    """Seed the framework's random generators."""
+    if framework == "torch":
+        import torch
+
+        torch.manual_seed(value)
+    else:
+        import keras
+
+        keras.utils.set_random_seed(value)
+
+
+def load(framework: Framework, model: Any, path: Path) -> Any:
+    """Load the weights of a file into a float model, and return the model.
+
+    Raises:
+        ConfigError, DataError: the file is missing, damaged, or of another model.
+    """
+    if framework == "torch":
+        from qat.trainers.torch import load_weights
+
+        return load_weights(model, path)
+    if not path.is_file():
+        raise ConfigError(f"no such weights file: {path}")
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{path} does not hold this model's weights: {reason_of(error)}") from error
+    return model
+
+
+def save(framework: Framework, model: Any, path: Path) -> None:
+    """Write the weights of a float model, in one piece or not at all."""
+    if framework == "torch":
+        from qat.trainers.torch.weights import save_weights
+
+        save_weights(model, path)
+    else:
+        replace_with(path, model.save_weights)
+
+
+def clone(framework: Framework, model: Any) -> Any:
+    """Return a copy of a float model that shares nothing with it."""
+    if framework == "torch":
+        return copy.deepcopy(model)
+    import keras
+
+    made = keras.models.clone_model(model)
+    made.set_weights(model.get_weights())
+    return made

@@ -1,0 +1,122 @@
+"""The float model of a job: of its factory or file, with its weights, or trained here once and kept in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from qat import api
+from qat.errors import ConfigError, DataError, reason_of
+from qat.frameworks import adapter_for, framework_of
+from qat.graph.graph import Graph
+from qat.system.atomic_files import make_folder
+from qat.system.import_object import import_object
+
+from . import float_files
+from .config import expand
+from .data import RunData
+from .job import Job
+
+
+def untrained(job: Job) -> Any:
+    """Return the model as its factory makes it, or as its file holds it.
+
+    Raises:
+        ConfigError: the factory fails, or makes a model of the other framework; the file is missing or damaged.
+    """
+    c, framework = job.config.model, job.config.framework
+    if c.factory is None:
+        assert c.file is not None
+        return _of_file(framework, expand(c.file, job.base))
+    float_files.seed(framework, job.config.float_training.seed)
+    make = import_object(c.factory, "model.factory")
+    try:
+        model = make(**c.kwargs)
+    except Exception as error:  # whatever the user's factory raises
+        kind = "" if isinstance(error, TypeError) else f"{type(error).__name__}: "
+        raise ConfigError(f"model.factory '{c.factory}' with model.kwargs {c.kwargs}: {kind}{error}") from error
+    found = framework_of(model)
+    if found.removeprefix("tf_") != framework:
+        raise ConfigError(f"the configuration's framework is {framework}, its model is one of {found}")
+    return model
+
+
+def trained(job: Job, data: RunData) -> Any:
+    """Return the float model with its weights; without any, it is trained here and kept.
+
+    The steps that would fail later are tried first: a mistake should come to light before hours of training.
+
+    Raises:
+        ConfigError, DataError, CaptureError, ExportError: the model, its weights, the data or the folder do not fit.
+    """
+    c, framework = job.config.model, job.config.framework
+    make_folder(job.folder)
+    model = untrained(job)
+    _check(model, data)
+    plan = api.plan(model, data.example(), job.recipe, job.config.target, c.dynamic)
+    if c.file is not None:
+        return model
+    if c.weights is not None:
+        try:
+            return float_files.load(framework, model, expand(c.weights, job.base))
+        except (ConfigError, DataError) as error:
+            raise ConfigError(f"model.weights: {error}") from error
+    cached = _cache_file(job, data, plan.graph)
+    if cached.is_file():
+        job.console.print(f"  [dim]float model from {cached}[/]", soft_wrap=True)
+        return float_files.load(framework, model, cached)
+    options = job.config.float_training
+    api.finetune(
+        model, data.training(options.seed), epochs=options.epochs, learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay, gradient_clip=None, seed=options.seed, **job.checkpoint_options("float"),
+    )  # fmt: skip
+    float_files.save(framework, model, cached)
+    return model
+
+
+def _of_file(framework: str, path: Path) -> Any:
+    if framework != "keras" or path.suffix != ".keras":
+        raise ConfigError(f"model.file is a .keras file of a keras run, not {path.name}; use model.factory")
+    if not path.is_file():
+        raise ConfigError(f"model.file: no such file: {path}")
+    import keras
+
+    try:
+        return keras.models.load_model(path)
+    except (ValueError, OSError, KeyError) as error:
+        raise ConfigError(f"model.file: {path} is not a whole .keras model: {reason_of(error)}") from error
+
+
+def _check(model: Any, data: RunData) -> None:
+    """Run one batch, so that a shape that does not fit is found before anything is trained."""
+    adapter, images, classes = adapter_for(framework_of(model)), data.example(), data.dataset.classes
+    try:
+        (logits, *_) = adapter.forward(model, adapter.inputs_of((images,)))
+    except Exception as error:  # whatever the user's model raises
+        raise ConfigError(
+            f"the model does not take images of shape {images.shape[1:]} ({data.layout}): {reason_of(error)}"
+        ) from error
+    if logits.shape[-1] < classes:
+        raise DataError(f"label {classes - 1} is out of range: the model has {logits.shape[-1]} outputs, the data {classes}")
+
+
+def _cache_file(job: Job, data: RunData, graph: Graph) -> Path:
+    """Return where the trained float model is kept: a name for the data's content, the model's graph and the options."""
+    from platformdirs import user_cache_dir
+
+    from qat import __version__
+
+    c, images = job.config, data.dataset.train_x
+    content = hashlib.sha256(images.tobytes())
+    content.update(data.dataset.train_y.tobytes())
+    key = json.dumps(
+        [
+            __version__, c.framework, c.model.model_dump(), c.data.model_dump(), c.float_training.model_dump(),
+            content.hexdigest(), str(images.shape), graph.to_dict(),
+        ],
+        sort_keys=True,
+    )  # fmt: skip
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Path(user_cache_dir("qat")) / "float" / f"{digest}{float_files.SUFFIXES[c.framework]}"

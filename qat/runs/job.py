@@ -1,0 +1,104 @@
+"""A job: one configuration, and where its results go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypedDict, TypeVar
+
+from rich.console import Console
+
+from qat.planning.recipe import Recipe, load_recipe
+from qat.planning.targets import Target, load_target
+from qat.system import ctrl_c
+
+from .config import RunConfig, expand
+
+T = TypeVar("T")
+
+#: The adapters' defaults. An adapter imports its framework, which a job does not need before it makes a model.
+_DEFAULT_TARGETS = {"torch": "onnxruntime", "keras": "litert"}
+
+
+class CheckpointOptions(TypedDict):
+    """The training options that say where checkpoints lie."""
+
+    checkpoint_dir: Path
+    resume: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One configuration, and where its results go.
+
+    Attributes:
+        config: the configuration.
+        base: the folder that the configuration's paths are relative to.
+        folder: receives summary.json, summary.md, the plots, artifacts/ and checkpoints/.
+        console: where progress is printed.
+        resume: whether training continues from the last checkpoint.
+        checkpoints: the folder of the checkpoints.
+    """
+
+    config: RunConfig
+    base: Path
+    folder: Path
+    console: Console
+    resume: bool
+    checkpoints: Path
+
+    @classmethod
+    def of(
+        cls,
+        config: RunConfig,
+        base: Path,
+        folder: Path | None,
+        console: Console,
+        resume: bool = False,
+        checkpoints: Path | None = None,
+    ) -> Job:
+        """Return a job; without a ``folder``, its results go where the configuration says, else to runs/<name>.
+
+        Raises:
+            ConfigError: there is no such recipe or target.
+        """
+        folder = folder or Path(config.output or f"runs/{config.name}")
+        job = cls(config, base, folder, console, resume, checkpoints or folder / "checkpoints")
+        _ = job.recipe, job.target  # a mistake in them comes to light now
+        return job
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe: built in, or of a file."""
+        is_file = Path(self.config.recipe).suffix in (".yaml", ".yml")
+        return load_recipe(expand(self.config.recipe, self.base) if is_file else self.config.recipe)
+
+    @cached_property
+    def target(self) -> Target:
+        """The target that models are prepared for."""
+        return load_target(self.config.target or _DEFAULT_TARGETS[self.config.framework])
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of the artifacts."""
+        return self.folder / "artifacts"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The weights of the best epoch of QAT."""
+        return self.checkpoints / ("best.safetensors" if self.config.framework == "torch" else "best.keras")
+
+    def checkpoint_options(self, kind: str) -> CheckpointOptions:
+        """Return the options that place a training's checkpoints: those of ``qat`` lie in the folder itself."""
+        return {"checkpoint_dir": self.checkpoints if kind == "qat" else self.checkpoints / kind, "resume": self.resume}
+
+    def stage(self, title: str, work: Callable[[], T]) -> T:
+        """Do one stage and print how long it took."""
+        started = time.perf_counter()
+        result = work()
+        ctrl_c.stop_if_asked()
+        self.console.print(f"  [green]done[/] {title} [dim]{time.perf_counter() - started:.1f} s[/]")
+        return result

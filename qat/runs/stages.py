@@ -1,0 +1,91 @@
+"""The stages of a job: from a float model to a prepared one, trained, exported and held against its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from qat import api
+from qat.baselines import Baseline, float_baseline
+from qat.exporters import Artifact
+from qat.report.entry import Report
+from qat.runtimes.model_file import FileKind, ModelFile
+from qat.trainers import Epoch, History
+from qat.trainers.metrics import shown
+from qat.typing import Model, PreparedModel
+
+from . import float_files
+from .config import TRAINING_KEYS, OwnFloatModel
+from .data import RunData
+from .job import Job
+
+
+def prepare(job: Job, data: RunData, model: Model) -> PreparedModel:
+    """Return the calibrated prepared model."""
+    c = job.config
+    prepared = api.prepare(model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize)
+    samples = data.calibration()
+    api.calibrate(prepared, samples, c.calibration.estimator)
+    return api.correct_biases(prepared, samples) if c.calibration.bias_correction else prepared
+
+
+def baselines(job: Job, data: RunData, model: Model) -> list[ModelFile]:
+    """Return the PTQ baselines, the float file first; last this toolkit's own AdaRound, where the configuration asks for it."""
+    made = api.ptq_baselines(
+        model, data.calibration(), job.artifacts, example_inputs=data.example(), per_channel=job.config.per_channel,
+        overwrite=True,
+    )  # fmt: skip
+    if not job.config.adaround:
+        return [*made]
+    rounded = api.adaround(prepare(job, data, model), data.calibration())
+    return [*made, artifact(job, data, rounded, "adaround", "ptq")]
+
+
+def finetune(job: Job, data: RunData, model: Model, float_model: Model, kind: Literal["qat", "control"]) -> History:
+    """Fine-tune by the configuration's options."""
+    options: dict[str, Any] = {name: getattr(job.config.training, name) for name in TRAINING_KEYS}
+    options |= {"teacher": _teacher(job, float_model)} | job.checkpoint_options(kind)
+    if kind == "control":
+        options |= {"tensorboard": None, "artifact_every": None}
+    else:
+        options["on_epoch"] = lambda epoch: _print_epoch(job, epoch)
+    return api.finetune(model, data.training(options["seed"]), data.batches("validation"), **options)
+
+
+def evaluate(job: Job, data: RunData, model: Model, float_model: Model) -> dict[str, float]:
+    """Return a model's metrics on the validation data, as training measures them."""
+    c = job.config.training
+    validation, teacher = data.batches("validation"), _teacher(job, float_model)
+    return api.evaluate(model, validation, metrics=c.metrics, labels=c.labels, teacher=teacher)
+
+
+def artifact(job: Job, data: RunData, prepared: PreparedModel, name: str, kind: FileKind) -> Artifact:
+    """Export a model into the folder of the artifacts, and verify it on the test split."""
+    path = job.artifacts / f"{job.config.framework}_{name}{job.target.suffix}"
+    made = api.export(prepared, path, verify=data.held_out(), io_dtype=job.config.io_dtype, overwrite=True)
+    return replace(made, kind=kind)
+
+
+def control(job: Job, data: RunData, model: Model) -> Baseline:
+    """Return the file of the float model, fine-tuned for the same steps on the same data."""
+    copied = float_files.clone(job.config.framework, model)
+    finetune(job, data, copied, model, "control")
+    return float_baseline(copied, data.example(), job.artifacts, name="float_control", kind="control")
+
+
+def compare(job: Job, data: RunData, entries: Sequence[ModelFile]) -> Report:
+    """Compare files on the test split."""
+    return api.compare(
+        entries, data.batches("test"), dataset=data.name, framework=job.config.framework, latency_runs=job.config.latency_runs
+    )
+
+
+def _teacher(job: Job, float_model: Model) -> Model | None:
+    return float_model if isinstance(job.config.training.teacher, OwnFloatModel) else None
+
+
+def _print_epoch(job: Job, epoch: Epoch) -> None:
+    parts = [f"epoch {epoch.number}/{job.config.training.epochs}: loss {epoch.loss:.4g}", shown(epoch.metrics)]
+    parts += [f"the artifact in its runtime: {shown(epoch.artifact)}"] if epoch.artifact else []
+    job.console.print(f"  [dim]{'; '.join(parts)}[/]", highlight=False, soft_wrap=True)
