@@ -19,7 +19,6 @@ from qat.adapters.keras.nodes.learned_scales import LearnedLinear
 from qat.adapters.keras.nodes.quantize import quantize
 from qat.adapters.keras.nodes.range_tracking import RangeTracker, derive_encodings
 from qat.adapters.keras.nodes.table import make_node
-from qat.arithmetic.range_estimators import RangeMode
 from qat.errors import CalibrationError, ConfigError
 from qat.graph.graph import Op
 from qat.planning.plan import Plan, PlannedOp
@@ -55,7 +54,7 @@ class PreparedModel(keras.Model):
         self.output_names = list(signature.output_names)
         self._shapes = dict(shapes)
         self._traced_for: dict[str, tuple[bool, ...]] = {}
-        self.grid_layers = [Grid(group, name=f"grid_{name}") for name, group in plan.groups.items()]
+        self.grid_layers = [Grid(group, self._is_tracking, name=f"grid_{name}") for name, group in plan.groups.items()]
         self.float_layers = kept.distinct
         self.parameters = {name: _variable(name, shape, trainable) for name, (shape, trainable) in shapes.items()}
         self._grid_of = {tensor: self.grids[group] for tensor, group in plan.group_of.items()}
@@ -92,7 +91,10 @@ class PreparedModel(keras.Model):
     @property
     def on_grid(self) -> bool:
         """Whether the model computes on the grid: calibrated, and not calibrating at the moment."""
-        return all(grid.calibrated and grid.mode is not RangeMode.CALIBRATING for grid in self.grid_layers)
+        return all(grid.calibrated and not grid.calibrating for grid in self.grid_layers)
+
+    def _is_tracking(self) -> bool:
+        return bool(np.asarray(self.tracking) > 0.5)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Run the plan. ``inputs`` and the result are nested as the user's model takes and returns them."""
@@ -223,7 +225,6 @@ def set_range_tracking(model: PreparedModel, tracking: bool) -> None:
     """Let training move the activation ranges, or freeze them, whose scales NumPy derives; call it after calibration."""
     model.tracking.assign(float(tracking))
     for grid in model.grid_layers:
-        grid.track(tracking)
         if not tracking and grid.calibrated:
             grid.set_range(*(float(v) for v in np.asarray(grid.range)))
 

@@ -22,18 +22,19 @@ class Grid(keras.layers.Layer):
     Attributes:
         range: float32 (low, high); NaN until calibrated. Trainable where the recipe has it learned.
         scale, zero_point, lo, hi: derived from the range; ``lo`` is ``qmin - zero_point``, ``hi`` is ``qmax - zero_point``.
-        mode: how the range is treated. The graph reads the model's variable ``tracking``, since a mode changes without a trace.
+        calibrating: whether the model computes in float, to be calibrated.
         estimator: sees each float tensor of the group in calibration; None at any other time.
         tracker: takes the group's values of the training pass in progress, and moves the range at the end of the pass.
     """
 
-    def __init__(self, group: Group, **kwargs: Any) -> None:
+    def __init__(self, group: Group, is_tracking: Callable[[], bool] = lambda: False, **kwargs: Any) -> None:
         super().__init__(trainable=group.learned, **kwargs)
         self.group = group
         self._calibrated = False  # once true it stays so; reading a variable on every call would cost a step milliseconds
         self.tracker: Callable[[Grid, Tensor, Tensor, Tensor], Tensor] | None = None
         self.estimator: RangeEstimator | None = None
-        self.mode = RangeMode.FROZEN
+        self.calibrating = False
+        self._is_tracking = is_tracking
         unknown = float("nan")
         self.range = self._scalar("range", unknown, (2,), True) if group.learned else self._derived("range", unknown, (2,))
         self.scale = self._derived("scale", 1.0)
@@ -73,9 +74,16 @@ class Grid(keras.layers.Layer):
         """Say whether training may move the range."""
         self._trackable.assign(float(allowed))
 
-    def track(self, tracking: bool) -> None:
-        """Let training move the range, if it may, or freeze it."""
-        self.mode = RangeMode.TRACKING if tracking and self.trackable else RangeMode.FROZEN
+    @property
+    def mode(self) -> RangeMode:
+        """How the range is treated. Whether ranges are tracked is a variable of the model: a graph decides by it as it runs."""
+        if self.calibrating:
+            return RangeMode.CALIBRATING
+        return RangeMode.TRACKING if self._is_tracking() and self.trackable else RangeMode.FROZEN
+
+    @mode.setter
+    def mode(self, mode: RangeMode) -> None:
+        self.calibrating = mode is RangeMode.CALIBRATING
 
     def forget(self) -> None:
         """Look for a range again: the variables were overwritten."""
