@@ -47,9 +47,22 @@ def scales(model):
     return ranges, {name: v.copy() for name, v in named.items() if "weight_step" in name}
 
 
+@pytest.fixture
+def eager(framework):
+    """Run Keras without tracing: for few steps of a net of this size a trace costs more than the steps."""
+    if framework == "keras":
+        import tensorflow as tf
+
+        tf.config.run_functions_eagerly(True)
+    yield
+    if framework == "keras":
+        tf.config.run_functions_eagerly(False)
+
+
 @FRAMEWORKS
 @pytest.mark.parametrize(("weights", "activations", "target"), [(4, 4, "simulated"), (3, 3, "simulated"), (4, 8, "litert")])
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
+@pytest.mark.usefixtures("eager")
 def test_learned_scales_are_trained_and_the_model_computes_what_the_reference_does(
     framework, weights, activations, target, granularity
 ):
@@ -162,6 +175,7 @@ def test_both_frameworks_have_the_same_gradients():
 
 
 @FRAMEWORKS
+@pytest.mark.usefixtures("eager")
 def test_learned_scales_do_not_decay(framework):
     x, y = images(framework), np.arange(32) % 10
     model = qat.calibrate(qat.prepare(net(framework), x[:2], recipe(4, 4), "simulated"), [x])
@@ -172,6 +186,7 @@ def test_learned_scales_do_not_decay(framework):
 
 
 @FRAMEWORKS
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(("estimator", "moves"), [("minmax", True), ("ema", True), ("percentile", False), ("mse", False)])
 def test_training_does_not_move_ranges_that_leave_values_out(framework, estimator, moves):
     x, y = images(framework), np.arange(32) % 10
@@ -184,6 +199,7 @@ def test_training_does_not_move_ranges_that_leave_values_out(framework, estimato
 
 @FRAMEWORKS
 @pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.usefixtures("eager")
 def test_dampening_draws_weights_to_their_grid(framework, learned):
     from importlib import import_module
 
