@@ -56,14 +56,14 @@ def export_lowered(
     Raises:
         ExportError, RuntimeMismatchError: as :func:`export_program` and :func:`qat.exporters.verify.verify` say.
     """
-    made_for = _check(path, io_dtype, overwrite)
-    exporter = exporter_of(made_for)
-    program = exporter.legalize(to_layout(program, made_for.layout, layout))
+    file_format = _check(path, io_dtype, overwrite)
+    exporter = exporter_of(file_format)
+    program = exporter.legalize(to_layout(program, file_format.layout, layout))
     size = export_program(program, path, io_dtype=io_dtype, overwrite=overwrite)
 
     def open_artifact(extra_outputs: tuple[str, ...]) -> Session:
         model = exporter.write(program, io_dtype, extra_outputs) if extra_outputs else path
-        return made_for.open(model, kernels=program.kernels)
+        return file_format.open(model, kernels=program.kernels)
 
     parity = None if data is None else verify(open_artifact, program, predict, locate, data)
     _report_distance(path, parity)
@@ -106,13 +106,13 @@ def export_converted(
     Raises:
         ExportError: as :func:`export_program` says.
     """
-    made_for = _check(path, io_dtype, overwrite)
+    file_format = _check(path, io_dtype, overwrite)
     raw = convert()
-    found = {name: encoding.to_dict() for name, encoding in exporter_of(made_for).read_encodings(raw).items()}
+    found = {name: encoding.to_dict() for name, encoding in exporter_of(file_format).read_encodings(raw).items()}
     _write_files(path, raw, {"recipe": "static_wi8_ai8", "target": "litert", "encodings": found}, overwrite)
     parity = None
     if data is not None:
-        session = made_for.open(path)
+        session = file_format.open(path)
         parity = verify(lambda extra: session, _program_of_outputs(session), predict, None, data)
     _report_distance(path, parity)
     return Artifact(
@@ -161,13 +161,13 @@ def encodings_path(path: Path) -> Path:
 
 def _check(path: Path, io_dtype: str, overwrite: bool) -> Format:
     """Return the format of a path; refuse arguments that cannot work before the export, which may take a while."""
-    made_for = format_of(path, ExportError)
+    file_format = format_of(path, ExportError)
     if io_dtype not in _IO_DTYPES:
         raise ExportError(f"io_dtype '{io_dtype}' is none of {', '.join(_IO_DTYPES)}{nearest(io_dtype, _IO_DTYPES)}")
     if not overwrite:
         # Both files, so that neither is written without the other.
         refuse_existing(path, encodings_path(path))
-    return made_for
+    return file_format
 
 
 def _write_files(path: Path, raw: bytes, document: Mapping[str, Any], overwrite: bool) -> None:

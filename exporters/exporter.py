@@ -36,14 +36,14 @@ class Exporter(Protocol):
         """Yield the weights of a file, in its order."""
 
 
-def exporter_of(made_for: Format) -> Exporter:
+def exporter_of(file_format: Format) -> Exporter:
     """Return the exporter of a format.
 
     Raises:
         MissingDependencyError: the packages that write the format are not installed.
     """
     try:
-        if made_for is ONNX:
+        if file_format is ONNX:
             from . import onnx
 
             return onnx
@@ -52,5 +52,5 @@ def exporter_of(made_for: Format) -> Exporter:
         return tflite
     except ImportError as error:
         raise MissingDependencyError(
-            f"writing {made_for.suffix} needs {error.name}: pip install 'qat-toolkit[{made_for.extra}]'"
+            f"writing {file_format.suffix} needs {error.name}: pip install 'qat-toolkit[{file_format.extra}]'"
         ) from error

@@ -29,15 +29,12 @@ def read_encodings(raw: bytes) -> dict[str, Encoding]:
     constants = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
     found: dict[str, Encoding] = {}
     for node in graph.node:
-        if node.op_type in INTEGER_PRODUCTS:
+        if node.op_type in INTEGER_PRODUCTS and f"{node.input[1]}.scale" in constants:  # of this toolkit's files
             scale = constants[f"{node.input[1]}.scale"].reshape(-1)
-            found[node.input[1]] = Encoding(scale if len(scale) > 1 else scale[0], 0, -128, 127, 0 if len(scale) > 1 else None)
+            per_channel = len(scale) > 1
+            found[node.input[1]] = Encoding(scale if per_channel else scale[0], 0, -128, 127, 0 if per_channel else None)
         if node.op_type in _ON_INTEGERS and node.input[0] in found:
             found.setdefault(node.output[0], found[node.input[0]])
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] not in constants:
-            continue
-        if node.input[1].endswith(BETA):
-            continue
         encoding = _encoding(node, constants)
         if encoding is not None:
             found.setdefault(node.output[0] if node.op_type == "QuantizeLinear" else node.input[0], encoding)
@@ -49,10 +46,12 @@ def read_encodings(raw: bytes) -> dict[str, Encoding]:
 
 
 def _encoding(node: onnx.NodeProto, constants: dict[str, np.ndarray]) -> Encoding | None:
-    """Return the encoding of a QuantizeLinear or DequantizeLinear; None of a bias."""
+    """Return the encoding that a QuantizeLinear or DequantizeLinear holds; None of a bias and of any other node."""
+    if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] not in constants:
+        return None
     scale = constants[node.input[1]]
     zero_point = constants[node.input[2]] if len(node.input) > 2 else np.zeros(scale.shape, np.uint8)
-    if zero_point.dtype == np.int32:
+    if zero_point.dtype == np.int32 or node.input[1].endswith(BETA):
         return None
     low, high = _limits(zero_point.dtype)
     axis = next((a.i for a in node.attribute if a.name == "axis"), 1) if scale.ndim else None

@@ -38,11 +38,11 @@ def open_session(path: str | Path, *, threads: int = 1) -> Session:
         MissingDependencyError: the runtime is not installed.
     """
     path = Path(path)
-    made_for = format_of(path)
+    file_format = format_of(path)
     if not path.is_file():
         raise QatError(f"no such artifact: {path}")
     try:
-        return made_for.open(path, threads=threads)
+        return file_format.open(path, threads=threads)
     except ImportError as error:
-        message = f"running {path} needs {error.name}: pip install 'qat-toolkit[{made_for.extra}]'"
+        message = f"running {path} needs {error.name}: pip install 'qat-toolkit[{file_format.extra}]'"
         raise MissingDependencyError(message) from error

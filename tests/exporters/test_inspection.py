@@ -9,7 +9,7 @@ import pytest
 
 from qat.errors import QatError
 from qat.exporters import export_program
-from qat.exporters.inspection import inspect, layout_of
+from qat.exporters.inspection import inspect, kind_of, layout_of
 from qat.program.layout import to_layout
 from qat.runtimes import TensorInfo
 from support.programs import Sketch
@@ -60,7 +60,8 @@ def test_onnx_says_what_the_optimizer_made_of_it(tmp_path):
     assert layout_of(found.inputs[0]) == "NCHW"
 
 
-def test_float_file_has_float_weights_without_scales(tmp_path):
+def _float_file(path):
+    """Write a product with a float weight."""
     import onnx
     from onnx import helper, numpy_helper
 
@@ -73,10 +74,23 @@ def test_float_file_has_float_weights_without_scales(tmp_path):
         [weight],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    (tmp_path / "f.onnx").write_bytes(model.SerializeToString())
-    found = inspect(tmp_path / "f.onnx")
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_float_file_has_float_weights_without_scales(tmp_path):
+    found = inspect(_float_file(tmp_path / "f.onnx"))
     assert [(w.name, w.dtype, w.scale) for w in found.weights] == [("w", "float32", None)]
     assert not found.activations
+
+
+def test_dynamic_file_of_another_tool_is_read(tmp_path):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    path = tmp_path / "dynamic.onnx"
+    quantize_dynamic(_float_file(tmp_path / "f.onnx"), path, weight_type=QuantType.QInt8)
+    assert inspect(path).bits() == {"int8": 1}
+    assert kind_of(path) == ("ptq", "")
 
 
 @pytest.mark.parametrize(
