@@ -20,6 +20,11 @@ def write_mul(writer: Writer, instruction: Instruction) -> None:
     writer.operator(instruction, "Mul", writer.dequantize_inputs(instruction))
 
 
+def write_minimum(writer: Writer, instruction: Instruction) -> None:
+    """Write a Min of integers, whose inputs and output have one scale."""
+    writer.node("Min", instruction.inputs, instruction.outputs[0], instruction.name)
+
+
 def write_relu(writer: Writer, instruction: Instruction) -> None:
     """Write a ReLU."""
     _write_clip(writer, instruction, bounded=False)

@@ -15,7 +15,7 @@ from .attention import BETA
 from .stored_weight import INTEGER_PRODUCTS
 
 #: Operators that keep their input's scale and may stand on integers, between no QuantizeLinear and DequantizeLinear.
-_ON_INTEGERS = ("Clip", "DepthToSpace", "Pad", "Reshape", "Slice", "Transpose")
+_ON_INTEGERS = ("Clip", "DepthToSpace", "Min", "Pad", "Reshape", "Slice", "Transpose")
 #: ONNX's names of types, where NumPy has another.
 _TYPES = {"float": "float32", "double": "float64"}
 

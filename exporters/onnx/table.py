@@ -19,7 +19,7 @@ from .data_movement import (
     write_reshape,
     write_transpose,
 )
-from .elementwise import write_add, write_mul, write_relu, write_relu6
+from .elementwise import write_add, write_minimum, write_mul, write_relu, write_relu6
 from .layer_norm import write_layer_norm
 from .linear import write_conv, write_dense
 from .lookup import write_function
@@ -38,6 +38,7 @@ WRITERS: dict[str, WriteOperator] = {
     "dense": write_dense,
     "add": write_add,
     "mul": write_mul,
+    "minimum": write_minimum,
     "relu": write_relu,
     "relu6": write_relu6,
     "mean": write_mean,

@@ -18,6 +18,12 @@ def write_mul(writer: Writer, instruction: Instruction) -> None:
     _write_binary(writer, instruction, Op.MUL, "MulOptions")
 
 
+def write_minimum(writer: Writer, instruction: Instruction) -> None:
+    """Write a MINIMUM, whose inputs and output have one scale."""
+    inputs = [writer.integer_tensor(name) for name in instruction.inputs]
+    writer.operator(Op.MINIMUM, inputs, writer.integer_tensor(instruction.outputs[0]), 2, "MaximumMinimumOptions")
+
+
 def _write_binary(writer: Writer, instruction: Instruction, code: int, options: str, **fields: object) -> None:
     inputs = [writer.integer_tensor(name) for name in instruction.inputs]
     activation = ACTIVATIONS[instruction.activation]

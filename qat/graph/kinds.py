@@ -106,6 +106,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind("add", learnable_output=True, int16=True),  # broadcasts, as mul does
         Kind("mul", learnable_output=True, int16=True),
+        Kind("minimum", learnable_output=True),  # of two tensors of one scale; broadcasts
         Kind("concat", (), ("axis",), learnable_output=True, int16=True),
         Kind("relu", bounds=(0.0, None), homogeneous=True, learnable_output=True, int16=True),
         Kind("relu6", bounds=(0.0, 6.0), homogeneous=True, learnable_output=True, int16=True),

@@ -148,6 +148,7 @@ _LITERT_ROWS = (
 )
 
 _CONSTANT = Row("constant", output="own", starts=True, note="a parameter, or a number beside activations")
+_MINIMUM = Row("minimum", output="as_input", note="of integers")
 _MOVE = Row(
     "move",
     output="as_input",
@@ -158,6 +159,7 @@ _MOVE = Row(
 _LITERT_OWN_ROWS = (
     Row("conv_transpose2d", output="own", fuses=("relu", "relu6"), starts=True, groups=False),
     _CONSTANT,
+    _MINIMUM,
     _MOVE,
 )
 
@@ -196,6 +198,7 @@ _ONNXRUNTIME_ROWS = (
         note="by whole factors up to 5, between the centres of pixels: a transposed convolution by fixed integers",
     ),
     _CONSTANT,
+    _MINIMUM,
     _MOVE,
     *(
         Row(

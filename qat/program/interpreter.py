@@ -193,6 +193,10 @@ def _binary(name: Literal["add", "mul"]) -> Callable[..., np.ndarray]:
     return step_of
 
 
+def _minimum(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return np.minimum(*xs)
+
+
 def _concat(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(xs, step.attrs["axis"])
 
@@ -286,6 +290,7 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "layer_norm": _layer_norm,
     "add": _binary("add"),
     "mul": _binary("mul"),
+    "minimum": _minimum,
     "concat": _concat,
     "relu": _clip,
     "relu6": _clip,

@@ -69,6 +69,7 @@ RULES: dict[str, Rule] = {
     "Subtract": subtract,
     "Average": average,
     "Maximum": maximum,
+    "Minimum": binary("minimum"),
     "Mean": mean,
     "Concatenate": _concat,
     "ReLU": relu,

@@ -37,6 +37,18 @@ class Mul(Node):
         return inputs[0] * inputs[1]
 
 
+class Minimum(Node):
+    """The smaller of two tensors of one scale; the tensors broadcast."""
+
+    def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
+        """Compare integers: their order is that of the real values."""
+        return tf.minimum(*inputs)
+
+    def real(self, inputs: list[Tensor], params: Params) -> Tensor:
+        """The float minimum."""
+        return tf.minimum(*inputs)
+
+
 class Relu6(Node):
     """A ReLU6 that no kernel absorbed."""
 

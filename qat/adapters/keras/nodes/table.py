@@ -13,7 +13,7 @@ from .averages import AvgPool2d, Mean
 from .base import Node
 from .conv_transpose import ConvTranspose2d
 from .data_movement import Concat, MaxPool2d, Pad, Relu, Reshape
-from .elementwise import Add, Mul, Relu6
+from .elementwise import Add, Minimum, Mul, Relu6
 from .int16 import Int16Add, Int16Linear, Int16Mean, Int16Mul
 from .learned_scales import LearnedLinear
 from .linear import BatchNorm, Linear
@@ -29,6 +29,7 @@ NODES: dict[str, type[Node]] = {
     "batch_norm": BatchNorm,
     "add": Add,
     "mul": Mul,
+    "minimum": Minimum,
     "constant": Constant,
     "matmul": MatMul,
     "softmax": Softmax,

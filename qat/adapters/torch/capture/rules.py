@@ -161,6 +161,10 @@ def _limit(side: str) -> Rule:
     return rule
 
 
+def _minimum(b: Builder, n: Any) -> Match | None:
+    return _limit("high")(b, n) or _binary("minimum")(b, n)
+
+
 def _prelu(b: Builder, n: Any) -> Match | None:
     """A slope for all channels is a number from here on: the function is a table of integers."""
     name = b.param(n.args[1])
@@ -244,8 +248,8 @@ RULES: dict[Any, Rule] = {
     aten.im2col.default: _im2col,
     aten.maximum.default: _limit("low"),
     aten.max.other: _limit("low"),
-    aten.minimum.default: _limit("high"),
-    aten.min.other: _limit("high"),
+    aten.minimum.default: _minimum,
+    aten.min.other: _minimum,
     aten.prelu.default: _prelu,
     **dict.fromkeys(MOVES, _move),
 }

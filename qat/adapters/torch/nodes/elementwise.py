@@ -53,6 +53,18 @@ class Mul(Node):
         return a * b
 
 
+class Minimum(Node):
+    """The smaller of two tensors of one scale; the tensors broadcast."""
+
+    def integer(self, a: Tensor, b: Tensor) -> Tensor:
+        """Compare integers: their order is that of the real values."""
+        return torch.minimum(a, b)
+
+    def real(self, a: Tensor, b: Tensor) -> Tensor:
+        """The float minimum."""
+        return torch.minimum(a, b)
+
+
 class Relu(Node):
     """A ReLU that no kernel absorbed; zero is 0 on the grid too."""
 

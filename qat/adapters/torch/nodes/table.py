@@ -8,7 +8,7 @@ from .base import Node
 from .conv3d import Conv3d
 from .conv_transpose import ConvTranspose2d
 from .data_movement import Concat, MaxPool2d, Pad, Reshape
-from .elementwise import Add, Mul, Relu, Relu6
+from .elementwise import Add, Minimum, Mul, Relu, Relu6
 from .layer_norm import LayerNorm
 from .linear import BatchNorm, Conv2d, Dense
 from .lookup import FUNCTIONS, Constant, Function
@@ -23,6 +23,7 @@ NODES: dict[str, type[Node]] = {
     "batch_norm": BatchNorm,
     "add": Add,
     "mul": Mul,
+    "minimum": Minimum,
     "constant": Constant,
     "layer_norm": LayerNorm,
     "matmul": MatMul,
