@@ -1,14 +1,12 @@
-"""What watches a run: TensorBoard's logs, and the exported artifact evaluated in its own runtime."""
+"""What a run reports on its way: TensorBoard's logs, and the metrics of the exported artifact in its own runtime."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from qat.errors import ConfigError, MissingDependencyError
 from qat.exporters import export
@@ -16,30 +14,15 @@ from qat.frameworks import has_plan, is_prepared
 from qat.runtimes import open_session
 
 from .history import Epoch
+from .learner import Learner
 from .metrics import measure
 from .options import TrainingOptions
-
-
-class Watched(Protocol):
-    """What the callbacks need of a learner."""
-
-    model: Any
-    writes: bool
-
-    def log_writer(self, folder: str) -> Any:
-        """Return an object with ``scalar(name, value, step)`` and ``close()`` that writes TensorBoard's logs."""
-
-    def labelled(self, data: Iterable[Any]) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
-        """Yield input arrays and the labels that the metrics are measured against."""
-
-    def freeze(self) -> None:
-        """Freeze the activation ranges, as at the end of training."""
 
 
 class Callbacks:
     """A context around a run; files are closed at its end."""
 
-    def __init__(self, learner: Watched, options: TrainingOptions, eval_data: Iterable[Any] | None) -> None:
+    def __init__(self, learner: Learner, options: TrainingOptions, eval_data: Iterable[Any] | None) -> None:
         self.learner, self.options, self.eval_data = learner, options, eval_data
         if options.artifact_every is not None and (eval_data is None or not is_prepared(learner.model)):
             raise ConfigError("artifact_every evaluates the exported artifact: it needs a prepared model and evaluation data")

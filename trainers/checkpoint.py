@@ -26,7 +26,7 @@ from .divergence import Trend
 log = logging.getLogger("qat")
 
 #: The layout of the file; a reader refuses others.
-FORMAT = 2
+FORMAT = 3
 CURRENT, PREVIOUS, NEXT = (f"training.{part}safetensors" for part in ("", "previous.", "next."))
 
 

@@ -45,22 +45,23 @@ class Trend:
 
     Attributes:
         first: the loss of the first step, before any update; None before it.
-        silent: the loss of the first batch with every output zero; None where the loss has no such value.
+        zero_output_loss: the loss of the first batch with every output zero; None where the loss has no such value.
         lowest: the lowest level so far; None before there is one.
         recent: the last steps' losses, without the first step's.
         length: how many losses a level is taken over.
     """
 
     first: float | None = None
-    silent: float | None = None
+    zero_output_loss: float | None = None
     lowest: float | None = None
     recent: list[float] = field(default_factory=list)
     length: int = STEPS
 
-    def begin(self, loss: float, silent: float | None, samples: int) -> None:
+    def begin(self, loss: float, zero_output_loss: float | None, samples: int) -> None:
         """Take the first step's loss, that of zero outputs, and the samples of a batch."""
         self.first = loss
-        self.silent = silent if silent is not None and math.isfinite(silent) else None
+        known = zero_output_loss is not None and math.isfinite(zero_output_loss)
+        self.zero_output_loss = zero_output_loss if known else None
         self.length = max(STEPS, -(-SAMPLES // samples))
 
     def add(self, loss: float) -> None:
@@ -88,7 +89,8 @@ class Trend:
             return True
         if self.lowest is None:
             # The first batch alone says little of a model that knows nothing, or may not: then the first level is the start.
-            self.lowest = min(self.start, self.level) if self.silent is not None and self.level < self.silent else self.level
+            learned = self.zero_output_loss is not None and self.level < self.zero_output_loss
+            self.lowest = min(self.start, self.level) if learned else self.level
         elif self._informed():  # else it may come near zero by chance, and rise again
             self.lowest = min(self.lowest, self.level)
         return False
@@ -97,16 +99,16 @@ class Trend:
         """Whether a run that was not stopped has come out above its start and above zero outputs."""
         if len(self.recent) < self.length // 2 or self.first is None:
             return False
-        known = self.silent is not None and self.silent > self.first
+        known = self.zero_output_loss is not None and self.zero_output_loss > self.first
         limit = SPREAD_INFORMED if known else SPREAD
-        return self.level - max(self.first, self.silent or self.first) > limit * deviation(self.recent)
+        return self.level - max(self.first, self.zero_output_loss or self.first) > limit * deviation(self.recent)
 
     def _informed(self) -> bool:
-        return self.silent is not None and self.silent > self.start
+        return self.zero_output_loss is not None and self.zero_output_loss > self.start
 
     def _way(self) -> float:
         grown = RISE * abs(self.start)
-        return max(grown, self.silent - self.start) if self.silent is not None else grown
+        return grown if self.zero_output_loss is None else max(grown, self.zero_output_loss - self.start)
 
     def _spread(self) -> float:
         return (SPREAD_INFORMED if self._informed() else SPREAD) * deviation(self.recent)

@@ -10,7 +10,7 @@ import pytest
 import qat
 from qat.errors import ConfigError, DataError, ExportError
 from qat.trainers import TrainingInterrupted, checkpoint
-from qat.trainers.loop import Step
+from qat.trainers.learner import Step
 from support.nets import digits, net, prepared, same, train
 from support.processes import output_of, start
 

@@ -13,7 +13,7 @@ from qat.system.samples import first_of_pair
 from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
 
-from .replicas import Replicas
+from .distributed import Replicas
 
 
 def evaluate(model: Any, data: Iterable[Any], options: TrainingOptions) -> dict[str, float]:

@@ -21,12 +21,13 @@ from qat.system.samples import check_fit
 from qat.trainers import randomness
 from qat.trainers.data_checks import check_labels
 from qat.trainers.history import History
-from qat.trainers.loop import Loss, Step, run
+from qat.trainers.learner import Loss, Step, part
+from qat.trainers.loop import run
 from qat.trainers.options import TrainingOptions
 
 from . import losses, optimizers
+from .distributed import all_sum
 from .evaluation import Evaluator, listed
-from .replicas import all_sum
 from .weights import arrays_of, put, save_weights
 
 
@@ -38,7 +39,7 @@ def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | N
 
 
 class _Learner(Evaluator):
-    """A :class:`qat.trainers.loop.Learner` of Keras; ``keras`` is the module that the model comes from."""
+    """A :class:`qat.trainers.learner.Learner` of Keras; ``keras`` is the module that the model comes from."""
 
     late = False
 
@@ -61,7 +62,7 @@ class _Learner(Evaluator):
         self.label_loss, self.teacher_loss = losses.label_loss(options), losses.teacher_loss(options)
         self.probabilities = options.classifies and not _gives_logits(model)
         self.on_grid = has_plan(model)
-        self.observing: bool | None = None
+        self.tracking: bool | None = None
         self.dampening = tf.Variable(0.0)
         self.sums: Any = None
         self.freezing = self._freezing()
@@ -77,7 +78,7 @@ class _Learner(Evaluator):
     # --- a step ---
 
     def step(self, inputs: Any, labels: Any, step: Step) -> Loss:
-        self._observe(step.observing)
+        self._track(step.tracking)
         self.dampening.assign(step.dampening)
         arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
         if self.on_grid:
@@ -135,15 +136,15 @@ class _Learner(Evaluator):
         pairs = zip(summed, (self.variables[i] for i in sorted(gradients)), strict=True)
         self.optimizer.apply_gradients(list(pairs))
 
-    def _observe(self, observing: bool) -> None:
-        if self.on_grid and observing is not self.observing:
-            set_range_tracking(self.model, observing)
-            self.observing = observing
+    def _track(self, tracking: bool) -> None:
+        if self.on_grid and tracking is not self.tracking:
+            set_range_tracking(self.model, tracking)
+            self.tracking = tracking
 
     def freeze(self) -> None:
-        self._observe(False)
+        self._track(False)
 
-    def silent_loss(self, inputs: Any, labels: Any) -> float:
+    def zero_output_loss(self, inputs: Any, labels: Any) -> float:
         zeros = tf.nest.map_structure(lambda a: tf.zeros(a.shape, a.dtype), self.answers(inputs))
         value = float(self._loss(listed(inputs), zeros, labels))
         return self.replicas.mean_of({"loss": value})["loss"]
@@ -167,8 +168,8 @@ class _Learner(Evaluator):
 
     def finish(self, weights: dict[str, np.ndarray]) -> None:
         put(self.model, weights)
-        self.observing = None  # the flag is among the weights
-        self._observe(False)
+        self.tracking = None  # the flag is among the weights
+        self._track(False)
 
     def save(self, name: str) -> Path | None:
         if self.options.checkpoint_dir is None or not self.writes:
@@ -183,13 +184,12 @@ class _Learner(Evaluator):
         return arrays, {}
 
     def restore(self, arrays: dict[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        part = lambda prefix: {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}  # noqa: E731
-        put(self.model, part("model/"))
-        optimizers.restore(self.optimizer, part("optimizer/"))
+        put(self.model, part(arrays, "model/"))
+        optimizers.restore(self.optimizer, part(arrays, "optimizer/"))
         if self.freezing is not None:
-            self.freezing.restore(part("freezing/"))
+            self.freezing.restore(part(arrays, "freezing/"))
         # The flag is among the weights, and a scale as the graph derived it is kept until observing ends.
-        self.observing = bool(self.model.tracking > 0.5) if self.on_grid else None
+        self.tracking = bool(self.model.tracking > 0.5) if self.on_grid else None
 
     def random_state(self, data: Iterable[Any]) -> dict[str, np.ndarray]:
         return randomness.state()

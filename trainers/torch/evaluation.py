@@ -18,7 +18,7 @@ from qat.system.samples import first_of_pair
 from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
 
-from .processes import Processes
+from .distributed import Processes
 
 
 def evaluate(model: nn.Module, data: Iterable[Any], options: TrainingOptions) -> dict[str, float]:

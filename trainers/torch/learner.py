@@ -22,12 +22,13 @@ from qat.frameworks import is_prepared
 from qat.trainers import randomness
 from qat.trainers.data_checks import check_labels
 from qat.trainers.history import History
-from qat.trainers.loop import Loss, Step, run
+from qat.trainers.learner import Loss, Step, part
+from qat.trainers.loop import run
 from qat.trainers.options import TrainingOptions
 
 from . import losses, optimizers
+from .distributed import accumulating
 from .evaluation import Evaluator
-from .processes import accumulating
 from .weights import arrays_of, put, save_weights
 
 
@@ -38,7 +39,7 @@ def finetune(model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[An
 
 
 class _Learner(Evaluator):
-    """A :class:`qat.trainers.loop.Learner` of PyTorch."""
+    """A :class:`qat.trainers.learner.Learner` of PyTorch."""
 
     def __init__(self, model: nn.Module, options: TrainingOptions) -> None:
         super().__init__(model, options)
@@ -63,7 +64,7 @@ class _Learner(Evaluator):
 
     def step(self, inputs: Any, labels: Any, step: Step) -> Loss:
         self.model.train()
-        self._observe(step.observing)
+        self._track(step.tracking)
         with accumulating(self.shared, step.update), self._precision():
             outputs = self.shared(*fitting(self.model, inputs))
             loss = self._loss(inputs, outputs, labels, step.number)
@@ -120,14 +121,14 @@ class _Learner(Evaluator):
             taught = self.teacher(*inputs)
         return self.teacher_loss(outputs, losses.logarithms(taught) if self.probabilities else taught)
 
-    def _observe(self, observing: bool) -> None:
+    def _track(self, tracking: bool) -> None:
         if isinstance(self.model, PreparedModel):
-            set_range_tracking(self.model, observing)
+            set_range_tracking(self.model, tracking)
 
     def freeze(self) -> None:
-        self._observe(False)
+        self._track(False)
 
-    def silent_loss(self, inputs: Any, labels: Any) -> float:
+    def zero_output_loss(self, inputs: Any, labels: Any) -> float:
         self.model.eval()
         with torch.no_grad():
             outputs = self.model(*fitting(self.model, inputs))
@@ -167,7 +168,7 @@ class _Learner(Evaluator):
 
     def finish(self, weights: dict[str, np.ndarray]) -> None:
         put(self.model, weights)
-        self._observe(False)
+        self._track(False)
         self.model.eval()
 
     def save(self, name: str) -> Path | None:
@@ -183,15 +184,14 @@ class _Learner(Evaluator):
         return arrays, {"probabilities": self.probabilities}
 
     def restore(self, arrays: dict[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        part = lambda prefix: {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}  # noqa: E731
-        model = part("model/")
+        model = part(arrays, "model/")
         wrong = [n for n, t in self.model.state_dict().items() if n not in model or tuple(t.shape) != model[n].shape]
         if wrong:
             raise DataError(f"the checkpoint is of another model: it has no '{wrong[0]}' of this model's shape")
         put(self.model, model)
-        optimizers.restore(self.optimizer, part("optimizer/"))
+        optimizers.restore(self.optimizer, part(arrays, "optimizer/"))
         if self.freezing is not None:
-            put(self.freezing, part("freezing/"))
+            put(self.freezing, part(arrays, "freezing/"))
         self.probabilities = bool(values["probabilities"])
 
     def random_state(self, data: Iterable[Any]) -> dict[str, np.ndarray]:
