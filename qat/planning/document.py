@@ -45,7 +45,7 @@ def _facts(target: Target) -> str:
         "arithmetic": f"`{target.kernels}`",
         **{f"{mode} kernels": _names(target.modes.stored.get(mode, ())) for mode in STORED},
         "kernels for 4-bit weights": "; ".join(f"{mode}: {_names(of)}" for mode, of in target.modes.packed.items()) or "none",
-        "kernels for 16-bit activations": _names(target.modes.wide),
+        "kernels for 16-bit activations": _names(target.modes.int16),
         "source": f"<{target.source}>",
     }
     return f"{target.description}.\n\n" + "".join(f"- {name}: {value}\n" for name, value in facts.items()) + "\n"

@@ -54,14 +54,14 @@ class Modes:
         stored: by mode of :data:`STORED`, the operators that run in it and the arithmetic of their kernels.
         packed: by mode, the operators that read a weight of 4 bits from half a byte, and their kernels then, of which the first
             that takes the operator runs it. Any other weight of 4 bits is held in int8.
-        wide: the operators with static kernels for activations of 16 bits, see :mod:`qat.arithmetic.int16`.
+        int16: the operators with static kernels for activations of 16 bits, see :mod:`qat.arithmetic.int16`.
 
     An arithmetic is a name in :mod:`qat.arithmetic.kernels` (static) or :mod:`qat.arithmetic.dynamic`, or ``float``.
     """
 
     stored: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     packed: Mapping[str, Mapping[str, tuple[Packed, ...]]] = field(default_factory=dict)
-    wide: tuple[str, ...] = ()
+    int16: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Modes:
@@ -70,7 +70,7 @@ class Modes:
             mode: {kind: tuple(Packed(**kernel) for kernel in kernels) for kind, kernels in of_mode.items()}
             for mode, of_mode in data["packed"].items()
         }
-        return cls(data["stored"], packed, tuple(data["wide"]))
+        return cls(data["stored"], packed, tuple(data["int16"]))
 
 
 STATIC_ONLY = Modes()
@@ -102,7 +102,7 @@ LITERT = Modes(
         },
         "weight_only": _FLOAT_PACKED,
     },
-    wide=tuple(kind.name for kind in KINDS.values() if kind.int16),
+    int16=tuple(kind.name for kind in KINDS.values() if kind.int16),
 )
 
 #: QLinearConv, QGemm, ConvInteger and MatMulInteger read 8-bit weights only; DequantizeLinear reads 4 bits since opset 21.

@@ -119,7 +119,7 @@ class _Placement:
         return ""
 
     def _beyond_width(self, op: Op, rule: Rule) -> str:
-        if rule.activation.bits == 16 and op.kind not in self.target.modes.wide:
+        if rule.activation.bits == 16 and op.kind not in self.target.modes.int16:
             return f"target '{self.target.name}' has no 16-bit kernel for {op.label}"
         return ""
 
@@ -128,11 +128,11 @@ def _integer(op: Op, activation: str | None, rule: Rule, graph: Graph, target: T
     """Plan an operator for an integer kernel."""
     kind, int16 = KINDS[op.kind], rule.activation.bits == 16
     if not kind.linear:
-        return PlannedOp(op, True, "", activation, mode="static", kernels="wide" if int16 else "")
+        return PlannedOp(op, True, "", activation, mode="static", kernels="int16" if int16 else "")
     packed = "" if int16 else _packed(op, rule, graph, target)
     learned = rule.weight.learned and kind.learnable_weight
     weight = rule.weight if learned == rule.weight.learned else rule.weight.model_copy(update={"learned": False})
-    kernels = "wide" if int16 else packed
+    kernels = "int16" if int16 else packed
     return PlannedOp(op, True, "", activation, weight, weight_qmax(weight, target), "static", bool(packed), kernels)
 
 

@@ -19,7 +19,7 @@ def _missing(recipe: Recipe, target: Target) -> str:
     for rule in recipe.rules:
         if rule.mode in STORED and not target.modes.stored.get(rule.mode):
             return f"{rule.mode} kernels"
-        if rule.mode == "static" and rule.activation.bits == 16 and not target.modes.wide:
+        if rule.mode == "static" and rule.activation.bits == 16 and not target.modes.int16:
             return "16-bit kernels"
         if rule.mode == "static" and rule.activation.bits < 8 and rule.activation.bits not in target.activation_bits:
             return f"kernels for {rule.activation.bits}-bit activations"
@@ -40,7 +40,7 @@ def check_modes(recipe: Recipe, target: Target) -> None:
 
 def check_activation(spec: QuantSpec, recipe: Recipe, target: Target) -> None:
     """Raise ConfigError for a width of activations that no kernel of the target has."""
-    widths = (*target.activation_bits, *((16,) if target.modes.wide else ()))
+    widths = (*target.activation_bits, *((16,) if target.modes.int16 else ()))
     if spec.bits not in widths:
         raise ConfigError(
             f"recipe '{recipe.name}' asks for {spec.bits}-bit activations, but target '{target.name}' has kernels for "

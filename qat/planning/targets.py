@@ -12,7 +12,7 @@ from typing import Any, Literal
 from qat.arithmetic.attention import PROBABILITY
 from qat.errors import ConfigError, nearest
 from qat.graph.graph import Op, as_tuples
-from qat.graph.kinds import FUNCTIONS
+from qat.graph.kinds import FUNCTIONS, KINDS
 
 from .modes import LITERT, ONNXRUNTIME, STATIC_ONLY, Modes
 
@@ -130,13 +130,16 @@ def _output(value: str | Mapping[str, Any]) -> Any:
     return Fixed(**value) if isinstance(value, Mapping) else value
 
 
+#: The activations that clip, which a kernel absorbs as limits of its output.
+_CLIPS = tuple(kind.name for kind in KINDS.values() if kind.bounds is not None)
+
 # LiteRT 8-bit quantization specification, https://ai.google.dev/edge/litert/models/quantization_spec
 _LITERT_ROWS = (
-    Row("conv2d", output="own", fuses=("relu", "relu6"), starts=True),
-    Row("depthwise_conv2d", output="own", fuses=("relu", "relu6"), starts=True),
-    Row("dense", output="own", fuses=("relu", "relu6"), starts=True),
-    Row("add", output="own", fuses=("relu", "relu6")),
-    Row("mul", output="own", fuses=("relu", "relu6")),
+    Row("conv2d", output="own", fuses=_CLIPS, starts=True),
+    Row("depthwise_conv2d", output="own", fuses=_CLIPS, starts=True),
+    Row("dense", output="own", fuses=_CLIPS, starts=True),
+    Row("add", output="own", fuses=_CLIPS),
+    Row("mul", output="own", fuses=_CLIPS),
     Row("mean", output="own"),
     Row("concat", output="as_input"),
     Row("max_pool2d", output="as_input"),
@@ -157,7 +160,7 @@ _MOVE = Row(
 
 # In another form in ONNX Runtime's table, and absent from TensorRT's.
 _LITERT_OWN_ROWS = (
-    Row("conv_transpose2d", output="own", fuses=("relu", "relu6"), starts=True, groups=False),
+    Row("conv_transpose2d", output="own", fuses=_CLIPS, starts=True, groups=False),
     _CONSTANT,
     _MINIMUM,
     _MOVE,
@@ -189,10 +192,10 @@ _ONNXRUNTIME_ROWS = (
     *(replace(row, padding=False) if row.kind == "avg_pool2d" else row for row in _LITERT_ROWS),
     # There is no QLinearConvTranspose on the CPU: exporters/onnx/conv_transpose.py.
     Row(
-        "conv_transpose2d", output="own", fuses=("relu", "relu6"), starts=True,
+        "conv_transpose2d", output="own", fuses=_CLIPS, starts=True,
         note="a convolution to one channel for each place of the stride, and a shuffle of integers",
     ),
-    Row("conv3d", output="own", fuses=("relu", "relu6"), starts=True),
+    Row("conv3d", output="own", fuses=_CLIPS, starts=True),
     Row(
         "upsample_bilinear2d", output="as_input",
         note="by whole factors up to 5, between the centres of pixels: a transposed convolution by fixed integers",

@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qat.arithmetic import accumulators, dynamic, mlas
-from qat.arithmetic import int16 as wide
+from qat.arithmetic import accumulators, dynamic, int16, mlas
 from qat.arithmetic import lookup as functions
 from qat.arithmetic.attention import product_kernels
 from qat.arithmetic.encoding import Encoding
@@ -147,9 +146,9 @@ def _requantize(program: Program, step: Instruction, acc: np.ndarray, shape: tup
     assert step.weight_encoding is not None
     scale = np.ravel(step.weight_encoding.scale).reshape(shape)
     x, y = (float(_encoding(program, name).scale) for name in (step.inputs[0], step.outputs[0]))
-    if step.kernels == "wide":
+    if step.kernels == "int16":
         exact = x * scale.astype(np.float64) / y
-        requantize = wide.requantize_conv if STEPS[step.kind].spatial else wide.requantize_dense
+        requantize = int16.requantize_conv if STEPS[step.kind].spatial else int16.requantize_dense
         return requantize(acc, exact, *_limits(program, step))
     kernels = KERNELS[step.kernels or program.kernels]
     return kernels.requantize(acc, kernels.multiplier(x, scale, y), *_limits(program, step))
@@ -186,8 +185,8 @@ def _layer_norm(program: Program, step: Instruction, xs: list[np.ndarray]) -> np
 def _binary(name: Literal["add", "mul"]) -> Callable[..., np.ndarray]:
     def step_of(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
         encodings = [_encoding(program, name) for name in (*step.inputs, *step.outputs)]
-        if step.kernels == "wide":
-            return getattr(wide, name)(*xs, *encodings, *_limits(program, step))
+        if step.kernels == "int16":
+            return getattr(int16, name)(*xs, *encodings, *_limits(program, step))
         return getattr(KERNELS[program.kernels], name)(*xs, *encodings, *_limits(program, step))
 
     return step_of
@@ -228,8 +227,8 @@ def _upsample_bilinear2d(program: Program, step: Instruction, xs: list[np.ndarra
 
 def _mean(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
-    if step.kernels == "wide":
-        return wide.mean(xs[0], tuple(step.attrs["axes"]), x, y, bool(step.attrs["keepdims"]))
+    if step.kernels == "int16":
+        return int16.mean(xs[0], tuple(step.attrs["axes"]), x, y, bool(step.attrs["keepdims"]))
     return KERNELS[program.kernels].mean(xs[0], tuple(step.attrs["axes"]), x, y, bool(step.attrs["keepdims"]))
 
 

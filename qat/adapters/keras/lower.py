@@ -38,7 +38,7 @@ def lower(model: PreparedModel) -> Program:
         return (
             _canonical(np.asarray(w_int), planned.op.kind).astype(np.int8),
             np.asarray(scale, np.float32),
-            None if b_int is None else np.asarray(b_int).astype(np.int64 if planned.kernels == "wide" else np.int32),
+            None if b_int is None else np.asarray(b_int).astype(np.int64 if planned.kernels == "int16" else np.int32),
         )
 
     def parameter(name: str) -> np.ndarray:

@@ -86,7 +86,7 @@ def _is_table(p: PlannedOp) -> bool:
 
 def _node_of_bytes(p: PlannedOp) -> type[Node] | None:
     """Return the node of an operator on integers of 8 bits; None for one that is float, wider, or PyTorch's own."""
-    return NODES[p.op.kind] if p.integer and not p.keeps_framework and p.kernels != "wide" else None
+    return NODES[p.op.kind] if p.integer and not p.keeps_framework and p.kernels != "int16" else None
 
 
 class _Writer:
@@ -149,7 +149,7 @@ class _Writer:
             assert isinstance(node, LearnedConv2d)
             node.start(self.params[planned.op.params["weight"]])
             return node
-        return (WIDE if planned.kernels == "wide" else NODES)[kind](planned, grids, self.plan.target.kernels)
+        return (WIDE if planned.kernels == "int16" else NODES)[kind](planned, grids, self.plan.target.kernels)
 
     def _call(self, kind: str, name: str, module: nn.Module, args: tuple[Any, ...]) -> fx.Node:
         self.root.get_submodule(f"{SCOPE}.{kind}").add_module(name, module)

@@ -38,7 +38,7 @@ def lower(model: PreparedModel) -> Program:
         return (
             w_int.cpu().numpy().astype(np.int8),
             scale.cpu().numpy().astype(np.float32),
-            None if b_int is None else b_int.cpu().numpy().astype(np.int64 if planned.kernels == "wide" else np.int32),
+            None if b_int is None else b_int.cpu().numpy().astype(np.int64 if planned.kernels == "int16" else np.int32),
         )
 
     def parameter(name: str) -> np.ndarray:

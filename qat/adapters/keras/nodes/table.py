@@ -67,7 +67,7 @@ def make_node(planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str, qm
         return StoredWeight(planned, (), planned.kernels, qmax)
     if kind not in NODES:
         return None
-    nodes = INT16 if planned.kernels == "wide" else NODES
+    nodes = INT16 if planned.kernels == "int16" else NODES
     if KINDS[kind].learnable_weight and spec is not None and (spec.learned or (grids and grids[-1].group.learned)):
         return LearnedLinear(planned, grids, kernels_name, qmax)
     return nodes[kind](planned, grids, kernels_name, qmax)
