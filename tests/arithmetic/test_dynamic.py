@@ -27,9 +27,9 @@ def test_nodes_choose_the_grid_of_the_reference(framework, kernels):
         if framework == "torch":
             import torch
 
-            from qat.adapters.torch.nodes.stored_weight import on_dynamic_grid
+            from qat.adapters.torch.autograd.dynamic import on_grid
 
-            q, scale = (t.numpy() for t in on_dynamic_grid(torch.from_numpy(x), axes, kernels))
+            q, scale = (t.numpy() for t in on_grid(torch.from_numpy(x), axes, kernels))
         else:
             import tensorflow as tf
 
@@ -43,19 +43,21 @@ def test_nodes_choose_the_grid_of_the_reference(framework, kernels):
 
 @pytest.mark.parametrize("bias", [None, np.linspace(-2, 2, 5, dtype=np.float32)])
 @pytest.mark.parametrize("kernels", KERNELS)
-def test_nodes_leave_the_accumulator_as_the_reference_does(kernels, bias):
+def test_nodes_dequantize_the_accumulator_as_the_reference_does(kernels, bias):
     import tensorflow as tf
     import torch
 
     from qat.adapters.keras.autograd import dynamic as in_keras
-    from qat.adapters.torch.nodes import stored_weight as in_torch
+    from qat.adapters.torch.autograd import dynamic as in_torch
 
     rng = np.random.default_rng(1)
     acc = rng.integers(-100_000, 100_000, (40, 5)).astype(np.float32)
     x_scale, scale = (rng.uniform(1e-4, 1e-1, size).astype(np.float32) for size in ((40, 1), (5,)))
     want = dynamic.dequantize_accumulator(acc, x_scale, scale, bias, kernels)
     arrays = (acc, x_scale, scale)
-    found = in_torch.leave(*map(torch.from_numpy, arrays), None if bias is None else torch.from_numpy(bias), kernels).numpy()
+    found = in_torch.dequantize_accumulator(
+        *map(torch.from_numpy, arrays), None if bias is None else torch.from_numpy(bias), kernels
+    ).numpy()
     np.testing.assert_array_equal(found, want)
     found = in_keras.dequantize_accumulator(*map(tf.constant, arrays), None if bias is None else tf.constant(bias), kernels)
     np.testing.assert_array_equal(np.asarray(found), want)

@@ -137,7 +137,11 @@ def test_torch_compile_gives_the_same_bits_and_trains(prepared, images):
     compiled = torch.compile(prepared)
     np.testing.assert_array_equal(outputs(compiled, images), expected)
     compiled.train()
-    F.cross_entropy(compiled(images), torch.zeros(len(images), dtype=torch.long)).backward()
+    for tracking in (False, True):
+        adapter.set_range_tracking(prepared, tracking)
+        before = {name: grid.range.clone() for name, grid in prepared.grids.items()}
+        F.cross_entropy(compiled(2 * images), torch.zeros(len(images), dtype=torch.long)).backward()
+        assert any(not torch.equal(before[name], grid.range) for name, grid in prepared.grids.items()) == tracking
 
 
 def test_frozen_parameters_stay_frozen(float_model, images):

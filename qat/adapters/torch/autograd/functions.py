@@ -9,16 +9,29 @@ PyTorch's fake-quantize operators are not used: they cost several times what the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from qat.arithmetic.encoding import Encoding
 
 from . import vnni
 from .clip_mask import ClipMask, Limits, apply_clip_mask, hardtanh_backward, save_clip_mask
 from .extremes import extra_output
 
 aten = torch.ops.aten
+
+
+class Encoded(Protocol):
+    """The encoding of a tensor: scale and zero point as scalars on its device, and all of it in NumPy."""
+
+    scale: Tensor
+    zero_point: Tensor
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding in NumPy."""
 
 
 class _RoundClamp(torch.autograd.Function):

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qat.adapters.torch.autograd import functions as kernels
+from qat.adapters.torch.autograd.runtimes import RUNTIMES
 from qat.arithmetic import attention
 from qat.arithmetic.grid import f32
 from qat.arithmetic.kernels import KERNELS
 
 from .base import Node
-from .fixed_point import halves_away
 from .quantize import quantize
 
 #: Whole numbers up to here are exact in float32.
@@ -29,14 +29,13 @@ class MatMul(Node):
         b = b.mT if self.attrs["transpose_b"] else b
         ga, gb = self.inputs
         if self.training:
-            multiplier = ga.scale * gb.scale / self.output.scale
-            return self.noted(*kernels.matmul(a, b, multiplier, self.limits(), self.clip_mask, self.tracks_output))
+            scale = ga.scale * gb.scale / self.output.scale
+            return self.noted(*kernels.matmul(a, b, scale, self.limits(), self.clip_mask, self.tracks_output))
         largest = max(-ga.lo, ga.hi) * max(-gb.lo, gb.hi) * a.shape[-1]
         acc = torch.matmul(a, b) if largest < _EXACT else torch.matmul(a.double(), b.double())
-        kernels_name = attention.product_kernels(self.kernels, gb.group.qmin - int(gb.lo))
-        value = KERNELS[kernels_name].product_multiplier(ga.scale_value, gb.scale_value, self.output.scale_value)
-        v = halves_away(acc, value) if kernels_name == "reference" else (acc.float() * value).round_()
-        return v.clamp_(*self.limits())
+        name = attention.product_kernels(self.kernels, gb.group.qmin - int(gb.lo))
+        multiplier = KERNELS[name].product_multiplier(ga.scale_value, gb.scale_value, self.output.scale_value)
+        return RUNTIMES[name].requantize(acc, multiplier, self.limits())
 
     def real(self, a: Tensor, b: Tensor) -> Tensor:
         """The float product."""
@@ -48,19 +47,16 @@ class Softmax(Node):
 
     def integer(self, x: Tensor) -> Tensor:
         """Look up, sum and divide as the runtime does; in training in float, with the gradient of a softmax."""
-        grid, (lo, hi) = self.inputs[0], self.limits()
+        grid, limits = self.inputs[0], self.limits()
         if self.training:
-            return kernels.softmax(x, grid.scale * self.attrs["beta"], 1 / attention.PROBABILITY, (lo, hi))
+            return kernels.softmax(x, grid.scale * self.attrs["beta"], 1 / attention.PROBABILITY, limits)
         scale = float(f32(grid.scale_value) * f32(self.attrs["beta"]))
         table = torch.from_numpy(KERNELS[self.kernels].exponentials(scale, x.shape[-1])).to(x.device)
         e = table[(x - x.amax(-1, keepdim=True) + 255).long()]
         total = e[..., :1].clone()
         for i in range(1, e.shape[-1]):  # one after the other, as the kernels add in float32
             total += e[..., i : i + 1]
-        if self.kernels == "mlas":
-            return (e.double() * 256 / total.double()).round_().float().clamp_(lo, hi)
-        p = e * (1 / (total * attention.PROBABILITY))
-        return (p.double() + 0.5).floor_().float().clamp_(lo, hi)
+        return self.runtime.probabilities(e, total).clamp_(*limits)
 
     def real(self, x: Tensor) -> Tensor:
         """The float softmax."""

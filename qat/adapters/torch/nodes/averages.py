@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,17 +19,12 @@ class Mean(Node):
     def integer(self, x: Tensor) -> Tensor:
         """Sum and rescale by ``s_x / (s_y * count)``."""
         axes = self.attrs["axes"]
-        count = 1
-        for axis in axes:
-            count *= x.shape[axis]
+        count = math.prod(x.shape[axis] for axis in axes)
         total = x.sum(axes, keepdim=self.attrs["keepdims"])
-        if not self.training and self.kernels == "xnnpack":
-            # The zero points come in after the multiplication; see qat.arithmetic.xnnpack.mean.
-            scale = (self.inputs[0].scale / self.output.scale) * (1 / torch.tensor(float(count), device=x.device))
-            offset, zero_point = self.inputs[0].zero_point * count, self.output.zero_point
-            v = (total + offset) * scale + (zero_point - offset * scale)
-            return (v.round_() - zero_point).clamp_(*self.limits())
-        return self.finish(total * (self.inputs[0].scale / (self.output.scale * count)))
+        gx, gy = self.grids
+        if not self.training:
+            return self.runtime.mean(total, count, (gx, gy), self.limits())
+        return self.finish(total * (gx.scale / (gy.scale * count)))
 
     def real(self, x: Tensor) -> Tensor:
         """The float mean."""
@@ -40,16 +35,11 @@ class AvgPool2d(Node):
     """Average pooling over the elements inside the image; input and output share one scale."""
 
     def integer(self, x: Tensor) -> Tensor:
-        """Sum exactly, divide, round as the kernel does; see :func:`qat.arithmetic.tflite.avg_pool2d`."""
+        """Sum exactly, divide, round as the kernel does."""
         total, count = self._sums(x)
-        if self.kernels == "mlas":
-            grid = self.output
-            return self.finish(total * ((grid.scale * (1.0 / count)) / grid.scale))
-        if self.training:
-            return self.finish(total / count)
-        raw = total + count * self.output.zero_point
-        mean = torch.trunc((raw + torch.copysign((count / 2).trunc(), raw)) / count)
-        return (mean - self.output.zero_point).clamp(*self.limits())
+        if not self.training:
+            return self.runtime.avg_pool2d(total, count, self.output, self.limits())
+        return self.finish(self.runtime.divide_by_count(total, count, self.output))
 
     def real(self, x: Tensor) -> Tensor:
         """The float average."""

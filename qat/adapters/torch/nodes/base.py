@@ -17,6 +17,7 @@ from qat.adapters.torch.autograd import functions as kernels
 from qat.adapters.torch.autograd.clip_mask import ClipMask
 from qat.adapters.torch.autograd.extremes import extremes
 from qat.adapters.torch.autograd.learned_scales import requantize
+from qat.adapters.torch.autograd.runtimes import RUNTIMES, Runtime
 from qat.arithmetic.range_estimators import RangeMode
 from qat.errors import CalibrationError
 from qat.graph.kinds import bounds
@@ -57,6 +58,11 @@ class Node(nn.Module):
     def output(self) -> Grid:
         """The grid of the output."""
         return self.grids[-1]
+
+    @property
+    def runtime(self) -> Runtime:
+        """The target's arithmetic on tensors."""
+        return RUNTIMES[self.kernels]
 
     def forward(self, *args: Any) -> Tensor:
         """Compute on the grid once calibrated, else in float."""

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from qat.adapters.torch.autograd import linear
 from qat.adapters.torch.autograd.functions import straight_through
+from qat.adapters.torch.autograd.tflite import halves_up
 from qat.adapters.torch.capture.conv1d import as_image_weight
 
 from .base import Node
-from .fixed_point import halves_up
 
 
 class Conv2d(Node):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from qat.adapters.torch.autograd import functions as kernels
 from qat.adapters.torch.autograd import vnni
 from qat.adapters.torch.autograd.extremes import extremes
+from qat.adapters.torch.autograd.runtimes import RUNTIMES
 from qat.arithmetic.range_estimators import RangeMode
 
 from .activation_grid import Grid
@@ -32,11 +33,11 @@ class Quantize(nn.Module):
 
 
 def quantize(x: Tensor, grid: Grid, kernels_name: str, tracked: bool = False) -> Tensor:
-    """Return ``x`` on a grid; the formula is the runtime's, see :func:`qat.arithmetic.kernels.Kernels.quantize`.
+    """Return ``x`` on a grid, as the runtime quantizes it.
 
     Where the range is ``tracked`` the extremes are noted.
     """
-    v = x * grid.scale.reciprocal() if kernels_name == "xnnpack" else x / grid.scale
+    v = RUNTIMES[kernels_name].divide_by_scale(x, grid.scale)
     if tracked:
         grid.observe(extremes(v), (-inf, inf))
     return kernels.round_clamp(v, grid.lo, grid.hi)

@@ -1,0 +1,75 @@
+"""TFLite's own kernels in PyTorch, exact in every bit; :mod:`qat.arithmetic.tflite` has the formulas and their sources."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qat.arithmetic import tflite
+from qat.arithmetic.attention import PROBABILITY
+from qat.arithmetic.tflite import quantize_multiplier
+
+from .clip_mask import Limits
+from .functions import Encoded, round_clamp
+from .mlas import divide_by_scale as divide_by_scale
+from .mlas import mean as mean
+
+
+def divide_by_count(total: Tensor, count: Tensor, grid: Encoded) -> Tensor:
+    """Return the averages of sums, not yet rounded."""
+    return total / count
+
+
+def requantize(acc: Tensor, multiplier: float, limits: Limits) -> Tensor:
+    """Return the accumulator of a product of two activations times a multiplier, on the output's grid."""
+    return halves_away(acc, multiplier).clamp_(*limits)
+
+
+def add(a: Tensor, b: Tensor, grids: tuple[Encoded, Encoded, Encoded], limits: Limits) -> Tensor:
+    """Return ``a + b`` on the third grid, by the NumPy reference: it is rare."""
+    ea, eb, ey = (grid.encoding for grid in grids)
+    return torch.from_numpy(tflite.add(a.cpu().numpy(), b.cpu().numpy(), ea, eb, ey, *limits)).to(a.device)
+
+
+def round_product(v: Tensor, grid: Encoded, limits: Limits) -> Tensor:
+    """Return a rescaled product, element by element, on its grid."""
+    return round_clamp(v, *limits)
+
+
+def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits) -> Tensor:
+    """Return the averages of windows of ``count`` values, of which ``total`` are the sums; one scale in and out."""
+    raw = total + count * grid.zero_point
+    mean = torch.trunc((raw + torch.copysign((count / 2).trunc(), raw)) / count)
+    return (mean - grid.zero_point).clamp_(*limits)
+
+
+def probabilities(exponentials: Tensor, total: Tensor) -> Tensor:
+    """Return the 256ths of a softmax, not yet clamped, from the exponentials and their sum."""
+    p = exponentials * (1 / (total * PROBABILITY))
+    return (p.double() + 0.5).floor_().float()
+
+
+def halves_away(acc: Tensor, value: float) -> Tensor:
+    """Return ``acc * value``, halves away from zero, as TFLite's reference kernels round."""
+    mantissa, shift = quantize_multiplier(value)
+    acc = acc.long()
+    left, right = max(shift, 0), max(-shift, 0)
+    # A negative product is nudged by one less than a positive one.
+    high = (((acc.abs() << left) * mantissa + (1 << 30) - (acc < 0).long()) >> 31) + ((1 << right) >> 1)
+    return (acc.sign() * (high >> right)).float()
+
+
+def halves_up(acc: Tensor, multiplier: Tensor) -> Tensor:
+    """Return ``acc * multiplier``, halves up, as TFLite's optimized kernels round."""
+    mantissa, shift = _quantized_multiplier(multiplier)
+    left, right = shift.clamp(min=0), (-shift).clamp(min=0)
+    high = ((acc.long() << left) * mantissa + (1 << 30)) >> 31
+    return ((high + ((torch.ones_like(right) << right) >> 1)) >> right).float()
+
+
+def _quantized_multiplier(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return int64 mantissa of 31 bits and shift; see :func:`qat.arithmetic.tflite.quantize_multiplier`."""
+    fraction, shift = torch.frexp(value.double())
+    mantissa = (fraction * 2.0**31 + 0.5).floor().long()
+    full = mantissa == 1 << 31
+    return torch.where(full, mantissa // 2, mantissa), shift.long() + full
