@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-import unittest.mock
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import tensorflow_model_optimization as tfmot
 
 from qat.adapters.keras.inference import forward, inputs_of, predict
 from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError, reason_of
+from qat.planning.recipe import Recipe
+from qat.planning.targets import Target
 from qat.system.samples import batches_of, check_finite
 from qat.system.silence import quiet
 from qat.typing import Samples
@@ -30,7 +32,7 @@ _quantizers = tfmot.quantization.keras.quantizers
 __all__ = ["DEFAULT_TARGET", "calibrate", "convert", "forward", "inputs_of", "predict", "prepare"]
 
 
-def prepare(model: Any, recipe: Any, target: Any) -> Any:
+def prepare(model: Any, recipe: Recipe, target: Target) -> Any:
     """Return tfmot's fake-quantized copy of a Functional or Sequential ``tf_keras`` model.
 
     Raises:
@@ -67,10 +69,10 @@ def calibrate(model: Any, samples: Samples) -> Any:
 
     index = -1
     with contextlib.ExitStack() as stack:
-        for activation in (_quantizers.AllValuesQuantizer, _quantizers.MovingAverageQuantizer):
-            stack.enter_context(unittest.mock.patch.object(activation, "__call__", observe))
-        weight = _quantizers.LastValueQuantizer
-        stack.enter_context(unittest.mock.patch.object(weight, "__call__", _in_training(weight.__call__)))
+        for of_activations in (_quantizers.AllValuesQuantizer, _quantizers.MovingAverageQuantizer):
+            stack.enter_context(_calling(of_activations, observe))
+        of_weights = _quantizers.LastValueQuantizer
+        stack.enter_context(_calling(of_weights, _in_training(of_weights.__call__)))
         for index, sample in enumerate(batches_of(samples, "calibration")):
             inputs = inputs_of(sample)
             for x in inputs:
@@ -85,8 +87,19 @@ def calibrate(model: Any, samples: Samples) -> Any:
     return model
 
 
-def _in_training(original: Any) -> Any:
-    """Return a quantizer's call that takes the range of the weight it is shown."""
+@contextlib.contextmanager
+def _calling(quantizer: Any, call: Callable[..., Any]) -> Iterator[None]:
+    """Let every quantizer of a class run ``call``; after it, its own method again."""
+    original = quantizer.__call__
+    quantizer.__call__ = call
+    try:
+        yield
+    finally:
+        quantizer.__call__ = original
+
+
+def _in_training(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a quantizer's call that always takes the range of the weight it is shown, as tfmot does in training alone."""
 
     def call(quantizer: Any, inputs: Any, training: bool, weights: Any, **kwargs: Any) -> Any:
         return original(quantizer, inputs, True, weights, **kwargs)
