@@ -147,9 +147,9 @@ def test_training_keeps_what_is_frozen_and_the_program_has_it(framework, learned
         op = (state.of[0] if framework == "torch" else state.node).planned.op
         frozen = np.array(state.frozen)
         if framework == "keras":
-            from qat.adapters.keras.lower import _canonical
+            from qat.adapters.keras.lower import to_program_layout
 
-            frozen = _canonical(frozen, op.kind)
+            frozen = to_program_layout(frozen, op.kind)
         kept = frozen != FREE
         np.testing.assert_array_equal(program[op.name].weight[kept], frozen[kept])
 

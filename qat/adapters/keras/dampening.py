@@ -1,11 +1,11 @@
-"""Dampening of oscillations, as :mod:`qat.adapters.torch.dampening` has it, with its source."""
+"""Dampening of oscillations; :mod:`qat.adapters.torch.dampening` has the method and its source."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import tensorflow as tf
+from tensorflow import Tensor
 
 from qat.adapters.keras.nodes.linear import Linear
 
@@ -24,7 +24,7 @@ def few_bits(model: PreparedModel) -> Iterator[Linear]:
             yield node
 
 
-def distance(model: PreparedModel) -> Any:
+def distance(model: PreparedModel) -> Tensor:
     """Return the squared distance of all weights of fewer than 8 bits from their grid, clipped weights at its end."""
     total = tf.zeros(())
     for node in few_bits(model):
@@ -32,7 +32,7 @@ def distance(model: PreparedModel) -> Any:
         weight = params["weight"]
         scale = node.weight_scale(weight, params.get("bias"))
         w_int, _ = node.quantized(weight, None, scale)
-        laid = tf.reshape(scale, node.channels(weight))
-        limit = float(node.planned.qmax) * laid
-        total += tf.reduce_sum((tf.clip_by_value(weight, -limit, limit) - tf.stop_gradient(w_int * laid)) ** 2)
+        spread = tf.reshape(scale, node.channels(weight))
+        limit = float(node.planned.qmax) * spread
+        total += tf.reduce_sum((tf.clip_by_value(weight, -limit, limit) - tf.stop_gradient(w_int * spread)) ** 2)
     return total

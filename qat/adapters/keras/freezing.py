@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,14 +14,13 @@ from qat.arithmetic.oscillation import FREE, MOMENTUM
 from .dampening import few_bits
 from .prepared_model import PreparedModel
 
-Tensor = Any
 _STATE = ("last", "direction", "frequency", "mean", "frozen", "scale")
 
 log = logging.getLogger("qat")
 
 
 class Freezing:
-    """What is known of the oscillations of a calibrated model's weights of fewer than 8 bits.
+    """The oscillations of a calibrated model's weights of fewer than 8 bits, as far as they were seen.
 
     Call :meth:`update` after each step of the optimizer, outside of the replicas. The state is in variables, one set a weight, in
     the program's layout.
@@ -35,7 +33,7 @@ class Freezing:
             log.warning("no weight has fewer than 8 bits: freezing does nothing")
 
     def update(self) -> None:
-        """Count the flips of the last update, freeze what oscillates, and put back what is frozen."""
+        """Count the flips of the last update, freeze the weights that oscillate, and put back those that are frozen."""
         for weight in self.weights:
             weight.update(self.threshold)
 
@@ -76,14 +74,14 @@ class _Weight:
         assert spec is not None
         params = self.model.params_of(node.planned.op)
         weight, bias = params["weight"], params.get("bias")
-        along = node.channels(weight)
+        shape = node.channels(weight)
         frozen = tf.cast(self.frozen, tf.float32)
         kept = tf.not_equal(self.frozen, FREE)
         limit = np.inf if spec.learned else float(node.planned.qmax)
-        at_limit = tf.where(tf.abs(frozen) >= limit, frozen * tf.reshape(self.scale, along), 0.0)
+        at_limit = tf.where(tf.abs(frozen) >= limit, frozen * tf.reshape(self.scale, shape), 0.0)
         scale = node.weight_scale(tf.where(kept, at_limit, weight), bias)
         self.scale.assign(scale)
-        spread = tf.reshape(scale, along)
+        spread = tf.reshape(scale, shape)
         weight = tf.where(kept, frozen * spread, weight)
         q = node.quantized(weight, None, scale)[0]
         change = q - tf.cast(self.last, tf.float32)

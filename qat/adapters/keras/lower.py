@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from tensorflow import Tensor
 
 from qat.adapters.keras.nodes.linear import Linear
 from qat.adapters.keras.nodes.stored_weight import StoredWeight
+from qat.graph.kinds import KINDS
 from qat.planning.plan import PlannedOp
 from qat.program.build import block_border, build_program, grid_value_name, real_value_name
 from qat.program.program import FrameworkBlock, Program
@@ -22,24 +24,9 @@ def lower(model: PreparedModel) -> Program:
     encodings = {name: grid.encoding for name, grid in model.grids.items()}
 
     def integers(planned: PlannedOp) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        node = model.nodes[planned.op.name]
+        node, params = model.nodes[planned.op.name], model.params_of(planned.op)
         assert isinstance(node, Linear)
-        params = model.params_of(planned.op)
-        if isinstance(node, StoredWeight):
-            w, scale = node.stored(params["weight"])
-            dtype = np.float16 if planned.weight is None else np.int8
-            return (
-                _canonical(np.asarray(w), planned.op.kind).astype(dtype),
-                np.asarray(scale, np.float32),
-                np.asarray(params["bias"]) if "bias" in params else None,
-            )
-        scale = node.weight_scale(params["weight"], params.get("bias"))
-        w_int, b_int = node.quantized(params["weight"], params.get("bias"), scale)
-        return (
-            _canonical(np.asarray(w_int), planned.op.kind).astype(np.int8),
-            np.asarray(scale, np.float32),
-            None if b_int is None else np.asarray(b_int).astype(np.int64 if planned.kernels == "int16" else np.int32),
-        )
+        return (_stored if isinstance(node, StoredWeight) else _quantized)(node, params["weight"], params.get("bias"))
 
     def parameter(name: str) -> np.ndarray:
         return np.asarray(model.parameters[name], np.float32)
@@ -47,18 +34,34 @@ def lower(model: PreparedModel) -> Program:
     return build_program(model.plan, encodings, integers, parameter, _block(model))
 
 
-def _canonical(weight: np.ndarray, kind: str) -> np.ndarray:
+def _quantized(node: Linear, weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    scale = node.weight_scale(weight, bias)
+    w_int, b_int = node.quantized(weight, bias, scale)
+    width = np.int64 if node.planned.kernels == "int16" else np.int32
+    w = to_program_layout(np.asarray(w_int), node.planned.op.kind).astype(np.int8)
+    return w, np.asarray(scale, np.float32), None if b_int is None else np.asarray(b_int).astype(width)
+
+
+def _stored(node: StoredWeight, weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    w, scale = node.stored(weight)
+    dtype = np.float16 if node.planned.weight is None else np.int8
+    laid = to_program_layout(np.asarray(w), node.planned.op.kind).astype(dtype)
+    return laid, np.asarray(scale, np.float32), None if bias is None else np.asarray(bias)
+
+
+def to_program_layout(weight: np.ndarray, kind: str) -> np.ndarray:
     """Return the weight as a program holds it: HWIO, HWOI -> OIHW, (h, w, c, m) -> (c m, 1, h, w), (in, out) -> (out, in)."""
-    if kind == "dense":
+    properties = KINDS[kind]
+    if not properties.spatial:
         return weight.T
-    if kind == "depthwise_conv2d":
+    if properties.depthwise:
         h, w, c, m = weight.shape
         return weight.transpose(2, 3, 0, 1).reshape(c * m, 1, h, w)
-    return weight.transpose(2, 3, 0, 1) if kind == "conv_transpose2d" else weight.transpose(3, 2, 0, 1)
+    return weight.transpose(2, 3, 0, 1) if properties.transposed else weight.transpose(3, 2, 0, 1)
 
 
 def _block(model: PreparedModel) -> FrameworkBlock | None:
-    """Name the borders of what keeps Keras' implementation; the block itself is the prepared model's layers."""
+    """Return the operators that keep Keras' implementation as one function of the program's values at their borders."""
     plan = model.plan
     kept = [p for p in plan.ops if p.keeps_framework]
     if not kept:

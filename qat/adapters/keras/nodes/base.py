@@ -5,6 +5,7 @@ A node runs in float until its model is calibrated, then on the grid. Parameters
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ from qat.adapters.keras.autograd import functions as kernels
 from qat.adapters.keras.autograd.learned_scales import requantize
 from qat.adapters.keras.autograd.runtimes import RUNTIMES, Runtime
 from qat.errors import CalibrationError
+from qat.graph.kinds import bounds
 from qat.planning.plan import PlannedOp
 
 from .activation_grid import Grid
@@ -75,20 +77,19 @@ class Node:
     def limits(self) -> tuple[Tensor | float, Tensor]:
         """Return the limits of the output on its grid: the type's, narrowed by the fused activation.
 
-        Every range contains 0, so that an activation's lower limit is the number 0.
+        Every range contains 0, so that the lower limit of an activation is the number 0.
         """
+        low, high = bounds(self.planned.activation)
         hi = tf.convert_to_tensor(self.output.hi)
-        lo = 0.0 if self.planned.activation in ("relu", "relu6") else tf.convert_to_tensor(self.output.lo)
-        if self.planned.activation == "relu6":
-            hi = tf.minimum(hi, tf.round(6.0 / self.output.scale))
-        return lo, hi
+        lo = tf.convert_to_tensor(self.output.lo) if low is None else low
+        return lo, hi if high is None else tf.minimum(hi, tf.round(high / self.output.scale))
 
     def observe(self, v: Tensor) -> Tensor:
         """Let the output's range follow ``v`` in a training pass that tracks ranges; return ``v``."""
-        activation = self.planned.activation
-        low = tf.constant(0.0 if activation else -np.inf, tf.float32)
-        high = 6.0 / self.output.scale if activation == "relu6" else tf.constant(np.inf, tf.float32)
-        return self.output.observe(v, low, high)
+        low, high = bounds(self.planned.activation)
+        lowest = tf.constant(-np.inf if low is None else low, tf.float32)
+        highest = tf.constant(np.inf, tf.float32) if high is None else high / self.output.scale
+        return self.output.observe(v, lowest, highest)
 
     def finish(self, v: Tensor, training: bool) -> Tensor:
         """Observe unrounded grid values in training, then round and clamp with a straight-through gradient."""
@@ -100,8 +101,10 @@ class Node:
         return kernels.round_clamp(self.observe(v) if training else v, *self.limits())
 
 
+#: The activations that a kernel can absorb.
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": tf.nn.relu, "relu6": tf.nn.relu6}
+
+
 def activate(x: Tensor, activation: str | None) -> Tensor:
     """Apply a fused activation in float."""
-    if activation == "relu":
-        return tf.nn.relu(x)
-    return tf.nn.relu6(x) if activation == "relu6" else x
+    return _ACTIVATIONS[activation](x) if activation else x
