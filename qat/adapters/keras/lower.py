@@ -25,8 +25,11 @@ def lower(model: PreparedModel) -> Program:
 
     def integers(planned: PlannedOp) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         node, params = model.nodes[planned.op.name], model.params_of(planned.op)
+        weight, bias = params["weight"], params.get("bias")
+        if isinstance(node, StoredWeight):
+            return _stored(node, weight, bias)
         assert isinstance(node, Linear)
-        return (_stored if isinstance(node, StoredWeight) else _quantized)(node, params["weight"], params.get("bias"))
+        return _quantized(node, weight, bias)
 
     def parameter(name: str) -> np.ndarray:
         return np.asarray(model.parameters[name], np.float32)
