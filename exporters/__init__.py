@@ -3,7 +3,7 @@
 from qat.runtimes.model_file import Parity
 
 from .artifact import Artifact
-from .export import encodings_path, export_converted, export_lowered, export_program, read_encodings
+from .export import encodings_path, export_converted, export_lowered, export_program
 from .prepared import export
 
 __all__ = [
@@ -14,5 +14,4 @@ __all__ = [
     "export_converted",
     "export_lowered",
     "export_program",
-    "read_encodings",
 ]

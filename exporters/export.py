@@ -145,15 +145,6 @@ def _program_of_outputs(session: Session) -> Program:
     return Program("converted", "NHWC", "xnnpack", "litert", "static_wi8_ai8", inputs, outputs, values, tuple(instructions))
 
 
-def read_encodings(path: Path) -> dict[str, Encoding]:
-    """Return the encodings found in an artifact on disk, by tensor name.
-
-    Raises:
-        ExportError: the file has another suffix.
-    """
-    return exporter_of(format_of(path, ExportError)).read_encodings(path.read_bytes())
-
-
 def encodings_path(path: Path) -> Path:
     """Return the path of the encodings that lie beside an artifact."""
     return path.with_name(path.name + ".encodings.json")

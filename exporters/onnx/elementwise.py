@@ -38,7 +38,7 @@ def write_relu6(writer: Writer, instruction: Instruction) -> None:
 def _write_clip(writer: Writer, instruction: Instruction, bounded: bool) -> None:
     """Write a Clip of integers, whose input and output have one scale; for a strict QDQ target, of float values."""
     (source,), (output,) = instruction.inputs, instruction.outputs
-    encoding = writer.encoding(output)
+    encoding = writer.program.encoding_of(output)
     if writer.program.strict_qdq:
         limits = [writer.constant(f"{output}.{end}", f32(limit)) for end, limit in (("lo", 0.0), ("hi", 6.0))]
         inputs = [writer.dequantize_input(instruction), *(limits if bounded else limits[:1])]

@@ -37,7 +37,7 @@ def write_layer_norm(writer: Writer, instruction: Instruction) -> None:
     squares = node("ReduceSum", node("Mul", integers, integers, name="squared"), last, name="squares")
     squares = node("Div", node("Cast", squares, name="squares_real", to=TensorProto.FLOAT), n, name="square")
     variance = node("Sub", squares, node("Mul", rest, rest, name="rest_squared"), name="variance")
-    epsilon = number("epsilon", scaled_epsilon(instruction.attrs["epsilon"], float(writer.encoding(source).scale)))
+    epsilon = number("epsilon", scaled_epsilon(instruction.attrs["epsilon"], float(writer.program.encoding_of(source).scale)))
     deviation = node("Sqrt", node("Add", variance, epsilon, name="regular"), name="deviation")
     y = node("Div", node("Sub", d, rest, name="centered"), deviation, name="normalized")
     y = node("Mul", y, number("gamma", instruction.weight.astype(f32)), name="scaled")

@@ -131,7 +131,7 @@ def write_function(writer: Writer, instruction: Instruction) -> None:
     """Write a function of one tensor."""
     (source,), (output,) = instruction.inputs, instruction.outputs
     kind, attrs = instruction.kind, instruction.attrs
-    x, y = writer.encoding(source), writer.encoding(output)
+    x, y = writer.program.encoding_of(source), writer.program.encoding_of(output)
     if kind in _FLOAT and float_is_exact(kind, attrs, x, y):
         write, _ = _FLOAT[kind]
         real = write(writer, instruction, writer.dequantize_input(instruction), f"{instruction.name}/real")

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.grid import f32
 from qat.errors import ExportError
 from qat.program.program import Instruction, Program
@@ -49,16 +48,9 @@ class Writer:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=name or f"{output}/{kind}", **attributes))
         return output
 
-    def encoding(self, name: str) -> Encoding:
-        """Return the encoding of a quantized value."""
-        encoding = self.program.values[name].encoding
-        if encoding is None:
-            raise ExportError(f"'{name}' is read or written by an integer kernel but has no encoding")
-        return encoding
-
     def scale_and_zero_point(self, name: str) -> list[str]:
         """Return the constants that hold the scale and the zero point of a quantized value."""
-        encoding = self.encoding(name)
+        encoding = self.program.encoding_of(name)
         return [
             self.constant(f"{name}.scale", np.asarray(encoding.scale, f32)),
             self.constant(f"{name}.zero_point", np.asarray(encoding.zero_point, encoding.dtype)),
@@ -104,7 +96,7 @@ class Writer:
         scale = np.asarray(instruction.weight_encoding.scale, f32)
         names = [self.dequantize_constant(f"{instruction.name}.weight", instruction.weight.astype(np.int8), scale)]
         if instruction.bias is not None:
-            bias_scale = np.asarray(f32(self.encoding(instruction.inputs[0]).scale) * scale, f32)
+            bias_scale = np.asarray(f32(self.program.encoding_of(instruction.inputs[0]).scale) * scale, f32)
             name = f"{instruction.name}.bias"
             if self.program.bias == "float32":
                 names.append(self.constant(name, (instruction.bias * bias_scale).astype(f32)))
@@ -115,7 +107,7 @@ class Writer:
     def quantize_output(self, instruction: Instruction, real: str, shape: str = "") -> None:
         """Quantize an operator's result ``real``, clip it to the limits of its fused activation, reshape it to ``shape``."""
         output = instruction.outputs[0]
-        encoding = self.encoding(output)
+        encoding = self.program.encoding_of(output)
         low, high = instruction.clamp or (encoding.qmin, encoding.qmax)
         clipped = (low, high) != (encoding.qmin, encoding.qmax)
         if clipped and self.program.strict_qdq:

@@ -26,7 +26,7 @@ def write_embedding(writer: Writer, instruction: Instruction) -> None:
     """Write a GATHER of quantized vectors by integer inputs."""
     assert instruction.weight is not None
     (indices,), (output,) = instruction.inputs, instruction.outputs
-    encoding, vectors = writer.encoding(output), np.ascontiguousarray(instruction.weight)
+    encoding, vectors = writer.program.encoding_of(output), np.ascontiguousarray(instruction.weight)
     weight = writer.add_tensor(
         f"{instruction.name}.weight", vectors.shape, encoding.dtype, encoding.scale, encoding.zero_point, data=vectors
     )

@@ -44,7 +44,7 @@ def write_pool(writer: Writer, instruction: Instruction, code: int, source: str,
 def _lowest_around(writer: Writer, instruction: Instruction) -> str:
     """Pad the input of a max pooling with the lowest integer, which no window returns."""
     (name,) = instruction.inputs
-    padded, encoding = padded_tensor(writer, instruction), writer.encoding(name)
+    padded, encoding = padded_tensor(writer, instruction), writer.program.encoding_of(name)
     amounts = writer.constant(f"{padded}.paddings", [(0, 0), *instruction.attrs["padding"], (0, 0)])
     lowest = writer.add_tensor(
         f"{padded}.lowest", (1,), encoding.dtype, encoding.scale, encoding.zero_point,

@@ -52,7 +52,7 @@ def write_function(writer: Writer, instruction: Instruction) -> None:
 def _write_table(writer: Writer, instruction: Instruction) -> None:
     """Write a GATHER from the 256 integers. Its indices must be int32 and count from 0."""
     (source,), (output,) = instruction.inputs, instruction.outputs
-    x, y = writer.encoding(source), writer.encoding(output)
+    x, y = writer.program.encoding_of(source), writer.program.encoding_of(output)
     values = lookup.table(instruction.kind, instruction.attrs, x, y, writer.program.kernels) + y.zero_point
     table = writer.add_tensor(f"{output}.table", values.shape, "int8", y.scale, y.zero_point, data=values.astype(np.int8))
     shape = writer.program.values[source].shape

@@ -38,5 +38,5 @@ def write_dequantize(writer: Writer, instruction: Instruction) -> None:
 def write_constant(writer: Writer, instruction: Instruction) -> None:
     """Store the integers of a parameter on the grid."""
     (output,) = instruction.outputs
-    encoding, shape = writer.encoding(output), writer.program.values[output].shape
+    encoding, shape = writer.program.encoding_of(output), writer.program.values[output].shape
     writer.add_tensor(output, shape, encoding.dtype, encoding.scale, encoding.zero_point, data=instruction.weight)

@@ -61,7 +61,7 @@ def write_weight(writer: Writer, instruction: Instruction, weight: np.ndarray, a
         bias = np.zeros(channels, f32) if instruction.bias is None else instruction.bias.astype(f32)
         bias_name = writer.add_tensor(f"{instruction.name}.bias", bias.shape, "float32", data=bias)
         return [name if mode == "dynamic" else _float_weight(writer, instruction, name, weight.shape), bias_name]
-    source = writer.encoding(instruction.inputs[0])
+    source = writer.program.encoding_of(instruction.inputs[0])
     dtype = "int64" if source.bits == 16 else "int32"
     bias = np.zeros(channels, dtype) if instruction.bias is None else instruction.bias.astype(dtype)
     bias_scale = (f32(source.scale) * scale).astype(f32)

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
-from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.grid import f32
 from qat.errors import ExportError
 from qat.program.ordering import by_dependency
@@ -114,20 +113,13 @@ class Writer:
         self.buffers.append(buffer)
         return len(self.buffers) - 1
 
-    def encoding(self, name: str) -> Encoding:
-        """Return the encoding of a quantized value."""
-        encoding = self.program.values[name].encoding
-        if encoding is None:
-            raise ExportError(f"'{name}' is read or written by an integer kernel but has no encoding")
-        return encoding
-
     def integer_tensor(self, name: str) -> str:
         """Return the int8 or int16 tensor of a quantized value."""
         return self.tensor_like(name, name, self.program.values[name].shape)
 
     def tensor_like(self, name: str, value: str, shape: Sequence[int | None]) -> str:
         """Return a tensor of another shape with the encoding of a quantized value."""
-        encoding = self.encoding(value)
+        encoding = self.program.encoding_of(value)
         return self.add_tensor(name, shape, encoding.dtype, encoding.scale, encoding.zero_point)
 
     def float_tensor(self, name: str) -> str:
@@ -136,7 +128,7 @@ class Writer:
 
     def uint8_tensor(self, name: str, value: str) -> str:
         """Return a uint8 tensor with the scale of an int8 value."""
-        encoding = self.encoding(value)
+        encoding = self.program.encoding_of(value)
         if encoding.bits != 8:
             raise ExportError(
                 f"'{name}' has {encoding.bits} bits: export with io_dtype 'float32' or 'int8' (the kernels' own integers)"

@@ -13,7 +13,6 @@ import numpy as np
 from qat.arithmetic import accumulators, dynamic, int16, mlas
 from qat.arithmetic import lookup as functions
 from qat.arithmetic.attention import product_kernels
-from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.grid import dequantize
 from qat.arithmetic.kernels import KERNELS
 from qat.arithmetic.layer_norm import layer_norm
@@ -84,15 +83,9 @@ def _zeros(program: Program, name: str, batch: int) -> np.ndarray:
 # --- one function an instruction -----------------------------------------------------------------------------------------
 
 
-def _encoding(program: Program, name: str) -> Encoding:
-    encoding = program.values[name].encoding
-    assert encoding is not None
-    return encoding
-
-
 def _limits(program: Program, step: Instruction) -> tuple[float, float]:
     """Return the output's limits on the grid, narrowed by the fused activation."""
-    encoding = _encoding(program, step.outputs[0])
+    encoding = program.encoding_of(step.outputs[0])
     lo, hi = step.clamp if step.clamp is not None else (encoding.qmin, encoding.qmax)
     return lo - encoding.zero_point, hi - encoding.zero_point
 
@@ -106,11 +99,11 @@ def _own_layout(program: Program, x: np.ndarray) -> np.ndarray:
 
 
 def _quantize(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    return KERNELS[program.kernels].quantize(xs[0], _encoding(program, step.outputs[0]))
+    return KERNELS[program.kernels].quantize(xs[0], program.encoding_of(step.outputs[0]))
 
 
 def _dequantize(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    return dequantize(xs[0], _encoding(program, step.inputs[0]))
+    return dequantize(xs[0], program.encoding_of(step.inputs[0]))
 
 
 def _conv2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
@@ -145,7 +138,7 @@ def _dense(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndar
 def _requantize(program: Program, step: Instruction, acc: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     assert step.weight_encoding is not None
     scale = np.ravel(step.weight_encoding.scale).reshape(shape)
-    x, y = (float(_encoding(program, name).scale) for name in (step.inputs[0], step.outputs[0]))
+    x, y = (float(program.encoding_of(name).scale) for name in (step.inputs[0], step.outputs[0]))
     if step.kernels == "int16":
         exact = x * scale.astype(np.float64) / y
         requantize = int16.requantize_conv if STEPS[step.kind].spatial else int16.requantize_dense
@@ -155,7 +148,7 @@ def _requantize(program: Program, step: Instruction, acc: np.ndarray, shape: tup
 
 
 def _matmul(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    encodings = [_encoding(program, name) for name in (*step.inputs, *step.outputs)]
+    encodings = [program.encoding_of(name) for name in (*step.inputs, *step.outputs)]
     a, b, y = (float(e.scale) for e in encodings)
     kernels = KERNELS[product_kernels(program.kernels, encodings[1].zero_point)]
     value = kernels.product_multiplier(a, b, y)
@@ -164,7 +157,7 @@ def _matmul(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.nda
 
 
 def _softmax(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    return KERNELS[program.kernels].softmax(xs[0], _encoding(program, step.inputs[0]), step.attrs["beta"])
+    return KERNELS[program.kernels].softmax(xs[0], program.encoding_of(step.inputs[0]), step.attrs["beta"])
 
 
 def _embedding(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
@@ -173,18 +166,18 @@ def _embedding(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.
 
 def _constant(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     assert step.weight is not None
-    return np.asarray(step.weight, np.float32) - _encoding(program, step.outputs[0]).zero_point
+    return np.asarray(step.weight, np.float32) - program.encoding_of(step.outputs[0]).zero_point
 
 
 def _layer_norm(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     assert step.weight is not None and step.bias is not None
-    x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
+    x, y = program.encoding_of(step.inputs[0]), program.encoding_of(step.outputs[0])
     return layer_norm(xs[0], step.weight, step.bias, step.attrs["epsilon"], x, y, program.kernels)
 
 
 def _binary(name: Literal["add", "mul"]) -> Callable[..., np.ndarray]:
     def step_of(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-        encodings = [_encoding(program, name) for name in (*step.inputs, *step.outputs)]
+        encodings = [program.encoding_of(name) for name in (*step.inputs, *step.outputs)]
         if step.kernels == "int16":
             return getattr(int16, name)(*xs, *encodings, *_limits(program, step))
         return getattr(KERNELS[program.kernels], name)(*xs, *encodings, *_limits(program, step))
@@ -202,7 +195,7 @@ def _concat(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.nda
 
 def _clip(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     """Clip integers at the bounds of a relu or relu6, whose input and output share one scale."""
-    encoding = _encoding(program, step.outputs[0])
+    encoding = program.encoding_of(step.outputs[0])
     low, high = clamp_of(encoding, step.kind)
     return np.clip(xs[0], low - encoding.zero_point, high - encoding.zero_point)
 
@@ -213,7 +206,7 @@ def _max_pool2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np
 
 
 def _avg_pool2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    a, encoding = step.attrs, _encoding(program, step.outputs[0])
+    a, encoding = step.attrs, program.encoding_of(step.outputs[0])
     x = _channels_first(program, xs[0])
     return _own_layout(
         program, KERNELS[program.kernels].avg_pool2d(x, a["kernel"], a["strides"], a["padding"], encoding)
@@ -221,12 +214,12 @@ def _avg_pool2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np
 
 
 def _upsample_bilinear2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    encoding = _encoding(program, step.outputs[0])
+    encoding = program.encoding_of(step.outputs[0])
     return _own_layout(program, mlas.upsample_bilinear2d(_channels_first(program, xs[0]), step.attrs["factors"], encoding))
 
 
 def _mean(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
+    x, y = program.encoding_of(step.inputs[0]), program.encoding_of(step.outputs[0])
     if step.kernels == "int16":
         return int16.mean(xs[0], tuple(step.attrs["axes"]), x, y, bool(step.attrs["keepdims"]))
     return KERNELS[program.kernels].mean(xs[0], tuple(step.attrs["axes"]), x, y, bool(step.attrs["keepdims"]))
@@ -242,7 +235,7 @@ def _pad(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarra
 
 
 def _function(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    x, y = _encoding(program, step.inputs[0]), _encoding(program, step.outputs[0])
+    x, y = program.encoding_of(step.inputs[0]), program.encoding_of(step.outputs[0])
     return functions.table(step.kind, step.attrs, x, y, program.kernels)[xs[0].astype(np.int64) - x.lo].astype(np.float32)
 
 

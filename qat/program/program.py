@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from qat.arithmetic.encoding import Encoding
+from qat.errors import ExportError
 from qat.graph.graph import EXAMPLE_BATCH
 from qat.graph.kinds import KINDS
 from qat.planning.modes import Mode
@@ -130,6 +131,17 @@ class Program:
     block: FrameworkBlock | None = None
     bias: Literal["int32", "float32"] = "int32"
     strict_qdq: bool = False
+
+    def encoding_of(self, name: str) -> Encoding:
+        """Return the encoding of a quantized value.
+
+        Raises:
+            ExportError: the value is not quantized.
+        """
+        encoding = self.values[name].encoding
+        if encoding is None:
+            raise ExportError(f"'{name}' is read or written by an integer kernel but has no encoding")
+        return encoding
 
     def encodings(self) -> dict[str, dict[str, object]]:
         """Every encoding by tensor name, weights under ``<instruction>.weight``, as JSON-ready values."""
