@@ -54,10 +54,39 @@ def prepared(framework, seed=0, recipe="static_wi8_ai8"):
     )
 
 
-def train(framework, folder, model=None, **options):
-    """Train for two epochs of nine batches on flipped and shuffled digits."""
+class Interrupted:
+    """Batches, counted over all epochs; ``interrupt()`` is called before the one of number ``at`` is handed out."""
+
+    def __init__(self, batches, at, interrupt):
+        self.batches, self.set_epoch, self.at, self.interrupt = batches, batches.set_epoch, at, interrupt
+        self.number = 0
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        for batch in self.batches:
+            if self.number == self.at:
+                self.interrupt()
+            self.number += 1
+            yield batch
+
+
+def raises(error):
+    """Return a function that raises this error."""
+
+    def raise_error():
+        raise error
+
+    return raise_error
+
+
+def train(framework, folder, model=None, interrupt=None, **options):
+    """Train for two epochs of nine batches on flipped and shuffled digits; ``interrupt`` is a step and what happens before it."""
     data = digits()
     train_data = data.batches("train", 32, layout(framework), shuffle=3, flip=True)
+    if interrupt is not None:
+        train_data = Interrupted(train_data, *interrupt)
     eval_data = data.batches("validation", 32, layout(framework))
     chosen = {"epochs": 2, "learning_rate": 0.02, "observe_fraction": 0.6, "checkpoint_every": 2, "progress": False} | options
     model = prepared(framework) if model is None else model

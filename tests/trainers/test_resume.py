@@ -4,14 +4,14 @@ import errno
 import logging
 import os
 import signal
+from itertools import count
 
 import pytest
 
 import qat
 from qat.errors import ConfigError, DataError, ExportError
 from qat.trainers import TrainingInterrupted, checkpoint
-from qat.trainers.learner import Step
-from support.nets import digits, net, prepared, same, train
+from support.nets import digits, net, prepared, raises, same, train
 from support.processes import output_of, start
 
 FRAMEWORKS = ("torch", "keras")
@@ -35,27 +35,17 @@ def whole(tmp_path_factory):
     return of
 
 
-def crash_at(monkeypatch, framework, step):
-    """Let the learner's step of this number fail."""
-    learner = __import__(f"qat.trainers.{framework}.learner", fromlist=["_Learner"])._Learner
-    original = learner.step
-
-    def failing(self, inputs, labels, at: Step):
-        if at.number == step:
-            raise Crash
-        return original(self, inputs, labels, at)
-
-    monkeypatch.setattr(learner, "step", failing)
+def crash_at(step):
+    """Return the option of :func:`support.nets.train` that fails before the step of this number."""
+    return {"interrupt": (step, raises(Crash))}
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize(("optimizer", "step"), [("sgd", 7), ("adam", 13)])
-def test_resume_ends_with_the_same_weights(framework, optimizer, step, tmp_path, monkeypatch, whole):
+def test_resume_ends_with_the_same_weights(framework, optimizer, step, tmp_path, whole):
     reference, history = whole(framework, optimizer=optimizer)
-    with monkeypatch.context() as patch:
-        crash_at(patch, framework, step)
-        with pytest.raises(Crash):
-            train(framework, tmp_path, optimizer=optimizer)
+    with pytest.raises(Crash):
+        train(framework, tmp_path, optimizer=optimizer, **crash_at(step))
     # Another start: everything must come from the checkpoint.
     model, resumed = train(framework, tmp_path, prepared(framework, seed=9), optimizer=optimizer, resume=True)
     assert same(model, reference)
@@ -64,22 +54,20 @@ def test_resume_ends_with_the_same_weights(framework, optimizer, step, tmp_path,
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_resume_goes_on_freezing(framework, tmp_path, monkeypatch):
+def test_resume_goes_on_freezing(framework, tmp_path):
     """Weights of 3 bits that flip at a high rate: what is frozen, and what was nearly, is so again after the stop."""
     options = {"freezing": 0.001, "learning_rate": 0.1, "observe_fraction": 0.0, "divergence": None}
     reference, _ = train(framework, tmp_path / "whole", prepared(framework, recipe="static_wi3_ai3"), **options)
     free, _ = train(framework, None, prepared(framework, recipe="static_wi3_ai3"), **options | {"freezing": None})
     assert not same(reference, free)
-    with monkeypatch.context() as patch:
-        crash_at(patch, framework, 13)
-        with pytest.raises(Crash):
-            train(framework, tmp_path / "cut", prepared(framework, recipe="static_wi3_ai3"), **options)
+    with pytest.raises(Crash):
+        train(framework, tmp_path / "cut", prepared(framework, recipe="static_wi3_ai3"), **options, **crash_at(13))
     resumed, _ = train(framework, tmp_path / "cut", prepared(framework, seed=9, recipe="static_wi3_ai3"), resume=True, **options)
     assert same(resumed, reference)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_resume_of_a_float_model_with_dropout(framework, tmp_path, monkeypatch):
+def test_resume_of_a_float_model_with_dropout(framework, tmp_path):
     def model(seed):
         if framework == "torch":
             from torch import nn
@@ -93,34 +81,37 @@ def test_resume_of_a_float_model_with_dropout(framework, tmp_path, monkeypatch):
         return keras.Sequential([keras.Input((8, 8, 1)), *made.layers[:3], *extra, made.layers[3]])
 
     reference, _ = train(framework, tmp_path / "whole", model(0))
-    with monkeypatch.context() as patch:
-        crash_at(patch, framework, 12)
-        with pytest.raises(Crash):
-            train(framework, tmp_path / "cut", model(0))
+    with pytest.raises(Crash):
+        train(framework, tmp_path / "cut", model(0), **crash_at(12))
     resumed, _ = train(framework, tmp_path / "cut", model(0), resume=True)
     assert same(resumed, reference)
 
 
-def test_resume_with_a_shuffling_data_loader(tmp_path, monkeypatch, caplog):
+def test_resume_with_a_shuffling_data_loader(tmp_path, caplog):
     import torch
-    from torch.utils.data import DataLoader, TensorDataset
+    from torch.utils.data import DataLoader, TensorDataset, default_collate
 
     x, y = next(iter(digits().batches("train", 288, "NCHW")))
     options = {"epochs": 3, "checkpoint_every": 4, "progress": False, "learning_rate": 0.02}
 
-    def run(folder, own, **extra):
-        generator = torch.Generator().manual_seed(5) if own else None
-        data = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), 32, shuffle=True, generator=generator)
+    def run(folder, own, crash=None, **extra):
+        generator, number = torch.Generator().manual_seed(5) if own else None, count()
+
+        def joined(samples):
+            if next(number) == crash:
+                raise Crash
+            return default_collate(samples)
+
+        samples = TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+        data = DataLoader(samples, 32, shuffle=True, generator=generator, collate_fn=joined)
         model = prepared("torch")
         qat.finetune(model, data, checkpoint_dir=folder, **options, **extra)
         return model
 
     for own in (False, True):
         reference = run(tmp_path / f"whole{own}", own)
-        with monkeypatch.context() as patch:
-            crash_at(patch, "torch", 15)
-            with pytest.raises(Crash):
-                run(tmp_path / f"cut{own}", own)
+        with pytest.raises(Crash):
+            run(tmp_path / f"cut{own}", own, crash=15)
         with caplog.at_level(logging.WARNING, "qat"):
             assert same(run(tmp_path / f"cut{own}", own, resume=True), reference)
     assert "3 batches of epoch 2 were seen before and are skipped" in caplog.text
@@ -145,11 +136,9 @@ def test_other_options_are_refused_and_an_old_run_is_noted(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
-def test_damaged_checkpoint_is_named_and_the_one_before_is_used(damage, tmp_path, monkeypatch, caplog, whole):
-    with monkeypatch.context() as patch:
-        crash_at(patch, "torch", 13)
-        with pytest.raises(Crash):
-            train("torch", tmp_path)
+def test_damaged_checkpoint_is_named_and_the_one_before_is_used(damage, tmp_path, caplog, whole):
+    with pytest.raises(Crash):
+        train("torch", tmp_path, **crash_at(13))
     current = tmp_path / checkpoint.CURRENT
     raw = bytearray(current.read_bytes())
     raw[-5] ^= 1
@@ -167,7 +156,7 @@ def test_no_whole_checkpoint(tmp_path):
         train("torch", tmp_path, resume=True)
 
 
-def test_checkpoint_of_another_model(tmp_path, monkeypatch):
+def test_checkpoint_of_another_model(tmp_path):
     from torch import nn
 
     train("torch", tmp_path)
@@ -195,21 +184,12 @@ def test_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch, whole)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_interrupt_ends_the_step_and_writes_a_checkpoint(framework, tmp_path, monkeypatch, whole):
+def test_interrupt_ends_the_step_and_writes_a_checkpoint(framework, tmp_path, whole):
     reference, _ = whole(framework, optimizer="sgd")
-    learner = __import__(f"qat.trainers.{framework}.learner", fromlist=["_Learner"])._Learner
-    original = learner.step
-
-    def interrupted(self, inputs, labels, at):
-        if at.number == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(self, inputs, labels, at)
-
     before = signal.getsignal(signal.SIGINT)
-    with monkeypatch.context() as patch:
-        patch.setattr(learner, "step", interrupted)
-        with pytest.raises(TrainingInterrupted, match=r"stopped after step 5 of 18; .*training.safetensors continues it"):
-            train(framework, tmp_path, optimizer="sgd", checkpoint_every=None)
+    ctrl_c = 4, lambda: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(TrainingInterrupted, match=r"stopped after step 5 of 18; .*training.safetensors continues it"):
+        train(framework, tmp_path, optimizer="sgd", checkpoint_every=None, interrupt=ctrl_c)
     assert signal.getsignal(signal.SIGINT) is before
     model, _ = train(framework, tmp_path, optimizer="sgd", checkpoint_every=None, resume=True)
     assert same(model, reference)
@@ -218,9 +198,9 @@ def test_interrupt_ends_the_step_and_writes_a_checkpoint(framework, tmp_path, mo
 def compare_with_whole(framework, folder, kills):
     name = "best.safetensors" if framework == "torch" else "weights.npz"
     found = []
-    for count in (kills, 0):
-        assert output_of(start("job", framework, folder / str(count), count, 1)) == f"{count}\n"
-        found.append((folder / str(count) / name).read_bytes())
+    for times in (kills, 0):
+        assert output_of(start("job", framework, folder / str(times), times, 1)) == f"{times}\n"
+        found.append((folder / str(times) / name).read_bytes())
     assert found[0] == found[1]
 
 
