@@ -11,7 +11,7 @@ from qat.runs.zoo_torch import mobilenet_tiny
 
 
 class Training(lightning.LightningModule):
-    """What Lightning trains."""
+    """The module that Lightning trains."""
 
     def __init__(self, model):
         super().__init__()

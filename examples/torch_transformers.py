@@ -10,7 +10,7 @@ from qat.runs.zoo_torch import mobilenet_tiny
 
 
 class Task(torch.nn.Module):
-    """What Trainer calls: keywords to a dictionary with the loss."""
+    """The module that Trainer calls: keyword arguments in, a dictionary with the loss out."""
 
     def __init__(self, model):
         super().__init__()

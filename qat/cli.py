@@ -52,7 +52,7 @@ def demo(output: Annotated[Path, typer.Option(help="Where the results go.")] = P
 def run(
     config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None, resume: Resume = False
 ) -> None:
-    """Float model, PTQ baselines, QAT, export, proof and comparison, by a configuration."""
+    """Do everything, by a configuration: float model, PTQ baselines, QAT, export, proof and comparison."""
     _run_all([config], output, resume)
 
 
@@ -99,7 +99,7 @@ def _open(config: Path, output: Path | None, resume: bool = False) -> Job:
 
 @app.command()
 def ptq(config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None) -> None:
-    """Only the PTQ baselines of a configuration, compared."""
+    """Make and compare the PTQ baselines of a configuration alone."""
     from qat.report.render import print_report, write_report
     from qat.runs.run import compare_baselines
 
@@ -113,7 +113,7 @@ def ptq(config: Config, output: Annotated[Path | None, typer.Option(help="Defaul
 def train(
     config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None, resume: Resume = False
 ) -> None:
-    """Only the training of a configuration: checkpoints go to <output>/checkpoints."""
+    """Train alone, by a configuration: checkpoints go to <output>/checkpoints."""
     from qat.runs import run
 
     job = _open(config, output, resume)
@@ -164,7 +164,7 @@ def compare(
 
 @app.command()
 def plan(config: Config) -> None:
-    """What gets quantized, how, and why the rest stays float."""
+    """List the operators of the model: which are quantized, how, and why the others stay float."""
     from rich.table import Table
 
     from qat.runs.data import RunData
@@ -185,7 +185,7 @@ def plan(config: Config) -> None:
 
 @app.command()
 def recipes() -> None:
-    """The built-in recipes, each with the targets that have kernels for it, and the targets."""
+    """List the built-in recipes, each with the targets that have kernels for it, and the targets."""
     from qat.planning.recipe import builtin_recipes
     from qat.planning.recipe_support import able_targets
     from qat.planning.targets import TARGETS
@@ -200,7 +200,7 @@ def recipes() -> None:
 
 @app.command()
 def inspect(artifact: Annotated[Path, typer.Argument(help="A .onnx or .tflite file.")]) -> None:
-    """Inputs and outputs, the operators that really run, the bits of each weight, and every scale."""
+    """Show an artifact: inputs and outputs, the operators that really run, the bits of each weight, and every scale."""
     import numpy as np
     from rich.table import Table
 
@@ -236,7 +236,7 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="A .onnx or .tflite fi
 
 @app.command()
 def doctor() -> None:
-    """What is installed, and what works here."""
+    """List the packages that are installed and missing, and the CPU's features that matter."""
     from importlib.metadata import PackageNotFoundError, version
 
     console = _console()

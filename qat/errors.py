@@ -41,7 +41,7 @@ class ExportError(QatError):
 
 
 class RuntimeMismatchError(QatError):
-    """An artifact does not do in its runtime what was trained."""
+    """An artifact computes other values in its runtime than the model that it was exported from."""
 
 
 class MissingDependencyError(QatError, ImportError):

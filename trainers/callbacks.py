@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from qat.errors import ConfigError, MissingDependencyError
 from qat.exporters import export
 from qat.frameworks import has_plan, is_prepared
 from qat.runtimes import open_session
+from qat.typing import Batches
 
 from .history import Epoch
 from .learner import Learner
@@ -20,9 +19,9 @@ from .options import TrainingOptions
 
 
 class Callbacks:
-    """A context around a run; files are closed at its end."""
+    """A context around a run. The log's file is closed at its end."""
 
-    def __init__(self, learner: Learner, options: TrainingOptions, eval_data: Iterable[Any] | None) -> None:
+    def __init__(self, learner: Learner, options: TrainingOptions, eval_data: Batches | None) -> None:
         self.learner, self.options, self.eval_data = learner, options, eval_data
         if options.artifact_every is not None and (eval_data is None or not is_prepared(learner.model)):
             raise ConfigError("artifact_every evaluates the exported artifact: it needs a prepared model and evaluation data")
@@ -47,7 +46,7 @@ class Callbacks:
             self.writer.scalar("train/learning_rate", rate, step)
 
     def epoch(self, epoch: Epoch, step: int) -> None:
-        """Log an epoch's metrics, and tell who asked for it."""
+        """Log an epoch's metrics, and call ``on_epoch``."""
         if self.options.on_epoch is not None:
             self.options.on_epoch(epoch)
         if self.writer is not None:
@@ -56,7 +55,7 @@ class Callbacks:
                     self.writer.scalar(f"{name}/{metric}", value, step)
 
     def artifact(self, epoch: int) -> dict[str, float]:
-        """Export to a temporary file and return its metrics in its runtime, in the epochs that are due."""
+        """Return the metrics of the exported artifact in its runtime, in the epochs that are due; else an empty dictionary."""
         every = self.options.artifact_every
         if every is None or epoch % every or not self.learner.writes:
             return {}

@@ -39,7 +39,7 @@ class Progress:
         step: steps done in all.
         loss_sum, seen: of the epoch so far: the sum of losses over samples, and the samples.
         trend: where the loss came from, and where it is.
-        epochs: what the finished epochs came to, as JSON-ready values.
+        epochs: the records of the finished epochs, JSON-ready.
         best_score, best_epoch: of the best weights so far; the epoch is 0 before there are any.
         finished: whether nothing is left to do.
     """
@@ -63,7 +63,7 @@ class Checkpoint:
     Attributes:
         progress: where it is.
         arrays: weights, ranges, optimizer and random states, best weights, by name.
-        values: what of these is no array, JSON-ready.
+        values: the part of the state that is no array, JSON-ready.
         options: the training options that decide the result, JSON-ready.
     """
 
@@ -99,10 +99,10 @@ def write(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def read(folder: Path) -> Checkpoint | None:
-    """Return the last whole checkpoint of a folder, or None. One that is damaged is named in a warning and passed over.
+    """Return the last intact checkpoint of a folder, or None. A damaged one is named in a warning, and the one before it is read.
 
     Raises:
-        DataError: there are checkpoints and none of them is whole.
+        DataError: there are checkpoints, and all are damaged.
     """
     found = [path for path in (folder / CURRENT, folder / PREVIOUS) if path.is_file()]
     for path in found:

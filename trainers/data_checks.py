@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from qat.errors import DataError
+from qat.system.samples import first_of_pair
+from qat.typing import Batches
 
 
-def count_batches(data: Iterable[Any]) -> int:
+def count_batches(data: Batches) -> int:
     """Return the number of training batches, which the schedule needs.
 
     Raises:
@@ -24,6 +25,19 @@ def count_batches(data: Iterable[Any]) -> int:
     if count == 0:
         raise DataError("the training data is empty: no batches")
     return count
+
+
+def split_batch(batch: Any, index: int, labelled: bool, inputs: int) -> tuple[Any, Any]:
+    """Return the inputs and the labels of a batch; None for the labels of a run that takes none.
+
+    Raises:
+        DataError: labels are needed, and the batch is no pair.
+    """
+    if not labelled:
+        return first_of_pair(batch, inputs), None
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise DataError(f"batch {index} is not an (inputs, labels) pair")
+    return batch[0], batch[1]
 
 
 def check_labels(labels: Any, samples: int, classes: int, where: str) -> None:

@@ -1,4 +1,4 @@
-"""Divergence: a run whose loss has risen to where the model knows nothing is stopped, and told what to lower.
+"""Divergence: a run is stopped where its loss has risen to that of a model that knows nothing.
 
 The loss of a step is noise; its level is the median of the last ten steps (and of at least 64 samples), which a bad batch does
 not move. That level is held against two others:
@@ -36,7 +36,7 @@ BEYOND = 10.0
 
 
 class TrainingDiverged(QatError):
-    """The loss is no number, or has risen to where the model knows nothing; the message says what to lower."""
+    """The loss is NaN or infinite, or has risen to that of a model that knows nothing. The message says which option to lower."""
 
 
 @dataclass

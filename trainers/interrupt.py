@@ -1,4 +1,4 @@
-"""Ctrl-C and a scheduler's SIGTERM: the step at hand ends, then the run stops in order."""
+"""Ctrl-C and a scheduler's SIGTERM: the current step ends, a checkpoint is written, then the run stops."""
 
 from __future__ import annotations
 

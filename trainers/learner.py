@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+
+from qat.typing import Batches
 
 #: States by name: copies on the host.
 Arrays: TypeAlias = dict[str, np.ndarray]
@@ -57,10 +59,10 @@ class Learner(Protocol):
     #: Whether a loss is read when the next step is under way, so that an accelerator never waits for the host.
     late: bool
 
-    def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    def pairs(self, data: Batches) -> Iterator[tuple[Any, Any]]:
         """Yield checked ``(inputs, labels)`` pairs."""
 
-    def labelled(self, data: Iterable[Any]) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+    def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
         """Yield input arrays and the labels that the metrics are measured against."""
 
     def step(self, inputs: Any, labels: Any, step: Step) -> Loss:
@@ -72,7 +74,7 @@ class Learner(Protocol):
     def zero_output_loss(self, inputs: Any, labels: Any) -> float:
         """Return the loss that a batch would have if every output were zero. Nothing that a step depends on is changed."""
 
-    def evaluate(self, data: Iterable[Any]) -> dict[str, float]:
+    def evaluate(self, data: Batches) -> dict[str, float]:
         """Return the options' metrics."""
 
     def freeze(self) -> None:
@@ -99,10 +101,10 @@ class Learner(Protocol):
     def restore(self, arrays: Arrays, values: Mapping[str, Any]) -> None:
         """Put back the state that :meth:`state` returned."""
 
-    def random_state(self, data: Iterable[Any]) -> Arrays:
+    def random_state(self, data: Batches) -> Arrays:
         """Return the states of the random generators, the data's own among them."""
 
-    def restore_random(self, data: Iterable[Any], arrays: Arrays) -> None:
+    def restore_random(self, data: Batches, arrays: Arrays) -> None:
         """Put back the states that :meth:`random_state` returned."""
 
 

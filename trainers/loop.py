@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
 
 from qat.errors import DataError
+from qat.typing import Batches
 
 from . import checkpoint
 from .callbacks import Callbacks
@@ -24,7 +24,7 @@ from .run_state import RunState
 log = logging.getLogger("qat")
 
 
-def run(learner: Learner, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
+def run(learner: Learner, train_data: Batches, eval_data: Batches | None, options: TrainingOptions) -> History:
     """Train and leave the best epoch's weights in the model. Without evaluation data the last epoch is the best.
 
     Raises:
@@ -43,8 +43,8 @@ class _Run:
     def __init__(
         self,
         learner: Learner,
-        train_data: Iterable[Any],
-        eval_data: Iterable[Any] | None,
+        train_data: Batches,
+        eval_data: Batches | None,
         options: TrainingOptions,
         interrupts: Interrupts,
         callbacks: Callbacks,

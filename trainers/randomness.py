@@ -22,7 +22,7 @@ def state() -> dict[str, np.ndarray]:
 
 
 def restore(state: Mapping[str, np.ndarray]) -> None:
-    """Put back what :func:`state` returned."""
+    """Put back the states that :func:`state` returned."""
     spare = float(state["python_spare"])
     random.setstate((3, tuple(int(v) for v in state["python"]), None if np.isnan(spare) else spare))
     position, has_gauss = (int(v) for v in state["numpy_place"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from qat.errors import DataError
+from qat.typing import Batches
 
 from . import checkpoint
 from .checkpoint import Checkpoint, Progress
@@ -28,7 +29,7 @@ class RunState:
         folder: of the checkpoints; None for none.
     """
 
-    def __init__(self, learner: Learner, data: Iterable[Any], options: TrainingOptions) -> None:
+    def __init__(self, learner: Learner, data: Batches, options: TrainingOptions) -> None:
         self.learner, self.data, self.options = learner, data, options
         self.folder = None if options.checkpoint_dir is None else Path(options.checkpoint_dir)
         self.progress = Progress()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-#: What a decaying schedule ends at, as a share of the peak.
+#: The end of a decaying schedule, as a share of the peak.
 FLOOR = 0.01
 
 

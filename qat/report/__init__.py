@@ -1,1 +1,1 @@
-"""Reports: artifacts compared on the same data, and what the comparison comes to."""
+"""Reports: artifacts compared on the same data, and the decision that follows."""

@@ -1,4 +1,4 @@
-"""What a comparison comes to, in one sentence: whether PTQ is enough, whether QAT is needed, or why neither can be said."""
+"""The decision of a comparison, in one sentence: PTQ is enough, QAT is needed, or neither can be said, and why."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def decide(entries: Sequence[Entry], samples: int | None = None, commonest: floa
     Args:
         entries: the artifacts' figures.
         samples: how many samples they come from.
-        commonest: the share of the most frequent label, in percent: what a model has that always answers the same.
+        commonest: the share of the most frequent label, in percent: the accuracy of a model that always gives that answer.
     """
     base = next((e for e in entries if e.kind == "float" and e.top1 is not None), None)
     ptq = [e for e in entries if e.kind == "ptq" and e.top1 is not None and "float16" not in e.recipe]
@@ -61,7 +61,7 @@ def decide(entries: Sequence[Entry], samples: int | None = None, commonest: floa
 
 
 def _untrained(entries: Sequence[Entry], top1: float, commonest: float) -> str | None:
-    """Say what shows that the float model has not learned its task, or None."""
+    """Return the sign that the float model has not learned its task, or None."""
     if top1 <= commonest:
         return f"float has {top1:.2f} %, and always answering the most frequent class has {commonest:.2f} %"
     control = next((e for e in entries if e.kind == "control" and e.delta is not None), None)

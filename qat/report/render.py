@@ -21,12 +21,12 @@ _COLUMNS = ("entry", "top-1 %", "Δ float", "p float", "agree %", "drift", "SQNR
 
 
 def _columns(report: Report) -> tuple[str, ...]:
-    """Return the columns' titles: they say what the figures are held against."""
+    """Return the columns' titles, which name the reference: float, or the first entry."""
     return _COLUMNS if report.against_float else tuple(c.replace("float", "first") for c in _COLUMNS)
 
 
 def _caveat(report: Report) -> str | None:
-    """Say so where the reference is no float model."""
+    """Return a sentence that says so where the reference is no float model."""
     if report.against_float:
         return None
     return f"No float artifact among these: Δ, p, agreement, drift and SQNR are against the first, {report.reference}."

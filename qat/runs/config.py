@@ -1,4 +1,4 @@
-"""Run configurations: what ``qat run CONFIG`` reads, with defaults that a newcomer need not touch."""
+"""Run configurations, which ``qat run CONFIG`` reads, with defaults that a newcomer need not touch."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _training(values: object) -> TrainingOptions:
 
 
 class CalibrationConfig(_Strict):
-    """Calibration samples, taken from the start of the training split, and what else is done with them before training."""
+    """Calibration: its samples, from the start of the training split, its estimator, and the correction of biases by them."""
 
     samples: int = Field(default=512, ge=1)
     estimator: Estimator | None = None

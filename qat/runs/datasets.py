@@ -1,4 +1,4 @@
-"""Where data sets come from: the embedded digits, IDX files (MNIST's format), .npz files, image folders, a factory."""
+"""The sources of data sets: the embedded digits, IDX files (MNIST's format), .npz files, image folders, a factory."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def image_folder(folder: str | Path, size: tuple[int, int], mean: float = 0.0, s
 
 
 def factory(make: Callable[..., Any], **kwargs: Any) -> Dataset:
-    """Return what a user's function returns: a Dataset."""
+    """Return the Dataset that a user's function makes, checked."""
     try:
         data = make(**kwargs)
     except QatError:

@@ -1,1 +1,1 @@
-"""Files, signals and samples: what the toolkit needs of the machine and of Python."""
+"""Files, signals and samples: the toolkit's dealings with the machine and with Python."""

@@ -1,7 +1,8 @@
 """Ctrl-C at the command line, remembered.
 
 ``KeyboardInterrupt`` is raised wherever the program is at that moment. Inside an import that catches every exception, or in a
-function that C++ calls, a library swallows it, or fails later of what it left half done. What was asked for is kept here.
+function that C++ calls, a library swallows it, or fails later because its work was cut off. This module remembers that Ctrl-C
+was pressed.
 """
 
 from __future__ import annotations

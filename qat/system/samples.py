@@ -1,4 +1,4 @@
-"""Samples as users give them: batches, pairs of inputs and labels, arrays and tensors; and what is refused of them."""
+"""Samples as users give them: batches, pairs of inputs and labels, arrays and tensors; and the checks that refuse some."""
 
 from __future__ import annotations
 

@@ -66,8 +66,8 @@ class Replicas:
         shares = [share * _size(part) / samples * self.local / self.size for part in self._limits(samples)]
         return self._distribute(lambda i: tf.constant(shares[i], tf.float32))
 
-    def whole(self, outputs: Any, samples: int) -> Any:
-        """Return nested arrays of the batch's samples from the replicas' parts of them."""
+    def gathered(self, outputs: Any, samples: int) -> Any:
+        """Return nested arrays of the whole batch, joined from the outputs of the replicas."""
         sizes = [_size(part) for part in self._limits(samples)]
         join = lambda *parts: np.concatenate([np.asarray(p)[:n] for p, n in zip(parts, sizes, strict=True)])  # noqa: E731
         return tf.nest.map_structure(join, *self._results(outputs))

@@ -1,28 +1,29 @@
-"""What a Keras model answers on data, measured against the labels or a teacher."""
+"""The evaluation of a Keras model: its outputs on data, measured against the labels or a teacher's outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from qat.errors import DataError
-from qat.system.samples import first_of_pair
+from qat.trainers.data_checks import split_batch
 from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
+from qat.typing import Batches
 
 from .distributed import Replicas
 
 
-def evaluate(model: Any, data: Iterable[Any], options: TrainingOptions) -> dict[str, float]:
+def evaluate(model: Any, data: Batches, options: TrainingOptions) -> dict[str, float]:
     """Return the options' metrics of a model on data."""
     return Evaluator(model, options).evaluate(data)
 
 
 class Evaluator:
-    """A model and the data that it is measured on, in the options' terms."""
+    """A model, and the options by which its batches are read and measured."""
 
     def __init__(self, model: Any, options: TrainingOptions) -> None:
         self.model, self.options = model, options
@@ -30,11 +31,11 @@ class Evaluator:
         run_in_each = self.replicas.run
         self._predict = tf.function(lambda inputs: run_in_each(self._outputs, inputs), reduce_retracing=True)
 
-    def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    def pairs(self, data: Batches) -> Iterator[tuple[Any, Any]]:
         """Yield batches as (inputs, labels)."""
         return _pairs(data, self.options.labels == "given", _input_count(self.model))
 
-    def evaluate(self, data: Iterable[Any]) -> dict[str, float]:
+    def evaluate(self, data: Batches) -> dict[str, float]:
         """Return the metrics, of all processes together."""
         batches = ((self.answers(inputs), self._expected(inputs, labels)) for inputs, labels in self.pairs(data))
         return self.replicas.mean_of(measure(self.options.chosen_metrics, batches))
@@ -42,7 +43,7 @@ class Evaluator:
     def answers(self, inputs: Any) -> Any:
         """Return the outputs for a batch, as arrays."""
         samples = len(tf.nest.flatten(inputs)[0])
-        return self.replicas.whole(self._predict(self.replicas.split(listed(inputs), samples)), samples)
+        return self.replicas.gathered(self._predict(self.replicas.split(listed(inputs), samples)), samples)
 
     def _outputs(self, inputs: Any) -> Any:
         return self.model(inputs, training=False)
@@ -53,8 +54,8 @@ class Evaluator:
         assert self.options.teacher is not None
         return np.asarray(self.options.teacher(inputs, training=False))
 
-    def labelled(self, data: Iterable[Any]) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
-        """Yield batches as arrays: the inputs, and what is expected of them."""
+    def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+        """Yield batches as arrays: the inputs, and the labels or the teacher's outputs."""
         for inputs, labels in self.pairs(data):
             arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
             yield tuple(np.asarray(x) for x in arrays), self._expected(inputs, labels)
@@ -69,14 +70,12 @@ def _input_count(model: Any) -> int:
     return len(model.inputs) if getattr(model, "plan", None) is None else len(model.plan.graph.inputs)
 
 
-def _pairs(data: Iterable[Any], labelled: bool, count: int) -> Iterator[tuple[Any, Any]]:
+def _pairs(data: Batches, labelled: bool, count: int) -> Iterator[tuple[Any, Any]]:
     for index, batch in enumerate(data):
-        if labelled and (not isinstance(batch, (tuple, list)) or len(batch) != 2):
-            raise DataError(f"batch {index} is not an (inputs, labels) pair")
-        inputs = batch[0] if labelled else first_of_pair(batch, count)
+        inputs, labels = split_batch(batch, index, labelled, count)
         arrays = list(inputs.values()) if isinstance(inputs, dict) else inputs if isinstance(inputs, (tuple, list)) else (inputs,)
         for x in arrays:
             if not np.isfinite(np.asarray(x)).all():
                 raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
-        # Without labels the number of samples is what the loop needs of them.
-        yield inputs, np.asarray(batch[1]) if labelled else np.empty(len(np.asarray(arrays[0])), np.float32)
+        # Without labels the loop needs the number of samples alone.
+        yield inputs, np.asarray(labels) if labelled else np.empty(len(np.asarray(arrays[0])), np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,19 @@ from qat.system.samples import check_fit
 from qat.trainers import randomness
 from qat.trainers.data_checks import check_labels
 from qat.trainers.history import History
-from qat.trainers.learner import Loss, Step, part
+from qat.trainers.learner import LogWriter, Loss, Step, part
 from qat.trainers.loop import run
 from qat.trainers.options import TrainingOptions
+from qat.typing import Batches
 
 from . import losses, optimizers
 from .distributed import all_sum
 from .evaluation import Evaluator, listed
+from .losses import Tensor
 from .weights import arrays_of, put, save_weights
 
 
-def finetune(model: Any, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
+def finetune(model: Any, train_data: Batches, eval_data: Batches | None, options: TrainingOptions) -> History:
     """Fine-tune a model in place and leave the best epoch's weights in it; see :func:`qat.finetune`."""
     keras = importlib.import_module(framework_of(model))
     keras.utils.set_random_seed(options.seed)
@@ -64,7 +66,7 @@ class _Learner(Evaluator):
         self.on_grid = has_plan(model)
         self.tracking: bool | None = None
         self.dampening = tf.Variable(0.0)
-        self.sums: Any = None
+        self.sums: dict[int, Tensor] | None = None
         self.freezing = self._freezing()
         run_in_each = self.replicas.run
         self._forward = tf.function(lambda *args: run_in_each(self._loss_and_gradients, *args), reduce_retracing=True)
@@ -77,7 +79,7 @@ class _Learner(Evaluator):
 
     # --- a step ---
 
-    def step(self, inputs: Any, labels: Any, step: Step) -> Loss:
+    def step(self, inputs: Any, labels: Tensor, step: Step) -> Loss:
         self._track(step.tracking)
         self.dampening.assign(step.dampening)
         arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
@@ -100,7 +102,7 @@ class _Learner(Evaluator):
             self.sums = None
         return lambda: value
 
-    def _loss_and_gradients(self, inputs: Any, labels: Any, share: Any) -> tuple[Any, dict[int, Any]]:
+    def _loss_and_gradients(self, inputs: Any, labels: Tensor, share: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """Return the loss of all replicas and this one's gradients, by the variables' numbers."""
         with tf.GradientTape() as tape:
             outputs = self.model(inputs, training=True)
@@ -111,12 +113,12 @@ class _Learner(Evaluator):
         gradients = tape.gradient(loss, self.variables)
         return all_sum(loss), {i: tf.convert_to_tensor(g) for i, g in enumerate(gradients) if g is not None}
 
-    def _loss(self, inputs: Any, outputs: Any, labels: Any) -> Any:
+    def _loss(self, inputs: Any, outputs: Tensor, labels: Tensor) -> Tensor:
         if self.probabilities:
             outputs = losses.logarithms(outputs)
         return self.options.combined_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs))
 
-    def _dampened(self) -> Any:
+    def _dampened(self) -> Tensor:
         return self.dampening * distance(self.model)
 
     def _freezing(self) -> Freezing | None:
@@ -125,13 +127,13 @@ class _Learner(Evaluator):
         with self.replicas.strategy.scope():
             return Freezing(self.model, self.options.freezing)
 
-    def _distance(self, inputs: Any, outputs: Any) -> Any:
+    def _distance(self, inputs: Any, outputs: Tensor) -> Tensor | None:
         if self.options.teacher is None:
             return None
         taught = tf.nest.map_structure(tf.stop_gradient, self.options.teacher(inputs, training=False))
         return self.teacher_loss(outputs, losses.logarithms(taught) if self.probabilities else taught)
 
-    def _update(self, gradients: dict[int, Any]) -> None:
+    def _update(self, gradients: dict[int, Tensor]) -> None:
         summed = all_sum([gradients[i] for i in sorted(gradients)])
         pairs = zip(summed, (self.variables[i] for i in sorted(gradients)), strict=True)
         self.optimizer.apply_gradients(list(pairs))
@@ -144,7 +146,7 @@ class _Learner(Evaluator):
     def freeze(self) -> None:
         self._track(False)
 
-    def zero_output_loss(self, inputs: Any, labels: Any) -> float:
+    def zero_output_loss(self, inputs: Any, labels: Tensor) -> float:
         zeros = tf.nest.map_structure(lambda a: tf.zeros(a.shape, a.dtype), self.answers(inputs))
         value = float(self._loss(listed(inputs), zeros, labels))
         return self.replicas.mean_of({"loss": value})["loss"]
@@ -156,7 +158,7 @@ class _Learner(Evaluator):
                 return name
         return None
 
-    def log_writer(self, folder: str) -> Any:
+    def log_writer(self, folder: str) -> LogWriter:
         importlib.import_module("tensorboard")  # without it tf.summary can write no scalars
 
         return _Writer(tf.summary.create_file_writer(folder))
@@ -191,10 +193,10 @@ class _Learner(Evaluator):
         # The flag is among the weights, and a scale as the graph derived it is kept until observing ends.
         self.tracking = bool(self.model.tracking > 0.5) if self.on_grid else None
 
-    def random_state(self, data: Iterable[Any]) -> dict[str, np.ndarray]:
+    def random_state(self, data: Batches) -> dict[str, np.ndarray]:
         return randomness.state()
 
-    def restore_random(self, data: Iterable[Any], arrays: dict[str, np.ndarray]) -> None:
+    def restore_random(self, data: Batches, arrays: dict[str, np.ndarray]) -> None:
         randomness.restore(arrays)
 
 
@@ -222,7 +224,7 @@ def _outputs_of_layers(model: Any, inputs: Any, functional: Any) -> Iterator[tup
         yield from zip((layer.name for layer in layers), outputs if len(layers) > 1 else [outputs], strict=True)
 
 
-def _added(sums: dict[int, Any], gradients: dict[int, Any]) -> dict[int, Any]:
+def _added(sums: dict[int, Tensor], gradients: dict[int, Tensor]) -> dict[int, Tensor]:
     return {i: sums[i] + gradient for i, gradient in gradients.items()}
 
 

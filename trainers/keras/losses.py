@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from qat.system.import_object import import_object
 from qat.trainers.options import TrainingOptions
 
-Loss = Callable[[Any, Any], Any]
+#: TensorFlow has no types.
+Tensor: TypeAlias = Any
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 #: How far an error is squared before it counts in proportion (PyTorch's and Keras' default).
 _HUBER_DELTA = 1.0
 
 
-def _huber(outputs: Any, labels: Any) -> Any:
+def _huber(outputs: Tensor, labels: Tensor) -> Tensor:
     error = tf.abs(outputs - tf.cast(labels, outputs.dtype))
     small = tf.minimum(error, _HUBER_DELTA)
     return tf.reduce_mean(small * (error - 0.5 * small))
@@ -63,12 +65,12 @@ def teacher_loss(options: TrainingOptions) -> Loss:
     return own
 
 
-def _divergence(outputs: Any, taught: Any) -> Any:
+def _divergence(outputs: Tensor, taught: Tensor) -> Tensor:
     """Return the mean over the batch of KL(softmax(taught) || softmax(outputs))."""
     a, b = tf.nn.log_softmax(taught), tf.nn.log_softmax(outputs)
     return tf.reduce_sum(tf.exp(a) * (a - b)) / tf.cast(tf.shape(outputs)[0], outputs.dtype)
 
 
-def logarithms(probabilities: Any) -> Any:
+def logarithms(probabilities: Tensor) -> Tensor:
     """Return logits of probabilities: their softmax is the probabilities again."""
     return tf.math.log(tf.maximum(probabilities, 1e-7))

@@ -51,6 +51,6 @@ def state(made: Any) -> dict[str, np.ndarray]:
 
 
 def restore(made: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    """Put back what :func:`state` returned."""
+    """Put back the state that :func:`state` returned."""
     for index, variable in enumerate(made.variables):
         variable.assign(arrays[str(index)])

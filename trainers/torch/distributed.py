@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 from qat.frameworks import is_prepared
 
 
-def accumulating(model: nn.Module, update: bool) -> contextlib.AbstractContextManager[Any]:
-    """Return a context for a step of what :meth:`Processes.averaging` gave: only the last before an update averages."""
+def accumulating(model: nn.Module, update: bool) -> contextlib.AbstractContextManager[object]:
+    """Return the context of a step of a model that averages gradients: it does so in the last step before an update alone."""
     if update or not isinstance(model, DistributedDataParallel):
         return contextlib.nullcontext()
     return model.no_sync()

@@ -1,9 +1,9 @@
-"""What a PyTorch model answers on data, measured against the labels or a teacher."""
+"""The evaluation of a PyTorch model: its outputs on data, measured against the labels or a teacher's outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,20 +14,23 @@ from qat.adapters.torch import inputs_of
 from qat.adapters.torch.inference import device_of, fitting
 from qat.errors import ConfigError, DataError
 from qat.frameworks import is_prepared
-from qat.system.samples import first_of_pair
+from qat.trainers.data_checks import split_batch
 from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
+from qat.typing import Batches
 
 from .distributed import Processes
 
+Tensors: TypeAlias = tuple[Tensor, ...]
 
-def evaluate(model: nn.Module, data: Iterable[Any], options: TrainingOptions) -> dict[str, float]:
+
+def evaluate(model: nn.Module, data: Batches, options: TrainingOptions) -> dict[str, float]:
     """Return the options' metrics of a model on data."""
     return Evaluator(model, options).evaluate(data)
 
 
 class Evaluator:
-    """A model and the data that it is measured on, in the options' terms."""
+    """A model, and the options by which its batches are read and measured."""
 
     def __init__(self, model: nn.Module, options: TrainingOptions) -> None:
         self.model, self.options = model, options
@@ -38,11 +41,11 @@ class Evaluator:
             raise ConfigError(f"teacher must be a torch.nn.Module, as the model is, not a {type(teacher).__name__}")
         self.teacher = None if teacher is None else teacher.to(device).eval()
 
-    def pairs(self, data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    def pairs(self, data: Batches) -> Iterator[tuple[Tensors, Tensor]]:
         """Yield batches as (inputs, labels), tensors on the model's device."""
         return _pairs(data, self.processes.device, self.options.labels == "given", _input_count(self.model))
 
-    def evaluate(self, data: Iterable[Any]) -> dict[str, float]:
+    def evaluate(self, data: Batches) -> dict[str, float]:
         """Return the metrics, of all processes together."""
         training = self.model.training
         self.model.eval()
@@ -53,11 +56,11 @@ class Evaluator:
             self.model.train(training)
         return self.processes.mean_of(found)
 
-    def _evaluated(self, data: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
+    def _evaluated(self, data: Batches) -> Iterator[tuple[Any, np.ndarray]]:
         for inputs, labels in self.pairs(data):
             yield _arrays(self.model(*fitting(self.model, inputs))), self._expected(inputs, labels)
 
-    def _expected(self, inputs: Any, labels: Tensor) -> np.ndarray:
+    def _expected(self, inputs: Tensors, labels: Tensor) -> np.ndarray:
         if self.options.labels == "given":
             return labels.cpu().numpy()
         assert self.teacher is not None
@@ -65,8 +68,8 @@ class Evaluator:
             array: np.ndarray = self.teacher(*inputs).cpu().numpy()
         return array
 
-    def labelled(self, data: Iterable[Any]) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
-        """Yield batches as arrays: the inputs, and what is expected of them."""
+    def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+        """Yield batches as arrays: the inputs, and the labels or the teacher's outputs."""
         for inputs, labels in self.pairs(data):
             yield tuple(x.cpu().numpy() for x in inputs), self._expected(inputs, labels)
 
@@ -80,18 +83,17 @@ def _input_count(model: nn.Module) -> int:
     return len(model.plan.graph.inputs) if is_prepared(model) else 1
 
 
-def _pairs(data: Iterable[Any], device: torch.device, labelled: bool, count: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+def _pairs(data: Batches, device: torch.device, labelled: bool, count: int) -> Iterator[tuple[Tensors, Tensor]]:
     for index, batch in enumerate(data):
-        if labelled and (not isinstance(batch, (tuple, list)) or len(batch) != 2):
-            raise DataError(f"batch {index} is not an (inputs, labels) pair")
-        inputs = inputs_of((batch[0],) if labelled else (first_of_pair(batch, count),))
+        given, answers = split_batch(batch, index, labelled, count)
+        inputs = inputs_of((given,))
         for x in inputs:  # before they go to an accelerator; on one a look at their values would wait for it
             if x.device.type == "cpu" and x.is_floating_point() and not bool(torch.isfinite(x).all()):
                 raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
         inputs = tuple(x.to(device) for x in inputs)
         try:
-            # Without labels the number of samples is what the loop needs of them.
-            labels = torch.as_tensor(batch[1], device=device) if labelled else torch.empty(len(inputs[0]), device=device)
+            # Without labels the loop needs the number of samples alone.
+            labels = torch.as_tensor(answers, device=device) if labelled else torch.empty(len(inputs[0]), device=device)
         except (TypeError, ValueError) as error:
             raise DataError(f"the labels of batch {index} are no numbers: {error}") from error
         yield inputs, labels

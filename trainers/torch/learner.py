@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,18 @@ from qat.frameworks import is_prepared
 from qat.trainers import randomness
 from qat.trainers.data_checks import check_labels
 from qat.trainers.history import History
-from qat.trainers.learner import Loss, Step, part
+from qat.trainers.learner import LogWriter, Loss, Step, part
 from qat.trainers.loop import run
 from qat.trainers.options import TrainingOptions
+from qat.typing import Batches
 
 from . import losses, optimizers
 from .distributed import accumulating
-from .evaluation import Evaluator
+from .evaluation import Evaluator, Tensors
 from .weights import arrays_of, put, save_weights
 
 
-def finetune(model: nn.Module, train_data: Iterable[Any], eval_data: Iterable[Any] | None, options: TrainingOptions) -> History:
+def finetune(model: nn.Module, train_data: Batches, eval_data: Batches | None, options: TrainingOptions) -> History:
     """Fine-tune a model in place and leave the best epoch's weights in it; see :func:`qat.finetune`."""
     torch.manual_seed(options.seed)
     return run(_Learner(model, options), train_data, eval_data, options)
@@ -62,7 +63,7 @@ class _Learner(Evaluator):
 
     # --- a step ---
 
-    def step(self, inputs: Any, labels: Any, step: Step) -> Loss:
+    def step(self, inputs: Tensors, labels: Tensor, step: Step) -> Loss:
         self.model.train()
         self._track(step.tracking)
         with accumulating(self.shared, step.update), self._precision():
@@ -81,7 +82,7 @@ class _Learner(Evaluator):
             self._update(step.rate)
         return value.item
 
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
         if self.options.precision != "bf16":
             return contextlib.nullcontext()
         return torch.autocast(device_of(self.model).type, torch.bfloat16)
@@ -100,7 +101,7 @@ class _Learner(Evaluator):
         if self.freezing is not None:
             self.freezing.update()
 
-    def _loss(self, inputs: Any, outputs: Any, labels: Tensor, number: int) -> Tensor:
+    def _loss(self, inputs: Tensors, outputs: Any, labels: Tensor, number: int) -> Tensor:
         options = self.options
         if options.classifies:
             outputs = losses.class_scores(outputs)
@@ -114,7 +115,7 @@ class _Learner(Evaluator):
                 labels = labels.long()
         return options.combined_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs))
 
-    def _distance(self, inputs: Any, outputs: Any) -> Tensor | None:
+    def _distance(self, inputs: Tensors, outputs: Any) -> Tensor | None:
         if self.teacher is None:
             return None
         with torch.no_grad():
@@ -128,18 +129,18 @@ class _Learner(Evaluator):
     def freeze(self) -> None:
         self._track(False)
 
-    def zero_output_loss(self, inputs: Any, labels: Any) -> float:
+    def zero_output_loss(self, inputs: Tensors, labels: Tensor) -> float:
         self.model.eval()
         with torch.no_grad():
             outputs = self.model(*fitting(self.model, inputs))
             zeros = pytree.tree_map(lambda t: torch.zeros_like(t) if t.is_floating_point() else t, outputs)
             return float(self.processes.mean(self._loss(inputs, zeros, labels, 1)))
 
-    def first_not_finite(self, inputs: Any) -> str | None:
+    def first_not_finite(self, inputs: Tensors) -> str | None:
         found: list[str] = []
 
-        def look(name: str) -> Any:
-            def hook(module: nn.Module, args: Any, output: Any) -> None:
+        def look(name: str) -> Callable[[nn.Module, object, object], None]:
+            def hook(module: nn.Module, args: object, output: object) -> None:
                 tensors = (t for t in pytree.tree_leaves(output) if isinstance(t, Tensor) and t.is_floating_point())
                 if not found and not all(bool(torch.isfinite(t).all()) for t in tensors):
                     found.append(name)
@@ -156,7 +157,7 @@ class _Learner(Evaluator):
                 handle.remove()
         return found[0] if found else None
 
-    def log_writer(self, folder: str) -> Any:
+    def log_writer(self, folder: str) -> LogWriter:
         from torch.utils.tensorboard import SummaryWriter
 
         return _Writer(SummaryWriter(folder))
@@ -194,13 +195,13 @@ class _Learner(Evaluator):
             put(self.freezing, part(arrays, "freezing/"))
         self.probabilities = bool(values["probabilities"])
 
-    def random_state(self, data: Iterable[Any]) -> dict[str, np.ndarray]:
+    def random_state(self, data: Batches) -> dict[str, np.ndarray]:
         states = randomness.state() | {"torch": torch.get_rng_state().numpy().copy()}
         if torch.cuda.is_available():
             states |= {f"cuda{i}": s.numpy().copy() for i, s in enumerate(torch.cuda.get_rng_state_all())}
         return states | {name: g.get_state().numpy().copy() for name, g in _generators(data).items()}
 
-    def restore_random(self, data: Iterable[Any], arrays: dict[str, np.ndarray]) -> None:
+    def restore_random(self, data: Batches, arrays: dict[str, np.ndarray]) -> None:
         randomness.restore(arrays)
         torch.set_rng_state(torch.from_numpy(arrays["torch"].copy()))
         for index in range(torch.cuda.device_count()):
@@ -227,7 +228,7 @@ def _scope_of(module: str, model: nn.Module) -> str:
     return ops[name].scope or name if name in ops else module
 
 
-def _generators(data: Any) -> dict[str, torch.Generator]:
+def _generators(data: object) -> dict[str, torch.Generator]:
     """Return the generators that a DataLoader and its sampler draw from, where they have their own."""
     owners = {"loader": data, "sampler": getattr(data, "sampler", None)}
     found = {name: getattr(owner, "generator", None) for name, owner in owners.items()}

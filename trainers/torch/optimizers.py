@@ -24,7 +24,7 @@ _MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def skips(name: str, device: torch.device) -> bool:
-    """Whether an optimizer's step can be told on the device to change nothing: on CUDA, where its kernel is fused."""
+    """Whether the device itself can skip an optimizer's step: on CUDA, where the step is one fused kernel."""
     return device.type == "cuda" and name in ("sgd", "adam", "adamw")
 
 
@@ -56,7 +56,7 @@ def state(made: torch.optim.Optimizer) -> dict[str, np.ndarray]:
 
 
 def restore(made: torch.optim.Optimizer, arrays: Mapping[str, np.ndarray]) -> None:
-    """Put back what :func:`state` returned."""
+    """Put back the state that :func:`state` returned."""
     parameters = [p for group in made.param_groups for p in group["params"]]
     states: dict[int, dict[str, Any]] = {}
     for key, array in arrays.items():

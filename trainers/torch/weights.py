@@ -21,7 +21,7 @@ def array_of(tensor: Tensor) -> np.ndarray:
 
 
 def tensor_like(array: np.ndarray, like: Tensor) -> Tensor:
-    """Return what :func:`array_of` made an array of; ``like`` says whether that was bfloat16."""
+    """Return the tensor that :func:`array_of` turned into an array; ``like`` says whether it was bfloat16."""
     tensor = torch.from_numpy(np.array(array))
     return tensor.view(torch.bfloat16) if like.dtype == torch.bfloat16 and tensor.dtype == torch.int16 else tensor
 
