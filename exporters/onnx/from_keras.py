@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, defs, helper
 
 from qat.errors import ExportError, MissingDependencyError, reason_of
 from qat.program.program import FrameworkBlock, Program
@@ -38,14 +38,21 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
         with quiet():
             model: onnx.ModelProto = tf2onnx.convert.from_function(function, specs, opset=opset)[0]
     except Exception as error:  # tf2onnx raises plain exceptions
-        kinds = sorted({i.label for i in program.instructions if i.keeps_framework})
-        raise ExportError(
-            f"the operators that stay float ({', '.join(kinds)}) cannot be written to ONNX: {reason_of(error)}; a .tflite "
-            "can hold what TensorFlow Lite has: prepare for target 'litert'"
-        ) from error
+        raise _refusal(program, reason_of(error)) from error
+    unknown = {node.op_type for node in model.graph.node if not defs.has(node.op_type, node.domain)}
+    if unknown:  # tf2onnx leaves an operator that it does not know as TensorFlow names it
+        raise _refusal(program, f"tf2onnx has no form of {', '.join(sorted(unknown))}")
     # tf2onnx leaves out an input that no operator reads.
     found = {i.name: i for i in model.graph.input}
     inputs = [found.get(s.name) or helper.make_tensor_value_info(s.name, TensorProto.FLOAT, None) for s in specs]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     return model
+
+
+def _refusal(program: Program, reason: str) -> ExportError:
+    kinds = sorted({i.label for i in program.instructions if i.keeps_framework})
+    return ExportError(
+        f"the operators that stay float ({', '.join(kinds)}) cannot be written to ONNX: {reason}; a .tflite "
+        "can hold what TensorFlow Lite has: prepare for target 'litert'"
+    )

@@ -20,7 +20,8 @@ def by_dependency(
     """Return the operators sorted by dependency.
 
     The sort goes through the operators as often as it must, and each time takes all that can run. An operator of the float block
-    therefore stands before the integer operators that wait for any part of the block. The order is part of the artifact's bytes.
+    therefore stands before the integer operators that wait for any part of the block. The order is part of the artifact's bytes;
+    the sort of ``onnx_ir`` gives another one.
 
     Args:
         operators: in the order in which they were written.

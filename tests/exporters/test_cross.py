@@ -364,3 +364,13 @@ def test_a_constant_of_pytorch_is_quantized_as_litert_holds_it(tmp_path):
     with torch.no_grad():
         prepared.position.copy_(torch.from_numpy(np.resize(differing, (1, 8, 8, 8))))
     assert qat.export(prepared, tmp_path / "m.tflite", verify=[x]).parity.exact == 1.0
+
+
+def test_float_operator_of_keras_that_onnx_lacks_is_named(tmp_path):
+    pytest.importorskip("tf2onnx")
+    inputs = keras.Input((4,))
+    net = keras.Model(inputs, keras.layers.Dense(3, activation="gelu")(inputs))
+    prepared = qat.prepare(net, recipe="weightonly_wi8_afp32", target="onnxruntime")
+    with pytest.raises(ExportError, match=r"\(gelu\) cannot be written to ONNX: tf2onnx has no form of Erfc.*litert"):
+        qat.export(prepared, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
