@@ -33,7 +33,7 @@ def distance(model: PreparedModel) -> Tensor:
     """Return the squared distance of all weights of fewer than 8 bits from their grid, clipped weights at its end."""
     total = torch.zeros((), device=next(model.parameters()).device)
     for node, parameter, bias in few_bits(model):
-        weight = node.laid(parameter)
+        weight = node.program_layout(parameter)
         with torch.no_grad():
             scale = node.weight_scale(weight, bias)
             w_int, _ = node.quantized(weight, None, scale)

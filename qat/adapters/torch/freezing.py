@@ -57,7 +57,7 @@ class _Weight(nn.Module):
         # A tuple is no submodule: node and parameters belong to the model.
         self.of = (node, weight, bias)
         with torch.no_grad():
-            laid = node.laid(weight)
+            laid = node.program_layout(weight)
             scale = node.weight_scale(laid, bias)
             q = node.quantized(laid, None, scale)[0]
         self.register_buffer("last", q.to(torch.int8))
@@ -72,7 +72,7 @@ class _Weight(nn.Module):
         node, weight, bias = self.of
         planned = node.planned
         assert planned.weight is not None
-        laid, turned_back = torch.func.vjp(node.laid, weight.detach())  # type: ignore[misc]  # of a permutation: its inverse
+        laid, turned_back = torch.func.vjp(node.program_layout, weight.detach())  # type: ignore[misc]  # of a permutation: its inverse
         along = (-1, *[1] * (laid.ndim - 1))
         kept = self.frozen != FREE
         limit = float("inf") if planned.weight.learned else planned.qmax

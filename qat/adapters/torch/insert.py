@@ -14,13 +14,11 @@ from qat.adapters.torch.autograd.clip_mask import ClipMask
 from qat.adapters.torch.capture.trace import Traced
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.adapters.torch.nodes.base import Node
-from qat.adapters.torch.nodes.int16 import WIDE
-from qat.adapters.torch.nodes.learned_scales import LEARNED, LearnedConv2d
+from qat.adapters.torch.nodes.learned_scales import LearnedConv2d
 from qat.adapters.torch.nodes.lookup import Function
 from qat.adapters.torch.nodes.quantize import Dequantize, Quantize
-from qat.adapters.torch.nodes.range_tracking import RangeTracking
-from qat.adapters.torch.nodes.stored_weight import Stored
-from qat.adapters.torch.nodes.table import NODES
+from qat.adapters.torch.nodes.range_tracking import RangeTracker
+from qat.adapters.torch.nodes.table import NODES, make_node
 from qat.graph.graph import Op
 from qat.graph.kinds import KINDS
 from qat.planning.plan import Plan, PlannedOp
@@ -117,15 +115,17 @@ class _Writer:
                 read = planned.grid_inputs
                 args = (*(self._on_grid(t) if t in read else self._as_float(t) for t in op.inputs), *self._params(op))
                 grids = tuple(self._grid_of(t) for t in (*read, *op.outputs))
-                node = self._node(planned, grids)
+                node = make_node(planned, grids, self.plan.target.kernels)
+                assert node is not None
+                if isinstance(node, LearnedConv2d):
+                    node.start(self.params[op.params["weight"]])
                 node.clip_mask = self.clip_masks.get(op.output, ClipMask.BYTES)
                 if isinstance(node, Function) and self.clip_masks.get(op.inputs[0]) is ClipMask.READERS:
                     node.writer = self.writers[op.inputs[0]]
                 self.grid[op.output] = self._call("nodes", op.name, self._owning(node, grids[-1]), args)
                 self.forms[op.output] = self.grid[op.output].name
-            elif op.kind in NODES:
+            elif (node := make_node(planned, (), self.plan.target.kernels)) is not None:
                 args = (*(self._as_float(t) for t in op.inputs), *self._params(op))
-                node = Stored(planned) if planned.stored else NODES[op.kind](planned, (), self.plan.target.kernels)
                 self.real[op.output] = self._call("nodes", op.name, node, args)
                 if planned.keeps_framework:
                     self.kept_nodes[op.name] = self.real[op.output].name
@@ -135,21 +135,11 @@ class _Writer:
                 self.kept_nodes[op.name] = self.real[op.output].name
         spec, leaves = self.traced.structure
         values = [None if leaf is None else self._as_float(leaf) for leaf in leaves]
-        self.root.get_submodule(SCOPE).add_module("range_tracking", RangeTracking(self.grids.values()))
+        self.root.get_submodule(SCOPE).add_module("range_tracking", RangeTracker(self.grids.values()))
         self.graph.call_module(f"{SCOPE}.range_tracking", ())
         self.graph.output(pytree.tree_unflatten(values, spec))
         self.graph.lint()
         return self.graph
-
-    def _node(self, planned: PlannedOp, grids: tuple[Grid, ...]) -> Node:
-        kind = planned.op.kind
-        spec = planned.weight
-        if kind in LEARNED and spec is not None and (spec.learned or grids[-1].group.learned):
-            node = LEARNED[kind](planned, grids, self.plan.target.kernels)
-            assert isinstance(node, LearnedConv2d)
-            node.start(self.params[planned.op.params["weight"]])
-            return node
-        return (WIDE if planned.kernels == "int16" else NODES)[kind](planned, grids, self.plan.target.kernels)
 
     def _call(self, kind: str, name: str, module: nn.Module, args: tuple[Any, ...]) -> fx.Node:
         self.root.get_submodule(f"{SCOPE}.{kind}").add_module(name, module)

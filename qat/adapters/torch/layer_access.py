@@ -45,7 +45,7 @@ def layer_scale(model: PreparedModel, name: str, weight: str, bias: str | None) 
     """Return the scale of each output channel of a layer's weight, float32 of shape (channels,)."""
     node = _node(model, name)
     with torch.no_grad():
-        laid = node.laid(model.get_parameter(weight))
+        laid = node.program_layout(model.get_parameter(weight))
         scale = node.weight_scale(laid, None if bias is None else model.get_parameter(bias))
     return np.asarray(scale.cpu().numpy(), np.float32)
 

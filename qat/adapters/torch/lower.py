@@ -6,15 +6,18 @@ from operator import attrgetter
 
 import numpy as np
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from qat.adapters.torch.nodes.linear import Conv2d
-from qat.adapters.torch.nodes.stored_weight import Stored
+from qat.adapters.torch.nodes.stored_weight import StoredWeight
 from qat.planning.plan import PlannedOp
 from qat.program.build import block_border, build_program, grid_value_name, real_value_name
 from qat.program.program import FrameworkBlock, Program
 
 from .prepared_model import SCOPE, PreparedModel
+
+#: A weight, the scale of each of its output channels, and a bias, as a program holds them.
+Integers = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 def lower(model: PreparedModel) -> Program:
@@ -25,32 +28,35 @@ def lower(model: PreparedModel) -> Program:
     """
     encodings = {name: grid.encoding for name, grid in model.grids.items()}
 
-    def integers(planned: PlannedOp) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def integers(planned: PlannedOp) -> Integers:
         node = model.get_submodule(f"{SCOPE}.nodes.{planned.op.name}")
-        assert isinstance(node, (Conv2d, Stored))
-        weight = node.laid(model.get_parameter(planned.op.params["weight"]))
+        weight = model.get_parameter(planned.op.params["weight"])
         bias = model.get_parameter(planned.op.params["bias"]) if "bias" in planned.op.params else None
-        if isinstance(node, Stored):
-            return _stored(node, weight, bias)
-        with torch.no_grad():
-            scale = node.weight_scale(weight, bias)
-            w_int, b_int = node.quantized(weight, bias, scale)
-        return (
-            w_int.cpu().numpy().astype(np.int8),
-            scale.cpu().numpy().astype(np.float32),
-            None if b_int is None else b_int.cpu().numpy().astype(np.int64 if planned.kernels == "int16" else np.int32),
-        )
+        if isinstance(node, StoredWeight):
+            return _of_stored(node, weight, bias)
+        assert isinstance(node, Conv2d)
+        return _of_integer(node, weight, bias)
 
     def parameter(name: str) -> np.ndarray:
-        value: torch.Tensor = attrgetter(name)(model)
+        value: Tensor = attrgetter(name)(model)
         return value.detach().cpu().float().numpy()
 
     return build_program(model.plan, encodings, integers, parameter, _block(model))
 
 
-def _stored(node: Stored, weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    with torch.no_grad():
-        w, scale = node.quantized(weight)
+@torch.no_grad()
+def _of_integer(node: Conv2d, weight: Tensor, bias: Tensor | None) -> Integers:
+    weight = node.program_layout(weight)
+    scale = node.weight_scale(weight, bias)
+    w_int, b_int = node.quantized(weight, bias, scale)
+    width = np.int64 if node.planned.kernels == "int16" else np.int32
+    held = None if b_int is None else b_int.cpu().numpy().astype(width)
+    return w_int.cpu().numpy().astype(np.int8), scale.cpu().numpy().astype(np.float32), held
+
+
+@torch.no_grad()
+def _of_stored(node: StoredWeight, weight: Tensor, bias: Tensor | None) -> Integers:
+    w, scale = node.quantized(node.program_layout(weight))
     dtype = np.float16 if node.planned.weight is None else np.int8
     return w.cpu().numpy().astype(dtype), scale.cpu().numpy(), None if bias is None else bias.detach().cpu().numpy()
 

@@ -133,7 +133,7 @@ class Grid(nn.Module):
         self.mode = RangeMode.TRACKING if tracking and self._trackable else RangeMode.FROZEN
 
     def observe(self, extremes: Tensor, limits: Limits) -> None:
-        """Note the least and the greatest of unrounded grid values; :class:`RangeTracking` clips them to ``limits``."""
+        """Note the least and the greatest of unrounded grid values; :class:`RangeTracker` clips them to ``limits``."""
         self.extremes.append((extremes, limits))
 
     def take_extremes(self) -> list[tuple[Tensor, Limits]]:

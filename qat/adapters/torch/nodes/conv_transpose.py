@@ -13,7 +13,7 @@ from .linear import StraightThroughConv
 class ConvTranspose2d(StraightThroughConv):
     """conv_transpose2d, with bias and fused activation."""
 
-    def laid(self, weight: Tensor) -> Tensor:
+    def program_layout(self, weight: Tensor) -> Tensor:
         """Return PyTorch's weight, [in, out / groups, h, w], as [out, in / groups, h, w]."""
         return _turned(as_image_weight(weight), self.attrs["groups"])
 

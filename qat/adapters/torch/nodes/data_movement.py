@@ -33,7 +33,7 @@ class _MaxPool(torch.autograd.Function):
         return aten.max_pool2d_with_indices_backward(grad, like, *ctx.window, dilation, ceil, places.long()), None
 
 
-class Moving(Node):
+class DataMovement(Node):
     """Operators that move integers without changing them: one scale for inputs and output, the same code in float."""
 
     def integer(self, *tensors: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class Moving(Node):
         return self.real(*tensors)
 
 
-class MaxPool2d(Moving):
+class MaxPool2d(DataMovement):
     """Max pooling; the grid's order is that of the real values."""
 
     keeps_inputs = False
@@ -65,7 +65,15 @@ class MaxPool2d(Moving):
         return x, (kernel, strides, (top, left))
 
 
-class Concat(Moving):
+class Relu(DataMovement):
+    """A ReLU that no kernel absorbed."""
+
+    def real(self, x: Tensor) -> Tensor:
+        """Clamp at 0, which is 0 on the grid too."""
+        return F.relu(x)
+
+
+class Concat(DataMovement):
     """Concatenation of tensors that share one scale."""
 
     def real(self, *tensors: Tensor) -> Tensor:
@@ -73,7 +81,7 @@ class Concat(Moving):
         return torch.cat(tensors, self.attrs["axis"])
 
 
-class Reshape(Moving):
+class Reshape(DataMovement):
     """Any change of shape that keeps the batch first."""
 
     def real(self, x: Tensor) -> Tensor:
@@ -81,7 +89,7 @@ class Reshape(Moving):
         return x.reshape(x.shape[0], *self.attrs["shape"][1:])
 
 
-class Pad(Moving):
+class Pad(DataMovement):
     """Spatial padding with zeros, which are 0 on the grid too."""
 
     def real(self, x: Tensor) -> Tensor:

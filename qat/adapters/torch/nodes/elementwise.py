@@ -1,4 +1,4 @@
-"""Nodes that compute element by element: addition, multiplication, and the ReLUs that no kernel absorbed."""
+"""Nodes that compute element by element: addition, multiplication, minimum, ReLU6."""
 
 from __future__ import annotations
 
@@ -55,18 +55,6 @@ class Minimum(Node):
     def real(self, a: Tensor, b: Tensor) -> Tensor:
         """The float minimum."""
         return torch.minimum(a, b)
-
-
-class Relu(Node):
-    """A ReLU that no kernel absorbed; zero is 0 on the grid too."""
-
-    def integer(self, x: Tensor) -> Tensor:
-        """Clamp at 0."""
-        return F.relu(x)
-
-    def real(self, x: Tensor) -> Tensor:
-        """The float ReLU."""
-        return F.relu(x)
 
 
 class Relu6(Node):

@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 
 from qat.adapters.torch.autograd.linear import weight_scale
-from qat.arithmetic import int16 as wide
+from qat.arithmetic import int16
 from qat.graph.kinds import KINDS
 
 from .averages import Mean
 from .base import Node
 from .elementwise import Add, Mul
 from .linear import Conv2d, Dense
-from .table import NODES
 
 
-class WideConv2d(Conv2d):
+class Int16Conv2d(Conv2d):
     """conv2d and depthwise_conv2d."""
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -35,7 +34,7 @@ class WideConv2d(Conv2d):
         w_int, b_int = self.quantized(weight, bias, scale)
         acc = self.real(x.double(), w_int.double(), None if b_int is None else b_int.double())
         multiplier = self.inputs[0].scale.double() * scale.double() / self.output.scale.double()
-        requantize = wide.requantize_conv if KINDS[self.planned.op.kind].spatial else wide.requantize_dense
+        requantize = int16.requantize_conv if KINDS[self.planned.op.kind].spatial else int16.requantize_dense
         return _by_numpy(lambda a, m: requantize(a, m, *self.limits()), acc, multiplier.view(channels))
 
     def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -43,10 +42,10 @@ class WideConv2d(Conv2d):
         spec = self.planned.weight
         assert spec is not None
         per_channel = spec.granularity == "channel"
-        return weight_scale(weight, bias, self.inputs[0].scale, self.planned.qmax, per_channel, wide.BIAS_LIMIT)
+        return weight_scale(weight, bias, self.inputs[0].scale, self.planned.qmax, per_channel, int16.BIAS_LIMIT)
 
 
-class WideDense(WideConv2d, Dense):
+class Int16Dense(Int16Conv2d, Dense):
     """A fully connected layer on the last axis."""
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -58,7 +57,7 @@ class WideDense(WideConv2d, Dense):
         return Dense.real(self, x, weight, bias)
 
 
-class WideAdd(Add):
+class Int16Add(Add):
     """Elementwise addition."""
 
     def integer(self, a: Tensor, b: Tensor) -> Tensor:
@@ -66,10 +65,10 @@ class WideAdd(Add):
         if self.training:
             return super().integer(a, b)
         ea, eb, ey = _encodings(self)
-        return _by_numpy(lambda x, y: wide.add(x, y, ea, eb, ey, *self.limits()), a, b)
+        return _by_numpy(lambda x, y: int16.add(x, y, ea, eb, ey, *self.limits()), a, b)
 
 
-class WideMul(Mul):
+class Int16Mul(Mul):
     """Elementwise multiplication."""
 
     def integer(self, a: Tensor, b: Tensor) -> Tensor:
@@ -77,10 +76,10 @@ class WideMul(Mul):
         if self.training:
             return super().integer(a, b)
         ea, eb, ey = _encodings(self)
-        return _by_numpy(lambda x, y: wide.mul(x, y, ea, eb, ey, *self.limits()), a, b)
+        return _by_numpy(lambda x, y: int16.mul(x, y, ea, eb, ey, *self.limits()), a, b)
 
 
-class WideMean(Mean):
+class Int16Mean(Mean):
     """The mean over the spatial axes."""
 
     def integer(self, x: Tensor) -> Tensor:
@@ -88,7 +87,7 @@ class WideMean(Mean):
         if self.training:
             return super().integer(x)
         ex, ey = _encodings(self)
-        return _by_numpy(lambda v: wide.mean(v, self.attrs["axes"], ex, ey, self.attrs["keepdims"]), x)
+        return _by_numpy(lambda v: int16.mean(v, self.attrs["axes"], ex, ey, self.attrs["keepdims"]), x)
 
 
 def _encodings(node: Node) -> tuple[Any, ...]:
@@ -97,14 +96,3 @@ def _encodings(node: Node) -> tuple[Any, ...]:
 
 def _by_numpy(function: Callable[..., np.ndarray], *tensors: Tensor) -> Tensor:
     return torch.from_numpy(function(*(t.detach().cpu().numpy() for t in tensors))).to(tensors[0].device)
-
-
-WIDE: dict[str, type[Node]] = {
-    **NODES,
-    "conv2d": WideConv2d,
-    "depthwise_conv2d": WideConv2d,
-    "dense": WideDense,
-    "add": WideAdd,
-    "mul": WideMul,
-    "mean": WideMean,
-}

@@ -14,7 +14,6 @@ from qat.arithmetic.grid import BIAS_LIMIT, f32
 from qat.arithmetic.range_estimators import weight_step
 
 from .activation_grid import Grid
-from .base import Node
 from .linear import Conv2d, Dense
 
 
@@ -85,7 +84,3 @@ class LearnedDense(LearnedConv2d, Dense):
     def along(self, channels: Tensor) -> Tensor:
         """The channels are the last axis."""
         return channels
-
-
-#: The nodes of operators with a weight, where it or their output's range is learned.
-LEARNED: dict[str, type[Node]] = {"conv2d": LearnedConv2d, "depthwise_conv2d": LearnedConv2d, "dense": LearnedDense}

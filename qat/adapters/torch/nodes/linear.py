@@ -20,9 +20,9 @@ class Conv2d(Node):
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Compute with the weight in the program's layout."""
-        return super().compute(x, self.laid(weight), bias)
+        return super().compute(x, self.program_layout(weight), bias)
 
-    def laid(self, weight: Tensor) -> Tensor:
+    def program_layout(self, weight: Tensor) -> Tensor:
         """Return the parameter in the program's layout: that of a convolution of rows has an axis less."""
         return as_image_weight(weight)
 

@@ -17,7 +17,7 @@ from .activation_grid import Grid
 MOMENTUM = 0.1
 
 
-class RangeTracking(nn.Module):
+class RangeTracker(nn.Module):
     """The last module of a prepared model. After a training pass it moves the ranges, all of them at once.
 
     Until then every operator of the pass reads the scale that its input was written with.

@@ -19,21 +19,20 @@ from qat.graph.kinds import KINDS
 from qat.planning.plan import PlannedOp
 
 from .base import Node
-from .table import NODES
 
 
-class Stored(Node):
+class StoredWeight(Node):
     """conv2d, depthwise_conv2d or dense in one of :data:`qat.planning.modes.STORED`."""
 
-    def __init__(self, planned: PlannedOp) -> None:
+    def __init__(self, planned: PlannedOp, operator: Node) -> None:
         super().__init__(planned, (), planned.kernels)
-        self.operator = NODES[planned.op.kind](planned, (), planned.kernels)
+        self.operator = operator
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Compute with the weight in the program's layout."""
-        return super().compute(x, self.laid(weight), bias)
+        return super().compute(x, self.program_layout(weight), bias)
 
-    def laid(self, weight: Tensor) -> Tensor:
+    def program_layout(self, weight: Tensor) -> Tensor:
         """Return the parameter in the program's layout."""
         return as_image_weight(weight)
 

@@ -1,17 +1,23 @@
-"""The table from the kinds of the neutral graph to the nodes that compute them."""
+"""The table of nodes: the operators with integer kernels, and those that compute in float beside them."""
 
 from __future__ import annotations
 
+from qat.planning.plan import PlannedOp
+
+from .activation_grid import Grid
 from .attention import Embedding, MatMul, Softmax
 from .averages import AvgPool2d, Mean
 from .base import Node
 from .conv3d import Conv3d
 from .conv_transpose import ConvTranspose2d
-from .data_movement import Concat, MaxPool2d, Pad, Reshape
-from .elementwise import Add, Minimum, Mul, Relu, Relu6
+from .data_movement import Concat, MaxPool2d, Pad, Relu, Reshape
+from .elementwise import Add, Minimum, Mul, Relu6
+from .int16 import Int16Add, Int16Conv2d, Int16Dense, Int16Mean, Int16Mul
 from .layer_norm import LayerNorm
+from .learned_scales import LearnedConv2d, LearnedDense
 from .linear import BatchNorm, Conv2d, Dense
 from .lookup import FUNCTIONS, Constant, Function
+from .stored_weight import StoredWeight
 from .upsampling import UpsampleBilinear2d
 
 NODES: dict[str, type[Node]] = {
@@ -40,3 +46,36 @@ NODES: dict[str, type[Node]] = {
     "pad": Pad,
     **dict.fromkeys(FUNCTIONS, Function),
 }
+
+#: The nodes of 16-bit activations; any other node of :data:`NODES` is of any width.
+INT16: dict[str, type[Node]] = {
+    **NODES,
+    "conv2d": Int16Conv2d,
+    "depthwise_conv2d": Int16Conv2d,
+    "dense": Int16Dense,
+    "add": Int16Add,
+    "mul": Int16Mul,
+    "mean": Int16Mean,
+}
+
+#: The nodes of operators with a weight, where its scale or the output's range is learned.
+LEARNED: dict[str, type[LearnedConv2d]] = {
+    "conv2d": LearnedConv2d,
+    "depthwise_conv2d": LearnedConv2d,
+    "dense": LearnedDense,
+}
+
+
+def make_node(planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> Node | None:
+    """Return the node of a planned operator; None for one that keeps PyTorch's implementation as it was captured.
+
+    ``kernels_name`` is the target's arithmetic.
+    """
+    kind, spec = planned.op.kind, planned.weight
+    if kind not in NODES:
+        return None
+    if planned.stored:
+        return StoredWeight(planned, NODES[kind](planned, (), planned.kernels))
+    if kind in LEARNED and spec is not None and (spec.learned or (grids and grids[-1].group.learned)):
+        return LEARNED[kind](planned, grids, kernels_name)
+    return (INT16 if planned.kernels == "int16" else NODES)[kind](planned, grids, kernels_name)
