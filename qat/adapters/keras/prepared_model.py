@@ -16,7 +16,7 @@ from qat.adapters.keras.nodes.activation_grid import Grid
 from qat.adapters.keras.nodes.attention import as_matrix
 from qat.adapters.keras.nodes.base import Node, Params
 from qat.adapters.keras.nodes.learned_scales import LearnedLinear
-from qat.adapters.keras.nodes.quantize import quantize
+from qat.adapters.keras.nodes.quantize import dequantize, quantize
 from qat.adapters.keras.nodes.range_tracking import RangeTracker, derive_encodings
 from qat.adapters.keras.nodes.table import make_node
 from qat.errors import CalibrationError, ConfigError
@@ -206,8 +206,8 @@ class _Pass:
 
     def as_float(self, name: str) -> Tensor:
         if name not in self.real:
-            scale = self.model.grid_of(name).scale
-            self.real[name] = self.grid[name] * scale if self.on_grid else self.grid[name]
+            x = self.grid[name]
+            self.real[name] = dequantize(x, self.model.grid_of(name)) if self.on_grid else x
         return self.real[name]
 
     def as_integer(self, name: str) -> Tensor:

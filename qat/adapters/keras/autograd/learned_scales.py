@@ -11,6 +11,8 @@ import keras
 import tensorflow as tf
 from tensorflow import Tensor
 
+from .functions import Limits
+
 
 @tf.custom_gradient
 def round_through(v: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -52,7 +54,7 @@ def requantize(
     range_: keras.Variable,
     scale: Tensor,
     type_limits: tuple[Tensor, Tensor],
-    limits: tuple[Tensor | float, Tensor],
+    limits: Limits,
     levels: float,
 ) -> Tensor:
     """Return ``clamp(round(v), *limits)``, with the gradients of the range's two ends where they limit the output.

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
-from .functions import Encoded, round_clamp
+from .functions import Encoded, Limits, round_clamp
 
 
 def divide_by_scale(x: Tensor, scale: Tensor) -> Tensor:
@@ -20,29 +20,29 @@ def divide_by_count(total: Tensor, count: Tensor, grid: Encoded) -> Tensor:
     return total * ((scale * (1.0 / count)) / scale)
 
 
-def add(a: Tensor, b: Tensor, grids: tuple[Encoded, Encoded, Encoded], lo: Tensor | float, hi: Tensor) -> Tensor:
+def add(a: Tensor, b: Tensor, grids: tuple[Encoded, Encoded, Encoded], limits: Limits) -> Tensor:
     """Return ``a + b`` on the third grid."""
     ga, gb, gy = grids
     ra, rb = ga.scale / gy.scale, gb.scale / gy.scale
     fixed = gy.zero_point - _fma(ga.zero_point, ra, rb * gb.zero_point)
     v = _fma(a + ga.zero_point, ra, _fma(b + gb.zero_point, rb, fixed))
-    return tf.clip_by_value(tf.round(v) - gy.zero_point, lo, hi)
+    return tf.clip_by_value(tf.round(v) - gy.zero_point, *limits)
 
 
-def round_product(v: Tensor, grid: Encoded, lo: Tensor | float, hi: Tensor) -> Tensor:
+def round_product(v: Tensor, grid: Encoded, limits: Limits) -> Tensor:
     """Return a rescaled product of two tensors on its grid. The kernel rounds after it has added the zero point."""
-    return tf.clip_by_value(tf.round(v + grid.zero_point) - grid.zero_point, lo, hi)
+    return tf.clip_by_value(tf.round(v + grid.zero_point) - grid.zero_point, *limits)
 
 
-def mean(total: Tensor, count: np.float32, grids: tuple[Encoded, Encoded], lo: Tensor | float, hi: Tensor) -> Tensor:
+def mean(total: Tensor, count: np.float32, grids: tuple[Encoded, Encoded], limits: Limits) -> Tensor:
     """Return the mean of ``count`` values of the first grid, of which ``total`` is the sum, on the second."""
     gx, gy = grids
-    return round_clamp(total * (gx.scale / (gy.scale * count)), lo, hi)
+    return round_clamp(total * (gx.scale / (gy.scale * count)), limits)
 
 
-def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, lo: Tensor | float, hi: Tensor) -> Tensor:
+def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits) -> Tensor:
     """Return the averages of windows of ``count`` values, of which ``total`` are the sums; one scale in and out."""
-    return round_clamp(divide_by_count(total, count, grid), lo, hi)
+    return round_clamp(divide_by_count(total, count, grid), limits)
 
 
 def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 from tensorflow import Tensor
 
 from . import mlas, xnnpack
-from .functions import Encoded
+from .functions import Encoded, Limits
 
 
 class Runtime(Protocol):
@@ -20,16 +20,16 @@ class Runtime(Protocol):
     def divide_by_count(self, total: Tensor, count: Tensor, grid: Encoded) -> Tensor:
         """Return the averages of sums, not yet rounded."""
 
-    def add(self, a: Tensor, b: Tensor, grids: tuple[Encoded, Encoded, Encoded], lo: Tensor | float, hi: Tensor) -> Tensor:
+    def add(self, a: Tensor, b: Tensor, grids: tuple[Encoded, Encoded, Encoded], limits: Limits) -> Tensor:
         """Return ``a + b`` on the third grid."""
 
-    def round_product(self, v: Tensor, grid: Encoded, lo: Tensor | float, hi: Tensor) -> Tensor:
+    def round_product(self, v: Tensor, grid: Encoded, limits: Limits) -> Tensor:
         """Return a rescaled product of two tensors on its grid."""
 
-    def mean(self, total: Tensor, count: np.float32, grids: tuple[Encoded, Encoded], lo: Tensor | float, hi: Tensor) -> Tensor:
+    def mean(self, total: Tensor, count: np.float32, grids: tuple[Encoded, Encoded], limits: Limits) -> Tensor:
         """Return the mean of ``count`` values of the first grid, of which ``total`` is the sum, on the second."""
 
-    def avg_pool2d(self, total: Tensor, count: Tensor, grid: Encoded, lo: Tensor | float, hi: Tensor) -> Tensor:
+    def avg_pool2d(self, total: Tensor, count: Tensor, grid: Encoded, limits: Limits) -> Tensor:
         """Return the averages of windows of ``count`` values, of which ``total`` are the sums; one scale in and out."""
 
 

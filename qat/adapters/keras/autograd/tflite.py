@@ -1,4 +1,4 @@
-"""TFLite's optimized kernels in TensorFlow, exact in every bit; :mod:`qat.arithmetic.tflite` has the formulas and sources."""
+"""TFLite's own kernels in TensorFlow, exact in every bit; :mod:`qat.arithmetic.tflite` has the formulas and their sources."""
 
 from __future__ import annotations
 
@@ -6,10 +6,32 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
+from .functions import Encoded, Limits, round_clamp
 
-def requantize(acc: Tensor, multiplier: Tensor, lo: Tensor | float, hi: Tensor) -> Tensor:
-    """Return an accumulator times a float64 multiplier on the output's grid."""
-    return tf.clip_by_value(fixed_point(acc, multiplier), lo, hi)
+
+def divide_by_count(total: Tensor, count: Tensor, grid: Encoded) -> Tensor:
+    """Return the averages of sums, not yet rounded."""
+    return total / count
+
+
+def round_product(v: Tensor, grid: Encoded, limits: Limits) -> Tensor:
+    """Return a rescaled product of two tensors on its grid."""
+    return round_clamp(v, limits)
+
+
+def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits) -> Tensor:
+    """Return the averages of windows of ``count`` values, of which ``total`` are the sums; one scale in and out."""
+    raw = total + count * grid.zero_point
+    # Half a unit more never changes the quotient's floor, and keeps it right where the graph optimizer multiplies by the
+    # reciprocal of the constant count instead of dividing.
+    half = tf.floor(count / 2) + 0.5
+    mean = tf.where(raw > 0, tf.floor((raw + half) / count), -tf.floor((half - raw) / count))
+    return tf.clip_by_value(mean - grid.zero_point, *limits)
+
+
+def requantize(acc: Tensor, multiplier: Tensor, limits: Limits) -> Tensor:
+    """Return an accumulator times a float64 multiplier on the output's grid, as the optimized kernels compute it."""
+    return tf.clip_by_value(fixed_point(acc, multiplier), *limits)
 
 
 def fixed_point(acc: Tensor, multiplier: Tensor) -> Tensor:

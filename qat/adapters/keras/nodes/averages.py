@@ -20,7 +20,7 @@ class Mean(Node):
         count = np.float32(math.prod(x.shape[a] for a in axes))
         total = tf.reduce_sum(x, axes, keepdims=self.attrs["keepdims"])
         if not training:
-            return self.runtime.mean(total, count, (gx, gy), *self.limits())
+            return self.runtime.mean(total, count, (gx, gy), self.limits())
         return self.finish(total * (gx.scale / (gy.scale * count)), training)
 
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
@@ -35,7 +35,7 @@ class AvgPool2d(Node):
         """Sum exactly, divide, round as the kernel does."""
         total, count = self._sums(inputs[0])
         if not training:
-            return self.runtime.avg_pool2d(total, count, self.output, *self.limits())
+            return self.runtime.avg_pool2d(total, count, self.output, self.limits())
         return self.finish(self.runtime.divide_by_count(total, count, self.output), training)
 
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:

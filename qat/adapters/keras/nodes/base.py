@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
-from qat.adapters.keras.autograd import functions as kernels
+from qat.adapters.keras.autograd.functions import Limits, round_clamp
 from qat.adapters.keras.autograd.learned_scales import requantize
 from qat.adapters.keras.autograd.runtimes import RUNTIMES, Runtime
 from qat.errors import CalibrationError
@@ -74,7 +74,7 @@ class Node:
         """The same operator in float, without its fused activation."""
         raise NotImplementedError
 
-    def limits(self) -> tuple[Tensor | float, Tensor]:
+    def limits(self) -> Limits:
         """Return the limits of the output on its grid: the type's, narrowed by the fused activation.
 
         Every range contains 0, so that the lower limit of an activation is the number 0.
@@ -98,7 +98,7 @@ class Node:
             levels = float(grid.group.qmax - grid.group.qmin)
             scale, *ends = (tf.convert_to_tensor(t) for t in (grid.scale, grid.lo, grid.hi))
             return requantize(v, grid.range, scale, (ends[0], ends[1]), self.limits(), levels)
-        return kernels.round_clamp(self.observe(v) if training else v, *self.limits())
+        return round_clamp(self.observe(v) if training else v, self.limits())
 
 
 #: The activations that a kernel can absorb.

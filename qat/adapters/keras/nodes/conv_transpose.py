@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow import Tensor
 
-from qat.adapters.keras.autograd import functions as kernels
+from qat.adapters.keras.autograd import linear as kernels
 from qat.graph.padding import same_padding
 
 from .linear import Linear

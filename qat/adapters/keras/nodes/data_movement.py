@@ -26,14 +26,6 @@ class MaxPool2d(DataMovement):
         return tf.nn.max_pool2d(inputs[0], self.attrs["kernel"], self.attrs["strides"], explicit)
 
 
-class Relu(DataMovement):
-    """A ReLU that no kernel absorbed."""
-
-    def real(self, inputs: list[Tensor], params: Params) -> Tensor:
-        """Zero is 0 on the grid too."""
-        return tf.nn.relu(inputs[0])
-
-
 class Concat(DataMovement):
     """Concatenation of tensors that share one scale."""
 

@@ -1,4 +1,4 @@
-"""Nodes that compute element by element: addition, multiplication, ReLU6."""
+"""Nodes that compute element by element: addition, multiplication, minimum, and the ReLUs that no kernel absorbed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Add(Node):
         """Rescale both inputs to the output's grid and add."""
         (a, b), (ga, gb, gy) = inputs, self.grids
         if not training:
-            return self.runtime.add(a, b, (ga, gb, gy), *self.limits())
+            return self.runtime.add(a, b, (ga, gb, gy), self.limits())
         return self.finish(a * (ga.scale / gy.scale) + b * (gb.scale / gy.scale), training)
 
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
@@ -30,7 +30,7 @@ class Mul(Node):
         """Multiply and rescale."""
         (a, b), (ga, gb, gy) = inputs, self.grids
         v = a * b * ((ga.scale * gb.scale) / gy.scale)
-        return self.finish(v, training) if training else self.runtime.round_product(v, gy, *self.limits())
+        return self.finish(v, training) if training else self.runtime.round_product(v, gy, self.limits())
 
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """Float multiplication."""
@@ -47,6 +47,18 @@ class Minimum(Node):
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The float minimum."""
         return tf.minimum(*inputs)
+
+
+class Relu(Node):
+    """A ReLU that no kernel absorbed; zero is 0 on the grid too."""
+
+    def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
+        """Clamp at 0."""
+        return self.real(inputs, params)
+
+    def real(self, inputs: list[Tensor], params: Params) -> Tensor:
+        """The float ReLU."""
+        return tf.nn.relu(inputs[0])
 
 
 class Relu6(Node):

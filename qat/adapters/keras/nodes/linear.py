@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
-from qat.adapters.keras.autograd import functions as kernels
+from qat.adapters.keras.autograd import linear as kernels
 from qat.adapters.keras.autograd import tflite
 from qat.arithmetic.grid import BIAS_LIMIT
 from qat.graph.kinds import KINDS
@@ -67,7 +67,7 @@ class Linear(Node):
         w_int, b_int = self.quantized(weight, bias, scale)
         acc = self.operator(x, weight).forward(x, w_int)
         acc = acc if b_int is None else acc + b_int
-        return tflite.requantize(acc, self.multiplier(scale), *self.limits())
+        return tflite.requantize(acc, self.multiplier(scale), self.limits())
 
     def multiplier(self, scale: Tensor) -> Tensor:
         """Return ``s_x s_w / s_y`` in float64, one value an output channel."""

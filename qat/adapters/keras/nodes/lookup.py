@@ -1,4 +1,4 @@
-"""The node of functions of one tensor: a table of the output's integers."""
+"""Nodes of functions of one tensor, as tables of the output's integers, and of constants."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tensorflow import Tensor
 from qat.arithmetic import lookup
 
 from .base import Node, Params
+from .quantize import quantize
 
 #: TensorFlow's functions by kind, for a model that is not calibrated yet, for training and for an operator that stays float.
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
@@ -56,3 +57,15 @@ class Function(Node):
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """TensorFlow's own function."""
         return FUNCTIONS[self.planned.op.kind](inputs[0], **self.attrs)
+
+
+class Constant(Node):
+    """A parameter on the grid. Its range is calibrated and observed as an activation's is."""
+
+    def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
+        """Quantize; the gradient reaches the parameter in its own unit."""
+        return quantize(params["value"], self.output, self.kernels, training)
+
+    def real(self, inputs: list[Tensor], params: Params) -> Tensor:
+        """The parameter itself."""
+        return params["value"]

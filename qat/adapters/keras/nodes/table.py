@@ -12,13 +12,12 @@ from .attention import Embedding, MatMul, Softmax
 from .averages import AvgPool2d, Mean
 from .base import Node
 from .conv_transpose import ConvTranspose2d
-from .data_movement import Concat, MaxPool2d, Pad, Relu, Reshape
-from .elementwise import Add, Minimum, Mul, Relu6
+from .data_movement import Concat, MaxPool2d, Pad, Reshape
+from .elementwise import Add, Minimum, Mul, Relu, Relu6
 from .int16 import Int16Add, Int16Linear, Int16Mean, Int16Mul
 from .learned_scales import LearnedLinear
 from .linear import BatchNorm, Linear
-from .lookup import FUNCTIONS, Function
-from .quantize import Constant
+from .lookup import FUNCTIONS, Constant, Function
 from .stored_weight import StoredWeight
 
 NODES: dict[str, type[Node]] = {

@@ -1,0 +1,164 @@
+"""Linear operators on the grid: one node from the float weight and bias to the output's integers.
+
+The formulas and their sources are those of :mod:`qat.adapters.torch.autograd.linear`: the weight's own scale cancels from its
+gradient, and limits are read off the rounded output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import Tensor
+
+from .functions import Limits, apply_clip_mask, rounded
+
+_SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny * 2.0**40)
+
+#: TensorFlow's word for a padding, ``SAME`` or ``VALID``, or its elements before and after each axis.
+Padding: TypeAlias = str | tuple[tuple[int, int], tuple[int, int]]
+
+
+def weight_scale(
+    weight: Tensor,
+    floor: Tensor | None,
+    qmax: Tensor,
+    per_channel: bool,
+    axes: Sequence[int],
+) -> Tensor:
+    """Return each output channel's scale, of shape (channels,), or one of shape (1,).
+
+    ``floor`` is the smallest scale of each channel that its bias allows, ``axes`` are all but those of the channels. See
+    :func:`qat.arithmetic.grid.weight_scale`.
+    """
+    reduced = axes if per_channel else None
+    peak = tf.maximum(tf.reduce_max(weight, reduced), -tf.reduce_min(weight, reduced))
+    scale = tf.maximum(tf.reshape(peak, [-1]) / qmax, _SMALLEST_SCALE)
+    if floor is not None:
+        scale = tf.maximum(scale, floor if per_channel else tf.reduce_max(floor))
+    return tf.stop_gradient(scale)
+
+
+#: Shows unrounded grid values to the range tracker and returns them.
+Observe = Callable[[Tensor], Tensor]
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor,
+    shape: tuple[int, ...],
+    scales: tuple[Tensor, Tensor],
+    limits: Limits,
+    operator: Operator,
+    observe: Observe | None,
+) -> Tensor:
+    """Return ``clamp(round((op(x, w_int) + b_int) * multiplier), *limits)`` from the float weight and bias, in one node.
+
+    ``shape`` lays the channels' scales along the weight's axes; ``scales`` are the input's and the output's.
+    """
+    input_scale, output_scale = scales
+
+    @tf.custom_gradient
+    def node(x: Tensor, weight: Tensor, *bias: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+        bias_scale = scale * input_scale
+        w_int = tf.math.rint(weight / tf.reshape(scale, shape))
+        acc = operator.forward(x, w_int)
+        if bias:
+            acc = tf.nn.bias_add(acc, tf.math.rint(bias[0] / bias_scale))
+        v = acc * (bias_scale / output_scale)
+        if observe is not None:
+            v = observe(v)
+        y = rounded(v, limits)
+
+        def backward(grad: Tensor) -> tuple[Tensor, ...]:
+            grad = apply_clip_mask(grad, y, limits)
+            ratio = input_scale / output_scale
+            gx = operator.input_gradient(x, w_int * tf.reshape(scale * ratio, shape), grad)
+            gw = operator.weight_gradient(x, w_int, grad) * ratio
+            if not bias:
+                return gx, gw
+            return gx, gw, tf.reduce_sum(grad, list(range(len(grad.shape) - 1))) / output_scale
+
+        return y, backward
+
+    return node(x, weight) if bias is None else node(x, weight, bias)
+
+
+class Operator:
+    """A linear operator and its two gradients."""
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Apply it."""
+        raise NotImplementedError
+
+    def input_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient with respect to the input."""
+        raise NotImplementedError
+
+    def weight_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient with respect to the weight."""
+        raise NotImplementedError
+
+
+class Convolution(Operator):
+    """conv2d, or the depthwise one. ``padding`` is ``SAME``, ``VALID`` or explicit numbers."""
+
+    def __init__(self, strides: tuple[int, int], padding: Padding, dilations: tuple[int, int], depthwise: bool) -> None:
+        self._depthwise = depthwise
+        self._before: list[tuple[int, int]] | None = None
+        word, explicit = padding, []
+        if not isinstance(padding, str) and max(dilations) > 1:
+            # TensorFlow's CPU kernels have gradients of dilated filters only where the padding is a word.
+            self._before, word = [(0, 0), *padding, (0, 0)], "VALID"
+        elif not isinstance(padding, str):
+            word, explicit = "EXPLICIT", [0, 0, *padding[0], *padding[1], 0, 0]
+        self._options: dict[str, Any] = {
+            "strides": [1, *strides, 1],
+            "padding": word,
+            "explicit_paddings": explicit,
+            "dilations": [1, *dilations, 1],
+        }
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Apply it."""
+        x = self._padded(x)
+        if self._depthwise:
+            return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=w, **self._options)
+        return tf.raw_ops.Conv2D(input=x, filter=w, **self._options)
+
+    def input_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient with respect to the input."""
+        ops = tf.raw_ops
+        backward = ops.DepthwiseConv2dNativeBackpropInput if self._depthwise else ops.Conv2DBackpropInput
+        found = backward(input_sizes=tf.shape(self._padded(x)), filter=w, out_backprop=grad, **self._options)
+        return found if self._before is None else tf.slice(found, [first for first, _ in self._before], tf.shape(x))
+
+    def weight_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient with respect to the weight."""
+        ops = tf.raw_ops
+        backward = ops.DepthwiseConv2dNativeBackpropFilter if self._depthwise else ops.Conv2DBackpropFilter
+        return backward(input=self._padded(x), filter_sizes=tf.shape(w), out_backprop=grad, **self._options)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return x if self._before is None else tf.pad(x, self._before)
+
+
+class MatMul(Operator):
+    """A dense layer on the last axis."""
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Apply it."""
+        return tf.tensordot(x, w, [[-1], [0]]) if len(x.shape) > 2 else tf.matmul(x, w)
+
+    def input_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient with respect to the input."""
+        return tf.tensordot(grad, w, [[-1], [1]]) if len(x.shape) > 2 else tf.matmul(grad, w, transpose_b=True)
+
+    def weight_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient with respect to the weight."""
+        rows = tf.reshape(x, [-1, x.shape[-1]])
+        return tf.matmul(rows, tf.reshape(grad, [-1, grad.shape[-1]]), transpose_a=True)
