@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,31 +40,54 @@ def verify(
     """
     session = open_artifact(())
     scales = [_scale(program, name) for name in program.outputs]
-    equal = values = agreeing = ranked = samples = 0
-    total = worst = 0.0
+    tally = _Tally()
     failing: tuple[np.ndarray, ...] | None = None
     for batch in data:
         arrays = tuple(np.asarray(a, np.float32) for a in (batch if isinstance(batch, (tuple, list)) else (batch,)))
         expected = predict(*arrays)
         got = _aligned(session.run(*_in_layout(program, arrays)), expected, program)
         for want, have, scale in zip(expected, got, scales, strict=True):
-            difference = np.abs(np.asarray(want, np.float64) - have)
-            difference /= scale or max(float(np.ptp(want)) / 255, np.finfo(np.float32).tiny)
-            equal += int((want == have).sum())
-            values += want.size
-            total += float(difference.sum())
-            worst = max(worst, float(difference.max(initial=0.0)))
-            if failing is None and not np.array_equal(want, have):
-                failing = arrays
-        samples += len(expected[0])
-        if expected[0].ndim == 2 and expected[0].shape[1] > 1:
-            ranked += len(expected[0])
-            agreeing += int((expected[0].argmax(1) == got[0].argmax(1)).sum())
-    if samples == 0:
+            tally.add_output(want, have, scale)
+        tally.add_samples(expected[0], got[0])
+        if failing is None and tally.equal < tally.values:
+            failing = arrays
+    if tally.samples == 0:
         raise DataError("verification got no samples: pass at least one batch")
-    top1 = agreeing / ranked if ranked else None
-    first = None if failing is None else _first_difference(open_artifact, program, locate, failing)
-    return Parity(equal / max(values, 1), top1, total / max(values, 1), worst, samples, first)
+    return tally.parity(None if failing is None else _first_difference(open_artifact, program, locate, failing))
+
+
+@dataclass
+class _Tally:
+    """The comparison of the outputs so far; :class:`qat.runtimes.model_file.Parity` is made of it."""
+
+    equal: int = 0
+    values: int = 0
+    total_lsb: float = 0.0
+    max_lsb: float = 0.0
+    agreeing: int = 0
+    ranked: int = 0
+    samples: int = 0
+
+    def add_output(self, want: np.ndarray, have: np.ndarray, scale: float | None) -> None:
+        """Add an output of a batch. A float output has no scale: 1/255 of its range stands for it."""
+        difference = np.abs(np.asarray(want, np.float64) - have)
+        difference /= scale or max(float(np.ptp(want)) / 255, np.finfo(np.float32).tiny)
+        self.equal += int((want == have).sum())
+        self.values += want.size
+        self.total_lsb += float(difference.sum())
+        self.max_lsb = max(self.max_lsb, float(difference.max(initial=0.0)))
+
+    def add_samples(self, want: np.ndarray, have: np.ndarray) -> None:
+        """Add the samples of a batch by the first output, whose largest values are compared where it holds scores."""
+        self.samples += len(want)
+        if want.ndim == 2 and want.shape[1] > 1:
+            self.ranked += len(want)
+            self.agreeing += int((want.argmax(1) == have.argmax(1)).sum())
+
+    def parity(self, first_difference: str | None) -> Parity:
+        """Return the figures."""
+        values, top1 = max(self.values, 1), self.agreeing / self.ranked if self.ranked else None
+        return Parity(self.equal / values, top1, self.total_lsb / values, self.max_lsb, self.samples, first_difference)
 
 
 def _in_layout(program: Program, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
