@@ -1,7 +1,7 @@
-"""Products of two activations and softmaxes in the captured graph: the several ways to write them become one each.
+"""Products of two activations and softmaxes: each of the ways to write them in PyTorch becomes one function.
 
-``scaled_dot_product_attention`` is taken apart: a product, a softmax that scales, a product. A mask is added, or filled in,
-before the softmax, where :mod:`qat.adapters.torch.capture.attention_masks` keeps everything float.
+``scaled_dot_product_attention`` becomes a product, a softmax that scales, and a product. A mask is added, or filled in, before
+the softmax; :mod:`qat.adapters.torch.capture.attention_masks` keeps everything between product and softmax float there.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ aten = torch.ops.aten
 
 
 def product(a: Tensor, b: Tensor, transpose_b: bool) -> Tensor:
-    """A product on the last two axes; ``b`` is [..., n, k] where it is to be transposed."""
+    """Multiply on the last two axes; ``b`` is [..., n, k] where it is to be transposed."""
     return torch.matmul(a, b.transpose(-2, -1) if transpose_b else b)
 
 
 def softmax(x: Tensor, beta: float) -> Tensor:
-    """The softmax of ``beta * x`` over the last axis."""
+    """Return the softmax of ``beta * x`` over the last axis."""
     return torch.softmax(x if beta == 1 else x * beta, -1)
 
 
@@ -35,7 +35,7 @@ def _rank(node: Any) -> int:
 
 
 def _turned(node: Any) -> fx.Node | None:
-    """Return what a transposition of the last two axes transposes, or None for another node."""
+    """Return the operand of a transposition of the last two axes; None for any other node."""
     rank, target = _rank(node), node.target
     last = [rank - 2, rank - 1]
     turns = target is aten.mT.default or (target is aten.t.default and rank == 2)
@@ -47,7 +47,7 @@ def _turned(node: Any) -> fx.Node | None:
 
 
 def _product(w: Rewriter, n: fx.Node, a: fx.Node, b: fx.Node, transpose_b: bool = False) -> fx.Node:
-    """Add a product; a transposition of its second operand becomes part of it."""
+    """Write a product; a transposition of its second operand becomes part of it."""
     source = _turned(b)
     b, transpose_b = (b, transpose_b) if source is None else (source, not transpose_b)
     return w.call(n, product, a, b, transpose_b)
@@ -59,7 +59,7 @@ def _matmul(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _linear(w: Rewriter, n: Any) -> fx.Node | None:
-    """A layer whose weight is computed, a part of a larger one say: a product and an addition."""
+    """Write a layer whose weight is computed, such as a part of a larger weight, as a product and an addition."""
     x, weight, *bias = n.args
     if weight.op == "placeholder" or _rank(weight) != 2 or _rank(x) < 2:
         return None
@@ -89,7 +89,7 @@ def _attention(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _softmax(w: Rewriter, n: Any) -> fx.Node | None:
-    """A softmax over the last axis; a number that scales the product before it becomes its factor."""
+    """Write a softmax over the last axis; a number that scales the product before it becomes its factor."""
     x, axis = n.args[:2]
     if _rank(x) < 1 or axis % _rank(x) != _rank(x) - 1 or n.meta["val"].dtype != torch.float32:
         return None
@@ -99,20 +99,20 @@ def _softmax(w: Rewriter, n: Any) -> fx.Node | None:
         if left * right != 1:
             x = w.call(n, product, a, b, x.args[2])
             beta *= left * right
-    elif beta != 1:  # of anything else, the multiplication has an output of its own scale
+    elif beta != 1:  # the multiplication of any other tensor has an output with a scale of its own
         beta, x = 1.0, n.args[0]
     return w.call(n, softmax, x, beta) if beta > 0 else None
 
 
 def _number(node: Any) -> tuple[float, Any]:
-    """Return the number that a node multiplies by, and what it multiplies; 1 for a node that does not, or has other readers."""
+    """Return the number that a node multiplies its input by, and that input; 1 and the node itself where it has other readers."""
     if node.target is aten.mul.Tensor and len(node.users) == 1 and isinstance(node.args[1], (int, float)):
         return float(node.args[1]), node.args[0]
     return 1.0, node
 
 
 def _einsum(w: Rewriter, n: Any) -> fx.Node | None:
-    """A sum over one index of two tensors is a product of permuted ones."""
+    """Write a sum over one index of two tensors as a product of the permuted tensors."""
     found = as_product(n.args[0])
     if found is None or min(map(_rank, n.args[1])) < 2:
         return None

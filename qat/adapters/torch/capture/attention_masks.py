@@ -1,7 +1,7 @@
-"""Masks of attention: what stands between a product and a softmax is float where a mask takes part in it.
+"""Masks of attention: the operators between a product and a softmax stay float where a mask takes part in them.
 
-A mask moves scores by thousands, or to minus infinity: on the grid, one scale for it and for the scores would leave the scores no
-integers. A learned bias (of positions, say) is no mask: its addition runs in integers.
+A mask shifts scores by thousands, or to minus infinity. One scale for the mask and the scores would leave the scores no integers.
+A learned bias, of positions for example, is no mask: its addition runs in integers.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from .move_ops import MOVES
 
 aten = torch.ops.aten
 
-#: Why they are float, in a plan.
+#: The reason in a plan why these operators stay float.
 REASON = "a mask takes part in these scores: one scale for both would leave the scores no integers"
-#: Lead from scores to scores, by their first operand.
+#: Operators that only change the shape of the scores, their first operand.
 _SHAPES = {aten.reshape.default, aten.view.default, aten.unsqueeze.default, aten.squeeze.dim, *MOVES}
 _FILLS = (aten.masked_fill.Scalar, aten.masked_fill.Tensor)
 
 
 def beside_masks(graph: fx.Graph, learned: Iterable[str]) -> set[fx.Node]:
-    """Return the operators that a mask keeps float: from its product to the softmax, and those that only make the mask.
+    """Return the operators that a mask keeps float: those between product and softmax, and those that only make the mask.
 
     Args:
-        graph: as captured and rewritten.
+        graph: the captured graph, rewritten.
         learned: the names of the placeholders of parameters.
     """
     learned, found = frozenset(learned), set()
@@ -45,7 +45,7 @@ def beside_masks(graph: fx.Graph, learned: Iterable[str]) -> set[fx.Node]:
 
 
 def _to_product(node: Any) -> tuple[list[fx.Node], list[Any]]:
-    """Return the operators from a softmax's input back to a product, and what else they read; nothing where there is none."""
+    """Return the operators from a softmax's input back to a product, and their other operands; both empty without a product."""
     if not isinstance(node, fx.Node):
         return [], []
     if node.target is product:
@@ -67,7 +67,7 @@ def _to_product(node: Any) -> tuple[list[fx.Node], list[Any]]:
 
 
 def _holds_product(node: fx.Node) -> bool:
-    """Whether scores are among what a tensor is computed from by additions, scalings and changes of shape."""
+    """Return whether additions, scalings and changes of shape lead from a product to a node."""
     if node.target is product:
         return True
     steps = (*_SHAPES, *_FILLS, aten.add.Tensor, aten.mul.Tensor, aten.where.self)
@@ -75,7 +75,7 @@ def _holds_product(node: fx.Node) -> bool:
 
 
 def _is_learned(other: Any, learned: frozenset[str]) -> bool:
-    """Whether an operand is a number, or is computed from parameters and from nothing else that is float."""
+    """Return whether an operand is a number, or is computed from parameters and from no other float tensor."""
     if not isinstance(other, fx.Node):
         return True
     if other.op == "placeholder":

@@ -1,4 +1,4 @@
-"""The builder of the neutral graph: what rules ask of operands, and the constants and tensors that they emit."""
+"""The builder of the neutral graph: it answers the questions of rules, and collects the constants and tensors that they add."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ class Builder:
     # --- questions of the rules ---
 
     def is_constant(self, arg: Any) -> bool:
-        """Whether an operand is a parameter, a buffer or a number."""
+        """Return whether an operand is a parameter, a buffer or a number."""
         return not isinstance(arg, fx.Node) or arg.name in self.owner
 
     def is_operand(self, arg: Any) -> bool:
-        """Whether an argument is a float32 tensor or can be a constant of that type."""
+        """Return whether an argument is a float32 tensor, or a number that can be a constant of that type."""
         if not isinstance(arg, fx.Node):
             return isinstance(arg, (int, float))
         return is_tensor(arg) and arg.meta["val"].dtype == torch.float32
 
     def param(self, arg: Any) -> str | None:
-        """Return the name of the parameter behind an argument, or None where it is not one (or is not float32)."""
+        """Return the name of the float parameter behind an argument; None for anything else."""
         if isinstance(arg, fx.Node) and arg.name in self.owner:
             name = self.owner[arg.name]
             return name if self.tensors[name].is_floating_point() else None
         return None
 
     def params(self, **roles: Any) -> dict[str, str] | None:
-        """Return the names of the parameters by role, without the absent ones; None where one is computed."""
+        """Return the names of the parameters by role, without absent ones; None where one of them is computed."""
         named = {role: self.param(arg) for role, arg in roles.items() if arg is not None}
         return None if any(name is None for name in named.values()) else {k: v for k, v in named.items() if v is not None}
 
     def keeps_batch(self, size: Any) -> bool:
-        """Whether a captured size is a number, the batch as it is, or nothing of the batch."""
+        """Return whether a captured size is a number, is the batch itself, or does not depend on the batch."""
         return isinstance(size, int) or size.node.expr.is_symbol or size.node.expr.free_symbols <= self.sizes.keys()
 
-    # --- what becomes part of the graph ---
+    # --- parts of the graph ---
 
     def take_sizes(self, captured: Any, example: Any) -> None:
         """Take the free sizes of an input from its example; the batch is not among them."""
@@ -80,7 +80,7 @@ class Builder:
         self.specs[node.name] = TensorSpec(node.name, shape, dtype, () if once else example)
 
     def read_as_tensor(self, node: fx.Node, arg: fx.Node | float) -> str:
-        """Return the tensor of an operand: a tensor's own, or that of a constant for a parameter or a number."""
+        """Return the name of an operand's tensor. A parameter or a number gets a constant, which has a tensor."""
         if isinstance(arg, fx.Node) and arg.name not in self.owner:
             return arg.name
         if isinstance(arg, fx.Node):

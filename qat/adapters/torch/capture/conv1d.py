@@ -1,7 +1,7 @@
-"""Signals of one dimension, (batch, channels, length), written as images of one row: the runtimes' kernels take images.
+"""Signals, (batch, channels, length), written as images of height 1: the runtimes' kernels take images.
 
-An operator that has a counterpart on images reads its input with an axis of size 1 before the length, and gives it up after.
-Two that follow each other keep the axis between them, so that a convolution meets its BatchNorm and its activation.
+An operator that has a counterpart on images gets an input with an axis of size 1 before the length; its output loses that axis.
+Two such operators in a row keep the axis between them, so that a convolution meets its BatchNorm and its activation.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from .rewriter import Rewrite, Rewriter, given
 
 aten = torch.ops.aten
 
-#: The axis of size 1.
-_ROW = 2
+#: The position of the axis of size 1.
+_HEIGHT = 2
 
 
 def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
-    """A convolution of images of one row; the weight, [out, in / groups, length], is the parameter as the user has it."""
+    """Convolve images of height 1. The weight, [out, in / groups, length], is the parameter as the user has it."""
     return F.conv2d(x, as_image_weight(weight), bias, stride, padding, dilation, groups)
 
 
 def conv_transpose1d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, extra: Any, groups: int, dilation: Any
 ) -> Tensor:
-    """A transposed convolution of images of one row; the weight, [in, out / groups, length], is the parameter."""
+    """Convolve images of height 1, transposed. The weight, [in, out / groups, length], is the parameter as the user has it."""
     return F.conv_transpose2d(x, as_image_weight(weight), bias, stride, padding, extra, groups, dilation)
 
 
 def as_image_weight(weight: Tensor) -> Tensor:
-    """Return the weight of a convolution of rows as one of images, [out, in / groups, 1, length]; any other as it is.
+    """Return the weight of a conv1d as one of images, [out, in / groups, 1, length]; any other weight as it is.
 
-    Of one axis it is a factor for each channel, a filter of 1x1.
+    A weight of one axis has a factor for each channel, which is a filter of 1x1.
     """
     if weight.ndim == 1:
         return weight.view(-1, 1, 1, 1)
-    return weight.unsqueeze(_ROW) if weight.ndim == 3 else weight
+    return weight.unsqueeze(_HEIGHT) if weight.ndim == 3 else weight
 
 
 def _rank(node: Any) -> int:
@@ -47,24 +47,24 @@ def _rank(node: Any) -> int:
     return value.ndim if isinstance(value, Tensor) and value.dtype == torch.float32 else -1
 
 
-def _is_row(node: Any) -> bool:
-    """Whether a signal is an image of one row that gave up its axis."""
-    return _rank(node) == 3 and node.target is aten.squeeze.dim and node.args[1] == _ROW
+def _is_image(node: Any) -> bool:
+    """Return whether a signal is an image of height 1 without that axis."""
+    return _rank(node) == 3 and node.target is aten.squeeze.dim and node.args[1] == _HEIGHT
 
 
 def _image(w: Rewriter, n: fx.Node, signal: fx.Node) -> Any:
-    return signal.args[0] if _is_row(signal) else w.call(n, aten.unsqueeze.default, signal, _ROW)
+    return signal.args[0] if _is_image(signal) else w.call(n, aten.unsqueeze.default, signal, _HEIGHT)
 
 
 def _signal(w: Rewriter, n: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    # The shape is known: computing it anew, padding would fix the size of the batch.
+    # The shape is known. Computed anew, a padding would fix the size of the batch.
     signal = n.meta["val"]
-    image = w.known(n, lambda: signal.unsqueeze(_ROW), target, *args, **kwargs)
-    return w.known(n, lambda: signal, aten.squeeze.dim, image, _ROW)
+    image = w.known(n, lambda: signal.unsqueeze(_HEIGHT), target, *args, **kwargs)
+    return w.known(n, lambda: signal, aten.squeeze.dim, image, _HEIGHT)
 
 
 def _beside(value: Any, other: int) -> Any:
-    """Return an argument of a row's window with that of the axis of size 1 before it."""
+    """Return an argument of a window for images: ``other`` for the axis of size 1, then that of the length."""
     if isinstance(value, str):
         return value
     return [other, value[0] if isinstance(value, (list, tuple)) else value]
@@ -111,10 +111,10 @@ def _adaptive(w: Rewriter, n: Any) -> fx.Node | None:
 
 def _mean(w: Rewriter, n: Any) -> fx.Node | None:
     axes, keep = given(n, None, False)
-    if not _is_row(n.args[0]) or [a % 3 for a in axes or ()] != [_ROW]:
+    if not _is_image(n.args[0]) or [a % 3 for a in axes or ()] != [_HEIGHT]:
         return None
     mean = w.call(n, aten.mean.dim, n.args[0].args[0], [2, 3], keep)
-    return w.call(n, aten.squeeze.dim, mean, _ROW) if keep else mean
+    return w.call(n, aten.squeeze.dim, mean, _HEIGHT) if keep else mean
 
 
 def _pad(w: Rewriter, n: Any) -> fx.Node | None:
@@ -131,9 +131,9 @@ def _batch_norm(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _elementwise(w: Rewriter, n: Any) -> fx.Node | None:
-    """An operator of one signal, or of several of which one is a row already; parameters keep it as it is."""
+    """Apply an elementwise operator to images where one of its signals is one. A parameter among them leaves it as it is."""
     tensors = n.all_input_nodes
-    if not any(map(_is_row, tensors)) or not all(_rank(t) == 3 and t.op == "call_function" for t in tensors):
+    if not any(map(_is_image, tensors)) or not all(_rank(t) == 3 and t.op == "call_function" for t in tensors):
         return None
     images = {t: _image(w, n, t) for t in tensors}
     args, kwargs = fx.node.map_arg((n.args, n.kwargs), images.__getitem__)
@@ -142,10 +142,10 @@ def _elementwise(w: Rewriter, n: Any) -> fx.Node | None:
 
 def _cat(w: Rewriter, n: Any) -> fx.Node | None:
     (axis,) = given(n, 0)
-    if not all(map(_is_row, n.args[0])):
+    if not all(map(_is_image, n.args[0])):
         return None
     axis %= 3
-    return _signal(w, n, n.target, [x.args[0] for x in n.args[0]], axis + (axis >= _ROW))
+    return _signal(w, n, n.target, [x.args[0] for x in n.args[0]], axis + (axis >= _HEIGHT))
 
 
 _FUNCTIONS: tuple[Any, ...] = (
@@ -156,7 +156,7 @@ _FUNCTIONS: tuple[Any, ...] = (
     aten.abs.default, aten.neg.default, aten.square.default, aten.pow.Tensor_Scalar,
 )  # fmt: skip
 
-ROWS: dict[Any, Rewrite] = {
+CONV1D: dict[Any, Rewrite] = {
     aten.conv1d.default: _conv,
     aten.conv1d.padding: _conv,
     aten.conv_transpose1d.default: _conv_transpose,

@@ -1,4 +1,4 @@
-"""Capture: ``torch.export`` in eval mode, in-place operators made functional, what has several forms written in one."""
+"""Capture by ``torch.export`` in eval mode. In-place operators become functional; each operation gets one form."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...], dynamic: Sequence
         raise CaptureError(
             f"the example inputs have first dimensions {sorted(batch)}: pass tensors that share one batch size, batch first"
         )
-    # A batch of one would be specialised as a constant by torch.export.
+    # torch.export would make a constant of a batch of 1.
     if batch == {1}:
         example_inputs = tuple(x.repeat(2, *[1] * (x.ndim - 1)) if isinstance(x, torch.Tensor) else x for x in example_inputs)
     copied = copy.deepcopy(model).eval()
@@ -64,9 +64,9 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...], dynamic: Sequence
 
 
 def _any_batch(model: nn.Module, example_inputs: tuple[Any, ...], shapes: tuple[Any, ...]) -> torch.export.ExportedProgram:
-    """Capture a model by running it, or from its bytecode where running it fixes the batch.
+    """Capture a model by running it; from its bytecode where the run fixes the batch.
 
-    ``len(x)`` is a plain number to the model that runs, and a size to Dynamo, which captures less.
+    ``len(x)`` is a plain number in a run, and a size for Dynamo, which on the other hand captures fewer models.
     """
     exported = torch.export.export(model, example_inputs, dynamic_shapes=shapes, strict=False)
     if not _is_fixed(exported):
@@ -84,12 +84,12 @@ def _is_fixed(exported: torch.export.ExportedProgram) -> bool:
     inputs = set(exported.graph_signature.user_inputs)
     values = [n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder" and n.name in inputs]
     sizes = [v.shape[0] for v in values if isinstance(v, torch.Tensor) and v.ndim > 0]
-    # A symbol that was guarded to be a number is still no int, and its expression is that number.
+    # A symbol that a guard made a number is no int yet; its expression is that number.
     return any(isinstance(size, int) or not size.node.expr.free_symbols for size in sizes)
 
 
 def _functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Replace in-place operators, which survive the capture, by the ones that return their result."""
+    """Replace the in-place operators that survive the capture by those that return their result."""
     graph = exported.graph
     order = {node: index for index, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
@@ -99,7 +99,7 @@ def _functional(exported: torch.export.ExportedProgram) -> torch.export.Exported
         packet = getattr(aten, node.target._opname.removesuffix("_"), None)
         overload = getattr(packet, node.target._overloadname or "default", None)
         if overload is None or not isinstance(changed, fx.Node) or changed.op == "placeholder" or _is_view(changed):
-            # PyTorch's own pass handles whatever else there is, but takes BatchNorm apart.
+            # PyTorch's own pass handles all other cases, but takes BatchNorm apart.
             return exported.run_decompositions({})
         node.target = overload
         after = {user for user in changed.users if order[user] > order[node]}

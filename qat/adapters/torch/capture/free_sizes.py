@@ -1,4 +1,4 @@
-"""Free sizes: images, signals or volumes of any size beside a batch of any size, for models that fix none."""
+"""Free sizes: axes of images, signals or volumes that may have any size, beside the batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qat.system.silence import quiet
 
 
 def free_axes(inputs: Sequence[Any], names: Sequence[str]) -> list[list[int]]:
-    """Return the axes of each input that are to be of any size.
+    """Return the axes of each input that may have any size.
 
     Raises:
         ConfigError: a name is unknown, or no input has such an axis.
@@ -35,7 +35,7 @@ def check_free(exported: torch.export.ExportedProgram, inputs: Sequence[Any], ax
     """Compute the shapes of a captured model for inputs of twice the size along the free axes.
 
     Raises:
-        CaptureError: a layer takes one size only, which the message names, or the capture made a number of one.
+        CaptureError: a layer, which the message names, takes one size only, or the capture made a size a number.
     """
     given = set(exported.graph_signature.user_inputs)
     nodes = [n for n in exported.graph.nodes if n.op == "placeholder"]
@@ -48,7 +48,7 @@ def check_free(exported: torch.export.ExportedProgram, inputs: Sequence[Any], ax
         names = {**owner.inputs_to_parameters, **owner.inputs_to_buffers, **owner.inputs_to_lifted_tensor_constants}
         values = [feeds[n.name] if n.name in feeds else mode.from_tensor(tensors[names[n.name]]) for n in nodes]
         run = _AtAnotherSize(exported.graph_module)
-        run.extra_traceback = False  # which PyTorch would append to the message
+        run.extra_traceback = False  # PyTorch would append it to the message
         run.run(*values)
     for node, free in zip(users, axes, strict=True):
         for axis in free:
@@ -68,7 +68,7 @@ def _doubled(x: Any, axes: Sequence[int]) -> Any:
 
 
 class _AtAnotherSize(fx.Interpreter):
-    """Runs a graph and says which layer fails."""
+    """Runs a graph, and names the layer that fails."""
 
     def run_node(self, n: fx.Node) -> Any:
         try:
@@ -82,6 +82,6 @@ class _AtAnotherSize(fx.Interpreter):
 
 
 def scope_of(node: fx.Node) -> str:
-    """Return the path of the layer that a captured node belongs to."""
+    """Return the path of the layer that a captured node comes from."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return str(stack[-1][0]) if stack else ""

@@ -1,4 +1,4 @@
-"""What a rule says of a captured operator, and what it reads off the captured node."""
+"""The answer of a rule about a captured operator, and the questions that rules ask of captured nodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import fx
 
 
 class Match(NamedTuple):
-    """What an operator is: its kind, its operands (nodes; numbers where a constant may stand), parameters and attributes."""
+    """An operator of the neutral graph: its kind, operands (a number stands for a constant), parameters and attributes."""
 
     kind: str
     inputs: Sequence[fx.Node | float]
@@ -19,12 +19,12 @@ class Match(NamedTuple):
 
 
 def argument(node: Any, index: int, name: str, default: Any) -> Any:
-    """Return an argument of a captured node, wherever it stands."""
+    """Return an argument of a captured node, given by position or by name."""
     return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
 
 
 def shape_of(node: Any) -> tuple[Any, ...]:
-    """Return the shape of a captured node's tensor; sizes that are not fixed are symbols."""
+    """Return the shape of a captured node's tensor; a size that is not fixed is a symbol."""
     return tuple(node.meta["val"].shape)
 
 
@@ -34,5 +34,5 @@ def pair(value: Any) -> tuple[int, int]:
 
 
 def is_tensor(node: fx.Node) -> bool:
-    """Whether a captured node gives one tensor."""
+    """Return whether the value of a captured node is one tensor."""
     return isinstance(node.meta.get("val"), torch.Tensor)

@@ -1,4 +1,4 @@
-"""Operators with one parameter a channel, written as a convolution of 1x1 for each channel: an integer kernel that trains it."""
+"""Operators with one parameter a channel, written as depthwise convolutions of 1x1: the parameter is trained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def scaled(x: Tensor, factors: Tensor) -> Tensor:
 
 
 def _on_images(w: Rewriter, n: fx.Node, x: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    """Apply an operator on images to a tensor of any rank with channels second: its sizes after them are merged."""
+    """Apply an operator of images to a tensor of any rank with channels second: the axes after the channels are merged."""
     sizes = sizes_of(x)
     image = x if len(sizes) == 3 else reshape(w, n, x, [sizes[0], sizes[1] if len(sizes) == 2 else 1, 1])
     value = image.meta["val"]
@@ -29,7 +29,7 @@ def _on_images(w: Rewriter, n: fx.Node, x: fx.Node, target: Any, *args: Any, **k
 
 
 def _prelu(w: Rewriter, n: Any) -> fx.Node | None:
-    """``relu(x) + a min(x, 0)``; with one slope for all channels it is a leaky ReLU (:mod:`qat.adapters.torch.capture.rules`)."""
+    """Write PReLU as ``relu(x) + a min(x, 0)``; one with a single slope becomes a leaky ReLU in ``rules.py``."""
     x, slopes = n.args
     if slopes.meta["val"].numel() == 1 or not 1 <= len(sizes_of(x)) <= 3:
         return None
@@ -38,11 +38,11 @@ def _prelu(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _batch_norm(w: Rewriter, n: Any) -> fx.Node | None:
-    """A BatchNorm of rows (rank 2) that no fully connected layer of its own takes is one of images of one pixel."""
+    """Write a BatchNorm of rank 2 as one of images of one pixel, unless it follows a fully connected layer of its own."""
     x = n.args[0]
     if len(sizes_of(x)) != 1 or (x.target is aten.linear.default and len(x.users) == 1):
         return None
     return _on_images(w, n, x, n.target, *n.args[1:], **n.kwargs)
 
 
-CHANNELS: dict[Any, Rewrite] = {aten.prelu.default: _prelu, aten.batch_norm.default: _batch_norm}
+PER_CHANNEL: dict[Any, Rewrite] = {aten.prelu.default: _prelu, aten.batch_norm.default: _batch_norm}

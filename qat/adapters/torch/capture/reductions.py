@@ -1,6 +1,6 @@
-"""Reductions and paddings over any axes, written over those of an image: the runtimes' integer kernels take no others.
+"""Reductions and paddings over any axes, written over the axes of an image: the runtimes' integer kernels take no others.
 
-Axes are moved and merged so that what is to be reduced lies in the last two of four. The batch is the first axis and stays it.
+Axes are permuted and merged until those to be reduced are the last two of four. The batch stays the first axis.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ aten = torch.ops.aten
 
 
 def _mean(w: Rewriter, n: Any) -> fx.Node | None:
-    """A mean over other axes than an image's: they become the last two of four, what is kept the second."""
+    """Write a mean over other axes than an image's: those axes become the last two of four, all other ones the second."""
     x, (axes, keep, dtype) = n.args[0], given(n, None, False, None)
     rank = rank_of(x)
     axes = sorted(a % rank for a in axes or ()) if rank > 1 else []
     if not axes or axes[0] == 0 or dtype is not None or (rank, axes) == (4, [2, 3]):
         return None
     kept = [a for a in range(1, rank) if a not in axes]
-    if len(kept) > 1 and not sizes_of(x):  # what is merged could not be told apart again
+    if len(kept) > 1 and not sizes_of(x):  # merged axes of unknown sizes could not be separated again
         return None
     order = [0, *kept, *axes]
     if order != sorted(order):
@@ -42,7 +42,7 @@ def _mean(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _sum(w: Rewriter, n: Any) -> fx.Node | None:
-    """A sum is so many times the mean."""
+    """Write a sum as the mean times the number of its terms."""
     axes, keep, dtype = given(n, None, False, None)
     sizes = sizes_of(n.args[0])
     axes = [a % (len(sizes) + 1) for a in axes or ()]
@@ -56,7 +56,7 @@ def _sum(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _pad(w: Rewriter, n: Any) -> fx.Node | None:
-    """Zeros beside other axes than an image's last two: one axis after the other, as the third of four."""
+    """Write a padding of other axes than an image's last two: one axis after the other becomes the third of four."""
     x, (amounts, *rest) = n.args[0], given(n, None, "constant", None)
     if n.target is aten.constant_pad_nd.default:
         (amounts, value), mode = given(n, None, 0), "constant"
@@ -79,7 +79,7 @@ def _pad(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def adaptive_max(w: Rewriter, n: Any, source: Any) -> fx.Node | None:
-    """The values of an adaptive max pooling whose windows are all of one size: a maximum over axes, or a max pooling."""
+    """Write an adaptive max pooling with windows of one size as a maximum over axes, or as a max pooling."""
     x, size = source.args[:2]
     axes = range(2, len(sizes_of(x)) + 1)
     if all(s == 1 for s in size) and len(axes) == len(size):
@@ -89,7 +89,7 @@ def adaptive_max(w: Rewriter, n: Any, source: Any) -> fx.Node | None:
 
 
 def windows(x: Any, size: Any) -> list[int]:
-    """Return the size of an adaptive pooling's windows; empty where they are of several, or an axis is not fixed."""
+    """Return the size of an adaptive pooling's windows; empty where they have several sizes, or an axis is not fixed."""
     have = list(x.meta["val"].shape)[-len(size) :]
     if not all(isinstance(n, int) and n % s == 0 for n, s in zip(have, size, strict=True)):
         return []
@@ -97,13 +97,13 @@ def windows(x: Any, size: Any) -> list[int]:
 
 
 def _avg_pool(w: Rewriter, n: Any) -> fx.Node | None:
-    """An average pooling that counts its padding is one of the padded image, without."""
+    """Write an average pooling that counts its padding as one without padding, of the padded image."""
     kernel, stride, padding, ceil, include, divisor = given(n, None, None, 0, False, True, None)
     pads = [padding] if isinstance(padding, int) else list(padding)
     if not any(pads) or ceil or not include or divisor or len(n.meta["val"].shape) != 4:
         return None
-    (h, w_) = (pads * 2)[:2]
-    return w.call(n, n.target, padded(w, n, n.args[0], [w_, w_, h, h]), kernel, stride or kernel)
+    (rows, columns) = (pads * 2)[:2]
+    return w.call(n, n.target, padded(w, n, n.args[0], [columns, columns, rows, rows]), kernel, stride or kernel)
 
 
 REDUCTIONS: dict[Any, Rewrite] = {

@@ -1,4 +1,4 @@
-"""What rewriting rules write with: nodes of the captured graph, and their arguments and sizes."""
+"""The tools of rewriting rules: new nodes in the captured graph, and the arguments and sizes of nodes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ aten = torch.ops.aten
 
 
 class Rewriter:
-    """Writes nodes before the one that is being replaced; their shapes are computed as torch.export does."""
+    """Writes nodes before the node that is being replaced. Their shapes are computed as torch.export computes them."""
 
     def __init__(self, graph: fx.Graph, mode: Any) -> None:
         self.graph, self.mode = graph, mode
 
     def call(self, like: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        """Add an operator that stands where ``like`` does."""
+        """Add an operator in the place of ``like``."""
         values = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
         return self.known(like, lambda: target(*values[0], **values[1]), target, *args, **kwargs)
 
@@ -31,7 +31,7 @@ class Rewriter:
         return node
 
 
-#: Returns what replaces a node, or None where it stays.
+#: From a node to the node that replaces it; None where the node stays.
 Rewrite = Callable[[Rewriter, Any], fx.Node | None]
 
 
@@ -66,9 +66,9 @@ def reshape(w: Rewriter, n: fx.Node, x: fx.Node, sizes: list[int]) -> fx.Node:
 
 
 def padded(w: Rewriter, n: fx.Node, x: fx.Node, amounts: list[int]) -> fx.Node:
-    """Write a tensor with zeros around it; ``amounts`` are those of the last axis, then those before it."""
+    """Write a tensor with zeros around it; ``amounts`` starts with both sides of the last axis."""
     value = x.meta["val"]
-    # Computing the shape by padding would fix the size of the batch.
+    # The shape is known. Computed by padding, it would fix the size of the batch.
     added = [a + b for a, b in zip(amounts[::2], amounts[1::2], strict=True)][::-1]
     shape = [*value.shape[: -len(added)], *(size + more for size, more in zip(value.shape[-len(added) :], added, strict=True))]
     return w.known(n, lambda: value.new_empty(shape), aten.constant_pad_nd.default, x, amounts)

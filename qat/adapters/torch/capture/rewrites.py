@@ -1,4 +1,4 @@
-"""Rewriting of the captured graph: what PyTorch has several forms for, or several outputs, is written in one way."""
+"""Rewriting of the captured graph: each operation gets one form, with one output, of the several that PyTorch has."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .attention import PRODUCTS
-from .conv1d import ROWS
-from .per_channel import CHANNELS
+from .conv1d import CONV1D
+from .per_channel import PER_CHANNEL
 from .reductions import REDUCTIONS, adaptive_max
 from .rewriter import Rewrite, Rewriter, given
 
@@ -29,7 +29,7 @@ def rewrite(graph: fx.Graph) -> None:
         if replacement is not None:
             node.replace_all_uses_with(replacement)
             graph.erase_node(node)
-    graph.eliminate_dead_code()  # splits of which every part was rewritten, parts that nobody reads
+    graph.eliminate_dead_code()  # splits whose parts were all rewritten, and parts that no operator reads
 
 
 def _is_float(node: Any) -> bool:
@@ -41,7 +41,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _sub(w: Rewriter, n: Any) -> fx.Node | None:
-    """``a - b`` is ``a + (-b)``."""
+    """Write ``a - b`` as ``a + (-b)``."""
     a, b = n.args[:2]
     if not _is_float(n) or n.kwargs.get("alpha", 1) != 1 or not (_is_float(b) or _is_number(b)):
         return None
@@ -49,7 +49,7 @@ def _sub(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _rsub(w: Rewriter, n: Any) -> fx.Node | None:
-    """``number - x`` is ``-x + number``."""
+    """Write ``number - x`` as ``-x + number``."""
     x, number = n.args[:2]
     if not _is_float(n) or not _is_number(number) or len(n.args) > 2:
         return None
@@ -57,7 +57,7 @@ def _rsub(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _div(w: Rewriter, n: Any) -> fx.Node | None:
-    """A division by a number is a multiplication."""
+    """Write a division by a number as a multiplication."""
     x, number = n.args[:2]
     if not _is_float(n) or not _is_number(number) or number == 0 or n.kwargs:
         return None
@@ -65,9 +65,9 @@ def _div(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _pool_divisor(w: Rewriter, n: Any) -> fx.Node | None:
-    """Write an average pooling with a divisor of its own as one without, scaled: torch.onnx leaves the divisor out."""
+    """Write an average pooling with a divisor of its own as a scaled one without: torch.onnx ignores the divisor."""
     divisor = n.args[6] if len(n.args) > 6 else None
-    if divisor is None or n.args[4]:  # with ceil_mode the windows at the edge are of other sizes
+    if divisor is None or n.args[4]:  # with ceil_mode the windows at the edge have other sizes
         return None
     height, width = (n.args[1] * 2)[:2]
     pooled = w.call(n, n.target, *n.args[:5], True)
@@ -75,18 +75,18 @@ def _pool_divisor(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _same(w: Rewriter, n: Any) -> fx.Node:
-    """An operator that does nothing in eval mode."""
+    """Replace an operator that does nothing in eval mode by its input."""
     node: fx.Node = n.args[0]
     return node
 
 
 def _view(w: Rewriter, n: Any) -> None:
-    """A view of what was copied for it: the copy is left out (:func:`_same`), and a reshape needs none."""
+    """Make a view a reshape. The copy that a view may need is left out (:func:`_same`); a reshape needs none."""
     n.target = aten.reshape.default
 
 
 def _item(w: Rewriter, n: Any) -> fx.Node | None:
-    """One part of a split is a slice, one of an unbind a selection, the values of a maximum have an operator of their own."""
+    """Write a part of a split as a slice, one of an unbind as a selection, and the values of a maximum as ``amax``."""
     source, index = n.args
     if source.target not in _PARTS:
         return None
@@ -114,7 +114,7 @@ _PARTS = (
 
 
 def _glu(w: Rewriter, n: Any) -> fx.Node:
-    """One half times the sigmoid of the other."""
+    """Write one half times the sigmoid of the other half."""
     x, (axis,) = n.args[0], given(n, -1)
     half = n.meta["val"].shape[axis]
     value, gate = (w.call(n, aten.slice.Tensor, x, axis, i * half, (i + 1) * half) for i in (0, 1))
@@ -122,7 +122,7 @@ def _glu(w: Rewriter, n: Any) -> fx.Node:
 
 
 def _expand_as(w: Rewriter, n: Any) -> fx.Node | None:
-    """The sizes are known, but for the batch, which the tensor has itself."""
+    """Expand to known sizes; the batch is the tensor's own."""
     x, sizes = n.args[0], n.meta["val"].shape[1:]
     if x.meta["val"].ndim != len(sizes) + 1 or isinstance(x.meta["val"].shape[0], int):
         return None
@@ -130,7 +130,7 @@ def _expand_as(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _stack(w: Rewriter, n: Any) -> fx.Node:
-    """A stack is a concatenation along a new axis."""
+    """Write a stack as a concatenation along a new axis."""
     axis = given(n, 0)[0] % len(n.meta["val"].shape)
     return w.call(n, aten.cat.default, [w.call(n, aten.unsqueeze.default, x, axis) for x in n.args[0]], axis)
 
@@ -155,8 +155,8 @@ _PLAIN: dict[Any, Rewrite] = {
     aten.lift_fresh_copy.default: _same,
 }
 
-#: The rules of an operator in their order; the first that applies is the one.
+#: The rules of each operator, in order; the first that applies is used.
 REWRITES: dict[Any, tuple[Rewrite, ...]] = {
-    target: tuple(table[target] for table in (ROWS, CHANNELS, REDUCTIONS, PRODUCTS, _PLAIN) if target in table)
-    for target in {**ROWS, **CHANNELS, **REDUCTIONS, **PRODUCTS, **_PLAIN}
+    target: tuple(table[target] for table in (CONV1D, PER_CHANNEL, REDUCTIONS, PRODUCTS, _PLAIN) if target in table)
+    for target in {**CONV1D, **PER_CHANNEL, **REDUCTIONS, **PRODUCTS, **_PLAIN}
 }

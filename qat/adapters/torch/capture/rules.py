@@ -1,4 +1,4 @@
-"""The table from ATen operators to the neutral graph's kinds: one function an operator."""
+"""The table of rules: from each ATen operator to a function that returns the kind it is in the neutral graph."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def _binary(kind: str) -> Rule:
 
 
 def _larger_first(x: fx.Node | float, y: fx.Node | float) -> bool:
-    """Whether two operands are in the order of which ONNX Runtime keeps the arithmetic.
+    """Return whether two operands stand in the order that ONNX Runtime adds them in.
 
-    Its kernel for an addition takes the operand that is broadcast along the innermost axis as the second one, which decides
+    Its kernel takes the operand that is broadcast along the innermost axis as the second one, which decides
     the order of two roundings (element_wise_ops.h, ProcessBroadcastSpanFuncs; MlasQLinearAdd).
     """
     # A symbol stands for any size and must not be compared.
@@ -75,7 +75,7 @@ def _mean(b: Builder, n: Any) -> Match | None:
 
 
 def _reshape(b: Builder, n: Any) -> Match | None:
-    """Any operator that only changes the shape, as long as the batch stays first."""
+    """Any operator that only changes the shape and keeps the batch first."""
     before, after = shape_of(n.args[0]), shape_of(n)
     if not before or not after or before[0] != after[0] or any(not isinstance(d, int) for d in after[1:]):
         return _move(b, n)
@@ -96,7 +96,7 @@ def _pad(b: Builder, n: Any) -> Match | None:
 
 
 def _move(b: Builder, n: Any) -> Match | None:
-    """An operator that only moves values: of one tensor that is no parameter, by constants, and the batch stays whole."""
+    """A data movement: of one tensor that is no parameter, by constants, with the batch as it is."""
     if not all(b.keeps_batch(size) for node in (n.args[0], n) for size in shape_of(node)):
         return None
     moved = [a for a in n.all_input_nodes if is_tensor(a) and a.name not in b.owner]
@@ -104,13 +104,13 @@ def _move(b: Builder, n: Any) -> Match | None:
 
 
 def _index(b: Builder, n: Any) -> Match | None:
-    """Indexing by one constant along an axis that is not the batch."""
+    """Indexing by one constant, along any axis but the batch."""
     indices = [(axis, index) for axis, index in enumerate(n.args[1]) if index is not None]
     return _move(b, n) if len(indices) == 1 and indices[0][0] > 0 else None
 
 
 def _im2col(b: Builder, n: Any) -> Match | None:
-    return _move(b, n) if pair(argument(n, 3, "padding", 0)) == (0, 0) else None  # other places would hold 0, not its integer
+    return _move(b, n) if pair(argument(n, 3, "padding", 0)) == (0, 0) else None  # padding would hold 0, not the integer of 0
 
 
 def _product(b: Builder, n: Any) -> Match | None:
@@ -121,7 +121,7 @@ def _product(b: Builder, n: Any) -> Match | None:
 
 def _softmax(b: Builder, n: Any) -> Match | None:
     length = shape_of(n)[-1]
-    # Of one element it is 1, which ONNX Runtime's table overflows at.
+    # The softmax of one element is 1, at which ONNX Runtime's table overflows.
     return Match("softmax", [n.args[0]], {}, {"beta": n.args[1]}) if isinstance(length, int) and length > 1 else None
 
 
@@ -146,7 +146,7 @@ def _clamp(b: Builder, n: Any) -> Match | None:
 
 
 def _limit(side: str) -> Rule:
-    """A maximum or minimum with one number that is not trained."""
+    """Return the rule of a maximum or minimum with one number that is not trained."""
 
     def rule(b: Builder, n: Any) -> Match | None:
         operands = sorted(n.args[:2], key=b.is_constant)
@@ -166,7 +166,7 @@ def _minimum(b: Builder, n: Any) -> Match | None:
 
 
 def _prelu(b: Builder, n: Any) -> Match | None:
-    """A slope for all channels is a number from here on: the function is a table of integers."""
+    """One slope for all channels becomes a number, and the function a table of integers. It is not trained any more."""
     name = b.param(n.args[1])
     if name is None or b.tensors[name].numel() != 1:
         return None
@@ -174,7 +174,7 @@ def _prelu(b: Builder, n: Any) -> Match | None:
 
 
 def _function(kind: str, **attrs: tuple[int, str, Any]) -> Rule:
-    """A function of one tensor; ``attrs`` says where an argument stands, what it is called and what it is by default."""
+    """Return the rule of a function of one tensor; ``attrs`` holds the position, the name and the default of each argument."""
     return lambda b, n: Match(kind, [n.args[0]], {}, {name: argument(n, *where) for name, where in attrs.items()})
 
 
@@ -243,7 +243,6 @@ RULES: dict[Any, Rule] = {
     aten.unflatten.int: _reshape,
     aten.pad.default: _pad,
     aten.constant_pad_nd.default: _pad,
-    aten.unflatten.int: _reshape,
     aten.index.Tensor: _index,
     aten.im2col.default: _im2col,
     aten.maximum.default: _limit("low"),

@@ -33,9 +33,9 @@ class Traced:
         state: the remaining tensors (buffers, constants) that operators of those kinds read, by name.
         owner: the name of the parameter or buffer behind each captured placeholder.
         buffers: the names that are buffers, not parameters.
-        frozen: parameters that do not require a gradient.
+        frozen: the names of parameters that do not require a gradient.
         structure: how the user's outputs are nested (a pytree spec), and its leaves by tensor name.
-        device: where the model's tensors are.
+        device: that of the model's tensors.
     """
 
     graph: Graph
@@ -71,7 +71,6 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Seq
         raise CaptureError(
             f"the model changes its own buffers in eval mode ({names}): make them outputs, or do it outside forward"
         )
-    # parameters_to_mutate and friends do not occur in eval mode; everything else is a pure function of the inputs.
     tensors = {**exported.state_dict, **exported.constants}
     walker = _Walker(Builder(owner, tensors), beside_masks(exported.graph, signature.inputs_to_parameters))
     graph = walker.walk(exported.graph, type(model).__name__, example_inputs)
@@ -138,7 +137,7 @@ class _Walker:
         return Op(node.name, matched.kind, inputs, (node.name,), matched.params, matched.attrs, scope_of(node))
 
     def _handled(self, node: fx.Node) -> Match | None:
-        """Return what the user's handler says of a node."""
+        """Return the answer of the user's handler about a node."""
         handled = HANDLERS[node.target](node)
         if handled is None:
             return None
@@ -148,7 +147,7 @@ class _Walker:
         return Match(handled.kind, [a for a in node.all_input_nodes if a.name not in self.builder.owner], params, handled.attrs)
 
     def _keep(self, node: fx.Node) -> list[str]:
-        """Keep a captured node as it is; returns the tensors that it reads, without parameters."""
+        """Keep a captured node as it is. Returns the tensors that it reads, without parameters."""
         self.nodes[node.name] = node
         self.read_by_kept |= {self.builder.owner[a.name] for a in node.all_input_nodes if a.name in self.builder.owner}
         return [a.name for a in node.all_input_nodes if a.name not in self.builder.owner and (is_tensor(a) or _is_tuple(a))]
@@ -162,7 +161,7 @@ class _Walker:
 
 
 def _name(target: Any) -> str:
-    """Return the name of an operator, or of a function of ours that stands for several."""
+    """Return the name of an ATen operator, or of the function that rewriting has put in its place."""
     return str(target) if isinstance(target, torch._ops.OpOverload) else str(getattr(target, "__name__", target))
 
 

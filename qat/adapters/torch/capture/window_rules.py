@@ -1,4 +1,4 @@
-"""The rules of operators with windows: convolutions and pooling."""
+"""The rules of operators with windows: convolutions, pooling, up-sampling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .reductions import windows
 
 aten = torch.ops.aten
 
-#: The largest integer that the weights of every target hold.
+#: The largest integer that the weights of all targets can hold.
 SMALLEST_LIMIT = min(target.weight_qmax for target in TARGETS.values())
 
 
@@ -40,7 +40,7 @@ def _conv2d(b: Builder, n: Any) -> Match | None:
     strides, dilations = pair(argument(n, 3, "stride", 1)), pair(argument(n, 5, "dilation", 1))
     groups = int(argument(n, 6, "groups", 1))
     if padding == "same":  # stride 1 only; the odd element is at the end
-        window = (1, *b.tensors[params["weight"]].shape)[-2:]  # that of a row has one axis only
+        window = (1, *b.tensors[params["weight"]].shape)[-2:]  # a conv1d's window has one axis only
         total = [d * (k - 1) for d, k in zip(dilations, window, strict=True)]
         both = tuple((t // 2, t - t // 2) for t in total)
     else:
@@ -71,7 +71,7 @@ def _conv_transpose2d(b: Builder, n: Any) -> Match | None:
     if params is None or len(shape_of(n)) != 4 or dilations != (1, 1):
         return None
     inputs, per_group = b.tensors[params["weight"]].shape[:2]
-    if groups > 1 and (groups, per_group) != (inputs, 1):  # whose output channels lie along no axis of the weight
+    if groups > 1 and (groups, per_group) != (inputs, 1):  # the output channels lie along no axis of the weight
         return None
     cut, extra = pair(argument(n, 4, "padding", 0)), pair(argument(n, 5, "output_padding", 0))
     attrs = {
@@ -89,7 +89,7 @@ def _max_pool2d(b: Builder, n: Any) -> Match | None:
     if pair(argument(n, 4, "dilation", 1)) != (1, 1) or len(shape_of(n)) != 4:
         return None
     strides, padding = pair(argument(n, 2, "stride", None) or kernel), _symmetric(argument(n, 3, "padding", 0))
-    if argument(n, 5, "ceil_mode", False):  # padding never wins: there is as much of it as the last windows reach
+    if argument(n, 5, "ceil_mode", False):  # padding never wins: the end gets as much as the last windows reach
         sizes = [shape_of(node)[2:] for node in (n.args[0], n)]
         if not all(isinstance(size, int) for pair in sizes for size in pair):
             return None
@@ -109,13 +109,13 @@ def _avg_pool2d(b: Builder, n: Any) -> Match | None:
         (size - k) % s if isinstance(size, int) else 1
         for size, k, s in zip(shape_of(n.args[0])[2:], kernel, strides, strict=True)
     ]
-    if argument(n, 4, "ceil_mode", False) and any(left):  # windows at the edge would be of another size
+    if argument(n, 4, "ceil_mode", False) and any(left):  # windows at the edge would have another size
         return None
     return Match("avg_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding})
 
 
 def _adaptive_avg_pool2d(b: Builder, n: Any) -> Match | None:
-    """A mean over the image, or pooling where all windows are of one size."""
+    """A mean over the image, or a pooling where all windows have one size."""
     if len(shape_of(n)) != 4:
         return None
     if pair(n.args[1]) == (1, 1):
@@ -127,17 +127,17 @@ def _adaptive_avg_pool2d(b: Builder, n: Any) -> Match | None:
 
 
 def _upsample_bilinear2d(b: Builder, n: Any) -> Match | None:
-    """Up-sampling by whole factors, of which the integers fit in 7 bits."""
+    """Up-sampling by integer factors whose weights are integers of 7 bits."""
     size, corners, factors = argument(n, 1, "output_size", None), n.args[2], argument(n, 3, "scale_factors", None)
     sizes = shape_of(n.args[0])[2:]
     if factors is None:
         if not all(isinstance(a, int) and isinstance(z, int) for a, z in zip(sizes, size, strict=True)):
             return None
         factors = [z / a for a, z in zip(sizes, size, strict=True)]
-    whole = int(factors[0]), int(factors[1])
-    if corners or list(whole) != list(factors) or min(whole) < 1 or bilinear(whole)[0].max() > SMALLEST_LIMIT:
+    integers = int(factors[0]), int(factors[1])
+    if corners or list(integers) != list(factors) or min(integers) < 1 or bilinear(integers)[0].max() > SMALLEST_LIMIT:
         return None
-    return Match("upsample_bilinear2d", [n.args[0]], {}, {"factors": whole})
+    return Match("upsample_bilinear2d", [n.args[0]], {}, {"factors": integers})
 
 
 def _scaled(b: Builder, n: Any) -> Match | None:
