@@ -1,4 +1,4 @@
-"""The layers of the operators that keep Keras' implementation: in float, or moving integers."""
+"""The layers of the operators that keep Keras' implementation, in float or as a data movement on integers."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ def _quantized(node: Linear, weight: Tensor, bias: Tensor | None) -> tuple[np.nd
 def _stored(node: StoredWeight, weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     w, scale = node.stored(weight)
     dtype = np.float16 if node.planned.weight is None else np.int8
-    laid = to_program_layout(np.asarray(w), node.planned.op.kind).astype(dtype)
-    return laid, np.asarray(scale, np.float32), None if bias is None else np.asarray(bias)
+    held = to_program_layout(np.asarray(w), node.planned.op.kind).astype(dtype)
+    return held, np.asarray(scale, np.float32), None if bias is None else np.asarray(bias)
 
 
 def to_program_layout(weight: np.ndarray, kind: str) -> np.ndarray:

@@ -102,7 +102,10 @@ class PreparedModel(keras.Model):
         return self.signature.write(real)
 
     def run(self, inputs: Any, training: bool, until: str | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return every tensor in float, and every tensor on the grid, by name; those ``until`` an operator can be called."""
+        """Return every tensor in float, and every tensor on the grid, by name.
+
+        With ``until``, the run ends where the operator of that name has its inputs.
+        """
         current = _Pass(self, self.signature.read(inputs, self.plan.graph), training)
         if current.on_grid:
             derive_encodings(self.learned_grids)
@@ -115,7 +118,7 @@ class PreparedModel(keras.Model):
         for name in self.plan.graph.outputs:
             current.as_float(name)
         if tracker is not None:
-            tracker.move()
+            tracker.update_ranges()
         return current.real, current.grid
 
     def grid_of(self, tensor: str) -> Grid:
@@ -222,7 +225,7 @@ class _Pass:
 
 
 def set_range_tracking(model: PreparedModel, tracking: bool) -> None:
-    """Let training move the activation ranges, or freeze them, whose scales NumPy derives; call it after calibration."""
+    """Let training move the activation ranges, or freeze them; call it after calibration. NumPy derives the scales of frozen ones."""
     model.tracking.assign(float(tracking))
     for grid in model.grid_layers:
         if not tracking and grid.calibrated:

@@ -16,7 +16,14 @@ from qat.graph.graph import Graph
 
 @dataclass(frozen=True)
 class Signature:
-    """The form of a model's inputs and outputs; see :class:`qat.adapters.keras.capture.trace.Traced` for its fields."""
+    """The form of a model's inputs and outputs.
+
+    Attributes:
+        inputs: the inputs by tensor name, nested as the model takes them.
+        input_layers: the tensor of each input layer, by the layer's name.
+        outputs: the outputs by tensor name, nested as the model returns them.
+        output_names: the model's own names of its outputs, by which losses may be given.
+    """
 
     inputs: Any
     input_layers: Mapping[str, str]

@@ -1,6 +1,6 @@
 """The arithmetic of dynamic kernels in TensorFlow: the activation's grid is chosen as the kernel runs.
 
-:mod:`qat.arithmetic.dynamic` is the reference, has the kernels' names and their sources. Gradients are straight through.
+:mod:`qat.arithmetic.dynamic` is the reference; it has the names of the kernels and their sources. Gradients are straight through.
 """
 
 from __future__ import annotations

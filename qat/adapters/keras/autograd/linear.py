@@ -160,5 +160,5 @@ class MatMul(Operator):
 
     def weight_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
         """Return the gradient with respect to the weight."""
-        rows = tf.reshape(x, [-1, x.shape[-1]])
-        return tf.matmul(rows, tf.reshape(grad, [-1, grad.shape[-1]]), transpose_a=True)
+        samples = tf.reshape(x, [-1, x.shape[-1]])
+        return tf.matmul(samples, tf.reshape(grad, [-1, grad.shape[-1]]), transpose_a=True)

@@ -10,7 +10,7 @@ from .layer_calls import Call
 
 
 def rescaling(b: Builder, c: Call) -> str | None:
-    """``x * scale + offset``, numbers or one a channel."""
+    """``x * scale + offset``; scale and offset are numbers, or have one value for each channel."""
     return _affine(b, c.inputs[0], c, np.asarray(c.layer.scale, np.float64), np.asarray(c.layer.offset, np.float64))
 
 
@@ -48,14 +48,14 @@ def _affine(b: Builder, name: str, c: Call, factor: np.ndarray, shift: np.ndarra
 
 
 def _by_channel(array: np.ndarray, channels: int | None) -> np.ndarray | None:
-    """Return one value a channel; None for an array that varies otherwise."""
+    """Return an array as one value for each channel; None where it varies along other axes."""
     if array.size == 1 and channels is not None:
         return np.full(channels, array.item())
     return array.ravel() if array.size == channels == array.shape[-1] else None
 
 
 def average(b: Builder, c: Call) -> str | None:
-    """The sum of tensors of one shape, times one over their number."""
+    """The sum of tensors of one shape, divided by their number."""
     if len(c.inputs) < 2 or any(b.specs[n].shape != c.shape for n in c.inputs) or str(c.output.dtype) != "float32":
         return None
     name = c.inputs[0]
@@ -72,7 +72,7 @@ def scaled_residual(b: Builder, c: Call) -> str | None:
 
 
 def layer_scale(b: Builder, c: Call) -> str | None:
-    """``x * gamma`` of ConvNeXt, with one trained number a channel."""
+    """``x * gamma`` of ConvNeXt, with one trained number for each channel."""
     gamma = b.emit("constant", [], tuple(c.layer.gamma.shape), c.path, {"value": c.layer.gamma})
     return b.emit("mul", [c.inputs[0], gamma], c.output, c.path)
 

@@ -16,7 +16,7 @@ from .layer_calls import Call
 
 
 def embedding(b: Builder, c: Call) -> str | None:
-    """Rows of a weight; one whose mask other layers read keeps its layer."""
+    """The vectors of a weight at integer indices; an embedding whose mask other layers read keeps its layer."""
     layer = c.layer
     if layer.mask_zero or type(layer).__name__ != "Embedding" or getattr(layer, "lora_enabled", False):
         return None

@@ -23,10 +23,10 @@ class Builder:
     Attributes:
         ops, specs, params: the operators in order, the tensors' descriptions and the parameters' values by name.
         frozen: the parameters that are not trained.
-        layers, arguments: of each operator that keeps its layer, by name: the layer, and how it is called.
-        names: the graph's tensor of each symbolic tensor of Keras, by the latter's id.
-        has_masks: whether layers of the model hand masks on, which other layers read without an argument.
-        images: of each signal that is an image of one row, the image; see :mod:`.conv1d`.
+        layers, arguments: the layer of each operator that keeps one, and the arguments of its call, by the operator's name.
+        names: the graph's name of each symbolic tensor of Keras, by the id of the tensor.
+        has_masks: whether layers of the model pass masks to others, which read them without an argument.
+        images: the image of each signal that was reshaped from an image of one row; see :mod:`.conv1d`.
         borders: the operators between signals and their images.
     """
 

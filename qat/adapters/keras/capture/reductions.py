@@ -33,7 +33,7 @@ def mean(b: Builder, c: Call) -> str | None:
 
 
 def maximum(b: Builder, c: Call) -> str | None:
-    """The greatest of tensors of one shape: laid below each other, they are an image of one column to be pooled."""
+    """The greatest of tensors of one shape: below each other, they are an image of one column to be pooled."""
     batch, *sizes = c.shape
     same = {b.specs[name].shape for name in c.inputs} == {c.shape}
     if len(c.inputs) < 2 or not same or None in sizes or str(c.output.dtype) != "float32":

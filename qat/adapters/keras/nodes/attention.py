@@ -89,25 +89,25 @@ def _rounded(v: Tensor, high: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[
 
 
 class Embedding(Node):
-    """Rows of a weight. The output's range is that of all rows: calibration need not have seen every word."""
+    """The vectors of a weight at integer indices. The range is that of the whole weight: calibration need not see every index."""
 
     def __call__(self, inputs: list[Tensor], params: Params, training: bool, on_grid: bool) -> Tensor:
-        """Show the whole weight to whoever looks for its range."""
+        """Show the whole weight to the range estimator, then compute."""
         if self.grids and not on_grid:
             self.output.estimate(params["weight"])
         return super().__call__(inputs, params, training, on_grid)
 
     def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
-        """Take rows and quantize them, which is less than quantizing all."""
-        rows = self.real(inputs, params)
+        """Take the vectors, then quantize them, which is less than quantizing all."""
+        vectors = self.real(inputs, params)
         if training:
             seen = self.observe(tf.stop_gradient(params["weight"]) / self.output.scale)
             with tf.control_dependencies([seen]):
-                rows = tf.identity(rows)
-        return quantize(rows, self.output, self.kernels, False)
+                vectors = tf.identity(vectors)
+        return quantize(vectors, self.output, self.kernels, False)
 
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
-        """The float rows."""
+        """The float vectors."""
         return tf.gather(params["weight"], tf.cast(inputs[0], tf.int32))
 
 

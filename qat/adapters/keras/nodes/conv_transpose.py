@@ -14,7 +14,9 @@ from .linear import Linear
 
 
 class Transposed(kernels.Operator):
-    """conv_transpose2d: what a convolution's input gradient computes, and the other way round. ``w`` is [h, w, out, in].
+    """conv_transpose2d: its forward pass is the input gradient of a convolution, its input gradient a convolution.
+
+    ``w`` is [h, w, out, in].
 
     The full result has ``stride * (size - 1) + kernel`` elements along an axis, of which ``cut`` are left out at each end.
     """
@@ -45,7 +47,7 @@ class Transposed(kernels.Operator):
         return tf.stack([shape[0], *self._result((shape[1], shape[2]), w), w.shape[2]])
 
     def _options(self, x: Tensor, w: Tensor) -> dict[str, Any]:
-        """Return the convolution's options, its padding by name where it has one: those kernels are faster."""
+        """Return the convolution's options, with TensorFlow's word for the padding where it has one: those kernels are faster."""
         size = tuple(x.shape[1:3])
         result = self._result(size, w) if None not in size else [None, None]
         name = "VALID" if self.cut == ((0, 0), (0, 0)) else "EXPLICIT"

@@ -43,7 +43,7 @@ class Linear(Node):
 
     @property
     def fixed_point(self) -> bool:
-        """Whether a kernel of TFLite's own runs the operator, which the delegate leaves to it."""
+        """Whether a kernel of TFLite's own runs the operator, because the delegate does not take it."""
         return self.planned.kernels == "builtin"
 
     def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
@@ -95,7 +95,7 @@ class Linear(Node):
         return scale if per_channel else tf.broadcast_to(scale, [math.prod(self.channels(weight))])
 
     def floor(self, bias: Tensor | None) -> Tensor | None:
-        """Return the smallest scale of each output channel whose bias keeps below the largest integer."""
+        """Return the smallest scale of each output channel with which its bias stays below :attr:`bias_limit`."""
         return None if bias is None else tf.abs(bias) / (self.inputs[0].scale * np.float32(self.bias_limit))
 
     def quantized(self, weight: Tensor, bias: Tensor | None, scale: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -60,7 +60,7 @@ class Function(Node):
 
 
 class Constant(Node):
-    """A parameter on the grid. Its range is calibrated and observed as an activation's is."""
+    """A parameter on the grid. Its range is calibrated and tracked as the range of an activation is."""
 
     def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
         """Quantize; the gradient reaches the parameter in its own unit."""

@@ -41,7 +41,7 @@ class RangeTracker:
         with tf.control_dependencies([seen]):  # after which the rounding may reuse v's memory
             return tf.identity(v)
 
-    def move(self) -> None:
+    def update_ranges(self) -> None:
         """Move the range of each grid towards the extremes seen of it, and derive scale, zero point and limits."""
         grids = list(self.seen)
         if not grids:
@@ -69,7 +69,7 @@ def derive_encodings(grids: Sequence[Grid]) -> None:
 
 
 def _assign_encodings(grids: Sequence[Grid], ranges: Tensor) -> None:
-    """Derive the encodings of ``ranges``, one row a grid, bit for bit as :func:`qat.arithmetic.encoding.from_range`."""
+    """Derive the encodings of ``ranges``, [grids, 2], bit for bit as :func:`qat.arithmetic.encoding.from_range`."""
     symmetric = np.array([grid.group.symmetric for grid in grids])
     qmin, qmax = (np.array([getattr(grid.group, name) for grid in grids], np.float32) for name in ("qmin", "qmax"))
     low, high = tf.minimum(ranges[:, 0], 0.0), tf.maximum(ranges[:, 1], 0.0)
@@ -98,7 +98,7 @@ def _extremes() -> tuple[Callable[..., Tensor], ...]:
 
 
 def _inline(result: Tensor) -> None:
-    """Let the graph decide a condition by two small operators instead of a call, as tf.cond has its own decided."""
+    """Let the graph decide a condition by two small operators instead of a call, as tf.cond does for its own conditions."""
     if not tf.executing_eagerly():
         result.op._set_attr("_lower_using_switch_merge", attr_value_pb2.AttrValue(b=True))
 
