@@ -225,7 +225,7 @@ class _Pass:
 
 
 def set_range_tracking(model: PreparedModel, tracking: bool) -> None:
-    """Let training move the activation ranges, or freeze them; call it after calibration. NumPy derives the scales of frozen ones."""
+    """Let training move the activation ranges, or freeze them, after calibration. NumPy derives the scales of frozen ones."""
     model.tracking.assign(float(tracking))
     for grid in model.grid_layers:
         if not tracking and grid.calibrated:
