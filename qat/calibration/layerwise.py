@@ -7,10 +7,10 @@ made, until something else, training say, changes the model.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,8 +28,17 @@ from qat.typing import PreparedModel, Samples
 
 log = logging.getLogger("qat")
 
-#: By model: its float twin, and the digest of the parameters that the last method left in it.
-_TWINS: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
+
+@dataclass(frozen=True)
+class _Treated:
+    """A model that a method has treated: its float twin, and the parameters that the method left in the model."""
+
+    twin: Any
+    left: Mapping[str, np.ndarray]
+
+
+#: The models that were treated, for as long as they live: a further method compares them with the same float twin.
+_TREATED: WeakKeyDictionary[PreparedModel, _Treated] = WeakKeyDictionary()
 
 
 class Layerwise:
@@ -69,8 +78,8 @@ class Layerwise:
         left = [p.op.scope or p.op.name for p in weighted if p.op.name not in taken]
         if left:
             log.warning("%s leaves %d of %d weights as they are: %s", method, len(left), len(weighted), ", ".join(left[:3]))
-        known, digest = _TWINS.get(model, (None, ""))
-        self.twin = known if digest == self._digest() else self.adapter.twin_of(model)
+        treated = _TREATED.get(model)
+        self.twin = treated.twin if treated and self._holds(treated.left) else self.adapter.twin_of(model)
         for grid in self.adapter.grids(self.twin).values():
             grid.mode = RangeMode.CALIBRATING  # without an estimator: the twin computes in float
 
@@ -78,14 +87,12 @@ class Layerwise:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _TWINS[self.model] = (self.twin, self._digest())
+        names = {name for planned in self.model.plan.ops for name in planned.op.params.values()}
+        _TREATED[self.model] = _Treated(self.twin, {name: self.adapter.parameter(self.model, name) for name in names})
 
-    def _digest(self) -> str:
-        found = hashlib.sha256()
-        for planned in self.model.plan.ops:
-            for name in planned.op.params.values():
-                found.update(np.ascontiguousarray(self.adapter.parameter(self.model, name)).tobytes())
-        return found.hexdigest()
+    def _holds(self, parameters: Mapping[str, np.ndarray]) -> bool:
+        """Whether the model's parameters are still these: nothing else, training say, has changed them since."""
+        return all(np.array_equal(self.adapter.parameter(self.model, name), value) for name, value in parameters.items())
 
 
 class Layer:
