@@ -31,7 +31,7 @@ class Watched:
         framework = self.framework
         self.freezing = import_module(f"qat.adapters.{framework}.freezing").Freezing(self.model, self.threshold)
         if framework == "torch":
-            self.state = self.freezing.watched[0]
+            self.state = self.freezing.weights[0]
             self.weight = self.state.of[1]
         else:
             self.state = self.freezing.weights[0]
@@ -88,7 +88,7 @@ def test_an_oscillating_weight_is_frozen_to_its_mean_and_stays(framework):
 
 
 def states(watched):
-    return watched.freezing.watched if watched.framework == "torch" else watched.freezing.weights
+    return watched.freezing.weights
 
 
 @FRAMEWORKS
@@ -141,7 +141,7 @@ def test_training_keeps_what_is_frozen_and_the_program_has_it(framework, learned
     qat.finetune(model, [(x, y)] * 20, epochs=2, **options)
     (freezing,) = made
     assert 0.0 < freezing.share() < 1.0
-    watched = freezing.watched if framework == "torch" else freezing.weights
+    watched = freezing.weights
     program = {step.name: step for step in adapter_for(framework).lower(model).instructions}
     for state in watched:
         op = (state.of[0] if framework == "torch" else state.node).planned.op

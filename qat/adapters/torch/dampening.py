@@ -1,6 +1,6 @@
-"""Dampening of oscillations: weights of few bits are drawn to the values that they round to.
+"""Dampening of oscillations: a loss draws weights of few bits to the values that they round to.
 
-A weight near the border of two integers flips between them from step to step, and the trained model is one of the accidents.
+A weight near the border of two integers flips between them from step to step, and training ends at either by chance.
 Source: Nagel et al. 2022, "Overcoming Oscillations in Quantization-Aware Training", section 4.1, equation 5.
 """
 

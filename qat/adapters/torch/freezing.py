@@ -17,7 +17,7 @@ log = logging.getLogger("qat")
 
 
 class Freezing(nn.Module):
-    """What is known of the oscillations of a calibrated model's weights of fewer than 8 bits.
+    """The state of oscillation of each weight of fewer than 8 bits in a calibrated model.
 
     Call :meth:`update` after each step of the optimizer. The state is in buffers, one set a weight, in the program's layout.
     """
@@ -25,20 +25,20 @@ class Freezing(nn.Module):
     def __init__(self, model: PreparedModel, threshold: float) -> None:
         super().__init__()
         self.threshold = threshold
-        self.watched = [_Weight(*found) for found in few_bits(model)]
-        self.weights = nn.ModuleList(self.watched)
-        if not self.watched:
+        self.states = [_Weight(*found) for found in few_bits(model)]
+        self.weights = nn.ModuleList(self.states)
+        if not self.states:
             log.warning("no weight has fewer than 8 bits: freezing does nothing")
 
     @torch.no_grad()
     def update(self) -> None:
-        """Count the flips of the last update, freeze what oscillates, and put back what is frozen."""
-        for weight in self.watched:
+        """Count the flips of the last step, freeze the weights that oscillate, and restore those that are frozen."""
+        for weight in self.states:
             weight.update(self.threshold)
 
     def share(self) -> float:
         """Return the share of these weights that is frozen."""
-        frozen = [weight.frozen != FREE for weight in self.watched]
+        frozen = [weight.frozen != FREE for weight in self.states]
         return float(sum(int(f.sum()) for f in frozen)) / max(sum(f.numel() for f in frozen), 1)
 
 
@@ -68,7 +68,7 @@ class _Weight(nn.Module):
         self.register_buffer("scale", scale.clone())
 
     def update(self, threshold: float) -> None:
-        """Carry out the rule."""
+        """Apply the rule to the weight after a step."""
         node, weight, bias = self.of
         planned = node.planned
         assert planned.weight is not None

@@ -1,4 +1,4 @@
-"""Running a prepared model: what calibration, verification and comparison need."""
+"""Inference: running a prepared model for calibration, verification and comparison."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _register(root: nn.Module, name: str, value: torch.Tensor, buffer: bool, fro
 
 
 def _clip_masks(plan: Plan) -> dict[str, ClipMask]:
-    """Return the clip masks of the operators' outputs, by what their readers do; those that are not named have bytes."""
+    """Return the clip masks of tensors, which depend on their readers; a tensor that is not named has one of bytes."""
     found = dict.fromkeys(plan.graph.outputs, ClipMask.OUTPUT)
     readers: dict[str, list[PlannedOp]] = {}
     for p in plan.ops:
@@ -73,22 +73,22 @@ def _clip_masks(plan: Plan) -> dict[str, ClipMask]:
 
 
 def _keeps_inputs(kind: str) -> bool:
-    """Whether an operator keeps its inputs for the backward pass; one of PyTorch's own may."""
+    """Return whether an operator keeps its inputs for the backward pass; PyTorch's own operators may."""
     return kind not in NODES or NODES[kind].keeps_inputs
 
 
 def _is_table(p: PlannedOp) -> bool:
-    """Whether an operator is a table of integers, which can tell what its writer clamped."""
+    """Return whether an operator is a lookup table, which can tell where its input was clipped."""
     return _node_of_bytes(p) is Function
 
 
 def _node_of_bytes(p: PlannedOp) -> type[Node] | None:
-    """Return the node of an operator on integers of 8 bits; None for one that is float, wider, or PyTorch's own."""
+    """Return the node of an operator on 8-bit integers; None for one that is float, of 16 bits, or PyTorch's own."""
     return NODES[p.op.kind] if p.integer and not p.keeps_framework and p.kernels != "int16" else None
 
 
 class _Writer:
-    """Writes the FX graph: every tensor has up to two forms, float and on the grid."""
+    """Writes the FX graph, in which a tensor has up to two forms: float and on the grid."""
 
     def __init__(self, traced: Traced, plan: Plan, root: nn.Module, params: Mapping[str, np.ndarray]) -> None:
         self.traced, self.plan, self.root, self.params = traced, plan, root, params
@@ -190,5 +190,5 @@ class _Writer:
         return self.symbols[node]
 
     def _size_arg(self, node: fx.Node) -> fx.Node:
-        # Sizes are the same in both forms; asking the one that exists spares a dequantize pass.
+        # Both forms have the same sizes; reading the form that exists saves a dequantize pass.
         return self.real.get(node.name) or self.grid.get(node.name) or self._captured_arg(node)

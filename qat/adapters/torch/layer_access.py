@@ -17,16 +17,16 @@ from .prepared_model import SCOPE, PreparedModel
 
 
 class _Reached(Exception):
-    """The layer that was waited for was called: what comes after it need not be computed."""
+    """Ends a pass when it reaches a layer: the rest need not be computed."""
 
 
 def twin_of(model: PreparedModel) -> PreparedModel:
-    """Return a copy of a model that shares nothing with it."""
+    """Return a copy of a model that shares no tensor with it."""
     return copy.deepcopy(model)
 
 
 def layer_input(model: PreparedModel, name: str, inputs: tuple[torch.Tensor, ...]) -> np.ndarray:
-    """Return the real values that a layer reads when the model gets ``inputs``, on the grid or in float as the model is."""
+    """Return the real values that a layer reads when the model gets ``inputs``."""
     node = _node(model, name)
     seen: list[torch.Tensor] = []
 
@@ -51,7 +51,7 @@ def layer_scale(model: PreparedModel, name: str, weight: str, bias: str | None) 
 
 
 def parameter(model: PreparedModel, name: str) -> np.ndarray:
-    """Return a parameter, or the buffer that takes the place of one, a copy."""
+    """Return a copy of a parameter, or of the buffer in its place."""
     value: torch.Tensor = attrgetter(name)(model)
     return np.array(value.detach().cpu().numpy())
 

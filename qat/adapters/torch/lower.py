@@ -1,4 +1,4 @@
-"""Lowering: the prepared model's integers, as its nodes compute them, into a program."""
+"""Lowering: the integers of a prepared model, as its nodes compute them, become a program."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def _of_stored(node: StoredWeight, weight: Tensor, bias: Tensor | None) -> Integ
 
 
 def _block(model: PreparedModel) -> FrameworkBlock | None:
-    """Gather the operators that keep PyTorch's implementation into one module; around it stand the integer kernels."""
+    """Return one module of all operators that keep PyTorch's implementation; the integer kernels stand around it."""
     plan, names = model.plan, model.prepared.kept_nodes
     if not names:
         return None
     inputs, outputs = block_border(plan)
     nodes = {n.name: n for n in model.graph.nodes}
-    # As integers where there are some: an artifact with integer inputs has no others.
+    # The integers of an input where it has some: an artifact with integer inputs has no float ones.
     measured = {node: grid_value_name(plan, str(node.target)) for node in _measured([nodes[name] for name in names.values()])}
     inputs = tuple(dict.fromkeys((*inputs, *measured.values())))
     values = _values(model)
@@ -100,7 +100,7 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
 
 
 def _measured(nodes: list[fx.Node]) -> list[fx.Node]:
-    """Return the model's inputs of which operators read a size, the batch mostly, directly or by way of arithmetic."""
+    """Return the model's inputs whose sizes, mostly the batch, operators read, directly or through arithmetic."""
     found: dict[fx.Node, None] = {}
     waiting, seen = [*nodes], set(nodes)
     while waiting:

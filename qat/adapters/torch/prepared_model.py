@@ -12,16 +12,19 @@ from torch import fx, nn
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.planning.plan import Plan
 
-#: Where the nodes live in the prepared model; parameters stand beside it under their own names.
+#: The submodule that holds the nodes; parameters stand beside it under their own names.
 SCOPE = "_qat"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a prepared model knows of itself.
+    """The facts that a prepared model carries with it.
 
-    ``kept_nodes`` names the FX nodes of operators that keep PyTorch's implementation (operator -> node), ``forms`` those of
-    values on the grid (tensor -> node).
+    Attributes:
+        plan: the plan that it was built from.
+        leaves: the tensor of each leaf of the user's outputs.
+        kept_nodes: the FX nodes of operators that keep PyTorch's implementation, by operator.
+        forms: the FX nodes of values on the grid, by tensor.
     """
 
     plan: Plan
@@ -46,7 +49,7 @@ class PreparedModel(fx.GraphModule):
 
     @property
     def prepared(self) -> Prepared:
-        """The model's knowledge of itself."""
+        """The facts that the model carries with it."""
         prepared: Prepared = self.meta["qat"]
         return prepared
 
@@ -56,10 +59,10 @@ class PreparedModel(fx.GraphModule):
         return {grid.group.name: grid for grid in self.modules() if isinstance(grid, Grid)}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the graph itself: FX would pickle its code alone and lose what the model knows of itself."""
+        """Pickle the graph itself: FX would pickle its code alone, and lose :attr:`prepared`."""
         root = nn.Module()
         root.__dict__.update({key: self.__dict__[key] for key in root.__dict__ if key in self.__dict__})
-        # A copy: the graph itself knows this model, and pickle would go round in a circle.
+        # A copy: the graph refers to this model, and pickle would never end.
         return _rebuild, (root, copy.deepcopy(self.graph), self._get_name(), self.prepared)
 
 

@@ -1,8 +1,9 @@
-"""The gradients of a convolution: by PyTorch's own operator, and by products of matrices where they are quicker.
+"""The gradients of a convolution: by PyTorch's operator, and by matrix products where those are faster.
 
-oneDNN computes a weight's gradient in a layout of its own. Where a weight of millions meets few places, as in the last layers of
-a ResNet, bringing it into the weight's takes longer than the arithmetic; a copy of the windows takes a fraction of that. A
-convolution of 1x1 is a product as it stands; of few places, in channels last, a product of matrices takes three quarters.
+oneDNN computes the gradient of a weight in a layout of its own. Where a weight of millions of values meets few pixels, as in the
+last layers of a ResNet, the conversion into the weight's layout takes longer than the arithmetic; a copy of the windows takes a
+fraction of that time. A 1x1 convolution is a matrix product already: for few pixels, in channels last, it takes three quarters
+of the time of PyTorch's operator.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from .vnni import Geometry
 
 convolution_backward = torch.ops.aten.convolution_backward.default
 
-#: A weight's gradient is a product where the weight is this many times as large as the windows: seen to pay from here.
+#: From this ratio of the weight's size to the windows' size a matrix product was measured to be faster.
 _WEIGHT_OF_WINDOWS = 4
 
-#: Up to this many places the products of a convolution of 1x1 were seen to be quicker; they end even at four times as many.
+#: Up to this many pixels the products of a 1x1 convolution were measured to be faster; at four times as many both are equal.
 _ROWS = 512
 
 
@@ -44,7 +45,7 @@ def of_convolution(
 
 
 def _is_product(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
-    """Return whether all gradients are products of matrices that lie in memory as they are, of few rows."""
+    """Return whether all gradients are products, with few rows, of matrices that need no copy."""
     pointwise = weight.shape[2:].numel() == 1 and tuple(map(tuple, geometry[:2])) == ((1, 1), (0, 0)) and geometry[3] == 1
     return (
         pointwise
@@ -55,7 +56,7 @@ def _is_product(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> 
 
 
 def _rows(x: Tensor) -> Tensor:
-    """Return images as the rows of a matrix, one for each place."""
+    """Return images as a matrix with one row for each pixel."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
@@ -65,10 +66,10 @@ def _product_pays(grad: Tensor, weight: Tensor, geometry: Geometry) -> bool:
 
 
 def _of_weight(rows: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """Return a weight's gradient, in its layout in memory, from that of the output as rows of a matrix, one for each place."""
-    (down, right), (high, wide) = geometry[:2]
+    """Return the gradient of a weight, in the weight's layout in memory, from that of the output, one row for each pixel."""
+    (down, right), (rows_padded, columns_padded) = geometry[:2]
     outputs, channels, height, width = weight.shape
-    windows = F.pad(x, (wide, wide, high, high)).unfold(2, height, down).unfold(3, width, right)
+    windows = F.pad(x, (columns_padded, columns_padded, rows_padded, rows_padded)).unfold(2, height, down).unfold(3, width, right)
     if weight.is_contiguous():
         return (rows.t() @ windows.permute(0, 2, 3, 1, 4, 5).reshape(len(rows), -1)).view(weight.shape)
     windows = windows.permute(0, 2, 3, 4, 5, 1).reshape(len(rows), -1)

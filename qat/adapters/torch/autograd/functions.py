@@ -56,7 +56,7 @@ def round_clamp(v: Tensor, lo: float, hi: float) -> Tensor:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Another value with the gradient of the first."""
+    """The second value, with the gradient of the first."""
 
     @staticmethod
     def forward(ctx: Any, v: Tensor, replacement: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class _Add(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         (saved,) = ctx.saved_tensors
         grad = apply_clip_mask(grad, saved, ctx.limits)
-        # Summed over what was broadcast before it is scaled: the sum is the smaller.
+        # Summed over broadcast axes first, then scaled: the sum is the smaller tensor.
         ga, gb = (
             grad.sum_to_size(shape) * ratio if needed else None
             for shape, ratio, needed in zip(ctx.shapes, ctx.ratios, ctx.needs_input_grad[:2], strict=True)
@@ -141,7 +141,7 @@ class _Lookup(torch.autograd.Function):
 class _Softmax(torch.autograd.Function):
     """``clamp(round(softmax(x * factor) * units), lo, hi)`` over the last axis.
 
-    Nothing is clipped at 0, and 1 is as good as what is next to it: the gradient passes everywhere, as that of a softmax.
+    Nothing is clipped at 0, and 255/256 stands for 1: the gradient is that of a softmax everywhere.
     """
 
     @staticmethod
@@ -172,7 +172,7 @@ class _LayerNorm(torch.autograd.Function):
         clip_mask: ClipMask,
         tracked: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        # In the output's units from the start, which spares a pass over the result, and one over its gradient.
+        # Scaled parameters give the result in units of the output: no pass over it, and none over its gradient.
         gamma = (x.new_ones(x.shape[-1]) if gamma is None else gamma) / output_scale
         beta = None if beta is None else beta / output_scale
         v, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], gamma, beta, epsilon)

@@ -5,7 +5,7 @@ Sources: Esser et al. 2020, "Learned Step Size Quantization" (LSQ), section 2, f
 
 On the integer grid the gradient ``g`` that reaches a node is that of its integers ``q``, in which its readers took the scale
 ``s`` for a constant. The real value is ``s q(v)``, ``v`` the unrounded grid value, so ``dL/ds = sum(g (q - v)) / s`` where ``v``
-lies within the limits and ``sum(g q) / s`` where it is clipped: all of it is known to the node that rounds.
+lies within the limits and ``sum(g q) / s`` where it is clipped. The node that rounds knows all of these.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ class _Requantize(torch.autograd.Function):
         (lo, hi), (low_end, high_end) = ctx.limits, ctx.ends
         within = aten.hardtanh_backward(grad, v, lo, hi)
         clipped = grad - within
-        # What is clipped is at one of two integers: their two sums follow from sum(g) and sum(g y).
+        # A clipped value has one of two integers: the two sums follow from sum(g) and sum(g y).
         total = clipped.sum()
         above = (torch.dot(clipped.flatten(), y.flatten()) - lo * total) / (hi - lo)
         rounding = torch.dot(within.flatten(), (y - v).flatten()) / ctx.levels
         ends = torch.stack([low_end * (total - above - rounding), high_end * above + rounding])
-        # LSQ's factor is for the scale, which is the range over the levels: so that it moves as there, times levels^2.
+        # LSQ's factor is for the scale, which is the range over the levels. Times levels^2, the range changes as it does there.
         factor = ctx.levels**2 / (v[0].numel() * ctx.levels) ** 0.5
         return within, ends * (factor / ctx.scale), None, None, None
 

@@ -17,7 +17,7 @@ from .clip_mask import ClipMask, Limits, apply_clip_mask, save_clip_mask
 from .conv_gradients import of_convolution
 from .extremes import extra_output
 
-#: Below this many weights a call costs more than the pass that it spares.
+#: Below this many weights the second reduction costs more than the copy.
 _FEW = 2**15
 _SMALLEST_SCALE = float(torch.finfo(torch.float32).tiny) * 2.0**40
 
@@ -30,7 +30,7 @@ def weight_scale(
     weight = weight.detach()
     if weight.numel() < _FEW:
         peak = weight.abs().amax(axes)
-    else:  # two reductions that write nothing: for a large weight several times faster than abs, or than aminmax over an axis
+    else:  # two reductions without a copy: several times faster for a large weight than abs, or than aminmax over an axis
         peak = torch.maximum(weight.amax(axes), -weight.amin(axes))
     scale = (peak / qmax).clamp_min_(_SMALLEST_SCALE)
     if bias is not None:
@@ -42,13 +42,13 @@ def weight_scale(
 def quantize_weight(weight: Tensor, scale: Tensor) -> Tensor:
     """Return a weight's integers, float32 in its layout in memory.
 
-    The backward pass computes them again: the weight is there anyway, and keeping them was no quicker.
+    The backward pass computes them again: the weight is in memory anyway, and keeping the integers was not faster.
     """
     return (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round_()
 
 
 def save_input(x: Tensor, lo: int | None) -> Tensor:
-    """Return what a node keeps of its input: bytes, where ``x`` lies in ``[lo, lo + 255]`` for sure, else ``x``."""
+    """Return a node's input as it is kept for the backward pass: in bytes where ``x`` lies in ``[lo, lo + 255]``, else ``x``."""
     return x if lo is None else vnni.to_table_index(x, lo)
 
 
@@ -94,8 +94,8 @@ class _Conv2d(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         x, weight, scale, saved, multiplier, input_scale, output_scale = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
-        # v = w x s_x / s_y + b / s_y: in the gradient of the weight its own scale cancels. The factors go where they cost less,
-        # onto the gradients or onto the weights.
+        # v = w x s_x / s_y + b / s_y: the scale of the weight cancels from its gradient. The factors are applied to the smaller
+        # of gradient and weight.
         ratio = input_scale / output_scale
         grad = apply_clip_mask(grad, saved, ctx.limits)
         gx = gw = gb = None

@@ -1,7 +1,7 @@
-"""Accumulators by the CPU's own instructions for 8-bit integers: the numbers that float32 gives, in a fraction of the time.
+"""Accumulators by the CPU's instructions for 8-bit integers: the same numbers as in float32, in a fraction of the time.
 
-x86 processors with VNNI multiply bytes and add into int32. oneDNN, which PyTorch carries, has kernels for it whose result is
-float32: an accumulator below 2^24 is the same number in both, so that a node may take either, in training and when evaluated.
+x86 processors with VNNI multiply bytes and add into int32. oneDNN, which is part of PyTorch, has such kernels with a result in
+float32. An accumulator below 2^24 is the same number in both, so that a node may use either, in training and in evaluation.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Geometry = tuple[Any, Any, Any, int]
 
 onednn = torch.ops.onednn
 
-#: What the kernel spares must pay for the conversions: seen to pay from this many products for each integer converted. Each
-#: integer of the input meets ``outputs * window / strides`` of them, each of the weight one for each of the result's places.
+#: The kernel must save more time than the conversions to bytes take. It was measured to do so from this many products for each
+#: converted integer. An integer of the input has ``outputs * window / strides`` products, one of the weight one for each pixel.
 _PRODUCTS_OF_AN_INPUT, _PRODUCTS_OF_A_WEIGHT = 32, 64
 
 
 @cache
 def available() -> bool:
-    """Whether this processor has the instructions and this PyTorch the kernels.
+    """Return whether this processor has the instructions, and this PyTorch the kernels.
 
-    A conversion from float32 to int8 must keep the low byte of what is out of range, which no standard promises: it is tried.
+    A conversion from float32 to int8 must keep the low byte of a number out of range. No standard promises that: it is tested.
     """
     if not (torch.cpu._is_vnni_supported() and hasattr(onednn, "qconv2d_pointwise")):
         return False
@@ -49,13 +49,13 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, l
         weight: integers in int8.
         bias: integers in float32.
         geometry: strides, padding, dilations, groups.
-        lo: ``x`` lies in ``[lo, lo + 255]``; None where that is not sure, which leaves float32.
+        lo: ``x`` lies in ``[lo, lo + 255]``; None computes in float32.
     """
     strides, padding, dilations, groups = geometry
-    window = weight.shape[2:].numel()  # not by way of a tensor: an operator on a small one takes as long as on hundreds of values
+    window = weight.shape[2:].numel()  # in Python: an operator on a tensor takes longer
     products = weight.shape[0] * window / (strides[0] * strides[1])
-    places = x.numel() / (x.shape[1] * strides[0] * strides[1])
-    if lo is None or groups > 1 or not _pays(x, products, places):
+    pixels = x.numel() / (x.shape[1] * strides[0] * strides[1])
+    if lo is None or groups > 1 or not _pays(x, products, pixels):
         return F.conv2d(x, weight.float(), bias, strides, padding, dilations, groups)
     rows = to_bytes(x.contiguous(memory_format=torch.channels_last), lo)
     result = _convolution(rows, weight, bias, geometry, lo)
@@ -63,7 +63,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, l
 
 
 def _convolution(rows: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int) -> Tensor:
-    """Return what the kernel computes of bytes, channels last in memory."""
+    """Return the kernel's accumulator of an input in bytes, channels last in memory."""
     one, zero = _neutral()
     packed = onednn.qconv_prepack(weight, one, 1.0, -lo, *geometry, rows.shape)
     result: Tensor = onednn.qconv2d_pointwise.default(
@@ -73,23 +73,23 @@ def _convolution(rows: Tensor, weight: Tensor, bias: Tensor | None, geometry: Ge
 
 
 def prefers_plain_layout(weight: Tensor, result: Tensor) -> bool:
-    """Return whether a convolution's backward pass is quicker with channels second.
+    """Return whether a convolution's backward pass is faster with channels second.
 
-    It is where its weight, the larger tensor, lies so: bringing it into channels last costs more than its result does.
+    It is where the weight has that layout and is larger than the result: converting the weight costs more than the result.
     """
     return weight.numel() > result.numel() and weight.shape[2:].numel() > 1 and weight.is_contiguous()
 
 
 def in_plain_layout(x: Tensor) -> Tensor:
-    """Return ``x`` with channels second, copied where it was not."""
+    """Return ``x`` with channels second; a copy where it has another layout."""
     return x.contiguous() if x.device.type == "cpu" else x
 
 
 def linear(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None) -> Tensor:
     """Return a fully connected layer's accumulator.
 
-    The arguments are those of :func:`conv2d`; ``stored`` has ``x`` in bytes, less ``lo``, where that is not None.
-    It is that of a convolution of an image of one row, whose weight is brought into the kernel's form in a quarter of the time.
+    The arguments are those of :func:`conv2d`; ``stored`` has ``x`` in bytes, less ``lo``, where that is not None. The kernel is
+    that of a 1x1 convolution of an image of height 1, whose weight is packed in a quarter of the time.
     """
     rows = x.numel() // x.shape[-1]
     if lo is None or not _pays(x, weight.shape[0], rows):
@@ -105,12 +105,12 @@ def to_table_index(x: Tensor, first: int) -> Tensor:
 
 
 def as_captured(x: Tensor) -> Tensor:
-    """Return ``x`` in the layout in memory of the float model, which what follows was captured with: views rely on it."""
+    """Return ``x`` in the layout of the captured float model, on which the views after it rely."""
     return x if torch.compiler.is_compiling() or not available() else in_plain_layout(x)
 
 
-def _pays(x: Tensor, products: float, places: float) -> bool:
-    return products >= _PRODUCTS_OF_AN_INPUT and places >= _PRODUCTS_OF_A_WEIGHT and _on_this_processor(x)
+def _pays(x: Tensor, products: float, pixels: float) -> bool:
+    return products >= _PRODUCTS_OF_AN_INPUT and pixels >= _PRODUCTS_OF_A_WEIGHT and _on_this_processor(x)
 
 
 def _on_this_processor(x: Tensor) -> bool:
@@ -119,5 +119,5 @@ def _on_this_processor(x: Tensor) -> bool:
 
 @cache
 def _neutral() -> tuple[Tensor, Tensor]:
-    """Return a scale and a zero point that change nothing: one for all channels, since packing looks at each of them."""
+    """Return a scale of 1 and a zero point of 0 for all channels: packing reads each entry."""
     return torch.ones(1), torch.zeros(1, dtype=torch.int32)

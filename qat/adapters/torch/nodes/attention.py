@@ -15,7 +15,7 @@ from qat.arithmetic.kernels import KERNELS
 from .base import Node
 from .quantize import quantize
 
-#: Whole numbers up to here are exact in float32.
+#: Integers up to here are exact in float32.
 _EXACT = 2**24
 
 
@@ -43,10 +43,10 @@ class MatMul(Node):
 
 
 class Softmax(Node):
-    """Softmax over the last axis: 256ths, of exponentials in a table made anew where the scale has moved."""
+    """Softmax over the last axis, in 256ths; exponentials come from a table of 256 entries."""
 
     def integer(self, x: Tensor) -> Tensor:
-        """Look up, sum and divide as the runtime does; in training in float, with the gradient of a softmax."""
+        """In training compute in float, with the gradient of a softmax; else look up, sum and divide as the runtime does."""
         grid, limits = self.inputs[0], self.limits()
         if self.training:
             return kernels.softmax(x, grid.scale * self.attrs["beta"], 1 / attention.PROBABILITY, limits)
@@ -54,7 +54,7 @@ class Softmax(Node):
         table = torch.from_numpy(KERNELS[self.kernels].exponentials(scale, x.shape[-1])).to(x.device)
         e = table[(x - x.amax(-1, keepdim=True) + 255).long()]
         total = e[..., :1].clone()
-        for i in range(1, e.shape[-1]):  # one after the other, as the kernels add in float32
+        for i in range(1, e.shape[-1]):  # one by one: the kernels add in float32 in this order
             total += e[..., i : i + 1]
         return self.runtime.probabilities(e, total).clamp_(*limits)
 
@@ -64,20 +64,20 @@ class Softmax(Node):
 
 
 class Embedding(Node):
-    """Rows of a weight. The output's range is that of all rows: calibration need not have seen every word."""
+    """Lines of a weight, by index. The output's range is that of the whole weight: calibration need not see every word."""
 
     def compute(self, indices: Tensor, weight: Tensor) -> Tensor:
-        """Show the whole weight to whoever looks for its range."""
+        """Show the whole weight to the range estimator."""
         if self.grids and not self.output.on_grid:
             self.output.estimate(weight)
         return super().compute(indices, weight)
 
     def integer(self, indices: Tensor, weight: Tensor) -> Tensor:
-        """Take rows and quantize them, which is less than quantizing all."""
+        """Take lines and quantize them: fewer values than the whole weight has."""
         if self.tracks_output:
             self.observe(weight / self.output.scale)
         return quantize(F.embedding(indices, weight), self.output, self.kernels)
 
     def real(self, indices: Tensor, weight: Tensor) -> Tensor:
-        """The float rows."""
+        """The float lines."""
         return F.embedding(indices, weight)

@@ -43,7 +43,7 @@ class AvgPool2d(Node):
 
     def real(self, x: Tensor) -> Tensor:
         """The float average."""
-        if self.attrs["padding"] == ((0, 0), (0, 0)):  # in the form that TensorFlow has a counterpart of
+        if self.attrs["padding"] == ((0, 0), (0, 0)):  # the form that has a counterpart in TensorFlow
             return F.avg_pool2d(x, self.attrs["kernel"], self.attrs["strides"])
         total, count = self._sums(x)
         return total / count

@@ -44,7 +44,7 @@ class Node(nn.Module):
         super().__init__()
         self.planned = planned
         self.attrs: dict[str, Any] = dict(planned.op.attrs)
-        # A tuple is no submodule: the model registers every grid once, in a place of its own.
+        # A tuple is no submodule: the model registers each grid once, with the module that writes to it first.
         self.grids = grids
         self.kernels = kernels_name
         self.clip_mask = ClipMask.OUTPUT
@@ -68,13 +68,13 @@ class Node(nn.Module):
         """Compute on the grid once calibrated, else in float."""
         device = args[0].device.type
         if torch.is_autocast_enabled(device):
-            # The accumulators need float32; what a float operator left in a narrower type is widened.
+            # The accumulators need float32: a tensor that a float operator returned in a narrower type is converted.
             with torch.autocast(device, enabled=False):
                 return self.compute(*(a.float() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args))
         return self.compute(*args)
 
     def compute(self, *args: Any) -> Tensor:
-        """What :meth:`forward` does, outside autocast."""
+        """Compute as :meth:`forward`, outside autocast."""
         if not self.grids:
             return activate(self.real(*args), self.planned.activation)
         if self.output.on_grid:

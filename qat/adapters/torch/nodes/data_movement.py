@@ -14,27 +14,27 @@ aten = torch.ops.aten
 
 
 class _MaxPool(torch.autograd.Function):
-    """``max_pool2d`` that keeps the places of the maxima, in 16 bits where an image is small enough, and nothing of its input."""
+    """``max_pool2d`` that keeps the indices of the maxima, in 16 bits where the image is small enough, and not its input."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, window: tuple[Any, ...]) -> Tensor:
-        y, places = aten.max_pool2d_with_indices(x, *window)
-        ctx.save_for_backward(places.to(torch.int16 if x.shape[-1] * x.shape[-2] <= 2**15 else torch.int32))
+        y, indices = aten.max_pool2d_with_indices(x, *window)
+        ctx.save_for_backward(indices.to(torch.int16 if x.shape[-1] * x.shape[-2] <= 2**15 else torch.int32))
         ctx.window, ctx.shape = window, x.shape
         ctx.layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (places,) = ctx.saved_tensors
-        # In the input's place: the kernel takes its shape and layout, not its values.
+        (indices,) = ctx.saved_tensors
+        # The kernel takes the shape and the layout of the input, not its values.
         like = torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=ctx.layout)
         dilation, ceil = (1, 1), False
-        return aten.max_pool2d_with_indices_backward(grad, like, *ctx.window, dilation, ceil, places.long()), None
+        return aten.max_pool2d_with_indices_backward(grad, like, *ctx.window, dilation, ceil, indices.long()), None
 
 
 class DataMovement(Node):
-    """Operators that move integers without changing them: one scale for inputs and output, the same code in float."""
+    """A data movement: inputs and output share one scale, and the code is the same in float."""
 
     def integer(self, *tensors: Tensor) -> Tensor:
         """Move the integers."""
@@ -57,7 +57,7 @@ class MaxPool2d(DataMovement):
         return F.max_pool2d(x, *window)
 
     def padded(self, x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
-        """Return the input, padded where the operator cannot, and the operator's window, strides and padding."""
+        """Return the input, padded where the operator cannot pad it, and the operator's window, strides and padding."""
         kernel, strides = self.attrs["kernel"], self.attrs["strides"]
         (top, bottom), (left, right) = self.attrs["padding"]
         if (top, left) != (bottom, right) or 2 * top > kernel[0] or 2 * left > kernel[1]:
@@ -82,7 +82,7 @@ class Concat(DataMovement):
 
 
 class Reshape(DataMovement):
-    """Any change of shape that keeps the batch first."""
+    """A change of shape that keeps the batch first."""
 
     def real(self, x: Tensor) -> Tensor:
         """Reshape."""

@@ -1,4 +1,4 @@
-"""Nodes of 16-bit activations: trained like those of 8 bits, evaluated by :mod:`qat.arithmetic.int16` in exact sums."""
+"""Nodes of 16-bit activations: they train as those of 8 bits do, and evaluate exact sums by :mod:`qat.arithmetic.int16`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Int16Conv2d(Conv2d):
         return _by_numpy(lambda a, m: requantize(a, m, *self.limits()), acc, multiplier.view(channels))
 
     def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the weight's scale for each output channel; biases have room for more integers than with 8 bits."""
+        """Return the weight's scale for each output channel; a bias has a larger limit than with 8-bit activations."""
         spec = self.planned.weight
         assert spec is not None
         per_channel = spec.granularity == "channel"

@@ -19,7 +19,7 @@ class LayerNorm(Node):
     has_clip_mask = True
 
     def integer(self, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
-        """In training PyTorch's own, of integers; else by sums of integers."""
+        """In training compute PyTorch's LayerNorm of integers; else compute by sums of integers."""
         epsilon = scaled_epsilon(self.attrs["epsilon"], self.inputs[0].scale_value)
         if self.training:
             if self.output.group.learned:
@@ -28,12 +28,12 @@ class LayerNorm(Node):
             return self.noted(*kernels.layer_norm(x, gamma, beta, *how))
         q = x + self.inputs[0].zero_point
         total = q.sum(-1, keepdim=True)
-        n = torch.full_like(total, q.shape[-1])  # a divisor that is a number may become a factor
+        n = torch.full_like(total, q.shape[-1])  # PyTorch may turn a division by a number into a multiplication
         c = (total / n).round()
         d, rest = q - c, (total - c * n) / n
         squares = (d * d).sum(-1, keepdim=True, dtype=torch.float64).float()
         variance = squares / n - rest * rest + float(epsilon)
-        y = (d - rest) / variance.double().sqrt().float()  # PyTorch's own of float32 is off by a bit now and then (MKL)
+        y = (d - rest) / variance.double().sqrt().float()  # PyTorch's float32 square root (MKL) is sometimes off by one bit
         y = y if gamma is None else y * gamma
         return quantize(y if beta is None else y + beta, self.output, self.kernels)
 

@@ -31,7 +31,7 @@ class LearnedConv2d(Conv2d):
         self.register_parameter("weight_step", None)
 
     def start(self, weight: np.ndarray) -> None:
-        """Set the scale where training starts: that of the least squared error."""
+        """Set the scale that training starts from: that of the least squared error."""
         spec = self.planned.weight
         assert spec is not None
         if spec.learned:
@@ -39,11 +39,11 @@ class LearnedConv2d(Conv2d):
             self.weight_step = nn.Parameter(torch.from_numpy(step))
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The kernel as three nodes, so that each rounding has its own gradient."""
+        """Compute the kernel in three autograd nodes, so that each rounding has a gradient of its own."""
         scale = self.weight_scale(weight, bias)
         w_int, b_int = self.quantized(weight, bias, scale)
         if self.planned.kernels == "builtin" and not self.training:
-            return self.builtin(self.real(x, w_int, b_int), scale)
+            return self.requantize_builtin(self.real(x, w_int, b_int), scale)
         return self.finish(self.real(x, w_int, b_int) * self.along(scale * self.inputs[0].scale / self.output.scale))
 
     def along(self, channels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Nodes with parameters: convolutions, fully connected layers, and the BatchNorm that could not be folded."""
+"""Nodes with parameters: convolutions, fully connected layers, and a BatchNorm that could not be folded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Conv2d(Node):
         return super().compute(x, self.program_layout(weight), bias)
 
     def program_layout(self, weight: Tensor) -> Tensor:
-        """Return the parameter in the program's layout: that of a convolution of rows has an axis less."""
+        """Return the parameter in the program's layout; the weight of a conv1d gets an axis of size 1."""
         return as_image_weight(weight)
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -37,7 +37,7 @@ class Conv2d(Node):
         geometry = (self.attrs["strides"], padding, self.attrs["dilations"], self.attrs["groups"])
         if self.planned.kernels == "builtin" and not self.training:
             w_int, b_int = self.quantized(weight, bias, scale)
-            return self.builtin(F.conv2d(x, w_int, b_int, *geometry), scale)
+            return self.requantize_builtin(F.conv2d(x, w_int, b_int, *geometry), scale)
         x_scale, y_scale = self.inputs[0].scale, self.output.scale
         how = (self.limits(), self.clip_mask, geometry, self.tracks_output, self.byte_offset)
         return self.noted(*linear.conv2d(x, weight, bias, scale, x_scale, y_scale, *how))
@@ -48,8 +48,8 @@ class Conv2d(Node):
         x = F.pad(x, (left, right, top, bottom))
         return F.conv2d(x, weight, bias, self.attrs["strides"], 0, self.attrs["dilations"], self.attrs["groups"])
 
-    def builtin(self, acc: Tensor, scale: Tensor) -> Tensor:
-        """Leave an accumulator as the kernel of TFLite's own does that runs what the delegate leaves."""
+    def requantize_builtin(self, acc: Tensor, scale: Tensor) -> Tensor:
+        """Requantize an accumulator as TFLite's optimized kernel, which runs the convolutions that the delegate does not take."""
         multiplier = self.inputs[0].scale.double() * scale.double() / self.output.scale.double()
         return halves_up(acc, multiplier.view(-1, 1, 1)).clamp_(*self.limits())
 
@@ -68,7 +68,7 @@ class Conv2d(Node):
 
 
 class Dense(Conv2d):
-    """A fully connected layer on the last axis, with bias and fused activation. Of its input it keeps bytes."""
+    """A fully connected layer on the last axis, with bias and fused activation. It keeps its input in bytes."""
 
     keeps_inputs = False
 
@@ -85,7 +85,7 @@ class Dense(Conv2d):
 
 
 class StraightThroughConv(Conv2d):
-    """A convolution of a rarer form: PyTorch's own operator on integers, whose rounding lets the gradient pass."""
+    """A convolution without a fused autograd node: PyTorch's operator on integers, with straight-through rounding."""
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Accumulate the integers of input, weight and bias, and rescale."""
@@ -100,7 +100,7 @@ class StraightThroughConv(Conv2d):
 
 
 class BatchNorm(Node):
-    """A BatchNorm that could not be folded: its running statistics, in float."""
+    """A BatchNorm that could not be folded: it stays float, with its running statistics."""
 
     def real(
         self, x: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, variance: Tensor

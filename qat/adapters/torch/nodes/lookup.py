@@ -17,7 +17,7 @@ from .activation_grid import Grid
 from .base import Node, narrowed
 from .quantize import quantize
 
-#: PyTorch's functions by kind, for a model that is not calibrated yet and for what stays float.
+#: PyTorch's functions by kind, for a model that is not calibrated yet and for operators that stay float.
 FUNCTIONS: dict[str, Any] = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
@@ -41,11 +41,11 @@ FUNCTIONS: dict[str, Any] = {
 
 
 class Function(Node):
-    """A function of one tensor: a table of the output's integers, made anew where a scale has moved.
+    """A function of one tensor: a table of the output's integers, which is made again when a scale has changed.
 
     Attributes:
-        writer: the operator that computes the input and leaves it to this node to give no gradient where it was clamped; None
-            where it sees to that itself.
+        writer: the operator that computes the input, where this node has to give a gradient of 0 for clipped inputs; None where
+            that operator has a clip mask of its own.
     """
 
     keeps_inputs = False
@@ -71,7 +71,7 @@ class Function(Node):
     def _tables(self, device: torch.device) -> tuple[Tensor, ...]:
         """Return the integers and their slopes, float32 of one entry for each integer of the input.
 
-        The slope is 0 where the output is at its limits, and where the input is at those that its writer leaves to this node.
+        The slope is 0 where the output is at its limits, and where the input is at the limits of :attr:`writer`.
         """
         grid, output = self.inputs[0], self.output
         key = (grid.scale_value, grid.lo, output.scale_value, output.lo, device)

@@ -25,7 +25,7 @@ class RangeTracker(nn.Module):
 
     def __init__(self, grids: Iterable[Grid]) -> None:
         super().__init__()
-        # A tuple is no submodule: the model registers every grid once, in a place of its own.
+        # A tuple is no submodule: the model registers each grid once, with the module that writes to it first.
         self.grids = tuple(grids)
 
     def forward(self) -> None:
@@ -50,7 +50,7 @@ class RangeTracker(nn.Module):
         scales = np.array([grid.encoding.scale for grid in grids], np.float32)
         old = np.array([grid.host_range for grid in grids], np.float32)
         moved = old + np.float32(MOMENTUM) * (np.stack([low, high], 1) * scales[:, None] - old)
-        finite = np.flatnonzero(np.isfinite(moved).all(1))  # where it is not, the loss says so, and the range is what it was
+        finite = np.flatnonzero(np.isfinite(moved).all(1))  # any other range stays, and the loss shows the fault
         _set_ranges([grids[i] for i in finite], moved[finite])
 
 

@@ -1,7 +1,7 @@
-"""Operators whose weight alone is stored in another form: float in, float out.
+"""Operators with float inputs and outputs, of which the weight alone is stored in another form.
 
-The weight is rounded to what the artifact will hold, and in dynamic mode the activation to the grid that the runtime will choose,
-with straight-through gradients; the operator computes with those.
+The weight is rounded to the values that the artifact holds. In dynamic mode the activation is rounded to the grid that the
+runtime will choose. Both have straight-through gradients.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class StoredWeight(Node):
         return as_image_weight(weight)
 
     def integer(self, *args: Any) -> Tensor:
-        """Compute as ever: there is no grid."""
+        """Compute in float: there is no grid."""
         return self.real(*args)
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The operator on the weight as it is stored."""
         w, scale = self.quantized(weight)
         if self.planned.mode != "dynamic":
-            return self.operator.real(x, w * _along_rows(scale, w), bias)
+            return self.operator.real(x, w * _along_weight(scale, w), bias)
         axes = range_axes(
             bool(KINDS[self.planned.op.kind].spatial),
             self.planned.op.attrs.get("strides", ()),
@@ -60,14 +60,14 @@ class StoredWeight(Node):
         return dynamic.dequantize_accumulator(acc, x_scale, scale.view(channels), offset, self.kernels)
 
     def quantized(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the weight as it is stored, in float32, and the scale of each output channel, of shape (channels,)."""
+        """Return the stored weight, in float32, and the scale of each output channel, of shape (channels,)."""
         spec = self.planned.weight
         if spec is None:
             return straight_through(weight, weight.detach().half().float()), weight.new_ones(weight.shape[0])
         scale = weight_scale(weight, None, weight.new_ones(()), self.planned.qmax, spec.granularity == "channel")
-        v = weight / _along_rows(scale, weight)
+        v = weight / _along_weight(scale, weight)
         return straight_through(v, v.detach().round()), scale
 
 
-def _along_rows(scale: Tensor, weight: Tensor) -> Tensor:
+def _along_weight(scale: Tensor, weight: Tensor) -> Tensor:
     return scale.view(-1, *[1] * (weight.ndim - 1))

@@ -14,7 +14,7 @@ from .base import Node
 
 
 class UpsampleBilinear2d(Node):
-    """Bilinear up-sampling by whole factors, between the centres of pixels; input and output share one scale."""
+    """Bilinear up-sampling by integer factors, between the centres of pixels; input and output share one scale."""
 
     weight: Tensor
     share: Tensor
