@@ -3,7 +3,7 @@
 - ONNX Runtime: both operands of a product are uint8, whose products are exact on every x86: without VNNI, int8 beside uint8 adds
   pairs of products in 16 bits, which saturate.
 - LiteRT's delegate takes products whose second operand has the zero point 0. It takes no softmax in int8.
-- TFLite's own kernels run what the delegate leaves, 20 times as slowly.
+- TFLite's own kernels run the operators that the delegate does not take, 20 times as slowly.
 """
 
 from __future__ import annotations

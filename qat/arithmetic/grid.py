@@ -1,4 +1,4 @@
-"""The integer grid: what the kernels of every runtime share, in NumPy.
+"""The integer grid: the arithmetic that the kernels of every runtime share, in NumPy.
 
 Tensors are on the integer grid: ``q - zero_point``, as int64 or integer-valued floats.
 """

@@ -1,7 +1,7 @@
 """The arithmetic of TFLite's kernels for activations of 16 bits, in NumPy. LiteRT's delegate takes none of them.
 
 Zero points are 0, biases and accumulators int64 (tensorflow/lite/kernels/internal/reference/integer_ops/). Seen equal to LiteRT's
-default kernels in every bit; what is not here (pooling, concatenation, borders) is as with 8 bits.
+default kernels in every bit. Pooling, concatenation and borders are as with 8 bits, and not here.
 """
 
 from __future__ import annotations

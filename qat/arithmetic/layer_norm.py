@@ -34,5 +34,5 @@ def layer_norm(
 
 
 def scaled_epsilon(epsilon: float, scale: float) -> np.float32:
-    """Return ``epsilon / scale^2``: what is added to the variance of integers."""
+    """Return ``epsilon / scale^2``, which is added to the variance of integers."""
     return f32(epsilon / scale**2)

@@ -19,5 +19,5 @@ from __future__ import annotations
 
 #: The weight of a step in the moving averages: the paper's.
 MOMENTUM = 0.01
-#: What stands for no integer in ``frozen``, an int8: weights of fewer than 8 bits reach no further than -63.
+#: Stands for no integer in ``frozen``, an int8: weights of fewer than 8 bits reach no further than -63.
 FREE = -128

@@ -1,6 +1,6 @@
 """The arithmetic of TFLite's optimized kernels, in NumPy: the reference kernels' multiplier, halves up.
 
-They run the operators that LiteRT's delegate leaves, such as convolutions with 4-bit weights. Seen equal in every bit.
+They run the operators that LiteRT's delegate does not take, such as convolutions with 4-bit weights. Seen equal in every bit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""AdaRound for a whole model: every layer's rounding is learned in turn, then fixed in its weights."""
+"""AdaRound for a model: the rounding of each layer is learned in turn, then fixed in its weights."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _round(layer: Layer, steps: int, seed: int) -> None:
 
 
 def _problem(layer: Layer, real: np.ndarray, seed: int) -> Problem:
-    """Draw rows from the samples: what the layer reads on the grid, and what its float twin makes of the same places."""
+    """Draw windows from the samples: the layer's on the grid, and the outputs of its float twin at the same positions."""
     random = np.random.default_rng(seed)
     wanted = min(_ROWS, _NUMBERS // (real.shape[0] * real.shape[2]))
     each = -(-wanted // len(layer.of.batches))

@@ -1,4 +1,4 @@
-"""Bias correction: what quantization adds to a channel on average is taken off its bias.
+"""Bias correction: the mean error that quantization adds to a channel is taken off its bias.
 
 Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2 and, for the form
 that measures on samples layer by layer, appendix D.

@@ -1,7 +1,7 @@
-"""A calibrated model beside its float twin, layer by layer: what the methods between calibration and training look at.
+"""A calibrated model beside its float twin, layer by layer, for the methods between calibration and training.
 
 The twin keeps the weights from before. The model's own are changed on the way, so that a later layer reads what the earlier ones,
-as they are by now, really give it. Methods may follow each other or be repeated: the twin stays the one that the first of them
+with their changed weights, give it. Methods may follow each other or be repeated: the twin stays the one that the first of them
 made, until something else, training say, changes the model.
 """
 
@@ -44,7 +44,7 @@ _TREATED: WeakKeyDictionary[PreparedModel, _Treated] = WeakKeyDictionary()
 class Layerwise:
     """The layers of a calibrated model that have integer weights of their own, in order.
 
-    Not those that share a weight, volumes, transposed layers in groups, and weights that are stored for float kernels.
+    Left out are layers that share a weight, convolutions of volumes, transposed layers in groups, and weights for float kernels.
 
     Raises:
         CalibrationError: the model is not prepared and calibrated.
@@ -96,7 +96,7 @@ class Layerwise:
 
 
 class Layer:
-    """One layer. Weights are ``[groups, outputs, inputs * taps]``, what is one a channel ``[groups, outputs]``, in float32."""
+    """One layer. Weights are ``[groups, outputs, inputs * taps]``, values of a channel ``[groups, outputs]``, in float32."""
 
     def __init__(self, of: Layerwise, planned: PlannedOp) -> None:
         self.of, self.planned, self.op = of, planned, planned.op
@@ -158,7 +158,7 @@ class Layer:
     def inputs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield, batch by batch, the windows that the layer reads on the grid and those that its twin reads in float.
 
-        Each is ``[*places, channels, *kernel]``, see :func:`qat.graph.receptive_windows.windows`.
+        Each is ``[*positions, channels, *kernel]``, see :func:`qat.graph.receptive_windows.windows`.
         """
         layout = self.of.model.plan.graph.layout
         for batch in self.of.batches:

@@ -1,4 +1,4 @@
-"""Handlers of custom layers: what a layer or operator of the user's own is, in the neutral graph's kinds."""
+"""Handlers of custom layers: they name the kind of the neutral graph that a layer or operator of the user's own is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .kinds import KINDS
 
 @dataclass(frozen=True)
 class Handled:
-    """What a custom layer or operator computes: a kind of :data:`qat.graph.kinds.KINDS` on its input tensors, in their order.
+    """The meaning of a custom layer or operator: a kind of :data:`qat.graph.kinds.KINDS` on its input tensors, in their order.
 
     Attributes:
         kind: ``hard_swish``, ``mul``, ``dense``, ...

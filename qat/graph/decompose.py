@@ -16,7 +16,7 @@ class Step:
     reads: tuple[str, ...]
 
 
-#: What an operator becomes where the target has a row for each step and none for the operator itself.
+#: The steps that replace an operator where the target has a row for each step and none for the operator itself.
 REWRITES: dict[str, tuple[Step, ...]] = {
     "silu": (Step("sigmoid", ("x",)), Step("mul", ("x", "sigmoid"))),
 }

@@ -45,7 +45,7 @@ class Pair:
 
 
 def upper_ends(graph: Graph, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return, by tensor, what the channels of each BatchNorm's output hardly ever exceed: sixteen deviations above their mean.
+    """Return an upper end of each channel of each BatchNorm's output, by tensor: sixteen deviations above its mean.
 
     The mean is beta, the deviation gamma, as in the paper; of a channel that died in training, whose variance is below epsilon,
     it is ``|gamma| sqrt(var / (var + epsilon))``. ``graph`` and ``params`` are as traced, BatchNorm not folded yet.

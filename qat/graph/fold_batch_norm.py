@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -87,7 +86,7 @@ def _affine(bn: Op, params: dict[str, np.ndarray], uses: Counter[str]) -> tuple[
     return factor, (0.0 if beta is None else beta) - np.asarray(mean) * factor
 
 
-def _float64(params: Mapping[str, np.ndarray], name: str | None) -> Any:
+def _float64(params: Mapping[str, np.ndarray], name: str | None) -> np.ndarray | None:
     return None if name is None else np.asarray(params[name], np.float64)
 
 

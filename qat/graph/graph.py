@@ -1,4 +1,4 @@
-"""The framework-neutral model graph: what an adapter's ``trace`` returns and what the planner reads.
+"""The framework-neutral model graph: an adapter's ``trace`` returns it, and the planner reads it.
 
 Operators carry the names of :data:`qat.graph.kinds.KINDS` whatever the framework calls them. An operator without a name there
 has the kind ``float``: it keeps its framework's implementation and runs in float.

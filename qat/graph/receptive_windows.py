@@ -1,4 +1,4 @@
-"""What each output of a layer reads: windows of its input, as views."""
+"""The windows of a layer's input that each of its outputs reads, as views."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def has_windows(op: Op) -> bool:
 
 
 def windows(op: Op, x: np.ndarray, kernel: tuple[int, ...], layout: str) -> np.ndarray:
-    """Return ``[*places, channels, *kernel]``: what each place of a layer's output reads of its input, mostly a view.
+    """Return ``[*positions, channels, *kernel]``: the window of the input that each position of a layer's output reads.
 
-    ``places`` are the batch and the image, or the axes before a dense layer's last. Zeros stand for padding.
+    The positions are the batch and the image, or the axes before a dense layer's last. Zeros stand for padding. Mostly a view.
 
     Args:
         op: one that :func:`has_windows`.

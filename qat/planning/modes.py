@@ -48,7 +48,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Modes:
-    """What a runtime has besides static kernels of 8 bits.
+    """The kernels of a runtime besides static ones of 8 bits.
 
     Attributes:
         stored: by mode of :data:`STORED`, the operators that run in it and the arithmetic of their kernels.

@@ -14,7 +14,7 @@ from .modes import STORED, Mode
 from .recipe import QuantSpec, Recipe
 from .targets import Fixed, Target
 
-#: What becomes of a weight that is stored in another form.
+#: The form of a weight that is stored alone, and the kernel that reads it, by mode.
 _STORED_HOW = {
     "dynamic": "integer kernel, activation quantized in 8 bits as it runs",
     "weight_only": "float kernel on the dequantized weight",
@@ -117,7 +117,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the adapters build.
+    """The plan of a model, which the adapters build.
 
     Attributes:
         graph: the graph the plan was made for, BatchNorm folded.

@@ -35,10 +35,10 @@ class QuantSpec(BaseModel):
 
 
 class Rule(BaseModel):
-    """What applies to the operators whose scope matches ``scope`` (a regular expression, searched) and whose kind is ``op``.
+    """A rule for the operators whose scope matches ``scope`` (a regular expression, searched) and whose kind is ``op``.
 
     ``mode`` is one of :data:`qat.planning.modes.Mode`: ``static`` quantizes weights and activations, ``dynamic``, ``weight_only``
-    and ``float16`` what is stored of the weights, ``float`` leaves the operator as it is.
+    and ``float16`` the stored weights alone. ``float`` keeps the operator as it is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""What a target's kernels support of a recipe: modes, and the widths of activations and weights."""
+"""The modes and the widths of a recipe that a target's kernels support."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check_activation(spec: QuantSpec, recipe: Recipe, target: Target) -> None:
 
 
 def weight_qmax(spec: QuantSpec, target: Target) -> int:
-    """Return the largest magnitude of a weight: the type's own below 8 bits, what the target's kernels take at 8."""
+    """Return the largest magnitude of a weight: that of its type below 8 bits, that of the target's kernels at 8."""
     if spec.bits > 8:
         raise ConfigError(f"target '{target.name}' has kernels for weights of up to 8 bits, not {spec.bits}: set weight.bits")
     return min(2 ** (spec.bits - 1) - 1, target.weight_qmax) if spec.bits < 8 else target.weight_qmax

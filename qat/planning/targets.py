@@ -1,4 +1,4 @@
-"""Targets: what each runtime's integer kernels demand, as tables to lay beside the runtime's specification.
+"""Targets: the demands of each runtime's integer kernels, as tables to lay beside the runtime's specification.
 
 An operator without a row in a target stays float there.
 """
@@ -82,7 +82,7 @@ class Target:
         bias: how a bias is stored.
         strict_qdq: whether integers may stand only between a QuantizeLinear and a DequantizeLinear in the artifact.
         source: the specification that the rows follow.
-        modes: what there is besides static kernels of 8 bits.
+        modes: its kernels besides static ones of 8 bits.
         activation_bits: the widths of its activations, besides the 16 bits of ``modes``.
     """
 
@@ -126,7 +126,7 @@ class Target:
         return cls(**{**fields, "rows": rows, "modes": Modes.from_dict(fields["modes"])})
 
 
-def _output(value: str | Mapping[str, Any]) -> Any:
+def _output(value: str | Mapping[str, Any]) -> Fixed | str:
     return Fixed(**value) if isinstance(value, Mapping) else value
 
 

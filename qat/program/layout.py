@@ -1,8 +1,8 @@
 """Layouts: a program whose images lie ``NCHW`` (PyTorch, ONNX) becomes one whose images lie ``NHWC`` (Keras, TFLite), or back.
 
-An image is a value of rank 4 or 5. A convolution or pooling wants its images in the layout of the kernels; what merges axes or
-keeps its framework's implementation wants those of the model; the rest takes either. A value is written in one layout and
-transposed for the first reader that wants the other one: where there are integers, as integers, and never twice.
+An image is a value of rank 4 or 5. A convolution or pooling wants its images in the layout of the kernels; an operator that
+merges axes or keeps its framework's implementation wants those of the model; the rest takes either. A value is written in one
+layout and transposed for the first reader that wants the other one: where there are integers, as integers, and never twice.
 """
 
 from __future__ import annotations
