@@ -73,3 +73,17 @@ def test_a_model_without_biases_says_so(caplog):
     prepared = qat.calibrate(qat.prepare(model, x), [x])
     qat.correct_biases(prepared, [x])
     assert "no integer layer of the model has a bias" in caplog.text
+
+
+def test_a_method_that_is_repeated_compares_with_the_same_float_model_until_something_else_changes_the_weights():
+    torch.manual_seed(0)
+    x = torch.rand(64, 4)
+    model = qat.calibrate(qat.prepare(nn.Linear(4, 3), x), [x])
+    given = model.bias.detach().clone()
+    once = qat.correct_biases(model, [x]).bias.detach().clone()
+    assert (once - given).abs().max() > 1e-4
+    torch.testing.assert_close(qat.correct_biases(model, [x]).bias.detach(), once, rtol=0, atol=1e-6)
+    with torch.no_grad():
+        model.bias += 1.0
+    shifted = qat.correct_biases(model, [x]).bias.detach()
+    torch.testing.assert_close(shifted, once + 1 + (once - given), rtol=0, atol=1e-5)
