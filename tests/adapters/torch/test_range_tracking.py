@@ -12,10 +12,9 @@ from torch import nn
 
 import qat
 from qat.adapters.torch import set_range_tracking
+from qat.adapters.torch.nodes.range_tracking import MOMENTUM
 from qat.arithmetic.encoding import from_range
 from qat.arithmetic.range_estimators import RangeMode
-
-MOMENTUM = 0.1
 
 
 class Joined(nn.Module):
@@ -104,6 +103,22 @@ def test_one_reduction_over_processes_a_pass(images, monkeypatch):
     assert len(calls) == 1
     model(images)
     assert len(calls) == 2
+
+
+def test_a_pass_that_was_not_finished_moves_no_range(images):
+    model, other = made(images), made(images)
+    for each in (model, other):
+        set_range_tracking(each, True)
+        each.train()
+    last = model.get_submodule("_qat.nodes.linear")
+    broken = last.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(100 * images)
+    broken.remove()
+    set_range_tracking(model, True)
+    model(images)
+    other(images)
+    assert all(torch.equal(now, ranges(other)[name]) for name, now in ranges(model).items())
 
 
 def test_values_that_are_no_numbers_move_no_range(images):

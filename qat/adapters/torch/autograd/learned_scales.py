@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-aten = torch.ops.aten
+from .clip_mask import Limits
 
-#: The smallest and the largest integer of a tensor.
-Limits = tuple[float, float]
+aten = torch.ops.aten
 
 
 class _QuantizeWeight(torch.autograd.Function):

@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qat.adapters.torch.autograd.clip_mask import Limits
 from qat.arithmetic.encoding import Encoding, from_range
 from qat.arithmetic.range_estimators import RangeEstimator, RangeMode
 from qat.errors import CalibrationError
 from qat.planning.plan import Group
-
-#: The smallest and the largest value that count, in grid units.
-Limits = tuple[float, float]
 
 
 class Grid(nn.Module):
@@ -129,7 +127,8 @@ class Grid(nn.Module):
         self._trackable = allowed
 
     def track(self, tracking: bool) -> None:
-        """Let training move the range, if it may, or freeze it."""
+        """Let training move the range, if it may, or freeze it; forget the extremes of a pass that was not finished."""
+        self.extremes = []
         self.mode = RangeMode.TRACKING if tracking and self._trackable else RangeMode.FROZEN
 
     def observe(self, extremes: Tensor, limits: Limits) -> None:
