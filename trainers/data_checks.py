@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sized
+from typing import Any, cast
 
 from qat.errors import DataError
 from qat.system.samples import first_of_pair
@@ -16,7 +17,7 @@ def count_batches(data: Batches) -> int:
         DataError: the data has no length, or none but zero.
     """
     try:
-        count = len(data)  # type: ignore[arg-type]
+        count = len(cast(Sized, data))
     except TypeError as error:
         raise DataError(
             "the training data has no length: pass a DataLoader, a tf.data pipeline of known cardinality or a list of batches, "

@@ -50,8 +50,8 @@ class _Limits:
         """Raise OptionError unless the value is within the limits."""
         if value is None and self.optional:
             return
-        right_type = isinstance(value, int if self.whole else (int, float)) and not isinstance(value, bool)
-        if not right_type or not self.least <= value <= self.most:  # type: ignore[operator]
+        number = value if isinstance(value, int) or (isinstance(value, float) and not self.whole) else math.nan
+        if isinstance(value, bool) or not self.least <= number <= self.most:
             kind = "a whole number" if self.whole else "a number"
             limits = f"of at least {self.least:g}" if self.most == math.inf else f"between {self.least:g} and {self.most:g}"
             raise OptionError(name, f"{name} must be {kind} {limits}, not {value!r}")

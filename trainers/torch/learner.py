@@ -55,8 +55,9 @@ class _Learner(Evaluator):
         self.shared = self.processes.averaging(model)
         self.writes = self.processes.first
         self.probabilities = False
-        frozen = options.freezing is not None and is_prepared(model)
-        self.freezing = Freezing(model, options.freezing) if frozen else None  # type: ignore[arg-type]
+        self.freezing: Freezing | None = None
+        if options.freezing is not None and isinstance(model, PreparedModel):
+            self.freezing = Freezing(model, options.freezing)
 
     def agreed(self, flag: bool) -> bool:
         return self.processes.any(flag)
