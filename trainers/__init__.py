@@ -10,7 +10,8 @@ from qat.frameworks import framework_of, has_plan
 from qat.typing import Batches, Model, P
 
 from .divergence import TrainingDiverged
-from .history import Epoch, History
+from .epoch import Epoch
+from .history import History
 from .interrupt import TrainingInterrupted
 from .options import EvaluationKeywords, TrainingKeywords, TrainingOptions
 

@@ -12,7 +12,7 @@ from qat.frameworks import has_plan, is_prepared
 from qat.runtimes import open_session
 from qat.typing import Batches
 
-from .history import Epoch
+from .epoch import Epoch
 from .learner import Learner
 from .metrics import measure
 from .options import TrainingOptions

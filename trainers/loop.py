@@ -14,7 +14,8 @@ from qat.typing import Batches
 from . import checkpoint
 from .callbacks import Callbacks
 from .data_checks import count_batches
-from .history import Epoch, History
+from .epoch import Epoch
+from .history import History
 from .interrupt import Interrupts, TrainingInterrupted
 from .learner import Learner, Step
 from .loss_guard import LossGuard

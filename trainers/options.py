@@ -12,7 +12,7 @@ from qat.errors import OptionError, nearest
 from qat.typing import Model
 
 from . import schedules
-from .history import Epoch
+from .epoch import Epoch
 from .metrics import Metric, MetricFunction, metric
 
 Optimizer: TypeAlias = Literal["sgd", "adam", "adamw", "rmsprop", "adagrad"]

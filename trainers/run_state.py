@@ -12,7 +12,7 @@ from qat.typing import Batches
 
 from . import checkpoint
 from .checkpoint import Checkpoint, Progress
-from .history import Epoch
+from .epoch import Epoch
 from .learner import Arrays, Learner, part
 from .options import TrainingOptions
 
