@@ -170,7 +170,7 @@ def _prelu(b: Builder, n: Any) -> Match | None:
     name = b.param(n.args[1])
     if name is None or b.tensors[name].numel() != 1:
         return None
-    return Match("leaky_relu", [n.args[0]], {}, {"alpha": float(b.tensors[name])})
+    return Match("leaky_relu", [n.args[0]], {}, {"alpha": b.tensors[name].item()})
 
 
 def _function(kind: str, **attrs: tuple[int, str, Any]) -> Rule:

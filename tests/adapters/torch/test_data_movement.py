@@ -1,0 +1,61 @@
+"""PyTorch operators that move integers about: nothing leaves the grid, and the artifact is exact."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import qat
+from qat.runtimes import open_session
+from support.operators import IMAGES, Between
+
+MOVES = {
+    "permute": lambda x: x.permute(0, 1, 3, 2),
+    "transpose": lambda x: x.transpose(1, 2).flip(3).transpose(2, 1),
+    "slice": lambda x: x[:, :, 1:5:2],
+    "select": lambda x: x[:, :, 2].unsqueeze(2),
+    "roll": lambda x: x.roll((1, 2), (2, 3)),
+    "split": lambda x: torch.cat(x.split(2, 1)[::-1], 1),
+    "chunk": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
+    "unbind": lambda x: torch.stack(x.unbind(1)[::-1], 1),
+    "index": lambda x: x.index_select(1, torch.tensor([3, 1, 0, 2])),
+    "repeat": lambda x: x.repeat(1, 1, 2, 1),
+    "expand": lambda x: x[:, :, :1].expand(-1, -1, 3, -1),
+    "pixel shuffle": lambda x: F.pixel_shuffle(x, 2).repeat(1, 4, 1, 1),
+    "pixel unshuffle": lambda x: F.pixel_unshuffle(x, 2)[:, ::4],
+    "channel shuffle": lambda x: F.channel_shuffle(x, 2),
+    "shuffle by hand": lambda x: x.view(-1, 2, 2, 6, 6).transpose(1, 2).reshape(-1, 4, 6, 6),
+    "nearest": lambda x: F.interpolate(x, scale_factor=2),
+    "maximum": lambda x: x.amax((2, 3), keepdim=True),
+    "minimum": lambda x: x.amin(2, keepdim=True),
+    "minimum of an axis": lambda x: x.min(3, keepdim=True).values,
+    "adaptive maximum": lambda x: F.adaptive_max_pool2d(x, 1),
+    "adaptive maxima": lambda x: F.adaptive_max_pool2d(x, 3),
+    "adaptive maximum of rows": lambda x: F.adaptive_max_pool1d(x.flatten(2), 1).unsqueeze(3),
+    "maxima, the last windows beyond the edge": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+    "zeros beside channels": lambda x: F.pad(x[:, :2], (0, 0, 0, 0, 1, 1)),
+    "zeros beside all axes": lambda x: F.pad(x[:, :2], (1, 0, 0, 2, 2, 0)),
+    "zeros beside two axes of three": lambda x: F.pad(x[:, :3].flatten(2), (1, 2, 0, 1)).unsqueeze(2),
+    "zeros beside a row": lambda x: F.pad(x.flatten(1), (0, 4)).view(-1, 4, 37, 1),
+    "indices": lambda x: x[:, [3, 1, 0, 2]],
+    "windows": lambda x: x.unfold(3, 2, 2).amax(4),
+    "columns": lambda x: F.unfold(x, 2, stride=2)[:, :4].unflatten(2, (3, 3)),
+    "moved axes": lambda x: x.movedim(1, 2).swapaxes(1, 2),
+    "turned": lambda x: x.rot90(1, (2, 3)),
+    "interleaved": lambda x: x.repeat_interleave(2, 3),
+    "expanded as": lambda x: x[:, :, :1].expand_as(x),
+    "maximum of an axis": lambda x: x.max(2, keepdim=True)[0],
+    "reflected": lambda x: F.pad(x, (1, 1, 2, 0), mode="reflect"),
+    "two chained": lambda x: F.mish(F.softplus(x.transpose(2, 3)).roll(1, 2)).flip(2),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moves_run_on_integers(name, tmp_path):
+    prepared = qat.calibrate(qat.prepare(Between(lambda m, x: MOVES[name](x)).eval(), IMAGES[:2]), [IMAGES])
+    assert not prepared.plan.floats()
+    prepared.train()(IMAGES).square().mean().backward()
+    assert float(prepared.get_parameter("a.weight").grad.abs().sum()) > 0
+    artifact = qat.export(prepared.eval(), tmp_path / "m.onnx", verify=[IMAGES, IMAGES[:3]])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+    ops = open_session(artifact.path).ops()
+    assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (1, 1)
