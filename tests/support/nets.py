@@ -98,5 +98,10 @@ def weights(model):
     return [np.array(v) for v in values]
 
 
+def difference(a, b):
+    """Return the largest difference between two models' weights and states."""
+    return max(np.abs(x.astype(np.float64) - y).max() for x, y in zip(weights(a), weights(b), strict=True))
+
+
 def same(a, b):
     return all(x.tobytes() == y.tobytes() for x, y in zip(weights(a), weights(b), strict=True))

@@ -10,7 +10,7 @@ import pytest
 import qat
 from qat.errors import ConfigError, DataError, MissingDependencyError, QatError
 from qat.trainers import TrainingOptions, metrics
-from support.nets import digits, layout, net, prepared, same, train, weights
+from support.nets import difference, digits, layout, net, prepared, same, train, weights
 
 FRAMEWORKS = pytest.mark.parametrize("framework", ["torch", "keras"])
 
@@ -104,8 +104,8 @@ def test_accumulation_is_a_larger_batch(framework):
     start, a, b = (prepared(framework) for _ in range(3))
     qat.finetune(a, parts, accumulate=2, **options)
     qat.finetune(b, halves, **options)
-    moved = max(np.abs(np.subtract(p, q, dtype=float)).max() for p, q in zip(weights(start), weights(a), strict=True))
-    apart = max(np.abs(np.subtract(p, q, dtype=float)).max() for p, q in zip(weights(a), weights(b), strict=True))
+    moved = difference(start, a)
+    apart = difference(a, b)
     assert moved > 0.01
     assert apart < 1e-3 * moved
 
@@ -178,7 +178,7 @@ def test_teacher_weight(framework):
     teacher = net(framework, seed=4)
     plain = train(framework, None, epochs=1)[0]
     none, whole = (train(framework, None, epochs=1, teacher=teacher, teacher_weight=w)[0] for w in (0.0, 1.0))
-    assert max(np.abs(np.subtract(a, b, dtype=float)).max() for a, b in zip(weights(plain), weights(none), strict=True)) < 1e-4
+    assert difference(plain, none) < 1e-4
     assert not same(plain, whole)
 
 
