@@ -163,6 +163,14 @@ class Plan:
             )
         return rows
 
+    def few_bit_weights(self) -> tuple[PlannedOp, ...]:
+        """Return the operators with an integer weight of fewer than 8 bits; of those that share a weight, the first."""
+        found: dict[str, PlannedOp] = {}
+        for planned in self.ops:
+            if planned.integer and planned.weight is not None and planned.weight.bits < 8:
+                found.setdefault(planned.op.params["weight"], planned)
+        return tuple(found.values())
+
     def floats(self) -> dict[str, str]:
         """Return the operators that stay float and why, by name."""
         return {p.op.name: p.reason for p in self.ops if not p.integer and p.reason}

@@ -14,14 +14,8 @@ from .prepared_model import PreparedModel
 
 def few_bits(model: PreparedModel) -> Iterator[Linear]:
     """Yield the nodes with a weight of fewer than 8 bits on the grid; of a tied weight one."""
-    seen: set[str] = set()
-    for planned in model.plan.ops:
-        node = model.nodes.get(planned.op.name)
-        if not planned.integer or not isinstance(node, Linear) or planned.weight is None or planned.weight.bits >= 8:
-            continue
-        if planned.op.params["weight"] not in seen:
-            seen.add(planned.op.params["weight"])
-            yield node
+    nodes = (model.nodes.get(planned.op.name) for planned in model.plan.few_bit_weights())
+    yield from (node for node in nodes if isinstance(node, Linear))
 
 
 def distance(model: PreparedModel) -> Tensor:

@@ -18,13 +18,9 @@ from .prepared_model import SCOPE, PreparedModel
 
 def few_bits(model: PreparedModel) -> Iterator[tuple[Conv2d, nn.Parameter, nn.Parameter | None]]:
     """Yield the nodes with a weight of fewer than 8 bits on the grid, each with its weight and its bias; a tied weight once."""
-    seen: set[str] = set()
-    for planned in model.plan.ops:
-        if not planned.integer or planned.weight is None or planned.weight.bits >= 8 or planned.op.params["weight"] in seen:
-            continue
+    for planned in model.plan.few_bit_weights():
         node = model.get_submodule(f"{SCOPE}.nodes.{planned.op.name}")
         if isinstance(node, Conv2d):
-            seen.add(planned.op.params["weight"])
             bias = model.get_parameter(planned.op.params["bias"]) if "bias" in planned.op.params else None
             yield node, model.get_parameter(planned.op.params["weight"]), bias
 
