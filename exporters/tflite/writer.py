@@ -32,6 +32,9 @@ _TYPES = {
 #: The types of quantized activations.
 INTEGER_TYPES = (schema.TensorType.INT8, schema.TensorType.INT16)
 
+#: The key of a file's signature, as TensorFlow's converter calls it.
+SIGNATURE = "serving_default"
+
 #: The codes of operators.
 Op = schema.BuiltinOperator
 
@@ -201,9 +204,18 @@ class Writer:
         model.version = 3
         model.description = f"qat {program.recipe} for {program.target}"
         model.subgraphs, model.buffers, model.operatorCodes = [graph], self.buffers, self.codes
+        model.signatureDefs = [self._signature(graph)]
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
+
+    def _signature(self, graph: Table) -> Table:
+        """Return the names by which callers pass inputs and read outputs: the model's own, whatever the types of the file."""
+        program, signature = self.program, schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
+        signature.inputs = _tensor_maps(program.input_names or program.inputs, graph.inputs)
+        signature.outputs = _tensor_maps(program.output_names or program.outputs, graph.outputs)
+        return signature
 
     def _in_order(self, inputs: np.ndarray) -> list[Table]:
         """Return the operators by dependency: those of the float block stand between the integer ones."""
@@ -211,6 +223,16 @@ class Writer:
         absent = -1  # the index of an input that an operator leaves out
         available = (set(range(absent, len(self.tensors))) - written) | set(inputs.tolist())
         return by_dependency(self.operators, lambda op: op.inputs.tolist(), lambda op: op.outputs.tolist(), available)
+
+
+def _tensor_maps(names: Sequence[str], indices: np.ndarray) -> list[Table]:
+    """Return the schema's pairs of a name and a tensor. Tensors that a file returns besides have no names."""
+    found = []
+    for name, index in zip(names, indices.tolist(), strict=False):
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name, index
+        found.append(entry)
+    return found
 
 
 #: Writes one instruction of a program.

@@ -116,7 +116,8 @@ class Program:
     """Instructions in topological order. ``kernels`` names the arithmetic: ``mlas``, ``xnnpack`` or ``reference``.
 
     ``inputs`` and ``outputs`` are float values; a ``quantize`` or ``dequantize`` instruction stands between them and the
-    integer kernels. ``bias`` and ``strict_qdq`` are those of :class:`qat.planning.targets.Target`.
+    integer kernels. ``bias`` and ``strict_qdq`` are those of :class:`qat.planning.targets.Target`. ``input_names`` and
+    ``output_names`` are the model's own names of them (:mod:`qat.program.caller_names`); empty: those of the values.
     """
 
     name: str
@@ -131,6 +132,8 @@ class Program:
     block: FrameworkBlock | None = None
     bias: Literal["int32", "float32"] = "int32"
     strict_qdq: bool = False
+    input_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
 
     def encoding_of(self, name: str) -> Encoding:
         """Return the encoding of a quantized value.

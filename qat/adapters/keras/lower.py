@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tensorflow import Tensor
 
@@ -34,7 +36,9 @@ def lower(model: PreparedModel) -> Program:
     def parameter(name: str) -> np.ndarray:
         return np.asarray(model.parameters[name], np.float32)
 
-    return build_program(model.plan, encodings, integers, parameter, _block(model))
+    program = build_program(model.plan, encodings, integers, parameter, _block(model))
+    input_names, output_names = model.signature.caller_names(model.plan.graph)
+    return replace(program, input_names=input_names, output_names=output_names)
 
 
 def _quantized(node: Linear, weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from tensorflow import Tensor
 
 from qat.errors import DataError
 from qat.graph.graph import Graph
+from qat.program.caller_names import caller_names
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,19 @@ class Signature:
         values = keras.tree.flatten(inputs)
         if len(values) != len(graph.inputs):
             raise DataError(f"the model has {len(graph.inputs)} inputs, {len(values)} were given")
-        order = self.inputs.values() if isinstance(self.inputs, dict) else keras.tree.flatten(self.inputs)
+        order = keras.tree.flatten(self.inputs)  # of a dict: by key, as Keras takes a list
         return dict(zip(order, values, strict=True))
 
     def write(self, tensors: Mapping[str, Tensor]) -> Any:
         """Return the outputs, nested as the user's model returns them."""
         return keras.tree.map_structure(lambda name: tensors[name], self.outputs)
+
+    def caller_names(self, graph: Graph) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the names of a graph's inputs and outputs: the keys of dicts, else the names that Keras has."""
+        layers = {tensor: layer for layer, tensor in self.input_layers.items()}
+        inputs = _by_tensor(self.inputs, [layers[tensor] for tensor in keras.tree.flatten(self.inputs)])
+        outputs = _by_tensor(self.outputs, self.output_names)
+        return tuple(inputs[tensor] for tensor in graph.inputs), tuple(outputs[tensor] for tensor in graph.outputs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the signature as JSON-ready values; :meth:`from_dict` reads it back."""
@@ -70,3 +78,10 @@ class Signature:
     def from_dict(cls, data: Mapping[str, Any]) -> Signature:
         """Read what :meth:`to_dict` wrote."""
         return cls(**{**data, "output_names": tuple(data["output_names"])})
+
+
+def _by_tensor(structure: Any, otherwise: Sequence[str]) -> dict[str, str]:
+    """Return the callers' name of each tensor; of a tensor that stands in several places, the first."""
+    leaves = keras.tree.flatten_with_path(structure)
+    names = caller_names([path for path, _ in leaves], otherwise)
+    return {tensor: name for (_, tensor), name in reversed([*zip(leaves, names, strict=True)])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from operator import attrgetter
 
 import numpy as np
@@ -12,6 +13,7 @@ from qat.adapters.torch.nodes.linear import Conv2d
 from qat.adapters.torch.nodes.stored_weight import StoredWeight
 from qat.planning.plan import PlannedOp
 from qat.program.build import block_border, build_program, grid_value_name, real_value_name
+from qat.program.caller_names import caller_names, paths_of
 from qat.program.program import FrameworkBlock, Program
 
 from .prepared_model import SCOPE, PreparedModel
@@ -41,7 +43,17 @@ def lower(model: PreparedModel) -> Program:
         value: Tensor = attrgetter(name)(model)
         return value.detach().cpu().float().numpy()
 
-    return build_program(model.plan, encodings, integers, parameter, _block(model))
+    program = build_program(model.plan, encodings, integers, parameter, _block(model))
+    return replace(program, input_names=model.plan.graph.inputs, output_names=_output_names(model))
+
+
+def _output_names(model: PreparedModel) -> tuple[str, ...]:
+    """Return the keys of the user's outputs, or ``output_0``, ``output_1``, ... where they are not in a dict."""
+    (returned,) = next(node for node in model.graph.nodes if node.op == "output").args
+    leaves, paths = model.prepared.leaves, [*paths_of(returned)]
+    names = caller_names(paths, [f"output_{index}" for index in range(len(paths))])
+    by_tensor = dict(reversed([*zip(leaves, names, strict=True)]))
+    return tuple(by_tensor[tensor] for tensor in model.plan.graph.outputs)
 
 
 @torch.no_grad()
