@@ -48,7 +48,7 @@ class Branches(torch.nn.Linear):
 def config(tmp_path):
     """A tiny run on digits in an .npz file."""
     rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 256, (96, 8, 8), np.uint8), np.arange(96) % 10
+    x, y = rng.integers(0, 256, (96, 8, 8), np.uint8), np.arange(96) % 9
     np.savez(tmp_path / "d.npz", x_train=x, y_train=y, x_test=x[:32], y_test=y[:32])
     path = tmp_path / "run.yaml"
     path.write_text(
@@ -148,7 +148,7 @@ def test_recipes_and_doctor(qat):
         (("source: npz, path: d.npz", "source: factory, factory: 'broken:raises'"), "data.factory: the data factory"),
         (("mobilenet_tiny", "mobilenet_tny"), "no function 'mobilenet_tny'"),
         (("mobilenet_tiny'}", "mobilenet_tiny', kwargs: {channels: 3}}"), "does not take images of shape"),
-        (("mobilenet_tiny'}", "mobilenet_tiny', kwargs: {classes: 4}}"), "label 9 is out of range"),
+        (("mobilenet_tiny'}", "mobilenet_tiny', kwargs: {classes: 4}}"), "label 8 is out of range"),
         (("mobilenet_tiny'}", "mobilenet_tiny', dynamic: [length]}"), "dynamic: no input has a length"),
         (("mobilenet_tiny'}", "mobilenet_tiny', weights: w.safetensors}"), "model.weights: no such checkpoint"),
         (

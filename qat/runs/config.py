@@ -54,6 +54,7 @@ class DataConfig(_Strict):
     size: tuple[int, int] = (224, 224)
     flip: bool = False
     batch_size: int = Field(default=128, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 class FloatConfig(_Strict):
@@ -95,7 +96,7 @@ def _training(values: object) -> TrainingOptions:
 
 
 class CalibrationConfig(_Strict):
-    """Calibration: its samples, from the start of the training split, its estimator, and the correction of biases by them."""
+    """Calibration: the number of its samples, a stratified part of the training split, its estimator, and the correction of biases by them."""
 
     samples: int = Field(default=512, ge=1)
     estimator: Estimator | None = None

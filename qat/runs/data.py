@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,9 @@ from qat.typing import Layout
 from . import datasets
 from .config import DataConfig, RunConfig, expand
 from .dataset import Batches, Dataset, Split
+from .splits import missing_classes
+
+log = logging.getLogger("qat")
 
 
 class RunData:
@@ -30,11 +35,19 @@ class RunData:
         c = config.data
         key = {"factory": "data.factory", "digits": "data.source"}.get(c.source, "data.path")
         try:
-            self.dataset = _read(c, base)
+            self.dataset = replace(_read(c, base), seed=c.seed)
         except OSError as error:
             raise DataError(f"{key}: {error.filename or c.path} cannot be read: {error.strerror or error}") from error
         except DataError as error:
             raise DataError(f"{key}: {error}") from error
+        for sentence in missing_classes(self._labels(), self.dataset.class_names):
+            log.warning("data set '%s': %s", self.name, sentence)
+
+    def _labels(self) -> dict[str, np.ndarray]:
+        """Return the labels of each part of the data."""
+        labels = self.dataset.labels
+        parts = {"training": labels("train"), "validation": labels("validation")}
+        return parts | {"calibration": labels("train", self.config.calibration.samples), "test": labels("test")}
 
     @property
     def name(self) -> str:
@@ -51,7 +64,7 @@ class RunData:
         return self.dataset.batches("train", c.batch_size, self.layout, shuffle=seed, flip=c.flip)
 
     def calibration(self) -> list[np.ndarray]:
-        """Return the inputs of the calibration batches."""
+        """Return the inputs of the calibration batches: a stratified sample of the training split."""
         taken = self.dataset.batches("train", 64, self.layout, limit=self.config.calibration.samples)
         return [x for x, _ in taken]
 

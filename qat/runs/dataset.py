@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from qat.errors import DataError
 
+from .splits import mixed_order
+
 Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images ``[n, height, width, channels]`` (uint8 or float32) and integer labels, in two splits.
+    """Images ``[n, height, width, channels]`` (uint8 or float32) and integer labels: training, test, and at will validation.
 
-    A batch's pixels are ``(x * scale - mean) / std``; ``scale`` is 1 / 255 for uint8 images.
+    A batch's pixels are ``(x * scale - mean) / std``; ``scale`` is 1 / 255 for uint8 images. Without ``val_x`` and ``val_y`` a
+    tenth of the training images is held out as validation data: each class in its share, chosen by ``seed``.
     """
 
     name: str
@@ -28,11 +32,40 @@ class Dataset:
     scale: float = 1.0
     mean: float = 0.0
     std: float = 1.0
+    val_x: np.ndarray | None = None
+    val_y: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    seed: int = 0
 
     @property
     def classes(self) -> int:
         """The number of classes."""
         return int(max(self.train_y.max(), self.test_y.max())) + 1
+
+    @cached_property
+    def _order(self) -> tuple[np.ndarray, np.ndarray]:
+        """The training images that train, every beginning of them a stratified sample, and those that are held out."""
+        count = len(self.train_x)
+        order = mixed_order(self.train_y, count, self.seed)
+        if self.val_x is not None:
+            return order, order[:0]
+        held_out = max(1, count // 10)
+        kept = order[held_out:]
+        return kept[mixed_order(self.train_y[kept], len(kept), self.seed)], order[:held_out]
+
+    def part(self, split: Split, limit: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the images and labels that a split is taken from, and the indices of its first ``limit`` samples in them."""
+        if split == "test":
+            return self.test_x, self.test_y, np.arange(len(self.test_x))[:limit]
+        if split == "validation" and self.val_x is not None:
+            assert self.val_y is not None
+            return self.val_x, self.val_y, np.arange(len(self.val_x))[:limit]
+        return self.train_x, self.train_y, self._order[split == "validation"][:limit]
+
+    def labels(self, split: Split, limit: int | None = None) -> np.ndarray:
+        """Return the labels of a split's first ``limit`` samples."""
+        _, y, chosen = self.part(split, limit)
+        return y[chosen]
 
     def batches(
         self,
@@ -46,33 +79,37 @@ class Dataset:
         """Return the batches of a split.
 
         Args:
-            split: ``train``, ``validation`` or ``test``. Validation is the last tenth of the training images, which ``train``
-                leaves out: what chooses a checkpoint is neither trained on nor reported.
+            split: ``train``, ``validation`` or ``test``. ``train`` leaves the validation data out: what chooses a checkpoint is
+                neither trained on nor reported.
             size: images a batch; the last one of a shuffled split is left out if it is smaller.
             layout: ``NHWC`` or ``NCHW``.
             shuffle: a seed, which with the epoch's number gives its order; None keeps the order.
             flip: whether half of the images are mirrored.
-            limit: at most so many images.
+            limit: at most so many images; of the training data a stratified sample.
         """
-        x, y = (self.test_x, self.test_y) if split == "test" else (self.train_x, self.train_y)
-        if split != "test":
-            kept = len(x) - max(1, len(x) // 10)
-            part = slice(None, kept) if split == "train" else slice(kept, None)
-            x, y = x[part], y[part]
-        return Batches(self, x[:limit], y[:limit], size, layout, shuffle, flip)
+        return Batches(self, *self.part(split, limit), size, layout, shuffle, flip)
 
 
 class Batches:
     """The batches of a split: ``len`` of them, iterated as often as wanted, made as they are asked for."""
 
     def __init__(
-        self, data: Dataset, x: np.ndarray, y: np.ndarray, size: int, layout: str, shuffle: int | None, flip: bool
+        self,
+        data: Dataset,
+        x: np.ndarray,
+        y: np.ndarray,
+        part: np.ndarray,
+        size: int,
+        layout: str,
+        shuffle: int | None,
+        flip: bool,
     ) -> None:
-        self._data, self._x, self._y, self._size, self._layout, self._flip = data, x, y, size, layout, flip
+        self._data, self._x, self._y, self._part = data, x, y, part
+        self._size, self._layout, self._flip = size, layout, flip
         self._seed, self._epoch = shuffle, 0
 
     def __len__(self) -> int:
-        n = len(self._x)
+        n = len(self._part)
         return n // self._size if self._seed is not None and n >= self._size else -(-n // self._size)
 
     def set_epoch(self, epoch: int) -> None:
@@ -82,7 +119,7 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         random = None if self._seed is None else np.random.default_rng((self._seed, self._epoch))
         self._epoch += 1
-        order = np.arange(len(self._x)) if random is None else random.permutation(len(self._x))
+        order = self._part if random is None else self._part[random.permutation(len(self._part))]
         for index in range(len(self)):
             chosen = order[index * self._size : (index + 1) * self._size]
             x = (self._x[chosen].astype(np.float32) * np.float32(self._data.scale) - np.float32(self._data.mean)) / np.float32(
@@ -101,7 +138,12 @@ def checked(data: Dataset) -> Dataset:
     Raises:
         DataError: a split is empty, images and labels differ in number, labels are no integers from 0, or a value is NaN.
     """
-    for split, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
+    splits = [("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)]
+    if data.val_x is not None or data.val_y is not None:
+        if data.val_x is None or data.val_y is None:
+            raise DataError(f"data set '{data.name}': give both val_x and val_y, or neither")
+        splits.append(("validation", data.val_x, data.val_y))
+    for split, x, y in splits:
         where = f"data set '{data.name}', {split} split"
         if x.ndim == 0 or y.ndim == 0:
             raise DataError(f"{where}: images and labels must be arrays with one entry a sample")
@@ -119,15 +161,14 @@ def checked(data: Dataset) -> Dataset:
             raise DataError(f"{where}: label {int(y.min())} of image {int(y.argmin())} is out of range: classes count from 0")
         if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
             raise DataError(f"{where}: image {int(np.argwhere(~np.isfinite(x))[0][0])} holds NaN or infinite values")
-    if len(data.train_x) < 2:
-        raise DataError(f"data set '{data.name}': one training image, of which the last tenth is held out: give two or more")
-    if data.train_x.shape[1:] != data.test_x.shape[1:]:
-        raise DataError(
-            f"data set '{data.name}': training images are {data.train_x.shape[1:]}, test images {data.test_x.shape[1:]}"
-        )
-    unseen = int(data.test_y.max())
-    if unseen > int(data.train_y.max()):
-        raise DataError(
-            f"data set '{data.name}': test label {unseen} is out of range: the training labels end at {data.train_y.max()}"
-        )
+    if data.val_x is None and len(data.train_x) < 2:
+        raise DataError(f"data set '{data.name}': one training image, of which a tenth is held out: give two or more")
+    for split, x, y in splits[1:]:
+        if data.train_x.shape[1:] != x.shape[1:]:
+            raise DataError(f"data set '{data.name}': training images are {data.train_x.shape[1:]}, {split} images {x.shape[1:]}")
+        if int(y.max()) > int(data.train_y.max()):
+            raise DataError(
+                f"data set '{data.name}': {split} label {int(y.max())} is out of range: the training labels end at "
+                f"{data.train_y.max()}"
+            )
     return data

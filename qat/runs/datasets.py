@@ -79,53 +79,81 @@ def npz(path: str | Path, mean: float = 0.0, std: float = 1.0) -> Dataset:
         kind = "a folder, not an .npz file" if path.is_dir() else "no such file"
         raise DataError(f"{kind}: {path}")
     names = ("x_train", "y_train", "x_test", "y_test")
+    own = ("x_val", "y_val")
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {n: file[n] for n in names if n in file.files}
+            arrays = {n: file[n] for n in (*names, *own) if n in file.files}
     except PermissionError:
         raise  # it is not the file's content
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path} is not a whole .npz file: {error}") from error
-    if missing := [n for n in names if n not in arrays]:
-        raise DataError(f"{path} has no array '{missing[0]}': it needs {', '.join(names)}")
-    train_x, train_y, test_x, test_y = (arrays[n] for n in names)
-    train_x, test_x = (x[..., None] if x.ndim == 3 else x for x in (train_x, test_x))
-    scale = 1 / 255 if train_x.dtype == np.uint8 else 1.0
-    return checked(Dataset(path.stem, train_x, train_y.reshape(-1), test_x, test_y.reshape(-1), scale=scale, mean=mean, std=std))
+    if missing := [n for n in (*names, *own) if n not in arrays and (n in names or not arrays.keys().isdisjoint(own))]:
+        raise DataError(f"{path} has no array '{missing[0]}': it needs {', '.join(names)}, and may have x_val and y_val")
+    images = {n: x[..., None] if x.ndim == 3 else x for n, x in arrays.items() if n.startswith("x_")}
+    labels = {n: y.reshape(-1) for n, y in arrays.items() if n.startswith("y_")}
+    scale = 1 / 255 if images["x_train"].dtype == np.uint8 else 1.0
+    return checked(
+        Dataset(
+            path.stem, images["x_train"], labels["y_train"], images["x_test"], labels["y_test"], scale=scale, mean=mean, std=std,
+            val_x=images.get("x_val"), val_y=labels.get("y_val"),
+        )
+    )  # fmt: skip
+
+
+_VALIDATION_FOLDERS = ("val", "valid", "validation")
 
 
 def image_folder(folder: str | Path, size: tuple[int, int], mean: float = 0.0, std: float = 1.0) -> Dataset:
-    """Return the data set of ``<folder>/{train,test}/<class>/*``, resized to ``size`` (height, width)."""
+    """Return the data set of ``<folder>/{train,test}/<class>/*``, resized to ``size`` (height, width).
+
+    A folder ``val``, ``valid`` or ``validation`` beside them has the validation data. Names that begin with a dot are ignored.
+    """
+    folder = Path(folder)
+    train_x, train_y, classes = _images(folder / "train", size)
+    test_x, test_y, _ = _images(folder / "test", size, classes)
+    found = [folder / name for name in _VALIDATION_FOLDERS if (folder / name).is_dir()]
+    if len(found) > 1:
+        raise DataError(f"{folder} has both {found[0].name}/ and {found[1].name}/: keep one folder of validation data")
+    val_x, val_y, _ = _images(found[0], size, classes) if found else (None, None, ())
+    return checked(
+        Dataset(
+            folder.name, train_x, train_y, test_x, test_y, scale=1 / 255, mean=mean, std=std, val_x=val_x, val_y=val_y,
+            class_names=classes,
+        )
+    )  # fmt: skip
+
+
+def _images(
+    root: Path, size: tuple[int, int], classes: tuple[str, ...] | None = None
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return the images, labels and classes of ``<root>/<class>/*``."""
     from PIL import Image, UnidentifiedImageError
 
-    folder = Path(folder)
-    parts = []
-    classes: list[str] | None = None
-    for split in ("train", "test"):
-        root = folder / split
-        if not root.is_dir():
-            raise DataError(f"no such folder: {root}; an image folder holds train/<class>/ and test/<class>/")
-        found = sorted(p.name for p in root.iterdir() if p.is_dir())
-        if classes is not None and found != classes:
-            raise DataError(f"{root} has classes {found[:5]}, train has {classes[:5]}")
-        classes = found
-        images, labels = [], []
-        for label, name in enumerate(classes):
-            files = sorted(p for p in (root / name).iterdir() if p.is_file())
-            if not files:
-                raise DataError(f"{root / name} has no images")
-            for path in files:
-                try:
-                    with Image.open(path) as image:
-                        images.append(np.asarray(image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)))
-                except (UnidentifiedImageError, OSError) as error:
-                    raise DataError(f"{path} is not an image: {error}") from error
-                labels.append(label)
-        if not images:
-            raise DataError(f"{root} has no classes: an image folder holds train/<class>/ and test/<class>/")
-        parts.append((np.stack(images), np.array(labels, np.int64)))
-    (train_x, train_y), (test_x, test_y) = parts
-    return checked(Dataset(folder.name, train_x, train_y, test_x, test_y, scale=1 / 255, mean=mean, std=std))
+    if not root.is_dir():
+        raise DataError(f"no such folder: {root}; an image folder holds train/<class>/ and test/<class>/")
+    found = tuple(p.name for p in _visible(root) if p.is_dir())
+    if not found:
+        raise DataError(f"{root} has no classes: an image folder holds train/<class>/ and test/<class>/")
+    if classes is not None and found != classes:
+        raise DataError(f"{root} has classes {list(found[:5])}, train has {list(classes[:5])}")
+    images, labels = [], []
+    for label, name in enumerate(found):
+        files = [p for p in _visible(root / name) if p.is_file()]
+        if not files:
+            raise DataError(f"{root / name} has no images")
+        for path in files:
+            try:
+                with Image.open(path) as image:
+                    images.append(np.asarray(image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)))
+            except (UnidentifiedImageError, OSError) as error:
+                raise DataError(f"{path} is not an image: {error}") from error
+            labels.append(label)
+    return np.stack(images), np.array(labels, np.int64), found
+
+
+def _visible(folder: Path) -> list[Path]:
+    """Return what a folder holds, sorted, without the files and folders that a system hides there (.DS_Store, .git)."""
+    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
 
 
 def factory(make: Callable[..., Any], **kwargs: Any) -> Dataset:

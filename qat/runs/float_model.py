@@ -114,7 +114,7 @@ def _cache_file(job: Job, data: RunData, graph: Graph) -> Path:
     key = json.dumps(
         [
             __version__, c.framework, c.model.model_dump(), c.data.model_dump(), c.float_training.model_dump(),
-            content.hexdigest(), str(images.shape), graph.to_dict(),
+            content.hexdigest(), str(images.shape), data.dataset.val_x is None, graph.to_dict(),
         ],
         sort_keys=True,
     )  # fmt: skip

@@ -9,7 +9,10 @@ from PIL import Image
 
 from qat.errors import DataError
 from qat.runs import datasets as load
+from qat.runs.config import RunConfig
+from qat.runs.data import RunData
 from qat.runs.dataset import Dataset, checked
+from qat.runs.splits import mixed_order
 
 
 def arrays(n=20, classes=3):
@@ -81,6 +84,120 @@ def test_shuffling_is_seeded_and_new_each_epoch():
 
     assert epochs(1) == epochs(1) != epochs(2)
     assert epochs(1)[0] != epochs(1)[1]
+
+
+def sorted_arrays(n=200, classes=5):
+    """Return arrays whose images are their own number, sorted by class: the last tenth is of the last class alone."""
+    x, y = np.arange(n, dtype=np.float32)[:, None, None], np.repeat(np.arange(classes), n // classes)
+    return {"x_train": x, "y_train": y, "x_test": x[::10], "y_test": y[::10]}
+
+
+def sorted_folder(folder, classes=3, count=20):
+    for split, n in (("train", count), ("test", 2)):
+        for label in range(classes):
+            (folder / split / f"class{label}").mkdir(parents=True)
+            for i in range(n):
+                Image.new("RGB", (4, 4), (label * 50, i, 0)).save(folder / split / f"class{label}" / f"{i:02}.png")
+
+
+def of_config(folder, **data):
+    settings = {"name": "r", "framework": "torch", "model": {"factory": "nets:make"}, "data": data}
+    return RunData(RunConfig.model_validate(settings | {"calibration": {"samples": 12}}), folder)
+
+
+@pytest.mark.parametrize("source", ["npz", "folder"])
+def test_data_sorted_by_class_have_every_class_everywhere(tmp_path, source, caplog):
+    if source == "npz":
+        np.savez(tmp_path / "d.npz", **sorted_arrays())
+        data = of_config(tmp_path, source="npz", path="d.npz")
+    else:
+        sorted_folder(tmp_path / "d")
+        data = of_config(tmp_path, source="folder", path="d", size=(4, 4))
+    classes = set(range(data.dataset.classes))
+    seen = {s: np.concatenate([y for _, y in data.batches(s)]) for s in ("train", "validation")}
+    assert {s: set(y) for s, y in seen.items()} == {"train": classes, "validation": classes}
+    assert max(np.bincount(seen["validation"])) - min(np.bincount(seen["validation"])) <= 1
+    calibrating = np.concatenate([x for x in data.calibration()])
+    classes_of_pixels = {(round(float(x) * 255 / 50) if source == "folder" else int(x) // 40) for x in calibrating[:, 0, 0, 0]}
+    assert len(calibrating) == 12
+    assert classes_of_pixels == classes
+    assert "no sample" not in caplog.text
+
+
+def test_the_split_depends_on_the_seed_and_the_data_alone(tmp_path):
+    np.savez(tmp_path / "d.npz", **sorted_arrays())
+
+    def held_out(seed):
+        return np.concatenate(
+            [x.ravel() for x, _ in of_config(tmp_path, source="npz", path="d.npz", seed=seed).batches("validation")]
+        )
+
+    assert held_out(0).tolist() == held_out(0).tolist() != held_out(1).tolist()
+
+
+def test_validation_data_of_ones_own(tmp_path):
+    a = sorted_arrays()
+    np.savez(tmp_path / "d.npz", **a, x_val=a["x_test"] + 1000, y_val=a["y_test"])
+    data = of_config(tmp_path, source="npz", path="d.npz")
+    assert np.concatenate([x for x, _ in data.batches("validation")]).min() == 1000
+    assert sum(len(y) for _, y in data.batches("train")) == 200
+    np.savez(tmp_path / "d.npz", **a, x_val=a["x_test"])
+    with pytest.raises(DataError, match="has no array 'y_val'"):
+        of_config(tmp_path, source="npz", path="d.npz")
+    sorted_folder(tmp_path / "d")
+    (tmp_path / "d" / "train").rename(tmp_path / "d" / "valid")
+    sorted_folder(tmp_path / "e")
+    (tmp_path / "d" / "valid").rename(tmp_path / "e" / "valid")
+    assert len(load.image_folder(tmp_path / "e", (4, 4)).labels("validation")) == 60
+    (tmp_path / "e" / "val").mkdir()
+    with pytest.raises(DataError, match=r"has both val/ and valid/: keep one"):
+        load.image_folder(tmp_path / "e", (4, 4))
+
+
+def test_a_missing_class_is_named(tmp_path, caplog):
+    a = sorted_arrays()
+    np.savez(tmp_path / "d.npz", **a, x_val=a["x_train"][:40], y_val=a["y_train"][:40])
+    of_config(tmp_path, source="npz", path="d.npz")
+    assert caplog.messages == ["data set 'd': classes 1, 2, 3, 4 have no sample in the validation data (40 samples)"]
+
+
+def test_every_beginning_of_a_mixed_order_is_stratified():
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    order = mixed_order(labels, 100, seed=3)
+    assert sorted(order) == list(range(100))
+    assert np.bincount(labels[order[:10]]).tolist() == [6, 3, 1]
+    alone = np.array([0] * 99 + [1])
+    assert 1 not in alone[mixed_order(alone, 100, 0)[:10]]
+    for labels in (None, np.linspace(0, 1, 100), np.zeros((100, 2), int)):
+        assert sorted(mixed_order(labels, 100, 0)) == list(range(100)) != list(mixed_order(labels, 100, 0))
+
+
+def test_hidden_files_and_folders_are_ignored(tmp_path):
+    sorted_folder(tmp_path)
+    (tmp_path / "train" / ".git").mkdir()
+    (tmp_path / "train" / "class0" / ".DS_Store").write_bytes(b"nothing")
+    data = load.image_folder(tmp_path, (4, 4))
+    assert (len(data.train_x), data.class_names) == (60, ("class0", "class1", "class2"))
+
+
+def test_the_last_class_of_sorted_data_is_learned(tmp_path):
+    """Before the split was stratified, no image of the last class was trained on: its recall was 0.00."""
+    import torch
+
+    import qat
+
+    digits = load.digits()
+    kept = np.argsort(digits.train_y, kind="stable")
+    kept = kept[(digits.train_y[kept] != 9) | (np.cumsum(digits.train_y[kept] == 9) <= 100)]
+    arrays = {"x_train": digits.train_x[kept], "y_train": digits.train_y[kept], "x_test": digits.test_x, "y_test": digits.test_y}
+    np.savez(tmp_path / "d.npz", **arrays)
+    data = of_config(tmp_path, source="npz", path="d.npz", mean=5, std=6, batch_size=32)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    qat.finetune(model, data.training(0), epochs=8, learning_rate=0.05, progress=False)
+    found = np.concatenate([model(torch.from_numpy(x)).detach().argmax(1).numpy() for x, _ in data.batches("test")])
+    recall = (found == digits.test_y)[digits.test_y == 9].mean()
+    assert recall > 0.8
 
 
 def corrupt_npz(path):
