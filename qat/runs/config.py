@@ -96,7 +96,7 @@ def _training(values: object) -> TrainingOptions:
 
 
 class CalibrationConfig(_Strict):
-    """Calibration: the number of its samples, a stratified part of the training split, its estimator, and the correction of biases by them."""
+    """Calibration: how many images of the training split are its samples, its estimator, and the correction of biases by them."""
 
     samples: int = Field(default=512, ge=1)
     estimator: Estimator | None = None

@@ -117,7 +117,7 @@ def test_data_sorted_by_class_have_every_class_everywhere(tmp_path, source, capl
     seen = {s: np.concatenate([y for _, y in data.batches(s)]) for s in ("train", "validation")}
     assert {s: set(y) for s, y in seen.items()} == {"train": classes, "validation": classes}
     assert max(np.bincount(seen["validation"])) - min(np.bincount(seen["validation"])) <= 1
-    calibrating = np.concatenate([x for x in data.calibration()])
+    calibrating = np.concatenate(list(data.calibration()))
     classes_of_pixels = {(round(float(x) * 255 / 50) if source == "folder" else int(x) // 40) for x in calibrating[:, 0, 0, 0]}
     assert len(calibrating) == 12
     assert classes_of_pixels == classes
