@@ -22,7 +22,7 @@ def mixed_order(labels: np.ndarray | None, count: int, seed: int) -> np.ndarray:
         seed: the order depends on it and on the labels alone.
     """
     order = np.random.default_rng(seed).permutation(count)
-    if not holds_classes(labels):
+    if labels is None or not holds_classes(labels):
         return order
     _, classes, sizes = np.unique(labels[order], return_inverse=True, return_counts=True)
     by_class = np.argsort(classes, kind="stable")
@@ -31,9 +31,9 @@ def mixed_order(labels: np.ndarray | None, count: int, seed: int) -> np.ndarray:
     return order[np.argsort((rank + 0.5) / sizes[classes], kind="stable")]
 
 
-def holds_classes(labels: np.ndarray | None) -> bool:
+def holds_classes(labels: np.ndarray) -> bool:
     """Return whether labels are class numbers: one integer a sample."""
-    return labels is not None and labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    return labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
 
 
 def missing_classes(parts: Mapping[str, np.ndarray], names: Sequence[str] = ()) -> list[str]:
