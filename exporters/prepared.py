@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 
 from qat.errors import CalibrationError, ExportError
 from qat.frameworks import adapter_for, framework_of, has_plan, is_prepared
+from qat.graph.kinds import STEPS
 from qat.planning.targets import TARGETS, Target
+from qat.program.program import Program
+from qat.runtimes import TFLITE
 from qat.system.samples import batches_of, first_of_pair
 from qat.typing import IoDtype, Layout, PreparedModel, Samples
 
 from .artifact import Artifact
 from .export import export_converted, export_lowered
+
+log = logging.getLogger("qat")
 
 
 def export(
@@ -33,8 +39,9 @@ def export(
         io_dtype: the type of a ``.tflite``'s inputs and outputs: ``int8``, ``uint8`` or ``float32``. Those of an ``.onnx`` are
             float32.
         overwrite: whether an existing file may be replaced.
-        layout: how the images lie that the artifact takes and returns, ``NCHW`` or ``NHWC``; None: as in the model. Inside the
-            artifact images lie as the format's kernels demand; a transpose stands where the two differ.
+        layout: how the images lie that the artifact takes and returns, ``NCHW`` or ``NHWC``. None: NHWC in a ``.tflite`` of a
+            model with convolutions or pooling, else as in the model; a log line says where this is not the model's layout.
+            Inside the artifact images lie as the format's kernels demand; a transpose stands where the two differ.
 
     Returns:
         The file's path, size, encodings and parity.
@@ -72,8 +79,9 @@ def export(
         )
     _check_suffix(model.plan.target, path)
     adapter = adapter_for(framework)
+    program = adapter.lower(model)
     return export_lowered(
-        adapter.lower(model),
+        program,
         path,
         framework=framework,
         io_dtype=io_dtype,
@@ -81,8 +89,25 @@ def export(
         predict=partial(adapter.predict, model),
         locate=partial(adapter.grid_values, model),
         data=data,
-        layout=layout,
+        layout=layout or _default_layout(program, path),
     )
+
+
+def _default_layout(program: Program, path: Path) -> Layout | None:
+    """Return the layout of the artifact's images where the user names none; None for the model's own.
+
+    TFLite's tools and phones hand images over as NHWC. A model without an operator of images keeps its layout: its tensors of
+    four axes may be the heads of an attention.
+    """
+    of_images = any(STEPS[step.kind].layout == "kernel" for step in program.instructions)
+    border = [name for name in (*program.inputs, *program.outputs) if len(program.values[name].shape) in (4, 5)]
+    if path.suffix != TFLITE.suffix or program.layout == TFLITE.layout or not of_images or not border:
+        return None
+    log.warning(
+        "%s takes and returns images as NHWC (batch, height, width, channels), as TFLite does; the model's are %s: "
+        "layout='%s' keeps them so (%s)", path, program.layout, program.layout, ", ".join(border),
+    )  # fmt: skip
+    return "NHWC"
 
 
 def _check_suffix(target: Target, path: Path) -> None:

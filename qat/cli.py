@@ -130,7 +130,9 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="Written by qat train: best.safetensors or best.keras.")],
     artifact: Annotated[Path, typer.Argument(help="The .onnx or .tflite to write.")],
     overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
-    layout: Annotated[str | None, typer.Option(help="Of images in and out, NCHW or NHWC; default: as the model's.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Of images in and out, NCHW or NHWC; default: NHWC in a .tflite, else as the model's.")
+    ] = None,
 ) -> None:
     """Export a trained checkpoint and verify it on the test split."""
     from qat.runs.run import export_checkpoint

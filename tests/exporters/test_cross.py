@@ -260,12 +260,39 @@ def test_layout_of_the_artifacts_images_is_the_users_choice(framework, suffix, l
     assert artifact.parity.exact == 1.0
 
 
+def test_images_of_pytorch_are_nhwc_in_a_tflite_unless_said_otherwise(tmp_path, caplog):
+    model, data = prepared_for("torch", "images", "litert")
+    default = qat.export(model, tmp_path / "default.tflite", verify=data)
+    assert "default.tflite takes and returns images as NHWC" in caplog.text
+    assert "layout='NCHW' keeps them so" in caplog.text
+    caplog.clear()
+    kept = qat.export(model, tmp_path / "kept.tflite", verify=data, layout="NCHW")
+    assert "images" not in caplog.text
+    shapes = [open_session(artifact.path).inputs[0].shape[1:] for artifact in (default, kept)]
+    assert shapes == [(8, 8, 3), (3, 8, 8)]
+    assert default.parity.exact == kept.parity.exact == 1.0
+    named = qat.export(model, tmp_path / "named.tflite", layout="NHWC")
+    assert named.path.read_bytes() == default.path.read_bytes()
+
+
+def test_tensors_of_four_axes_that_are_no_images_keep_their_layout(tmp_path, caplog):
+    xs = np.random.default_rng(0).normal(size=(8, 2, 6, 5)).astype(np.float32)  # batch, heads, tokens, channels
+    net = Block({"head": torch.nn.Linear(5, 4)}, lambda m, x: m["head"](x).relu())
+    model = qat.calibrate(qat.prepare(net.eval(), torch.from_numpy(xs), target="litert"), [xs])
+    artifact = qat.export(model, tmp_path / "m.tflite", verify=[xs])
+    assert open_session(artifact.path).inputs[0].shape[1:] == (2, 6, 5)
+    assert artifact.parity.exact == 1.0
+    assert "images" not in caplog.text
+
+
 def test_artifacts_of_both_layouts_are_compared_on_the_same_data(tmp_path):
     model, (x,) = prepared_for("torch", "residual", "litert")
     labels = np.arange(len(x)) % 5
     artifacts = [qat.export(model, tmp_path / f"{layout}.tflite", layout=layout) for layout in LAYOUTS]
-    first, second = qat.compare(artifacts, [(x, labels)], latency_runs=1).entries
-    assert first.top1 == second.top1 is not None
+    artifacts.append(qat.export(model, tmp_path / "default.tflite"))
+    entries = qat.compare(artifacts, [(x, labels)], latency_runs=1).entries
+    assert len({entry.top1 for entry in entries}) == 1
+    assert entries[0].top1 is not None
 
 
 def test_unknown_layout_is_named(tmp_path):

@@ -62,7 +62,7 @@ def test_callers_use_the_models_own_names(case, tmp_path):
         inputs = (EXTRA, IMAGES) if named else (IMAGES, EXTRA)  # Keras orders a dict by its keys
     qat.calibrate(model, [inputs])
     for dtype in ("int8", "uint8", "float32"):
-        artifact = qat.export(model, tmp_path / f"{dtype}.tflite", [inputs], dtype, layout="NHWC")
+        artifact = qat.export(model, tmp_path / f"{dtype}.tflite", [inputs], dtype)
         assert artifact.parity.exact == 1.0
         session, interpreter = open_session(artifact.path), Interpreter(str(artifact.path))
         found = interpreter.get_signature_list()["serving_default"]
