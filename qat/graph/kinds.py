@@ -117,10 +117,12 @@ KINDS: dict[str, Kind] = {
         Kind("mean", (), ("axes", "keepdims"), layout="axes", learnable_output=True, int16=True),
         # -1 in the first place of the shape stands for the batch.
         Kind("reshape", (), ("shape",), layout="model", learnable_output=True, int16=True),
+        # The batch stays first.
+        Kind("transpose", (), ("axes",), layout="model", learnable_output=True, int16=True),
         # With zeros, along the spatial axes.
         Kind("pad", (), ("padding",), spatial=2, layout="kernel", homogeneous=True, learnable_output=True, int16=True),
         *(Kind(name, (), attrs, function=True, homogeneous=name in ("leaky_relu", "abs")) for name, attrs in ARGUMENTS.items()),
-        # A data movement (slice, gather, pixel shuffle, maximum over an axis, ...): inputs and outputs share one scale.
+        # Any other data movement (slice, gather, pixel shuffle, maximum over an axis, ...): inputs and outputs share one scale.
         Kind("move", (), ("target",), layout="model", framework=True, learnable_output=True, int16=True),
         # Any other operator. The adapter gives a reason where it knows more than the target's table.
         Kind("float", ("*",), ("target", "reason"), layout="model", framework=True),
@@ -131,7 +133,6 @@ KINDS: dict[str, Kind] = {
 STEPS: dict[str, Kind] = KINDS | {
     "quantize": Kind("quantize"),
     "dequantize": Kind("dequantize", layout="readers"),
-    "transpose": Kind("transpose", (), ("axes",)),  # leads from one layout to the other
 }
 
 #: The names of the functions of one tensor.

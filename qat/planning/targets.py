@@ -151,6 +151,7 @@ _LITERT_ROWS = (
 )
 
 _CONSTANT = Row("constant", output="own", starts=True, note="a parameter, or a number beside activations")
+_TRANSPOSE = Row("transpose", output="as_input")
 _MINIMUM = Row("minimum", output="as_input", note="of integers")
 _MOVE = Row(
     "move",
@@ -163,6 +164,7 @@ _LITERT_OWN_ROWS = (
     Row("conv_transpose2d", output="own", fuses=_CLIPS, starts=True, groups=False),
     _CONSTANT,
     _MINIMUM,
+    replace(_TRANSPOSE, ranks=(2, 3, 4, 5, 6)),
     _MOVE,
 )
 
@@ -202,6 +204,7 @@ _ONNXRUNTIME_ROWS = (
     ),
     _CONSTANT,
     _MINIMUM,
+    _TRANSPOSE,
     _MOVE,
     *(
         Row(

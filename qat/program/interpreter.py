@@ -229,6 +229,10 @@ def _reshape(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.nd
     return xs[0].reshape(len(xs[0]), *step.attrs["shape"][1:])
 
 
+def _transpose(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return xs[0].transpose(step.attrs["axes"])
+
+
 def _pad(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     padded = np.pad(_channels_first(program, xs[0]), ((0, 0), (0, 0), *step.attrs["padding"]))
     return _own_layout(program, padded)
@@ -291,9 +295,9 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "upsample_bilinear2d": _upsample_bilinear2d,
     "mean": _mean,
     "reshape": _reshape,
+    "transpose": _transpose,
     "pad": _pad,
     **dict.fromkeys(FUNCTIONS, _function),
     "quantize": _quantize,
     "dequantize": _dequantize,
-    "transpose": lambda program, step, xs: xs[0].transpose(step.attrs["axes"]),
 }

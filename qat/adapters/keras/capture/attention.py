@@ -74,8 +74,7 @@ def permuted(b: Builder, name: str, axes: tuple[int, ...], path: str) -> str:
     """Add a permutation of the axes after the batch, where there is one, and return the output's name."""
     if axes == tuple(range(len(axes))):
         return name
-    tensor = keras.KerasTensor(tuple(b.specs[name].shape[a] for a in axes), "float32")
-    return b.keep("move", keras.layers.Permute(axes[1:]), [name], [tensor], f"{path}_permuted")[0]
+    return b.emit("transpose", [name], tuple(b.specs[name].shape[a] for a in axes), f"{path}_permuted", axes=axes)
 
 
 def multi_head_attention(b: Builder, c: Call) -> str | None:

@@ -7,9 +7,9 @@ from .layer_calls import Call
 #: Maxima are taken of integers in the order of the real values.
 MOVES = frozenset(
     {
-        "Permute", "Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D", "RepeatVector",
+        "Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D", "RepeatVector",
         "GlobalMaxPooling1D", "GlobalMaxPooling2D",
-        "Transpose", "GetItem", "Flip", "Roll", "ExpandDims", "Squeeze", "Max", "Repeat", "Tile", "Swapaxes", "Moveaxis",
+        "GetItem", "Flip", "Roll", "ExpandDims", "Squeeze", "Max", "Repeat", "Tile", "Swapaxes", "Moveaxis",
     }
 )  # fmt: skip
 

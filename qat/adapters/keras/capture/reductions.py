@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import keras
-
 from .builder import Builder
 from .layer_calls import Call
 
@@ -25,8 +23,7 @@ def mean(b: Builder, c: Call) -> str | None:
     name, batch = c.inputs[0], spec.shape[0]
     if before > 1:
         name = b.reshape(name, (batch, before, inside, after), f"{c.path}_parts", c.path)
-        turned = keras.KerasTensor((batch, inside, before, after))
-        (name,) = b.keep("move", keras.layers.Permute((2, 1, 3)), [name], [turned], c.path, target="Permute")
+        name = b.emit("transpose", [name], (batch, inside, before, after), f"{c.path}_turned", axes=(0, 2, 1, 3))
     name = b.reshape(name, (batch, inside, 1, before * after), f"{c.path}_image", c.path)
     name = b.emit("mean", [name], (batch, before * after), c.path, axes=(1, 2), keepdims=False)
     return name if len(c.shape) == 2 else b.reshape(name, c.shape, f"{c.path}_output", c.path)

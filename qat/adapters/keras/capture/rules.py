@@ -51,6 +51,19 @@ def _reshape(b: Builder, c: Call) -> str | None:
     return b.emit("reshape", c.inputs, c.output, c.path, shape=(-1, *fixed)) if len(fixed) == len(c.shape) - 1 else None
 
 
+def _permute(b: Builder, c: Call) -> str | None:
+    return _transposed(b, c, (0, *c.layer.dims))
+
+
+def _transpose(b: Builder, c: Call) -> str | None:
+    return _transposed(b, c, c.layer.axes or tuple(reversed(range(len(c.shape)))))
+
+
+def _transposed(b: Builder, c: Call, axes: tuple[int, ...]) -> str | None:
+    axes = tuple(int(a) % len(c.shape) for a in axes)
+    return b.emit("transpose", c.inputs, c.output, c.path, axes=axes) if axes[0] == 0 else None
+
+
 RULES: dict[str, Rule] = {
     "Conv2D": conv2d,
     "Conv2DTranspose": conv_transpose2d,
@@ -83,6 +96,8 @@ RULES: dict[str, Rule] = {
     "MaxPooling2D": pooling("max_pool2d"),
     "AveragePooling2D": pooling("avg_pool2d"),
     "GlobalAveragePooling2D": global_average,
+    "Permute": _permute,
+    "Transpose": _transpose,
     "Flatten": _reshape,
     "Reshape": _reshape,
     "Resizing": resizing,

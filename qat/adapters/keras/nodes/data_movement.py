@@ -42,6 +42,14 @@ class Reshape(DataMovement):
         return tf.reshape(inputs[0], self.attrs["shape"])
 
 
+class Transpose(DataMovement):
+    """A permutation of the axes after the batch."""
+
+    def real(self, inputs: list[Tensor], params: Params) -> Tensor:
+        """Permute."""
+        return tf.transpose(inputs[0], self.attrs["axes"])
+
+
 class Pad(DataMovement):
     """Spatial padding with zeros, which are 0 on the grid too."""
 

@@ -12,7 +12,7 @@ from .attention import Embedding, MatMul, Softmax
 from .averages import AvgPool2d, Mean
 from .base import Node
 from .conv_transpose import ConvTranspose2d
-from .data_movement import Concat, MaxPool2d, Pad, Reshape
+from .data_movement import Concat, MaxPool2d, Pad, Reshape, Transpose
 from .elementwise import Add, Minimum, Mul, Relu, Relu6
 from .int16 import Int16Add, Int16Linear, Int16Mean, Int16Mul
 from .learned_scales import LearnedLinear
@@ -40,6 +40,7 @@ NODES: dict[str, type[Node]] = {
     "max_pool2d": MaxPool2d,
     "avg_pool2d": AvgPool2d,
     "reshape": Reshape,
+    "transpose": Transpose,
     "pad": Pad,
     **dict.fromkeys(FUNCTIONS, Function),
 }

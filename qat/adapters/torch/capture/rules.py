@@ -103,6 +103,18 @@ def _move(b: Builder, n: Any) -> Match | None:
     return Match("move", moved, {}, {"target": str(n.target)}) if moved == [n.args[0]] and b.is_operand(n) else None
 
 
+def _transpose(b: Builder, n: Any) -> Match | None:
+    """A permutation of the axes after the batch; one that also moves the batch keeps its framework's implementation."""
+    rank, moved = len(shape_of(n)), _move(b, n)
+    axes = list(range(rank))
+    if n.target is aten.permute.default:
+        axes = [int(a) % rank for a in n.args[1]]
+    else:
+        first, second = (int(a) % rank for a in n.args[1:3])
+        axes[first], axes[second] = second, first
+    return moved if moved is None or axes[0] else Match("transpose", moved.inputs, {}, {"axes": tuple(axes)})
+
+
 def _index(b: Builder, n: Any) -> Match | None:
     """Indexing by one constant, along any axis but the batch."""
     indices = [(axis, index) for axis, index in enumerate(n.args[1]) if index is not None]
@@ -251,4 +263,6 @@ RULES: dict[Any, Rule] = {
     aten.min.other: _minimum,
     aten.prelu.default: _prelu,
     **dict.fromkeys(MOVES, _move),
+    aten.permute.default: _transpose,
+    aten.transpose.int: _transpose,
 }

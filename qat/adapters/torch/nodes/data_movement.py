@@ -89,6 +89,14 @@ class Reshape(DataMovement):
         return x.reshape(x.shape[0], *self.attrs["shape"][1:])
 
 
+class Transpose(DataMovement):
+    """A permutation of the axes after the batch."""
+
+    def real(self, x: Tensor) -> Tensor:
+        """Permute."""
+        return x.permute(self.attrs["axes"])
+
+
 class Pad(DataMovement):
     """Spatial padding with zeros, which are 0 on the grid too."""
 

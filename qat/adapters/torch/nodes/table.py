@@ -10,7 +10,7 @@ from .averages import AvgPool2d, Mean
 from .base import Node
 from .conv3d import Conv3d
 from .conv_transpose import ConvTranspose2d
-from .data_movement import Concat, MaxPool2d, Pad, Relu, Reshape
+from .data_movement import Concat, MaxPool2d, Pad, Relu, Reshape, Transpose
 from .elementwise import Add, Minimum, Mul, Relu6
 from .int16 import Int16Add, Int16Conv2d, Int16Dense, Int16Mean, Int16Mul
 from .layer_norm import LayerNorm
@@ -43,6 +43,7 @@ NODES: dict[str, type[Node]] = {
     "avg_pool2d": AvgPool2d,
     "upsample_bilinear2d": UpsampleBilinear2d,
     "reshape": Reshape,
+    "transpose": Transpose,
     "pad": Pad,
     **dict.fromkeys(FUNCTIONS, Function),
 }
