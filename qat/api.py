@@ -106,7 +106,8 @@ def prepare(
         example_inputs: PyTorch: a batch, or a tuple of batches, one for each argument of ``forward``. Keras: not needed.
         recipe: a built-in name (``qat recipes`` lists them), the path of a YAML file, or a Recipe.
         target: the runtime that the artifact is for: ``onnxruntime`` (the default for PyTorch), ``litert`` (the default for
-            Keras), or another name of :data:`qat.planning.targets.TARGETS`.
+            Keras), or another name of :data:`qat.planning.targets.TARGETS`. ``arm``, ``x86`` and ``any`` name ONNX Runtime's
+            target by the processor.
         dynamic: axes of the inputs that the artifact takes in any size, besides the batch: ``("height", "width")`` of images,
             ``("length",)`` of signals. Only for PyTorch models in ``.onnx`` whose layers fix no size (convolutions, and pooling
             to one value a channel).

@@ -190,7 +190,7 @@ def recipes() -> None:
     """List the built-in recipes, each with the targets that have kernels for it, and the targets."""
     from qat.planning.recipe import builtin_recipes
     from qat.planning.recipe_support import able_targets
-    from qat.planning.targets import TARGETS
+    from qat.planning.targets import SHORT_FORMS, TARGETS
 
     console = _console()
     for recipe in builtin_recipes().values():
@@ -198,6 +198,7 @@ def recipes() -> None:
     console.print("targets:")
     for target in TARGETS.values():
         console.print(f"  [bold]{target.name}[/] ({target.suffix or 'no artifact'}): {target.description}")
+    console.print("by where the .onnx will run: " + ", ".join(f"[bold]{form}[/] is {name}" for form, name in SHORT_FORMS.items()))
 
 
 @app.command()

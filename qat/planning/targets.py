@@ -250,7 +250,7 @@ TARGETS: dict[str, Target] = {
         Target(
             "onnxruntime_vnni", "mlas", ".onnx", _U8, False, 127, _ONNXRUNTIME_ROWS,
             source="https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html",
-            description="ONNX Runtime on ARM, or x86 with VNNI: 8-bit weights",
+            description="ONNX Runtime on ARM (phones), or x86 with VNNI: 8-bit weights",
             modes=ONNXRUNTIME,
         ),
         Target(
@@ -271,14 +271,20 @@ TARGETS: dict[str, Target] = {
 }  # fmt: skip
 
 
+#: Short forms of ONNX Runtime's targets, by the processor that the artifact will run on. Not every x86 processor has VNNI.
+SHORT_FORMS = {"arm": "onnxruntime_vnni", "x86": "onnxruntime", "any": "onnxruntime"}
+
+
 def load_target(target: str | Target) -> Target:
-    """Return a target given by name or as an object.
+    """Return a target given by name, by a short form of :data:`SHORT_FORMS`, or as an object.
 
     Raises:
         ConfigError: there is no target of that name.
     """
     if isinstance(target, Target):
         return target
-    if target not in TARGETS:
-        raise ConfigError(f"unknown target '{target}'{nearest(target, TARGETS)}; valid: {', '.join(TARGETS)}")
-    return TARGETS[target]
+    name = SHORT_FORMS.get(target, target)
+    if name not in TARGETS:
+        valid = (*TARGETS, *SHORT_FORMS)
+        raise ConfigError(f"unknown target '{target}'{nearest(target, valid)}; valid: {', '.join(valid)}")
+    return TARGETS[name]

@@ -4,7 +4,7 @@ import pytest
 
 from qat.errors import ConfigError
 from qat.planning.recipe import QuantSpec, Recipe, Rule, builtin_recipes, load_recipe
-from qat.planning.targets import TARGETS, load_target
+from qat.planning.targets import SHORT_FORMS, TARGETS, load_target
 from qat.runs.config import expand, load_run
 from qat.system.import_object import import_object
 
@@ -62,6 +62,16 @@ def test_unknown_names_are_answered_with_the_nearest():
         load_target("tflitert")
     with pytest.raises(ConfigError, match="no such file"):
         load_recipe("nowhere.yaml")
+
+
+def test_short_forms_name_a_target_by_its_processor():
+    assert load_target("arm").weight_qmax == 127
+    assert load_target("any") is load_target("x86") is TARGETS["onnxruntime"]
+    assert load_target("any").weight_qmax == 64
+    assert all(load_target(form).suffix == ".onnx" for form in SHORT_FORMS)
+    assert not set(SHORT_FORMS) & set(TARGETS)
+    with pytest.raises(ConfigError, match=r"unknown target 'armm' \(did you mean 'arm'\?\); valid: .*litert.*arm, x86, any"):
+        load_target("armm")
 
 
 def test_every_target_names_its_source_and_its_suffix():
