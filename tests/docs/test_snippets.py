@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 import qat
 from qat.cli import app
+from qat.frameworks import adapter_for
 from qat.graph.custom_layers import HANDLERS
 from qat.planning.recipe import QuantSpec, Recipe, Rule, load_recipe
 from qat.runs.config import RunConfig, load_run
@@ -87,10 +88,34 @@ def nets():
         "torch_model": torch_model, "float_model": torch_model, "keras_model": keras_model,
         "example_inputs": torch.from_numpy(images[0, :2]), "example": torch.from_numpy(images[0, :2]), "samples": list(images),
         "train_data": pairs, "eval_data": pairs[:1], "test_data": pairs[:2], "held_out": images[0],
-        "small": images[0], "large": random.normal(size=(4, 3, 12, 10)).astype(np.float32),
+        "images": np.ascontiguousarray(images[0].transpose(0, 2, 3, 1)), "small": images[0],
+        "large": random.normal(size=(4, 3, 12, 10)).astype(np.float32),
         "recipe": "static_wi8_ai8_per_tensor",
         "model": qat.calibrate(qat.prepare(torch_model, torch.from_numpy(images[0, :2])), list(images)),
     }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tflites(nets, tmp_path_factory):
+    """The files that the pages about runtimes take for granted, in a folder, and the model that they hold."""
+    folder = tmp_path_factory.mktemp("files")
+    model = qat.calibrate(qat.prepare(nets["torch_model"], nets["example_inputs"], target="litert"), nets["samples"])
+    for dtype in ("int8", "uint8", "float32"):
+        qat.export(model, folder / f"model_{dtype}.tflite", io_dtype=dtype)
+    return folder, model
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
+def test_lines_that_feed_a_tflite_give_the_models_scores(dtype, nets, tflites, monkeypatch):
+    """The blocks of docs/python_runtime.md: equal to the prepared model in every bit."""
+    folder, model = tflites
+    (block,) = (b for b in blocks("python") if b.page.endswith("python_runtime.md") and f"model_{dtype}.tflite" in b.source)
+    monkeypatch.chdir(folder)
+    names = {"images": nets["images"]}
+    exec(compile(block.source, str(block), "exec"), names)
+    (want,) = adapter_for("torch").predict(model, nets["held_out"])
+    assert np.array_equal(names["scores"], want)
+    assert len(block.source.splitlines()) <= 12
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +127,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_python_runs(block, nets):
-    if not block.runs:
+    if not block.runs or block.page.endswith("python_runtime.md"):  # which the test above runs
         compile(block.source, str(block), "exec")
         return
     names = {"qat": qat, **nets}
