@@ -6,6 +6,7 @@ import logging
 from functools import partial
 from pathlib import Path
 
+from qat.calibration.evidence import Beyond
 from qat.errors import CalibrationError, ExportError
 from qat.frameworks import adapter_for, framework_of, has_plan, is_prepared
 from qat.graph.kinds import STEPS
@@ -80,7 +81,8 @@ def export(
     _check_suffix(model.plan.target, path)
     adapter = adapter_for(framework)
     program = adapter.lower(model)
-    return export_lowered(
+    beyond = Beyond(model)
+    made = export_lowered(
         program,
         path,
         framework=framework,
@@ -88,9 +90,11 @@ def export(
         overwrite=overwrite,
         predict=partial(adapter.predict, model),
         locate=partial(adapter.grid_values, model),
-        data=data,
+        data=None if data is None else beyond.counted(data),
         layout=layout or _default_layout(program, path),
     )
+    beyond.log()
+    return made
 
 
 def _default_layout(program: Program, path: Path) -> Layout | None:

@@ -6,9 +6,12 @@ import logging
 import time
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
+from qat.calibration.evidence import warn_of_other_scale
 from qat.errors import DataError
+from qat.frameworks import has_plan
 from qat.typing import Batches
 
 from . import checkpoint
@@ -126,6 +129,8 @@ class _Run:
         update = p.batch - group == size - 1
         rate, tracking = options.rate(p.step, self.total), p.step < options.observe_fraction * self.total
         dampening = options.dampened(p.step, self.total)
+        if p.step == 0:
+            self._check_scale(inputs)
         loss = self.learner.step(inputs, labels, Step(p.step, rate, tracking, 1 / size, update, dampening))
         number, p.step, p.batch = p.step, p.step + 1, p.batch + 1
         self.losses.add(number, rate, inputs, labels, loss)
@@ -135,6 +140,14 @@ class _Run:
             if self.stop or (every is not None and p.step // every > (p.step - size) // every and p.step < self.total):
                 self._checkpoint()
             self._stop_if_asked()
+
+    def _check_scale(self, inputs: Any) -> None:
+        """Warn where the first batch is on another scale than the samples that calibrated the model."""
+        model = self.learner.model
+        arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        if has_plan(model) and all(hasattr(x, "shape") for x in arrays):  # else shared out to several devices
+            found = [np.asarray(x.detach().cpu() if hasattr(x, "detach") else x) for x in arrays]
+            warn_of_other_scale(model, found, "training batch 0")
 
     def _checkpoint(self) -> None:
         self.losses.read()  # in every process alike: all stop together where a loss is no number

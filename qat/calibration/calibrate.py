@@ -10,7 +10,9 @@ from qat.arithmetic.range_estimators import RangeMode, make_estimator
 from qat.errors import CalibrationError, ConfigError, DataError, nearest
 from qat.frameworks import adapter_for, framework_of, is_prepared
 from qat.system.samples import batches_of, check_finite, first_of_pair
-from qat.typing import Estimator, P, Samples
+from qat.typing import Estimator, P, PreparedModel, Samples
+
+from .evidence import Evidence, labels_of
 
 _ESTIMATORS = get_args(Estimator)
 
@@ -18,7 +20,8 @@ _ESTIMATORS = get_args(Estimator)
 def calibrate(model: P, samples: Samples, estimator: Estimator | None = None) -> P:
     """Set the activation ranges of a prepared model from samples. A second call starts afresh.
 
-    The model runs in float on the samples, in one pass that keeps none of them. A few hundred samples are enough.
+    The model runs in float on the samples, in one pass that keeps none of them. A few hundred samples are enough. The logger
+    ``qat`` says what was seen (samples, classes, values), and warns of samples that are few, of one class, or constant.
 
     Args:
         model: from :func:`qat.prepare`.
@@ -49,8 +52,18 @@ def calibrate(model: P, samples: Samples, estimator: Estimator | None = None) ->
     if framework == "tf_keras":
         adapter_for(framework).calibrate(model, samples)
         return model
+    set_ranges(model, samples, estimator).log()
+    return model
+
+
+def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | None) -> Evidence:
+    """Set the ranges of a PyTorch or Keras 3 model, as :func:`calibrate` says, and return what was seen."""
+    framework = framework_of(model)
+    assert framework != "tf_keras"
     adapter = adapter_for(framework)
     grids = adapter.grids(model)
+    graph = model.plan.graph
+    evidence = Evidence(graph.layout, graph.inputs)
     for grid in grids.values():
         group = grid.group
         name = estimator or group.spec.estimator
@@ -59,10 +72,12 @@ def calibrate(model: P, samples: Samples, estimator: Estimator | None = None) ->
     try:
         index = -1
         for index, sample in enumerate(batches_of(samples, "calibration")):
-            inputs = adapter.inputs_of((first_of_pair(sample, len(model.plan.graph.inputs)),))
-            for x in inputs:
-                check_finite(np.asarray(x), f"calibration batch {index}")
+            inputs = adapter.inputs_of((first_of_pair(sample, len(graph.inputs)),))
+            arrays = [np.asarray(x) for x in inputs]
+            for x in arrays:
+                check_finite(x, f"calibration batch {index}")
             adapter.forward(model, inputs)
+            evidence.add(arrays, labels_of(sample, len(graph.inputs)))
         if index < 0:
             raise DataError("calibration got no samples: pass at least one batch (a generator that was used up yields none)")
         for name, grid in grids.items():
@@ -74,4 +89,4 @@ def calibrate(model: P, samples: Samples, estimator: Estimator | None = None) ->
     finally:
         for grid in grids.values():
             grid.estimator, grid.mode = None, RangeMode.FROZEN
-    return model
+    return evidence

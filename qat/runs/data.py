@@ -63,10 +63,13 @@ class RunData:
         c = self.config.data
         return self.dataset.batches("train", c.batch_size, self.layout, shuffle=seed, flip=c.flip)
 
+    def calibration_pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the calibration batches: a stratified sample of the training split."""
+        return list(self.dataset.batches("train", 64, self.layout, limit=self.config.calibration.samples))
+
     def calibration(self) -> list[np.ndarray]:
-        """Return the inputs of the calibration batches: a stratified sample of the training split."""
-        taken = self.dataset.batches("train", 64, self.layout, limit=self.config.calibration.samples)
-        return [x for x, _ in taken]
+        """Return the inputs of the calibration batches."""
+        return [x for x, _ in self.calibration_pairs()]
 
     def held_out(self) -> Iterator[np.ndarray]:
         """Yield the inputs of the test split, by which an artifact is verified."""

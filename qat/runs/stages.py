@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from qat import api
 from qat.baselines import Baseline, float_baseline
+from qat.calibration.calibrate import set_ranges
 from qat.exporters import Artifact
+from qat.frameworks import has_plan
 from qat.report.entry import Report
 from qat.runtimes.model_file import FileKind, ModelFile
 from qat.trainers import Epoch, History
@@ -25,8 +27,14 @@ def prepare(job: Job, data: RunData, model: Model) -> PreparedModel:
     """Return the calibrated prepared model."""
     c = job.config
     prepared = api.prepare(model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize)
-    samples = data.calibration()
-    api.calibrate(prepared, samples, c.calibration.estimator)
+    pairs = data.calibration_pairs()
+    samples = [x for x, _ in pairs]
+    if has_plan(prepared):
+        seen = set_ranges(prepared, pairs, c.calibration.estimator)
+        job.console.print(f"  [dim]calibration saw {seen}[/]", highlight=False, soft_wrap=True)
+        seen.log()
+    else:
+        api.calibrate(prepared, samples, c.calibration.estimator)
     return api.correct_biases(prepared, samples) if c.calibration.bias_correction else prepared
 
 

@@ -1,0 +1,91 @@
+"""What calibration, training and verification say of the data that they see."""
+
+import logging
+import re
+
+import numpy as np
+import pytest
+
+import qat
+from support.nets import net
+
+FRAMEWORKS = pytest.mark.parametrize("framework", ["torch", "keras"])
+
+
+def images(framework, count=120, seed=0):
+    x = np.random.default_rng(seed).uniform(0, 1, (count, 8, 8, 1)).astype(np.float32)
+    return x.transpose(0, 3, 1, 2) if framework == "torch" else x
+
+
+def said(caplog, framework, samples):
+    """Calibrate on samples, and return what is logged: (level, message) by record."""
+    model = qat.prepare(net(framework), images(framework, 2))
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "qat"):
+        qat.calibrate(model, samples)
+    found = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "qat"]
+    return model, found[0], [message for _, message in found[1:]]
+
+
+@FRAMEWORKS
+def test_good_samples_are_described_without_a_warning(framework, caplog):
+    x = images(framework)
+    _, (level, text), warnings = said(caplog, framework, [(x, np.arange(120) % 10)])
+    assert level == "INFO"
+    assert text == f"calibration saw 120 samples, 10 classes, values from {x.min():.4g} to {x.max():.4g}"
+    assert warnings == []
+
+
+@FRAMEWORKS
+@pytest.mark.parametrize(
+    ("change", "labels", "message"),
+    [
+        (lambda x: x[:3], None, "calibration saw 3 samples: fewer than 100"),
+        (lambda x: x, np.full(120, 4), "every calibration sample is of class 4"),
+        (lambda x: x * 0, None, "every calibration value of '.*' is 0"),
+        (lambda x: x / 255, None, r"end at 0\.00392, at most 1/255: pixels look as if they were divided by 255 twice"),
+    ],
+)
+def test_samples_to_distrust_are_named_in_one_sentence(framework, caplog, change, labels, message):
+    x = change(images(framework))
+    _, _, warnings = said(caplog, framework, [x if labels is None else (x, labels)])
+    (sentence,) = warnings
+    assert re.search(message, sentence), sentence
+
+
+def test_a_channel_that_never_changes_is_named(caplog):
+    import torch
+
+    x = np.random.default_rng(0).uniform(0, 1, (100, 3, 8, 8)).astype(np.float32)
+    x[:, 1] = 0.5
+    model = qat.prepare(torch.nn.Conv2d(3, 4, 3), x[:2])
+    qat.calibrate(model, [x])
+    (sentence,) = [r.getMessage() for r in caplog.records if r.name == "qat"]
+    assert sentence == "channel 1 of 'input' holds 0.5 in every calibration sample: is the data read rightly?"
+
+
+@FRAMEWORKS
+def test_training_on_another_scale_is_named(framework, caplog):
+    x = images(framework)
+    model = qat.calibrate(qat.prepare(net(framework), x[:2]), [255 * x])
+    qat.finetune(model, [(x[:16], np.zeros(16, np.int64))], progress=False)
+    (sentence,) = [m for m in caplog.messages if "training batch 0" in m]
+    assert sentence.endswith("calibration saw up to 255: was one of them divided by 255, the other not?")
+    caplog.clear()
+    qat.finetune(qat.calibrate(model, [x]), [(x[:16], np.zeros(16, np.int64))], progress=False)
+    assert not [m for m in caplog.messages if "training batch 0" in m]
+
+
+@FRAMEWORKS
+def test_verification_says_how_many_values_lie_beyond_the_calibrated_range(framework, caplog, tmp_path):
+    x = images(framework)
+    model = qat.calibrate(qat.prepare(net(framework), x[:2]), [x])
+    suffix = model.plan.target.suffix
+    with caplog.at_level(logging.INFO, "qat"):
+        qat.export(model, tmp_path / f"a{suffix}", verify=[x])
+        qat.export(model, tmp_path / f"b{suffix}", verify=[x, x + 2])
+    found = [(r.levelname, r.getMessage()) for r in caplog.records if "verified input" in r.getMessage()]
+    assert found == [
+        ("INFO", "0.00 % of the verified input values lie beyond the calibrated range"),
+        ("WARNING", "50.00 % of the verified input values lie beyond the calibrated range: calibrate on data like these"),
+    ]
