@@ -2,11 +2,14 @@
 
 from qat.adapters.keras.capture.trace import trace
 
+from .backend import require_tensorflow
 from .inference import forward, grid_values, grids, inputs_of, predict
 from .insert import insert
 from .layer_access import layer_input, layer_scale, parameter, set_parameter, twin_of
 from .lower import lower
 from .prepared_model import set_range_tracking
+
+require_tensorflow()
 
 #: The target of a Keras model where the user names none.
 DEFAULT_TARGET = "litert"

@@ -19,7 +19,7 @@ from qat.adapters.keras.nodes.learned_scales import LearnedLinear
 from qat.adapters.keras.nodes.quantize import dequantize, quantize
 from qat.adapters.keras.nodes.range_tracking import RangeTracker, derive_encodings
 from qat.adapters.keras.nodes.table import make_node
-from qat.errors import CalibrationError, ConfigError
+from qat.errors import CalibrationError, ConfigError, ExportError
 from qat.graph.graph import Op
 from qat.planning.plan import Plan, PlannedOp
 
@@ -157,6 +157,13 @@ class PreparedModel(keras.Model):
     def make_predict_function(self, force: bool = False) -> Callable[..., Any]:
         """Trace the prediction step, again where the model was calibrated since."""
         return super().make_predict_function(self._is_stale("predict") or force)
+
+    def export(self, filepath: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Refuse: Keras' export would write float operators. :func:`qat.export` writes the integers."""
+        raise ExportError(
+            f"a prepared model is exported by qat.export(model, 'model{self.plan.target.suffix}'), which writes the integers; "
+            "Keras' model.export would write the float operators of training"
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Return the values that :meth:`from_config` reads. The plan is one of them: a target's table may change later."""

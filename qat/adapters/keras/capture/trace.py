@@ -26,6 +26,9 @@ _TRAINING_ONLY = (
     "RandomBrightness",
 )  # fmt: skip
 
+#: The methods that `fit` and `evaluate` call, and that a user's class may override.
+_TRAINING = ("train_step", "test_step", "compute_loss", "compute_metrics")
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -41,6 +44,7 @@ class Traced:
         input_layers: the tensor of each input layer, by the layer's name.
         outputs: the outputs by tensor name, nested as the model returns them.
         output_names: the model's own names of its outputs, by which losses may be given.
+        own_training: the methods of training that the user's class overrides, as ``MyModel.train_step``.
     """
 
     graph: Graph
@@ -52,6 +56,7 @@ class Traced:
     input_layers: Mapping[str, str]
     outputs: Any
     output_names: tuple[str, ...]
+    own_training: tuple[str, ...] = ()
 
 
 def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
@@ -82,6 +87,7 @@ def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
         input_layers={str(t.name): name for t, name in zip(functional.inputs, inputs, strict=True)},
         outputs=outputs,
         output_names=tuple(functional.output_names),
+        own_training=tuple(f"{type(model).__name__}.{name}" for name in _TRAINING if _is_overridden(model, name)),
     )
 
 
@@ -99,6 +105,11 @@ def _functional(model: keras.Model) -> Any:
         f"'{model.name}' ({type(model).__name__}) is a subclassed model, whose graph Keras does not record (layers: {layers}): "
         "rebuild it as keras.Model(inputs, outputs), or prepare its functional part"
     )
+
+
+def _is_overridden(model: keras.Model, method: str) -> bool:
+    """Return whether the user's class, and not Keras, defines a method."""
+    return getattr(type(model), method).__module__.partition(".")[0] != "keras"
 
 
 def _walk(b: Builder, functional: Any, scope: str) -> None:
