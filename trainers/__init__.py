@@ -67,11 +67,11 @@ def evaluate(model: Model, data: Batches, **options: Unpack[EvaluationKeywords])
     Args:
         model: computes with the weights and ranges that it has now.
         data: batches of ``(inputs, labels)``.
-        options: of :class:`qat.trainers.TrainingOptions`: ``metrics`` (by default ``top1``, in percent), and with
+        options: of :class:`qat.trainers.TrainingOptions`: ``metrics`` (by default chosen by the labels), and with
             ``labels="none"`` the ``teacher`` whose outputs take the labels' place.
 
     Returns:
-        Each metric's mean over the samples, by name.
+        Each metric over the samples, by name; empty where none was named and none fits the labels.
 
     Raises:
         ConfigError: an option is unknown, or there is no such metric.

@@ -68,4 +68,6 @@ class Callbacks:
             export(model, path, io_dtype="float32")
             session = open_session(path)
             batches = self.learner.labelled(self.eval_data)
-            return measure(self.options.chosen_metrics, ((session.run(*inputs)[0], labels) for inputs, labels in batches))
+            answers = ((session.run(*inputs), labels) for inputs, labels in batches)
+            pairs = ((outputs if len(outputs) > 1 else outputs[0], labels) for outputs, labels in answers)
+            return measure(self.options.chosen_metrics, pairs)

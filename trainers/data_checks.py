@@ -41,13 +41,24 @@ def split_batch(batch: Any, index: int, labelled: bool, inputs: int) -> tuple[An
     return batch[0], batch[1]
 
 
-def check_labels(labels: Any, samples: int, classes: int, where: str) -> None:
-    """Raise DataError unless labels (an array or tensor on the CPU) are class numbers below ``classes``, one a sample."""
+def check_labels(labels: Any, expected: tuple[int, ...], classes: int, where: str) -> None:
+    """Raise DataError unless labels (an array or tensor on the CPU) are class numbers below ``classes``.
+
+    Args:
+        labels: one a sample, or maps of them, in which 255 and -100 are no class.
+        expected: the labels' shape.
+        classes: their number.
+        where: for the message.
+    """
     shape = tuple(labels.shape)
-    if shape != (samples,):
-        raise DataError(f"{where}: labels have shape {shape}, expected one class number for each of {samples} inputs")
+    if shape != tuple(expected):
+        more = "" if len(expected) == 1 else f" in shape {tuple(expected)}"
+        raise DataError(f"{where}: labels have shape {shape}, expected one class number for each of {expected[0]} inputs{more}")
     if "int" not in str(labels.dtype):
         raise DataError(f"{where}: labels are {labels.dtype}, expected class numbers (integers); give your own loss for others")
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        found = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-        raise DataError(f"{where}: label {found} is out of range: the model has {classes} outputs")
+    low, high = int(labels.min()), int(labels.max())
+    if len(expected) > 1 and (low < 0 or high >= classes):
+        kept = labels[(labels != 255) & (labels != -100)] if classes <= 255 else labels[labels != -100]
+        low, high = (int(kept.min()), int(kept.max())) if len(kept) else (0, 0)
+    if low < 0 or high >= classes:
+        raise DataError(f"{where}: label {low if low < 0 else high} is out of range: the model has {classes} outputs")

@@ -13,6 +13,7 @@ from qat.errors import reason_of
 from .callbacks import Callbacks
 from .divergence import TrainingDiverged
 from .learner import Loss
+from .metrics import samples_of
 from .run_state import RunState
 
 log = logging.getLogger("qat")
@@ -54,7 +55,7 @@ class LossGuard:
             loss = done.loss()
             if not math.isfinite(loss):
                 raise TrainingDiverged(self._not_finite(loss, done))
-            p.loss_sum, p.seen = p.loss_sum + loss * len(done.labels), p.seen + len(done.labels)
+            p.loss_sum, p.seen = p.loss_sum + loss * samples_of(done.labels), p.seen + samples_of(done.labels)
             self._judge(loss, done)
             self.callbacks.step(done.number + 1, loss, done.rate)
 
@@ -64,7 +65,7 @@ class LossGuard:
         if factor is None:
             return
         if trend.first is None:
-            trend.begin(loss, self._zero_output_loss(step), len(step.labels))
+            trend.begin(loss, self._zero_output_loss(step), samples_of(step.labels))
             return
         trend.add(loss)
         if trend.diverges(factor, last=step.number + 1 == self.total):

@@ -13,7 +13,7 @@ from qat.typing import Model
 
 from . import schedules
 from .epoch import Epoch
-from .metrics import Metric, MetricFunction, metric
+from .metrics import METRICS, Metric, MetricFunction, metric
 
 Optimizer: TypeAlias = Literal["sgd", "adam", "adamw", "rmsprop", "adagrad"]
 Schedule: TypeAlias = Literal["cosine", "linear", "constant"]
@@ -85,7 +85,7 @@ _FREE = ("progress", "checkpoint_dir", "checkpoint_every", "resume", "tensorboar
 class EvaluationKeywords(TypedDict, total=False):
     """The keywords of :func:`qat.evaluate`; :class:`TrainingOptions` says what each does and what it is by default."""
 
-    metrics: Iterable[str | MetricFunction]
+    metrics: Iterable[str | MetricFunction] | None
     labels: Labels
     teacher: Model | None
 
@@ -141,8 +141,10 @@ class TrainingOptions:
         seed: of every random generator used.
         loss: a name (``cross_entropy``, ``binary_cross_entropy``, ``mse``, ``mae``, ``huber``), ``package.module:function``, or a
             callable ``(outputs, labels) -> scalar``; None is cross-entropy, on logits or probabilities.
-        metrics: names (``top1``, ``top5``, ``mse``, ``psnr``, ``bit_accuracy``), ``package.module:function``, or callables
-            ``(outputs, labels) -> values`` on arrays. The first one chooses the best epoch.
+        metrics: names (:data:`qat.trainers.metrics.METRICS`), ``package.module:function``, or callables
+            ``(outputs, labels) -> values`` on arrays, one value a sample or one for the batch. The first one chooses the best
+            epoch. None chooses by the labels: top-1 for class numbers, right pixels and mean IoU for maps of them, MSE and MAE
+            for numbers of the outputs' shape. Where no metric fits, there is none, and the last epoch is the best.
         teacher: a float model; the model learns its outputs, besides the labels. None for none.
         temperature: that divides the logits of the teacher and of the model before their softmax.
         teacher_weight: the share of the teacher's loss in the loss, 0 to 1.
@@ -175,7 +177,7 @@ class TrainingOptions:
     observe_fraction: float = 0.1
     seed: int = 0
     loss: str | LossFunction | None = None
-    metrics: Iterable[str | MetricFunction] = ("top1",)
+    metrics: Iterable[str | MetricFunction] | None = None
     teacher: Model | None = None
     temperature: float = 1.0
     teacher_weight: float = 0.5
@@ -201,7 +203,7 @@ class TrainingOptions:
         if isinstance(self.loss, str) and self.loss not in LOSSES and ":" not in self.loss:
             valid = f"{', '.join(LOSSES)}, or package.module:function"
             raise OptionError("loss", f"unknown loss '{self.loss}'{nearest(self.loss, LOSSES)}; valid: {valid}")
-        if isinstance(self.metrics, str) or not tuple(self.metrics):
+        if self.metrics is not None and (isinstance(self.metrics, str) or not tuple(self.metrics)):
             raise OptionError("metrics", f"metrics is a list of one or more names or functions, not {self.metrics!r}")
         if self.labels == "none" and self.teacher is None:
             raise OptionError("labels", "labels='none' trains on a teacher's outputs: give teacher=, the float model")
@@ -244,14 +246,22 @@ class TrainingOptions:
         return self.loss in (None, "cross_entropy")
 
     @property
-    def chosen_metrics(self) -> tuple[Metric, ...]:
-        """The metrics, the one that chooses the best epoch first."""
+    def chosen_metrics(self) -> tuple[Metric, ...] | None:
+        """The metrics, the one that chooses the best epoch first; None where they follow from the labels."""
+        if self.metrics is None:
+            # A classifier that learns from its teacher alone is measured by their agreement.
+            return (METRICS["top1"],) if self.labels == "none" and self.classifies else None
         return tuple(metric(spec) for spec in self.metrics)
+
+    def higher_is_better(self, name: str) -> bool:
+        """Whether more of a metric is better, by its name in the history."""
+        known = METRICS | {m.name: m for m in self.chosen_metrics or ()}
+        return known[name].higher_is_better
 
     def decisive(self) -> dict[str, Any]:
         """Return, JSON-ready, the options that decide the weights that come out."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _FREE}
-        values["metrics"] = [m.name for m in self.chosen_metrics]
+        values["metrics"] = [m.name for m in self.chosen_metrics or ()]
         values["teacher"] = self.teacher is not None
         values["loss"] = self.loss if self.loss is None or isinstance(self.loss, str) else getattr(self.loss, "__name__", "own")
         return values

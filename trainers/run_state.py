@@ -42,7 +42,7 @@ class RunState:
         """Keep the weights of an epoch, if its first metric is the best so far; without metrics the last epoch is the best."""
         p = self.progress
         score = epoch.accuracy if epoch.accuracy is not None else float(epoch.number)
-        if epoch.accuracy is not None and not self.options.chosen_metrics[0].higher_is_better:
+        if epoch.metrics and not self.options.higher_is_better(next(iter(epoch.metrics))):
             score = -score
         if p.best_epoch == 0 or score > p.best_score:
             p.best_score, p.best_epoch, self.best = score, epoch.number, self.learner.weights()

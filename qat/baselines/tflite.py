@@ -19,6 +19,7 @@ from .baseline import Maker, Sample
 
 FORMAT = TFLITE
 FLOAT_TOOL = "TFLite converter"
+EDGE_TOOL = "AI Edge Quantizer"
 #: A converter or a type of TensorFlow, which has no types.
 _Object = Any
 
@@ -66,7 +67,7 @@ def makers(model: keras.Model, example: Sample, batches: list[Sample], per_chann
         Maker("float", FLOAT_TOOL, "float32", exported, "float"),
         *(Maker(name, FLOAT_TOOL, recipe, convert(configure)) for name, (recipe, configure) in converted.items()),
         *(
-            Maker(f"aeq_{recipe}", "AI Edge Quantizer", recipe, _edge(exported, recipe, batches))
+            Maker(f"aeq_{recipe}", EDGE_TOOL, recipe, edge(exported, recipe, batches, [x.name for x in model.inputs]))
             for recipe in ("dynamic_wi8_afp32", "weight_only_wi8_afp32", "static_wi8_ai8")
         ),
     ]
@@ -77,7 +78,29 @@ def float_bytes(model: keras.Model, example: Sample) -> bytes:
     with quiet(), tempfile.TemporaryDirectory() as folder:
         model.export(folder)
         raw: bytes = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
-    return raw
+    several = len(model.inputs) > 1 or len(model.outputs) > 1
+    return _in_order(raw, [x.name for x in model.inputs]) if several else raw
+
+
+def _in_order(raw: bytes, inputs: list[str]) -> bytes:
+    """Return a file whose inputs and outputs are in the model's order; that of a SavedModel's conversion is none.
+
+    The signature says which tensor each is: inputs by name, outputs by ``output_0``, ``output_1``, ...
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(raw, 0))
+    signature, graph = model.signatureDefs[0], model.subgraphs[0]
+    tensors = {entry.name.decode(): entry.tensorIndex for entry in (*signature.inputs, *signature.outputs)}
+    outputs = [f"output_{i}" for i in range(len(signature.outputs))]
+    if len(inputs) == len(signature.inputs) and all(name in tensors for name in inputs):
+        graph.inputs = [tensors[name] for name in inputs]
+    if all(name in tensors for name in outputs):
+        graph.outputs = [tensors[name] for name in outputs]
+    builder = flatbuffers.Builder(len(raw))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def _convert(model: keras.Model, configure: Callable[[_Object], None]) -> bytes:
@@ -92,7 +115,9 @@ def _convert(model: keras.Model, configure: Callable[[_Object], None]) -> bytes:
     return raw
 
 
-def _edge(exported: Callable[[], bytes], name: str, batches: list[Sample]) -> Callable[[], bytes]:
+def edge(exported: Callable[[], bytes], name: str, batches: list[Sample], inputs: list[str]) -> Callable[[], bytes]:
+    """Return the maker of AI Edge Quantizer's file by its recipe; ``inputs`` are named in the batches' order."""
+
     def make() -> bytes:
         from ai_edge_litert.interpreter import Interpreter
         from ai_edge_quantizer import quantizer, recipe
@@ -106,9 +131,8 @@ def _edge(exported: Callable[[], bytes], name: str, batches: list[Sample]) -> Ca
             tool.load_quantization_recipe(getattr(recipe, name)())
             statistics = None
             if tool.need_calibration:
-                interpreter = Interpreter(model_content=raw)
-                key, runner = next(iter(interpreter.get_signature_list().items()))
-                names = runner["inputs"]
+                key, runner = next(iter(Interpreter(model_content=raw).get_signature_list().items()))
+                names = inputs if set(inputs) == set(runner["inputs"]) else runner["inputs"]
                 samples = [
                     {n: x[i : i + 1] for n, x in zip(names, batch, strict=True)}
                     for batch in batches

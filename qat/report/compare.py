@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,16 +15,18 @@ from qat.errors import DataError, ExportError
 from qat.exporters import export
 from qat.frameworks import has_plan, is_prepared
 from qat.runtimes.model_file import ModelFile
-from qat.system.samples import batches_of
+from qat.system.samples import batches_of, first_of_pair
+from qat.trainers.metric_functions import IGNORED
+from qat.trainers.metrics import Metric, MetricFunction, default_metrics, metric, samples_of
 from qat.typing import Array, Batches, Inputs, Model
 
 from . import statistics
-from .decision import decide
+from .decision import best_of, decide, integer_ptq
 from .entry import Entry, Report
-from .running import Run, run_all
+from .running import Run, run_all, turned
 
-#: Takes the outputs of all samples and their labels.
-Metric: TypeAlias = Callable[[np.ndarray, np.ndarray], float]
+#: A figure besides the metrics: takes the outputs of all samples and their labels.
+Figure: TypeAlias = Callable[[Any, Any], float]
 
 
 def compare(
@@ -33,25 +36,31 @@ def compare(
     dataset: str = "data",
     framework: str | None = None,
     latency_runs: int = 50,
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: Iterable[str | MetricFunction] | Mapping[str, Figure] | None = None,
 ) -> Report:
-    """Run artifacts, each in its own runtime, on the same labelled data.
+    """Run artifacts, each in its own runtime, on the same data.
 
     Args:
         entries: Artifacts, Baselines (one of kind ``float`` is the reference), paths, or models. A model is exported to a
             temporary file first, so that it, too, is judged in its runtime. The first float model is the reference; without
             any, the first entry. Images are transposed for an artifact that takes them in the other layout.
-        data: batches of ``(inputs, labels)``; labels are class numbers ``[n]``.
+        data: batches of ``(inputs, labels)``, or of inputs alone: then the report has distances to the reference, and no
+            metric. Several inputs or labels are a tuple: ``((a, b), labels)``.
         dataset: the data's name in the report.
         framework: the framework's name in the report; None takes the first entry's.
         latency_runs: timed runs of each artifact at batch 1 on one thread, in turn; 0 for none.
-        metrics: further figures by name, each a function of ``(outputs, labels)`` of all samples.
+        metrics: the metrics of :func:`qat.finetune`: names (:data:`qat.trainers.metrics.METRICS`), ``package.module:function``,
+            or functions ``(outputs, labels)`` of a batch that return one value a sample or one for the batch. The first one
+            decides. None chooses by the labels: top-1 for class numbers, right pixels and mean IoU for maps of them, MSE and
+            MAE for numbers of the outputs' shape. A dictionary adds figures by name to those, functions of
+            ``(outputs, labels)`` of all samples. A model with several outputs gives a tuple of them.
 
     Returns:
         An entry for each artifact, and one sentence of what follows: whether PTQ is enough.
 
     Raises:
-        DataError: no entries, no data, or a label out of range.
+        ConfigError: there is no such metric.
+        DataError: no entries, no data, a label out of range, or outputs and labels that do not fit a metric.
         RuntimeMismatchError: an artifact gives NaN.
         QatError: an artifact is missing or corrupt.
 
@@ -70,17 +79,51 @@ def compare(
     batches: list[Any] = list(batches_of(data, "the data of the comparison"))
     if not batches:
         raise DataError("the comparison got no data: pass at least one batch of (inputs, labels)")
-    if any(not isinstance(batch, (tuple, list)) or len(batch) != 2 for batch in batches):
-        raise DataError("the comparison needs labels: yield (inputs, labels) pairs")
-    labels = np.concatenate([np.asarray(y).reshape(-1) for _, y in batches])
+    named = None if metrics is None or isinstance(metrics, Mapping) else tuple(metric(spec) for spec in metrics)
+    own: Mapping[str, Figure] = metrics if isinstance(metrics, Mapping) else {}
     with tempfile.TemporaryDirectory() as folder:
-        files = [_file_of(entry, batches[0][0], Path(folder) / str(i)) for i, entry in enumerate(entries)]
-        runs = run_all(files, batches, latency_runs)
-        for run in runs:
-            if run.outputs is not None and int(labels.max()) >= run.outputs.shape[-1]:
-                raise DataError(f"label {int(labels.max())} is out of range: {run.file.name} has {run.outputs.shape[-1]} outputs")
+        count = next((n for entry in entries if (n := _input_count(entry)) is not None), 1)
+        inputs = [first_of_pair(batch, count) for batch in batches]
+        files = [_file_of(entry, inputs[0], Path(folder) / str(i)) for i, entry in enumerate(entries)]
+        runs = run_all(files, inputs, latency_runs)
+        labels = _labels(batches, count)
         name = framework or next((file.framework for file in files if file.framework), "")
-        return _report(runs, labels, name, dataset, metrics or {})
+        return _Comparison(runs, labels, named, own).report(name, dataset)
+
+
+def _input_count(entry: ModelFile | str | Path | Model) -> int | None:
+    """Return the number of inputs of an entry; None where its tool failed."""
+    from qat.runtimes import open_session
+
+    if isinstance(entry, ModelFile):
+        return None if entry.path is None else len(open_session(entry.path).inputs)
+    if isinstance(entry, (str, Path)):
+        return len(open_session(entry).inputs)
+    return None if not has_plan(entry) else len(entry.plan.graph.inputs)
+
+
+def _labels(batches: Sequence[Any], inputs: int) -> list[Any] | None:
+    """Return the labels of each batch as arrays; None where the data has none.
+
+    Raises:
+        DataError: some batches have labels, and others none.
+    """
+    pairs = [isinstance(b, (tuple, list)) and len(b) > 1 and first_of_pair(b, inputs) is b[0] for b in batches]
+    if not any(pairs):
+        return None
+    if not all(pairs):
+        raise DataError(
+            "some batches of the comparison have labels and others none: yield (inputs, labels) pairs, or inputs alone"
+        )
+    return [_arrays(batch[1]) for batch in batches]
+
+
+def _arrays(labels: Any) -> Any:
+    if isinstance(labels, Mapping):
+        return {name: np.asarray(array) for name, array in labels.items()}
+    if isinstance(labels, (tuple, list)) and len(labels) and all(hasattr(x, "shape") and len(x.shape) for x in labels):
+        return tuple(np.asarray(array) for array in labels)
+    return np.asarray(labels)
 
 
 def _file_of(entry: ModelFile | str | Path | Model, inputs: Inputs | Array, folder: Path) -> ModelFile:
@@ -97,52 +140,145 @@ def _file_of(entry: ModelFile | str | Path | Model, inputs: Inputs | Array, fold
     return written
 
 
-def _report(runs: Sequence[Run], labels: np.ndarray, framework: str, dataset: str, own: Mapping[str, Metric]) -> Report:
-    ran = [run for run in runs if run.outputs is not None]
-    reference = next((run for run in ran if run.file.kind == "float"), ran[0] if ran else None)
-    best = _best_ptq(ran, labels)
-    entries = tuple(_entry(run, labels, reference, best, own) for run in runs)
-    commonest = 100 * np.unique(labels, return_counts=True)[1].max() / len(labels)
-    decision = decide(entries, len(labels), float(commonest))
-    name, to_float = ("", True) if reference is None else (reference.file.name, reference.file.kind == "float")
-    return Report(framework, dataset, len(labels), entries, decision, name, to_float)
+class _Comparison:
+    """What was run, and how it is measured."""
+
+    def __init__(
+        self, runs: Sequence[Run], labels: Sequence[Any] | None, named: tuple[Metric, ...] | None, own: Mapping[str, Figure]
+    ) -> None:
+        self.runs, self.labels, self.own = [_as_labelled(run, labels) for run in runs], labels, own
+        self.ran = [run for run in self.runs if run.outputs is not None]
+        self.reference = next((run for run in self.ran if run.file.kind == "float"), self.ran[0] if self.ran else None)
+        if (named or own) and labels is None:
+            raise DataError("metrics need labels: yield (inputs, labels) pairs")
+        self.measured = named or ()
+        if named is None and self.reference is not None and labels is not None:
+            assert self.reference.outputs is not None
+            self.measured = default_metrics(_single(self.reference.outputs[0]), labels[0])
+        self.samples = sum(samples_of(out[0]) for out in (self.ran[0].outputs or ())) if self.ran else 0
+        if self.measured and self.measured[0].name in ("top1", "top5"):
+            self._check_labels()
+        self.values = {id(run): {m.name: self._values(run, m) for m in self.measured} for run in self.ran}
+
+    def _check_labels(self) -> None:
+        for run in self.ran:
+            outputs, largest = _single((run.outputs or [()])[0]), self._largest()
+            if isinstance(outputs, np.ndarray) and largest is not None and largest >= outputs.shape[-1]:
+                raise DataError(f"label {largest} is out of range: {run.file.name} has {outputs.shape[-1]} outputs")
+
+    def _largest(self) -> int | None:
+        flat = [y for y in self.labels or () if isinstance(y, np.ndarray) and y.dtype.kind in "iu" and y.ndim == 1]
+        return max((int(y.max()) for y in flat), default=None)
+
+    def _values(self, run: Run, m: Metric) -> np.ndarray:
+        """Return a metric's values, a row a sample; of one that gives a value a batch, a row a batch, by its samples' share."""
+        assert run.outputs is not None and self.labels is not None
+        parts = []
+        for index, (outputs, labels) in enumerate(zip(run.outputs, self.labels, strict=True)):
+            count = len(outputs[0])
+            values = m.of_batch(_single(outputs), labels, f"batch {index} of {run.file.name}")
+            single = m.is_mean and len(values) == 1 < count
+            parts.append(values * (count * len(run.outputs) / self.samples) if single else values)
+        return np.concatenate(parts)
+
+    def report(self, framework: str, dataset: str) -> Report:
+        """Return the figures of every run, and the decision."""
+        first = self.measured[0] if self.measured else None
+        entries = [self._entry(run) for run in self.runs]
+        if first is not None:
+            best = best_of(integer_ptq(entries), first)
+            found = next((run for run, e in zip(self.runs, entries, strict=True) if e is best), None)
+            if found is not None:
+                entries = [self._against_ptq(run, e, found, first) for run, e in zip(self.runs, entries, strict=True)]
+        hits = first is not None and statistics.are_hits([self.values[id(run)][first.name] for run in self.ran])
+        commonest = self._commonest() if first is not None and first.name in ("top1", "pixel_accuracy") else 0.0
+        decision = decide(entries, self.samples, commonest, first, hits)
+        name, to_float = ("", True) if self.reference is None else (self.reference.file.name, self.reference.file.kind == "float")
+        return Report(framework, dataset, self.samples, tuple(entries), decision, name, to_float, self.measured)
+
+    def _commonest(self) -> float:
+        """Return the share of the most frequent class, in percent."""
+        arrays = [y.argmax(-1) if y.dtype.kind == "f" else y for y in self.labels or () if isinstance(y, np.ndarray)]
+        flat = np.concatenate([y.reshape(-1) for y in arrays])
+        flat = flat if arrays[0].ndim == 1 else flat[~np.isin(flat, IGNORED)]
+        return float(100 * np.unique(flat, return_counts=True)[1].max() / len(flat)) if len(flat) else 0.0
+
+    def _against_ptq(self, run: Run, entry: Entry, best: Run, first: Metric) -> Entry:
+        if id(run) not in self.values:
+            return entry
+        found = statistics.difference(first, self.values[id(run)][first.name], self.values[id(best)][first.name])
+        return entry if found is None else replace(entry, p_best_ptq=found.p)
+
+    def _entry(self, run: Run) -> Entry:
+        record = {name: vars(run.file)[name] for name in ModelFile.__dataclass_fields__}
+        if run.outputs is None or run.file.path is None:
+            return Entry(**record)
+        size = run.file.path.stat().st_size
+        p50, p95 = run.latency or (None, None)
+        metrics = {m.name: m.total(self.values[id(run)][m.name]) for m in self.measured}
+        if self.own:
+            labels = _joined(self.labels or ())
+            metrics |= {name: float(figure(_single(run.joined()), labels)) for name, figure in self.own.items()}
+        figures: dict[str, Any] = {
+            "top1": metrics.get("top1"),
+            "latency_p50": p50,
+            "latency_p95": p95,
+            "metrics": metrics,
+        }
+        reference = self.reference
+        if reference is not None and reference.file.path is not None:
+            figures["size_ratio"] = reference.file.path.stat().st_size / size
+            figures |= self._against(run, reference)
+        return Entry(**record | figures | {"bytes": size})
+
+    def _against(self, run: Run, reference: Run) -> dict[str, float | None]:
+        """Return the figures that hold a run against the reference."""
+        figures: dict[str, float | None] = {}
+        if self.measured:
+            first = self.measured[0]
+            mine, theirs = (self.values[id(r)][first.name] for r in (run, reference))
+            figures["delta"] = first.total(mine) - first.total(theirs)
+            found = statistics.difference(first, mine, theirs)
+            if found is not None:
+                figures |= {"delta_low": found.low, "delta_high": found.high, "p_float": found.p}
+        outputs, wanted = run.joined(), reference.joined()
+        if [out.shape for out in outputs] != [out.shape for out in wanted]:
+            return figures
+        a, b = (np.concatenate([out.reshape(-1) for out in found]) for found in (wanted, outputs))
+        figures |= {"mse": float(((a - b).astype(np.float64) ** 2).mean()), "sqnr": statistics.sqnr(a, b)}
+        axis = self._class_axis(wanted)
+        if axis is not None:
+            figures["agreement"] = statistics.agreement(outputs[0], wanted[0], axis)
+            figures["drift"] = statistics.confidence_drift(outputs[0], wanted[0], axis)
+        return figures
+
+    def _class_axis(self, outputs: Sequence[np.ndarray]) -> int | None:
+        """Return the axis of the first output that holds class scores; None where its values are no scores of classes."""
+        if self.labels is None or not isinstance(self.labels[0], np.ndarray):
+            return -1 if outputs[0].ndim == 2 and outputs[0].shape[1] > 1 else None
+        chosen = {m.name for m in default_metrics(outputs[0][: len(self.labels[0])], self.labels[0])}
+        if not chosen & {"top1", "pixel_accuracy"}:
+            return None
+        shape = self.labels[0].shape[1:]
+        return 1 if outputs[0].ndim > 3 and outputs[0].shape[2:] == tuple(n for n in shape if n != 1) else -1
 
 
-def _best_ptq(ran: Sequence[Run], labels: np.ndarray) -> np.ndarray | None:
-    """Return the outputs of the most accurate PTQ in integers."""
-    found = [run.outputs for run in ran if run.file.kind == "ptq" and "float16" not in run.file.recipe]
-    return max((out for out in found if out is not None), key=lambda outputs: statistics.top1(outputs, labels), default=None)
+def _as_labelled(run: Run, labels: Sequence[Any] | None) -> Run:
+    """Return a run whose images lie as the labels do, where those are images."""
+    if labels is None or not run.outputs or len(run.outputs[0]) != 1 or not isinstance(labels[0], np.ndarray):
+        return run
+    return replace(run, outputs=[(turned(out[0], y.shape),) for out, y in zip(run.outputs, labels, strict=True)])
 
 
-def _entry(run: Run, labels: np.ndarray, reference: Run | None, best: np.ndarray | None, own: Mapping[str, Metric]) -> Entry:
-    record, out = vars(run.file), run.outputs
-    record = {name: record[name] for name in ModelFile.__dataclass_fields__}
-    if out is None or run.file.path is None:
-        return Entry(**record)
-    size = run.file.path.stat().st_size
-    p50, p95 = run.latency or (None, None)
-    figures: dict[str, Any] = {
-        "top1": statistics.top1(out, labels),
-        "p_best_ptq": None if best is None else statistics.mcnemar(out, best, labels),
-        "latency_p50": p50,
-        "latency_p95": p95,
-        "metrics": {name: float(metric(out, labels)) for name, metric in own.items()},
-    }
-    if reference is not None and reference.outputs is not None and reference.file.path is not None:
-        figures["size_ratio"] = reference.file.path.stat().st_size / size
-        if reference.outputs.shape == out.shape:
-            figures |= _against(out, reference.outputs, labels)
-    return Entry(**record | figures | {"bytes": size})
+def _single(outputs: Sequence[np.ndarray]) -> Any:
+    """Return a model's outputs as a metric takes them: the array of a single one, else a tuple."""
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
-def _against(out: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return the figures that hold outputs against those of the reference."""
-    return {
-        "delta": statistics.top1(out, labels) - statistics.top1(reference, labels),
-        "delta_low": statistics.difference_interval(out, reference, labels)[0],
-        "agreement": statistics.agreement(out, reference),
-        "p_float": statistics.mcnemar(out, reference, labels),
-        "drift": statistics.confidence_drift(out, reference),
-        "mse": float(((out - reference).astype(np.float64) ** 2).mean()),
-        "sqnr": statistics.sqnr(reference, out),
-    }
+def _joined(labels: Sequence[Any]) -> Any:
+    """Return the labels of all batches together."""
+    if isinstance(labels[0], Mapping):
+        return {name: np.concatenate([y[name] for y in labels]) for name in labels[0]}
+    if isinstance(labels[0], tuple):
+        return tuple(np.concatenate(parts) for parts in zip(*labels, strict=True))
+    return np.concatenate(labels)

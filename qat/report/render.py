@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,56 @@ from rich.console import Console
 from rich.table import Table
 
 from qat.system.atomic_files import write_atomically
+from qat.trainers.metrics import Metric
 
 from .decision import shown_p
 from .entry import Entry, Report
 
-_COLUMNS = ("entry", "top-1 %", "Δ float", "p float", "agree %", "drift", "SQNR dB", "KiB", "ms p50", "exact")
+#: A column's title, and the text of an entry in it.
+Column = tuple[str, Callable[[Entry], str]]
 
 
-def _columns(report: Report) -> tuple[str, ...]:
-    """Return the columns' titles, which name the reference: float, or the first entry."""
-    return _COLUMNS if report.against_float else tuple(c.replace("float", "first") for c in _COLUMNS)
+def _columns(report: Report) -> list[Column]:
+    """Return the columns that hold a figure of any entry; their titles name the reference: float, or the first entry."""
+    reference, metric = "float" if report.against_float else "first", report.metric
+    unknown = "–"
+
+    def shown(value: float | None, form: str) -> str:
+        return unknown if value is None else format(value, form)
+
+    def of(m: Metric, value: float | None, sign: str = "") -> str:
+        return unknown if value is None else m.shown(value, sign).removesuffix(m.unit)
+
+    def column(m: Metric) -> Column:
+        return m.heading, lambda e: of(m, e.score(m))
+
+    def p_float(e: Entry) -> str:
+        return unknown if e.p_float is None else shown_p(e.p_float).removeprefix("p ").removeprefix("= ")
+
+    columns: list[Column] = []
+    if metric is not None:
+        columns = [column(metric), (f"Δ {reference}", lambda e: of(metric, e.delta, "+")), (f"p {reference}", p_float)]
+        columns += [column(m) for m in report.measured[1:]]
+    columns += [
+        ("agree %", lambda e: shown(e.agreement, ".2f")),
+        ("drift", lambda e: shown(e.drift, ".4f")),
+        ("MSE to " + reference, lambda e: shown(None if metric is not None else e.mse, ".3g")),
+        ("SQNR dB", lambda e: shown(e.sqnr, ".1f")),
+        ("KiB", lambda e: f"{e.bytes / 1024:.0f}"),
+        ("ms p50", lambda e: shown(e.latency_p50, ".3f")),
+        ("exact", lambda e: "" if e.parity is None else f"{100 * e.parity.exact:.2f} %"),
+    ]
+    ran = [e for e in report.entries if e.error is None]
+    return [("entry", lambda e: e.name), *((title, text) for title, text in columns if {text(e) for e in ran} - {unknown})]
+
+
+def _title(report: Report) -> str:
+    return f"{report.dataset}, {report.framework}, {report.n_eval:,} samples"
+
+
+def _failures(report: Report) -> list[str]:
+    """Return a sentence for each tool that failed, with its whole reason."""
+    return [f"{e.name} failed: {e.error}" for e in report.entries if e.error is not None]
 
 
 def _caveat(report: Report) -> str | None:
@@ -32,36 +72,22 @@ def _caveat(report: Report) -> str | None:
     return f"No float artifact among these: Δ, p, agreement, drift and SQNR are against the first, {report.reference}."
 
 
-def _cells(e: Entry) -> tuple[str, ...]:
-    def shown(value: float | None, form: str) -> str:
-        return "–" if value is None else format(value, form)
-
+def _cells(columns: Sequence[Column], e: Entry) -> tuple[str, ...]:
     if e.error is not None:
-        return (e.name, f"failed: {e.error[:60]}", *[""] * (len(_COLUMNS) - 2))
-    return (
-        e.name,
-        shown(e.top1, ".2f"),
-        shown(e.delta, "+.2f"),
-        "–" if e.p_float is None else shown_p(e.p_float).removeprefix("p ").removeprefix("= "),
-        shown(e.agreement, ".2f"),
-        shown(e.drift, ".4f"),
-        shown(e.sqnr, ".1f"),
-        f"{e.bytes / 1024:.0f}",
-        shown(e.latency_p50, ".3f"),
-        "" if e.parity is None else f"{100 * e.parity.exact:.2f} %",
-    )
+        return (e.name, "failed", *[""] * (len(columns) - 2))
+    return tuple(text(e) for _, text in columns)
 
 
 def print_report(report: Report, console: Console) -> None:
     """Print the comparison as a table, and the decision below it."""
-    table = Table(title=f"{report.dataset}, {report.framework}, {report.n_eval:,} images", title_justify="left")
-    for index, column in enumerate(_columns(report)):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    table, columns = Table(title=_title(report), title_justify="left"), _columns(report)
+    for index, (title, _) in enumerate(columns):
+        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for e in report.entries:
-        table.add_row(*_cells(e), style={"qat": "bold green", "float": "cyan", "control": "cyan"}.get(e.kind, ""))
+        table.add_row(*_cells(columns, e), style={"qat": "bold green", "float": "cyan", "control": "cyan"}.get(e.kind, ""))
     console.print(table)
-    for sentence in filter(None, (_caveat(report), report.decision)):
-        console.print(sentence, highlight=False)
+    for sentence in filter(None, (*_failures(report), _caveat(report), report.decision)):
+        console.print(sentence, highlight=False, markup=False)
 
 
 def to_dict(report: Report, folder: Path) -> dict[str, Any]:
@@ -71,6 +97,7 @@ def to_dict(report: Report, folder: Path) -> dict[str, Any]:
         "dataset": report.dataset,
         "n_eval": report.n_eval,
         "decision": report.decision,
+        "measured": [m.name for m in report.measured],
         "reference": report.reference,
         "reference_is_float": report.against_float,
         "entries": [_entry_dict(e, folder) for e in report.entries],
@@ -90,11 +117,12 @@ def _entry_dict(e: Entry, folder: Path) -> dict[str, Any]:
         "bytes": e.bytes,
         "size_ratio": e.size_ratio,
         "top1": e.top1,
-        "top1_delta": e.delta,
-        "top1_delta_low": e.delta_low,
+        "delta": e.delta,
+        "delta_low": e.delta_low,
+        "delta_high": e.delta_high,
         "agreement": e.agreement,
-        "mcnemar_p_float": e.p_float,
-        "mcnemar_p_best_ptq": e.p_best_ptq,
+        "p_float": e.p_float,
+        "p_best_ptq": e.p_best_ptq,
         "confidence_drift": e.drift,
         "output_mse": e.mse,
         "sqnr_db": finite(e.sqnr),
@@ -121,15 +149,16 @@ def write_report(reports: Sequence[Report], folder: Path) -> Path:
 
 
 def _markdown(report: Report) -> str:
+    columns = _columns(report)
     rows = [
-        f"## {report.dataset}, {report.framework}, {report.n_eval:,} images\n",
-        "| " + " | ".join(_columns(report)) + " |",
-        "|" + "---|" + "---:|" * (len(_COLUMNS) - 1),
-        *("| " + " | ".join(_cells(e)) + " |" for e in report.entries),
-        *(f"\n{sentence}" for sentence in filter(None, (_caveat(report), report.decision))),
+        f"## {_title(report)}\n",
+        "| " + " | ".join(title for title, _ in columns) + " |",
+        "|" + "---|" + "---:|" * (len(columns) - 1),
+        *("| " + " | ".join(_cells(columns, e)) + " |" for e in report.entries),
+        *(f"\n{sentence}" for sentence in filter(None, (*_failures(report), _caveat(report), report.decision))),
         "",
     ]
-    images = [f"![{name}]({report.framework}_{name}.png)" for name in ("accuracy", "size", "drift")]
+    images = [f"![{name}]({report.framework}_{name}.png)" for name in _plotted(report)]
     return "\n".join([*rows, *images, ""])
 
 
@@ -137,22 +166,29 @@ _COLOURS = {"float": "#4c78a8", "control": "#72a0c8", "ptq": "#bab0ac", "qat": "
 
 
 def _plots(report: Report) -> dict[str, bytes]:
-    """Return the plots as PNG: accuracy with 95 % Wilson intervals, size, confidence drift."""
+    """Return the plots as PNG: the metric (accuracy with 95 % Wilson intervals), size, confidence drift."""
     from .statistics import wilson
 
-    done = [e for e in report.entries if e.top1 is not None]
-    intervals = [wilson(e.top1 or 0.0, report.n_eval) for e in done]
-    errors = [
-        [(e.top1 or 0.0) - low for e, (low, _) in zip(done, intervals, strict=True)],
-        [high - (e.top1 or 0.0) for e, (_, high) in zip(done, intervals, strict=True)],
-    ]
-    title = f"{report.dataset}, {report.framework}, {report.n_eval:,} images"
-    accuracy = [e.top1 or 0.0 for e in done]
-    return {
-        "accuracy": _bars(done, accuracy, "top-1 accuracy, % (95 % Wilson interval)", title, ".2f", errors),
-        "size": _bars(done, [e.bytes / 1024 for e in done], "size, KiB", title, ".0f"),
-        "drift": _bars(done, [e.drift or 0.0 for e in done], "mean change of the largest probability", title, ".4f"),
-    }
+    done = [e for e in report.entries if e.bytes]
+    title, plotted, metric = _title(report), _plotted(report), report.metric
+    plots = {"size": _bars(done, [e.bytes / 1024 for e in done], "size, KiB", title, ".0f")}
+    if "drift" in plotted:
+        plots["drift"] = _bars(done, [e.drift or 0.0 for e in done], "mean change of the largest probability", title, ".4f")
+    if "accuracy" in plotted and metric is not None:
+        values, errors, label = [e.score(metric) or 0.0 for e in done], None, metric.heading
+        if metric.name == "top1":
+            intervals = [wilson(value, report.n_eval) for value in values]
+            pairs = list(zip(values, intervals, strict=True))
+            errors = [[value - low for value, (low, _) in pairs], [high - value for value, (_, high) in pairs]]
+            label = "top-1 accuracy, % (95 % Wilson interval)"
+        plots["accuracy"] = _bars(done, values, label, title, ".2f" if metric.unit else ".4g", errors)
+    return plots
+
+
+def _plotted(report: Report) -> list[str]:
+    """Return the names of the plots of a report."""
+    drift = any(e.drift is not None for e in report.entries)
+    return [*(["accuracy"] if report.metric is not None else []), "size", *(["drift"] if drift else [])]
 
 
 def _bars(entries: list[Entry], values: list[float], label: str, title: str, form: str, errors: Any = None) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import permutations
 
 import numpy as np
 
@@ -18,27 +20,41 @@ from qat.typing import Inputs
 _WARM_UP = 5
 
 Axes = tuple[tuple[int, ...] | None, ...]
+#: The outputs of each batch.
+Outputs = Sequence[tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a file did on the data; ``outputs`` and ``latency`` (median and 95th percentile, ms) are None where it did not run."""
+    """What a file did on the data.
+
+    Attributes:
+        file: the file.
+        outputs: of each batch, in the file's order; None where the file did not run.
+        latency: median and 95th percentile in ms; None where the file was not timed.
+    """
 
     file: ModelFile
-    outputs: np.ndarray | None = None
+    outputs: Outputs | None = None
     latency: tuple[float, float] | None = None
 
+    def joined(self) -> Sequence[np.ndarray]:
+        """Return each output for all samples."""
+        return [np.concatenate(parts) for parts in zip(*self.outputs or (), strict=True)]
 
-def run_all(files: Sequence[ModelFile], batches: Sequence[tuple[Inputs, object]], latency_runs: int) -> list[Run]:
+
+def run_all(files: Sequence[ModelFile], batches: Sequence[Inputs], latency_runs: int) -> list[Run]:
     """Run every file on the inputs of the batches, and time all of them in turn on the first sample.
+
+    The outputs of a file come in the order of the first file's: a converter may order several otherwise, see :func:`_aligned`.
 
     Raises:
         DataError: a file does not take the inputs.
         RuntimeMismatchError: a file gives NaN.
     """
-    first = batches[0][0]
+    first = batches[0]
     feeds = [None if file.path is None else _Feed(file, first) for file in files]
-    outputs = [None if feed is None else feed.outputs(batches) for feed in feeds]
+    outputs = _aligned([None if feed is None else feed.outputs(batches) for feed in feeds])
     latencies = iter(_latencies([feed for feed in feeds if feed is not None], first, latency_runs))
     return [
         Run(file) if feed is None else Run(file, out, next(latencies))
@@ -60,18 +76,53 @@ class _Feed:
         axes = self.axes or (None,) * len(arrays)
         return [array if turn is None else array.transpose(turn) for array, turn in zip(arrays, axes, strict=True)]
 
-    def outputs(self, batches: Sequence[tuple[Inputs, object]]) -> np.ndarray:
-        """Return the first output for all samples."""
+    def outputs(self, batches: Sequence[Inputs]) -> Outputs:
+        """Return the outputs for every batch."""
         parts = []
-        for inputs, _ in batches:
+        for inputs in batches:
             try:
-                parts.append(self.session.run(*self.arrays(inputs))[0])
+                parts.append(self.session.run(*self.arrays(inputs)))
             except DataError as error:
                 raise DataError(f"{self.path}: {error}") from error
-        out = np.concatenate(parts)
-        if np.isnan(out).any():
+        if any(np.isnan(out).any() for outputs in parts for out in outputs):
             raise RuntimeMismatchError(f"{self.path} gives NaN: check the float model's weights and the data")
-        return out
+        return parts
+
+
+def turned(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return images in the layout of a shape, where they fit it in the other layout only; else as they are."""
+    ways = (permutation(array.ndim, source, target) for source, target in (LAYOUTS, LAYOUTS[::-1]))
+    found = (w for w in ways if w is not None and tuple(array.shape[a] for a in w) == shape)
+    way = None if array.shape == shape else next(found, None)
+    return array if way is None else array.transpose(way)
+
+
+#: More outputs than these are taken in the files' order: the permutations would be too many.
+_MOST_ALIGNED = 6
+
+
+def _aligned(outputs: Sequence[Outputs | None]) -> list[Outputs | None]:
+    """Return the files' outputs in the order of the first file's: the order whose first batch differs least from it."""
+    reference = next((out[0] for out in outputs if out), ())
+
+    def distance(order: Sequence[int], found: tuple[np.ndarray, ...]) -> float:
+        pairs = [(found[i], want) for i, want in zip(order, reference, strict=True)]
+        if any(a.shape != b.shape for a, b in pairs):
+            return float("inf")
+        return float(sum(((a.astype(np.float64) - b) ** 2).mean() / (b.astype(np.float64).var() + 1e-12) for a, b in pairs))
+
+    aligned: list[Outputs | None] = []
+    for out in outputs:
+        if out and len(out[0]) == len(reference) == 1:
+            size = reference[0].shape[1:]
+            aligned.append([(turned(batch[0], (len(batch[0]), *size)),) for batch in out])
+            continue
+        if not out or not 1 < len(reference) <= _MOST_ALIGNED or len(out[0]) != len(reference):
+            aligned.append(out)
+            continue
+        order = min(permutations(range(len(reference))), key=partial(distance, found=out[0]))
+        aligned.append([tuple(batch[i] for i in order) for batch in out])
+    return aligned
 
 
 def _arrays(inputs: Inputs) -> list[np.ndarray]:

@@ -2,8 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import special, stats
+
+from qat.trainers.metrics import Metric
+
+#: Resamples of a bootstrap: of means, which are quick, and of metrics that are made anew for each.
+_RESAMPLES, _SLOW_RESAMPLES = 1999, 499
+#: Fewer values than these tell nothing about noise.
+_FEWEST = 8
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The p-value that two files are equally good, and the 95 % interval of the difference of their metrics."""
+
+    p: float
+    low: float
+    high: float
+
+
+def are_hits(values: Sequence[np.ndarray]) -> bool:
+    """Whether the values of every file are of one a sample, right or wrong: 0, and 1 or 100."""
+    return all(v.ndim == 1 for v in values) and any(all(np.isin(v, (0, right)).all() for v in values) for right in (1, 100))
+
+
+def difference(metric: Metric, a: np.ndarray, b: np.ndarray) -> Difference | None:
+    """Compare a metric's values of two files on the same samples; None where there are too few to tell.
+
+    Hits and misses by McNemar's exact test and the interval of Agresti & Min (2005), others by a paired bootstrap: its p-value
+    is twice the share of the resamples on the other side of zero (Efron & Tibshirani 1993, chapter 15).
+    """
+    if are_hits((a, b)) and len(a) >= 1:
+        unit = max(a.max(), b.max(), 1) / 100
+        low, high = _interval_of_hits(a > 0, b > 0)
+        return Difference(mcnemar_of_hits(a > 0, b > 0), unit * low, unit * high)
+    if a.shape != b.shape or len(a) < _FEWEST:
+        return None
+    if np.array_equal(a, b):
+        return Difference(1.0, 0.0, 0.0)
+    if a.ndim == 1 and metric.is_mean:
+        found = stats.bootstrap(
+            (a - b,), np.mean, n_resamples=_RESAMPLES, batch=64, method="percentile", random_state=np.random.default_rng(0)
+        )
+    else:
+        found = stats.bootstrap(
+            (np.arange(len(a)),),
+            lambda chosen: metric.total(a[chosen]) - metric.total(b[chosen]),
+            vectorized=False,
+            n_resamples=_SLOW_RESAMPLES,
+            method="percentile",
+            random_state=np.random.default_rng(0),
+        )
+    drawn = found.bootstrap_distribution
+    beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    p = min(1.0, 2 * (1 + beyond) / (1 + len(drawn)))
+    return Difference(p, float(found.confidence_interval.low), float(found.confidence_interval.high))
 
 
 def top1(outputs: np.ndarray, labels: np.ndarray) -> float:
@@ -11,9 +68,9 @@ def top1(outputs: np.ndarray, labels: np.ndarray) -> float:
     return float(100.0 * (outputs.argmax(-1) == labels).mean())
 
 
-def agreement(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the share of samples for which both choose the same class, in percent."""
-    return float(100.0 * (a.argmax(-1) == b.argmax(-1)).mean())
+def agreement(a: np.ndarray, b: np.ndarray, axis: int = -1) -> float:
+    """Return the share of samples for which both choose the same class, in percent; ``axis`` is that of the classes."""
+    return float(100.0 * (a.argmax(axis) == b.argmax(axis)).mean())
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray, labels: np.ndarray) -> float:
@@ -29,9 +86,13 @@ def mcnemar_of_hits(a: np.ndarray, b: np.ndarray) -> float:
 
 def difference_interval(a: np.ndarray, b: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of ``a``'s top-1 accuracy less ``b``'s, in percentage points (Agresti & Min 2005)."""
+    return _interval_of_hits(a.argmax(-1) == labels, b.argmax(-1) == labels)
+
+
+def _interval_of_hits(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     # Half a sample more in each of the four cells: an interval of some width where no pair disagrees.
-    only_a, only_b = (count + 0.5 for count in _discordant(a.argmax(-1) == labels, b.argmax(-1) == labels))
-    n = len(labels) + 2
+    only_a, only_b = (count + 0.5 for count in _discordant(a, b))
+    n = len(a) + 2
     difference = (only_a - only_b) / n
     half = float(stats.norm.ppf(0.975)) * float(np.sqrt(only_a + only_b - n * difference**2)) / n
     return 100 * (difference - half), 100 * (difference + half)
@@ -42,9 +103,9 @@ def _discordant(a: np.ndarray, b: np.ndarray) -> tuple[int, int]:
     return int((a & ~b).sum()), int((b & ~a).sum())
 
 
-def confidence_drift(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the mean change of the largest softmax probability."""
-    return float(np.abs(special.softmax(a, -1).max(-1) - special.softmax(b, -1).max(-1)).mean())
+def confidence_drift(a: np.ndarray, b: np.ndarray, axis: int = -1) -> float:
+    """Return the mean change of the largest softmax probability; ``axis`` is that of the classes."""
+    return float(np.abs(special.softmax(a, axis).max(axis) - special.softmax(b, axis).max(axis)).mean())
 
 
 def sqnr(reference: np.ndarray, outputs: np.ndarray) -> float:

@@ -84,9 +84,11 @@ def control(job: Job, data: RunData, model: Model) -> Baseline:
 
 def compare(job: Job, data: RunData, entries: Sequence[ModelFile]) -> Report:
     """Compare files on the test split."""
+    c = job.config
     return api.compare(
-        entries, data.batches("test"), dataset=data.name, framework=job.config.framework, latency_runs=job.config.latency_runs
-    )
+        entries, data.batches("test"), dataset=data.name, framework=c.framework, latency_runs=c.latency_runs,
+        metrics=c.training.metrics,
+    )  # fmt: skip
 
 
 def _teacher(job: Job, float_model: Model) -> Model | None:

@@ -106,11 +106,12 @@ def test_sqnr_and_drift():
     assert metrics.confidence_drift(x, x) == 0.0
 
 
-def entry(name, kind, top1, delta, p_float, p_ptq=None, low=None):
+def entry(name, kind, top1, delta, p_float, p_ptq=None, low=None, recipe="int8", ms=None):
     return Entry(
         name=name,
         kind=kind,
-        recipe="int8",
+        recipe=recipe,
+        latency_p50=ms,
         path=None,
         bytes=1,
         top1=top1,
@@ -128,8 +129,8 @@ FLOAT = entry("f", "float", 92.1, 0.0, 1.0)
     ("entries", "start"),
     [
         ([FLOAT, entry("a", "ptq", 92.0, -0.1, 0.6, low=-0.3)], "PTQ is enough"),
-        ([FLOAT, entry("a", "ptq", 92.0, -0.1, 0.6, low=-1.3)], "No decision: the best PTQ (a) has 92.00 %"),
-        ([FLOAT, entry("a", "ptq", 92.1, 0.0, 1.0, low=-12.0)], "No decision: the best PTQ (a) has 92.10 %"),
+        ([FLOAT, entry("a", "ptq", 92.0, -0.1, 0.6, low=-1.3)], "No decision: the best static int8 PTQ (a) has top-1 92.00 %"),
+        ([FLOAT, entry("a", "ptq", 92.1, 0.0, 1.0, low=-12.0)], "No decision: the best static int8 PTQ (a) has top-1 92.10 %"),
         ([FLOAT, entry("a", "ptq", 80.0, -12.0, 1e-9)], "QAT is worth a try"),
         ([FLOAT, entry("a", "ptq", 80.0, -12.0, 1e-9), entry("q", "qat", 91.9, -0.1, 0.5, 1e-9)], "QAT is needed"),
         ([FLOAT, entry("a", "ptq", 80.0, -12.0, 1e-9), entry("q", "qat", 80.1, -11.9, 1e-9, 0.9)], "Neither is enough"),

@@ -48,13 +48,13 @@ class Evaluator:
     def _outputs(self, inputs: Any) -> Any:
         return self.model(inputs, training=False)
 
-    def _expected(self, inputs: Any, labels: Any) -> np.ndarray:
+    def _expected(self, inputs: Any, labels: Any) -> Any:
         if self.options.labels == "given":
-            return np.asarray(labels)
+            return labels
         assert self.options.teacher is not None
-        return np.asarray(self.options.teacher(inputs, training=False))
+        return tf.nest.map_structure(np.asarray, self.options.teacher(inputs, training=False))
 
-    def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+    def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], Any]]:
         """Yield batches as arrays: the inputs, and the labels or the teacher's outputs."""
         for inputs, labels in self.pairs(data):
             arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
@@ -78,4 +78,12 @@ def _pairs(data: Batches, labelled: bool, count: int) -> Iterator[tuple[Any, Any
             if not np.isfinite(np.asarray(x)).all():
                 raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
         # Without labels the loop needs the number of samples alone.
-        yield inputs, np.asarray(labels) if labelled else np.empty(len(np.asarray(arrays[0])), np.float32)
+        yield inputs, _arrays(labels) if labelled else np.empty(len(np.asarray(arrays[0])), np.float32)
+
+
+def _arrays(labels: Any) -> Any:
+    """Return the labels of a batch as arrays: one, or several in a tuple, list or dictionary."""
+    nested = labels.values() if isinstance(labels, dict) else labels if isinstance(labels, (tuple, list)) else ()
+    if nested and all(hasattr(x, "shape") and len(x.shape) for x in nested):
+        return tf.nest.map_structure(np.asarray, labels)
+    return np.asarray(labels)

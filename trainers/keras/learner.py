@@ -86,7 +86,9 @@ class _Learner(Evaluator):
         if self.on_grid:
             check_fit(self.model.plan.graph.input_shapes, arrays)
         if self.options.classifies and self.options.labels == "given":
-            check_labels(labels, len(arrays[0]), _classes(self.model), f"step {step.number}")
+            *pixels, classes = _output_sizes(self.model)
+            expected = (len(arrays[0]), *(n or m for n, m in zip(pixels, labels.shape[1:], strict=False)))
+            check_labels(labels, expected, classes, f"step {step.number}")
         samples, replicas = len(arrays[0]), self.replicas
         parts, shares = replicas.split((listed(inputs), labels), samples), replicas.shares(samples, step.share)
         loss, gradients = self._forward(*parts, shares)
@@ -228,13 +230,13 @@ def _added(sums: dict[int, Tensor], gradients: dict[int, Tensor]) -> dict[int, T
     return {i: sums[i] + gradient for i, gradient in gradients.items()}
 
 
-def _classes(model: Any) -> int:
-    """Return the size of the first output."""
+def _output_sizes(model: Any) -> tuple[int, ...]:
+    """Return the sizes of the first output's axes but the batch; the last one counts the classes."""
     plan = getattr(model, "plan", None)
     if plan is not None:
-        return int(plan.graph.tensors[plan.graph.outputs[0]].shape[-1])
+        return tuple(plan.graph.tensors[plan.graph.outputs[0]].shape[1:])
     shape = model.output_shape
-    return int((shape[0] if isinstance(shape, list) else shape)[-1])
+    return tuple((shape[0] if isinstance(shape, list) else shape)[1:])
 
 
 def _gives_logits(model: Any) -> bool:

@@ -18,21 +18,39 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 _HUBER_DELTA = 1.0
 
 
+def _like(labels: Tensor, outputs: Tensor) -> Tensor:
+    """Return labels in the outputs' type; those ``[n]`` of outputs ``[n, 1]`` in the outputs' shape."""
+    labels = tf.cast(labels, outputs.dtype)
+    lacks = labels.shape.rank == outputs.shape.rank - 1 and outputs.shape[-1] == 1
+    return labels[..., None] if lacks else labels
+
+
+def _cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy; pixels of a map that are labelled 255 or -100 do not count."""
+    labels = tf.cast(labels, tf.int32)
+    if labels.shape.rank == 1:
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, outputs))
+    counted = labels != -100
+    if outputs.shape[-1] <= 255:
+        counted &= labels != 255
+    lost = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.where(counted, labels, 0), outputs)
+    weights = tf.cast(counted, outputs.dtype)
+    return tf.reduce_sum(lost * weights) / tf.maximum(tf.reduce_sum(weights), 1.0)
+
+
 def _huber(outputs: Tensor, labels: Tensor) -> Tensor:
-    error = tf.abs(outputs - tf.cast(labels, outputs.dtype))
+    error = tf.abs(outputs - _like(labels, outputs))
     small = tf.minimum(error, _HUBER_DELTA)
     return tf.reduce_mean(small * (error - 0.5 * small))
 
 
 _LOSSES: dict[str, Loss] = {
-    "cross_entropy": lambda outputs, labels: tf.reduce_mean(
-        tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(labels, tf.int32), outputs)
-    ),
+    "cross_entropy": _cross_entropy,
     "binary_cross_entropy": lambda outputs, labels: tf.reduce_mean(
-        tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, outputs.dtype), outputs)
+        tf.nn.sigmoid_cross_entropy_with_logits(_like(labels, outputs), outputs)
     ),
-    "mse": lambda outputs, labels: tf.reduce_mean(tf.square(outputs - tf.cast(labels, outputs.dtype))),
-    "mae": lambda outputs, labels: tf.reduce_mean(tf.abs(outputs - tf.cast(labels, outputs.dtype))),
+    "mse": lambda outputs, labels: tf.reduce_mean(tf.square(outputs - _like(labels, outputs))),
+    "mae": lambda outputs, labels: tf.reduce_mean(tf.abs(outputs - _like(labels, outputs))),
     "huber": _huber,
 }
 

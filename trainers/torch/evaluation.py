@@ -41,7 +41,7 @@ class Evaluator:
             raise ConfigError(f"teacher must be a torch.nn.Module, as the model is, not a {type(teacher).__name__}")
         self.teacher = None if teacher is None else teacher.to(device).eval()
 
-    def pairs(self, data: Batches) -> Iterator[tuple[Tensors, Tensor]]:
+    def pairs(self, data: Batches) -> Iterator[tuple[Tensors, Any]]:
         """Yield batches as (inputs, labels), tensors on the model's device."""
         return _pairs(data, self.processes.device, self.options.labels == "given", _input_count(self.model))
 
@@ -56,19 +56,18 @@ class Evaluator:
             self.model.train(training)
         return self.processes.mean_of(found)
 
-    def _evaluated(self, data: Batches) -> Iterator[tuple[Any, np.ndarray]]:
+    def _evaluated(self, data: Batches) -> Iterator[tuple[Any, Any]]:
         for inputs, labels in self.pairs(data):
             yield _arrays(self.model(*fitting(self.model, inputs))), self._expected(inputs, labels)
 
-    def _expected(self, inputs: Tensors, labels: Tensor) -> np.ndarray:
+    def _expected(self, inputs: Tensors, labels: Any) -> Any:
         if self.options.labels == "given":
-            return labels.cpu().numpy()
+            return _arrays(labels)
         assert self.teacher is not None
         with torch.no_grad():
-            array: np.ndarray = self.teacher(*inputs).cpu().numpy()
-        return array
+            return _arrays(self.teacher(*inputs))
 
-    def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+    def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], Any]]:
         """Yield batches as arrays: the inputs, and the labels or the teacher's outputs."""
         for inputs, labels in self.pairs(data):
             yield tuple(x.cpu().numpy() for x in inputs), self._expected(inputs, labels)
@@ -79,11 +78,19 @@ def _arrays(outputs: Any) -> Any:
     return pytree.tree_map(lambda t: t.float().cpu().numpy() if t.is_floating_point() else t.cpu().numpy(), outputs)
 
 
+def _tensors(labels: Any, device: torch.device) -> Any:
+    """Return the labels of a batch as tensors on a device: one, or several in a tuple, list or dictionary."""
+    nested = labels.values() if isinstance(labels, dict) else labels if isinstance(labels, (tuple, list)) else ()
+    if nested and all(hasattr(x, "shape") and len(x.shape) for x in nested):
+        return pytree.tree_map(lambda x: torch.as_tensor(x, device=device), labels)
+    return torch.as_tensor(labels, device=device)
+
+
 def _input_count(model: nn.Module) -> int:
     return len(model.plan.graph.inputs) if is_prepared(model) else 1
 
 
-def _pairs(data: Batches, device: torch.device, labelled: bool, count: int) -> Iterator[tuple[Tensors, Tensor]]:
+def _pairs(data: Batches, device: torch.device, labelled: bool, count: int) -> Iterator[tuple[Tensors, Any]]:
     for index, batch in enumerate(data):
         given, answers = split_batch(batch, index, labelled, count)
         inputs = inputs_of((given,))
@@ -93,7 +100,7 @@ def _pairs(data: Batches, device: torch.device, labelled: bool, count: int) -> I
         inputs = tuple(x.to(device) for x in inputs)
         try:
             # Without labels the loop needs the number of samples alone.
-            labels = torch.as_tensor(answers, device=device) if labelled else torch.empty(len(inputs[0]), device=device)
+            labels = _tensors(answers, device) if labelled else torch.empty(len(inputs[0]), device=device)
         except (TypeError, ValueError) as error:
             raise DataError(f"the labels of batch {index} are no numbers: {error}") from error
         yield inputs, labels

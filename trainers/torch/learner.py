@@ -103,24 +103,28 @@ class _Learner(Evaluator):
             self.freezing.update()
 
     def _loss(self, inputs: Tensors, outputs: Any, labels: Tensor, number: int) -> Tensor:
-        options = self.options
+        options, axis = self.options, 1
         if options.classifies:
             outputs = losses.class_scores(outputs)
+            axis = losses.class_axis(outputs, labels if options.labels == "given" else None)
+            shape, outputs = outputs.shape, losses.rows_of(outputs, axis)
             if number == 0:
                 self.probabilities = losses.are_probabilities(outputs)
             if self.probabilities:
                 outputs = losses.logarithms(outputs)
             if options.labels == "given":
                 if labels.device.type == "cpu":  # elsewhere the look at their values would wait for the device
-                    check_labels(labels, len(inputs[0]), outputs.shape[-1], f"step {number}")
-                labels = labels.long()
-        return options.combined_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs))
+                    check_labels(labels, (*shape[:axis], *shape[axis + 1 :]), outputs.shape[-1], f"step {number}")
+                labels = losses.class_labels(labels, outputs.shape[-1])
+        return options.combined_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs, axis))
 
-    def _distance(self, inputs: Tensors, outputs: Any) -> Tensor | None:
+    def _distance(self, inputs: Tensors, outputs: Any, axis: int) -> Tensor | None:
         if self.teacher is None:
             return None
         with torch.no_grad():
             taught = self.teacher(*inputs)
+        if self.options.classifies:
+            taught = losses.rows_of(taught, axis)
         return self.teacher_loss(outputs, losses.logarithms(taught) if self.probabilities else taught)
 
     def _track(self, tracking: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,11 +17,17 @@ Loss = Callable[[Any, Any], Tensor]
 
 _LOSSES: dict[str, Loss] = {
     "cross_entropy": F.cross_entropy,
-    "binary_cross_entropy": lambda outputs, labels: F.binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype)),
-    "mse": lambda outputs, labels: F.mse_loss(outputs, labels.to(outputs.dtype)),
-    "mae": lambda outputs, labels: F.l1_loss(outputs, labels.to(outputs.dtype)),
-    "huber": lambda outputs, labels: F.huber_loss(outputs, labels.to(outputs.dtype)),
+    "binary_cross_entropy": lambda outputs, labels: F.binary_cross_entropy_with_logits(outputs, _like(labels, outputs)),
+    "mse": lambda outputs, labels: F.mse_loss(outputs, _like(labels, outputs)),
+    "mae": lambda outputs, labels: F.l1_loss(outputs, _like(labels, outputs)),
+    "huber": lambda outputs, labels: F.huber_loss(outputs, _like(labels, outputs)),
 }
+
+
+def _like(labels: Tensor, outputs: Tensor) -> Tensor:
+    """Return labels in the outputs' type and, where only axes of size one differ, their shape: ``[n]`` for ``[n, 1]``."""
+    labels = labels.to(outputs.dtype)
+    return labels.reshape(outputs.shape) if labels.numel() == outputs.numel() else labels
 
 
 def label_loss(options: TrainingOptions) -> Loss:
@@ -53,6 +60,27 @@ def class_scores(outputs: Any) -> Tensor:
     if not isinstance(outputs, Tensor):
         raise ConfigError("the model has several outputs: give loss=, a function of (outputs, labels)")
     return outputs
+
+
+def class_axis(outputs: Tensor, labels: Tensor | None) -> int:
+    """Return the axis of the classes: the one that labels lack; without labels, that of PyTorch's maps, else the last."""
+    axes = (1, outputs.dim() - 1)
+    lacking = (a for a in axes if labels is not None and labels.shape == outputs.shape[:a] + outputs.shape[a + 1 :])
+    return next(lacking, 1 if outputs.dim() > 3 else outputs.dim() - 1)
+
+
+def rows_of(outputs: Tensor, axis: int) -> Tensor:
+    """Return maps of class scores as rows ``[pixels, classes]``; rows stay as they are."""
+    return outputs if outputs.dim() == 2 else outputs.movedim(axis, -1).flatten(0, -2)
+
+
+def class_labels(labels: Tensor, classes: int) -> Tensor:
+    """Return class numbers as cross-entropy takes them: of maps in a row, with 255 (no class) as -100."""
+    labels = labels.long()
+    if labels.dim() == 1:
+        return labels
+    labels = labels.flatten()
+    return torch.where(labels == 255, -100, labels) if classes <= 255 else labels
 
 
 def are_probabilities(outputs: Tensor) -> bool:
