@@ -59,13 +59,13 @@ def run(
 def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> None:
     from qat.report.render import print_report, write_report
     from qat.runs.config import load_run
-    from qat.runs.job import Job
+    from qat.runs.job import Job, results_folder
     from qat.runs.run import execute
 
     console = _console()
     loaded = [(load_run(path), path.parent) for path in configs]
     _import_frameworks(config.framework for config, _ in loaded)
-    folder = output or Path(loaded[0][0].output or f"runs/{loaded[0][0].name}")
+    folder = output or results_folder(*loaded[0])
     reports = []
     for config, base in loaded:
         # Several share a folder, but not their checkpoints.

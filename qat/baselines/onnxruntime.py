@@ -99,7 +99,8 @@ def _static(raw: bytes, batches: list[Sample], method: CalibrationMethod, per_ch
 @contextlib.contextmanager
 def _files(raw: bytes) -> Iterator[tuple[str, str]]:
     """Give the paths of the preprocessed float model and of the quantized one, and silence the tool meanwhile."""
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    # The tool leaves files of its own in the working folder.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), quiet():
         source = f"{folder}/float.onnx"
         Path(f"{folder}/raw.onnx").write_bytes(raw)
         quant_pre_process(f"{folder}/raw.onnx", source)

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from qat.errors import ConfigError, OptionError, nearest
 from qat.system.yaml_files import load_yaml
@@ -123,6 +123,13 @@ class RunConfig(_Strict):
     io_dtype: IoDtype = "int8"
     latency_runs: int = Field(default=50, ge=0)
     output: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _file_name(cls, name: str) -> str:
+        if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+            raise ValueError("the name is that of a folder in runs/: leave out / and \\ and '..'; output chooses any folder")
+        return name
 
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from qat import api
-from qat.errors import ConfigError, DataError, reason_of
+from qat.errors import ConfigError, DataError, ExportError, reason_of
 from qat.frameworks import adapter_for, framework_of
 from qat.graph.graph import Graph
 from qat.system.atomic_files import make_folder
@@ -18,6 +19,8 @@ from . import float_files
 from .config import expand
 from .data import RunData
 from .job import Job
+
+log = logging.getLogger("qat")
 
 
 def untrained(job: Job) -> Any:
@@ -72,7 +75,12 @@ def trained(job: Job, data: RunData) -> Any:
         model, data.training(options.seed), epochs=options.epochs, learning_rate=options.learning_rate,
         weight_decay=options.weight_decay, gradient_clip=None, seed=options.seed, **job.checkpoint_options("float"),
     )  # fmt: skip
-    float_files.save(framework, model, cached)
+    try:
+        float_files.save(framework, model, cached)
+    except ExportError as error:
+        log.warning(
+            "the float model is not kept, and the next run trains it again: %s; XDG_CACHE_HOME names another folder", error
+        )
     return model
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
@@ -14,6 +17,8 @@ from rich.console import Console
 from qat.planning.recipe import Recipe, load_recipe
 from qat.planning.targets import Target, load_target
 from qat.system import ctrl_c
+from qat.system.import_object import find_modules_in
+from qat.system.run_lock import only_run_in
 
 from .config import RunConfig, expand
 
@@ -21,6 +26,15 @@ T = TypeVar("T")
 
 #: The adapters' defaults. An adapter imports its framework, which a job does not need before it makes a model.
 _DEFAULT_TARGETS = {"torch": "onnxruntime", "keras": "litert"}
+
+
+def results_folder(config: RunConfig, base: Path) -> Path:
+    """Return where a configuration's results go: ``output``, else ``runs/<name>``, relative to the configuration's folder.
+
+    Those of a configuration that ships with the toolkit go to the working folder.
+    """
+    shipped = Path(str(files("qat.configs"))).resolve() in base.resolve().parents
+    return expand(config.output or f"runs/{config.name}", Path() if shipped else base)
 
 
 class CheckpointOptions(TypedDict):
@@ -60,12 +74,21 @@ class Job:
         resume: bool = False,
         checkpoints: Path | None = None,
     ) -> Job:
-        """Return a job; without a ``folder``, its results go where the configuration says, else to runs/<name>.
+        """Return a job. Functions that the configuration names are looked for in ``base``, then in the working folder.
+
+        Args:
+            config: the configuration.
+            base: its folder.
+            folder: of the results; None: see :func:`results_folder`.
+            console: where progress is printed.
+            resume: whether training continues from the last checkpoint.
+            checkpoints: their folder; None: ``checkpoints`` in the folder of the results.
 
         Raises:
             ConfigError: there is no such recipe or target.
         """
-        folder = folder or Path(config.output or f"runs/{config.name}")
+        find_modules_in(base)
+        folder = folder or results_folder(config, base)
         job = cls(config, base, folder, console, resume, checkpoints or folder / "checkpoints")
         _ = job.recipe, job.target  # a mistake in them comes to light now
         return job
@@ -94,6 +117,25 @@ class Job:
     def checkpoint_options(self, kind: str) -> CheckpointOptions:
         """Return the options that place a training's checkpoints: those of ``qat`` lie in the folder itself."""
         return {"checkpoint_dir": self.checkpoints if kind == "qat" else self.checkpoints / kind, "resume": self.resume}
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold the folder of the results for this process.
+
+        Raises:
+            ConfigError: another process holds it.
+            ExportError: the folder cannot be written to.
+        """
+        return only_run_in(self.folder)
+
+    def keep_earlier_run(self) -> None:
+        """Move the checkpoints of an earlier run aside, unless this one continues it: its best weights are not overwritten."""
+        if self.resume or not any(self.checkpoints.rglob("best.*")):
+            return
+        aside = next(p for n in count(1) if not (p := self.checkpoints.with_name(f"{self.checkpoints.name}.{n}")).exists())
+        self.checkpoints.rename(aside)
+        self.console.print(
+            f"  the checkpoints of an earlier run are kept in {aside}; --resume would have continued it", soft_wrap=True
+        )
 
     def stage(self, title: str, work: Callable[[], T]) -> T:
         """Do one stage and print how long it took."""

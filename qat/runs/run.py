@@ -31,6 +31,13 @@ def execute(job: Job) -> Report:
         )
     job.console.print(f"[bold]{c.name}[/]: {c.framework}, recipe {c.recipe}")
     data = _data(job)
+    with job.alone():
+        return _everything(job, data)
+
+
+def _everything(job: Job, data: RunData) -> Report:
+    c = job.config
+    job.keep_earlier_run()
     model = job.stage("float model", lambda: float_model.trained(job, data))
     entries: list[ModelFile] = []
     if c.ptq:
@@ -49,14 +56,21 @@ def execute(job: Job) -> Report:
 def compare_baselines(job: Job) -> Report:
     """Make the PTQ baselines alone, and return their comparison."""
     data = _data(job)
-    model = job.stage("float model", lambda: float_model.trained(job, data))
-    entries = job.stage("PTQ baselines", lambda: stages.baselines(job, data, model))
-    return stages.compare(job, data, entries)
+    with job.alone():
+        model = job.stage("float model", lambda: float_model.trained(job, data))
+        entries = job.stage("PTQ baselines", lambda: stages.baselines(job, data, model))
+        return stages.compare(job, data, entries)
 
 
 def train(job: Job) -> Path:
     """Train alone, and return the path of the best checkpoint."""
     data = _data(job)
+    with job.alone():
+        return _training(job, data)
+
+
+def _training(job: Job, data: RunData) -> Path:
+    job.keep_earlier_run()
     model = job.stage("float model", lambda: float_model.trained(job, data))
     prepared = job.stage("prepare and calibrate", lambda: stages.prepare(job, data, model))
     before = {name: stages.evaluate(job, data, m, model) for name, m in (("float", model), ("calibrated", prepared))}
