@@ -57,15 +57,15 @@ class Writer:
         ]
 
     def shape(self, name: str) -> str:
-        """Return a constant that holds a value's shape, as Reshape takes it: 0 copies the batch.
+        """Return a constant that holds a value's shape, as Reshape takes it: 0 copies the batch, -1 is what is left over.
 
         Raises:
-            ExportError: a size other than the batch is not fixed.
+            ExportError: more than one size beside the batch is not fixed.
         """
         sizes = self.program.values[name].shape[1:]
-        if None in sizes:
-            raise ExportError(f"'{name}' is reshaped to {sizes}, of which no size but the batch may be dynamic")
-        return self.constant(f"{name}.shape", np.array([0, *sizes], np.int64))
+        if sizes.count(None) > 1:
+            raise ExportError(f"'{name}' is reshaped to {sizes}, of which one size but the batch may be dynamic")
+        return self.constant(f"{name}.shape", np.array([0, *(-1 if size is None else size for size in sizes)], np.int64))
 
     # --- the nodes around an operator ---
 

@@ -82,7 +82,8 @@ def _pool(name: str) -> Kind:
 #: Every operator of a graph, by name.
 #:
 #: ``padding`` is ``((top, bottom), (left, right))``; ``strides``, ``dilations``, ``kernel`` and ``factors`` are
-#: ``(height, width)``, of a conv3d ``(depth, height, width)``. The padding of a conv_transpose2d is cut off each side of the full
+#: ``(height, width)``, of a conv3d ``(depth, height, width)``, and ``(length,)`` of the signals of rank 3 that
+#: :mod:`qat.graph.decompose.conv1d` writes as images. The padding of a conv_transpose2d is cut off each side of the full
 #: result, and is negative where an output padding adds to it. ``axes``, ``axis`` and ``shape`` are in the graph's own layout. A
 #: linear operator also has ``channel_axis``: the axis (or axes) of the output channels in the weight as the framework stores it,
 #: negative from the last.
@@ -115,7 +116,7 @@ KINDS: dict[str, Kind] = {
         # By whole factors, between the centres of pixels.
         Kind("upsample_bilinear2d", (), ("factors",), spatial=2, layout="kernel", homogeneous=True),
         Kind("mean", (), ("axes", "keepdims"), layout="axes", learnable_output=True, int16=True),
-        # -1 in the first place of the shape stands for the batch.
+        # -1 in the first place of the shape stands for the batch, in another one for a length that is free.
         Kind("reshape", (), ("shape",), layout="model", learnable_output=True, int16=True),
         # The batch stays first.
         Kind("transpose", (), ("axes",), layout="model", learnable_output=True, int16=True),

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def same_padding(
-    size: Sequence[int | None], window: Sequence[int], strides: Sequence[int]
-) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Return TensorFlow's SAME padding for an image; None where the size is not fixed."""
+def same_padding(size: Sequence[int | None], window: Sequence[int], strides: Sequence[int]) -> tuple[tuple[int, int], ...] | None:
+    """Return TensorFlow's SAME padding for each axis of an image; None where the size is not fixed."""
     both = []
     for n, k, s in zip(size, window, strides, strict=True):
         if n is None:
             return None
         total = max((-(-n // s) - 1) * s + k - n, 0)
         both.append((total // 2, total - total // 2))
-    return both[0], both[1]
+    return tuple(both)

@@ -169,7 +169,7 @@ _LITERT_OWN_ROWS = (
 )
 
 # Functions: a kernel of LiteRT's own, or a GATHER from the table of integers (exporters/tflite/lookup.py). The scales of
-# sigmoid and tanh are the specification's. x * sigmoid(x) is faster than a GATHER: qat/graph/decompose.py.
+# sigmoid and tanh are the specification's. x * sigmoid(x) is faster than a GATHER: qat/graph/decompose/for_target.py.
 _LITERT_FUNCTION_ROWS = (
     Row("sigmoid", output=Fixed(1 / 256, -128)),
     Row("tanh", output=Fixed(1 / 128, 0)),

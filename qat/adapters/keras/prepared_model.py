@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
-from qat.adapters.keras.capture.conv1d import as_image_weight
 from qat.adapters.keras.nodes.activation_grid import Grid
 from qat.adapters.keras.nodes.attention import as_matrix
 from qat.adapters.keras.nodes.base import Node, Params
+from qat.adapters.keras.nodes.image_weight import as_image_weight
 from qat.adapters.keras.nodes.learned_scales import LearnedLinear
 from qat.adapters.keras.nodes.quantize import dequantize, quantize
 from qat.adapters.keras.nodes.range_tracking import RangeTracker, derive_encodings

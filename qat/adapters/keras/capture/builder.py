@@ -26,8 +26,6 @@ class Builder:
         layers, arguments: the layer of each operator that keeps one, and the arguments of its call, by the operator's name.
         names: the graph's name of each symbolic tensor of Keras, by the id of the tensor.
         has_masks: whether layers of the model pass masks to others, which read them without an argument.
-        images: the image of each signal that was reshaped from an image of one row; see :mod:`.conv1d`.
-        borders: the operators between signals and their images.
     """
 
     def __init__(self, has_masks: bool = False) -> None:
@@ -39,8 +37,6 @@ class Builder:
         self.arguments: dict[str, Arguments] = {}
         self.names: dict[int, str] = {}
         self.has_masks = has_masks
-        self.images: dict[str, str] = {}
-        self.borders: set[str] = set()
         self._variables: dict[int, str] = {}
         self._used: set[str] = set()
 

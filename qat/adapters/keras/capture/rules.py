@@ -5,7 +5,6 @@ from __future__ import annotations
 from .affine import average, layer_scale, normalization, prelu, rescaling, scaled_residual
 from .attention import einsum, einsum_dense, embedding, matmul, multi_head_attention, softmax
 from .builder import Builder, Rule
-from .conv1d import follows, on_images
 from .elementwise import ARITHMETIC, FUNCTION_RULES, activated, activation_layer, arithmetic, binary, relu, subtract
 from .layer_calls import Call
 from .reductions import maximum, mean
@@ -14,6 +13,7 @@ from .window_rules import (
     conv_transpose2d,
     depthwise_conv2d,
     global_average,
+    of_signals,
     pooling,
     resizing,
     separable_conv2d,
@@ -25,8 +25,7 @@ def rule_of(b: Builder, kind: str, c: Call) -> Rule | None:
     """Return the rule of a call of a layer of the class ``kind``."""
     if kind in ARITHMETIC and len(c.inputs) == 1:
         return arithmetic
-    rule = RULES.get(kind)
-    return on_images(rule) if rule is not None and follows(b, kind, c.inputs) else rule
+    return RULES.get(kind)
 
 
 def _dense(b: Builder, c: Call) -> str | None:
@@ -102,12 +101,12 @@ RULES: dict[str, Rule] = {
     "Reshape": _reshape,
     "Resizing": resizing,
     "ZeroPadding2D": zero_padding,
-    "Conv1D": on_images(conv2d),
-    "Conv1DTranspose": on_images(conv_transpose2d),
-    "DepthwiseConv1D": on_images(depthwise_conv2d),
-    "SeparableConv1D": on_images(separable_conv2d),
-    "MaxPooling1D": on_images(pooling("max_pool2d")),
-    "AveragePooling1D": on_images(pooling("avg_pool2d")),
-    "GlobalAveragePooling1D": on_images(global_average),
-    "ZeroPadding1D": on_images(zero_padding),
+    "Conv1D": of_signals(conv2d),
+    "Conv1DTranspose": of_signals(conv_transpose2d),
+    "DepthwiseConv1D": of_signals(depthwise_conv2d),
+    "SeparableConv1D": of_signals(separable_conv2d),
+    "MaxPooling1D": of_signals(pooling("max_pool2d")),
+    "AveragePooling1D": of_signals(pooling("avg_pool2d")),
+    "GlobalAveragePooling1D": of_signals(global_average),
+    "ZeroPadding1D": of_signals(zero_padding),
 }

@@ -14,7 +14,6 @@ from qat.graph.custom_layers import HANDLERS
 from qat.graph.graph import Graph
 
 from .builder import Builder, spec_of
-from .conv1d import without_unread_borders
 from .layer_calls import Arguments, Call, placeholder
 from .move_ops import is_move
 from .rules import rule_of
@@ -76,9 +75,8 @@ def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
     _walk(b, functional, "")
     outputs = keras.tree.map_structure(lambda t: b.names[id(t)], functional._outputs_struct)
     distinct = tuple(dict.fromkeys(keras.tree.flatten(outputs)))
-    ops = without_unread_borders(b.ops, distinct, b.borders)
     return Traced(
-        graph=Graph(b.unique(model.name), "NHWC", inputs, distinct, ops, b.specs),
+        graph=Graph(b.unique(model.name), "NHWC", inputs, distinct, tuple(b.ops), b.specs),
         params=b.params,
         layers=b.layers,
         arguments=b.arguments,

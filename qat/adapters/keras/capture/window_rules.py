@@ -15,8 +15,19 @@ from .elementwise import activated
 from .layer_calls import Call
 
 Padding = tuple[tuple[int, int], ...]
-_NONE: Padding = ((0, 0), (0, 0))
-_ONE_BY_ONE: dict[str, Any] = {"strides": (1, 1), "padding": _NONE, "dilations": (1, 1), "groups": 1, "channel_axis": -1}
+
+
+def of_signals(rule: Rule) -> Rule:
+    """Return the rule of a layer of signals: that of images, with attributes of one axis, where the length is fixed.
+
+    :mod:`qat.graph.decompose.conv1d` makes images of the signals.
+    """
+
+    def checked(b: Builder, c: Call) -> str | None:
+        specs = [b.specs[name] for name in c.inputs]
+        return None if any(None in s.shape[1:] or s.dtype != "float32" for s in specs) else rule(b, c)
+
+    return checked
 
 
 def conv2d(b: Builder, c: Call) -> str | None:
@@ -42,18 +53,20 @@ def separable_conv2d(b: Builder, c: Call) -> str | None:
     if name is None:
         return None
     params = {"weight": layer.pointwise_kernel, "bias": layer.bias if layer.use_bias else None}
-    return activated(b, b.emit("conv2d", [name], c.output, c.path, params, **_ONE_BY_ONE), c)
+    ones, padding = (1,) * len(layer.strides), ((0, 0),) * len(layer.strides)
+    window = {"strides": ones, "padding": padding, "dilations": ones, "groups": 1, "channel_axis": -1}
+    return activated(b, b.emit("conv2d", [name], c.output, c.path, params, **window), c)
 
 
 def conv_transpose2d(b: Builder, c: Call) -> str | None:
     """A transposed convolution without groups or dilations."""
     layer = c.layer
-    if layer.data_format != "channels_last" or tuple(layer.dilation_rate) != (1, 1) or getattr(layer, "groups", 1) != 1:
+    if layer.data_format != "channels_last" or max(layer.dilation_rate) > 1 or getattr(layer, "groups", 1) != 1:
         return None
     strides, kernel = tuple(layer.strides), tuple(layer.kernel_size)
-    extra = layer.output_padding if isinstance(layer.output_padding, (tuple, list)) else (layer.output_padding,) * 2
+    extra = layer.output_padding if isinstance(layer.output_padding, (tuple, list)) else (layer.output_padding,) * len(kernel)
     cut = tuple(_cut(layer.padding, k, s, more) for k, s, more in zip(kernel, strides, extra, strict=True))
-    attrs = {"strides": strides, "padding": cut, "dilations": (1, 1), "groups": 1, "channel_axis": -2}
+    attrs = {"strides": strides, "padding": cut, "dilations": tuple(layer.dilation_rate), "groups": 1, "channel_axis": -2}
     return activated(b, b.emit("conv_transpose2d", c.inputs, c.output, c.path, _params(layer), **attrs), c)
 
 
@@ -75,14 +88,16 @@ def global_average(b: Builder, c: Call) -> str | None:
     """The mean over an image."""
     if c.layer.data_format != "channels_last":
         return None
-    return b.emit("mean", c.inputs, c.output, c.path, axes=(1, 2), keepdims=bool(c.layer.keepdims))
+    axes = tuple(range(1, len(b.specs[c.inputs[0]].shape) - 1))
+    return b.emit("mean", c.inputs, c.output, c.path, axes=axes, keepdims=bool(c.layer.keepdims))
 
 
 def zero_padding(b: Builder, c: Call) -> str | None:
     """Zeros around an image."""
     if c.layer.data_format != "channels_last":
         return None
-    return b.emit("pad", c.inputs, c.output, c.path, padding=tuple(tuple(int(n) for n in side) for side in c.layer.padding))
+    sides = [c.layer.padding] if len(c.shape) == 3 else c.layer.padding
+    return b.emit("pad", c.inputs, c.output, c.path, padding=tuple(tuple(int(n) for n in side) for side in sides))
 
 
 def resizing(b: Builder, c: Call) -> str | None:
@@ -125,12 +140,12 @@ def _padding(
     layer: keras.layers.Layer, spec: TensorSpec, window: tuple[int, ...], strides: tuple[int, ...], path: str
 ) -> Padding | None:
     if layer.padding == "valid":
-        return _NONE
+        return ((0, 0),) * len(window)
     if layer.padding == "causal":
         return tuple((k - 1, 0) for k in window)
     if layer.padding != "same":
         return None
-    both = same_padding(spec.shape[1:3], window, strides)
+    both = same_padding(spec.shape[1:-1], window, strides)
     if both is None:
         raise CaptureError(f"{path}: padding 'same' needs a fixed image size: give keras.Input(shape=(height, width, channels))")
     return both

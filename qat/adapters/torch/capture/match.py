@@ -28,9 +28,10 @@ def shape_of(node: Any) -> tuple[Any, ...]:
     return tuple(node.meta["val"].shape)
 
 
-def pair(value: Any) -> tuple[int, int]:
-    """Return an argument of a window of two axes."""
-    return (int(value[0]), int(value[-1])) if isinstance(value, (tuple, list)) else (int(value), int(value))
+def for_axes(value: Any, count: int) -> tuple[int, ...]:
+    """Return an argument of a window, a number or one for each axis, as one for each of ``count`` axes."""
+    values = [int(v) for v in value] if isinstance(value, (tuple, list)) else [int(value)]
+    return tuple(values * count if len(values) == 1 else values)
 
 
 def is_tensor(node: fx.Node) -> bool:

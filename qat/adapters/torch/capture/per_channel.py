@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from .conv1d import as_image_weight
 from .rewriter import Rewrite, Rewriter, reshape, sizes_of
 
 aten = torch.ops.aten
@@ -16,7 +15,7 @@ aten = torch.ops.aten
 
 def scaled(x: Tensor, factors: Tensor) -> Tensor:
     """Multiply each channel of an image by a factor of its own, [channels], the parameter as the user has it."""
-    return F.conv2d(x, as_image_weight(factors), groups=len(factors))
+    return F.conv2d(x, factors.view(-1, 1, 1, 1), groups=len(factors))
 
 
 def _on_images(w: Rewriter, n: fx.Node, x: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:

@@ -21,7 +21,7 @@ def _mean(w: Rewriter, n: Any) -> fx.Node | None:
     x, (axes, keep, dtype) = n.args[0], given(n, None, False, None)
     rank = rank_of(x)
     axes = sorted(a % rank for a in axes or ()) if rank > 1 else []
-    if not axes or axes[0] == 0 or dtype is not None or (rank, axes) == (4, [2, 3]):
+    if not axes or axes[0] == 0 or dtype is not None or (rank, axes) in ((4, [2, 3]), (3, [2])):
         return None
     kept = [a for a in range(1, rank) if a not in axes]
     if len(kept) > 1 and not sizes_of(x):  # merged axes of unknown sizes could not be separated again
@@ -63,7 +63,8 @@ def _pad(w: Rewriter, n: Any) -> fx.Node | None:
     else:
         mode, value = rest
     sizes = sizes_of(x)
-    if not sizes or mode != "constant" or value or min(amounts) < 0 or (len(sizes) == 3 and not any(amounts[4:])):
+    of_image = len(sizes) in (2, 3) and not any(amounts[2 * len(sizes) - 2 :])  # or of a signal
+    if not sizes or mode != "constant" or value or min(amounts) < 0 or of_image:
         return None
     sides = list(zip(amounts[::2], amounts[1::2], strict=True))[::-1]
     sides = [(0, 0)] * (len(sizes) + 1 - len(sides)) + sides
@@ -85,7 +86,8 @@ def adaptive_max(w: Rewriter, n: Any, source: Any) -> fx.Node | None:
     if all(s == 1 for s in size) and len(axes) == len(size):
         return w.call(n, aten.amax.default, x, list(axes), True)
     kernel = windows(x, size)
-    return w.call(n, aten.max_pool2d.default, x, kernel, kernel) if len(kernel) == 2 else None
+    pool = aten.max_pool1d.default if len(kernel) == 1 else aten.max_pool2d.default
+    return w.call(n, pool, x, kernel, kernel) if kernel else None
 
 
 def windows(x: Any, size: Any) -> list[int]:

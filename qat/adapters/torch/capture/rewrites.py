@@ -10,7 +10,6 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .attention import PRODUCTS
-from .conv1d import CONV1D
 from .per_channel import PER_CHANNEL
 from .reductions import REDUCTIONS, adaptive_max
 from .rewriter import Rewrite, Rewriter, given
@@ -157,6 +156,6 @@ _PLAIN: dict[Any, Rewrite] = {
 
 #: The rules of each operator, in order; the first that applies is used.
 REWRITES: dict[Any, tuple[Rewrite, ...]] = {
-    target: tuple(table[target] for table in (CONV1D, PER_CHANNEL, REDUCTIONS, PRODUCTS, _PLAIN) if target in table)
-    for target in {**CONV1D, **PER_CHANNEL, **REDUCTIONS, **PRODUCTS, **_PLAIN}
+    target: tuple(table[target] for table in (PER_CHANNEL, REDUCTIONS, PRODUCTS, _PLAIN) if target in table)
+    for target in {**PER_CHANNEL, **REDUCTIONS, **PRODUCTS, **_PLAIN}
 }

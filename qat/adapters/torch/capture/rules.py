@@ -9,7 +9,7 @@ from torch import fx
 
 from .attention import product, softmax
 from .builder import Builder, Rule
-from .match import Match, argument, is_tensor, pair, shape_of
+from .match import Match, argument, for_axes, is_tensor, shape_of
 from .move_ops import MOVES
 from .window_rules import WINDOWS
 
@@ -69,7 +69,7 @@ def _concat(b: Builder, n: Any) -> Match | None:
 def _mean(b: Builder, n: Any) -> Match | None:
     rank = len(shape_of(n.args[0]))
     axes = tuple(sorted(int(a) % rank for a in (argument(n, 1, "dim", None) or ())))
-    if rank != 4 or axes != (2, 3):
+    if (rank, axes) not in ((4, (2, 3)), (3, (2,))) or not b.is_operand(n.args[0]) or argument(n, 3, "dtype", None) is not None:
         return None
     return Match("mean", [n.args[0]], {}, {"axes": axes, "keepdims": bool(argument(n, 2, "keepdim", False))})
 
@@ -89,10 +89,11 @@ def _pad(b: Builder, n: Any) -> Match | None:
         mode, value = "constant", argument(n, 2, "value", 0)
     if mode != "constant":
         return _move(b, n)
-    if (value or 0) != 0 or len(shape_of(n)) != 4 or len(amounts) > 4 or min(amounts) < 0:
+    count = len(shape_of(n)) - 2
+    if (value or 0) != 0 or count not in (1, 2) or len(amounts) > 2 * count or min(amounts) < 0:
         return None
-    amounts += [0] * (4 - len(amounts))
-    return Match("pad", [n.args[0]], {}, {"padding": ((amounts[2], amounts[3]), (amounts[0], amounts[1]))})
+    amounts += [0] * (2 * count - len(amounts))
+    return Match("pad", [n.args[0]], {}, {"padding": tuple((amounts[i], amounts[i + 1]) for i in range(2 * count - 2, -1, -2))})
 
 
 def _move(b: Builder, n: Any) -> Match | None:
@@ -122,7 +123,9 @@ def _index(b: Builder, n: Any) -> Match | None:
 
 
 def _im2col(b: Builder, n: Any) -> Match | None:
-    return _move(b, n) if pair(argument(n, 3, "padding", 0)) == (0, 0) else None  # padding would hold 0, not the integer of 0
+    return (
+        _move(b, n) if not any(for_axes(argument(n, 3, "padding", 0), 2)) else None
+    )  # padding would hold 0, not the integer of 0
 
 
 def _product(b: Builder, n: Any) -> Match | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from qat.adapters.torch.capture.conv1d import as_image_weight
-
+from .image_weight import as_image_weight
 from .linear import StraightThroughConv
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from qat.adapters.torch.autograd import linear
 from qat.adapters.torch.autograd.functions import straight_through
 from qat.adapters.torch.autograd.tflite import halves_up
-from qat.adapters.torch.capture.conv1d import as_image_weight
 
 from .base import Node
+from .image_weight import as_image_weight
 
 
 class Conv2d(Node):

@@ -13,12 +13,12 @@ from torch import Tensor
 from qat.adapters.torch.autograd import dynamic
 from qat.adapters.torch.autograd.functions import straight_through
 from qat.adapters.torch.autograd.linear import weight_scale
-from qat.adapters.torch.capture.conv1d import as_image_weight
 from qat.arithmetic.dynamic import range_axes
 from qat.graph.kinds import KINDS
 from qat.planning.plan import PlannedOp
 
 from .base import Node
+from .image_weight import as_image_weight
 
 
 class StoredWeight(Node):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass, replace
 
-from .graph import Graph, Op
+from ..graph import Graph, Op
 
 
 @dataclass(frozen=True)
