@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from functools import wraps
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
@@ -17,29 +20,79 @@ if TYPE_CHECKING:
 
     from .frameworks import Framework
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Quantization-aware training.")
+log = logging.getLogger("qat")
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="Quantization-aware training.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in <output>/checkpoints.")]
 Config = Annotated[Path, typer.Argument(help="A run configuration, for example configs/runs/digits_torch.yaml.")]
 
 
-def _console() -> Any:
+def _console(*, progress: bool = False) -> Any:
+    """Return a console for results, or for ``progress``, which -q hides."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 120)
+    # Without markup: "[torch]" in a package's name, a path or a tensor's name is text.
+    return Console(
+        width=None if sys.stdout.isatty() else 120, markup=False, quiet=progress and not log.isEnabledFor(logging.WARNING)
+    )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from . import __version__
+
+        print(f"qat {__version__}")
+        raise typer.Exit
+
+
+Verbose = Annotated[
+    int, typer.Option("--verbose", "-v", count=True, show_default=False, metavar="", help="Say more; -vv for debugging.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and results alone, without notices and progress.")]
+Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")]
 
 
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    verbose: Verbose = 0, quiet: Quiet = False, version: Version = False,
+) -> None:  # fmt: skip
     """Train on the integer grid: the artifact equals the trained model, bit for bit."""
-    import logging
-
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(format="notice: %(message)s", level=logging.ERROR)
-    logging.getLogger("qat").setLevel(logging.WARNING)
+    log.setLevel(logging.WARNING)
+    _set_level(verbose, quiet)
 
 
-@app.command()
+def _set_level(verbose: int = 0, quiet: bool = False, version: bool = False) -> None:
+    """Let the log say more or less; without an option it stays as it is."""
+    if verbose:
+        log.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+    if quiet:
+        log.setLevel(logging.ERROR)
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command, which takes -v, -q and --version behind its name as `qat` takes them before it."""
+    shared = {name: p for name, p in signature(_options, eval_str=True).parameters.items() if name != "debug"}
+
+    @wraps(function)
+    def command(**values: Any) -> None:
+        _set_level(**{name: values.pop(name) for name in shared})
+        function(**values)
+
+    own = signature(function, eval_str=True)
+    parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (*own.parameters.values(), *shared.values())]
+    vars(command)["__signature__"] = own.replace(parameters=parameters)
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    app.command()(command)
+    return function
+
+
+@_command
 def demo(output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("runs/demo")) -> None:
     """Run the main job on the embedded digits, in both frameworks."""
     from importlib.resources import files
@@ -48,7 +101,7 @@ def demo(output: Annotated[Path, typer.Option(help="Where the results go.")] = P
     _run_all([folder / "digits_torch.yaml", folder / "digits_keras.yaml"], output)
 
 
-@app.command()
+@_command
 def run(
     config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None, resume: Resume = False
 ) -> None:
@@ -70,7 +123,7 @@ def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> 
     for config, base in loaded:
         # Several share a folder, but not their checkpoints.
         checkpoints = folder / "checkpoints" / config.framework if len(loaded) > 1 else None
-        report = execute(Job.of(config, base, folder, console, resume, checkpoints))
+        report = execute(Job.of(config, base, folder, _console(progress=True), resume, checkpoints))
         print_report(report, console)
         reports.append(report)
     console.print(f"written: {write_report(reports, folder)}", soft_wrap=True)
@@ -94,10 +147,10 @@ def _open(config: Path, output: Path | None, resume: bool = False) -> Job:
 
     loaded = load_run(config)
     _import_frameworks([loaded.framework])
-    return Job.of(loaded, config.parent, output, _console(), resume)
+    return Job.of(loaded, config.parent, output, _console(progress=True), resume)
 
 
-@app.command()
+@_command
 def ptq(config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None) -> None:
     """Make and compare the PTQ baselines of a configuration alone."""
     from qat.report.render import print_report, write_report
@@ -105,11 +158,12 @@ def ptq(config: Config, output: Annotated[Path | None, typer.Option(help="Defaul
 
     job = _open(config, output)
     report = compare_baselines(job)
-    print_report(report, job.console)
-    job.console.print(f"written: {write_report([report], job.folder)}", soft_wrap=True)
+    console = _console()
+    print_report(report, console)
+    console.print(f"written: {write_report([report], job.folder)}", soft_wrap=True)
 
 
-@app.command()
+@_command
 def train(
     config: Config, output: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None, resume: Resume = False
 ) -> None:
@@ -118,13 +172,12 @@ def train(
 
     job = _open(config, output, resume)
     best = run.train(job)
-    job.console.print(
-        f"the best weights: {best}\n  qat export {config} {best} ARTIFACT makes an artifact of them", soft_wrap=True
-    )
-    job.console.print(f"checkpoints: {job.checkpoints}; --resume continues a run that was stopped", soft_wrap=True)
+    console = _console()
+    console.print(f"the best weights: {best}\n  qat export {config} {best} ARTIFACT makes an artifact of them", soft_wrap=True)
+    console.print(f"checkpoints: {job.checkpoints}; --resume continues a run that was stopped", soft_wrap=True)
 
 
-@app.command()
+@_command
 def export(
     config: Config,
     checkpoint: Annotated[Path, typer.Argument(help="Written by qat train: best.safetensors or best.keras.")],
@@ -141,12 +194,12 @@ def export(
     written = export_checkpoint(job, checkpoint, artifact, overwrite, cast("Layout | None", layout))
     parity = written.parity
     assert parity is not None
-    job.console.print(
+    _console().print(
         f"written: {written.path} ({written.bytes:,} bytes), {100 * parity.exact:.2f} % of outputs exactly equal", soft_wrap=True
     )
 
 
-@app.command()
+@_command
 def compare(
     config: Config,
     artifacts: Annotated[list[Path], typer.Argument(help="Artifacts; a float one is the reference, else the first.")],
@@ -161,10 +214,10 @@ def compare(
     job = _open(config, None)
     kinds = [(path, *kind_of(path)) for path in artifacts]
     entries = [ModelFile(name=path.stem, kind=kind, path=path, recipe=recipe) for path, kind, recipe in kinds]
-    print_report(stages.compare(job, RunData(job.config, job.base), entries), job.console)
+    print_report(stages.compare(job, RunData(job.config, job.base), entries), _console())
 
 
-@app.command()
+@_command
 def plan(config: Config) -> None:
     """List the operators of the model: which are quantized, how, and why the others stay float."""
     from rich.table import Table
@@ -182,30 +235,34 @@ def plan(config: Config) -> None:
         table.add_column(column)
     for row in made.table():
         table.add_row(row["scope"], row["op"], row["runs"], row["reason"] or row["how"])
-    job.console.print(table)
+    _console().print(table)
 
 
-@app.command()
+@_command
 def recipes() -> None:
     """List the built-in recipes, each with the targets that have kernels for it, and the targets."""
+    from rich.text import Text
+
     from qat.planning.recipe import builtin_recipes
     from qat.planning.recipe_support import able_targets
     from qat.planning.targets import SHORT_FORMS, TARGETS
 
     console = _console()
     for recipe in builtin_recipes().values():
-        console.print(f"[bold]{recipe.name}[/]: {recipe.description} [dim]({', '.join(able_targets(recipe))})[/]")
+        able = f" ({', '.join(able_targets(recipe))})"
+        console.print(Text.assemble((recipe.name, "bold"), f": {recipe.description}", (able, "dim")))
     console.print("targets:")
     for target in TARGETS.values():
-        console.print(f"  [bold]{target.name}[/] ({target.suffix or 'no artifact'}): {target.description}")
-    console.print("by where the .onnx will run: " + ", ".join(f"[bold]{form}[/] is {name}" for form, name in SHORT_FORMS.items()))
+        console.print(Text.assemble("  ", (target.name, "bold"), f" ({target.suffix or 'no artifact'}): {target.description}"))
+    console.print("by where the .onnx will run: " + ", ".join(f"{form} is {name}" for form, name in SHORT_FORMS.items()))
 
 
-@app.command()
+@_command
 def inspect(artifact: Annotated[Path, typer.Argument(help="A .onnx or .tflite file.")]) -> None:
     """Show an artifact: inputs and outputs, the operators that really run, the bits of each weight, and every scale."""
     import numpy as np
     from rich.table import Table
+    from rich.text import Text
 
     from qat.exporters.inspection import inspect as read
     from qat.exporters.inspection import layout_of
@@ -220,8 +277,8 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="A .onnx or .tflite fi
         for info in infos:
             shape = "x".join("batch" if i == 0 and n is None else str(n or "?") for i, n in enumerate(info.shape))
             grid = "" if info.scale is None else f"scale {info.scale:.6g}, zero point {info.zero_point}"
-            facts = [title, f"[bold]{info.name}[/]", info.dtype, shape, layout_of(info), grid]
-            console.print("  ".join(fact for fact in facts if fact), highlight=False)
+            facts = [Text(title), Text(info.name, "bold"), *map(Text, (info.dtype, shape, layout_of(info), grid))]
+            console.print(Text("  ").join(fact for fact in facts if fact))
     for runner, counts in found.runs.items():
         if counts:
             console.print(f"run by {runner}: " + ", ".join(f"{n} {kind}" for kind, n in counts.most_common()))
@@ -237,10 +294,12 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="A .onnx or .tflite fi
     console.print(table)
 
 
-@app.command()
+@_command
 def doctor() -> None:
     """List the packages that are installed and missing, and the CPU's features that matter."""
     from importlib.metadata import PackageNotFoundError, version
+
+    from rich.text import Text
 
     console = _console()
     names = {"torch": "torch", "keras": "tensorflow keras", "onnx": "onnx onnxruntime", "litert": "ai-edge-litert flatbuffers"}
@@ -248,10 +307,10 @@ def doctor() -> None:
     for extra, packages in names.items():
         for package in packages.split():
             try:
-                console.print(f"  [green]yes[/] {package} {version(package)}")
+                console.print(Text.assemble(("  yes", "green"), f" {package} {version(package)}"))
             except PackageNotFoundError:
                 missing = True
-                console.print(f"  [red]no[/]  {package}: pip install 'qat-toolkit[{extra}]'")
+                console.print(Text.assemble(("  no", "red"), f"  {package}: pip install 'qat-toolkit[{extra}]'"))
     flags = Path("/proc/cpuinfo")
     if flags.is_file():
         vnni = "vnni" in flags.read_text()

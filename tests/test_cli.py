@@ -1,17 +1,21 @@
 """The command line: exit codes, sentences, files. In a process of its own where Ctrl-C or an import is the point."""
 
 import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
+from qat.cli import app
 from support.command_line import CommandLine
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "runs"
@@ -69,6 +73,74 @@ def test_help_lists_the_commands(qat):
     out = qat("--help").stdout
     for command in ("demo", "run", "ptq", "train", "export", "compare", "plan", "recipes", "inspect", "doctor"):
         assert command in out
+
+
+def test_every_command_takes_the_common_options():
+    commands = typer.main.get_command(app).commands
+    assert len(commands) >= 10
+    for name, command in commands.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {"-v", "--verbose", "-q", "--quiet", "--version"} <= options, name
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["run", "-h"], ["inspect", "-h"]])
+def test_short_help(qat, arguments):
+    done = qat(*arguments)
+    assert done.returncode == 0
+    assert "--quiet" in done.stdout
+    assert done.stdout == qat(*arguments[:-1], "--help").stdout
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["doctor", "--version"], ["run", "--version"]])
+def test_version(qat, arguments):
+    done = qat(*arguments)
+    assert (done.returncode, done.stdout) == (0, f"qat {version('qat-toolkit')}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "level"),
+    [
+        (["recipes"], logging.WARNING), (["recipes", "-v"], logging.INFO), (["-v", "recipes"], logging.INFO),
+        (["recipes", "-vv"], logging.DEBUG), (["recipes", "-q"], logging.ERROR), (["-q", "recipes"], logging.ERROR),
+    ],
+)  # fmt: skip
+def test_more_and_less_of_the_log(qat, monkeypatch, arguments, level):
+    levels = []
+    monkeypatch.setattr("qat.planning.recipe.builtin_recipes", lambda: levels.append(logging.getLogger("qat").level) or {})
+    assert qat(*arguments).returncode == 0
+    assert levels == [level]
+
+
+def test_quiet_training_prints_its_result_alone(qat, config, tmp_path):
+    done = qat("train", config, "--output", tmp_path / "out", "-q")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("the best weights: ")
+    assert "epoch" not in done.stdout + done.stderr
+    assert "done" not in done.stdout
+
+
+def test_brackets_are_text_and_no_markup(qat, tmp_path, monkeypatch):
+    """Of rich: `[torch]` in an extra, a tensor's name or a path is not a style."""
+
+    def missing(package):
+        raise PackageNotFoundError(package)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.metadata.version", missing)
+        out = qat("doctor").stdout
+    for package, extra in (("torch", "torch"), ("keras", "keras"), ("onnx", "onnx"), ("ai-edge-litert", "litert")):
+        assert f"{package}: pip install 'qat-toolkit[{extra}]'" in out
+    import onnx
+    from onnx import TensorProto, helper
+
+    names = ["x[bold]", "layers[0]/y[red]"]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in names]
+    weight = onnx.numpy_helper.from_array(np.ones((1, 4), np.float32), "w[dim]")
+    graph = helper.make_graph([helper.make_node("Add", [names[0], "w[dim]"], names[1:])], "g", ends[:1], ends[1:], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "[green]m.onnx")
+    out = qat("inspect", "[green]m.onnx").stdout
+    assert all(name in out for name in (*names, "w[dim]"))
 
 
 def test_a_run_without_a_runtime_is_refused_before_it_trains(qat, config, tmp_path):

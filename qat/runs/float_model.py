@@ -68,12 +68,13 @@ def trained(job: Job, data: RunData) -> Any:
             raise ConfigError(f"model.weights: {error}") from error
     cached = _cache_file(job, data, plan.graph)
     if cached.is_file():
-        job.console.print(f"  [dim]float model from {cached}[/]", soft_wrap=True)
+        job.console.print(f"  float model from {cached}", style="dim", soft_wrap=True)
         return float_files.load(framework, model, cached)
     options = job.config.float_training
     api.finetune(
         model, data.training(options.seed), epochs=options.epochs, learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay, gradient_clip=None, seed=options.seed, **job.checkpoint_options("float"),
+        weight_decay=options.weight_decay, gradient_clip=None, seed=options.seed,
+        progress=not job.console.quiet, **job.checkpoint_options("float"),
     )  # fmt: skip
     try:
         float_files.save(framework, model, cached)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypedDict, TypeVar
 
 from rich.console import Console
+from rich.text import Text
 
 from qat.planning.recipe import Recipe, load_recipe
 from qat.planning.targets import Target, load_target
@@ -52,7 +53,7 @@ class Job:
         config: the configuration.
         base: the folder that the configuration's paths are relative to.
         folder: receives summary.json, summary.md, the plots, artifacts/ and checkpoints/.
-        console: where progress is printed.
+        console: where progress is printed, without markup: names and paths may hold brackets. A quiet one hides training's bars.
         resume: whether training continues from the last checkpoint.
         checkpoints: the folder of the checkpoints.
     """
@@ -142,5 +143,6 @@ class Job:
         started = time.perf_counter()
         result = work()
         ctrl_c.stop_if_asked()
-        self.console.print(f"  [green]done[/] {title} [dim]{time.perf_counter() - started:.1f} s[/]")
+        taken = f"{time.perf_counter() - started:.1f} s"
+        self.console.print(Text.assemble(("  done", "green"), f" {title} ", (taken, "dim")))
         return result

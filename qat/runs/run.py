@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.text import Text
+
 from qat import api
 from qat.errors import ConfigError
 from qat.exporters import Artifact
@@ -29,7 +31,7 @@ def execute(job: Job) -> Report:
             f"target: '{c.target}' has no runtime, and a run ends in artifacts that are compared: use qat train, or another "
             "target"
         )
-    job.console.print(f"[bold]{c.name}[/]: {c.framework}, recipe {c.recipe}")
+    job.console.print(Text.assemble((c.name, "bold"), f": {c.framework}, recipe {c.recipe}"))
     data = _data(job)
     with job.alone():
         return _everything(job, data)
@@ -79,7 +81,7 @@ def _training(job: Job, data: RunData) -> Path:
         job.console.print(f"  {name}: {shown(values)} on the validation data", highlight=False)
     best = history.epochs[history.best_epoch - 1]
     epoch = f"trained, epoch {best.number} of {len(history.epochs)}"
-    job.console.print(f"  [bold]{epoch}: {shown(best.metrics)}[/] on the validation data", highlight=False)
+    job.console.print(Text.assemble((f"  {epoch}: {shown(best.metrics)}", "bold"), " on the validation data"))
     return job.best_checkpoint
 
 

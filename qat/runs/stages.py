@@ -31,7 +31,7 @@ def prepare(job: Job, data: RunData, model: Model) -> PreparedModel:
     samples = [x for x, _ in pairs]
     if has_plan(prepared):
         seen = set_ranges(prepared, pairs, c.calibration.estimator)
-        job.console.print(f"  [dim]calibration saw {seen}[/]", highlight=False, soft_wrap=True)
+        job.console.print(f"  calibration saw {seen}", style="dim", highlight=False, soft_wrap=True)
         seen.log()
     else:
         api.calibrate(prepared, samples, c.calibration.estimator)
@@ -53,7 +53,7 @@ def baselines(job: Job, data: RunData, model: Model) -> list[ModelFile]:
 def finetune(job: Job, data: RunData, model: Model, float_model: Model, kind: Literal["qat", "control"]) -> History:
     """Fine-tune by the configuration's options."""
     options: dict[str, Any] = {name: getattr(job.config.training, name) for name in TRAINING_KEYS}
-    options |= {"teacher": _teacher(job, float_model)} | job.checkpoint_options(kind)
+    options |= {"teacher": _teacher(job, float_model), "progress": not job.console.quiet} | job.checkpoint_options(kind)
     if kind == "control":
         options |= {"tensorboard": None, "artifact_every": None}
     else:
@@ -98,4 +98,4 @@ def _teacher(job: Job, float_model: Model) -> Model | None:
 def _print_epoch(job: Job, epoch: Epoch) -> None:
     parts = [f"epoch {epoch.number}/{job.config.training.epochs}: loss {epoch.loss:.4g}", shown(epoch.metrics)]
     parts += [f"the artifact in its runtime: {shown(epoch.artifact)}"] if epoch.artifact else []
-    job.console.print(f"  [dim]{'; '.join(parts)}[/]", highlight=False, soft_wrap=True)
+    job.console.print(f"  {'; '.join(parts)}", style="dim", highlight=False, soft_wrap=True)
