@@ -51,6 +51,10 @@ def write_weight(writer: Writer, instruction: Instruction, weight: np.ndarray, a
         axis: of the output channels in ``weight``.
     """
     name, channels, mode = f"{instruction.name}.weight", weight.shape[axis], instruction.mode
+    if instruction.weight_encoding is None and weight.dtype == f32:  # a float file, for comparison
+        bias = np.zeros(channels, f32) if instruction.bias is None else instruction.bias.astype(f32)
+        writer.add_tensor(name, weight.shape, "float32", data=weight)
+        return [name, writer.add_tensor(f"{instruction.name}.bias", bias.shape, "float32", data=bias)]
     if instruction.weight_encoding is None:
         writer.add_tensor(name, weight.shape, "float16", data=weight)
     else:

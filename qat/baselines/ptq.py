@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from qat.errors import DataError, reason_of
 from qat.frameworks import Framework, adapter_for, framework_of
+from qat.planning.targets import Target, load_target
+from qat.runtimes import TFLITE
 from qat.runtimes.model_file import FileKind
 from qat.system.atomic_files import write_atomically
+from qat.system.samples import batches_of, first_of_pair
 from qat.typing import Batches, Inputs, Model
 
 from .baseline import Baseline, Maker, Tools
@@ -24,19 +29,23 @@ def ptq_baselines(
     example_inputs: Inputs | None = None,
     per_channel: bool = True,
     overwrite: bool = False,
+    target: str | Target | None = None,
 ) -> list[Baseline]:
-    """Quantize a float model with every post-training tool for its framework.
+    """Quantize a float model with every post-training tool for its framework and the target's format.
 
-    PyTorch: ONNX Runtime, dynamic and static (MinMax, Entropy, Percentile). Keras: the TFLite converter (dynamic range,
-    float16, full int8 with int8 and with uint8 I/O) and AI Edge Quantizer.
+    PyTorch: ONNX Runtime, dynamic and static (MinMax, Entropy, Percentile); for a target that runs ``.tflite``, AI Edge
+    Quantizer on this toolkit's own float file. Keras: the TFLite converter (dynamic range, float16, full int8 with int8 and
+    with uint8 I/O) and AI Edge Quantizer.
 
     Args:
         float_model: as given to :func:`qat.prepare`.
-        samples: calibration batches of inputs, or ``(inputs, labels)`` pairs; read into memory.
+        samples: calibration batches of inputs, or ``(inputs, labels)`` pairs; read into memory. Several inputs are a tuple:
+            ``(a, b)``, or with labels ``((a, b), labels)``.
         out_dir: where the files go.
         example_inputs: PyTorch: an input batch; None takes the first sample.
         per_channel: whether weights get one scale per channel, where the tool offers the choice.
         overwrite: whether existing files may be replaced.
+        target: PyTorch: that the model is prepared for, so that files of one kind are compared; None: ``onnxruntime``.
 
     Returns:
         One baseline a tool, the float model's file first. Where a tool fails, its baseline has no path, and ``error`` says why.
@@ -53,18 +62,23 @@ def ptq_baselines(
         ['float', 'onnxruntime_dynamic']
     """
     framework = framework_of(float_model)
-    inputs_of = adapter_for(framework).inputs_of
-    batches = [tuple(np.asarray(x) for x in inputs_of(sample)) for sample in samples]
+    count = _input_count(float_model, example_inputs)
+    batches = [_arrays(framework, first_of_pair(sample, count)) for sample in batches_of(samples, "the calibration samples")]
     if not batches:
         raise DataError("PTQ got no calibration samples: pass at least one batch")
-    example = batches[0] if example_inputs is None else tuple(np.asarray(x) for x in inputs_of((example_inputs,)))
-    tools = _tools(framework)
+    example = batches[0] if example_inputs is None else _arrays(framework, example_inputs)
+    tools = _tools(framework, target)
     makers = tools.makers(float_model, example, batches, per_channel)
     return [_make(maker, framework, _path(tools, framework, out_dir, maker), overwrite) for maker in makers]
 
 
 def float_baseline(
-    model: Model, example_inputs: Inputs, out_dir: str | Path, name: str = "float", kind: FileKind = "float"
+    model: Model,
+    example_inputs: Inputs,
+    out_dir: str | Path,
+    name: str = "float",
+    kind: FileKind = "float",
+    target: str | Target | None = None,
 ) -> Baseline:
     """Write a float model in its framework's format. An existing file is replaced.
 
@@ -74,18 +88,37 @@ def float_baseline(
         out_dir: where the file goes.
         name: of the baseline.
         kind: of the baseline: ``float``, or ``control``.
+        target: as for :func:`ptq_baselines`.
 
     Returns:
         The baseline. Where the export fails, it has no path, and ``error`` says why.
     """
     framework = framework_of(model)
-    tools = _tools(framework)
-    example = tuple(np.asarray(x) for x in adapter_for(framework).inputs_of((example_inputs,)))
+    tools = _tools(framework, target)
+    example = _arrays(framework, example_inputs)
     maker = Maker(name, tools.FLOAT_TOOL, "float32", lambda: tools.float_bytes(model, example), kind)
     return _make(maker, framework, _path(tools, framework, out_dir, maker), overwrite=True)
 
 
-def _tools(framework: Framework) -> Tools:
+def _arrays(framework: Framework, inputs: object) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(x) for x in adapter_for(framework).inputs_of((inputs,)))
+
+
+def _input_count(model: Any, example_inputs: Inputs | None) -> int:
+    """Return the number of a float model's inputs: of PyTorch's ``forward``, the parameters without a default."""
+    if isinstance(example_inputs, (tuple, list)):
+        return len(example_inputs)
+    if not hasattr(model, "forward"):
+        return len(getattr(model, "inputs", None) or (None,))
+    taken = inspect.signature(model.forward).parameters.values()
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in taken)
+
+
+def _tools(framework: Framework, target: str | Target | None) -> Tools:
+    if framework == "torch" and target is not None and load_target(target).suffix == TFLITE.suffix:
+        from . import torch_tflite
+
+        return torch_tflite
     if framework == "torch":
         from . import onnxruntime
 

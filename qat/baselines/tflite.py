@@ -15,11 +15,11 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from qat.runtimes import TFLITE
 from qat.system.silence import quiet
 
+from . import ai_edge
 from .baseline import Maker, Sample
 
 FORMAT = TFLITE
 FLOAT_TOOL = "TFLite converter"
-EDGE_TOOL = "AI Edge Quantizer"
 #: A converter or a type of TensorFlow, which has no types.
 _Object = Any
 
@@ -66,10 +66,7 @@ def makers(model: keras.Model, example: Sample, batches: list[Sample], per_chann
     return [
         Maker("float", FLOAT_TOOL, "float32", exported, "float"),
         *(Maker(name, FLOAT_TOOL, recipe, convert(configure)) for name, (recipe, configure) in converted.items()),
-        *(
-            Maker(f"aeq_{recipe}", EDGE_TOOL, recipe, edge(exported, recipe, batches, [x.name for x in model.inputs]))
-            for recipe in ("dynamic_wi8_afp32", "weight_only_wi8_afp32", "static_wi8_ai8")
-        ),
+        *ai_edge.makers(exported, lambda: batches, [x.name for x in model.inputs]),
     ]
 
 
@@ -113,32 +110,3 @@ def _convert(model: keras.Model, configure: Callable[[_Object], None]) -> bytes:
         configure(converter)
         raw: bytes = converter.convert()
     return raw
-
-
-def edge(exported: Callable[[], bytes], name: str, batches: list[Sample], inputs: list[str]) -> Callable[[], bytes]:
-    """Return the maker of AI Edge Quantizer's file by its recipe; ``inputs`` are named in the batches' order."""
-
-    def make() -> bytes:
-        from ai_edge_litert.interpreter import Interpreter
-        from ai_edge_quantizer import quantizer, recipe
-
-        raw = exported()
-        with quiet(), tempfile.TemporaryDirectory() as folder:
-            path = f"{folder}/float.tflite"
-            with open(path, "wb") as file:
-                file.write(raw)
-            tool = quantizer.Quantizer(path)
-            tool.load_quantization_recipe(getattr(recipe, name)())
-            statistics = None
-            if tool.need_calibration:
-                key, runner = next(iter(Interpreter(model_content=raw).get_signature_list().items()))
-                names = inputs if set(inputs) == set(runner["inputs"]) else runner["inputs"]
-                samples = [
-                    {n: x[i : i + 1] for n, x in zip(names, batch, strict=True)}
-                    for batch in batches
-                    for i in range(len(batch[0]))
-                ]
-                statistics = tool.calibrate({key: samples})
-            return bytes(tool.quantize(statistics).quantized_model)
-
-    return make

@@ -84,11 +84,20 @@ def compare(
     with tempfile.TemporaryDirectory() as folder:
         count = next((n for entry in entries if (n := _input_count(entry)) is not None), 1)
         inputs = [first_of_pair(batch, count) for batch in batches]
-        files = [_file_of(entry, inputs[0], Path(folder) / str(i)) for i, entry in enumerate(entries)]
+        target = "litert" if all(suffix == ".tflite" for suffix in _suffixes(entries)) else None
+        files = [_file_of(entry, inputs[0], Path(folder) / str(i), target) for i, entry in enumerate(entries)]
         runs = run_all(files, inputs, latency_runs)
         labels = _labels(batches, count)
         name = framework or next((file.framework for file in files if file.framework), "")
         return _Comparison(runs, labels, named, own).report(name, dataset)
+
+
+def _suffixes(entries: Sequence[ModelFile | str | Path | Model]) -> list[str]:
+    """Return the suffixes of the files and prepared models: a float model beside them becomes a file of the same kind."""
+    paths = [Path(e) if isinstance(e, (str, Path)) else e.path for e in entries if isinstance(e, (str, Path, ModelFile))]
+    return [p.suffix for p in paths if p is not None] + [
+        e.plan.target.suffix for e in entries if is_prepared(e) and has_plan(e)
+    ] or [""]
 
 
 def _input_count(entry: ModelFile | str | Path | Model) -> int | None:
@@ -99,7 +108,7 @@ def _input_count(entry: ModelFile | str | Path | Model) -> int | None:
         return None if entry.path is None else len(open_session(entry.path).inputs)
     if isinstance(entry, (str, Path)):
         return len(open_session(entry).inputs)
-    return None if not has_plan(entry) else len(entry.plan.graph.inputs)
+    return len(entry.plan.graph.inputs) if has_plan(entry) else None
 
 
 def _labels(batches: Sequence[Any], inputs: int) -> list[Any] | None:
@@ -126,7 +135,7 @@ def _arrays(labels: Any) -> Any:
     return np.asarray(labels)
 
 
-def _file_of(entry: ModelFile | str | Path | Model, inputs: Inputs | Array, folder: Path) -> ModelFile:
+def _file_of(entry: ModelFile | str | Path | Model, inputs: Inputs | Array, folder: Path, target: str | None) -> ModelFile:
     """Return the record of an entry; a model is exported. Raises CaptureError for anything else."""
     if isinstance(entry, ModelFile):
         return entry
@@ -134,7 +143,7 @@ def _file_of(entry: ModelFile | str | Path | Model, inputs: Inputs | Array, fold
         return ModelFile(name=Path(entry).stem, kind="ptq", path=Path(entry))
     if is_prepared(entry):
         return export(entry, folder / f"qat{entry.plan.target.suffix if has_plan(entry) else '.tflite'}")
-    written = float_baseline(entry, inputs, folder)
+    written = float_baseline(entry, inputs, folder, target=target)
     if written.path is None:
         raise ExportError(f"the float model cannot be exported on this data: {written.error}")
     return written

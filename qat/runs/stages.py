@@ -42,7 +42,7 @@ def baselines(job: Job, data: RunData, model: Model) -> list[ModelFile]:
     """Return the PTQ baselines, the float file first; last this toolkit's own AdaRound, where the configuration asks for it."""
     made = api.ptq_baselines(
         model, data.calibration(), job.artifacts, example_inputs=data.example(), per_channel=job.config.per_channel,
-        overwrite=True,
+        overwrite=True, target=job.target,
     )  # fmt: skip
     if not job.config.adaround:
         return [*made]
@@ -79,7 +79,7 @@ def control(job: Job, data: RunData, model: Model) -> Baseline:
     """Return the file of the float model, fine-tuned for the same steps on the same data."""
     copied = float_files.clone(job.config.framework, model)
     finetune(job, data, copied, model, "control")
-    return float_baseline(copied, data.example(), job.artifacts, name="float_control", kind="control")
+    return float_baseline(copied, data.example(), job.artifacts, name="float_control", kind="control", target=job.target)
 
 
 def compare(job: Job, data: RunData, entries: Sequence[ModelFile]) -> Report:

@@ -8,6 +8,7 @@ from torch import nn
 
 import qat
 from qat.errors import DataError, ExportError
+from qat.exporters import inspection
 from qat.runtimes import open_session
 
 SAMPLES = [np.random.default_rng(0).normal(size=(16, 8, 8, 2)).astype(np.float32)]
@@ -62,3 +63,55 @@ def test_mistakes(tmp_path):
     with pytest.raises(ExportError, match="exists already"):
         qat.ptq_baselines(torch_model(), [SAMPLES[0].transpose(0, 3, 1, 2).copy()], tmp_path)
     assert (tmp_path / "torch_float.onnx").read_bytes() == b"precious"
+
+
+def test_torch_baselines_for_litert_are_tflite_files_of_the_models_own_operators(tmp_path):
+    samples = [SAMPLES[0].transpose(0, 3, 1, 2).copy()]
+    model = torch_model()
+    found = {b.name: b for b in qat.ptq_baselines(model, samples, tmp_path, target="litert")}
+    assert set(found) == {"float", "aeq_dynamic_wi8_afp32", "aeq_weight_only_wi8_afp32", "aeq_static_wi8_ai8"}
+    assert not [b.error for b in found.values() if b.error]
+    assert {b.path.suffix for b in found.values()} == {".tflite"}
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(samples[0])).numpy()
+    np.testing.assert_allclose(open_session(found["float"].path).run(*SAMPLES)[0], wanted, atol=1e-5)
+    prepared = qat.calibrate(qat.prepare(model, samples[0], target="litert"), samples)
+    report = qat.compare([model, *found.values(), prepared], [(samples[0], wanted.argmax(1))], latency_runs=0)
+    assert {e.path.suffix for e in report.entries} == {".tflite"}
+    assert [e.kind for e in report.entries] == ["float", "float", "ptq", "ptq", "ptq", "qat"]
+    figures = [(e.name, e.agreement, e.sqnr) for e in report.entries]
+    assert all(agreement > 80 and sqnr > 10 for _, agreement, sqnr in figures), figures  # that tool cuts the tails of ranges
+    assert inspection.kind_of(found["float"].path)[0] == "float"
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x, y):
+        return torch.relu(self.a(x)) - self.b(y)
+
+
+def two_inputs(framework):
+    if framework == "torch":
+        torch.manual_seed(0)
+        return TwoInputs().eval()
+    keras.utils.set_random_seed(0)
+    x, y = keras.Input((6,), name="z"), keras.Input((6,), name="a")  # their names are in another order
+    return keras.Model([x, y], keras.layers.Dense(3, activation="relu")(x) - keras.layers.Dense(3)(y))
+
+
+@pytest.mark.parametrize(("framework", "target"), [("torch", None), ("torch", "litert"), ("keras", None)])
+def test_a_pair_of_inputs_is_no_pair_of_inputs_and_labels(framework, target, tmp_path):
+    model = two_inputs(framework)
+    pair = tuple(np.random.default_rng(i).normal(size=(32, 6)).astype(np.float32) for i in range(2))
+    found = qat.ptq_baselines(model, [pair], tmp_path, target=target)
+    assert not [b.error for b in found if b.error]
+    wanted = model(*(torch.from_numpy(x) for x in pair)).detach() if framework == "torch" else model(list(pair))
+    for b in found:
+        got = open_session(b.path).run(*pair)[0]
+        # AI Edge Quantizer cuts the tails of a range; inputs that are swapped would give a correlation of none.
+        assert np.corrcoef(got.ravel(), np.asarray(wanted).ravel())[0, 1] > 0.9, b.name
+    again = qat.ptq_baselines(model, [(pair, np.zeros(32))], tmp_path, target=target, overwrite=True)
+    assert [b.error for b in again] == [None] * len(found)
