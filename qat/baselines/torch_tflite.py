@@ -15,7 +15,8 @@ import torch
 from qat.adapters import torch as adapter
 from qat.adapters.torch.prepared_model import SCOPE
 from qat.exporters.exporter import exporter_of
-from qat.graph.decompose import for_target
+from qat.graph.decompose.conv1d import signals_as_images
+from qat.graph.decompose.for_target import for_target
 from qat.graph.fold_batch_norm import fold_batch_norm
 from qat.graph.kinds import STEPS
 from qat.planning.planner import plan
@@ -82,7 +83,7 @@ def _export(model: torch.nn.Module, example: Sample) -> _Exported:
     try:
         with quiet():
             traced = adapter.trace(model.eval(), tuple(torch.from_numpy(np.array(x)) for x in example))
-            graph, params = fold_batch_norm(traced.graph, traced.params)
+            graph, params = fold_batch_norm(signals_as_images(traced.graph), traced.params)
             prepared = adapter.insert(traced, plan(for_target(graph, target.kinds), load_recipe("float16"), target), params)
             program = adapter.lower(prepared)
 
