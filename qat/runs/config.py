@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validat
 from qat.errors import ConfigError, OptionError, nearest
 from qat.system.yaml_files import load_yaml
 from qat.trainers import TrainingOptions
-from qat.typing import Estimator, IoDtype
+from qat.typing import Estimator, IoDtype, Layout
 
 
 class _Strict(BaseModel):
@@ -53,17 +53,16 @@ class DataConfig(_Strict):
     std: float = Field(default=1.0, gt=0)
     size: tuple[int, int] = (224, 224)
     flip: bool = False
+    layout: Layout = "NHWC"
+    scale: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=128, ge=1)
     seed: int = Field(default=0, ge=0)
 
-
-class FloatConfig(_Strict):
-    """How the float model is trained where it comes without weights; the result is cached."""
-
-    epochs: int = Field(default=10, ge=1)
-    learning_rate: float = Field(default=0.1, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    seed: int = 0
+    @model_validator(mode="after")
+    def _layout_of_arrays(self) -> DataConfig:
+        if self.layout != "NHWC" and self.source != "npz":
+            raise ValueError(f"layout is for arrays of an .npz: leave it out for the source {self.source}")
+        return self
 
 
 class OwnFloatModel:
@@ -80,19 +79,35 @@ TRAINING_KEYS = tuple(
 )
 
 
-def _training(values: object) -> TrainingOptions:
-    if isinstance(values, TrainingOptions):
-        return values
+def _options(values: object) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError("expected 'option: value' lines")
     for name in values:
         if name not in TRAINING_KEYS:
             valid = ", ".join(TRAINING_KEYS)
             raise OptionError(str(name), f"unknown key '{name}'{nearest(str(name), TRAINING_KEYS)}; valid here: {valid}")
-    teacher = values.get("teacher")
+    return values
+
+
+def _training(values: object) -> TrainingOptions:
+    if isinstance(values, TrainingOptions):
+        return values
+    options = _options(values)
+    teacher = options.get("teacher")
     if teacher not in (None, "float"):
         raise OptionError("teacher", f"teacher is 'float', the run's own float model, or left out, not {teacher!r}")
-    return TrainingOptions.of(**values | {"teacher": None if teacher is None else OwnFloatModel()})
+    return TrainingOptions.of(**options | {"teacher": None if teacher is None else OwnFloatModel()})
+
+
+def _float_training(values: object) -> TrainingOptions:
+    """Return how the float model is trained where it comes without weights: ten epochs at the optimizer's usual rate."""
+    if isinstance(values, TrainingOptions):
+        return values
+    options = _options(values)
+    if options.get("teacher") is not None:
+        raise OptionError("teacher", "a float model that is trained here has no teacher: leave it out")
+    chosen = TrainingOptions.of(**{"epochs": 10, "gradient_clip": None} | options)
+    return chosen if chosen.learning_rate is not None else replace(chosen, learning_rate=100 * chosen.peak)
 
 
 class CalibrationConfig(_Strict):
@@ -110,7 +125,7 @@ class RunConfig(_Strict):
     framework: Literal["torch", "keras"]
     model: ModelConfig
     data: DataConfig = DataConfig()
-    float_training: FloatConfig = FloatConfig()
+    float_training: Annotated[TrainingOptions, PlainValidator(_float_training)] = _float_training({})
     recipe: str = "static_wi8_ai8"
     target: str | None = None
     equalize: bool = False

@@ -35,7 +35,9 @@ class RunData:
         c = config.data
         key = {"factory": "data.factory", "digits": "data.source"}.get(c.source, "data.path")
         try:
-            self.dataset = replace(_read(c, base), seed=c.seed)
+            dataset = _read(c, base, config.training.labels == "given")
+            self.dataset = replace(dataset, seed=c.seed, scale=dataset.scale if c.scale is None else c.scale)
+            self._check_labels()
         except OSError as error:
             raise DataError(f"{key}: {error.filename or c.path} cannot be read: {error.strerror or error}") from error
         except DataError as error:
@@ -43,11 +45,24 @@ class RunData:
         for sentence in missing_classes(self._labels(), self.dataset.class_names):
             log.warning("data set '%s': %s", self.name, sentence)
 
+    def _check_labels(self) -> None:
+        labels = self.dataset.train_y
+        if self.config.training.labels == "none" or not self.config.training.classifies:
+            return
+        if labels is None:
+            raise DataError("there are no labels: training without them learns from a teacher (training.labels: none)")
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(
+                f"labels must be integers, class numbers, found {labels.dtype}: training.loss chooses a loss for others, for "
+                "example mse"
+            )
+
     def _labels(self) -> dict[str, np.ndarray]:
-        """Return the labels of each part of the data."""
+        """Return the labels of each part of the data that has any."""
         labels = self.dataset.labels
         parts = {"training": labels("train"), "validation": labels("validation")}
-        return parts | {"calibration": labels("train", self.config.calibration.samples), "test": labels("test")}
+        parts |= {"calibration": labels("train", self.config.calibration.samples), "test": labels("test")}
+        return {name: found for name, found in parts.items() if found is not None}
 
     @property
     def name(self) -> str:
@@ -63,24 +78,24 @@ class RunData:
         c = self.config.data
         return self.dataset.batches("train", c.batch_size, self.layout, shuffle=seed, flip=c.flip)
 
-    def calibration_pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    def calibration_pairs(self) -> list[tuple[np.ndarray, ...]]:
         """Return the calibration batches: a stratified sample of the training split."""
         return list(self.dataset.batches("train", 64, self.layout, limit=self.config.calibration.samples))
 
     def calibration(self) -> list[np.ndarray]:
         """Return the inputs of the calibration batches."""
-        return [x for x, _ in self.calibration_pairs()]
+        return [batch[0] for batch in self.calibration_pairs()]
 
     def held_out(self) -> Iterator[np.ndarray]:
         """Yield the inputs of the test split, by which an artifact is verified."""
-        return (x for x, _ in self.batches("test"))
+        return (batch[0] for batch in self.batches("test"))
 
     def example(self) -> np.ndarray:
         """Return a batch of two inputs."""
         return next(iter(self.batches("test", limit=2)))[0]
 
 
-def _read(c: DataConfig, base: Path) -> Dataset:
+def _read(c: DataConfig, base: Path, labelled: bool) -> Dataset:
     if c.source == "digits":
         return datasets.digits()
     if c.source == "factory":
@@ -93,5 +108,5 @@ def _read(c: DataConfig, base: Path) -> Dataset:
     if c.source == "idx":
         return datasets.idx(path, c.name or "idx", c.mean, c.std)
     if c.source == "npz":
-        return datasets.npz(path, c.mean, c.std)
+        return datasets.npz(path, c.mean, c.std, c.layout, labelled)
     return datasets.image_folder(path, c.size, c.mean, c.std)

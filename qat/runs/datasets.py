@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from qat.errors import DataError, MissingDependencyError, QatError
+from qat.typing import Layout
 
-from .dataset import Dataset, checked
+from .dataset import Dataset, checked, class_numbers
 
 
 def digits(seed: int = 0) -> Dataset:
@@ -68,36 +69,44 @@ def _read_idx(folder: Path, stem: str) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def npz(path: str | Path, mean: float = 0.0, std: float = 1.0) -> Dataset:
-    """Return the data set of an ``.npz`` file with ``x_train, y_train, x_test, y_test``.
+def npz(path: str | Path, mean: float = 0.0, std: float = 1.0, layout: Layout = "NHWC", labelled: bool = True) -> Dataset:
+    """Return the data set of an ``.npz`` file with ``x_train, y_train, x_test, y_test``, at will ``x_val, y_val``.
 
-    Images are ``[n, height, width, channels]`` or, of one channel, ``[n, height, width]``; uint8 (0 to 255) or any float.
-    Labels are ``[n]`` or ``[n, 1]`` integers from 0.
+    Images are ``[n, height, width, channels]`` (``[n, channels, height, width]`` of layout NCHW) or, of one channel,
+    ``[n, height, width]``; uint8 (0 to 255) or any float. Labels are class numbers from 0 as ``[n]``, ``[n, 1]`` or one-hot, or
+    others of any shape. Where they are not needed (``labelled`` is False), they are not read.
     """
     path = Path(path)
     if not path.is_file():
         kind = "a folder, not an .npz file" if path.is_dir() else "no such file"
         raise DataError(f"{kind}: {path}")
-    names = ("x_train", "y_train", "x_test", "y_test")
-    own = ("x_val", "y_val")
+    kinds = ("x", "y") if labelled else ("x",)
+    needed = tuple(f"{kind}_{split}" for split in ("train", "test") for kind in kinds)
+    own = tuple(f"{kind}_val" for kind in kinds)
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {n: file[n] for n in (*names, *own) if n in file.files}
+            arrays = {n: file[n] for n in (*needed, *own) if n in file.files}
     except PermissionError:
         raise  # it is not the file's content
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path} is not a whole .npz file: {error}") from error
-    if missing := [n for n in (*names, *own) if n not in arrays and (n in names or not arrays.keys().isdisjoint(own))]:
-        raise DataError(f"{path} has no array '{missing[0]}': it needs {', '.join(names)}, and may have x_val and y_val")
-    images = {n: x[..., None] if x.ndim == 3 else x for n, x in arrays.items() if n.startswith("x_")}
-    labels = {n: y.reshape(-1) for n, y in arrays.items() if n.startswith("y_")}
+    if missing := [n for n in (*needed, *own) if n not in arrays and (n in needed or not arrays.keys().isdisjoint(own))]:
+        raise DataError(f"{path} has no array '{missing[0]}': it needs {', '.join(needed)}, and may have {' and '.join(own)}")
+    images = {n: _channels_last(x, layout) for n, x in arrays.items() if n.startswith("x_")}
+    labels = {n: class_numbers(y) for n, y in arrays.items() if n.startswith("y_")}
     scale = 1 / 255 if images["x_train"].dtype == np.uint8 else 1.0
     return checked(
         Dataset(
-            path.stem, images["x_train"], labels["y_train"], images["x_test"], labels["y_test"], scale=scale, mean=mean, std=std,
-            val_x=images.get("x_val"), val_y=labels.get("y_val"),
+            path.stem, images["x_train"], labels.get("y_train"), images["x_test"], labels.get("y_test"), scale=scale, mean=mean,
+            std=std, val_x=images.get("x_val"), val_y=labels.get("y_val"),
         )
     )  # fmt: skip
+
+
+def _channels_last(x: np.ndarray, layout: Layout) -> np.ndarray:
+    if x.ndim == 3:
+        return x[..., None]
+    return x.transpose(0, 2, 3, 1) if layout == "NCHW" and x.ndim == 4 else x
 
 
 _VALIDATION_FOLDERS = ("val", "valid", "validation")

@@ -14,6 +14,12 @@ Framework = Literal["torch", "keras"]
 #: How the files end that hold the weights of a float model.
 SUFFIXES: dict[Framework, str] = {"torch": ".safetensors", "keras": ".weights.h5"}
 
+#: Files of ``torch.save``.
+PICKLED = (".pth", ".pt")
+
+#: Where training scripts put a model's weights into such a file.
+_STATES = ("state_dict", "model_state_dict", "model")
+
 
 def seed(framework: Framework, value: int) -> None:
     """Seed the framework's random generators."""
@@ -36,12 +42,37 @@ def load(framework: Framework, model: Any, path: Path) -> Any:
     if framework == "torch":
         from qat.trainers.torch import load_weights
 
-        return load_weights(model, path)
+        return _load_pickled(model, path) if path.suffix in PICKLED else load_weights(model, path)
     if not path.is_file():
         raise ConfigError(f"no such weights file: {path}")
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{path} does not hold this model's weights: {reason_of(error)}") from error
+    return model
+
+
+def _load_pickled(model: Any, path: Path) -> Any:
+    """Load the tensors of a file that ``torch.save`` wrote; nothing else in it is unpickled."""
+    import pickle
+
+    import torch
+
+    if not path.is_file():
+        raise ConfigError(f"no such weights file: {path}")
+    remedy = "save the weights alone: torch.save(model.state_dict(), path)"
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(f"{path} holds more than tensors, and unpickling that could run foreign code: {remedy}") from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise ConfigError(f"{path} is not a whole file of torch.save: {reason_of(error)}") from error
+    state = next((found[key] for key in _STATES if key in found), found) if isinstance(found, dict) else found
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ConfigError(f"{path} holds no state_dict: {remedy}")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
         raise ConfigError(f"{path} does not hold this model's weights: {reason_of(error)}") from error
     return model
 

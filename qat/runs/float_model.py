@@ -16,7 +16,7 @@ from qat.system.atomic_files import make_folder
 from qat.system.import_object import import_object
 
 from . import float_files
-from .config import expand
+from .config import TRAINING_KEYS, expand
 from .data import RunData
 from .job import Job
 
@@ -70,12 +70,12 @@ def trained(job: Job, data: RunData) -> Any:
     if cached.is_file():
         job.console.print(f"  float model from {cached}", style="dim", soft_wrap=True)
         return float_files.load(framework, model, cached)
-    options = job.config.float_training
-    api.finetune(
-        model, data.training(options.seed), epochs=options.epochs, learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay, gradient_clip=None, seed=options.seed,
-        progress=not job.console.quiet, **job.checkpoint_options("float"),
-    )  # fmt: skip
+    if data.dataset.train_y is None:
+        raise ConfigError("data without labels cannot train a float model: give model.weights")
+    training = job.config.float_training
+    options: dict[str, Any] = {name: getattr(training, name) for name in TRAINING_KEYS} | job.checkpoint_options("float")
+    validation = None if training.patience is None else data.batches("validation")
+    api.finetune(model, data.training(training.seed), validation, progress=not job.console.quiet, **options)
     try:
         float_files.save(framework, model, cached)
     except ExportError as error:
@@ -107,7 +107,7 @@ def _check(model: Any, data: RunData) -> None:
         raise ConfigError(
             f"the model does not take images of shape {images.shape[1:]} ({data.layout}): {reason_of(error)}"
         ) from error
-    if logits.shape[-1] < classes:
+    if classes is not None and logits.ndim == 2 and logits.shape[-1] < classes:
         raise DataError(f"label {classes - 1} is out of range: the model has {logits.shape[-1]} outputs, the data {classes}")
 
 
@@ -119,10 +119,12 @@ def _cache_file(job: Job, data: RunData, graph: Graph) -> Path:
 
     c, images = job.config, data.dataset.train_x
     content = hashlib.sha256(images.tobytes())
-    content.update(data.dataset.train_y.tobytes())
+    if data.dataset.train_y is not None:
+        content.update(data.dataset.train_y.tobytes())
+    training = {name: str(getattr(c.float_training, name)) for name in TRAINING_KEYS}
     key = json.dumps(
         [
-            __version__, c.framework, c.model.model_dump(), c.data.model_dump(), c.float_training.model_dump(),
+            __version__, c.framework, c.model.model_dump(), c.data.model_dump(), training,
             content.hexdigest(), str(images.shape), data.dataset.val_x is None, graph.to_dict(),
         ],
         sort_keys=True,

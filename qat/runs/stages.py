@@ -28,7 +28,7 @@ def prepare(job: Job, data: RunData, model: Model) -> PreparedModel:
     c = job.config
     prepared = api.prepare(model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize)
     pairs = data.calibration_pairs()
-    samples = [x for x, _ in pairs]
+    samples = [batch[0] for batch in pairs]
     if has_plan(prepared):
         seen = set_ranges(prepared, pairs, c.calibration.estimator)
         job.console.print(f"  calibration saw {seen}", style="dim", highlight=False, soft_wrap=True)

@@ -18,6 +18,8 @@ def keys(model=RunConfig, prefix=""):
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from keys(kind, f"{name}.")
+        elif name == "float_training":  # has the keys of training, which stand in that section's row
+            yield from ()
         elif kind is TrainingOptions:
             yield from (f"{name}.{key}" for key in TRAINING_KEYS)
         else:
@@ -71,3 +73,19 @@ def test_a_wrong_training_option_is_named_with_its_line(tmp_path, line, message)
     path = written(tmp_path, "seed: 1", line)
     with pytest.raises(ConfigError, match=f"^{path}:6: {message}"):
         load_run(path)
+
+
+def test_float_training_takes_the_options_of_training(tmp_path):
+    def read(text):
+        path = tmp_path / "run.yaml"
+        path.write_text(f"name: mine\nframework: torch\nmodel: {{factory: 'nets:make'}}\n{text}")
+        return load_run(path).float_training
+
+    assert read("") == TrainingOptions(epochs=10, learning_rate=0.1, gradient_clip=None)
+    assert read("float_training: {optimizer: adam, schedule: linear, epochs: 2}") == TrainingOptions(
+        epochs=2, learning_rate=1e-3, gradient_clip=None, optimizer="adam", schedule="linear"
+    )
+    with pytest.raises(ConfigError, match=r"run\.yaml:4: unknown key 'epoch' \(did you mean 'epochs'"):
+        read("float_training: {epoch: 2}")
+    with pytest.raises(ConfigError, match="a float model that is trained here has no teacher"):
+        read("float_training: {teacher: float}")

@@ -200,6 +200,41 @@ def test_the_last_class_of_sorted_data_is_learned(tmp_path):
     assert recall > 0.8
 
 
+def test_one_hot_labels_and_images_as_pytorch_saves_them(tmp_path):
+    a = arrays()
+    plain = {name: x[..., None].repeat(3, -1) if name[0] == "x" else x for name, x in a.items()}
+    np.savez(tmp_path / "a.npz", **plain)
+    other = {name: x.transpose(0, 3, 1, 2) if name[0] == "x" else np.eye(3, dtype=np.float32)[x] for name, x in plain.items()}
+    np.savez(tmp_path / "b.npz", **other)
+    first = of_config(tmp_path, source="npz", path="a.npz")
+    second = of_config(tmp_path, source="npz", path="b.npz", layout="NCHW")
+    for split in ("train", "validation", "test"):
+        for (x, y), (u, v) in zip(first.batches(split), second.batches(split), strict=True):
+            np.testing.assert_array_equal(x, u)
+            np.testing.assert_array_equal(y, v)
+
+
+def test_pixels_are_not_divided_for_a_model_that_scales_them_itself(tmp_path):
+    np.savez(tmp_path / "d.npz", **arrays())
+    data = of_config(tmp_path, source="npz", path="d.npz", scale=1)
+    np.testing.assert_array_equal(next(iter(data.batches("test")))[0][:, 0], arrays()["x_test"])
+
+
+def test_other_labels_need_another_loss_and_no_labels_need_none(tmp_path):
+    a = arrays() | {"y_train": np.linspace(0, 1, 20), "y_test": np.linspace(0, 1, 6)}
+    np.savez(tmp_path / "d.npz", **a)
+    config = {"name": "r", "framework": "torch", "model": {"factory": "a:b"}, "data": {"source": "npz", "path": "d.npz"}}
+    with pytest.raises(DataError, match="labels must be integers, class numbers, found float64: training.loss chooses"):
+        RunData(RunConfig.model_validate(config), tmp_path)
+    data = RunData(RunConfig.model_validate(config | {"training": {"loss": "mse"}}), tmp_path)
+    assert sorted(np.concatenate([y for s in ("train", "validation") for _, y in data.batches(s)])) == list(a["y_train"])
+    np.savez(tmp_path / "d.npz", x_train=a["x_train"], x_test=a["x_test"])
+    with pytest.raises(DataError, match="has no array 'y_train'"):
+        RunData(RunConfig.model_validate(config), tmp_path)
+    data = RunData(RunConfig.model_validate(config | {"training": {"labels": "none", "teacher": "float"}}), tmp_path)
+    assert [len(batch) for batch in data.training(0)] == [1]
+
+
 def corrupt_npz(path):
     np.savez(path, **arrays())
     path.write_bytes(path.read_bytes()[:-300])
@@ -214,7 +249,10 @@ def corrupt_npz(path):
         (lambda p: np.savez(p, x_train=np.zeros((2, 2))), r"d\.npz has no array 'y_train'"),
         (lambda p: np.savez(p, **{**arrays(), "y_train": np.arange(20) - 1}), "label -1 of image 0 is out of range"),
         (lambda p: np.savez(p, **{**arrays(), "y_test": np.full(6, 7)}), "test label 7 is out of range"),
-        (lambda p: np.savez(p, **{**arrays(), "y_train": np.arange(20.0)}), "labels must be integers"),
+        (
+            lambda p: np.savez(p, **{**arrays(), "y_train": arrays()["y_train"] + 1, "y_test": arrays()["y_test"] + 1}),
+            "labels start at 1, and classes count from 0: subtract 1",
+        ),
         (lambda p: np.savez(p, **{**arrays(), "y_train": np.arange(3)}), "20 images but 3 labels"),
         (lambda p: np.savez(p, **{**arrays(), "x_test": np.zeros((0, 6, 6)), "y_test": np.zeros(0, int)}), "there are no images"),
         (lambda p: np.savez(p, **{**arrays(), "x_train": np.full((20, 6, 6), np.nan)}), "image 0 holds NaN"),

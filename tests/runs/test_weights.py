@@ -1,0 +1,71 @@
+"""Weights of PyTorch's own files, and a run on data without labels."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from qat.errors import ConfigError
+from qat.runs import float_files, run
+from qat.runs.config import RunConfig
+from qat.runs.job import Job
+
+
+def net():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
+@pytest.mark.parametrize("suffix", [".pth", ".pt"])
+def test_weights_that_torch_saved(tmp_path, wrap, suffix):
+    saved = net()
+    torch.save(wrap(saved.state_dict()), tmp_path / f"w{suffix}")
+    loaded = float_files.load("torch", net(), tmp_path / f"w{suffix}")
+    assert torch.equal(loaded[1].weight, saved[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        (net(), r"holds more than tensors, and unpickling that could run foreign code: save the weights alone"),
+        ([1, 2], "holds no state_dict"),
+        ({"0.weight": torch.zeros(2)}, "does not hold this model's weights"),
+    ],
+)
+def test_a_file_without_weights_is_named(tmp_path, saved, message):
+    torch.save(saved, tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=message):
+        float_files.load("torch", net(), tmp_path / "w.pth")
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="no such weights file"):
+        float_files.load("torch", net(), tmp_path / "w.pth")
+    torch.save(net().state_dict(), tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:-200])
+    with pytest.raises(ConfigError, match=r"w\.pth is not a whole file of torch\.save"):
+        float_files.load("torch", net(), tmp_path / "w.pth")
+
+
+def test_a_run_without_labels(tmp_path, monkeypatch):
+    (tmp_path / "unlabelled_nets.py").write_text(
+        "import torch\n\n\ndef make():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))\n"
+    )
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    x = np.random.default_rng(0).integers(0, 256, (120, 8, 8), np.uint8)
+    np.savez(tmp_path / "d.npz", x_train=x, x_test=x[:30])
+    torch.save(net().state_dict(), tmp_path / "w.pth")
+    settings = {
+        "name": "r", "framework": "torch", "model": {"factory": "unlabelled_nets:make", "weights": "w.pth"},
+        "data": {"source": "npz", "path": "d.npz", "batch_size": 16}, "training": {"labels": "none", "teacher": "float"},
+        "ptq": False, "control": False, "latency_runs": 2,
+    }  # fmt: skip
+    report = run.execute(Job.of(RunConfig.model_validate(settings), tmp_path, None, Console(quiet=True)))
+    assert (tmp_path / "runs" / "r" / "checkpoints" / "best.safetensors").is_file()
+    assert len(report.entries) == 1
+    del settings["model"]["weights"]
+    job = Job.of(RunConfig.model_validate(settings), tmp_path, None, Console(quiet=True))
+    with pytest.raises(ConfigError, match=r"data without labels cannot train a float model: give model\.weights"):
+        run.execute(job)
