@@ -14,6 +14,9 @@ from qat.runtimes.model_file import FileKind
 from .export import encodings_path
 from .exporter import exporter_of
 
+#: The operators that make float weights of stored ones.
+_RESTORES = {"DEQUANTIZE", "DequantizeLinear", "MatMulNBits"}
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -54,7 +57,10 @@ def inspect(path: Path) -> Inspection:
 
 
 def kind_of(path: Path) -> tuple[FileKind, str]:
-    """Return the kind of an artifact in a comparison (``float``, ``ptq`` or ``qat``), and ``float16`` where its weights are.
+    """Return the kind of an artifact in a comparison (``float``, ``ptq`` or ``qat``), and the recipe of a PTQ.
+
+    The recipe is ``static``, ``dynamic``, ``weight only`` or ``float16``: dynamic activations are float tensors that an operator
+    quantizes as it runs; beside weights that are stored alone stands an operator that makes float ones of them.
 
     An artifact of this toolkit has its encodings beside it. The kind of another one follows from the types of its weights.
 
@@ -63,10 +69,15 @@ def kind_of(path: Path) -> tuple[FileKind, str]:
     """
     if encodings_path(path).is_file():
         return "qat", ""
-    types = set(inspect(path).bits())
+    found = inspect(path)
+    types = set(found.bits())
     if types <= {"float32", "float64"}:
         return "float", ""
-    return "ptq", "float16" if "float16" in types else ""
+    if "float16" in types:
+        return "ptq", "float16"
+    if found.activations:
+        return "ptq", "static"
+    return "ptq", "weight only" if any(_RESTORES & set(counts) for counts in found.runs.values()) else "dynamic"
 
 
 def layout_of(info: TensorInfo) -> str:

@@ -205,15 +205,13 @@ def compare(
     artifacts: Annotated[list[Path], typer.Argument(help="Artifacts; a float one is the reference, else the first.")],
 ) -> None:
     """Compare artifacts on the test split of a configuration's data."""
-    from qat.exporters.inspection import kind_of
+    from qat.report.records import record_of
     from qat.report.render import print_report
     from qat.runs import stages
     from qat.runs.data import RunData
-    from qat.runtimes.model_file import ModelFile
 
     job = _open(config, None)
-    kinds = [(path, *kind_of(path)) for path in artifacts]
-    entries = [ModelFile(name=path.stem, kind=kind, path=path, recipe=recipe) for path, kind, recipe in kinds]
+    entries = [record_of(path) for path in artifacts]
     print_report(stages.compare(job, RunData(job.config, job.base), entries), _console())
 
 

@@ -23,6 +23,7 @@ from qat.typing import Array, Batches, Inputs, Model
 from . import statistics
 from .decision import best_of, decide, integer_ptq
 from .entry import Entry, Report
+from .records import record_of
 from .running import Run, run_all, turned
 
 #: A figure besides the metrics: takes the outputs of all samples and their labels.
@@ -140,7 +141,7 @@ def _file_of(entry: ModelFile | str | Path | Model, inputs: Inputs | Array, fold
     if isinstance(entry, ModelFile):
         return entry
     if isinstance(entry, (str, Path)):
-        return ModelFile(name=Path(entry).stem, kind="ptq", path=Path(entry))
+        return record_of(Path(entry))
     if is_prepared(entry):
         return export(entry, folder / f"qat{entry.plan.target.suffix if has_plan(entry) else '.tflite'}")
     written = float_baseline(entry, inputs, folder, target=target)

@@ -18,6 +18,9 @@ from qat.trainers.metrics import Metric
 from .decision import shown_p
 from .entry import Entry, Report
 
+#: The page that explains the figures, in the repository and on the documentation's site.
+WORDS = "docs/words.md"
+
 #: A column's title, and the text of an entry in it.
 Column = tuple[str, Callable[[Entry], str]]
 
@@ -56,6 +59,14 @@ def _columns(report: Report) -> list[Column]:
     return [("entry", lambda e: e.name), *((title, text) for title, text in columns if {text(e) for e in ran} - {unknown})]
 
 
+def _not_said(report: Report) -> list[str]:
+    """Return what files that equal their models do not say; nothing where there is none."""
+    if not any(e.parity is not None and e.parity.exact == 1.0 for e in report.entries):
+        return []
+    look = f"{report.metric.title or report.metric.name} and agreement" if report.metric is not None else "SQNR and agreement"
+    return [f"100 % exact: equal to the model you trained, which does not say that the model is good; look at {look} with float."]
+
+
 def _title(report: Report) -> str:
     return f"{report.dataset}, {report.framework}, {report.n_eval:,} samples"
 
@@ -86,7 +97,9 @@ def print_report(report: Report, console: Console) -> None:
     for e in report.entries:
         table.add_row(*_cells(columns, e), style={"qat": "bold green", "float": "cyan", "control": "cyan"}.get(e.kind, ""))
     console.print(table)
-    for sentence in filter(None, (*_failures(report), _caveat(report), report.decision)):
+    for sentence in filter(
+        None, (*_failures(report), _caveat(report), report.decision, *_not_said(report), f"The words: {WORDS}")
+    ):
         console.print(sentence, highlight=False, markup=False)
 
 
@@ -155,7 +168,11 @@ def _markdown(report: Report) -> str:
         "| " + " | ".join(title for title, _ in columns) + " |",
         "|" + "---|" + "---:|" * (len(columns) - 1),
         *("| " + " | ".join(_cells(columns, e)) + " |" for e in report.entries),
-        *(f"\n{sentence}" for sentence in filter(None, (*_failures(report), _caveat(report), report.decision))),
+        *(
+            f"\n{sentence}"
+            for sentence in filter(None, (*_failures(report), _caveat(report), report.decision, *_not_said(report)))
+        ),
+        f"\nThe words of this report, with an example of each: {WORDS}",
         "",
     ]
     images = [f"![{name}]({report.framework}_{name}.png)" for name in _plotted(report)]

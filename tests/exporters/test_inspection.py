@@ -90,7 +90,7 @@ def test_dynamic_file_of_another_tool_is_read(tmp_path):
     path = tmp_path / "dynamic.onnx"
     quantize_dynamic(_float_file(tmp_path / "f.onnx"), path, weight_type=QuantType.QInt8)
     assert inspect(path).bits() == {"int8": 1}
-    assert kind_of(path) == ("ptq", "")
+    assert kind_of(path) == ("ptq", "dynamic")
 
 
 @pytest.mark.parametrize(

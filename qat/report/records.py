@@ -1,0 +1,43 @@
+"""Records of files that are given by their paths: what a run wrote of them, else what the files themselves show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from qat.exporters.inspection import kind_of
+from qat.runtimes.model_file import ModelFile
+
+
+def record_of(path: Path) -> ModelFile:
+    """Return the record of a file.
+
+    A file that a run made is called as the run's report calls it, so that both say the same of it: ``summary.json`` lies beside
+    its folder. Of any other file the kind follows from its weights, and the name is the file's; one that is called
+    ``float_control`` is the control.
+
+    Raises:
+        QatError: the file is missing, corrupt, or of no known suffix.
+    """
+    kind, recipe = kind_of(path)
+    known = _of_run(path)
+    if known is not None:
+        return ModelFile(path=path, **known)
+    if kind == "float" and path.stem.endswith("float_control"):
+        kind = "control"
+    return ModelFile(name=path.stem, kind=kind, path=path, recipe=recipe)
+
+
+def _of_run(path: Path) -> dict[str, Any] | None:
+    """Return what the report of a run says of a file that it made, if it is still that file."""
+    summary = path.absolute().parent.parent / "summary.json"
+    try:
+        results = json.loads(summary.read_text(encoding="utf-8"))["results"]
+        entries = [(result["framework"], entry) for result in results for entry in result["entries"] if entry["path"]]
+        for framework, entry in entries:
+            if (summary.parent / entry["path"]).resolve() == path.resolve() and entry["bytes"] == path.stat().st_size:
+                return {name: entry[name] for name in ("name", "kind", "tool", "recipe", "bytes")} | {"framework": framework}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # no report of a run lies there
+    return None
