@@ -146,7 +146,7 @@ class _Run:
         model = self.learner.model
         arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
         if has_plan(model) and all(hasattr(x, "shape") for x in arrays):  # else shared out to several devices
-            found = [np.asarray(x.detach().cpu() if hasattr(x, "detach") else x) for x in arrays]
+            found = [np.asarray(x.detach().float().cpu() if hasattr(x, "detach") else x) for x in arrays]
             warn_of_other_scale(model, found, "training batch 0")
 
     def _checkpoint(self) -> None:

@@ -89,3 +89,13 @@ def test_verification_says_how_many_values_lie_beyond_the_calibrated_range(frame
         ("INFO", "0.00 % of the verified input values lie beyond the calibrated range"),
         ("WARNING", "50.00 % of the verified input values lie beyond the calibrated range: calibrate on data like these"),
     ]
+
+
+def test_a_training_batch_in_bfloat16_is_looked_at_too(caplog):
+    import torch
+
+    x = images("torch")
+    model = qat.calibrate(qat.prepare(net("torch"), x[:2]), [x])
+    batch = torch.from_numpy(255 * x[:16]).bfloat16()
+    qat.finetune(model, [(batch, torch.zeros(16, dtype=torch.int64))], progress=False)
+    assert "training batch 0 has values of" in caplog.text
