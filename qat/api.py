@@ -18,6 +18,7 @@ from qat.exporters import Artifact, Parity, export
 from qat.graph.custom_layers import Handled, register_handler
 from qat.graph.decompose.conv1d import signals_as_images
 from qat.graph.decompose.for_target import for_target
+from qat.graph.decompose.reductions import means_over_images
 from qat.graph.equalization import equalize as equalized
 from qat.graph.equalization import upper_ends
 from qat.graph.fold_batch_norm import fold_batch_norm
@@ -206,7 +207,7 @@ def _trace_and_plan(
     if example_inputs is not None:
         example = adapter.inputs_of((example_inputs if isinstance(example_inputs, tuple) else (example_inputs,),))
     traced = adapter.trace(model, example, dynamic) if dynamic else adapter.trace(model, example)
-    images = signals_as_images(traced.graph)
+    images = means_over_images(signals_as_images(traced.graph))
     graph, params = fold_batch_norm(images, traced.params)
     if equalize:
         params = equalized(graph, params, upper_ends(images, traced.params))

@@ -145,7 +145,7 @@ def _axis_after(op: Op, axis: int, graph: Graph) -> int | None:
     kind = KINDS[op.kind]
     if kind.homogeneous:
         return axis if not kind.spatial or (of_images and len(shape) == 4) else None
-    if "axes" in kind.attrs:  # a mean
+    if "keepdims" in kind.attrs:  # a mean
         axes = {a % len(shape) for a in op.attrs["axes"]}
         below = 0 if op.attrs["keepdims"] else sum(a < axis for a in axes)
         return None if axis in axes else axis - below

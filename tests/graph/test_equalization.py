@@ -141,6 +141,20 @@ def test_what_others_read_is_left_alone(caplog):
     assert all(torch.equal(value, prepared.get_parameter(name)) for name, value in model.named_parameters())
 
 
+def test_a_permutation_of_axes_ends_a_pair(caplog):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.second(self.first(x).permute(0, 2, 3, 1))
+
+    with caplog.at_level(logging.WARNING, "qat"):
+        qat.prepare(Net(), torch.randn(2, 3, 6, 6), equalize=True)
+    assert "equalize changed nothing: 0 pair(s)" in caplog.text
+
+
 def test_keras_equalizes_as_pytorch_does(tmp_path):
     import keras
 

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..graph import Graph, Op, TensorSpec
+from ..graph import Graph, Op
 from ..kinds import KINDS
+from .draft import Draft
 
 #: What an attribute of windows holds for the axis of height.
 _OF_HEIGHT: Mapping[str, Any] = {"strides": 1, "dilations": 1, "kernel": 1, "factors": 1, "padding": (0, 0)}
@@ -32,15 +33,18 @@ def signals_as_images(graph: Graph) -> Graph:
     return _Rewriter(graph).rewritten()
 
 
-class _Rewriter:
-    """Writes the new operators in order. ``images`` maps a signal to its image, as far as that exists."""
+class _Rewriter(Draft):
+    """Writes the operators of signals on images.
+
+    Attributes:
+        images: the image of each signal, as far as it exists.
+        borders: the names of the reshapes between signals and images.
+    """
 
     def __init__(self, graph: Graph) -> None:
-        self.graph, self.height = graph, _HEIGHT[graph.layout]
+        super().__init__(graph)
+        self.height = _HEIGHT[graph.layout]
         self.producers = graph.producers()
-        self.tensors = dict(graph.tensors)
-        self.names = {*graph.tensors, *(op.name for op in graph.ops)}
-        self.ops: list[Op] = []
         self.images: dict[str, str] = {}
         self.borders: set[str] = set()
 
@@ -50,15 +54,9 @@ class _Rewriter:
                 self.on_images(op)
             else:
                 self.ops.append(op)
-        ops = self.read_ones()
-        # In the order of the operators, which the planner's borders follow.
-        order = dict.fromkeys([*self.graph.inputs, *(name for op in ops for name in op.outputs)])
-        return self.graph.replace(ops=ops, tensors={name: self.tensors[name] for name in order})
-
-    def read_ones(self) -> tuple[Op, ...]:
-        """Return the operators without the reshapes that nobody reads."""
         read = {*self.graph.outputs, *(name for op in self.ops for name in op.inputs)}
-        return tuple(op for op in self.ops if op.name not in self.borders or op.output in read)
+        self.ops = [op for op in self.ops if op.name not in self.borders or op.output in read]
+        return self.finished()
 
     def takes_images(self, op: Op) -> bool:
         """Whether an operator of signals is to read images."""
@@ -95,7 +93,7 @@ class _Rewriter:
             return
         image = self.add_image(op.output)
         self.ops.append(replace(made, outputs=(image,)))
-        self.reshape(image, op.output, op.scope)
+        self.borders.add(self.reshape(image, op.output, op.scope))
 
     def attrs_of(self, op: Op) -> dict[str, Any]:
         """Return an operator's attributes for images: windows with an entry for the height, and axes after it one further."""
@@ -115,28 +113,14 @@ class _Rewriter:
         """Return the image of a signal, and add it where there is none yet."""
         if signal not in self.images:
             image = self.add_image(signal)
-            self.reshape(signal, image, scope)
+            self.borders.add(self.reshape(signal, image, scope))
         return self.images[signal]
 
     def add_image(self, signal: str) -> str:
         """Add the tensor of a signal's image."""
-        spec, name = self.tensors[signal], self.unused(f"{signal}_image")
-        self.tensors[name] = TensorSpec(name, self.with_height(spec.shape), spec.dtype, self.with_height(spec.example))
-        self.images[signal] = name
-        return name
+        spec = self.tensors[signal]
+        self.images[signal] = self.add_tensor(f"{signal}_image", self.with_height(spec.shape), self.with_height(spec.example))
+        return self.images[signal]
 
     def with_height(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return (*shape[: self.height], 1, *shape[self.height :]) if shape else ()
-
-    def unused(self, name: str) -> str:
-        while name in self.names:
-            name += "_"
-        self.names.add(name)
-        return name
-
-    def reshape(self, source: str, output: str, scope: str) -> None:
-        """Add a reshape between a signal and its image; -1 stands for the batch, and for a length that is free."""
-        sizes = tuple(-1 if size is None else size for size in self.tensors[output].shape[1:])
-        name = self.unused(f"{output}_border")
-        self.ops.append(Op(name, "reshape", (source,), (output,), {}, {"shape": (-1, *sizes)}, scope))
-        self.borders.add(name)

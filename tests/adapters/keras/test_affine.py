@@ -48,7 +48,16 @@ CASES = {
         PIXELS / 99, lambda x: L.Activation("linear")(LayerScale(0.5, 4)(L.Conv2D(4, 3)(x))), ["conv2d", "constant", "mul"],
     ),
     "maximum": (PIXELS / 99, lambda x: L.Maximum()([L.Conv2D(4, 3)(x) for _ in range(3)]), ["conv2d"] * 3 + ["reshape"] * 3),
-    "mean of channels": (PIXELS / 99, lambda x: ops.mean(L.Conv2D(4, 3)(x), -1, True), ["conv2d", "reshape", "transpose"]),
+    "mean of channels": (
+        PIXELS / 99,
+        lambda x: ops.mean(L.Conv2D(4, 3)(x), -1, True),
+        ["conv2d", "transpose", "reshape", "mean"],
+    ),
+    "mean of axes apart": (
+        PIXELS / 99,
+        lambda x: ops.mean(L.Conv2D(4, 3)(x), (1, 3)),
+        ["conv2d", "transpose", "reshape", "mean"],
+    ),
     "mean of the rows": (PIXELS / 99, lambda x: ops.mean(L.Conv2D(4, 3)(x), 1), ["conv2d", "reshape", "mean"]),
     "mean of all": (PIXELS / 99, lambda x: ops.mean(L.Conv2D(4, 3)(x), (1, 2, 3)), ["conv2d", "reshape", "mean"]),
     "mean of places": (PIXELS / 99, lambda x: ops.mean(L.Conv2D(4, 3)(x), (1, 2)), ["conv2d", "mean"]),

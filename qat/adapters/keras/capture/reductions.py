@@ -1,4 +1,4 @@
-"""The rules of means over any axes and of the maximum of tensors: the pooling of images that the runtimes' kernels take."""
+"""The rules of means over any axes, and of the maximum of tensors as a pooling of images."""
 
 from __future__ import annotations
 
@@ -10,23 +10,13 @@ from .layer_calls import Call
 
 
 def mean(b: Builder, c: Call) -> str | None:
-    """``keras.ops.mean`` over neighbouring axes: those become the height of an image, all others its channels."""
+    """``keras.ops.mean`` over any axes but the batch."""
     spec, axis = b.specs[c.inputs[0]], c.layer.axis
-    rank, sizes = len(spec.shape), spec.shape[1:]
-    axes = sorted(a % rank for a in (range(rank) if axis is None else axis))
-    if axes != list(range(axes[0], axes[-1] + 1)) or axes[0] == 0 or None in sizes or spec.dtype != "float32":
+    rank = len(spec.shape)
+    axes = tuple(sorted(a % rank for a in (range(rank) if axis is None else axis)))
+    if axes[0] == 0 or None in spec.shape[1:] or spec.dtype != "float32":
         return None
-    if rank == 4 and axes == [1, 2]:
-        return b.emit("mean", c.inputs, c.output, c.path, axes=(1, 2), keepdims=bool(c.layer.keepdims))
-    fixed = [int(n or 0) for n in sizes]
-    before, inside, after = (math.prod(part) for part in (fixed[: axes[0] - 1], fixed[axes[0] - 1 : axes[-1]], fixed[axes[-1] :]))
-    name, batch = c.inputs[0], spec.shape[0]
-    if before > 1:
-        name = b.reshape(name, (batch, before, inside, after), f"{c.path}_parts", c.path)
-        name = b.emit("transpose", [name], (batch, inside, before, after), f"{c.path}_turned", axes=(0, 2, 1, 3))
-    name = b.reshape(name, (batch, inside, 1, before * after), f"{c.path}_image", c.path)
-    name = b.emit("mean", [name], (batch, before * after), c.path, axes=(1, 2), keepdims=False)
-    return name if len(c.shape) == 2 else b.reshape(name, c.shape, f"{c.path}_output", c.path)
+    return b.emit("mean", c.inputs, c.output, c.path, axes=axes, keepdims=bool(c.layer.keepdims))
 
 
 def maximum(b: Builder, c: Call) -> str | None:

@@ -1,7 +1,4 @@
-"""Reductions and paddings over any axes, written over the axes of an image: the runtimes' integer kernels take no others.
-
-Axes are permuted and merged until those to be reduced are the last two of four. The batch stays the first axis.
-"""
+"""Sums and paddings over any axes, and poolings, written in forms that the runtimes' integer kernels take."""
 
 from __future__ import annotations
 
@@ -11,34 +8,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from .rewriter import Rewrite, Rewriter, given, padded, rank_of, reshape, sizes_of
+from .rewriter import Rewrite, Rewriter, given, padded, reshape, sizes_of
 
 aten = torch.ops.aten
-
-
-def _mean(w: Rewriter, n: Any) -> fx.Node | None:
-    """Write a mean over other axes than an image's: those axes become the last two of four, all other ones the second."""
-    x, (axes, keep, dtype) = n.args[0], given(n, None, False, None)
-    rank = rank_of(x)
-    axes = sorted(a % rank for a in axes or ()) if rank > 1 else []
-    if not axes or axes[0] == 0 or dtype is not None or (rank, axes) in ((4, [2, 3]), (3, [2])):
-        return None
-    kept = [a for a in range(1, rank) if a not in axes]
-    if len(kept) > 1 and not sizes_of(x):  # merged axes of unknown sizes could not be separated again
-        return None
-    order = [0, *kept, *axes]
-    if order != sorted(order):
-        x = w.call(n, aten.permute.default, x, order)
-    for count, place in ((len(axes), len(kept) + 1), (len(kept), 1)):
-        if count > 1:
-            x = w.call(n, aten.flatten.using_ints, x, place, place + count - 1)
-    x = x if kept else w.call(n, aten.unsqueeze.default, x, 1)
-    mean = w.call(n, aten.mean.dim, w.call(n, aten.unsqueeze.default, x, 3), [2, 3])
-    if sizes_of(n) or len(n.meta["val"].shape) == 1:
-        return reshape(w, n, mean, list(n.meta["val"].shape[1:]))
-    for axis in axes if keep else ():
-        mean = w.call(n, aten.unsqueeze.default, mean, axis)
-    return mean
 
 
 def _sum(w: Rewriter, n: Any) -> fx.Node | None:
@@ -49,10 +21,7 @@ def _sum(w: Rewriter, n: Any) -> fx.Node | None:
     if not sizes or not axes or 0 in axes or dtype is not None:
         return None
     mean = w.call(n, aten.mean.dim, n.args[0], axes, keep)
-    replaced = _mean(w, mean)
-    if replaced is not None:
-        w.graph.erase_node(mean)
-    return w.call(n, aten.mul.Tensor, replaced or mean, math.prod(sizes[a - 1] for a in axes))
+    return w.call(n, aten.mul.Tensor, mean, math.prod(sizes[a - 1] for a in axes))
 
 
 def _pad(w: Rewriter, n: Any) -> fx.Node | None:
@@ -109,7 +78,6 @@ def _avg_pool(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 REDUCTIONS: dict[Any, Rewrite] = {
-    aten.mean.dim: _mean,
     aten.sum.dim_IntList: _sum,
     aten.pad.default: _pad,
     aten.constant_pad_nd.default: _pad,

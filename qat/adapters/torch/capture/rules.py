@@ -67,9 +67,14 @@ def _concat(b: Builder, n: Any) -> Match | None:
 
 
 def _mean(b: Builder, n: Any) -> Match | None:
-    rank = len(shape_of(n.args[0]))
-    axes = tuple(sorted(int(a) % rank for a in (argument(n, 1, "dim", None) or ())))
-    if (rank, axes) not in ((4, (2, 3)), (3, (2,))) or not b.is_operand(n.args[0]) or argument(n, 3, "dtype", None) is not None:
+    """A mean over any axes but the batch; the reshape to an image can leave one size free."""
+    shape, dims = shape_of(n.args[0]), argument(n, 1, "dim", None) or ()
+    axes = tuple(sorted(int(a) % len(shape) for a in dims)) if shape else ()
+    kept = [a for a in range(1, len(shape)) if a not in axes]
+    if not axes or axes[0] == 0 or not b.is_operand(n.args[0]) or b.is_constant(n.args[0]) or argument(n, 3, "dtype", None):
+        return None
+    free_kept, free = ([a for a in part if not isinstance(shape[a], int)] for part in (kept, axes))
+    if (len(shape), axes) != (4, (2, 3)) and (free_kept and (free or len(kept) > 1)):
         return None
     return Match("mean", [n.args[0]], {}, {"axes": axes, "keepdims": bool(argument(n, 2, "keepdim", False))})
 
