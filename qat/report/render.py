@@ -68,7 +68,7 @@ def _not_said(report: Report) -> list[str]:
 
 
 def _title(report: Report) -> str:
-    return f"{report.dataset}, {report.framework}, {report.n_eval:,} samples"
+    return ", ".join(part for part in (report.dataset, report.framework, f"{report.n_eval:,} samples") if part)
 
 
 def _failures(report: Report) -> list[str]:
