@@ -211,7 +211,9 @@ def _trace_and_plan(
     graph, params = fold_batch_norm(images, traced.params)
     if equalize:
         params = equalized(graph, params, upper_ends(images, traced.params))
-    return traced, make_plan(for_target(graph, target.kinds), recipe, target), params
+    # A function of 16 bits has no kernel, and the 16-bit product of a tensor with itself stays a product.
+    of_one = {} if any(rule.activation.bits == 16 for rule in recipe.rules) else target.of_one
+    return traced, make_plan(for_target(graph, target.kinds, of_one), recipe, target), params
 
 
 def load_prepared(model: P, path: str | Path) -> P:

@@ -44,6 +44,7 @@ class Row:
         groups: whether its kernel takes groups.
         symmetric: the indices of the inputs whose zero point must be 0.
         readers: the kinds of which one must read its output; empty for any.
+        of_one: the function that its kernel computes where both inputs are one tensor; empty where it stays what it is.
         note: the form in which the artifact holds it, where the operator's name does not say it.
     """
 
@@ -56,6 +57,7 @@ class Row:
     groups: bool = True
     symmetric: tuple[int, ...] = ()
     readers: tuple[str, ...] = ()
+    of_one: str = ""
     note: str = ""
 
     def missing(self, op: Op, rank: int) -> str:
@@ -110,6 +112,11 @@ class Target:
         """The operators that the target has integer kernels for."""
         return frozenset(row.kind for row in self.rows)
 
+    @property
+    def of_one(self) -> dict[str, str]:
+        """The function that the kernel of an operator of two tensors computes where both are one, by kind."""
+        return {row.kind: row.of_one for row in self.rows if row.of_one}
+
     def row(self, kind: str) -> Row | None:
         """Return the row of an operator, or None where the target has no integer kernel for it."""
         return next((row for row in self.rows if row.kind == kind), None)
@@ -139,7 +146,8 @@ _LITERT_ROWS = (
     Row("depthwise_conv2d", output="own", fuses=_CLIPS, starts=True),
     Row("dense", output="own", fuses=_CLIPS, starts=True),
     Row("add", output="own", fuses=_CLIPS),
-    Row("mul", output="own", fuses=_CLIPS),
+    # XNNPACK turns x * x into a square, a table of 256 integers, which rounds half a step in other places than a product does.
+    Row("mul", output="own", fuses=_CLIPS, of_one="square"),
     Row("mean", output="own"),
     Row("concat", output="as_input"),
     Row("max_pool2d", output="as_input"),
