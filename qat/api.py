@@ -22,6 +22,7 @@ from qat.graph.decompose.reductions import means_over_images
 from qat.graph.equalization import equalize as equalized
 from qat.graph.equalization import upper_ends
 from qat.graph.fold_batch_norm import fold_batch_norm
+from qat.graph.graph import Op
 from qat.planning.plan import Plan
 from qat.planning.planner import plan as make_plan
 from qat.planning.recipe import Recipe, load_recipe
@@ -211,8 +212,12 @@ def _trace_and_plan(
     graph, params = fold_batch_norm(images, traced.params)
     if equalize:
         params = equalized(graph, params, upper_ends(images, traced.params))
-    # A function of 16 bits has no kernel, and the 16-bit product of a tensor with itself stays a product.
-    of_one = {} if any(rule.activation.bits == 16 for rule in recipe.rules) else target.of_one
+
+    def of_one(op: Op) -> str:
+        # A function of 16 bits has no kernel, and the 16-bit product of a tensor with itself stays a product.
+        row, rule = target.row(op.kind), recipe.rule_for(op.scope, op.kind)
+        return row.of_one if row is not None and rule is not None and rule.activation.bits < 16 else ""
+
     return traced, make_plan(for_target(graph, target.kinds, of_one), recipe, target), params
 
 

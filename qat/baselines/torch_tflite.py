@@ -84,7 +84,9 @@ def _export(model: torch.nn.Module, example: Sample) -> _Exported:
         with quiet():
             traced = adapter.trace(model.eval(), tuple(torch.from_numpy(np.array(x)) for x in example))
             graph, params = fold_batch_norm(signals_as_images(traced.graph), traced.params)
-            prepared = adapter.insert(traced, plan(for_target(graph, target.kinds, {}), load_recipe("float16"), target), params)
+            prepared = adapter.insert(
+                traced, plan(for_target(graph, target.kinds, lambda op: ""), load_recipe("float16"), target), params
+            )
             program = adapter.lower(prepared)
 
             def in_float(instruction: Instruction) -> Instruction:

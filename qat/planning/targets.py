@@ -112,11 +112,6 @@ class Target:
         """The operators that the target has integer kernels for."""
         return frozenset(row.kind for row in self.rows)
 
-    @property
-    def of_one(self) -> dict[str, str]:
-        """The function that the kernel of an operator of two tensors computes where both are one, by kind."""
-        return {row.kind: row.of_one for row in self.rows if row.of_one}
-
     def row(self, kind: str) -> Row | None:
         """Return the row of an operator, or None where the target has no integer kernel for it."""
         return next((row for row in self.rows if row.kind == kind), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
 from ..graph import Graph, Op
@@ -22,16 +22,16 @@ REWRITES: dict[str, tuple[Step, ...]] = {
 }
 
 
-def for_target(graph: Graph, kernels: Container[str], of_one: Mapping[str, str]) -> Graph:
+def for_target(graph: Graph, kernels: Container[str], of_one: Callable[[Op], str]) -> Graph:
     """Return the graph in operators that a target has ``kernels`` for, by kind, as far as :data:`REWRITES` reaches.
 
-    ``of_one`` leads from an operator of two tensors to the function that the target's kernel computes where both are one.
+    ``of_one`` returns the function that the kernel of an operator computes where its two inputs are one tensor; empty for none.
     """
     ops: list[Op] = []
     tensors = dict(graph.tensors)
     for op in graph.ops:
-        if op.kind in of_one and len(set(op.inputs)) == 1:
-            ops.append(replace(op, kind=of_one[op.kind], inputs=op.inputs[:1]))
+        if len(op.inputs) == 2 and len(set(op.inputs)) == 1 and (function := of_one(op)):
+            ops.append(replace(op, kind=function, inputs=op.inputs[:1]))
             continue
         steps = REWRITES.get(op.kind, ())
         if not steps or op.kind in kernels or any(step.kind not in kernels for step in steps):
