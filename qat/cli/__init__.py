@@ -1,0 +1,20 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+from . import process
+from .artifacts import compare, inspect
+from .installation import doctor
+from .options import application
+from .plans import plan, recipes
+from .runs import demo, export, ptq, run, train
+
+#: The commands, in the order in which ``qat --help`` lists them.
+COMMANDS = (demo, run, ptq, train, export, compare, plan, recipes, inspect, doctor)
+
+app = application(COMMANDS)
+
+
+def main() -> None:
+    """Run the command line."""
+    process.run(app)

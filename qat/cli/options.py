@@ -1,0 +1,81 @@
+"""The application, and the options that every command takes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from functools import wraps
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+log = logging.getLogger("qat")
+
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in <output>/checkpoints.")]
+Config = Annotated[Path, typer.Argument(help="A run configuration, for example configs/runs/digits_torch.yaml.")]
+Output = Annotated[Path | None, typer.Option(help="Default: runs/<name>.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from qat import __version__
+
+        print(f"qat {__version__}")
+        raise typer.Exit
+
+
+Verbose = Annotated[
+    int, typer.Option("--verbose", "-v", count=True, show_default=False, metavar="", help="Say more; -vv for debugging.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and results alone, without notices and progress.")]
+Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")]
+
+
+def application(commands: Iterable[Callable[..., None]]) -> typer.Typer:
+    """Return the application of some commands, each with the common options."""
+    app = typer.Typer(
+        no_args_is_help=True, pretty_exceptions_enable=False, help="Quantization-aware training.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    app.callback()(_options)
+    for function in commands:
+        app.command()(_with_common_options(function))
+    return app
+
+
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    verbose: Verbose = 0, quiet: Quiet = False, version: Version = False,
+) -> None:  # fmt: skip
+    """Train on the integer grid: the artifact equals the trained model, bit for bit."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.basicConfig(format="notice: %(message)s", level=logging.ERROR)
+    log.setLevel(logging.WARNING)
+    _set_level(verbose, quiet)
+
+
+def _set_level(verbose: int = 0, quiet: bool = False, version: bool = False) -> None:
+    """Let the log say more or less; without an option it stays as it is."""
+    if verbose:
+        log.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+    if quiet:
+        log.setLevel(logging.ERROR)
+
+
+def _with_common_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that takes -v, -q and --version behind its name as `qat` takes them before it."""
+    shared = {name: p for name, p in signature(_options, eval_str=True).parameters.items() if name != "debug"}
+
+    @wraps(function)
+    def command(**values: Any) -> None:
+        _set_level(**{name: values.pop(name) for name in shared})
+        function(**values)
+
+    own = signature(function, eval_str=True)
+    parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (*own.parameters.values(), *shared.values())]
+    vars(command)["__signature__"] = own.replace(parameters=parameters)
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
