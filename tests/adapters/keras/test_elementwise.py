@@ -1,8 +1,11 @@
 """Activations, broadcasting and arithmetic with constants: exact in LiteRT, through the public calls."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import qat
@@ -77,12 +80,54 @@ def test_rewritten_functions_compute_the_float_model(images):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
-def test_a_layer_as_activation_is_computed(images):
+def prelu():
+    layer = layers.PReLU(alpha_initializer="uniform", shared_axes=[1, 2])
+    layer.build((None, 4, 4, 4))
+    return layer
+
+
+#: Ways to write the activation of a layer, and the kind that each is, None for one of several operators.
+ACTIVATIONS = {
+    "a layer": (lambda: layers.LeakyReLU(negative_slope=0.5), "leaky_relu"),
+    "a layer with a limit": (lambda: layers.ReLU(max_value=6), "relu6"),
+    "a layer with a slope": (lambda: layers.ReLU(negative_slope=0.1), "leaky_relu"),
+    "a layer of a layer": (lambda: layers.Activation(layers.ELU(0.5)), "elu"),
+    "a layer with weights": (prelu, None),
+    "a name": (lambda: "leaky_relu", "leaky_relu"),
+    "a function": (lambda: keras.activations.leaky_relu, "leaky_relu"),
+    "an operation": (lambda: ops.leaky_relu, "leaky_relu"),
+    "a partial function": (lambda: functools.partial(keras.activations.leaky_relu, negative_slope=0.3), "leaky_relu"),
+    "a function of one's own": (lambda: lambda x: keras.activations.relu(x, max_value=6), "relu6"),
+    "several operations": (lambda: lambda x: x * ops.sigmoid(1.5 * x), None),
+}
+
+
+@pytest.mark.parametrize("place", ["argument", "Activation"])
+@pytest.mark.parametrize("way", ACTIVATIONS)
+def test_an_activation_is_what_it_computes_however_it_is_written(way, place, images):
+    make, kind = ACTIVATIONS[way]
+    keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 6, 3))
-    model = keras.Model(inputs, layers.Conv2D(4, 3, activation=layers.LeakyReLU(negative_slope=0.5))(inputs))
+    if place == "argument":
+        model = keras.Model(inputs, layers.Conv2D(4, 3, activation=make())(inputs))
+    else:
+        model = keras.Model(inputs, layers.Activation(make())(layers.Conv2D(4, 3)(inputs)))
     prepared = qat.prepare(model)
+    assert prepared.plan.floats() == {}
+    assert kind is None or kind in " ".join(row["op"] for row in prepared.plan.table())
     np.testing.assert_allclose(prepared(images), model(images), atol=1e-5)
-    assert len(prepared.plan.floats()) == 1
+
+
+def test_an_activation_that_no_kind_computes_stays_as_it_is(images):
+    def half_known(x):
+        return ops.softplus(ops.sigmoid(x) - ops.log_sigmoid(x))
+
+    inputs = keras.Input((6, 6, 3))
+    for function in (half_known, lambda x: tf.nn.leaky_relu(x, 0.2)):
+        model = keras.Model(inputs, layers.Conv2D(4, 3, activation=function)(inputs))
+        prepared = qat.prepare(model)
+        assert [row["runs"] for row in prepared.plan.table()] == ["integer", "float"]
+        np.testing.assert_allclose(prepared(images), model(images), atol=1e-5)
 
 
 def test_gradient_reaches_through_a_function(images):

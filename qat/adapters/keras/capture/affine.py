@@ -79,7 +79,7 @@ def layer_scale(b: Builder, c: Call) -> str | None:
 
 def prelu(b: Builder, c: Call) -> str | None:
     """``relu(x) + alpha * min(x, 0)``, with the trained ``alpha``, broadcast over the batch and the shared axes."""
-    if None in c.shape[1:]:
+    if None in c.shape[1:] or not c.layer.built:  # an activation of a layer has no slopes before its first call
         return None
     alpha = c.layer.alpha
     slope = b.emit("constant", [], tuple(alpha.shape), c.path, {"value": alpha})

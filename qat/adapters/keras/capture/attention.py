@@ -10,8 +10,8 @@ import keras
 
 from qat.graph.einsum import as_dense, as_product
 
+from .activations import activated
 from .builder import Builder, Shape
-from .elementwise import activated
 from .layer_calls import Call
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import keras
@@ -113,6 +114,14 @@ class Builder:
         if not variable.trainable:
             self.frozen.add(name)
         return name
+
+    def attempt(self, make: Callable[[], str | None]) -> str | None:
+        """Return what ``make`` returns; where that is None, whatever it added is taken out again."""
+        before = {name: copy(value) for name, value in vars(self).items()}
+        made = make()
+        if made is None:
+            vars(self).update(before)
+        return made
 
     def unique(self, name: str) -> str:
         """Return a name of letters, digits and underscores that no other operator, tensor or graph has."""

@@ -1,9 +1,9 @@
-"""The rules of activations and functions, and of arithmetic with tensors, numbers and arrays."""
+"""The rules of functions of one tensor, and of arithmetic with tensors, numbers and arrays."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -11,24 +11,6 @@ import numpy as np
 
 from .builder import Builder, Rule, Shape
 from .layer_calls import Call
-
-#: ``keras.activations`` by name (they are ``keras.ops`` of the same meaning, too): kind and attributes.
-_ACTIVATIONS: dict[str, tuple[str, Mapping[str, Any]]] = {
-    "relu": ("relu", {}),
-    "relu6": ("relu6", {}),
-    "sigmoid": ("sigmoid", {}),
-    "tanh": ("tanh", {}),
-    "silu": ("silu", {}),
-    "gelu": ("gelu", {"approximate": False}),
-    "hard_sigmoid": ("hard_sigmoid", {}),
-    "hard_silu": ("hard_swish", {}),
-    "leaky_relu": ("leaky_relu", {"alpha": 0.2}),
-    "elu": ("elu", {"alpha": 1.0}),
-    "selu": ("selu", {}),
-    "softplus": ("softplus", {}),
-    "mish": ("mish", {}),
-    "exponential": ("exp", {}),
-}
 
 #: Operations of ``keras.ops`` and layers by class: kind, and by attribute the name that the operation has for it.
 _FUNCTIONS: dict[str, tuple[str, Mapping[str, str]]] = {
@@ -57,37 +39,6 @@ _FUNCTIONS: dict[str, tuple[str, Mapping[str, str]]] = {
 
 #: Operations of ``keras.ops`` that take a number or an array beside a tensor.
 ARITHMETIC = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide")
-
-
-def activated(b: Builder, name: str, c: Call) -> str:
-    """Add the ``activation`` of a layer behind the tensor ``name``; one that has no kind keeps Keras' implementation."""
-    function = c.layer.activation
-    label = _name_of(function)
-    if label == "linear":
-        return name
-    known = _activation(b, name, function, c)
-    if known is not None:
-        return known
-    layer = keras.layers.Activation(function, name=f"{c.path.replace('/', '_')}_{label}")
-    return b.keep("float", layer, [name], [c.output], c.path, target=label)[0]
-
-
-def activation_layer(b: Builder, c: Call) -> str | None:
-    """``keras.layers.Activation``."""
-    function = c.layer.activation
-    return c.inputs[0] if _name_of(function) == "linear" else _activation(b, c.inputs[0], function, c)
-
-
-def _name_of(function: Any) -> str:
-    """Return an activation's name; None is the identity, and a callable object has the name of its class."""
-    return "linear" if function is None else str(getattr(function, "__name__", type(function).__name__))
-
-
-def _activation(b: Builder, name: str, function: Callable[..., Any], c: Call) -> str | None:
-    """Add a function of :mod:`keras.activations`; None where it has no kind."""
-    known = str(getattr(function, "__module__", "")).startswith("keras.")
-    found = _ACTIVATIONS.get(_name_of(function)) if known else None
-    return None if found is None else b.emit(found[0], [name], c.output, c.path, **found[1])
 
 
 def relu(b: Builder, c: Call) -> str | None:

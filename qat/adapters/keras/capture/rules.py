@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from .activations import activated, activation_layer
 from .affine import average, layer_scale, normalization, prelu, rescaling, scaled_residual
 from .attention import einsum, einsum_dense, embedding, matmul, multi_head_attention, softmax
 from .builder import Builder, Rule
-from .elementwise import ARITHMETIC, FUNCTION_RULES, activated, activation_layer, arithmetic, binary, relu, subtract
+from .elementwise import ARITHMETIC, FUNCTION_RULES, arithmetic, binary, relu, subtract
 from .layer_calls import Call
 from .reductions import maximum, mean
 from .window_rules import (

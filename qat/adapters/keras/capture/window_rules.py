@@ -10,8 +10,8 @@ from qat.errors import CaptureError
 from qat.graph.graph import TensorSpec
 from qat.graph.padding import same_padding
 
+from .activations import activated
 from .builder import Builder, Rule
-from .elementwise import activated
 from .layer_calls import Call
 
 Padding = tuple[tuple[int, int], ...]
