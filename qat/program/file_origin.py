@@ -1,0 +1,49 @@
+"""The file that a model was read from: the names, layouts and metadata that an artifact of it carries on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class FileTensor:
+    """An input or an output of a file.
+
+    Attributes:
+        name: in the file.
+        shape: the size of each axis; a free axis has its name in the file, or ``""`` where the file gives none.
+        dtype: NumPy's name of its type.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class FileOrigin:
+    """What an artifact takes over from the file that its model was read from.
+
+    Attributes:
+        suffix: ``.onnx`` or ``.tflite``.
+        inputs: in the order of the file, which is that of the model's arguments.
+        outputs: in the order of the file, which is that of the model's outputs.
+        opset: of the operators of ONNX's own domain; None for a ``.tflite``.
+        signature: the key of the signature of a ``.tflite`` whose tensors these are; empty where the file has none.
+        metadata: the texts of an ``.onnx`` (``metadata_props``), or the named buffers of a ``.tflite``.
+        attached: the bytes behind the flatbuffer of a ``.tflite``: a zip of the files that its metadata names.
+    """
+
+    suffix: Literal[".onnx", ".tflite"]
+    inputs: tuple[FileTensor, ...]
+    outputs: tuple[FileTensor, ...]
+    opset: int | None = None
+    signature: str = ""
+    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
+    attached: bytes = b""
+
+
+#: Where a module that was read from a file keeps its origin, among the ``meta`` of an ``fx.GraphModule``.
+ORIGIN = "qat_origin"
