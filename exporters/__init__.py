@@ -4,10 +4,12 @@ from qat.runtimes.model_file import Parity
 
 from .artifact import Artifact
 from .export import encodings_path, export_converted, export_lowered, export_program
+from .metadata import Metadata
 from .prepared import export
 
 __all__ = [
     "Artifact",
+    "Metadata",
     "Parity",
     "encodings_path",
     "export",

@@ -21,6 +21,7 @@ from qat.system.atomic_files import refuse_existing, write_atomically
 
 from .artifact import Artifact
 from .exporter import exporter_of
+from .metadata import Metadata, check
 from .verify import Batch, Locate, Predict, verify
 
 log = logging.getLogger("qat")
@@ -39,6 +40,7 @@ def export_lowered(
     locate: Locate | None,
     data: Iterable[Batch] | None,
     layout: str | None = None,
+    metadata: Metadata | None = None,
 ) -> Artifact:
     """Write a program to ``path`` and its encodings beside it, and verify the file on ``data`` in its runtime.
 
@@ -52,6 +54,7 @@ def export_lowered(
         locate: gives the prepared model's values on the grid; None where the adapter cannot.
         data: batches of inputs; None skips the verification.
         layout: of the images that the artifact takes and returns; None: as the model does.
+        metadata: what the file says of itself.
 
     Raises:
         ExportError, RuntimeMismatchError: as :func:`export_program` and :func:`qat.exporters.verify.verify` say.
@@ -59,7 +62,7 @@ def export_lowered(
     file_format = _check(path, io_dtype, overwrite)
     exporter = exporter_of(file_format)
     program = exporter.legalize(to_layout(program, file_format.layout, layout))
-    size = export_program(program, path, io_dtype=io_dtype, overwrite=overwrite)
+    size = export_program(program, path, io_dtype=io_dtype, overwrite=overwrite, metadata=metadata)
 
     def open_artifact(extra_outputs: tuple[str, ...]) -> Session:
         model = exporter.write(program, io_dtype, extra_outputs) if extra_outputs else path
@@ -74,7 +77,9 @@ def export_lowered(
     )  # fmt: skip
 
 
-def export_program(program: Program, path: Path, *, io_dtype: str = "int8", overwrite: bool = False) -> int:
+def export_program(
+    program: Program, path: Path, *, io_dtype: str = "int8", overwrite: bool = False, metadata: Metadata | None = None
+) -> int:
     """Write a program to ``path`` and its encodings beside it as JSON; return the artifact's size in bytes.
 
     The encodings are read back from the bytes before a file is written.
@@ -84,22 +89,35 @@ def export_program(program: Program, path: Path, *, io_dtype: str = "int8", over
         path: ending in ``.onnx`` or ``.tflite``.
         io_dtype: of a ``.tflite``'s inputs and outputs; an ``.onnx`` has float32.
         overwrite: whether existing files may be replaced.
+        metadata: what the file says of itself.
 
     Raises:
-        ExportError: the path has another suffix, exists or cannot be written, or the format cannot express the program.
+        ConfigError: the metadata's own values are wrong.
+        ExportError: the path has another suffix, exists or cannot be written, the format cannot express the program, or the
+            metadata do not fit it.
         RuntimeMismatchError: an encoding is missing in the artifact, or differs from the trained one in a bit.
     """
     exporter = exporter_of(_check(path, io_dtype, overwrite))
+    if metadata is not None:
+        check(metadata, program, io_dtype)
     program = exporter.legalize(program)
     raw = exporter.write(program, io_dtype)
     _compare_encodings(program, exporter.read_encodings(raw), path)
+    raw = raw if metadata is None else exporter.describe(raw, metadata)
     document = {"recipe": program.recipe, "target": program.target, "kernels": program.kernels}
     _write_files(path, raw, document | {"encodings": program.encodings()}, overwrite)
     return len(raw)
 
 
 def export_converted(
-    convert: Callable[[], bytes], path: Path, *, io_dtype: str, overwrite: bool, predict: Predict, data: Iterable[Batch] | None
+    convert: Callable[[], bytes],
+    path: Path,
+    *,
+    io_dtype: str,
+    overwrite: bool,
+    predict: Predict,
+    data: Iterable[Batch] | None,
+    metadata: Metadata | None = None,
 ) -> Artifact:
     """Write a ``.tflite`` that another converter made, and compare the file on ``data`` in its runtime with the model.
 
@@ -108,6 +126,9 @@ def export_converted(
     """
     file_format = _check(path, io_dtype, overwrite)
     raw = convert()
+    if metadata is not None:
+        check(metadata, _program_of_outputs(file_format.open(raw)), io_dtype)
+        raw = exporter_of(file_format).describe(raw, metadata)
     found = {name: encoding.to_dict() for name, encoding in exporter_of(file_format).read_encodings(raw).items()}
     _write_files(path, raw, {"recipe": "static_wi8_ai8", "target": "litert", "encodings": found}, overwrite)
     parity = None

@@ -10,6 +10,8 @@ from qat.errors import MissingDependencyError
 from qat.program.program import Program
 from qat.runtimes import ONNX, Format, Weight
 
+from .metadata import Metadata
+
 
 class Exporter(Protocol):
     """The package of a format: :mod:`qat.exporters.onnx` or :mod:`qat.exporters.tflite`."""
@@ -34,6 +36,12 @@ class Exporter(Protocol):
 
     def read_weights(self, raw: bytes) -> Iterator[Weight]:
         """Yield the weights of a file, in its order."""
+
+    def describe(self, raw: bytes, metadata: Metadata) -> bytes:
+        """Return a file's bytes with a description, which replaces the one that it has."""
+
+    def read_metadata(self, raw: bytes) -> Metadata | None:
+        """Return the description in a file, or None."""
 
 
 def exporter_of(file_format: Format) -> Exporter:

@@ -13,6 +13,7 @@ from qat.runtimes.model_file import FileKind
 
 from .export import encodings_path
 from .exporter import exporter_of
+from .metadata import Metadata
 
 #: The operators that make float weights of stored ones.
 _RESTORES = {"DEQUANTIZE", "DequantizeLinear", "MatMulNBits"}
@@ -28,6 +29,7 @@ class Inspection:
         runs: the number of operators that really run, by the library that runs them, then by name.
         weights: every weight, in the file's order.
         activations: the encodings of the other tensors, by name.
+        metadata: what the file says of itself; None where it says nothing.
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -35,10 +37,24 @@ class Inspection:
     runs: Mapping[str, Counter[str]]
     weights: tuple[Weight, ...]
     activations: Mapping[str, Encoding]
+    metadata: Metadata | None = None
 
     def bits(self) -> Counter[str]:
         """Count the weights by the type that they are stored in."""
         return Counter(weight.dtype for weight in self.weights)
+
+    def says(self) -> list[str]:
+        """Return the metadata in lines."""
+        m = self.metadata
+        if m is None:
+            return []
+        texts = {"name": m.name, "description": m.description, "version": m.version, "author": m.author, "license": m.license}
+        if m.labels:
+            texts["labels"] = f"{len(m.labels)}: {', '.join(m.labels[:10])}{', ...' if len(m.labels) > 10 else ''}"
+        if m.normalization is not None:
+            mean, std = (", ".join(f"{x:.6g}" for x in numbers) for numbers in m.normalization)
+            texts["pixels"] = f"(0 to 255 - {mean}) / {std}"
+        return [f"{key}: {text}" for key, text in texts.items() if text]
 
 
 def inspect(path: Path) -> Inspection:
@@ -53,7 +69,7 @@ def inspect(path: Path) -> Inspection:
     constants = {weight.name for weight in weights}
     encodings = exporter.read_encodings(raw)
     activations = {n: e for n, e in encodings.items() if n not in constants and not n.endswith(".weight")}
-    return Inspection(session.inputs, session.outputs, session.runs(), weights, activations)
+    return Inspection(session.inputs, session.outputs, session.runs(), weights, activations, exporter.read_metadata(raw))
 
 
 def kind_of(path: Path) -> tuple[FileKind, str]:

@@ -18,6 +18,7 @@ from qat.typing import IoDtype, Layout, PreparedModel, Samples
 
 from .artifact import Artifact
 from .export import export_converted, export_lowered
+from .metadata import Metadata
 
 log = logging.getLogger("qat")
 
@@ -29,6 +30,7 @@ def export(
     io_dtype: IoDtype = "int8",
     overwrite: bool = False,
     layout: Layout | None = None,
+    metadata: Metadata | None = None,
 ) -> Artifact:
     """Write a calibrated (and trained) model as an integer artifact, and its encodings as JSON beside it.
 
@@ -43,13 +45,16 @@ def export(
         layout: how the images lie that the artifact takes and returns, ``NCHW`` or ``NHWC``. None: NHWC in a ``.tflite`` of a
             model with convolutions or pooling, else as in the model; a log line says where this is not the model's layout.
             Inside the artifact images lie as the format's kernels demand; a transpose stands where the two differ.
+        metadata: labels, the normalization of pixels, a description, for the libraries that read them from the file: in a
+            ``.tflite`` as TFLite's metadata, in an ``.onnx`` as ``metadata_props``.
 
     Returns:
         The file's path, size, encodings and parity.
 
     Raises:
         CalibrationError: the model is not prepared, or not calibrated.
-        ExportError: the path cannot be written, or exists, or has another suffix than the target's.
+        ConfigError: a label is no line of text, or a number of the normalization is missing or wrong.
+        ExportError: the path cannot be written, or exists, or has another suffix than the target's; or the metadata do not fit.
         RuntimeMismatchError: a scale in the artifact is not the trained one.
 
     Examples:
@@ -77,6 +82,7 @@ def export(
             overwrite=overwrite,
             predict=partial(converter.predict, model),
             data=data,
+            metadata=metadata,
         )
     _check_suffix(model.plan.target, path)
     adapter = adapter_for(framework)
@@ -92,6 +98,7 @@ def export(
         locate=partial(adapter.grid_values, model),
         data=None if data is None else beyond.counted(data),
         layout=layout or _default_layout(program, path),
+        metadata=metadata,
     )
     beyond.log()
     return made

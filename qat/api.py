@@ -14,7 +14,7 @@ from qat.calibration.adaround import adaround
 from qat.calibration.bias_correction import correct_biases
 from qat.calibration.calibrate import calibrate
 from qat.calibration.range_tracking import freeze_ranges, track_ranges
-from qat.exporters import Artifact, Parity, export
+from qat.exporters import Artifact, Metadata, Parity, export
 from qat.graph.custom_layers import Handled, register_handler
 from qat.graph.decompose.conv1d import signals_as_images
 from qat.graph.decompose.for_target import for_target
@@ -47,6 +47,7 @@ __all__ = [
     "Epoch",
     "Handled",
     "History",
+    "Metadata",
     "Parity",
     "Plan",
     "PreparedModel",

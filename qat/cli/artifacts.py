@@ -48,6 +48,8 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="A .onnx or .tflite fi
             grid = "" if info.scale is None else f"scale {info.scale:.6g}, zero point {info.zero_point}"
             facts = [Text(title), Text(info.name, "bold"), *map(Text, (info.dtype, shape, layout_of(info), grid))]
             out.print(Text("  ").join(fact for fact in facts if fact))
+    for line in found.says():
+        out.print(line, soft_wrap=True)
     for runner, counts in found.runs.items():
         if counts:
             out.print(f"run by {runner}: " + ", ".join(f"{n} {kind}" for kind, n in counts.most_common()))
