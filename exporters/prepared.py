@@ -6,12 +6,15 @@ import logging
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from qat.calibration.evidence import Beyond
 from qat.errors import CalibrationError, ExportError
 from qat.frameworks import adapter_for, framework_of, has_plan, is_prepared
 from qat.graph.kinds import STEPS
 from qat.planning.targets import TARGETS, Target
 from qat.program.program import Program
+from qat.program.rename import names_in_file, renamed
 from qat.runtimes import TFLITE
 from qat.system.samples import batches_of, first_of_pair
 from qat.typing import IoDtype, Layout, PreparedModel, Samples
@@ -86,7 +89,13 @@ def export(
         )
     _check_suffix(model.plan.target, path)
     adapter = adapter_for(framework)
-    program = adapter.lower(model)
+    lowered = adapter.lower(model)
+    names = names_in_file(lowered)
+    program = renamed(lowered, names)
+
+    def locate(*inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return {names.get(name, name): value for name, value in adapter.grid_values(model, *inputs).items()}
+
     beyond = Beyond(model)
     made = export_lowered(
         program,
@@ -95,7 +104,7 @@ def export(
         io_dtype=io_dtype,
         overwrite=overwrite,
         predict=partial(adapter.predict, model),
-        locate=partial(adapter.grid_values, model),
+        locate=locate,
         data=None if data is None else beyond.counted(data),
         layout=layout or _default_layout(program, path),
         metadata=metadata,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 
 import onnx
 from onnx import TensorProto, checker, helper
 
 from qat.errors import ExportError, reason_of
 from qat.graph.graph import AXES
+from qat.program.file_origin import FileTensor
 from qat.program.ordering import by_dependency
 from qat.program.program import Program, Value
 
@@ -78,28 +80,40 @@ def build(program: Program, extra_outputs: Sequence[str] = ()) -> onnx.ModelProt
         elif not instruction.keeps_framework:
             raise ExportError(f"{instruction.layer}: there is no ONNX operator for '{instruction.kind}'")
     packed = any(instruction.packed for instruction in program.instructions)
-    opset, ir_version = (OPSET_INT4, IR_VERSION_INT4) if packed else (OPSET, IR_VERSION)
+    opset, ir_version = (OPSET_INT4, IR_VERSION_INT4) if packed else _version(program)
     if program.block is not None:
         splice(writer, program.block, opset)
     return _checked(writer, returned, opset, ir_version)
 
 
+def _version(program: Program) -> tuple[int, int]:
+    """Return the opset and the version of the file format: those of the file that the model was read from, where they can be.
+
+    Opset 21 is the last that ONNX Runtime fuses at (see :data:`OPSET`); its versions of our operators compute as those of 18.
+    """
+    opset = OPSET if program.origin is None or program.origin.opset is None else program.origin.opset
+    return (OPSET, IR_VERSION) if opset <= OPSET else (min(opset, OPSET_INT4), IR_VERSION_INT4)
+
+
 def _checked(writer: Writer, returned: Sequence[str], opset: int, ir_version: int) -> onnx.ModelProto:
     """Return the model of the nodes that were written, once ONNX's checker has seen it."""
     program = writer.program
+    inputs = program.origin.inputs if program.origin else (None,) * len(program.inputs)
+    outputs = program.origin.outputs if program.origin else ()
     absent = ""  # the name of an input that a node leaves out
     graph = helper.make_graph(
         by_dependency(
             writer.nodes, lambda node: node.input, lambda node: node.output, {*program.inputs, *writer.constants, absent}
         ),
         program.name or "model",
-        [_value_info(program.values[name]) for name in program.inputs],
-        [_value_info(program.values[name]) for name in returned],
+        [_value_info(program.values[name], origin) for name, origin in zip(program.inputs, inputs, strict=True)],
+        [_value_info(program.values[name], origin) for name, origin in zip_longest(returned, outputs)],
         list(writer.constants.values()),
     )
     model = helper.make_model(graph, producer_name="qat", opset_imports=[helper.make_opsetid("", opset)])
     model.ir_version = ir_version
-    helper.set_model_props(model, {"qat.recipe": program.recipe, "qat.target": program.target})
+    texts = {name: text for name, text in (program.origin.metadata if program.origin else {}).items() if isinstance(text, str)}
+    helper.set_model_props(model, texts | {"qat.recipe": program.recipe, "qat.target": program.target})
     try:
         checker.check_model(model)
     except checker.ValidationError as error:
@@ -107,12 +121,16 @@ def _checked(writer: Writer, returned: Sequence[str], opset: int, ir_version: in
     return model
 
 
-def _value_info(value: Value) -> onnx.ValueInfoProto:
+def _value_info(value: Value, origin: FileTensor | None = None) -> onnx.ValueInfoProto:
     dtype = value.encoding.dtype if value.encoding is not None else value.dtype
     if dtype not in _TYPES:
         raise ExportError(f"'{value.name}' is a {dtype} tensor; an .onnx takes and returns {', '.join(_TYPES)}")
     axes = value.axes or range(len(value.shape))
     sizes = [_axis_name(value, axis) if size is None else size for axis, size in zip(axes, value.shape, strict=True)]
+    if origin is not None and value.axes is None and len(origin.shape) == len(sizes):
+        # A size that the file fixes stays fixed, though the program could take any; a free one keeps its name.
+        free = [size is None for size in value.shape]
+        sizes = [given or own if any_size else own for any_size, own, given in zip(free, sizes, origin.shape, strict=True)]
     return helper.make_tensor_value_info(value.name, _TYPES[dtype], sizes)
 
 

@@ -212,7 +212,8 @@ class Writer:
     def _signature(self, graph: Table) -> Table:
         """Return the names by which callers pass inputs and read outputs: the model's own, whatever the types of the file."""
         program, signature = self.program, schema.SignatureDefT()
-        signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
+        key = program.origin.signature if program.origin else ""
+        signature.signatureKey, signature.subgraphIndex = key or SIGNATURE, 0
         signature.inputs = _tensor_maps(program.input_names or program.inputs, graph.inputs)
         signature.outputs = _tensor_maps(program.output_names or program.outputs, graph.outputs)
         return signature

@@ -17,6 +17,8 @@ from qat.graph.graph import EXAMPLE_BATCH
 from qat.graph.kinds import KINDS
 from qat.planning.modes import Mode
 
+from .file_origin import FileOrigin
+
 
 @dataclass(frozen=True)
 class Value:
@@ -118,6 +120,7 @@ class Program:
     ``inputs`` and ``outputs`` are float values; a ``quantize`` or ``dequantize`` instruction stands between them and the
     integer kernels. ``bias`` and ``strict_qdq`` are those of :class:`qat.planning.targets.Target`. ``input_names`` and
     ``output_names`` are the model's own names of them (:mod:`qat.program.caller_names`); empty: those of the values.
+    ``origin`` is that of a model that was read from a file.
     """
 
     name: str
@@ -134,6 +137,7 @@ class Program:
     strict_qdq: bool = False
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
+    origin: FileOrigin | None = None
 
     def encoding_of(self, name: str) -> Encoding:
         """Return the encoding of a quantized value.

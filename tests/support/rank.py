@@ -17,7 +17,7 @@ from qat.adapters.torch import set_range_tracking
 from support.nets import digits, prepared
 
 rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-model = prepared("torch")
+model = trained = prepared("torch")
 if size > 1:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
 batches = [(x[rank::size], y[rank::size]) for x, y in digits().batches("train", 32, "NCHW", shuffle=0)]
@@ -37,4 +37,7 @@ else:
     torch.save(torch.tensor([e.loss for e in history.epochs]), folder / f"losses{rank}.pt")
 save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / f"rank{rank}.safetensors")
 if size > 1:
+    # Both end together, and the reducer before its process group: Gloo's threads abort a process that exits with them at work.
+    dist.barrier()
+    trained = None
     dist.destroy_process_group()

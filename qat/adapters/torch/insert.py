@@ -39,7 +39,7 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     writer = _Writer(traced, plan, root, params)
     graph = writer.write()
     prepared = PreparedModel(root, graph, type(root).__name__)
-    prepared.meta["qat"] = Prepared(plan, traced.structure[1], writer.kept_nodes, writer.forms)
+    prepared.meta["qat"] = Prepared(plan, traced.structure[1], writer.kept_nodes, writer.forms, traced.origin)
     return prepared.to(traced.device)
 
 

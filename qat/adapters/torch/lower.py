@@ -44,14 +44,22 @@ def lower(model: PreparedModel) -> Program:
         return value.detach().cpu().float().numpy()
 
     program = build_program(model.plan, encodings, integers, parameter, _block(model))
-    return replace(program, input_names=model.plan.graph.inputs, output_names=_output_names(model))
+    origin = model.prepared.origin
+    inputs = model.plan.graph.inputs if origin is None else tuple(tensor.name for tensor in origin.inputs)
+    return replace(program, input_names=inputs, output_names=_output_names(model), origin=origin)
 
 
 def _output_names(model: PreparedModel) -> tuple[str, ...]:
-    """Return the keys of the user's outputs, or ``output_0``, ``output_1``, ... where they are not in a dict."""
+    """Return the keys of the user's outputs, or ``output_0``, ``output_1``, ... where they are not in a dict.
+
+    Those of a model that was read from a file are called as in the file.
+    """
     (returned,) = next(node for node in model.graph.nodes if node.op == "output").args
     leaves, paths = model.prepared.leaves, [*paths_of(returned)]
-    names = caller_names(paths, [f"output_{index}" for index in range(len(paths))])
+    if model.prepared.origin is None:
+        names = caller_names(paths, [f"output_{index}" for index in range(len(paths))])
+    else:
+        names = tuple(tensor.name for tensor in model.prepared.origin.outputs)
     by_tensor = dict(reversed([*zip(leaves, names, strict=True)]))
     return tuple(by_tensor[tensor] for tensor in model.plan.graph.outputs)
 

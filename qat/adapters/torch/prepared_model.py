@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.planning.plan import Plan
+from qat.program.file_origin import FileOrigin
 
 #: The submodule that holds the nodes; parameters stand beside it under their own names.
 SCOPE = "_qat"
@@ -25,12 +26,14 @@ class Prepared:
         leaves: the tensor of each leaf of the user's outputs.
         kept_nodes: the FX nodes of operators that keep PyTorch's implementation, by operator.
         forms: the FX nodes of values on the grid, by tensor.
+        origin: the file that the float model was read from; None where it was not.
     """
 
     plan: Plan
     leaves: tuple[str | None, ...]
     kept_nodes: Mapping[str, str]
     forms: Mapping[str, str]
+    origin: FileOrigin | None = None
 
 
 class PreparedModel(fx.GraphModule):

@@ -13,6 +13,7 @@ from torch import fx, nn
 from qat.errors import CaptureError, ConfigError
 from qat.graph.custom_layers import HANDLERS
 from qat.graph.graph import Graph, Op, TensorSpec
+from qat.program.file_origin import ORIGIN, FileOrigin
 
 from .attention_masks import REASON, beside_masks
 from .builder import Builder
@@ -36,6 +37,7 @@ class Traced:
         frozen: the names of parameters that do not require a gradient.
         structure: how the user's outputs are nested (a pytree spec), and its leaves by tensor name.
         device: that of the model's tensors.
+        origin: the file that the model was read from; None where it was not.
     """
 
     graph: Graph
@@ -47,6 +49,7 @@ class Traced:
     frozen: frozenset[str]
     structure: tuple[Any, tuple[str | None, ...]]
     device: torch.device
+    origin: FileOrigin | None
 
 
 def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Sequence[str] = ()) -> Traced:
@@ -87,6 +90,7 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Seq
         frozen=frozenset(parameters - requires_grad),
         structure=(exported.call_spec.out_spec, walker.leaves),
         device=next((t.device for t in model.state_dict().values()), torch.device("cpu")),
+        origin=model.meta.get(ORIGIN) if isinstance(model, fx.GraphModule) else None,
     )
 
 
