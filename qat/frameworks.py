@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Literal, TypeGuard, cast, overload
+import inspect
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, overload
 
 from .errors import CaptureError, MissingDependencyError
 from .typing import Adapter, ConverterAdapter, PreparedModel
@@ -67,3 +68,13 @@ def is_prepared(model: object) -> TypeGuard[PreparedModel]:
 def has_plan(model: object) -> TypeGuard[PreparedModel]:
     """Whether a model came out of :func:`qat.prepare` and is of PyTorch or Keras 3: it computes on the grid, by a plan."""
     return is_prepared(model) and framework_of(model) != "tf_keras"
+
+
+def input_count(model: Any) -> int:
+    """Return the number of a model's inputs: of a float PyTorch model, the parameters of ``forward`` without a default."""
+    if has_plan(model):
+        return len(model.plan.graph.inputs)
+    if not hasattr(model, "forward"):
+        return len(getattr(model, "inputs", None) or (None,))
+    taken = inspect.signature(model.forward).parameters.values()
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in taken)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from qat.errors import DataError, reason_of
-from qat.frameworks import Framework, adapter_for, framework_of
+from qat.frameworks import Framework, adapter_for, framework_of, input_count
 from qat.planning.targets import Target, load_target
 from qat.runtimes import TFLITE
 from qat.runtimes.model_file import FileKind
@@ -62,7 +60,7 @@ def ptq_baselines(
         ['float', 'onnxruntime_dynamic']
     """
     framework = framework_of(float_model)
-    count = _input_count(float_model, example_inputs)
+    count = len(example_inputs) if isinstance(example_inputs, (tuple, list)) else input_count(float_model)
     batches = [_arrays(framework, first_of_pair(sample, count)) for sample in batches_of(samples, "the calibration samples")]
     if not batches:
         raise DataError("PTQ got no calibration samples: pass at least one batch")
@@ -102,16 +100,6 @@ def float_baseline(
 
 def _arrays(framework: Framework, inputs: object) -> tuple[np.ndarray, ...]:
     return tuple(np.asarray(x) for x in adapter_for(framework).inputs_of((inputs,)))
-
-
-def _input_count(model: Any, example_inputs: Inputs | None) -> int:
-    """Return the number of a float model's inputs: of PyTorch's ``forward``, the parameters without a default."""
-    if isinstance(example_inputs, (tuple, list)):
-        return len(example_inputs)
-    if not hasattr(model, "forward"):
-        return len(getattr(model, "inputs", None) or (None,))
-    taken = inspect.signature(model.forward).parameters.values()
-    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in taken)
 
 
 def _tools(framework: Framework, target: str | Target | None) -> Tools:

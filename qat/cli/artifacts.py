@@ -14,17 +14,23 @@ from .terminal import console
 
 def compare(
     config: Config,
-    artifacts: Annotated[list[Path], typer.Argument(help="Artifacts; a float one is the reference, else the first.")],
+    entries: Annotated[
+        list[str],
+        typer.Argument(
+            help="Artifacts (.onnx, .tflite), Keras models (.keras), weights of the configuration's model (.pth, .safetensors, "
+            ".weights.h5), factories (package.module:function). A float one is the reference, else the first."
+        ),
+    ],
 ) -> None:
-    """Compare artifacts on the test split of a configuration's data."""
-    from qat.report.records import record_of
+    """Compare artifacts and models on the test split of a configuration's data; a model is exported first."""
     from qat.report.render import print_report
     from qat.runs import stages
+    from qat.runs.compared import entries_of
     from qat.runs.data import RunData
 
     job = open_job(config, None)
-    entries = [record_of(path) for path in artifacts]
-    print_report(stages.compare(job, RunData(job.config, job.base), entries), console())
+    data = RunData(job.config, job.base)
+    print_report(stages.compare(job, data, entries_of(job, data, entries)), console())
 
 
 def inspect(artifact: Annotated[Path, typer.Argument(help="A .onnx or .tflite file.")]) -> None:

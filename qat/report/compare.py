@@ -13,7 +13,7 @@ import numpy as np
 from qat.baselines import float_baseline
 from qat.errors import DataError, ExportError
 from qat.exporters import export
-from qat.frameworks import has_plan, is_prepared
+from qat.frameworks import has_plan, input_count, is_prepared
 from qat.runtimes.model_file import ModelFile
 from qat.system.samples import batches_of, first_of_pair
 from qat.trainers.metric_functions import IGNORED
@@ -23,15 +23,17 @@ from qat.typing import Array, Batches, Inputs, Model
 from . import statistics
 from .decision import best_of, decide, integer_ptq
 from .entry import Entry, Report
-from .records import record_of
+from .records import distinct_names, record_of
 from .running import Run, run_all, turned
 
+#: What is compared: a record, a path, or a model.
+Comparable: TypeAlias = ModelFile | str | Path | Model
 #: A figure besides the metrics: takes the outputs of all samples and their labels.
 Figure: TypeAlias = Callable[[Any, Any], float]
 
 
 def compare(
-    entries: Sequence[ModelFile | str | Path | Model],
+    entries: Sequence[Comparable] | Mapping[str, Comparable],
     data: Batches,
     *,
     dataset: str = "data",
@@ -44,7 +46,8 @@ def compare(
     Args:
         entries: Artifacts, Baselines (one of kind ``float`` is the reference), paths, or models. A model is exported to a
             temporary file first, so that it, too, is judged in its runtime. The first float model is the reference; without
-            any, the first entry. Images are transposed for an artifact that takes them in the other layout.
+            any, the first entry. Images are transposed for an artifact that takes them in the other layout. A dictionary gives
+            the names by which the report calls them; of a list, files of one name are told apart by their folders.
         data: batches of ``(inputs, labels)``, or of inputs alone: then the report has distances to the reference, and no
             metric. Several inputs or labels are a tuple: ``((a, b), labels)``.
         dataset: the data's name in the report.
@@ -82,18 +85,22 @@ def compare(
         raise DataError("the comparison got no data: pass at least one batch of (inputs, labels)")
     named = None if metrics is None or isinstance(metrics, Mapping) else tuple(metric(spec) for spec in metrics)
     own: Mapping[str, Figure] = metrics if isinstance(metrics, Mapping) else {}
+    given = tuple(entries.values() if isinstance(entries, Mapping) else entries)
     with tempfile.TemporaryDirectory() as folder:
-        count = next((n for entry in entries if (n := _input_count(entry)) is not None), 1)
+        count = next((n for entry in given if (n := _input_count(entry)) is not None), 1)
         inputs = [first_of_pair(batch, count) for batch in batches]
-        target = "litert" if all(suffix == ".tflite" for suffix in _suffixes(entries)) else None
-        files = [_file_of(entry, inputs[0], Path(folder) / str(i), target) for i, entry in enumerate(entries)]
+        target = "litert" if all(suffix == ".tflite" for suffix in _suffixes(given)) else None
+        files = [_file_of(entry, inputs[0], Path(folder) / str(i), target) for i, entry in enumerate(given)]
+        paths = [file.path if isinstance(entry, (str, Path)) else None for entry, file in zip(given, files, strict=True)]
+        names = tuple(entries) if isinstance(entries, Mapping) else distinct_names([file.name for file in files], paths)
+        files = [replace(file, name=name) for file, name in zip(files, names, strict=True)]
         runs = run_all(files, inputs, latency_runs)
         labels = _labels(batches, count)
         name = framework or next((file.framework for file in files if file.framework), "")
         return _Comparison(runs, labels, named, own).report(name, dataset)
 
 
-def _suffixes(entries: Sequence[ModelFile | str | Path | Model]) -> list[str]:
+def _suffixes(entries: Sequence[Comparable]) -> list[str]:
     """Return the suffixes of the files and prepared models: a float model beside them becomes a file of the same kind."""
     paths = [Path(e) if isinstance(e, (str, Path)) else e.path for e in entries if isinstance(e, (str, Path, ModelFile))]
     return [p.suffix for p in paths if p is not None] + [
@@ -101,7 +108,7 @@ def _suffixes(entries: Sequence[ModelFile | str | Path | Model]) -> list[str]:
     ] or [""]
 
 
-def _input_count(entry: ModelFile | str | Path | Model) -> int | None:
+def _input_count(entry: Comparable) -> int | None:
     """Return the number of inputs of an entry; None where its tool failed."""
     from qat.runtimes import open_session
 
@@ -109,7 +116,7 @@ def _input_count(entry: ModelFile | str | Path | Model) -> int | None:
         return None if entry.path is None else len(open_session(entry.path).inputs)
     if isinstance(entry, (str, Path)):
         return len(open_session(entry).inputs)
-    return len(entry.plan.graph.inputs) if has_plan(entry) else None
+    return input_count(entry)
 
 
 def _labels(batches: Sequence[Any], inputs: int) -> list[Any] | None:
@@ -136,7 +143,7 @@ def _arrays(labels: Any) -> Any:
     return np.asarray(labels)
 
 
-def _file_of(entry: ModelFile | str | Path | Model, inputs: Inputs | Array, folder: Path, target: str | None) -> ModelFile:
+def _file_of(entry: Comparable, inputs: Inputs | Array, folder: Path, target: str | None) -> ModelFile:
     """Return the record of an entry; a model is exported. Raises CaptureError for anything else."""
     if isinstance(entry, ModelFile):
         return entry

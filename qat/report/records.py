@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,38 @@ def record_of(path: Path) -> ModelFile:
     if kind == "float" and path.stem.endswith("float_control"):
         kind = "control"
     return ModelFile(name=path.stem, kind=kind, path=path, recipe=recipe)
+
+
+def distinct_names(names: Sequence[str], paths: Sequence[Path | None]) -> list[str]:
+    """Return names of which no two are equal: files of one name get as much of their paths as tells them apart, others a number.
+
+    Args:
+        names: by which the entries of a comparison are called.
+        paths: of the files that a user named; None for models, which have no files of their own.
+
+    Examples:
+        >>> distinct_names(["model", "model", "qat", "qat"], [Path("a/model.onnx"), Path("b/model.onnx"), None, None])
+        ['a/model', 'b/model', 'qat', 'qat 2']
+    """
+    made = list(names)
+    for name in dict.fromkeys(names):
+        same = [i for i, other in enumerate(names) if other == name]
+        found = [paths[i] for i in same]
+        files = [path.absolute() for path in found if path is not None]
+        chosen = [f"{name} {n}" if n > 1 else name for n in range(1, len(same) + 1)]
+        if len(set(files)) == len(same) > 1:
+            chosen = next((form for form in _forms(files) if len(set(form)) == len(same)), chosen)
+        for i, own in zip(same, chosen, strict=True):
+            made[i] = own
+    return made
+
+
+def _forms(files: Sequence[Path]) -> Iterator[list[str]]:
+    """Yield the names of files in ways that say ever more of their paths."""
+    yield [path.name for path in files]
+    for count in range(2, max(len(path.parts) for path in files) + 1):
+        yield ["/".join(path.with_suffix("").parts[-count:]) for path in files]
+        yield ["/".join(path.parts[-count:]) for path in files]
 
 
 def _of_run(path: Path) -> dict[str, Any] | None:

@@ -52,6 +52,21 @@ def load(framework: Framework, model: Any, path: Path) -> Any:
     return model
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file of weights is PyTorch's checkpoint of a prepared model: it holds ranges besides."""
+    if path.suffix != SUFFIXES["torch"] or not path.is_file():
+        return False
+    from safetensors import SafetensorError, safe_open
+
+    from qat.adapters.torch.prepared_model import SCOPE
+
+    try:
+        with safe_open(path, "pt") as file:
+            return any(name.startswith(f"{SCOPE}.") for name in file.keys())  # noqa: SIM118
+    except SafetensorError:
+        return False  # loading it says what is wrong with it
+
+
 def _load_pickled(model: Any, path: Path) -> Any:
     """Load the tensors of a file that ``torch.save`` wrote; nothing else in it is unpickled."""
     import pickle

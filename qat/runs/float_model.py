@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,45 @@ def untrained(job: Job) -> Any:
     c, framework = job.config.model, job.config.framework
     if c.factory is None:
         assert c.file is not None
-        return _of_file(framework, expand(c.file, job.base))
+        path = expand(c.file, job.base)
+        if framework != "keras" or path.suffix != ".keras":
+            raise ConfigError(f"model.file is a .keras file of a keras run, not {path.name}; use model.factory")
+        return of_file(path, "model.file: ")
     float_files.seed(framework, job.config.float_training.seed)
-    make = import_object(c.factory, "model.factory")
-    try:
-        model = make(**c.kwargs)
-    except Exception as error:  # whatever the user's factory raises
-        kind = "" if isinstance(error, TypeError) else f"{type(error).__name__}: "
-        raise ConfigError(f"model.factory '{c.factory}' with model.kwargs {c.kwargs}: {kind}{error}") from error
+    model = made_by(c.factory, c.kwargs, "model.factory")
     found = framework_of(model)
     if found.removeprefix("tf_") != framework:
         raise ConfigError(f"the configuration's framework is {framework}, its model is one of {found}")
     return model
+
+
+def is_factory(text: str) -> bool:
+    """Whether a text is written as ``package.module:function``."""
+    module, _, name = text.partition(":")
+    return name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def made_by(factory: str, kwargs: Mapping[str, Any], key: str) -> Any:
+    """Return what a factory makes, ``package.module:function``. Raises ConfigError where it fails."""
+    make = import_object(factory, key)
+    try:
+        return make(**kwargs)
+    except Exception as error:  # whatever the user's factory raises
+        kind = "" if isinstance(error, TypeError) else f"{type(error).__name__}: "
+        raise ConfigError(f"{key} '{factory}' with model.kwargs {dict(kwargs)}: {kind}{error}") from error
+
+
+def of_file(path: Path, where: str = "") -> Any:
+    """Return the model of a ``.keras`` file. Raises ConfigError, which begins with ``where``, unless it is a whole one."""
+    if not path.is_file():
+        raise ConfigError(f"{where}no such file: {path}")
+    adapter_for("keras")  # a prepared model's classes are known from then on
+    import keras
+
+    try:
+        return keras.models.load_model(path)
+    except (ValueError, OSError, KeyError) as error:
+        raise ConfigError(f"{where}{path} is not a whole .keras model: {reason_of(error)}") from error
 
 
 def trained(job: Job, data: RunData) -> Any:
@@ -83,19 +111,6 @@ def trained(job: Job, data: RunData) -> Any:
             "the float model is not kept, and the next run trains it again: %s; XDG_CACHE_HOME names another folder", error
         )
     return model
-
-
-def _of_file(framework: str, path: Path) -> Any:
-    if framework != "keras" or path.suffix != ".keras":
-        raise ConfigError(f"model.file is a .keras file of a keras run, not {path.name}; use model.factory")
-    if not path.is_file():
-        raise ConfigError(f"model.file: no such file: {path}")
-    import keras
-
-    try:
-        return keras.models.load_model(path)
-    except (ValueError, OSError, KeyError) as error:
-        raise ConfigError(f"model.file: {path} is not a whole .keras model: {reason_of(error)}") from error
 
 
 def _check(model: Any, data: RunData) -> None:

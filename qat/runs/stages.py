@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from qat.baselines import Baseline, float_baseline
 from qat.calibration.calibrate import set_ranges
 from qat.exporters import Artifact
 from qat.frameworks import has_plan
+from qat.report.compare import Comparable
 from qat.report.entry import Report
 from qat.runtimes.model_file import FileKind, ModelFile
 from qat.trainers import Epoch, History
@@ -82,8 +83,8 @@ def control(job: Job, data: RunData, model: Model) -> Baseline:
     return float_baseline(copied, data.example(), job.artifacts, name="float_control", kind="control", target=job.target)
 
 
-def compare(job: Job, data: RunData, entries: Sequence[ModelFile]) -> Report:
-    """Compare files on the test split."""
+def compare(job: Job, data: RunData, entries: Sequence[Comparable] | Mapping[str, Comparable]) -> Report:
+    """Compare files and models on the test split."""
     c = job.config
     # Without labels the metrics of training are agreements with the teacher, which the report has besides.
     metrics = None if data.dataset.test_y is None else c.training.metrics

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from qat.errors import DataError
+from qat.frameworks import input_count
 from qat.trainers.data_checks import split_batch
 from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
@@ -33,7 +34,7 @@ class Evaluator:
 
     def pairs(self, data: Batches) -> Iterator[tuple[Any, Any]]:
         """Yield batches as (inputs, labels)."""
-        return _pairs(data, self.options.labels == "given", _input_count(self.model))
+        return _pairs(data, self.options.labels == "given", input_count(self.model))
 
     def evaluate(self, data: Batches) -> dict[str, float]:
         """Return the metrics, of all processes together."""
@@ -64,10 +65,6 @@ class Evaluator:
 def listed(inputs: Any) -> Any:
     """Return a batch's inputs as Keras takes them: a tuple as a list."""
     return list(inputs) if isinstance(inputs, tuple) else inputs
-
-
-def _input_count(model: Any) -> int:
-    return len(model.inputs) if getattr(model, "plan", None) is None else len(model.plan.graph.inputs)
 
 
 def _pairs(data: Batches, labelled: bool, count: int) -> Iterator[tuple[Any, Any]]:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from qat.adapters.torch import inputs_of
 from qat.adapters.torch.inference import device_of, fitting
 from qat.errors import ConfigError, DataError
-from qat.frameworks import is_prepared
+from qat.frameworks import input_count
 from qat.trainers.data_checks import split_batch
 from qat.trainers.metrics import measure
 from qat.trainers.options import TrainingOptions
@@ -43,7 +43,7 @@ class Evaluator:
 
     def pairs(self, data: Batches) -> Iterator[tuple[Tensors, Any]]:
         """Yield batches as (inputs, labels), tensors on the model's device."""
-        return _pairs(data, self.processes.device, self.options.labels == "given", _input_count(self.model))
+        return _pairs(data, self.processes.device, self.options.labels == "given", input_count(self.model))
 
     def evaluate(self, data: Batches) -> dict[str, float]:
         """Return the metrics, of all processes together."""
@@ -84,10 +84,6 @@ def _tensors(labels: Any, device: torch.device) -> Any:
     if nested and all(hasattr(x, "shape") and len(x.shape) for x in nested):
         return pytree.tree_map(lambda x: torch.as_tensor(x, device=device), labels)
     return torch.as_tensor(labels, device=device)
-
-
-def _input_count(model: nn.Module) -> int:
-    return len(model.plan.graph.inputs) if is_prepared(model) else 1
 
 
 def _pairs(data: Batches, device: torch.device, labelled: bool, count: int) -> Iterator[tuple[Tensors, Any]]:
