@@ -112,8 +112,8 @@ def _checked(writer: Writer, returned: Sequence[str], opset: int, ir_version: in
     )
     model = helper.make_model(graph, producer_name="qat", opset_imports=[helper.make_opsetid("", opset)])
     model.ir_version = ir_version
-    texts = {name: text for name, text in (program.origin.metadata if program.origin else {}).items() if isinstance(text, str)}
-    helper.set_model_props(model, texts | {"qat.recipe": program.recipe, "qat.target": program.target})
+    texts = program.origin.metadata if program.origin else {}
+    helper.set_model_props(model, {**texts, "qat.recipe": program.recipe, "qat.target": program.target})
     try:
         checker.check_model(model)
     except checker.ValidationError as error:

@@ -16,6 +16,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from qat.exporters.metadata import Metadata, channels_of
+from qat.system.zip_entries import read_entries
 
 from .metadata_schema import AXIS_LABELS, COLOR_SPACES, Fields, decode, encode
 from .writer import Table
@@ -49,11 +50,9 @@ def attached(raw: bytes) -> Attached | None:
     found = next((model.Buffers(entry.Buffer()).DataAsNumpy() for entry in entries if entry.Name() == _ENTRY), None)
     if found is None:
         return None
-    stream = io.BytesIO(raw)
-    if not zipfile.is_zipfile(stream):
+    if not zipfile.is_zipfile(io.BytesIO(raw)):
         return Attached(found.tobytes())
-    with zipfile.ZipFile(stream) as archive:
-        return Attached(found.tobytes(), {name: archive.read(name) for name in archive.namelist()})
+    return Attached(found.tobytes(), {entry.name: entry.content for entry in read_entries(raw, "the .tflite")})
 
 
 def attach(raw: bytes, metadata: Attached) -> bytes:

@@ -12,6 +12,7 @@ from qat.errors import ExportError
 from qat.program.program import Program
 
 from .float_block import splice
+from .metadata import Attached, attach
 from .table import WRITERS
 from .writer import Writer
 
@@ -46,4 +47,8 @@ def write(program: Program, io_dtype: str = "int8", extra_outputs: Sequence[str]
             raise ExportError(f"{instruction.layer}: there is no TFLite operator for '{instruction.kind}'")
     if program.block is not None:
         splice(writer, program.block)
-    return writer.finish(extra_outputs)
+    raw = writer.finish(extra_outputs)
+    origin = program.origin
+    if origin is None or not origin.metadata_table:
+        return raw
+    return attach(raw, Attached(origin.metadata_table, origin.associated_files))

@@ -32,8 +32,9 @@ class FileOrigin:
         outputs: in the order of the file, which is that of the model's outputs.
         opset: of the operators of ONNX's own domain; None for a ``.tflite``.
         signature: the key of the signature of a ``.tflite`` whose tensors these are; empty where the file has none.
-        metadata: the texts of an ``.onnx`` (``metadata_props``), or the named buffers of a ``.tflite``.
-        attached: the bytes behind the flatbuffer of a ``.tflite``: a zip of the files that its metadata names.
+        metadata: the texts of an ``.onnx`` (``metadata_props``).
+        metadata_table: the flatbuffer with the metadata of a ``.tflite``; empty where the file has none.
+        associated_files: those that the table names, by name: the content of the zip behind the model.
     """
 
     suffix: Literal[".onnx", ".tflite"]
@@ -41,8 +42,9 @@ class FileOrigin:
     outputs: tuple[FileTensor, ...]
     opset: int | None = None
     signature: str = ""
-    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
-    attached: bytes = b""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata_table: bytes = b""
+    associated_files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 #: Where a module that was read from a file keeps its origin, among the ``meta`` of an ``fx.GraphModule``.

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from ai_edge_litert.interpreter import Interpreter
 
 import qat
+from qat.exporters.tflite.metadata import attached
 from qat.program.file_origin import FileOrigin, FileTensor
 from qat.sources.module_writer import ModuleWriter
 
@@ -75,3 +76,13 @@ def test_a_saved_model_keeps_its_origin(tmp_path):
     loaded = torch.load(tmp_path / "model.pt", weights_only=False)
     qat.export(loaded, tmp_path / "net.onnx", verify=[X])
     assert [value.name for value in onnx.load(tmp_path / "net.onnx").graph.input] == ["image:0"]
+
+
+def test_a_tflite_keeps_its_metadata_and_the_files_that_it_names(tmp_path):
+    plain = exported(from_file(".tflite"), tmp_path / "plain.tflite", metadata=qat.Metadata(labels=list("abcd"), author="me"))
+    its = attached(plain.path.read_bytes())
+    origin = {"metadata_table": its.table, "associated_files": {**its.files, "more.txt": b"more"}}
+    artifact = exported(from_file(".tflite", **origin), tmp_path / "net.tflite")
+    assert artifact.parity.exact == 1
+    kept = attached(artifact.path.read_bytes())
+    assert kept.table == its.table and kept.files == {"labels.txt": b"a\nb\nc\nd\n", "more.txt": b"more"}
