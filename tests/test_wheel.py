@@ -1,5 +1,7 @@
 """The wheel: every package and every file that the code reads is in it."""
 
+import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -48,3 +50,29 @@ def test_every_file_of_the_tree_is_in_the_wheel(installed):
     }
     found = {path.relative_to(installed) for path in (installed / "qat").rglob("*") if path.is_file()}
     assert found == expected
+
+
+def command(installed, folder, *arguments):
+    """Run ``qat ARGUMENTS`` of the wheel in a folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", "qat", *arguments], cwd=folder, env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_lists_its_configurations_and_recipes(installed, tmp_path):
+    listed = command(installed, tmp_path, "configs")
+    assert f"their files: {installed}" in listed
+    assert re.findall(r"^(\w+): ", listed, re.MULTILINE) == sorted(p.stem for p in (ROOT / "configs" / "runs").glob("*.yaml"))
+    assert "static_wi8_ai8:" in command(installed, tmp_path, "recipes")
+
+
+@pytest.mark.slow
+def test_a_shipped_configuration_runs_from_the_wheel_in_an_empty_folder(installed, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxruntime")
+    assert "written: runs/digits_torch" in command(installed, tmp_path, "run", "digits_torch")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert (tmp_path / "runs" / "digits_torch" / "artifacts" / "torch_qat.onnx").is_file()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from . import process
 from .artifacts import compare, inspect
+from .configs import configs
 from .installation import doctor
 from .options import application
 from .plans import plan, recipes
 from .runs import demo, export, ptq, run, train
 
 #: The commands, in the order in which ``qat --help`` lists them.
-COMMANDS = (demo, run, ptq, train, export, compare, plan, recipes, inspect, doctor)
+COMMANDS = (demo, run, ptq, train, export, compare, plan, configs, recipes, inspect, doctor)
 
 app = application(COMMANDS)
 

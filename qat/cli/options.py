@@ -15,7 +15,7 @@ import typer
 log = logging.getLogger("qat")
 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in <output>/checkpoints.")]
-Config = Annotated[Path, typer.Argument(help="A run configuration, for example configs/runs/digits_torch.yaml.")]
+Config = Annotated[Path, typer.Argument(help="A run configuration: a YAML file, or a name that qat configs lists.")]
 Output = Annotated[Path | None, typer.Option(help="Default: runs/<name>.")]
 
 

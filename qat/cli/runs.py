@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 def demo(output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("runs/demo")) -> None:
     """Run the main job on the embedded digits, in both frameworks."""
-    from importlib.resources import files
-
-    folder = Path(str(files("qat.configs"))) / "runs"
-    _run_all([folder / "digits_torch.yaml", folder / "digits_keras.yaml"], output)
+    _run_all([Path("digits_torch"), Path("digits_keras")], output)
 
 
 def run(config: Config, output: Output = None, resume: Resume = False) -> None:
@@ -36,9 +33,10 @@ def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> 
     from qat.runs.config import load_run
     from qat.runs.job import Job, results_folder
     from qat.runs.run import execute
+    from qat.runs.shipped import find
 
     out = console()
-    loaded = [(load_run(path), path.parent) for path in configs]
+    loaded = [(load_run(path), path.parent) for path in map(find, configs)]
     _import_frameworks(config.framework for config, _ in loaded)
     folder = output or results_folder(*loaded[0])
     reports = []
@@ -66,10 +64,12 @@ def open_job(config: Path, output: Path | None, resume: bool = False) -> Job:
     """Return the job of a configuration, its framework imported."""
     from qat.runs.config import load_run
     from qat.runs.job import Job
+    from qat.runs.shipped import find
 
-    loaded = load_run(config)
+    path = find(config)
+    loaded = load_run(path)
     _import_frameworks([loaded.framework])
-    return Job.of(loaded, config.parent, output, console(progress=True), resume)
+    return Job.of(loaded, path.parent, output, console(progress=True), resume)
 
 
 def ptq(config: Config, output: Output = None) -> None:
