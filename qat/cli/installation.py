@@ -1,32 +1,52 @@
-"""The command that looks at the installation."""
+"""The command that looks at the installation and the machine."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .terminal import console
 
+if TYPE_CHECKING:
+    from qat.system.installation import Installation
 
-def doctor() -> None:
-    """List the packages that are installed and missing, and the CPU's features that matter."""
-    from importlib.metadata import PackageNotFoundError, version
 
+def doctor(
+    imports: Annotated[
+        bool, typer.Option("--imports", help="Import every package too: finds broken ones, takes a minute.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what is installed, what the machine has, what will not work, and the command that mends it."""
+    import json
+
+    from qat.system.installation import look
+
+    found = look(imports)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        _print(found)
+    raise typer.Exit(1 if any(problem.serious for problem in found.problems) else 0)
+
+
+def _print(found: Installation) -> None:
+    from rich.table import Table
     from rich.text import Text
 
     out = console()
-    names = {"torch": "torch", "keras": "tensorflow keras", "onnx": "onnx onnxruntime", "litert": "ai-edge-litert flatbuffers"}
-    missing = False
-    for extra, packages in names.items():
-        for package in packages.split():
-            try:
-                out.print(Text.assemble(("  yes", "green"), f" {package} {version(package)}"))
-            except PackageNotFoundError:
-                missing = True
-                out.print(Text.assemble(("  no", "red"), f"  {package}: pip install 'qat-toolkit[{extra}]'"))
-    flags = Path("/proc/cpuinfo")
-    if flags.is_file():
-        vnni = "vnni" in flags.read_text()
-        out.print(f"  CPU: {'with' if vnni else 'without'} VNNI; target onnxruntime is exact on both")
-    raise typer.Exit(1 if missing else 0)
+    table = Table.grid(padding=(0, 2))
+    for name, value in found.facts().items():
+        table.add_row(Text(name), value)
+    out.print(table)
+    table = Table("", "package", "version", "made for", "extra", box=None, pad_edge=False, header_style="dim")
+    for package in found.packages:
+        mark = Text("ok", "green") if package.fits else Text("no", "yellow") if package.version is None else Text("bad", "red")
+        table.add_row(mark, package.name, package.version or "-", package.needs, package.extra)
+    out.print()
+    out.print(table)
+    for problem in found.problems:
+        out.print()
+        out.print(Text.assemble((problem.what, "red" if problem.serious else "yellow")))
+        out.print(f"  {problem.remedy}", soft_wrap=True)
