@@ -10,7 +10,7 @@ from typing import Any
 from qat.runtimes.model_file import ModelFile
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Artifact(ModelFile):
     """A quantized model on disk, as :func:`qat.export` returns it. Its encodings lie beside it in ``<name>.encodings.json``.
 
@@ -26,3 +26,7 @@ class Artifact(ModelFile):
     path: Path
     target: str
     encodings: Mapping[str, Mapping[str, Any]]
+
+    def _made(self) -> tuple[tuple[str, str], ...]:
+        unproved = "not verified: qat.export(..., verify=samples) runs it against the model" if self.parity is None else ""
+        return *super()._made(), ("target", self.target), ("encodings", f"{len(self.encodings)} tensors"), ("parity", unproved)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from qat.arithmetic.encoding import Encoding
+from qat.display.page import Displayed, Page
+from qat.display.table import Column, Table, facts
 from qat.runtimes import TensorInfo, Weight, format_of, open_session
 from qat.runtimes.model_file import FileKind
 
@@ -19,11 +23,12 @@ from .metadata import Metadata
 _RESTORES = {"DEQUANTIZE", "DequantizeLinear", "MatMulNBits"}
 
 
-@dataclass(frozen=True)
-class Inspection:
+@dataclass(frozen=True, repr=False)
+class Inspection(Displayed):
     """An artifact.
 
     Attributes:
+        path: of the file.
         inputs: with their types and, where they are integers, their scales.
         outputs: likewise.
         runs: the number of operators that really run, by the library that runs them, then by name.
@@ -32,6 +37,7 @@ class Inspection:
         metadata: what the file says of itself; None where it says nothing.
     """
 
+    path: Path
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     runs: Mapping[str, Counter[str]]
@@ -43,8 +49,8 @@ class Inspection:
         """Count the weights by the type that they are stored in."""
         return Counter(weight.dtype for weight in self.weights)
 
-    def says(self) -> list[str]:
-        """Return the metadata in lines."""
+    def says(self) -> list[tuple[str, str]]:
+        """Return the metadata by name, as texts."""
         m = self.metadata
         if m is None:
             return []
@@ -54,7 +60,53 @@ class Inspection:
         if m.normalization is not None:
             mean, std = (", ".join(f"{x:.6g}" for x in numbers) for numbers in m.normalization)
             texts["pixels"] = f"(0 to 255 - {mean}) / {std}"
-        return [f"{key}: {text}" for key, text in texts.items() if text]
+        return [(key, text) for key, text in texts.items() if text]
+
+    def __repr__(self) -> str:
+        return f"Inspection({self.path}: {self._stored()})"
+
+    def page(self) -> Page:
+        """Return inputs and outputs, what runs the operators, every weight and every scale."""
+        runs = [
+            (f"run by {runner}", ", ".join(f"{count} {name}" for name, count in counts.most_common()))
+            for runner, counts in self.runs.items()
+        ]
+        weights = tuple((w.name, shape_text(w.shape), w.dtype, _scales(w.scale)) for w in self.weights)
+        tensors = tuple((name, e.dtype, _scales(e.scale), str(e.zero_point)) for name, e in self.activations.items())
+        tables = (
+            _ends("input", self.inputs),
+            _ends("output", self.outputs),
+            facts(*self.says(), *runs, ("weights", self._stored())),
+            Table((Column("weight"), Column("shape"), Column("stored as"), Column("scales")), weights),
+            Table((Column("tensor"), Column("type"), Column("scale"), Column("zero point", right=True)), tensors),
+        )
+        filled = [table for table in tables if table.rows]
+        return Page(tuple(block for table in filled for block in (table, ""))[:-1])
+
+    def _stored(self) -> str:
+        return ", ".join(f"{count} {dtype}" for dtype, count in self.bits().most_common()) or "none"
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    """Return a shape as text; a free first size is the batch."""
+    return "x".join("batch" if i == 0 and n is None else str(n or "?") for i, n in enumerate(shape))
+
+
+def _ends(what: str, infos: Sequence[TensorInfo]) -> Table:
+    columns = tuple(Column(title) for title in (what, "type", "shape", "layout", "scale", "zero point"))
+
+    def row(info: TensorInfo) -> tuple[str, ...]:
+        grid = ("", "") if info.scale is None else (f"{info.scale:.6g}", str(info.zero_point))
+        return (info.name, info.dtype, shape_text(info.shape), layout_of(info), *grid)
+
+    return Table(columns, tuple(map(row, infos)))
+
+
+def _scales(values: np.ndarray | None) -> str:
+    if values is None:
+        return ""
+    flat = np.ravel(values)
+    return f"{flat[0]:.6g}" if len(flat) == 1 else f"{len(flat)}: {flat.min():.3g} .. {flat.max():.3g}"
 
 
 def inspect(path: Path) -> Inspection:
@@ -69,7 +121,7 @@ def inspect(path: Path) -> Inspection:
     constants = {weight.name for weight in weights}
     encodings = exporter.read_encodings(raw)
     activations = {n: e for n, e in encodings.items() if n not in constants and not n.endswith(".weight")}
-    return Inspection(session.inputs, session.outputs, session.runs(), weights, activations, exporter.read_metadata(raw))
+    return Inspection(path, session.inputs, session.outputs, session.runs(), weights, activations, exporter.read_metadata(raw))
 
 
 def kind_of(path: Path) -> tuple[FileKind, str]:

@@ -28,7 +28,8 @@ from qat.planning.planner import plan as make_plan
 from qat.planning.recipe import Recipe, load_recipe
 from qat.planning.targets import Target, load_target
 from qat.report.compare import compare
-from qat.report.entry import Entry, Report
+from qat.report.entry import Entry
+from qat.report.report import Report
 from qat.trainers import Epoch, History, TrainingOptions, evaluate, finetune, load_weights
 
 from .errors import CaptureError, ConfigError, ExportError, QatError

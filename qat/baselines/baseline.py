@@ -15,7 +15,7 @@ from qat.runtimes.model_file import FileKind, ModelFile
 Sample: TypeAlias = tuple[np.ndarray, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Baseline(ModelFile):
     """The file that a post-training tool makes of a float model, named ``onnxruntime_static_minmax``, say.
 

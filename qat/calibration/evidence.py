@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from qat.display.page import Displayed, Page
+from qat.display.table import Column, Table
 from qat.typing import PreparedModel
 
 log = logging.getLogger("qat")
@@ -65,8 +67,8 @@ class _InputEvidence:
             )
 
 
-@dataclass
-class Evidence:
+@dataclass(repr=False)
+class Evidence(Displayed):
     """The calibration samples: how many, of which classes, between which values."""
 
     layout: str
@@ -90,7 +92,17 @@ class Evidence:
             if np.issubdtype(y.dtype, np.integer) and y.shape == (len(arrays[0]),):
                 self.classes.update(int(c) for c in np.unique(y))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        return f"Evidence({self.line()})"
+
+    def page(self) -> Page:
+        """Return the evidence in one line, the range of each input where there are several, and the warnings."""
+        columns = (Column("input"), Column("lowest", right=True), Column("highest", right=True))
+        rows = tuple((name, f"{found.low.min():.4g}", f"{found.high.max():.4g}") for name, found in self.inputs.items())
+        tables = (Table(columns, rows),) if len(rows) > 1 else ()
+        return Page((f"calibration saw {self.line()}", *tables, *(f"warning: {sentence}" for sentence in self.warnings())))
+
+    def line(self) -> str:
         """Return the evidence in one line."""
         parts = [_counted(self.samples)]
         if self.classes:
@@ -114,7 +126,7 @@ class Evidence:
 
     def log(self) -> None:
         """Log the evidence, and each warning."""
-        log.info("calibration saw %s", self)
+        log.info("calibration saw %s", self.line())
         for sentence in self.warnings():
             log.warning("%s", sentence)
 

@@ -7,11 +7,10 @@ from .terminal import console
 
 def configs() -> None:
     """List the configurations that run by name, each with what it is for."""
-    from rich.text import Text
-
+    from qat.display.page import Page
+    from qat.display.table import Column, Table
+    from qat.display.terminal import show
     from qat.runs.shipped import folder, purpose, shipped
 
-    out = console()
-    for name, path in shipped().items():
-        out.print(Text.assemble((name, "bold"), f": {purpose(path)}"))
-    out.print(f"their files: {folder()}", soft_wrap=True)
+    rows = tuple((name, purpose(path)) for name, path in shipped().items())
+    show(Page((Table((Column("configuration"), Column("for", prose=True)), rows), f"their files: {folder()}")), console())

@@ -9,36 +9,37 @@ from .terminal import console
 
 def plan(config: Config) -> None:
     """List the operators of the model: which are quantized, how, and why the others stay float."""
-    from rich.table import Table
-
     from qat import api
+    from qat.display.terminal import show
     from qat.runs.data import RunData
     from qat.runs.float_model import untrained
 
     job = open_job(config, None)
     example = RunData(job.config, job.base).example()
     made = api.plan(untrained(job), example, job.recipe, job.config.target, job.config.model.dynamic)
-    table = Table(title=f"{job.config.name}: recipe {made.recipe.name} for {made.target.name}", title_justify="left")
-    for column in ("scope", "op", "runs", "how / why"):
-        table.add_column(column)
-    for row in made.table():
-        table.add_row(row["scope"], row["op"], row["runs"], row["reason"] or row["how"])
-    console().print(table)
+    show(made.page(), console())
 
 
 def recipes() -> None:
     """List the built-in recipes, each with the targets that have kernels for it, and the targets."""
-    from rich.text import Text
-
+    from qat.display.page import Page
+    from qat.display.table import Column, Table
+    from qat.display.terminal import show
     from qat.planning.recipe import builtin_recipes
     from qat.planning.recipe_support import able_targets
     from qat.planning.targets import SHORT_FORMS, TARGETS
 
-    out = console()
-    for recipe in builtin_recipes().values():
-        able = f" ({', '.join(able_targets(recipe))})"
-        out.print(Text.assemble((recipe.name, "bold"), f": {recipe.description}", (able, "dim")))
-    out.print("targets:")
-    for target in TARGETS.values():
-        out.print(Text.assemble("  ", (target.name, "bold"), f" ({target.suffix or 'no artifact'}): {target.description}"))
-    out.print("by where the .onnx will run: " + ", ".join(f"{form} is {name}" for form, name in SHORT_FORMS.items()))
+    described = (Column("recipe"), Column("does", prose=True), Column("for the targets", prose=True))
+    made = tuple((r.name, r.description, ", ".join(able_targets(r))) for r in builtin_recipes().values())
+    targets = tuple((t.name, t.suffix or "no artifact", t.description) for t in TARGETS.values())
+    places = tuple(SHORT_FORMS.items())
+    show(
+        Page(
+            (
+                Table(described, made), "",
+                Table((Column("target"), Column("writes"), Column("runs on", prose=True)), targets), "",
+                Table((Column("an .onnx for"), Column("is target")), places),
+            )
+        ),
+        console(),
+    )  # fmt: skip

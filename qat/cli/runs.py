@@ -29,7 +29,8 @@ def run(config: Config, output: Output = None, resume: Resume = False) -> None:
 
 
 def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> None:
-    from qat.report.render import print_report, write_report
+    from qat.display.terminal import show
+    from qat.report.render import write_report
     from qat.runs.config import load_run
     from qat.runs.job import Job, results_folder
     from qat.runs.run import execute
@@ -44,9 +45,9 @@ def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> 
         # Several share a folder, but not their checkpoints.
         checkpoints = folder / "checkpoints" / config.framework if len(loaded) > 1 else None
         report = execute(Job.of(config, base, folder, console(progress=True), resume, checkpoints))
-        print_report(report, out)
+        show(report.page(), out)
         reports.append(report)
-    out.print(f"written: {write_report(reports, folder)}", soft_wrap=True)
+    out.print(f"written: {write_report(reports, folder)}")
 
 
 def _import_frameworks(names: Iterable[Framework]) -> None:
@@ -74,14 +75,15 @@ def open_job(config: Path, output: Path | None, resume: bool = False) -> Job:
 
 def ptq(config: Config, output: Output = None) -> None:
     """Make and compare the PTQ baselines of a configuration alone."""
-    from qat.report.render import print_report, write_report
+    from qat.display.terminal import show
+    from qat.report.render import write_report
     from qat.runs.run import compare_baselines
 
     job = open_job(config, output)
     report = compare_baselines(job)
     out = console()
-    print_report(report, out)
-    out.print(f"written: {write_report([report], job.folder)}", soft_wrap=True)
+    show(report.page(), out)
+    out.print(f"written: {write_report([report], job.folder)}")
 
 
 def train(config: Config, output: Output = None, resume: Resume = False) -> None:
@@ -91,8 +93,8 @@ def train(config: Config, output: Output = None, resume: Resume = False) -> None
     job = open_job(config, output, resume)
     best = run.train(job)
     out = console()
-    out.print(f"the best weights: {best}\n  qat export {config} {best} ARTIFACT makes an artifact of them", soft_wrap=True)
-    out.print(f"checkpoints: {job.checkpoints}; --resume continues a run that was stopped", soft_wrap=True)
+    out.print(f"the best weights: {best}\n  qat export {config} {best} ARTIFACT makes an artifact of them")
+    out.print(f"checkpoints: {job.checkpoints}; --resume continues a run that was stopped")
 
 
 def export(
@@ -111,6 +113,4 @@ def export(
     written = export_checkpoint(job, checkpoint, artifact, overwrite, cast("Layout | None", layout))
     parity = written.parity
     assert parity is not None
-    console().print(
-        f"written: {written.path} ({written.bytes:,} bytes), {100 * parity.exact:.2f} % of outputs exactly equal", soft_wrap=True
-    )
+    console().print(f"written: {written.path} ({written.bytes:,} bytes), {100 * parity.exact:.2f} % of outputs exactly equal")

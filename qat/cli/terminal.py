@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,11 +11,6 @@ if TYPE_CHECKING:
 
 def console(*, progress: bool = False) -> Console:
     """Return a console for results, or for ``progress``, which -q hides."""
-    from rich.console import Console
+    from qat.display.terminal import console_of
 
-    # Without markup: "[torch]" in a package's name, a path or a tensor's name is text.
-    return Console(
-        width=None if sys.stdout.isatty() else 120,
-        markup=False,
-        quiet=progress and not logging.getLogger("qat").isEnabledFor(logging.WARNING),
-    )
+    return console_of(quiet=progress and not logging.getLogger("qat").isEnabledFor(logging.WARNING))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from qat.arithmetic.range_estimators import FOLLOWED
+from qat.display.page import Displayed, Page
+from qat.display.table import Column, Table
 from qat.graph.graph import Graph, Op
 from qat.graph.kinds import KINDS
 
@@ -115,8 +118,8 @@ class Group:
         return cls(**{**data, "tensors": tuple(data["tensors"]), "spec": spec, "fixed": fixed})
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Displayed):
     """The plan of a model, which the adapters build.
 
     Attributes:
@@ -162,6 +165,20 @@ class Plan:
                 }
             )
         return rows
+
+    def __repr__(self) -> str:
+        return f"Plan({self._summary()})"
+
+    def page(self) -> Page:
+        """Return one row an operator: its scope, its kind, how it runs, and why or how it does."""
+        columns = (Column("scope"), Column("operator"), Column("runs"), Column("how / why", prose=True))
+        rows = tuple((row["scope"], row["op"], row["runs"], row["reason"] or row["how"]) for row in self.table())
+        return Page((Table(columns, rows, self._summary()),))
+
+    def _summary(self) -> str:
+        runs = Counter("integer" if p.integer else p.mode for p in self.ops)
+        parts = ", ".join(f"{count} {how}" for how, count in runs.most_common())
+        return f"recipe {self.recipe.name} for {self.target.name}: {len(self.ops)} operators, {parts}"
 
     def few_bit_weights(self) -> tuple[PlannedOp, ...]:
         """Return the operators with an integer weight of fewer than 8 bits; of those that share a weight, the first."""

@@ -22,8 +22,9 @@ from qat.typing import Array, Batches, Inputs, Model
 
 from . import statistics
 from .decision import best_of, decide, integer_ptq
-from .entry import Entry, Report
+from .entry import Entry
 from .records import distinct_names, record_of
+from .report import Report
 from .running import Run, run_all, turned
 
 #: What is compared: a record, a path, or a model.

@@ -1,4 +1,4 @@
-"""The figures of a comparison: an entry for each file, and the report of all."""
+"""The figures of one file in a comparison."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qat.runtimes.model_file import ModelFile
-from qat.trainers.metrics import METRICS, Metric
+from qat.trainers.metrics import Metric
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Entry(ModelFile):
     """The figures of one file, and its record: :class:`qat.runtimes.model_file.ModelFile` has ``name``, ``kind``, ``path``, ...
 
@@ -51,33 +51,3 @@ class Entry(ModelFile):
         if metric is None:
             return None
         return self.top1 if metric.name == "top1" and self.top1 is not None else self.metrics.get(metric.name)
-
-
-@dataclass(frozen=True)
-class Report:
-    """A comparison of files on the same data.
-
-    Attributes:
-        framework, dataset: their names.
-        n_eval: the number of samples.
-        entries: in the order given.
-        decision: one sentence: whether PTQ is enough, or QAT is needed, in which metric, and the figures that say so.
-        reference: the name of the entry that the others are held against.
-        against_float: whether the reference is a float model; else it is the first entry that runs.
-        measured: the metrics that the table shows, the one that decides first; empty where the data has no labels or no metric
-            fits them: only distances to the reference are known then.
-    """
-
-    framework: str
-    dataset: str
-    n_eval: int
-    entries: tuple[Entry, ...]
-    decision: str
-    reference: str = ""
-    against_float: bool = True
-    measured: tuple[Metric, ...] = (METRICS["top1"],)
-
-    @property
-    def metric(self) -> Metric | None:
-        """The metric that decides."""
-        return self.measured[0] if self.measured else None

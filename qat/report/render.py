@@ -1,106 +1,18 @@
-"""Reports: the table on the terminal, summary.json, summary.md and the plots."""
+"""The files of a report: summary.json, summary.md and the plots."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from qat.system.atomic_files import write_atomically
-from qat.trainers.metrics import Metric
 
-from .decision import shown_p
-from .entry import Entry, Report
-
-#: The page that explains the figures, in the repository and on the documentation's site.
-WORDS = "docs/words.md"
-
-#: A column's title, and the text of an entry in it.
-Column = tuple[str, Callable[[Entry], str]]
-
-
-def _columns(report: Report) -> list[Column]:
-    """Return the columns that hold a figure of any entry; their titles name the reference: float, or the first entry."""
-    reference, metric = "float" if report.against_float else "first", report.metric
-    unknown = "–"
-
-    def shown(value: float | None, form: str) -> str:
-        return unknown if value is None else format(value, form)
-
-    def of(m: Metric, value: float | None, sign: str = "") -> str:
-        return unknown if value is None else m.shown(value, sign).removesuffix(m.unit)
-
-    def column(m: Metric) -> Column:
-        return m.heading, lambda e: of(m, e.score(m))
-
-    def p_float(e: Entry) -> str:
-        return unknown if e.p_float is None else shown_p(e.p_float).removeprefix("p ").removeprefix("= ")
-
-    columns: list[Column] = []
-    if metric is not None:
-        columns = [column(metric), (f"Δ {reference}", lambda e: of(metric, e.delta, "+")), (f"p {reference}", p_float)]
-        columns += [column(m) for m in report.measured[1:]]
-    columns += [
-        ("agree %", lambda e: shown(e.agreement, ".2f")),
-        ("drift", lambda e: shown(e.drift, ".4f")),
-        ("MSE to " + reference, lambda e: shown(None if metric is not None else e.mse, ".3g")),
-        ("SQNR dB", lambda e: shown(e.sqnr, ".1f")),
-        ("KiB", lambda e: f"{e.bytes / 1024:.0f}"),
-        ("ms p50", lambda e: shown(e.latency_p50, ".3f")),
-        ("exact", lambda e: "" if e.parity is None else f"{100 * e.parity.exact:.2f} %"),
-    ]
-    ran = [e for e in report.entries if e.error is None]
-    return [("entry", lambda e: e.name), *((title, text) for title, text in columns if {text(e) for e in ran} - {unknown})]
-
-
-def _not_said(report: Report) -> list[str]:
-    """Return what files that equal their models do not say; nothing where there is none."""
-    if not any(e.parity is not None and e.parity.exact == 1.0 for e in report.entries):
-        return []
-    look = f"{report.metric.title or report.metric.name} and agreement" if report.metric is not None else "SQNR and agreement"
-    return [f"100 % exact: equal to the model you trained, which does not say that the model is good; look at {look} with float."]
-
-
-def _title(report: Report) -> str:
-    return ", ".join(part for part in (report.dataset, report.framework, f"{report.n_eval:,} samples") if part)
-
-
-def _failures(report: Report) -> list[str]:
-    """Return a sentence for each tool that failed, with its whole reason."""
-    return [f"{e.name} failed: {e.error}" for e in report.entries if e.error is not None]
-
-
-def _caveat(report: Report) -> str | None:
-    """Return a sentence that says so where the reference is no float model."""
-    if report.against_float:
-        return None
-    return f"No float artifact among these: Δ, p, agreement, drift and SQNR are against the first, {report.reference}."
-
-
-def _cells(columns: Sequence[Column], e: Entry) -> tuple[str, ...]:
-    if e.error is not None:
-        return (e.name, "failed", *[""] * (len(columns) - 2))
-    return tuple(text(e) for _, text in columns)
-
-
-def print_report(report: Report, console: Console) -> None:
-    """Print the comparison as a table, and the decision below it."""
-    table, columns = Table(title=_title(report), title_justify="left"), _columns(report)
-    for index, (title, _) in enumerate(columns):
-        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=index == 0)
-    for e in report.entries:
-        table.add_row(*_cells(columns, e), style={"qat": "bold green", "float": "cyan", "control": "cyan"}.get(e.kind, ""))
-    console.print(table)
-    for sentence in filter(
-        None, (*_failures(report), _caveat(report), report.decision, *_not_said(report), f"The words: {WORDS}")
-    ):
-        console.print(sentence, highlight=False, markup=False)
+from .entry import Entry
+from .report import WORDS, Report
 
 
 def to_dict(report: Report, folder: Path) -> dict[str, Any]:
@@ -162,16 +74,13 @@ def write_report(reports: Sequence[Report], folder: Path) -> Path:
 
 
 def _markdown(report: Report) -> str:
-    columns = _columns(report)
+    titles, entries = report.rows()
     rows = [
-        f"## {_title(report)}\n",
-        "| " + " | ".join(title for title, _ in columns) + " |",
-        "|" + "---|" + "---:|" * (len(columns) - 1),
-        *("| " + " | ".join(_cells(columns, e)) + " |" for e in report.entries),
-        *(
-            f"\n{sentence}"
-            for sentence in filter(None, (*_failures(report), _caveat(report), report.decision, *_not_said(report)))
-        ),
+        f"## {report.title}\n",
+        "| " + " | ".join(titles) + " |",
+        "|" + "---|" + "---:|" * (len(titles) - 1),
+        *("| " + " | ".join(cells) + " |" for cells in entries),
+        *(f"\n{sentence}" for sentence in report.sentences()),
         f"\nThe words of this report, with an example of each: {WORDS}",
         "",
     ]
@@ -187,7 +96,7 @@ def _plots(report: Report) -> dict[str, bytes]:
     from .statistics import wilson
 
     done = [e for e in report.entries if e.bytes]
-    title, plotted, metric = _title(report), _plotted(report), report.metric
+    title, plotted, metric = report.title, _plotted(report), report.metric
     plots = {"size": _bars(done, [e.bytes / 1024 for e in done], "size, KiB", title, ".0f")}
     if "drift" in plotted:
         plots["drift"] = _bars(done, [e.drift or 0.0 for e in done], "mean change of the largest probability", title, ".4f")

@@ -96,7 +96,7 @@ def trained(job: Job, data: RunData) -> Any:
             raise ConfigError(f"model.weights: {error}") from error
     cached = _cache_file(job, data, plan.graph)
     if cached.is_file():
-        job.console.print(f"  float model from {cached}", style="dim", soft_wrap=True)
+        job.console.print(f"  float model from {cached}", style="dim")
         return float_files.load(framework, model, cached)
     if data.dataset.train_y is None:
         raise ConfigError("data without labels cannot train a float model: give model.weights")

@@ -134,9 +134,7 @@ class Job:
             return
         aside = next(p for n in count(1) if not (p := self.checkpoints.with_name(f"{self.checkpoints.name}.{n}")).exists())
         self.checkpoints.rename(aside)
-        self.console.print(
-            f"  the checkpoints of an earlier run are kept in {aside}; --resume would have continued it", soft_wrap=True
-        )
+        self.console.print(f"  the checkpoints of an earlier run are kept in {aside}; --resume would have continued it")
 
     def stage(self, title: str, work: Callable[[], T]) -> T:
         """Do one stage and print how long it took."""

@@ -9,7 +9,7 @@ from rich.text import Text
 from qat import api
 from qat.errors import ConfigError
 from qat.exporters import Artifact
-from qat.report.entry import Report
+from qat.report.report import Report
 from qat.runtimes.model_file import ModelFile
 from qat.trainers.metrics import shown
 from qat.typing import Layout
@@ -78,7 +78,7 @@ def _training(job: Job, data: RunData) -> Path:
     before = {name: stages.evaluate(job, data, m, model) for name, m in (("float", model), ("calibrated", prepared))}
     history = job.stage("QAT", lambda: stages.finetune(job, data, prepared, model, "qat"))
     for name, values in before.items():
-        job.console.print(f"  {name}: {shown(values)} on the validation data", highlight=False)
+        job.console.print(f"  {name}: {shown(values)} on the validation data")
     best = history.epochs[history.best_epoch - 1]
     epoch = f"trained, epoch {best.number} of {len(history.epochs)}"
     job.console.print(Text.assemble((f"  {epoch}: {shown(best.metrics)}", "bold"), " on the validation data"))

@@ -12,7 +12,7 @@ from qat.calibration.calibrate import set_ranges
 from qat.exporters import Artifact
 from qat.frameworks import has_plan
 from qat.report.compare import Comparable
-from qat.report.entry import Report
+from qat.report.report import Report
 from qat.runtimes.model_file import FileKind, ModelFile
 from qat.trainers import Epoch, History
 from qat.trainers.metrics import shown
@@ -32,7 +32,7 @@ def prepare(job: Job, data: RunData, model: Model) -> PreparedModel:
     samples = [batch[0] for batch in pairs]
     if has_plan(prepared):
         seen = set_ranges(prepared, pairs, c.calibration.estimator)
-        job.console.print(f"  calibration saw {seen}", style="dim", highlight=False, soft_wrap=True)
+        job.console.print(f"  calibration saw {seen.line()}", style="dim")
         seen.log()
     else:
         api.calibrate(prepared, samples, c.calibration.estimator)
@@ -100,4 +100,4 @@ def _teacher(job: Job, float_model: Model) -> Model | None:
 def _print_epoch(job: Job, epoch: Epoch) -> None:
     parts = [f"epoch {epoch.number}/{job.config.training.epochs}: loss {epoch.loss:.4g}", shown(epoch.metrics)]
     parts += [f"the artifact in its runtime: {shown(epoch.artifact)}"] if epoch.artifact else []
-    job.console.print(f"  {'; '.join(parts)}", style="dim", highlight=False, soft_wrap=True)
+    job.console.print(f"  {'; '.join(parts)}", style="dim")

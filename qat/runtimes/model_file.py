@@ -6,12 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from qat.display.page import Displayed, Page
+from qat.display.table import facts
+
 #: ``float``: not quantized. ``control``: float, after the extra training steps of QAT. ``ptq``: calibrated. ``qat``: trained.
 FileKind: TypeAlias = Literal["float", "control", "ptq", "qat"]
 
 
-@dataclass(frozen=True)
-class Parity:
+@dataclass(frozen=True, repr=False)
+class Parity(Displayed):
     """The distance of an artifact from the model it was exported from, over every output value of the samples.
 
     Attributes:
@@ -36,9 +39,30 @@ class Parity:
         """Return JSON-ready values."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        return f"Parity({self.line()})"
 
-@dataclass(frozen=True, kw_only=True)
-class ModelFile:
+    def line(self) -> str:
+        """Return the share of equal outputs, and how far the others are off."""
+        equal = f"{100 * self.exact:.2f} % of outputs equal on {self.samples:,} samples"
+        if self.exact == 1.0:
+            return equal
+        # Below one half of a hundredth the share would be shown as all.
+        equal = equal if self.exact < 0.99995 else f"all but {1 - self.exact:.1e} of outputs equal on {self.samples:,} samples"
+        return f"{equal}, off by {self.mean_lsb:.3g} LSB on average, {self.max_lsb:.3g} at most"
+
+    def page(self) -> Page:
+        """Return the figures, and where the first difference arises."""
+        return Page((facts(("parity", self.line()), *self.details()),))
+
+    def details(self) -> tuple[tuple[str, str], ...]:
+        """Return the figures beside the share of equal outputs, by name."""
+        same = "" if self.top1_agreement is None else f"{100 * self.top1_agreement:.2f} % of samples"
+        return ("same top-1", same), ("first difference", self.first_difference or "")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ModelFile(Displayed):
     """A model's file, or the reason why there is none.
 
     Attributes:
@@ -65,3 +89,23 @@ class ModelFile:
     parity: Parity | None = None
     axes: tuple[tuple[int, ...] | None, ...] = ()
     error: str | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name}: {self._line()})"
+
+    def _line(self) -> str:
+        if self.error is not None or self.path is None:
+            return f"failed: {self.error}"
+        exact = "" if self.parity is None else f", {self.parity.line()}"
+        return f"{self.path}, {self.bytes:,} bytes{exact}"
+
+    def page(self) -> Page:
+        """Return the file, who made it, and how far it is from its model."""
+        size = f"{self.bytes:,} bytes" if self.path is not None else ""
+        made = ("file", "" if self.path is None else str(self.path)), ("size", size), *self._made()
+        parity = () if self.parity is None else (("parity", self.parity.line()), *self.parity.details())
+        return Page((facts(("name", self.name), *made, *parity, ("failed", self.error or "")),))
+
+    def _made(self) -> tuple[tuple[str, str], ...]:
+        made_by = ", ".join(part for part in (self.tool, self.framework) if part)
+        return ("kind", self.kind), ("made by", made_by), ("recipe", self.recipe)

@@ -61,7 +61,7 @@ def test_what_is_written_is_read_back_and_the_outputs_stay(framework, target, su
     assert inspect(plain.path).metadata is None
     assert inspect(plain.path).says() == []
     assert inspect(full.path).says()[-2:] == [
-        "labels: 3: cat, Köter, groß, emu", "pixels: (0 to 255 - 123.675, 116.28, 103.53) / 58.395, 57.12, 57.375",
+        ("labels", "3: cat, Köter, groß, emu"), ("pixels", "(0 to 255 - 123.675, 116.28, 103.53) / 58.395, 57.12, 57.375"),
     ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from qat.errors import ConfigError, DataError
 from qat.report import statistics
 from qat.report.decision import decide
 from qat.report.entry import Entry
-from qat.report.render import print_report, write_report
+from qat.report.render import write_report
 from qat.trainers.metrics import METRICS
 
 FRAMEWORKS = pytest.mark.parametrize("framework", ["torch", "keras"])
@@ -209,13 +209,10 @@ def test_a_tie_goes_to_the_quicker_then_to_the_smaller():
     assert "(small)" in decide([FLOAT, slow, quick, small], metric=METRICS["mae"])
 
 
-def test_a_failed_tool_is_a_row_with_its_whole_reason(tmp_path, capsys):
-    from rich.console import Console
-
+def test_a_failed_tool_is_a_row_with_its_whole_reason(tmp_path):
     reason = "RuntimeError: [operator] " + "a long reason " * 12 + "which ends here"
     failed = qat.Baseline(name="tool", kind="ptq", path=None, error=reason)
     report = qat.compare([dense("torch", 3), failed], [(ROWS, np.zeros(96, int))], latency_runs=0)
-    print_report(report, Console(width=80))
-    printed = " ".join(capsys.readouterr().out.split())
+    printed = " ".join(report.page().text(80).split())
     assert f"tool failed: {reason}" in printed
     assert f"tool failed: {reason}" in (write_report([report], tmp_path).parent / "summary.md").read_text()
