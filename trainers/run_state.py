@@ -59,8 +59,11 @@ class RunState:
             self._epoch_random = self.learner.random_state(self.data)
         else:
             self.learner.restore_random(self.data, self._epoch_random)
+        start_at = getattr(self.data, "start_at", None)
+        if start_at is not None:
+            start_at(p.batch)
         batches = self.learner.pairs(self.data)
-        for index in range(p.batch):
+        for index in range(0 if start_at is not None else p.batch):
             if next(batches, None) is None:
                 raise DataError(f"the training data yields {index} batches, fewer than the {p.batch} that were done before")
         if self._resumed_random is not None:

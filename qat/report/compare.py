@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -81,22 +82,24 @@ def compare(
     """
     if not entries:
         raise DataError("there is nothing to compare: pass at least one artifact")
-    batches: list[Any] = list(batches_of(data, "the data of the comparison"))
-    if not batches:
+    batches = iter(batches_of(data, "the data of the comparison"))
+    first = next(batches, None)
+    if first is None:
         raise DataError("the comparison got no data: pass at least one batch of (inputs, labels)")
     named = None if metrics is None or isinstance(metrics, Mapping) else tuple(metric(spec) for spec in metrics)
     own: Mapping[str, Figure] = metrics if isinstance(metrics, Mapping) else {}
     given = tuple(entries.values() if isinstance(entries, Mapping) else entries)
     with tempfile.TemporaryDirectory() as folder:
         count = next((n for entry in given if (n := _input_count(entry)) is not None), 1)
-        inputs = [first_of_pair(batch, count) for batch in batches]
+        example = first_of_pair(first, count)
         target = "litert" if all(suffix == ".tflite" for suffix in _suffixes(given)) else None
-        files = [_file_of(entry, inputs[0], Path(folder) / str(i), target) for i, entry in enumerate(given)]
+        files = [_file_of(entry, example, Path(folder) / str(i), target) for i, entry in enumerate(given)]
         paths = [file.path if isinstance(entry, (str, Path)) else None for entry, file in zip(given, files, strict=True)]
         names = tuple(entries) if isinstance(entries, Mapping) else distinct_names([file.name for file in files], paths)
         files = [replace(file, name=name) for file, name in zip(files, names, strict=True)]
-        runs = run_all(files, inputs, latency_runs)
-        labels = _labels(batches, count)
+        answers: list[Any] = []
+        runs = run_all(files, _inputs(chain([first], batches), count, answers), latency_runs)
+        labels = _labels(answers)
         name = framework or next((file.framework for file in files if file.framework), "")
         return _Comparison(runs, labels, named, own).report(name, dataset)
 
@@ -120,20 +123,27 @@ def _input_count(entry: Comparable) -> int | None:
     return input_count(entry)
 
 
-def _labels(batches: Sequence[Any], inputs: int) -> list[Any] | None:
-    """Return the labels of each batch as arrays; None where the data has none.
+def _inputs(batches: Iterable[Any], count: int, labels: list[Any]) -> Iterator[Inputs]:
+    """Yield the inputs of each batch, and add its labels to ``labels``; None where it has none."""
+    for batch in batches:
+        inputs = first_of_pair(batch, count)
+        is_pair = isinstance(batch, (tuple, list)) and len(batch) > 1 and inputs is batch[0]
+        labels.append(_arrays(batch[1]) if is_pair else None)
+        yield inputs
+
+
+def _labels(labels: list[Any]) -> list[Any] | None:
+    """Return the labels of each batch; None where the data has none.
 
     Raises:
         DataError: some batches have labels, and others none.
     """
-    pairs = [isinstance(b, (tuple, list)) and len(b) > 1 and first_of_pair(b, inputs) is b[0] for b in batches]
-    if not any(pairs):
-        return None
-    if not all(pairs):
+    missing = [answers is None for answers in labels]
+    if any(missing) and not all(missing):
         raise DataError(
             "some batches of the comparison have labels and others none: yield (inputs, labels) pairs, or inputs alone"
         )
-    return [_arrays(batch[1]) for batch in batches]
+    return None if missing[0] else labels
 
 
 def _arrays(labels: Any) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import permutations
+from itertools import chain, permutations
 
 import numpy as np
 
@@ -43,18 +43,25 @@ class Run:
         return [np.concatenate(parts) for parts in zip(*self.outputs or (), strict=True)]
 
 
-def run_all(files: Sequence[ModelFile], batches: Sequence[Inputs], latency_runs: int) -> list[Run]:
+def run_all(files: Sequence[ModelFile], batches: Iterable[Inputs], latency_runs: int) -> list[Run]:
     """Run every file on the inputs of the batches, and time all of them in turn on the first sample.
 
-    The outputs of a file come in the order of the first file's: a converter may order several otherwise, see :func:`_aligned`.
+    The batches are read once, and none is kept. The outputs of a file come in the order of the first file's: a converter may
+    order several otherwise, see :func:`_aligned`.
 
     Raises:
         DataError: a file does not take the inputs.
         RuntimeMismatchError: a file gives NaN.
     """
-    first = batches[0]
+    left = iter(batches)
+    first = next(left)
     feeds = [None if file.path is None else _Feed(file, first) for file in files]
-    outputs = _aligned([None if feed is None else feed.outputs(batches) for feed in feeds])
+    found: list[list[tuple[np.ndarray, ...]] | None] = [None if feed is None else [] for feed in feeds]
+    for inputs in chain([first], left):
+        for feed, parts in zip(feeds, found, strict=True):
+            if feed is not None and parts is not None:
+                parts.append(feed.outputs(inputs))
+    outputs = _aligned(found)
     latencies = iter(_latencies([feed for feed in feeds if feed is not None], first, latency_runs))
     return [
         Run(file) if feed is None else Run(file, out, next(latencies))
@@ -76,17 +83,15 @@ class _Feed:
         axes = self.axes or (None,) * len(arrays)
         return [array if turn is None else array.transpose(turn) for array, turn in zip(arrays, axes, strict=True)]
 
-    def outputs(self, batches: Sequence[Inputs]) -> Outputs:
-        """Return the outputs for every batch."""
-        parts = []
-        for inputs in batches:
-            try:
-                parts.append(self.session.run(*self.arrays(inputs)))
-            except DataError as error:
-                raise DataError(f"{self.path}: {error}") from error
-        if any(np.isnan(out).any() for outputs in parts for out in outputs):
+    def outputs(self, inputs: Inputs) -> tuple[np.ndarray, ...]:
+        """Return the outputs for a batch."""
+        try:
+            outputs = self.session.run(*self.arrays(inputs))
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}") from error
+        if any(np.isnan(out).any() for out in outputs):
             raise RuntimeMismatchError(f"{self.path} gives NaN: check the float model's weights and the data")
-        return parts
+        return outputs
 
 
 def turned(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

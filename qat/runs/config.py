@@ -8,12 +8,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from qat.errors import ConfigError, OptionError, nearest
 from qat.system.yaml_files import load_yaml
 from qat.trainers import TrainingOptions
 from qat.typing import Estimator, IoDtype, Layout
+
+from .image_files import Color, Interpolation, Resize
 
 
 class _Strict(BaseModel):
@@ -41,18 +43,34 @@ class ModelConfig(_Strict):
         return self
 
 
-class DataConfig(_Strict):
-    """The data set. ``path`` is the folder or file of idx, npz and folder; ``size`` is (height, width) of a folder's images."""
+_Positive = Annotated[float, Field(gt=0)]
+_Size = Annotated[int, Field(ge=1)]
 
-    source: Literal["digits", "idx", "npz", "folder", "factory"] = "digits"
+
+def _square(size: object) -> object:
+    """Return one number as the height and the width."""
+    return (size, size) if isinstance(size, int) else size
+
+
+class DataConfig(_Strict):
+    """The data set. ``path`` is the folder or file of idx, npz, npy and folder; ``size`` is (height, width) of a folder's images.
+
+    ``workers`` make batches ahead; None: as many as decoding needs, none for arrays.
+    """
+
+    source: Literal["digits", "idx", "npz", "npy", "folder", "factory"] = "digits"
     path: str | None = None
     factory: str | None = None
     kwargs: dict[str, Any] = {}
     name: str | None = None
-    mean: float = 0.0
-    std: float = Field(default=1.0, gt=0)
-    size: tuple[int, int] = (224, 224)
+    mean: float | tuple[float, ...] = 0.0
+    std: _Positive | tuple[_Positive, ...] = 1.0
+    size: Annotated[tuple[_Size, _Size], BeforeValidator(_square)] = (224, 224)
+    resize: Resize = "stretch"
+    interpolation: Interpolation = "bilinear"
+    color: Color = "rgb"
     flip: bool = False
+    workers: int | None = Field(default=None, ge=0)
     layout: Layout = "NHWC"
     scale: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=128, ge=1)
@@ -60,8 +78,15 @@ class DataConfig(_Strict):
 
     @model_validator(mode="after")
     def _layout_of_arrays(self) -> DataConfig:
-        if self.layout != "NHWC" and self.source != "npz":
+        if self.layout != "NHWC" and self.source not in ("npz", "npy"):
             raise ValueError(f"layout is for arrays of an .npz: leave it out for the source {self.source}")
+        return self
+
+    @model_validator(mode="after")
+    def _of_image_folder(self) -> DataConfig:
+        for name in ("size", "resize", "interpolation", "color"):
+            if name in self.model_fields_set and self.source not in ("folder", "factory"):
+                raise ValueError(f"{name} is for images in files: leave it out for the source {self.source}")
         return self
 
 

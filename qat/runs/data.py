@@ -15,7 +15,9 @@ from qat.typing import Layout
 
 from . import datasets
 from .config import DataConfig, RunConfig, expand
-from .dataset import Batches, Dataset, Split
+from .dataset import Arrays, Batches, Dataset, Split
+from .image_files import ImageForm
+from .prefetch import Prefetched, default_workers
 from .splits import missing_classes
 
 log = logging.getLogger("qat")
@@ -69,18 +71,24 @@ class RunData:
         """The data set's name."""
         return self.dataset.name
 
-    def batches(self, split: Split, limit: int | None = None) -> Batches:
-        """Return the batches of a split in order, of at most ``limit`` images."""
-        return self.dataset.batches(split, self.config.data.batch_size, self.layout, limit=limit)
+    def _made(self, batches: Batches) -> Batches | Prefetched:
+        """Return batches that workers make, where the configuration asks for any, or making them takes time."""
+        workers = self.config.data.workers
+        workers = (default_workers() if self.dataset.decoded else 0) if workers is None else workers
+        return Prefetched(batches, self.config.framework, workers) if workers else batches
 
-    def training(self, seed: int) -> Batches:
+    def batches(self, split: Split, limit: int | None = None) -> Batches | Prefetched:
+        """Return the batches of a split in order, of at most ``limit`` images."""
+        return self._made(self.dataset.batches(split, self.config.data.batch_size, self.layout, limit=limit))
+
+    def training(self, seed: int) -> Batches | Prefetched:
         """Return the training batches, shuffled."""
         c = self.config.data
-        return self.dataset.batches("train", c.batch_size, self.layout, shuffle=seed, flip=c.flip)
+        return self._made(self.dataset.batches("train", c.batch_size, self.layout, shuffle=seed, flip=c.flip))
 
-    def calibration_pairs(self) -> list[tuple[np.ndarray, ...]]:
+    def calibration_pairs(self) -> list[Arrays]:
         """Return the calibration batches: a stratified sample of the training split."""
-        return list(self.dataset.batches("train", 64, self.layout, limit=self.config.calibration.samples))
+        return list(self._made(self.dataset.batches("train", 64, self.layout, limit=self.config.calibration.samples)))
 
     def calibration(self) -> list[np.ndarray]:
         """Return the inputs of the calibration batches."""
@@ -92,7 +100,7 @@ class RunData:
 
     def example(self) -> np.ndarray:
         """Return a batch of two inputs."""
-        return next(iter(self.batches("test", limit=2)))[0]
+        return next(iter(self.dataset.batches("test", 2, self.layout, limit=2)))[0]
 
 
 def _read(c: DataConfig, base: Path, labelled: bool) -> Dataset:
@@ -107,6 +115,7 @@ def _read(c: DataConfig, base: Path, labelled: bool) -> Dataset:
     path = expand(c.path, base)
     if c.source == "idx":
         return datasets.idx(path, c.name or "idx", c.mean, c.std)
-    if c.source == "npz":
+    if c.source in ("npz", "npy"):
         return datasets.npz(path, c.mean, c.std, c.layout, labelled)
-    return datasets.image_folder(path, c.size, c.mean, c.std)
+    form = ImageForm(c.size, c.resize, c.interpolation, c.color)
+    return datasets.image_folder(path, form, c.mean, c.std, c.seed)

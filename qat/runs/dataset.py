@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -13,7 +14,48 @@ from qat.errors import DataError
 
 from .splits import holds_classes, mixed_order
 
+#: The images that are checked at once: a mapped file is never read whole.
+_CHECKED = 256
+
 Split = Literal["train", "validation", "test"]
+
+#: The images and labels of a batch, or its images alone.
+Arrays: TypeAlias = tuple[np.ndarray, ...]
+#: What a batch is made of: the indices of its samples, and which of them are mirrored; None for none.
+Key: TypeAlias = tuple[np.ndarray, np.ndarray | None]
+
+
+class Decoded(Protocol):
+    """Images ``[n, height, width, channels]`` that are made as they are asked for, a batch at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of a value."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, chosen: np.ndarray, /) -> np.ndarray:
+        """Return the images of these indices."""
+
+    def fingerprint(self) -> bytes:
+        """Return what tells these images from others, without making them."""
+
+
+Images: TypeAlias = np.ndarray | Decoded
+
+
+def fingerprint(x: Images) -> bytes:
+    """Return what tells images from others: a hash of their values; of files that of their names, sizes and times of change."""
+    if not isinstance(x, np.ndarray):
+        return x.fingerprint()
+    content = hashlib.sha256()
+    for first in range(0, len(x), _CHECKED):
+        content.update(x[first : first + _CHECKED].tobytes())
+    return content.digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,19 +63,20 @@ class Dataset:
     """Images ``[n, height, width, channels]`` (uint8 or float32) and their labels: training, test, and at will validation.
 
     Labels are class numbers ``[n]`` from 0, or arrays of any shape that the run's loss takes; None for none. A batch's pixels are
-    ``(x * scale - mean) / std``; ``scale`` is 1 / 255 for uint8 images. Without ``val_x`` and ``val_y`` a tenth of the training
-    images is held out as validation data: each class in its share, chosen by ``seed``.
+    ``(x * scale - mean) / std``, where ``mean`` and ``std`` are one number or one a channel; ``scale`` is 1 / 255 for uint8
+    images. Images are read by their indices, batch by batch: they may be an ``np.memmap``. Without ``val_x`` and ``val_y`` a
+    tenth of the training images is held out as validation data: each class in its share, chosen by ``seed``.
     """
 
     name: str
-    train_x: np.ndarray
+    train_x: Images
     train_y: np.ndarray | None
-    test_x: np.ndarray
+    test_x: Images
     test_y: np.ndarray | None
     scale: float = 1.0
-    mean: float = 0.0
-    std: float = 1.0
-    val_x: np.ndarray | None = None
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
+    val_x: Images | None = None
     val_y: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     seed: int = 0
@@ -41,8 +84,15 @@ class Dataset:
     @property
     def classes(self) -> int | None:
         """The number of classes; None where labels are no class numbers."""
+        if self.class_names:
+            return len(self.class_names)
         labels = [y for y in (self.train_y, self.test_y) if y is not None]
         return int(max(y.max() for y in labels)) + 1 if labels and all(map(holds_classes, labels)) else None
+
+    @property
+    def decoded(self) -> bool:
+        """Whether images are decoded from files as they are asked for, which takes time."""
+        return not isinstance(self.train_x, np.ndarray)
 
     @cached_property
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +106,7 @@ class Dataset:
         labels = None if self.train_y is None else self.train_y[kept]
         return kept[mixed_order(labels, len(kept), self.seed)], order[:held_out]
 
-    def part(self, split: Split, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    def part(self, split: Split, limit: int | None = None) -> tuple[Images, np.ndarray | None, np.ndarray]:
         """Return the images and labels that a split is taken from, and the indices of its first ``limit`` samples in them."""
         if split == "test":
             return self.test_x, self.test_y, np.arange(len(self.test_x))[:limit]
@@ -101,7 +151,7 @@ class Batches:
     def __init__(
         self,
         data: Dataset,
-        x: np.ndarray,
+        x: Images,
         y: np.ndarray | None,
         part: np.ndarray,
         size: int,
@@ -109,9 +159,10 @@ class Batches:
         shuffle: int | None,
         flip: bool,
     ) -> None:
-        self._data, self._x, self._y, self._part = data, x, y, part
+        self._x, self._y, self._part = x, y, part
+        self._scale, self._mean, self._std = (np.asarray(v, np.float32) for v in (data.scale, data.mean, data.std))
         self._size, self._layout, self._flip = size, layout, flip
-        self._seed, self._epoch = shuffle, 0
+        self._seed, self._epoch, self._start = shuffle, 0, 0
 
     def __len__(self) -> int:
         n = len(self._part)
@@ -121,20 +172,34 @@ class Batches:
         """Choose the epoch, from 0, that the next iteration's order belongs to: a run that resumes sees the same batches."""
         self._epoch = epoch
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+    def start_at(self, batch: int) -> None:
+        """Begin the next iteration at the batch of this number: those before it are not even read."""
+        self._start = batch
+
+    def keys(self) -> list[Key]:
+        """Return what the batches of the next iteration are made of: any process makes them alike."""
         random = None if self._seed is None else np.random.default_rng((self._seed, self._epoch))
-        self._epoch += 1
+        start, self._epoch, self._start = self._start, self._epoch + 1, 0
         order = self._part if random is None else self._part[random.permutation(len(self._part))]
-        for index in range(len(self)):
-            chosen = order[index * self._size : (index + 1) * self._size]
-            x = (self._x[chosen].astype(np.float32) * np.float32(self._data.scale) - np.float32(self._data.mean)) / np.float32(
-                self._data.std
-            )
-            if self._flip and random is not None:
-                mirrored = random.random(len(x)) < 0.5
-                x[mirrored] = x[mirrored, :, ::-1]
-            x = np.ascontiguousarray(x.transpose(0, 3, 1, 2) if self._layout == "NCHW" else x, np.float32)
-            yield (x,) if self._y is None else (x, self._y[chosen])
+        mirrored = random.random(len(order)) < 0.5 if self._flip and random is not None else None
+        places = (slice(i * self._size, (i + 1) * self._size) for i in range(start, len(self)))
+        return [(order[place], None if mirrored is None else mirrored[place]) for place in places]
+
+    def make(self, key: Key) -> Arrays:
+        """Return a batch.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        chosen, mirrored = key
+        x = (self._x[chosen].astype(np.float32) * self._scale - self._mean) / self._std
+        if mirrored is not None:
+            x[mirrored] = x[mirrored, :, ::-1]
+        x = np.ascontiguousarray(x.transpose(0, 3, 1, 2) if self._layout == "NCHW" else x, np.float32)
+        return (x,) if self._y is None else (x, self._y[chosen])
+
+    def __iter__(self) -> Iterator[Arrays]:
+        return map(self.make, self.keys())
 
 
 def class_numbers(labels: np.ndarray) -> np.ndarray:
@@ -173,6 +238,11 @@ def checked(data: Dataset) -> Dataset:
                 f"data set '{data.name}': {split} label {int(y.max())} is out of range: the training labels end at "
                 f"{data.train_y.max()}"
             )
+    for name, values in (("mean", data.mean), ("std", data.std)):
+        if np.size(values) not in (1, data.train_x.shape[-1]):
+            raise DataError(
+                f"data set '{data.name}': {name} has {np.size(values)} numbers, the images have {data.train_x.shape[-1]} channels"
+            )
     labels = [y for _, _, y in splits if y is not None]
     if labels and all(map(holds_classes, labels)) and min(int(y.min()) for y in labels) == 1:
         raise DataError(
@@ -181,20 +251,23 @@ def checked(data: Dataset) -> Dataset:
     return data
 
 
-def _check_images(x: np.ndarray, where: str) -> None:
-    if x.ndim == 0:
+def _check_images(x: Images, where: str) -> None:
+    if len(x.shape) == 0:
         raise DataError(f"{where}: images and labels must be arrays with one entry a sample")
     if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
         raise DataError(f"{where}: images are {x.dtype}, expected uint8 (0 to 255) or float32")
     if len(x) == 0:
         raise DataError(f"{where}: there are no images")
-    if x.ndim != 4:
-        raise DataError(f"{where}: images must be [n, height, width, channels], found {x.ndim} dimensions")
-    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-        raise DataError(f"{where}: image {int(np.argwhere(~np.isfinite(x))[0][0])} holds NaN or infinite values")
+    if len(x.shape) != 4:
+        raise DataError(f"{where}: images must be [n, height, width, channels], found {len(x.shape)} dimensions")
+    if isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.floating):
+        for first in range(0, len(x), _CHECKED):
+            finite = np.isfinite(x[first : first + _CHECKED])
+            if not finite.all():
+                raise DataError(f"{where}: image {first + int(np.argwhere(~finite)[0][0])} holds NaN or infinite values")
 
 
-def _check_labels(x: np.ndarray, y: np.ndarray, where: str) -> None:
+def _check_labels(x: Images, y: np.ndarray, where: str) -> None:
     if y.ndim == 0:
         raise DataError(f"{where}: images and labels must be arrays with one entry a sample")
     if len(x) != len(y):

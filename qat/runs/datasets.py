@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import gzip
-import zipfile
+import logging
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from qat.errors import DataError, MissingDependencyError, QatError
 from qat.typing import Layout
 
+from .array_files import ArrayFiles
 from .dataset import Dataset, checked, class_numbers
+from .image_files import ImageFiles, ImageForm, Labelled, labelled_files
+from .splits import mixed_order
+
+log = logging.getLogger("qat")
+
+#: A mean or a deviation of pixels: one number, or one a channel.
+Pixels: TypeAlias = float | tuple[float, ...]
 
 
 def digits(seed: int = 0) -> Dataset:
@@ -35,7 +43,7 @@ def digits(seed: int = 0) -> Dataset:
 _IDX = {"train": "train", "test": "t10k"}
 
 
-def idx(folder: str | Path, name: str = "idx", mean: float = 0.0, std: float = 1.0) -> Dataset:
+def idx(folder: str | Path, name: str = "idx", mean: Pixels = 0.0, std: Pixels = 1.0) -> Dataset:
     """Return the data set of a folder with the four IDX files of MNIST or Fashion-MNIST, gzipped or not."""
     folder = Path(folder)
     if not folder.is_dir():
@@ -69,31 +77,30 @@ def _read_idx(folder: Path, stem: str) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def npz(path: str | Path, mean: float = 0.0, std: float = 1.0, layout: Layout = "NHWC", labelled: bool = True) -> Dataset:
+def npz(
+    path: str | Path,
+    mean: Pixels = 0.0,
+    std: Pixels = 1.0,
+    layout: Layout = "NHWC",
+    labelled: bool = True,
+) -> Dataset:
     """Return the data set of an ``.npz`` file with ``x_train, y_train, x_test, y_test``, at will ``x_val, y_val``.
 
-    Images are ``[n, height, width, channels]`` (``[n, channels, height, width]`` of layout NCHW) or, of one channel,
-    ``[n, height, width]``; uint8 (0 to 255) or any float. Labels are class numbers from 0 as ``[n]``, ``[n, 1]`` or one-hot, or
-    others of any shape. Where they are not needed (``labelled`` is False), they are not read.
+    A folder with ``x_train.npy`` and so on is the same. Images are ``[n, height, width, channels]`` (``[n, channels, height,
+    width]`` of layout NCHW) or, of one channel, ``[n, height, width]``; uint8 (0 to 255) or any float. Large ones are mapped, not
+    read: see :mod:`qat.runs.array_files`. Labels are class numbers from 0 as ``[n]``, ``[n, 1]`` or one-hot, or others of any
+    shape. Where they are not needed (``labelled`` is False), they are not read.
     """
     path = Path(path)
-    if not path.is_file():
-        kind = "a folder, not an .npz file" if path.is_dir() else "no such file"
-        raise DataError(f"{kind}: {path}")
+    files = ArrayFiles(path)
     kinds = ("x", "y") if labelled else ("x",)
     needed = tuple(f"{kind}_{split}" for split in ("train", "test") for kind in kinds)
     own = tuple(f"{kind}_val" for kind in kinds)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {n: file[n] for n in (*needed, *own) if n in file.files}
-    except PermissionError:
-        raise  # it is not the file's content
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path} is not a whole .npz file: {error}") from error
-    if missing := [n for n in (*needed, *own) if n not in arrays and (n in needed or not arrays.keys().isdisjoint(own))]:
+    if missing := [n for n in (*needed, *own) if n not in files and (n in needed or any(o in files for o in own))]:
         raise DataError(f"{path} has no array '{missing[0]}': it needs {', '.join(needed)}, and may have {' and '.join(own)}")
+    arrays = {n: files[n] for n in (*needed, *own) if n in files}
     images = {n: _channels_last(x, layout) for n, x in arrays.items() if n.startswith("x_")}
-    labels = {n: class_numbers(y) for n, y in arrays.items() if n.startswith("y_")}
+    labels = {n: class_numbers(np.asarray(y)) for n, y in arrays.items() if n.startswith("y_")}
     scale = 1 / 255 if images["x_train"].dtype == np.uint8 else 1.0
     return checked(
         Dataset(
@@ -112,57 +119,69 @@ def _channels_last(x: np.ndarray, layout: Layout) -> np.ndarray:
 _VALIDATION_FOLDERS = ("val", "valid", "validation")
 
 
-def image_folder(folder: str | Path, size: tuple[int, int], mean: float = 0.0, std: float = 1.0) -> Dataset:
-    """Return the data set of ``<folder>/{train,test}/<class>/*``, resized to ``size`` (height, width).
+def image_folder(
+    folder: str | Path,
+    form: ImageForm | tuple[int, int] = ImageForm(),  # noqa: B008 - frozen
+    mean: Pixels = 0.0,
+    std: Pixels = 1.0,
+    seed: int = 0,
+) -> Dataset:
+    """Return the data set of an image folder. Files are listed and their headers read; pixels are decoded batch by batch.
 
-    A folder ``val``, ``valid`` or ``validation`` beside them has the validation data. Names that begin with a dot are ignored.
+    Names that begin with a dot, and files that are no images by their names, are ignored.
+
+    Args:
+        folder: holds ``{train,test}/<class>/*``, and at will the validation data in ``val``, ``valid`` or ``validation``. With
+            validation data and no ``test``, those are the test data, and a tenth of the training images is held out. Without any
+            of these folders it holds ``<class>/*``, of which a fifth, each class in its share, are the test data.
+        form: of the images, or their size (height, width).
+        mean: see :class:`qat.runs.dataset.Dataset`.
+        std: the same.
+        seed: chooses the test data where the folder has none.
+
+    Raises:
+        DataError: the folder has another form, or a file is no whole image.
     """
     folder = Path(folder)
-    train_x, train_y, classes = _images(folder / "train", size)
-    test_x, test_y, _ = _images(folder / "test", size, classes)
-    found = [folder / name for name in _VALIDATION_FOLDERS if (folder / name).is_dir()]
-    if len(found) > 1:
-        raise DataError(f"{folder} has both {found[0].name}/ and {found[1].name}/: keep one folder of validation data")
-    val_x, val_y, _ = _images(found[0], size, classes) if found else (None, None, ())
+    if not folder.is_dir():
+        raise DataError(f"no such folder: {folder}; an image folder holds train/<class>/ and test/<class>/")
+    form = form if isinstance(form, ImageForm) else ImageForm(form)
+    parts = _folder_parts(folder, seed)
+    images = {name: ImageFiles(part.paths, form) for name, part in parts.items()}
+    for files in images.values():
+        files.check()
+    labels = {name: part.labels for name, part in parts.items()}
     return checked(
         Dataset(
-            folder.name, train_x, train_y, test_x, test_y, scale=1 / 255, mean=mean, std=std, val_x=val_x, val_y=val_y,
-            class_names=classes,
+            folder.name, images["train"], labels["train"], images["test"], labels["test"], scale=1 / 255, mean=mean, std=std,
+            val_x=images.get("validation"), val_y=labels.get("validation"), class_names=parts["train"].classes,
         )
     )  # fmt: skip
 
 
-def _images(
-    root: Path, size: tuple[int, int], classes: tuple[str, ...] | None = None
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Return the images, labels and classes of ``<root>/<class>/*``."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not root.is_dir():
-        raise DataError(f"no such folder: {root}; an image folder holds train/<class>/ and test/<class>/")
-    found = tuple(p.name for p in _visible(root) if p.is_dir())
-    if not found:
-        raise DataError(f"{root} has no classes: an image folder holds train/<class>/ and test/<class>/")
-    if classes is not None and found != classes:
-        raise DataError(f"{root} has classes {list(found[:5])}, train has {list(classes[:5])}")
-    images, labels = [], []
-    for label, name in enumerate(found):
-        files = [p for p in _visible(root / name) if p.is_file()]
-        if not files:
-            raise DataError(f"{root / name} has no images")
-        for path in files:
-            try:
-                with Image.open(path) as image:
-                    images.append(np.asarray(image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)))
-            except (UnidentifiedImageError, OSError) as error:
-                raise DataError(f"{path} is not an image: {error}") from error
-            labels.append(label)
-    return np.stack(images), np.array(labels, np.int64), found
-
-
-def _visible(folder: Path) -> list[Path]:
-    """Return what a folder holds, sorted, without the files and folders that a system hides there (.DS_Store, .git)."""
-    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+def _folder_parts(folder: Path, seed: int) -> dict[str, Labelled]:
+    """Return the files of the training and test data of an image folder, and of its validation data where it has any."""
+    own = [folder / name for name in _VALIDATION_FOLDERS if (folder / name).is_dir()]
+    if len(own) > 1:
+        raise DataError(f"{folder} has both {own[0].name}/ and {own[1].name}/: keep one folder of validation data")
+    train, test = folder / "train", folder / "test"
+    if not (train.is_dir() or test.is_dir() or own):
+        whole = labelled_files(folder)
+        order = mixed_order(whole.labels, len(whole.paths), seed)
+        count = max(1, len(order) // 5)
+        log.warning("%s has no test/: %d of its %d images, each class in its share, are the test data", folder, count, len(order))
+        return {"train": whole.part(np.sort(order[count:])), "test": whole.part(np.sort(order[:count]))}
+    if not train.is_dir():
+        raise DataError(f"no such folder: {train}; an image folder holds train/<class>/ and test/<class>/")
+    parts = {"train": labelled_files(train)}
+    classes = parts["train"].classes
+    if own and not test.is_dir():
+        log.warning("%s has no test/: %s/ is reported on, and a tenth of train/ chooses the checkpoint", folder, own[0].name)
+        return parts | {"test": labelled_files(own[0], classes)}
+    if not test.is_dir():
+        raise DataError(f"no such folder: {test}; an image folder holds train/<class>/ and test/<class>/ or val/<class>/")
+    parts["test"] = labelled_files(test, classes)
+    return parts | ({"validation": labelled_files(own[0], classes)} if own else {})
 
 
 def factory(make: Callable[..., Any], **kwargs: Any) -> Dataset:

@@ -19,6 +19,7 @@ from qat.system.import_object import import_object
 from . import float_files
 from .config import TRAINING_KEYS, expand
 from .data import RunData
+from .dataset import fingerprint
 from .job import Job
 
 log = logging.getLogger("qat")
@@ -133,13 +134,13 @@ def _cache_file(job: Job, data: RunData, graph: Graph) -> Path:
     from qat import __version__
 
     c, images = job.config, data.dataset.train_x
-    content = hashlib.sha256(images.tobytes())
+    content = hashlib.sha256(fingerprint(images))
     if data.dataset.train_y is not None:
         content.update(data.dataset.train_y.tobytes())
     training = {name: str(getattr(c.float_training, name)) for name in TRAINING_KEYS}
     key = json.dumps(
         [
-            __version__, c.framework, c.model.model_dump(), c.data.model_dump(), training,
+            __version__, c.framework, c.model.model_dump(), c.data.model_dump(exclude={"workers"}), training,
             content.hexdigest(), str(images.shape), data.dataset.val_x is None, graph.to_dict(),
         ],
         sort_keys=True,

@@ -60,7 +60,7 @@ def test_image_folder(tmp_path):
             Image.new("RGB", (5, 7), (index * 200, 0, 0)).save(tmp_path / split / name / "a.png")
     data = load.image_folder(tmp_path, (4, 3))
     assert data.train_x.shape == (2, 4, 3, 3)
-    assert data.train_x[1, 0, 0].tolist() == [200, 0, 0]
+    assert data.train_x[np.array([1])][0, 0, 0].tolist() == [200, 0, 0]
     (tmp_path / "test" / "dog" / "a.png").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"a\.png is not an image"):
         load.image_folder(tmp_path, (4, 3))

@@ -1,6 +1,7 @@
-"""Runs that are killed at random moments until one ends: ``python -m support.job FRAMEWORK FOLDER KILLS SEED``.
+"""Runs that are killed at random moments until one ends: ``python -m support.job FRAMEWORK FOLDER KILLS SEED [IMAGES]``.
 
-Each run is a process of its own, forked, which is killed (SIGKILL) within a second of its first step.
+Each run is a process of its own, forked, which is killed (SIGKILL) within a second of its first step. It trains on arrays, or on
+a folder of images that workers decode.
 """
 
 import importlib
@@ -13,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 import qat
+from qat.runs.config import RunConfig
+from qat.runs.data import RunData
 from support.nets import digits, layout, prepared
 
 
@@ -20,7 +23,7 @@ class Slow:
     """Batches that take their time, so that the moments of the kills fall everywhere."""
 
     def __init__(self, batches):
-        self.batches, self.set_epoch = batches, batches.set_epoch
+        self.batches, self.set_epoch, self.start_at = batches, batches.set_epoch, batches.start_at
 
     def __len__(self):
         return len(self.batches)
@@ -31,10 +34,18 @@ class Slow:
             yield batch
 
 
-def train(framework, folder, ready):
+def training_data(framework, images):
+    if images is None:
+        return digits().batches("train", 16, layout(framework), shuffle=0, flip=True)
+    data = {"source": "folder", "path": images, "size": 8, "color": "gray", "flip": True, "batch_size": 16, "workers": 2}
+    config = {"name": "killed", "framework": framework, "model": {"factory": "a:b"}, "data": data}
+    return RunData(RunConfig.model_validate(config), Path()).training(0)
+
+
+def train(framework, folder, ready, images):
     model = prepared(framework)
+    data = training_data(framework, images)
     os.write(ready, b".")
-    data = digits().batches("train", 16, layout(framework), shuffle=0, flip=True)
     options = {"epochs": 4, "observe_fraction": 0.5, "checkpoint_every": 1, "learning_rate": 0.02, "progress": False}
     validation = digits().batches("validation", 32, layout(framework))
     qat.finetune(model, Slow(data), validation, checkpoint_dir=folder, resume=True, **options)
@@ -42,7 +53,7 @@ def train(framework, folder, ready):
         np.savez(folder / "weights.npz", *[np.array(v) for v in model.weights])
 
 
-def main(framework, folder, kills, seed):
+def main(framework, folder, kills, seed, images=None):
     random, killed = np.random.default_rng(seed), 0
     if framework == "torch":  # imported once, before the forks; TensorFlow's threads would not live through one
         importlib.import_module("qat.trainers.torch")
@@ -50,7 +61,7 @@ def main(framework, folder, kills, seed):
         listen, ready = os.pipe()
         child = os.fork()
         if child == 0:
-            train(framework, folder, ready)
+            train(framework, folder, ready, images)
             os._exit(0)
         os.close(ready)
         assert os.read(listen, 1) == b"."
@@ -66,4 +77,4 @@ def main(framework, folder, kills, seed):
         killed += 1
 
 
-main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])

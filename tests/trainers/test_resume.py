@@ -7,9 +7,11 @@ import signal
 from itertools import count
 
 import pytest
+from PIL import Image
 
 import qat
 from qat.errors import ConfigError, DataError, ExportError
+from qat.runs import datasets as load
 from qat.trainers import TrainingInterrupted, checkpoint
 from support.nets import digits, net, prepared, raises, same, train
 from support.processes import output_of, start
@@ -195,11 +197,11 @@ def test_interrupt_ends_the_step_and_writes_a_checkpoint(framework, tmp_path, wh
     assert same(model, reference)
 
 
-def compare_with_whole(framework, folder, kills):
+def compare_with_whole(framework, folder, kills, *images):
     name = "best.safetensors" if framework == "torch" else "weights.npz"
     found = []
     for times in (kills, 0):
-        assert output_of(start("job", framework, folder / str(times), times, 1)) == f"{times}\n"
+        assert output_of(start("job", framework, folder / str(times), times, 1, *images)) == f"{times}\n"
         found.append((folder / str(times) / name).read_bytes())
     assert found[0] == found[1]
 
@@ -212,3 +214,15 @@ def test_killed_once(tmp_path):
 @pytest.mark.parametrize("framework", [pytest.param("torch", marks=pytest.mark.ci), "keras"])
 def test_killed_ten_times(framework, tmp_path):
     compare_with_whole(framework, tmp_path, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", [pytest.param("torch", marks=pytest.mark.ci), "keras"])
+def test_killed_while_workers_decode_a_folder(framework, tmp_path):
+    whole = load.digits()
+    for split, x, y in (("train", whole.train_x[:320], whole.train_y), ("test", whole.test_x[:30], whole.test_y)):
+        for index, image in enumerate(x):
+            path = tmp_path / "images" / split / str(y[index]) / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((15 * image[..., 0]).astype("uint8")).save(path)
+    compare_with_whole(framework, tmp_path, 2, tmp_path / "images")
