@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 
+from qat.adapters.keras.capture.own_training import own_training, refuse_own_training
 from qat.adapters.keras.inference import forward, inputs_of, predict
 from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError, reason_of
 from qat.planning.recipe import Recipe
@@ -36,7 +37,7 @@ def prepare(model: Any, recipe: Recipe, target: Target) -> Any:
     """Return tfmot's fake-quantized copy of a Functional or Sequential ``tf_keras`` model.
 
     Raises:
-        CaptureError: tfmot refuses the model.
+        CaptureError: tfmot refuses the model, or the model has training of its own, which its copy would lose.
         ConfigError: another recipe or target than tfmot's own scheme.
     """
     if recipe.name != RECIPE or target.name != DEFAULT_TARGET:
@@ -44,6 +45,7 @@ def prepare(model: Any, recipe: Recipe, target: Target) -> Any:
             f"tf_keras models are prepared by tfmot, which has one scheme (recipe {RECIPE}, target {DEFAULT_TARGET}), not recipe "
             f"{recipe.name} for {target.name}: load the model with Keras 3 (import keras) for the others"
         )
+    refuse_own_training(own_training(model), "tf_keras")
     try:
         prepared = tfmot.quantization.keras.quantize_model(model)
     except Exception as error:  # whatever the layer that tfmot meets makes it raise: an AttributeError for hard_swish

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import machine
-from .packages import DISTRIBUTION, EXTRAS, Package, complete, import_error, install, packages
+from .packages import DISTRIBUTION, EXTRAS, Package, complete, import_error, install, keras_backend, packages
 
 #: Below this much free disk a run may end before its artifacts are written.
 _LITTLE_DISK = 1 << 30
@@ -126,6 +126,9 @@ def _problems_of_packages(found: tuple[Package, ...]) -> Iterator[Problem]:
     works = {extra: complete(found, extra) for extra in EXTRAS}
     if not works["torch"] and not works["keras"]:
         yield Problem("no model can be read: there is neither PyTorch nor Keras", install("torch", "onnx"))
+    if works["keras"] and keras_backend() != "tensorflow":
+        what = f"Keras models are refused: Keras runs on '{keras_backend()}', and qat needs TensorFlow's backend"
+        yield Problem(what, "export KERAS_BACKEND=tensorflow", False)
     if not works["onnx"] and not works["litert"]:
         yield Problem("no artifact can be written or run: there is no runtime", install("onnx", "litert"))
     for extra, purpose in EXTRAS.items():

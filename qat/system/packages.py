@@ -5,11 +5,14 @@ Read from the packages' own records; no package is imported.
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 from packaging.requirements import Requirement
 
@@ -88,6 +91,16 @@ def import_error(package: str) -> str:
     if done.returncode < 0:
         return f"the import was killed by signal {-done.returncode}: its binary does not fit this processor"
     return (done.stderr.strip().splitlines() or ["it ended without a word"])[-1] if done.returncode else ""
+
+
+def keras_backend() -> str:
+    """Return the backend that Keras would run on: of ``KERAS_BACKEND``, else of its file, else TensorFlow's."""
+    named = os.environ.get("KERAS_BACKEND")
+    file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
+    try:
+        return named or str(json.loads(file.read_text())["backend"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "tensorflow"
 
 
 def complete(found: Sequence[Package], extra: str) -> bool:

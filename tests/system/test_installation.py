@@ -105,6 +105,19 @@ def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path, monkeypatch
     assert "XDG_CACHE_HOME" in problem.remedy
 
 
+@pytest.mark.parametrize("by_variable", [True, False])
+def test_another_backend_of_keras_is_told(by_variable, tmp_path, monkeypatch):
+    pytest.importorskip("keras")
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}')
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if by_variable:
+        monkeypatch.setenv("KERAS_BACKEND", "jax")
+    (problem,) = [p for p in look().problems if "backend" in p.what]
+    assert f"Keras runs on '{'jax' if by_variable else 'torch'}'" in problem.what
+    assert problem.remedy == "export KERAS_BACKEND=tensorflow"
+
+
 def test_a_full_disk_little_memory_and_another_encoding_are_told(monkeypatch):
     free = machine.Folder(Path.cwd(), True, 10_000_000)
     monkeypatch.setattr(machine, "folder", lambda path: replace(free, path=path))

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from qat.adapters.keras.capture.own_training import refuse_own_training
 from qat.adapters.keras.capture.trace import Traced
 from qat.adapters.keras.nodes.learned_scales import LearnedLinear
-from qat.errors import CaptureError
 from qat.planning.plan import Plan
 
 from .kept_layers import KeptLayers
@@ -22,14 +22,7 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     Raises:
         CaptureError: the model's class has training of its own, which the prepared model would lose.
     """
-    if traced.own_training:
-        step = traced.own_training[0]
-        method = step.rpartition(".")[2]
-        raise CaptureError(
-            f"the prepared model has no class of its own, and would lose {', '.join(traced.own_training)}: prepare "
-            f"keras.Model(model.inputs, model.outputs), and give the result the method: "
-            f"prepared.{method} = types.MethodType({step}, prepared)"
-        )
+    refuse_own_training(traced.own_training, "keras")
     kept = KeptLayers.copied(traced.layers, traced.arguments, plan)
     frozen = _frozen(traced, plan)
     used = dict.fromkeys(name for p in plan.ops for name in p.op.params.values())

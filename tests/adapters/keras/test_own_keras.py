@@ -19,15 +19,28 @@ from qat.errors import CaptureError, ExportError
 X = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
 Y = np.arange(16) % 3
 
-ON_TORCH = """
+OTHER_BACKEND = """
 import keras, numpy as np, qat
-model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-x = np.zeros((4, 4), np.float32)
-for call in (qat.prepare, qat.plan, lambda m: qat.evaluate(m, [(x, np.zeros(4, int))])):
-    try:
-        call(model)
-    except qat.QatError as error:
-        print(error)
+class Own(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.layer = keras.layers.Dense(3)
+    def call(self, x):
+        return self.layer(x)
+inputs, x = keras.Input((4,)), np.zeros((4, 4), np.float32)
+functional = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+data = [(x, np.zeros(4, int))]
+for model in (keras.Sequential([inputs, keras.layers.Dense(3)]), functional, Own()):
+    model(x)
+    for call in (
+        qat.prepare, qat.plan, lambda m: qat.evaluate(m, data), lambda m: qat.finetune(m, data),
+        lambda m: qat.ptq_baselines(m, [x], "out"), lambda m: qat.compare([m, m], data),
+        lambda m: qat.load_prepared(m, "best.keras"),
+    ):
+        try:
+            call(model)
+        except qat.QatError as error:
+            print(error)
 """
 
 
@@ -48,15 +61,18 @@ def own_step():
     return OwnStep(inputs, layers.Dense(3)(layers.Dense(8, activation="relu")(inputs)))
 
 
-def test_another_backend_is_named_in_one_sentence():
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_another_backend_is_named_in_one_sentence(backend):
+    pytest.importorskip(backend)
     done = subprocess.run(
-        [sys.executable, "-c", ON_TORCH], capture_output=True, text=True, check=False, env=os.environ | {"KERAS_BACKEND": "torch"}
-    )
+        [sys.executable, "-c", OTHER_BACKEND], capture_output=True, text=True, check=False,
+        env=os.environ | {"KERAS_BACKEND": backend},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
-    assert len(said) == 3
+    assert len(said) == 21
     assert set(said) == {said[0]}
-    assert said[0].startswith("qat needs TensorFlow's backend for a Keras model, and Keras runs on 'torch'")
+    assert said[0].startswith(f"qat needs TensorFlow's backend for a Keras model, and Keras runs on '{backend}'")
     assert "KERAS_BACKEND=tensorflow" in said[0]
 
 
@@ -78,3 +94,69 @@ def test_keras_export_of_a_prepared_model_leads_to_qat_export(own_step, tmp_path
     with pytest.raises(ExportError, match=r"exported by qat\.export\(model, 'model\.tflite'\)"):
         prepared.export(tmp_path / "saved")
     assert not list(tmp_path.iterdir())
+
+
+class Mixin:
+    def compute_loss(self, *args, **values):
+        return keras.Model.compute_loss(self, *args, **values)
+
+
+def of_class(kind, base, *bases, **methods):
+    """Return a small model of ``kind`` of a class of the user's with some methods."""
+    module = {"keras": keras, "tf_keras": pytest.importorskip("tf_keras")}[base]
+    inputs = module.Input((4,))
+    parent = module.Sequential if kind == "sequential" else module.Model
+    own = type("Own", (*bases, parent), {"__module__": "users", **methods})
+    return own([inputs, module.layers.Dense(3)]) if kind == "sequential" else own(inputs, module.layers.Dense(3)(inputs))
+
+
+def step(self, data):
+    return {"loss": 0.0}
+
+
+step.__module__ = "users"
+
+
+@pytest.mark.parametrize("base", ["keras", "tf_keras"])
+@pytest.mark.parametrize("kind", ["sequential", "functional"])
+@pytest.mark.parametrize("method", ["train_step", "test_step", "fit", "make_train_function"])
+def test_every_method_of_training_is_refused_in_every_kind_of_model(base, kind, method):
+    with pytest.raises(CaptureError, match=rf"would lose Own\.{method}: prepare {base}\.Model\(model"):
+        qat.prepare(of_class(kind, base, **{method: step}))
+    assert qat.prepare(of_class(kind, base, summary=step)) is not None
+
+
+def test_a_method_of_a_mixin_or_of_one_model_alone_is_refused_too():
+    with pytest.raises(CaptureError, match=r"would lose Own\.compute_loss"):
+        qat.prepare(of_class("functional", "keras", Mixin))
+    model = of_class("functional", "keras")
+    model.train_step = types.MethodType(step, model)
+    with pytest.raises(CaptureError, match=r"would lose model\.train_step: .*\(model\.train_step\.__func__, prepared\)"):
+        qat.prepare(model)
+
+
+def test_a_subclassed_model_is_refused_for_its_graph():
+    class Subclassed(keras.Model):
+        train_step = step
+
+        def __init__(self):
+            super().__init__()
+            self.layer = layers.Dense(3)
+
+        def call(self, x):
+            return self.layer(x)
+
+    model = Subclassed()
+    model(X)
+    with pytest.raises(CaptureError, match=r"is a subclassed model, whose graph Keras does not record \(layers: "):
+        qat.prepare(model)
+
+
+@pytest.mark.parametrize("kind", ["sequential", "functional"])
+def test_a_compiled_and_trained_model_is_taken(kind):
+    model = of_class(kind, "keras")
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(X, Y, verbose=0)
+    prepared = qat.calibrate(qat.prepare(model), [X])
+    with pytest.raises(ExportError, match=r"exported by qat\.export"):
+        prepared.export("saved")

@@ -16,6 +16,7 @@ from qat.graph.graph import Graph
 from .builder import Builder, spec_of
 from .layer_calls import Arguments, Call, placeholder
 from .move_ops import is_move
+from .own_training import own_training
 from .rules import rule_of
 
 #: Layers that are the identity outside training: dropout, noise, augmentation.
@@ -24,9 +25,6 @@ _TRAINING_ONLY = (
     "ActivityRegularization", "Identity", "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast",
     "RandomBrightness",
 )  # fmt: skip
-
-#: The methods that `fit` and `evaluate` call, and that a user's class may override.
-_TRAINING = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Traced:
         input_layers: the tensor of each input layer, by the layer's name.
         outputs: the outputs by tensor name, nested as the model returns them.
         output_names: the model's own names of its outputs, by which losses may be given.
-        own_training: the methods of training that the user's class overrides, as ``MyModel.train_step``.
+        own_training: what :func:`qat.adapters.keras.capture.own_training.own_training` says of the model.
     """
 
     graph: Graph
@@ -85,7 +83,7 @@ def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
         input_layers={str(t.name): name for t, name in zip(functional.inputs, inputs, strict=True)},
         outputs=outputs,
         output_names=tuple(functional.output_names),
-        own_training=tuple(f"{type(model).__name__}.{name}" for name in _TRAINING if _is_overridden(model, name)),
+        own_training=own_training(model),
     )
 
 
@@ -103,11 +101,6 @@ def _functional(model: keras.Model) -> Any:
         f"'{model.name}' ({type(model).__name__}) is a subclassed model, whose graph Keras does not record (layers: {layers}): "
         "rebuild it as keras.Model(inputs, outputs), or prepare its functional part"
     )
-
-
-def _is_overridden(model: keras.Model, method: str) -> bool:
-    """Return whether the user's class, and not Keras, defines a method."""
-    return getattr(type(model), method).__module__.partition(".")[0] != "keras"
 
 
 def _walk(b: Builder, functional: Any, scope: str) -> None:
