@@ -47,7 +47,7 @@ Layout: TypeAlias = Literal["NCHW", "NHWC"]
 IoDtype: TypeAlias = Literal["int8", "uint8", "float32"]
 
 #: How calibration finds the range of an activation: see :mod:`qat.arithmetic.range_estimators`.
-Estimator: TypeAlias = Literal["minmax", "ema", "percentile", "mse"]
+Estimator: TypeAlias = Literal["minmax", "ema", "percentile", "mse", "entropy"]
 
 
 class Model(Protocol):

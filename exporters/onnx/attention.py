@@ -14,13 +14,15 @@ BETA = "/times_beta"
 
 
 def write_matmul(writer: Writer, instruction: Instruction) -> None:
-    """Write a matrix product of two activations. The second one is transposed as integers."""
-    transposed = ""
-    if instruction.attrs["transpose_b"]:
-        rank = len(writer.program.values[instruction.inputs[1]].shape)
-        axes = [*range(rank - 2), rank - 1, rank - 2]
-        transposed = writer.node("Transpose", [instruction.inputs[1]], f"{instruction.name}/transposed", perm=axes)
+    """Write a matrix product of two activations. The second one is transposed as integers, for a strict QDQ target in float."""
+    rank = len(writer.program.values[instruction.inputs[1]].shape)
+    axes, name = [*range(rank - 2), rank - 1, rank - 2], f"{instruction.name}/transposed"
+    strict, transposed = writer.program.strict_qdq, ""
+    if instruction.attrs["transpose_b"] and not strict:
+        transposed = writer.node("Transpose", [instruction.inputs[1]], name, perm=axes)
     inputs = [writer.dequantize_input(instruction, 0), writer.dequantize_input(instruction, 1, transposed)]
+    if instruction.attrs["transpose_b"] and strict:
+        inputs[1] = writer.node("Transpose", [inputs[1]], name, perm=axes)
     writer.operator(instruction, "MatMul", inputs)
 
 

@@ -121,7 +121,11 @@ class Writer:
         self.node("QuantizeLinear", inputs, quantized, instruction.name + REQUANTIZE)
         if clipped:
             self.clip(quantized, reshaped, encoding.dtype, (low, high), f"{output}/clamp")
-        if shape:
+        if shape and self.program.strict_qdq:
+            again = self.node("DequantizeLinear", [reshaped, *self.scale_and_zero_point(output)], f"{output}/flat/real")
+            turned = self.node("Reshape", [again, shape], f"{output}/reshaped")
+            self.node("QuantizeLinear", [turned, *self.scale_and_zero_point(output)], output)
+        elif shape:
             self.node("Reshape", [reshaped, shape], output)
 
     def operator(self, instruction: Instruction, kind: str, inputs: Sequence[str], shape: str = "", **attributes: Any) -> None:

@@ -27,7 +27,7 @@ def calibrate(model: P, samples: Samples, estimator: Estimator | None = None) ->
         model: from :func:`qat.prepare`.
         samples: batches of inputs, or ``(inputs, labels)`` pairs: a DataLoader, a tf.data pipeline, a list of arrays. A single
             array is one batch.
-        estimator: ``minmax``, ``ema``, ``percentile`` or ``mse``; None takes the recipe's.
+        estimator: ``minmax``, ``ema``, ``percentile``, ``mse`` or ``entropy``; None takes the recipe's.
 
     Returns:
         The model itself.

@@ -12,8 +12,8 @@ def track_ranges(model: PreparedModel) -> None:
 
     Each range moves by a tenth of the way towards the extremes of the batch (an exponential moving average: Jacob et al. 2018,
     section 3.1). Ranges that are learned, or prescribed by a kernel, or that an estimator chose to leave values out of
-    (``percentile``, ``mse``), do not follow. Call :func:`freeze_ranges` before the end of training, so that the weights settle
-    on one grid; :func:`finetune` does both by its option ``observe_fraction``.
+    (``percentile``, ``mse``, ``entropy``), do not follow. Call :func:`freeze_ranges` before the end of training, so that the
+    weights settle on one grid; :func:`finetune` does both by its option ``observe_fraction``.
 
     Args:
         model: from :func:`qat.prepare` and :func:`qat.calibrate`.

@@ -6,12 +6,13 @@ from . import process
 from .artifacts import compare, inspect
 from .configs import configs
 from .installation import doctor
+from .lint import lint
 from .options import application
 from .plans import plan, recipes
 from .runs import demo, export, ptq, run, train
 
 #: The commands, in the order in which ``qat --help`` lists them.
-COMMANDS = (demo, run, ptq, train, export, compare, plan, configs, recipes, inspect, doctor)
+COMMANDS = (demo, run, ptq, train, export, compare, plan, configs, recipes, inspect, lint, doctor)
 
 app = application(COMMANDS)
 

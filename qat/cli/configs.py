@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from .result import Result
+from .terminal import console
 
 
-def configs() -> Result:
+def configs() -> None:
     """List the configurations that run by name, each with what it is for."""
-    from qat.display.page import Page, Whole
+    from qat.display.page import Page
     from qat.display.table import Column, Table
+    from qat.display.terminal import show
     from qat.runs.shipped import folder, purpose, shipped
 
-    known = {name: purpose(path) for name, path in shipped().items()}
-    table = Table((Column("configuration"), Column("for", prose=True)), tuple(known.items()))
-    return Result({"configurations": known, "folder": str(folder())}, Page((table, Whole(f"their files: {folder()}"))))
+    rows = tuple((name, purpose(path)) for name, path in shipped().items())
+    show(Page((Table((Column("configuration"), Column("for", prose=True)), rows), f"their files: {folder()}")), console())

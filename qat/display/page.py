@@ -11,19 +11,10 @@ from typing import TypeAlias
 
 from .layout import Line, laid_out, wrapped
 from .stream import is_ascii, spelled, visible, width_of
-from .table import Style, Table
+from .table import Table
 
-
-@dataclass(frozen=True)
-class Whole:
-    """A line that is never broken, so that a command or a path in it can be copied."""
-
-    text: str
-    style: Style = ""
-
-
-#: A table, a sentence, or a line that stays whole.
-Block: TypeAlias = Table | Whole | str
+#: A table, or a sentence.
+Block: TypeAlias = Table | str
 
 
 @dataclass(frozen=True)
@@ -41,8 +32,6 @@ class Page:
         for block in self.blocks:
             if isinstance(block, Table):
                 yield from laid_out(block.changed(shown), width, shown("─"))
-            elif isinstance(block, Whole):
-                yield Line(shown(block.text), block.style)
             else:
                 yield from (Line(line) for line in wrapped(shown(block), width))
 
@@ -52,8 +41,7 @@ class Page:
 
     def html(self) -> str:
         """Return the page as HTML without scripts or styles of its own; every text is escaped."""
-        texts = (b if isinstance(b, Table | str) else b.text for b in self.blocks)
-        return "".join(b.html() if isinstance(b, Table) else f"<p>{escape(b)}</p>" for b in texts if b)
+        return "".join(b.html() if isinstance(b, Table) else f"<p>{escape(b)}</p>" for b in self.blocks)
 
 
 class Displayed(ABC):

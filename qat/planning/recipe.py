@@ -14,7 +14,7 @@ from qat.graph.kinds import KINDS
 
 from .modes import STORED, Mode
 
-Estimator = Literal["minmax", "ema", "percentile", "mse"]
+Estimator = Literal["minmax", "ema", "percentile", "mse", "entropy"]
 
 
 class QuantSpec(BaseModel):

@@ -223,11 +223,14 @@ _ONNXRUNTIME_ROWS = (
     Row("layer_norm", output="own", note="sums of integers, then single float32 operators"),
 )  # fmt: skip
 
-# NVIDIA TensorRT, "Working with Quantized Types", https://docs.nvidia.com/deeplearning/tensorrt/
-_TENSORRT_ROWS = tuple(
-    replace(row, ranks=(2,)) if row.kind == "dense" else row
-    for row in _LITERT_ROWS
-    if row.kind not in ("mul", "mean", "avg_pool2d")
+# NVIDIA TensorRT, "Working with Quantized Types", https://docs.nvidia.com/deeplearning/tensorrt/. IElementWiseLayer,
+# IPoolingLayer and IReduceLayer take int8; a reduction computes in float inside. Softmax, LayerNorm and functions run
+# in FP16 and have no row.
+_TENSORRT_LIMITS: dict[str, dict[str, Any]] = {"dense": {"ranks": (2,)}, "mul": {"of_one": ""}, "avg_pool2d": {"padding": False}}
+_TENSORRT_ROWS = (
+    *(replace(row, **_TENSORRT_LIMITS.get(row.kind, {})) for row in _LITERT_ROWS),
+    Row("matmul", output="own", starts=True, note="MatMul of two activations"),
+    _TRANSPOSE,
 )
 
 _U8 = (0, 255)
