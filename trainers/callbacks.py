@@ -15,6 +15,7 @@ from qat.typing import Batches
 from .epoch import Epoch
 from .learner import Learner
 from .metrics import measure
+from .named_outputs import named
 from .options import TrainingOptions
 
 
@@ -68,6 +69,6 @@ class Callbacks:
             export(model, path, io_dtype="float32")
             session = open_session(path)
             batches = self.learner.labelled(self.eval_data)
-            answers = ((session.run(*inputs), labels) for inputs, labels in batches)
-            pairs = ((outputs if len(outputs) > 1 else outputs[0], labels) for outputs, labels in answers)
+            names = [(name,) for name in session.output_names]
+            pairs = ((named(names, session.run(*inputs)), labels) for inputs, labels in batches)
             return measure(self.options.chosen_metrics, pairs)

@@ -44,10 +44,14 @@ def top1(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return 100.0 * (found == wanted) if wanted.ndim == 1 else pixel_accuracy(outputs, labels)
 
 
-def top5(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Whether the label is among the five largest outputs, in percent."""
-    best = np.argsort(-outputs, axis=-1, kind="stable")[..., :5]
-    return 100.0 * (best == class_numbers(outputs, labels)[1][..., None]).any(-1)
+def top(k: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return the function that says of each sample whether its label is among the ``k`` largest outputs, in percent."""
+
+    def among(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        best = np.argsort(-outputs, axis=-1, kind="stable")[..., :k]
+        return 100.0 * (best == class_numbers(outputs, labels)[1][..., None]).any(-1)
+
+    return among
 
 
 def pixel_accuracy(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -84,10 +88,44 @@ def psnr(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.asarray(-10.0 * np.log10(np.maximum(mse(outputs, labels), 1e-10)))
 
 
-def bit_accuracy(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return each sample's share of outputs on their label's side of zero (labels 0 or 1, outputs logits), in percent."""
-    right = (outputs > 0) == (_like(labels, outputs) > 0.5)
+def bit_accuracy(outputs: np.ndarray, labels: np.ndarray, *, threshold: float = 0.0) -> np.ndarray:
+    """Return each sample's share of outputs on their label's side of the threshold, in percent.
+
+    Labels are 0 or 1, or another model's outputs. Outputs are logits; those behind a sigmoid have the threshold 0.5.
+    """
+    right = (outputs > threshold) == _ones(_like(labels, outputs), threshold)
     return np.asarray(100.0 * right.reshape(len(outputs), -1).mean(-1))
+
+
+def mask_iou(outputs: np.ndarray, labels: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
+    """Return each sample's intersection over union of the masks above the threshold, in percent; two empty masks are equal.
+
+    Labels are 0 or 1, or another model's outputs. Outputs are probabilities; logits have the threshold 0.
+    """
+    found = (outputs > threshold).reshape(len(outputs), -1)
+    wanted = _ones(_like(labels, outputs), threshold).reshape(found.shape)
+    union = (found | wanted).sum(1)
+    return np.where(union > 0, 100.0 * (found & wanted).sum(1) / np.maximum(union, 1), 100.0)
+
+
+def _ones(labels: np.ndarray, threshold: float) -> np.ndarray:
+    """Return which labels are ones: those above the threshold, or above a half where all are 0 or 1."""
+    return np.asarray(labels > (0.5 if np.isin(labels, (0, 1)).all() else threshold))
+
+
+def landmark_error(outputs: np.ndarray, labels: np.ndarray, *, coordinates: int = 2, scale: float = 1.0) -> np.ndarray:
+    """Return each sample's mean distance of its landmarks from the labels', in pixels of the image: by x and y, the first two.
+
+    Args:
+        outputs: ``[n, landmarks, coordinates]``, or flat in this order.
+        labels: likewise.
+        coordinates: of a landmark; 3 where a depth follows.
+        scale: pixels for a unit of the outputs; the image's size where they count from 0 to 1.
+    """
+    if coordinates < 2 or (outputs.size // len(outputs)) % coordinates:
+        raise ValueError(f"outputs of shape {outputs.shape} are no landmarks of {coordinates} coordinates")
+    off = _error(outputs, labels).reshape(len(outputs), -1, coordinates)[..., :2]
+    return np.asarray(scale * np.linalg.norm(off, axis=-1).mean(-1))
 
 
 def ssim(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -1,116 +1,163 @@
-"""Metrics of an evaluation: names, or functions ``(outputs, labels) -> values``, one value a sample or one for the batch."""
+"""Metrics by name, or of functions of the user's own, and the measurement of outputs by them.
+
+A metric is written as a name, as ``package.module:function``, or as a function ``(outputs, labels) -> values`` on arrays. With
+options it is a mapping: ``{name: string_accuracy, blank: 0, alphabet: abc}``, ``{name: top1, output: classes}``.
+"""
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from qat.errors import ConfigError, DataError, nearest
 
+from . import detection_metrics, embedding_metrics, text_metrics
 from . import metric_functions as functions
-from .metric_functions import bit_accuracy, mae, mse, pixel_accuracy, psnr, ssim, top1, top5
+from .metric import Metric, MetricFunction, samples_of
 
-#: A metric ``(outputs, labels) -> values`` on arrays: one value a sample, or one for the batch. Of a model with several outputs
-#: the first argument is a tuple (or what the model returns), of several labels the second.
-MetricFunction: TypeAlias = Callable[[Any, Any], ArrayLike]
+#: A metric as a user writes it: a name, ``package.module:function``, a function, or a mapping of one of them with its options.
+MetricSpec: TypeAlias = str | MetricFunction | Metric | Mapping[str, Any]
 
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean())
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric: its name, its function, whether more of it is better, its unit, its title in a table.
-
-    ``total`` makes the metric of the values of all samples; it is their mean but for F1, R2 and others of whole data sets.
-    """
-
-    name: str
-    values: MetricFunction
-    higher_is_better: bool = True
-    unit: str = ""
-    title: str = ""
-    total: Callable[[np.ndarray], float] = _mean
-
-    @property
-    def is_mean(self) -> bool:
-        """Whether the metric is the mean of its samples' values."""
-        return self.total is _mean
-
-    @property
-    def heading(self) -> str:
-        """The title with its unit, for a table's column."""
-        return f"{self.title or self.name}{self.unit}"
-
-    def shown(self, value: float, sign: str = "") -> str:
-        """Return a value with its unit, as text; ``sign`` is ``+`` for a difference."""
-        return f"{value:{sign}.2f}{self.unit}" if self.unit else f"{value:{sign}.4g}"
-
-    def of_batch(self, outputs: Any, labels: Any, where: str) -> np.ndarray:
-        """Return the values of a batch, a row a sample; a single row where the function gives one value for the batch.
-
-        Raises:
-            DataError: outputs and labels do not fit the metric.
-        """
-        try:
-            values = np.asarray(self.values(outputs, labels), np.float64)
-        except (ValueError, IndexError, AttributeError, TypeError, np.exceptions.AxisError) as error:
-            found = f"outputs {_shapes(outputs)}, labels {_shapes(labels)}"
-            raise DataError(f"metric '{self.name}' does not take {where} ({found}): {error}") from error
-        if not self.is_mean:
-            return values
-        return values.reshape(1) if values.ndim == 0 else values.reshape(len(values), -1).mean(1)
-
+#: The most images of which a bootstrap makes mAP anew in seconds.
+_MOST_IMAGES = 500
 
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
-        Metric("top1", top1, unit=" %", title="top-1"),
-        Metric("top5", top5, unit=" %", title="top-5"),
+        Metric("top1", functions.top1, unit=" %", title="top-1"),
+        Metric("top5", functions.top(5), unit=" %", title="top-5"),
         Metric("f1", functions.pair_counts, unit=" %", title="F1", total=functions.f1_of_counts),
-        Metric("pixel_accuracy", pixel_accuracy, unit=" %", title="pixels right"),
+        Metric("pixel_accuracy", functions.pixel_accuracy, unit=" %", title="pixels right"),
         Metric("iou", functions.pair_counts, unit=" %", title="mean IoU", total=functions.iou_of_counts),
-        Metric("mse", mse, higher_is_better=False, title="MSE"),
-        Metric("rmse", mse, higher_is_better=False, title="RMSE", total=functions.root_of_mean),
-        Metric("mae", mae, higher_is_better=False, title="MAE"),
+        Metric("mask_iou", functions.mask_iou, unit=" %", title="mask IoU"),
+        Metric("mse", functions.mse, higher_is_better=False, title="MSE"),
+        Metric("rmse", functions.mse, higher_is_better=False, title="RMSE", total=functions.root_of_mean),
+        Metric("mae", functions.mae, higher_is_better=False, title="MAE"),
         Metric("r2", functions.both, title="R2", total=functions.r2_of_both),
-        Metric("psnr", psnr, unit=" dB", title="PSNR"),
-        Metric("ssim", ssim, title="SSIM"),
-        Metric("bit_accuracy", bit_accuracy, unit=" %", title="bits right"),
+        Metric("landmark_error", functions.landmark_error, higher_is_better=False, unit=" px", title="landmarks off"),
+        Metric("psnr", functions.psnr, unit=" dB", title="PSNR"),
+        Metric("ssim", functions.ssim, title="SSIM"),
+        Metric("bit_accuracy", functions.bit_accuracy, unit=" %", title="bits right"),
         Metric(
             "perplexity", functions.negative_log_likelihood, higher_is_better=False, total=functions.perplexity_of_sums,
         ),
+        Metric(
+            "map", detection_metrics.matches, unit=" %", title="mAP", total=detection_metrics.mean_average_precision(),
+            most=_MOST_IMAGES,
+        ),
+        Metric(
+            "map50", detection_metrics.matches, unit=" %", title="mAP50", total=detection_metrics.mean_average_precision(0.5),
+            most=_MOST_IMAGES,
+        ),
+        Metric("cosine", embedding_metrics.cosine),
+        Metric(
+            "retrieval_map", embedding_metrics.embeddings, unit=" %", title="retrieval mAP",
+            whole=embedding_metrics.average_precisions,
+        ),
+        Metric("character_accuracy", text_metrics.character_accuracy, unit=" %", title="characters right"),
+        Metric("string_accuracy", text_metrics.string_accuracy, unit=" %", title="texts right"),
     )
 }  # fmt: skip
 
+#: Names that end in a number of one's choice, and how they are shown in messages.
+_NUMBERED: dict[str, tuple[str, Callable[[int], Metric]]] = {
+    r"top(\d+)": ("top<k>", lambda k: Metric(f"top{k}", functions.top(k), unit=" %", title=f"top-{k}")),
+    r"recall@(\d+)": (
+        "recall@<k>",
+        lambda k: Metric(f"recall@{k}", embedding_metrics.embeddings, unit=" %", whole=embedding_metrics.recall_at(k)),
+    ),
+}  # fmt: skip
 
-def metric(spec: str | MetricFunction | Metric) -> Metric:
+#: Behind a metric's name: it measures the distance to the float model's outputs.
+_TO_FLOAT = " to float"
+
+
+def metric(spec: MetricSpec) -> Metric:
     """Return a metric by name, by ``package.module:function``, or of a function.
 
-    A function's attribute ``higher_is_better``, where it has one, says which way is better; without it more is.
+    A name with ``" to float"`` behind it holds outputs against the float model's. A mapping has the ``name`` or the function, and
+    at will ``output`` (the name or number of the output, and of its labels, that is measured), ``as`` (another name for the
+    results), and the metric's own options. Attributes of a function of one's own, where it has them, are those of a
+    :class:`Metric`: ``higher_is_better``, and ``total`` where the metric is no mean of its samples' values.
 
     Raises:
-        ConfigError: there is no such metric.
+        ConfigError: there is no such metric, or it has no such option.
+
+    Examples:
+        >>> metric({"name": "top1", "output": "classes"}).name
+        'top1 of classes'
     """
     if isinstance(spec, Metric):
         return spec
-    if isinstance(spec, str) and spec in METRICS:
-        return METRICS[spec]
-    if isinstance(spec, str):
-        from qat.system.import_object import import_object
+    if isinstance(spec, Mapping):
+        return _with_options(spec)
+    if not isinstance(spec, str):
+        return _of_function(getattr(spec, "__name__", "metric"), spec)
+    name = spec.removesuffix(_TO_FLOAT)
+    return _by_name(name) if spec == name else to_float(_by_name(name))
 
-        if ":" not in spec:
-            valid = f"{', '.join(METRICS)}, or package.module:function"
-            raise ConfigError(f"unknown metric '{spec}'{nearest(spec, tuple(METRICS))}; valid: {valid}")
-        name, function = spec.partition(":")[2], import_object(spec, "metric")
-    else:
-        name, function = getattr(spec, "__name__", "metric"), spec
-    return Metric(name, function, bool(getattr(function, "higher_is_better", True)))
+
+def to_float(m: Metric) -> Metric:
+    """Return a metric as the distance to the float model's outputs."""
+    return m if m.to_float else replace(m, name=m.name + _TO_FLOAT, title=(m.title or m.name) + _TO_FLOAT, to_float=True)
+
+
+def _by_name(name: str) -> Metric:
+    if name in METRICS:
+        return METRICS[name]
+    for pattern, (_, make) in _NUMBERED.items():
+        found = re.fullmatch(pattern, name)
+        if found and int(found[1]) > 0:
+            return make(int(found[1]))
+    if ":" not in name:
+        shown = [*METRICS, *(text for text, _ in _NUMBERED.values())]
+        raise ConfigError(f"unknown metric '{name}'{nearest(name, shown)}; valid: {', '.join(shown)}, or package.module:function")
+    from qat.system.import_object import import_object
+
+    return _of_function(name.partition(":")[2], import_object(name, "metric"))
+
+
+def _of_function(name: str, function: MetricFunction) -> Metric:
+    own = {key: getattr(function, key) for key in ("higher_is_better", "total") if hasattr(function, key)}
+    return Metric(name, function, **own)
+
+
+def _with_options(spec: Mapping[str, Any]) -> Metric:
+    options = dict(spec)
+    if "name" not in options:
+        raise ConfigError(f"a metric with options has a name, {{name: top1, output: 0}} for example, not {dict(spec)}")
+    made = metric(options.pop("name"))
+    output, name = options.pop("output", None), options.pop("as", None)
+    known = inspect.signature(made.values).parameters.values()
+    valid = [p.name for p in known if p.kind is p.KEYWORD_ONLY]
+    for key in options:
+        if key not in valid:
+            shown = ["output", "as", *valid]
+            raise ConfigError(f"metric '{made.name}' has no option '{key}'{nearest(str(key), shown)}; valid: {', '.join(shown)}")
+    own = f"{made.name} of {output}" if output is not None else made.name
+    title = f"{made.title or made.name} of {output}" if output is not None else made.title
+    values = partial(made.values, **options) if options else made.values
+    return replace(made, name=name or own, title=name or title, values=values, output=output)
+
+
+def chosen(specs: Iterable[MetricSpec]) -> tuple[Metric, ...]:
+    """Return the metrics of a list.
+
+    Raises:
+        ConfigError: there is no such metric, or two have one name.
+    """
+    made = tuple(metric(spec) for spec in specs)
+    names = [m.name for m in made]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two metrics are called '{name}': give one of them another name, {{name: ..., as: ...}}")
+    return made
 
 
 def default_metrics(outputs: Any, labels: Any) -> tuple[Metric, ...]:
@@ -144,26 +191,14 @@ def _are_classes(outputs: np.ndarray, labels: np.ndarray) -> bool:
 
 def shown(values: Mapping[str, float]) -> str:
     """Return metrics as text, those known by name with their units."""
-    unit = lambda name: METRICS[name].unit if name in METRICS else ""  # noqa: E731
-    return ", ".join(f"{name} {f'{value:.2f}' if unit(name) else f'{value:.4g}'}{unit(name)}" for name, value in values.items())
-
-
-def samples_of(arrays: Any) -> int:
-    """Return the number of samples of an array, or of the first one of a tuple, list or dictionary of arrays."""
-    while isinstance(arrays, (tuple, list, Mapping)) and len(arrays):
-        first = next(iter(arrays.values() if isinstance(arrays, Mapping) else arrays))
-        if not hasattr(first, "__len__"):
-            break
-        arrays = first
-    return len(arrays)
-
-
-def _shapes(arrays: Any) -> str:
-    if isinstance(arrays, Mapping):
-        return ", ".join(f"{name}: {_shapes(array)}" for name, array in arrays.items())
-    if isinstance(arrays, (tuple, list)):
-        return ", ".join(_shapes(array) for array in arrays)
-    return str(getattr(arrays, "shape", type(arrays).__name__))
+    parts = []
+    for name, value in values.items():
+        try:
+            known = _by_name(name.removesuffix(_TO_FLOAT).partition(" of ")[0])
+        except ConfigError:  # a function of the user's own
+            known = Metric(name, functions.mse)
+        parts.append(f"{name} {known.shown(value)}")
+    return ", ".join(parts)
 
 
 def measure(metrics: Iterable[Metric] | None, batches: Iterable[tuple[Any, Any]]) -> dict[str, float]:
@@ -174,20 +209,20 @@ def measure(metrics: Iterable[Metric] | None, batches: Iterable[tuple[Any, Any]]
     Raises:
         DataError: there are no batches, or outputs and labels do not fit a metric.
     """
-    chosen: Sequence[Metric] | None = None if metrics is None else tuple(metrics)
+    named: Sequence[Metric] | None = None if metrics is None else tuple(metrics)
     sums: dict[str, float] = {}
     rows: dict[str, list[np.ndarray]] = {}
     seen = 0
     for index, (outputs, labels) in enumerate(batches):
-        chosen = default_metrics(outputs, labels) if chosen is None else chosen
+        named = default_metrics(outputs, labels) if named is None else named
         count = samples_of(labels)
-        for m in chosen:
+        for m in named:
             values = m.of_batch(outputs, labels, f"evaluation batch {index}")
-            if m.is_mean:
+            if m.streams:
                 sums[m.name] = sums.get(m.name, 0.0) + float(values.mean()) * count
             else:
                 rows.setdefault(m.name, []).append(values)
         seen += count
-    if chosen is None or seen == 0:
+    if named is None or seen == 0:
         raise DataError("the evaluation data yields no batches: a generator that was used up yields none, pass a list")
-    return {m.name: sums[m.name] / seen if m.name in sums else m.total(np.concatenate(rows[m.name])) for m in chosen}
+    return {m.name: sums[m.name] / seen if m.name in sums else m.total(m.of_all(rows[m.name])) for m in named}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
-from qat.errors import OptionError, nearest
+from qat.errors import ConfigError, OptionError, nearest
 from qat.typing import Model
 
 from . import schedules
 from .epoch import Epoch
-from .metrics import METRICS, Metric, MetricFunction, metric
+from .metric import Metric
+from .metrics import METRICS, MetricSpec, chosen, metric
 
 Optimizer: TypeAlias = Literal["sgd", "adam", "adamw", "rmsprop", "adagrad"]
 Schedule: TypeAlias = Literal["cosine", "linear", "constant"]
@@ -78,6 +79,26 @@ _NUMBERS: dict[str, _Limits] = {
     "artifact_every": _OPTIONAL_COUNT,
 }
 
+
+def _listed(metrics: Iterable[MetricSpec]) -> tuple[MetricSpec, ...]:
+    """Return a list of metrics; those by name are looked up now, functions by their module's name when they are needed.
+
+    Raises:
+        OptionError: it is no list, or there is no metric of a name.
+    """
+    listed = () if isinstance(metrics, (str, Mapping)) else tuple(metrics)
+    if not listed:
+        raise OptionError("metrics", f"metrics is a list of one or more names or functions, not {metrics!r}")
+    try:
+        for spec in listed:
+            name = spec.get("name") if isinstance(spec, Mapping) else spec
+            if not (isinstance(name, str) and ":" in name):
+                metric(spec)
+    except ConfigError as error:
+        raise OptionError("metrics", str(error)) from error
+    return listed
+
+
 #: Options that do not decide the weights that come out, so that a resumed run may change them.
 _FREE = ("progress", "checkpoint_dir", "checkpoint_every", "resume", "tensorboard", "artifact_every", "divergence", "on_epoch")
 
@@ -85,7 +106,7 @@ _FREE = ("progress", "checkpoint_dir", "checkpoint_every", "resume", "tensorboar
 class EvaluationKeywords(TypedDict, total=False):
     """The keywords of :func:`qat.evaluate`; :class:`TrainingOptions` says what each does and what it is by default."""
 
-    metrics: Iterable[str | MetricFunction] | None
+    metrics: Iterable[MetricSpec] | None
     labels: Labels
     teacher: Model | None
 
@@ -141,10 +162,12 @@ class TrainingOptions:
         seed: of every random generator used.
         loss: a name (``cross_entropy``, ``binary_cross_entropy``, ``mse``, ``mae``, ``huber``), ``package.module:function``, or a
             callable ``(outputs, labels) -> scalar``; None is cross-entropy, on logits or probabilities.
-        metrics: names (:data:`qat.trainers.metrics.METRICS`), ``package.module:function``, or callables
-            ``(outputs, labels) -> values`` on arrays, one value a sample or one for the batch. The first one chooses the best
-            epoch. None chooses by the labels: top-1 for class numbers, right pixels and mean IoU for maps of them, MSE and MAE
-            for numbers of the outputs' shape. Where no metric fits, there is none, and the last epoch is the best.
+        metrics: names (:data:`qat.trainers.metrics.METRICS`), ``package.module:function``, callables
+            ``(outputs, labels) -> values`` on arrays, one value a sample or one for the batch, or mappings of one of them with
+            its options: see :func:`qat.trainers.metrics.metric`. The first one chooses the best epoch. None chooses by the
+            labels: top-1 for class numbers, right pixels and mean IoU for maps of them, MSE and MAE for numbers of the outputs'
+            shape. Where no metric fits, there is none, and the last epoch is the best. Metrics ``to float`` wait for the
+            comparison, unless ``labels`` is ``none``.
         teacher: a float model; the model learns its outputs, besides the labels. None for none.
         temperature: that divides the logits of the teacher and of the model before their softmax.
         teacher_weight: the share of the teacher's loss in the loss, 0 to 1.
@@ -177,7 +200,7 @@ class TrainingOptions:
     observe_fraction: float = 0.1
     seed: int = 0
     loss: str | LossFunction | None = None
-    metrics: Iterable[str | MetricFunction] | None = None
+    metrics: Iterable[MetricSpec] | None = None
     teacher: Model | None = None
     temperature: float = 1.0
     teacher_weight: float = 0.5
@@ -203,8 +226,8 @@ class TrainingOptions:
         if isinstance(self.loss, str) and self.loss not in LOSSES and ":" not in self.loss:
             valid = f"{', '.join(LOSSES)}, or package.module:function"
             raise OptionError("loss", f"unknown loss '{self.loss}'{nearest(self.loss, LOSSES)}; valid: {valid}")
-        if self.metrics is not None and (isinstance(self.metrics, str) or not tuple(self.metrics)):
-            raise OptionError("metrics", f"metrics is a list of one or more names or functions, not {self.metrics!r}")
+        if self.metrics is not None:
+            object.__setattr__(self, "metrics", _listed(self.metrics))
         if self.labels == "none" and self.teacher is None:
             raise OptionError("labels", "labels='none' trains on a teacher's outputs: give teacher=, the float model")
         if self.resume and self.checkpoint_dir is None:
@@ -251,7 +274,8 @@ class TrainingOptions:
         if self.metrics is None:
             # A classifier that learns from its teacher alone is measured by their agreement.
             return (METRICS["top1"],) if self.labels == "none" and self.classifies else None
-        return tuple(metric(spec) for spec in self.metrics)
+        found = chosen(self.metrics)
+        return found if self.labels == "none" else tuple(m for m in found if not m.to_float) or None
 
     def higher_is_better(self, name: str) -> bool:
         """Whether more of a metric is better, by its name in the history."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from qat.trainers.metrics import Metric
+from qat.trainers.metric import Metric
 
 from .decision import shown_p
 from .entry import Entry
@@ -15,7 +15,7 @@ Column = tuple[str, Callable[[Entry], str]]
 
 def columns_of(entries: Sequence[Entry], measured: Sequence[Metric], against_float: bool) -> list[Column]:
     """Return the columns that hold a figure of any entry; their titles name the reference: float, or the first entry."""
-    reference, metric = "float" if against_float else "first", measured[0] if measured else None
+    reference, metric = "float" if against_float else "first", next((m for m in measured if not m.to_float), None)
     unknown = "–"
 
     def shown(value: float | None, form: str) -> str:
@@ -33,7 +33,7 @@ def columns_of(entries: Sequence[Entry], measured: Sequence[Metric], against_flo
     columns: list[Column] = []
     if metric is not None:
         columns = [column(metric), (f"Δ {reference}", lambda e: of(metric, e.delta, "+")), (f"p {reference}", p_float)]
-        columns += [column(m) for m in measured[1:]]
+    columns += [column(m) for m in measured if m is not metric]
     columns += [
         ("agree %", lambda e: shown(e.agreement, ".2f")),
         ("drift", lambda e: shown(e.drift, ".4f")),

@@ -17,8 +17,10 @@ from qat.exporters import export
 from qat.frameworks import has_plan, input_count, is_prepared
 from qat.runtimes.model_file import ModelFile
 from qat.system.samples import batches_of, first_of_pair
+from qat.trainers.metric import Metric, samples_of
 from qat.trainers.metric_functions import IGNORED
-from qat.trainers.metrics import Metric, MetricFunction, default_metrics, metric, samples_of
+from qat.trainers.metrics import MetricSpec, chosen, default_metrics, to_float
+from qat.trainers.named_outputs import named
 from qat.typing import Array, Batches, Inputs, Model
 
 from . import statistics
@@ -41,7 +43,7 @@ def compare(
     dataset: str = "data",
     framework: str | None = None,
     latency_runs: int = 50,
-    metrics: Iterable[str | MetricFunction] | Mapping[str, Figure] | None = None,
+    metrics: Iterable[MetricSpec] | Mapping[str, Figure] | None = None,
 ) -> Report:
     """Run artifacts, each in its own runtime, on the same data.
 
@@ -50,16 +52,17 @@ def compare(
             temporary file first, so that it, too, is judged in its runtime. The first float model is the reference; without
             any, the first entry. Images are transposed for an artifact that takes them in the other layout. A dictionary gives
             the names by which the report calls them; of a list, files of one name are told apart by their folders.
-        data: batches of ``(inputs, labels)``, or of inputs alone: then the report has distances to the reference, and no
-            metric. Several inputs or labels are a tuple: ``((a, b), labels)``.
+        data: batches of ``(inputs, labels)``, or of inputs alone: then metrics are distances to the reference's outputs.
+            Several inputs or labels are a tuple, ``((a, b), labels)``, or a dictionary by the inputs' names.
         dataset: the data's name in the report.
         framework: the framework's name in the report; None takes the first entry's.
         latency_runs: timed runs of each artifact at batch 1 on one thread, in turn; 0 for none.
-        metrics: the metrics of :func:`qat.finetune`: names (:data:`qat.trainers.metrics.METRICS`), ``package.module:function``,
-            or functions ``(outputs, labels)`` of a batch that return one value a sample or one for the batch. The first one
-            decides. None chooses by the labels: top-1 for class numbers, right pixels and mean IoU for maps of them, MSE and
-            MAE for numbers of the outputs' shape. A dictionary adds figures by name to those, functions of
-            ``(outputs, labels)`` of all samples. A model with several outputs gives a tuple of them.
+        metrics: the metrics of :func:`qat.finetune`, see :func:`qat.trainers.metrics.metric`: names
+            (:data:`qat.trainers.metrics.METRICS`), ``package.module:function``, functions ``(outputs, labels)`` of a batch that
+            return one value a sample or one for the batch, or mappings with options. The first one that is held against labels
+            decides. None chooses by the labels: top-1 for class numbers, right pixels and mean IoU for maps of them, MSE and MAE
+            for numbers of the outputs' shape. A dictionary adds figures by name to those, functions of ``(outputs, labels)`` of
+            all samples. A model with several outputs gives a tuple of them, which has their names too.
 
     Returns:
         An entry for each artifact, and one sentence of what follows: whether PTQ is enough.
@@ -86,7 +89,7 @@ def compare(
     first = next(batches, None)
     if first is None:
         raise DataError("the comparison got no data: pass at least one batch of (inputs, labels)")
-    named = None if metrics is None or isinstance(metrics, Mapping) else tuple(metric(spec) for spec in metrics)
+    wanted = None if metrics is None or isinstance(metrics, Mapping) else chosen(metrics)
     own: Mapping[str, Figure] = metrics if isinstance(metrics, Mapping) else {}
     given = tuple(entries.values() if isinstance(entries, Mapping) else entries)
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +104,7 @@ def compare(
         runs = run_all(files, _inputs(chain([first], batches), count, answers), latency_runs)
         labels = _labels(answers)
         name = framework or next((file.framework for file in files if file.framework), "")
-        return _Comparison(runs, labels, named, own).report(name, dataset)
+        return _Comparison(runs, labels, wanted, own).report(name, dataset)
 
 
 def _suffixes(entries: Sequence[Comparable]) -> list[str]:
@@ -172,25 +175,34 @@ class _Comparison:
     """What was run, and how it is measured."""
 
     def __init__(
-        self, runs: Sequence[Run], labels: Sequence[Any] | None, named: tuple[Metric, ...] | None, own: Mapping[str, Figure]
+        self, runs: Sequence[Run], labels: Sequence[Any] | None, wanted: tuple[Metric, ...] | None, own: Mapping[str, Figure]
     ) -> None:
         self.runs, self.labels, self.own = [_as_labelled(run, labels) for run in runs], labels, own
         self.ran = [run for run in self.runs if run.outputs is not None]
         self.reference = next((run for run in self.ran if run.file.kind == "float"), self.ran[0] if self.ran else None)
-        if (named or own) and labels is None:
-            raise DataError("metrics need labels: yield (inputs, labels) pairs")
-        self.measured = named or ()
-        if named is None and self.reference is not None and labels is not None:
-            assert self.reference.outputs is not None
-            self.measured = default_metrics(_single(self.reference.outputs[0]), labels[0])
+        # Those of this toolkit's file are the model's own; a converter may have made others of them.
+        names = (run.names for run in sorted(self.ran, key=lambda run: run.file.kind != "qat"))
+        self.names = [(name,) for name in next(names, ())]
+        if own and labels is None:
+            raise DataError("figures need labels: yield (inputs, labels) pairs")
+        self.measured = wanted or ()
+        if wanted is None and self.reference is not None and labels is not None:
+            self.measured = default_metrics(self._batches(self.reference)[0], labels[0])
+        if labels is None:
+            self.measured = tuple(map(to_float, self.measured))
+        self.first = next((m for m in self.measured if not m.to_float), None)
         self.samples = sum(samples_of(out[0]) for out in (self.ran[0].outputs or ())) if self.ran else 0
-        if self.measured and self.measured[0].name in ("top1", "top5"):
+        if self.first is not None and self.first.name in ("top1", "top5"):
             self._check_labels()
         self.values = {id(run): {m.name: self._values(run, m) for m in self.measured} for run in self.ran}
 
+    def _batches(self, run: Run) -> list[Any]:
+        """Return the outputs of each batch as a metric takes them."""
+        return [named(self.names, outputs) for outputs in run.outputs or ()]
+
     def _check_labels(self) -> None:
         for run in self.ran:
-            outputs, largest = _single((run.outputs or [()])[0]), self._largest()
+            outputs, largest = self._batches(run)[0], self._largest()
             if isinstance(outputs, np.ndarray) and largest is not None and largest >= outputs.shape[-1]:
                 raise DataError(f"label {largest} is out of range: {run.file.name} has {outputs.shape[-1]} outputs")
 
@@ -200,18 +212,20 @@ class _Comparison:
 
     def _values(self, run: Run, m: Metric) -> np.ndarray:
         """Return a metric's values, a row a sample; of one that gives a value a batch, a row a batch, by its samples' share."""
-        assert run.outputs is not None and self.labels is not None
+        assert self.reference is not None
+        labels = self._batches(self.reference) if m.to_float else self.labels
+        assert labels is not None
         parts = []
-        for index, (outputs, labels) in enumerate(zip(run.outputs, self.labels, strict=True)):
-            count = len(outputs[0])
-            values = m.of_batch(_single(outputs), labels, f"batch {index} of {run.file.name}")
-            single = m.is_mean and len(values) == 1 < count
-            parts.append(values * (count * len(run.outputs) / self.samples) if single else values)
-        return np.concatenate(parts)
+        for index, (outputs, wanted) in enumerate(zip(self._batches(run), labels, strict=True)):
+            count = samples_of(outputs)
+            values = m.of_batch(outputs, wanted, f"batch {index} of {run.file.name}")
+            single = m.streams and len(values) == 1 < count
+            parts.append(values * (count * len(labels) / self.samples) if single else values)
+        return m.of_all(parts)
 
     def report(self, framework: str, dataset: str) -> Report:
         """Return the figures of every run, and the decision."""
-        first = self.measured[0] if self.measured else None
+        first = self.first
         entries = [self._entry(run) for run in self.runs]
         if first is not None:
             best = best_of(integer_ptq(entries), first)
@@ -221,8 +235,8 @@ class _Comparison:
         hits = first is not None and statistics.are_hits([self.values[id(run)][first.name] for run in self.ran])
         commonest = self._commonest() if first is not None and first.name in ("top1", "pixel_accuracy") else 0.0
         decision = decide(entries, self.samples, commonest, first, hits)
-        name, to_float = ("", True) if self.reference is None else (self.reference.file.name, self.reference.file.kind == "float")
-        return Report(framework, dataset, self.samples, tuple(entries), decision, name, to_float, self.measured)
+        name, is_float = ("", True) if self.reference is None else (self.reference.file.name, self.reference.file.kind == "float")
+        return Report(framework, dataset, self.samples, tuple(entries), decision, name, is_float, self.measured)
 
     def _commonest(self) -> float:
         """Return the share of the most frequent class, in percent."""
@@ -246,7 +260,7 @@ class _Comparison:
         metrics = {m.name: m.total(self.values[id(run)][m.name]) for m in self.measured}
         if self.own:
             labels = _joined(self.labels or ())
-            metrics |= {name: float(figure(_single(run.joined()), labels)) for name, figure in self.own.items()}
+            metrics |= {name: float(figure(named(self.names, run.joined()), labels)) for name, figure in self.own.items()}
         figures: dict[str, Any] = {
             "top1": metrics.get("top1"),
             "latency_p50": p50,
@@ -262,8 +276,8 @@ class _Comparison:
     def _against(self, run: Run, reference: Run) -> dict[str, float | None]:
         """Return the figures that hold a run against the reference."""
         figures: dict[str, float | None] = {}
-        if self.measured:
-            first = self.measured[0]
+        if self.first is not None:
+            first = self.first
             mine, theirs = (self.values[id(r)][first.name] for r in (run, reference))
             figures["delta"] = first.total(mine) - first.total(theirs)
             found = statistics.difference(first, mine, theirs)
@@ -296,11 +310,6 @@ def _as_labelled(run: Run, labels: Sequence[Any] | None) -> Run:
     if labels is None or not run.outputs or len(run.outputs[0]) != 1 or not isinstance(labels[0], np.ndarray):
         return run
     return replace(run, outputs=[(turned(out[0], y.shape),) for out, y in zip(run.outputs, labels, strict=True)])
-
-
-def _single(outputs: Sequence[np.ndarray]) -> Any:
-    """Return a model's outputs as a metric takes them: the array of a single one, else a tuple."""
-    return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
 def _joined(labels: Sequence[Any]) -> Any:

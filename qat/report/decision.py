@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from qat.trainers.metrics import METRICS, Metric
+from qat.trainers.metric import Metric
+from qat.trainers.metrics import METRICS
 
 from .entry import Entry
 
@@ -73,8 +74,8 @@ def decide(
     """
     if metric is None:
         return (
-            "No decision: no metric. Without labels, or with labels that no metric fits, only the distances to float are known; "
-            "name metrics, or look at SQNR and agreement."
+            "No decision: no metric of labels. Without labels, or with labels that no metric fits, only the distances to float "
+            "are known; name metrics, or look at SQNR and agreement."
         )
     return _Judge(entries, samples, commonest, metric, hits).decision()
 
@@ -177,7 +178,8 @@ class _Judge:
     def _doubt(self, e: Entry, margin: float) -> str:
         worst = self._worst(e)
         if worst is None:
-            return f", yet how much of that is noise is not known: {self.metric.name} gives one value a batch, of too few batches"
+            why = "one value a batch, of too few batches, or of too many samples to be drawn again"
+            return f", yet there is no interval to say how much of that is noise: {self.metric.name} has {why}"
         many = "these" if self.samples is None else f"{self.samples:,}"
         shown = self.metric.shown
         end = shown(_sign(self.metric) * worst, "+").removesuffix(self.metric.unit)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qat.runtimes.model_file import ModelFile
-from qat.trainers.metrics import Metric
+from qat.trainers.metric import Metric
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from qat.display.page import Displayed, Page
 from qat.display.table import Column, Style, Table
-from qat.trainers.metrics import METRICS, Metric
+from qat.trainers.metric import Metric
+from qat.trainers.metrics import METRICS
 
 from .columns import cells_of, columns_of
 from .entry import Entry
@@ -44,8 +45,8 @@ class Report(Displayed):
 
     @property
     def metric(self) -> Metric | None:
-        """The metric that decides."""
-        return self.measured[0] if self.measured else None
+        """The metric that decides: the first that is held against labels."""
+        return next((m for m in self.measured if not m.to_float), None)
 
     @property
     def title(self) -> str:

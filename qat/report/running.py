@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, permutations
 
@@ -31,11 +31,13 @@ class Run:
     Attributes:
         file: the file.
         outputs: of each batch, in the file's order; None where the file did not run.
+        names: by which a caller asks for the outputs, in their order.
         latency: median and 95th percentile in ms; None where the file was not timed.
     """
 
     file: ModelFile
     outputs: Outputs | None = None
+    names: tuple[str, ...] = ()
     latency: tuple[float, float] | None = None
 
     def joined(self) -> Sequence[np.ndarray]:
@@ -61,12 +63,10 @@ def run_all(files: Sequence[ModelFile], batches: Iterable[Inputs], latency_runs:
         for feed, parts in zip(feeds, found, strict=True):
             if feed is not None and parts is not None:
                 parts.append(feed.outputs(inputs))
-    outputs = _aligned(found)
+    pairs = zip(files, feeds, found, strict=True)
+    ran = [Run(file) if feed is None else Run(file, out, feed.session.output_names) for file, feed, out in pairs]
     latencies = iter(_latencies([feed for feed in feeds if feed is not None], first, latency_runs))
-    return [
-        Run(file) if feed is None else Run(file, out, next(latencies))
-        for file, feed, out in zip(files, feeds, outputs, strict=True)
-    ]
+    return [run if run.outputs is None else replace(run, latency=next(latencies)) for run in _aligned(ran)]
 
 
 class _Feed:
@@ -106,9 +106,10 @@ def turned(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 _MOST_ALIGNED = 6
 
 
-def _aligned(outputs: Sequence[Outputs | None]) -> list[Outputs | None]:
-    """Return the files' outputs in the order of the first file's: the order whose first batch differs least from it."""
-    reference = next((out[0] for out in outputs if out), ())
+def _aligned(runs: Sequence[Run]) -> list[Run]:
+    """Return the files' outputs in the order of the first file's: by their names, or as the first batch differs least from it."""
+    first = next((run for run in runs if run.outputs), Run(runs[0].file))
+    reference = (first.outputs or [()])[0]
 
     def distance(order: Sequence[int], found: tuple[np.ndarray, ...]) -> float:
         pairs = [(found[i], want) for i, want in zip(order, reference, strict=True)]
@@ -116,18 +117,22 @@ def _aligned(outputs: Sequence[Outputs | None]) -> list[Outputs | None]:
             return float("inf")
         return float(sum(((a.astype(np.float64) - b) ** 2).mean() / (b.astype(np.float64).var() + 1e-12) for a, b in pairs))
 
-    aligned: list[Outputs | None] = []
-    for out in outputs:
-        if out and len(out[0]) == len(reference) == 1:
+    def aligned(run: Run) -> Run:
+        if not run.outputs or len(run.outputs[0]) != len(reference):
+            return run
+        if len(reference) == 1:
             size = reference[0].shape[1:]
-            aligned.append([(turned(batch[0], (len(batch[0]), *size)),) for batch in out])
-            continue
-        if not out or not 1 < len(reference) <= _MOST_ALIGNED or len(out[0]) != len(reference):
-            aligned.append(out)
-            continue
-        order = min(permutations(range(len(reference))), key=partial(distance, found=out[0]))
-        aligned.append([tuple(batch[i] for i in order) for batch in out])
-    return aligned
+            return replace(run, outputs=[(turned(batch[0], (len(batch[0]), *size)),) for batch in run.outputs])
+        if sorted(run.names) == sorted(first.names):
+            order = tuple(map(run.names.index, first.names))
+        elif len(reference) <= _MOST_ALIGNED:
+            order = min(permutations(range(len(reference))), key=partial(distance, found=run.outputs[0]))
+        else:
+            return run
+        names = tuple(run.names[i] for i in order)
+        return replace(run, outputs=[tuple(batch[i] for i in order) for batch in run.outputs], names=names)
+
+    return [aligned(run) for run in runs]
 
 
 def _arrays(inputs: Inputs) -> list[np.ndarray]:

@@ -15,10 +15,11 @@ from typing import TypedDict, TypeVar
 from rich.console import Console
 from rich.text import Text
 
+from qat.errors import ConfigError
 from qat.planning.recipe import Recipe, load_recipe
 from qat.planning.targets import Target, load_target
 from qat.system import ctrl_c
-from qat.system.import_object import find_modules_in
+from qat.system.import_object import find_modules_in, import_object
 from qat.system.run_lock import only_run_in
 
 from .config import RunConfig, expand
@@ -86,13 +87,29 @@ class Job:
             checkpoints: their folder; None: ``checkpoints`` in the folder of the results.
 
         Raises:
-            ConfigError: there is no such recipe or target.
+            ConfigError: see :meth:`check`.
         """
         find_modules_in(base)
         folder = folder or results_folder(config, base)
         job = cls(config, base, folder, console, resume, checkpoints or folder / "checkpoints")
-        _ = job.recipe, job.target  # a mistake in them comes to light now
+        job.check()
         return job
+
+    def check(self) -> None:
+        """Look up what the configuration names, so that a mistake comes to light before anything is trained.
+
+        Raises:
+            ConfigError: there is no such recipe, target, metric or loss.
+        """
+        _ = self.recipe, self.target
+        for name in ("float_training", "training"):
+            options = getattr(self.config, name)
+            try:
+                _ = options.chosen_metrics
+                if isinstance(options.loss, str) and ":" in options.loss:
+                    import_object(options.loss, "loss")
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from error
 
     @cached_property
     def recipe(self) -> Recipe:

@@ -86,10 +86,9 @@ def control(job: Job, data: RunData, model: Model) -> Baseline:
 def compare(job: Job, data: RunData, entries: Sequence[Comparable] | Mapping[str, Comparable]) -> Report:
     """Compare files and models on the test split."""
     c = job.config
-    # Without labels the metrics of training are agreements with the teacher, which the report has besides.
-    metrics = None if data.dataset.test_y is None else c.training.metrics
     return api.compare(
-        entries, data.batches("test"), dataset=data.name, framework=c.framework, latency_runs=c.latency_runs, metrics=metrics,
+        entries, data.batches("test"), dataset=data.name, framework=c.framework, latency_runs=c.latency_runs,
+        metrics=c.training.metrics,
     )  # fmt: skip
 
 

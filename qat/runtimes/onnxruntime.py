@@ -43,6 +43,7 @@ class OnnxSession:
         self._session = self._open(self._options("all" if optimize else "none"))
         self.inputs = tuple(self._info(i) for i in self._session.get_inputs())
         self.outputs = tuple(self._info(o) for o in self._session.get_outputs())
+        self.output_names = tuple(o.name for o in self.outputs)
 
     def _open(self, options: ort.SessionOptions) -> Any:
         name = "the model" if isinstance(self._model, bytes) else self._model

@@ -137,8 +137,8 @@ def test_metrics_by_name_and_mistakes():
         qat.compare([model], [(ROWS, labels)], metrics=["topp1"])
     with pytest.raises(DataError, match=r"metric 'mae' does not take batch 0 of .*labels of shape"):
         qat.compare([model], [(ROWS, labels)], metrics=["mae"])
-    with pytest.raises(DataError, match="metrics need labels"):
-        qat.compare([model], [ROWS], metrics=["top1"])
+    with pytest.raises(DataError, match="figures need labels"):
+        qat.compare([model], [ROWS], metrics={"own": lambda outputs, labels: 0.0})
 
 
 def test_bootstrap_of_errors_is_the_paired_t_test_nearly():

@@ -21,4 +21,5 @@ def test_metrics_of_training_do_not_end_the_run(tmp_path):
     job = Job.of(config, tmp_path, tmp_path / "out", Console(quiet=True))
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
     report = stages.compare(job, RunData(config, tmp_path), [net])
-    assert report.measured == () and report.entries[0].agreement == 100.0
+    assert report.metric is None and report.decision.startswith("No decision: no metric of labels")
+    assert report.entries[0].metrics == {"top1 to float": 100.0} and report.entries[0].top1 is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -12,6 +13,7 @@ from qat.errors import DataError
 from qat.frameworks import input_count
 from qat.trainers.data_checks import split_batch
 from qat.trainers.metrics import measure
+from qat.trainers.named_outputs import named
 from qat.trainers.options import TrainingOptions
 from qat.typing import Batches
 
@@ -44,7 +46,7 @@ class Evaluator:
     def answers(self, inputs: Any) -> Any:
         """Return the outputs for a batch, as arrays."""
         samples = len(tf.nest.flatten(inputs)[0])
-        return self.replicas.gathered(self._predict(self.replicas.split(listed(inputs), samples)), samples)
+        return _outputs(self.model, self.replicas.gathered(self._predict(self.replicas.split(listed(inputs), samples)), samples))
 
     def _outputs(self, inputs: Any) -> Any:
         return self.model(inputs, training=False)
@@ -53,13 +55,23 @@ class Evaluator:
         if self.options.labels == "given":
             return labels
         assert self.options.teacher is not None
-        return tf.nest.map_structure(np.asarray, self.options.teacher(inputs, training=False))
+        return _outputs(self.options.teacher, self.options.teacher(listed(inputs), training=False))
 
     def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], Any]]:
         """Yield batches as arrays: the inputs, and the labels or the teacher's outputs."""
         for inputs, labels in self.pairs(data):
             arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
             yield tuple(np.asarray(x) for x in arrays), self._expected(inputs, labels)
+
+
+def _outputs(model: Any, outputs: Any) -> Any:
+    """Return a model's outputs as a metric takes them; those that are no dictionary have the names that Keras gives them."""
+    pairs = keras.tree.flatten_with_path(outputs)
+    paths = [path for path, _ in pairs]
+    names = getattr(model, "output_names", None) or ()
+    if isinstance(outputs, (tuple, list)) and len(names) == len(paths):
+        paths = [(name,) for name in names]
+    return named(paths, [np.asarray(tensor) for _, tensor in pairs])
 
 
 def listed(inputs: Any) -> Any:

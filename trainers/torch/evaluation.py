@@ -14,8 +14,10 @@ from qat.adapters.torch import inputs_of
 from qat.adapters.torch.inference import device_of, fitting
 from qat.errors import ConfigError, DataError
 from qat.frameworks import input_count
+from qat.program.caller_names import paths_of
 from qat.trainers.data_checks import split_batch
 from qat.trainers.metrics import measure
+from qat.trainers.named_outputs import named
 from qat.trainers.options import TrainingOptions
 from qat.typing import Batches
 
@@ -58,14 +60,14 @@ class Evaluator:
 
     def _evaluated(self, data: Batches) -> Iterator[tuple[Any, Any]]:
         for inputs, labels in self.pairs(data):
-            yield _arrays(self.model(*fitting(self.model, inputs))), self._expected(inputs, labels)
+            yield _outputs(self.model(*fitting(self.model, inputs))), self._expected(inputs, labels)
 
     def _expected(self, inputs: Tensors, labels: Any) -> Any:
         if self.options.labels == "given":
             return _arrays(labels)
         assert self.teacher is not None
         with torch.no_grad():
-            return _arrays(self.teacher(*inputs))
+            return _outputs(self.teacher(*inputs))
 
     def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], Any]]:
         """Yield batches as arrays: the inputs, and the labels or the teacher's outputs."""
@@ -73,9 +75,22 @@ class Evaluator:
             yield tuple(x.cpu().numpy() for x in inputs), self._expected(inputs, labels)
 
 
-def _arrays(outputs: Any) -> Any:
-    """Return outputs as arrays, nested as they are; a single one is an array."""
-    return pytree.tree_map(lambda t: t.float().cpu().numpy() if t.is_floating_point() else t.cpu().numpy(), outputs)
+def _arrays(labels: Any) -> Any:
+    """Return labels as arrays, nested as they are."""
+    return pytree.tree_map(_array, labels)
+
+
+def _outputs(outputs: Any) -> Any:
+    """Return a model's outputs as a metric takes them."""
+    leaves = [t for t in pytree.tree_leaves(outputs) if isinstance(t, Tensor)]
+    paths = list(paths_of(outputs))
+    return named(paths if len(paths) == len(leaves) else [()] * len(leaves), [_array(t) for t in leaves])
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    host = (tensor.float() if tensor.is_floating_point() else tensor).cpu()
+    array: np.ndarray = host.numpy()
+    return array
 
 
 def _tensors(labels: Any, device: torch.device) -> Any:

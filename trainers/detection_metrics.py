@@ -1,0 +1,145 @@
+"""COCO's mean average precision, by pycocotools: each image is matched once, and any choice of images makes the metric anew.
+
+torchmetrics' form of it needs PyTorch and torchvision; this one serves a Keras user too, and resamples without matching again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from qat.errors import MissingDependencyError
+
+BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
+
+#: The matches of one image: of each class, what pycocotools' ``COCOeval.evaluateImg`` returns.
+_Matches = dict[int, Any]
+
+#: By the letters of a format: the boxes as COCO has them, (left, top, width, height).
+_TO_COCO: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "xyxy": lambda b: np.concatenate([b[..., :2], b[..., 2:] - b[..., :2]], -1),
+    "xywh": lambda b: b,
+    "cxcywh": lambda b: np.concatenate([b[..., :2] - b[..., 2:] / 2, b[..., 2:]], -1),
+}
+
+
+def matches(outputs: Any, labels: Any, *, boxes: BoxFormat = "xyxy") -> np.ndarray:
+    """Return for each image what its detections match, as an array of objects ``[n]``.
+
+    Args:
+        outputs: boxes ``[n, k, 4]`` and scores, ``[n, k]`` of one class or ``[n, k, classes]``, with class numbers ``[n, k]``
+            behind them at will. By name: ``boxes``, ``scores``, ``classes``.
+        labels: boxes and class numbers, by the names ``boxes`` and ``labels``, in that order, or ``[n, m, 5]`` with the class
+            last; the number of an empty place is -1. Or a list of them, one an image.
+        boxes: how outputs and labels write a box: two corners ``xyxy``, a corner and a size ``xywh``, or the middle and a size.
+
+    Raises:
+        ValueError: they are not of these shapes.
+    """
+    if boxes not in _TO_COCO:
+        raise ValueError(f"boxes are written {', '.join(_TO_COCO)}, not '{boxes}'")
+    found = _detections(outputs)
+    truth = _truth(labels, len(found))
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise MissingDependencyError("mAP is pycocotools': pip install 'qat-toolkit[detection]'") from error
+    to_coco = _TO_COCO[boxes]
+    classes = sorted({int(c) for _, numbers, *_ in (*truth, *found) for c in numbers})
+    with contextlib.redirect_stdout(io.StringIO()):
+        sides = [COCO(), COCO()]
+        for side, images in zip(sides, (truth, found), strict=True):
+            side.dataset = {
+                "images": [{"id": i} for i in range(len(images))], "categories": [{"id": c} for c in classes],
+                "annotations": _annotations(images, to_coco),
+            }  # fmt: skip
+            side.createIndex()
+        tool = COCOeval(*sides, iouType="bbox")
+        tool.params.areaRng, tool.params.areaRngLbl, tool.params.maxDets = [[0, 1e10]], ["all"], [100]
+        tool.evaluate()
+    rows = np.empty(len(found), object)
+    for image in range(len(found)):
+        rows[image] = {c: tool.evalImgs[k * len(found) + image] for k, c in enumerate(classes)}
+    return rows
+
+
+def mean_average_precision(threshold: float | None = None) -> Callable[[np.ndarray], float]:
+    """Return the function that makes mAP of :func:`matches`, in percent: at IoU 0.50 to 0.95, or at one ``threshold``."""
+
+    def total(rows: np.ndarray) -> float:
+        from pycocotools.cocoeval import COCOeval
+
+        tool = COCOeval(iouType="bbox")
+        classes = sorted({c for row in rows for c in row})
+        p = tool.params
+        p.imgIds, p.catIds, p.areaRng, p.areaRngLbl, p.maxDets = [*range(len(rows))], classes, [[0, 1e10]], ["all"], [100]
+        tool._paramsEval = copy.deepcopy(p)
+        tool.evalImgs = [row.get(c) for c in classes for row in rows]
+        with contextlib.redirect_stdout(io.StringIO()):
+            tool.accumulate()
+        precision = tool.eval["precision"]  # [thresholds, recalls, classes, areas, detections]
+        kept = precision if threshold is None else precision[np.isclose(p.iouThrs, threshold)]
+        kept = kept[kept > -1]
+        return 100.0 * float(kept.mean()) if kept.size else 0.0
+
+    return total
+
+
+_Image = tuple[np.ndarray, ...]
+
+
+def _annotations(images: list[_Image], to_coco: Callable[[np.ndarray], np.ndarray]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for image, (boxes, numbers, *scores) in enumerate(images):
+        for place, (box, number) in enumerate(zip(to_coco(boxes.astype(np.float64)), numbers, strict=True)):
+            row = {"id": len(rows) + 1, "image_id": image, "category_id": int(number), "bbox": box.tolist(), "iscrowd": 0}
+            row |= {"area": float(box[2] * box[3])} | ({"score": float(scores[0][place])} if scores else {})
+            rows.append(row)
+    return rows
+
+
+def _detections(outputs: Any) -> list[_Image]:
+    """Return boxes, class numbers and scores of each image. Raises ValueError."""
+    parts = [_part(outputs, name, place) for place, name in enumerate(("boxes", "scores", "classes"))]
+    if parts[0] is None or parts[1] is None:
+        raise ValueError("mAP takes outputs of boxes and scores: several outputs, in this order or by these names")
+    boxes, scores = parts[0], parts[1]
+    if boxes.ndim != 3 or boxes.shape[-1] != 4 or scores.shape[:2] != boxes.shape[:2]:
+        raise ValueError(f"boxes {boxes.shape} and scores {scores.shape} are not [n, k, 4] and [n, k] or [n, k, classes]")
+    classes = np.zeros(scores.shape, int) if scores.ndim == 2 else scores.argmax(-1)
+    if parts[2] is not None:
+        classes = parts[2].reshape(boxes.shape[:2]).round().astype(int)
+    best = scores if scores.ndim == 2 else scores.max(-1)
+    return list(zip(boxes, classes, best, strict=True))
+
+
+def _truth(labels: Any, samples: int) -> list[_Image]:
+    """Return boxes and class numbers of each image, those of empty places left out. Raises ValueError."""
+    if isinstance(labels, (list, tuple)) and len(labels) == samples and all(isinstance(x, Mapping) for x in labels):
+        pairs = [(np.asarray(x["boxes"]), np.asarray(x["labels"])) for x in labels]
+    elif isinstance(labels, np.ndarray) and labels.ndim == 3 and labels.shape[-1] == 5:
+        pairs = [(image[:, :4], image[:, 4]) for image in labels]
+    else:
+        boxes, numbers = (_part(labels, name, place) for place, name in enumerate(("boxes", "labels")))
+        if boxes is None or numbers is None or boxes.ndim != 3 or boxes.shape[:2] != numbers.shape:
+            raise ValueError("labels are boxes [n, m, 4] and class numbers [n, m], by the names boxes and labels, or [n, m, 5]")
+        pairs = list(zip(boxes, numbers, strict=True))
+    if any(not np.array_equal(numbers, np.round(numbers)) for _, numbers in pairs):
+        raise ValueError("the second of the labels are no class numbers")
+    return [(boxes.reshape(-1, 4)[numbers >= 0], numbers[numbers >= 0]) for boxes, numbers in pairs]
+
+
+def _part(several: Any, name: str, place: int) -> np.ndarray | None:
+    """Return one of several arrays by its name, where they have names, else by its place."""
+    names = several.keys() if isinstance(several, Mapping) else getattr(several, "names", ())
+    if name in names:
+        return np.asarray(several[name])
+    if isinstance(several, Mapping) or not isinstance(several, (tuple, list)) or place >= len(several):
+        return None
+    return np.asarray(several[place])
