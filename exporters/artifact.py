@@ -27,6 +27,14 @@ class Artifact(ModelFile):
     target: str
     encodings: Mapping[str, Mapping[str, Any]]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-ready values, without the encodings, which lie in their file."""
+        parity = None if self.parity is None else self.parity.to_dict()
+        return {
+            "name": self.name, "path": str(self.path), "bytes": self.bytes, "framework": self.framework, "recipe": self.recipe,
+            "target": self.target, "parity": parity,
+        }  # fmt: skip
+
     def _made(self) -> tuple[tuple[str, str], ...]:
         unproved = "not verified: qat.export(..., verify=samples) runs it against the model" if self.parity is None else ""
         return *super()._made(), ("target", self.target), ("encodings", f"{len(self.encodings)} tensors"), ("parity", unproved)

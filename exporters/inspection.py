@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,6 +84,28 @@ class Inspection(Displayed):
         filled = [table for table in tables if table.rows]
         return Page(tuple(block for table in filled for block in (table, ""))[:-1])
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the inspection as JSON-ready values."""
+        weights = [
+            {
+                "name": w.name,
+                "shape": list(w.shape),
+                "dtype": w.dtype,
+                "scale": None if w.scale is None else np.asarray(w.scale).tolist(),
+            }
+            for w in self.weights
+        ]
+        tensors = [{"name": name, "dtype": encoding.dtype, **encoding.to_dict()} for name, encoding in self.activations.items()]
+        return {
+            "path": str(self.path),
+            "inputs": [_end_dict(info) for info in self.inputs],
+            "outputs": [_end_dict(info) for info in self.outputs],
+            "metadata": dict(self.says()),
+            "runs": {runner: dict(counts) for runner, counts in self.runs.items()},
+            "weights": weights,
+            "activations": tensors,
+        }
+
     def _stored(self) -> str:
         return ", ".join(f"{count} {dtype}" for dtype, count in self.bits().most_common()) or "none"
 
@@ -100,6 +123,11 @@ def _ends(what: str, infos: Sequence[TensorInfo]) -> Table:
         return (info.name, info.dtype, shape_text(info.shape), layout_of(info), *grid)
 
     return Table(columns, tuple(map(row, infos)))
+
+
+def _end_dict(info: TensorInfo) -> dict[str, Any]:
+    grid = {"scale": info.scale, "zero_point": None if info.scale is None else info.zero_point}
+    return {"name": info.name, "dtype": info.dtype, "shape": list(info.shape), "layout": layout_of(info) or None, **grid}
 
 
 def _scales(values: np.ndarray | None) -> str:

@@ -117,8 +117,10 @@ def _default_layout(program: Program, path: Path) -> Layout | None:
     """Return the layout of the artifact's images where the user names none; None for the model's own.
 
     TFLite's tools and phones hand images over as NHWC. A model without an operator of images keeps its layout: its tensors of
-    four axes may be the heads of an attention.
+    four axes may be the heads of an attention. A model that was read from a file takes and returns what the file does.
     """
+    if program.origin is not None:
+        return None
     of_images = any(STEPS[step.kind].layout == "kernel" for step in program.instructions)
     border = [name for name in (*program.inputs, *program.outputs) if len(program.values[name].shape) in (4, 5)]
     if path.suffix != TFLITE.suffix or program.layout == TFLITE.layout or not of_images or not border:

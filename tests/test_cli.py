@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from qat.cli import app
-from support.command_line import CommandLine
+from support.command_line import CommandLine, tiny_run
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "runs"
 SLOW_BUT_IN_CI = (pytest.mark.slow, pytest.mark.ci)
@@ -50,23 +50,18 @@ class Branches(torch.nn.Linear):
 
 @pytest.fixture
 def config(tmp_path):
-    """A tiny run on digits in an .npz file."""
-    rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 256, (96, 8, 8), np.uint8), np.arange(96) % 9
-    np.savez(tmp_path / "d.npz", x_train=x, y_train=y, x_test=x[:32], y_test=y[:32])
-    path = tmp_path / "run.yaml"
-    path.write_text(
-        "name: tiny\nframework: torch\nmodel: {factory: 'qat.runs.zoo_torch:mobilenet_tiny'}\n"
-        "data: {source: npz, path: d.npz, batch_size: 16}\nfloat_training: {epochs: 1, learning_rate: 0.05}\nlatency_runs: 2\n"
-    )
-    return path
+    return tiny_run(tmp_path)
 
 
 def test_import_brings_no_framework():
-    heavy = {"torch", "tensorflow", "keras", "onnx", "numpy", "scipy"}
-    code = f"import sys, qat, qat.cli; found = {heavy} & set(sys.modules); sys.exit(str(found) if found else 0)"
+    heavy = {"torch", "tensorflow", "keras", "onnx", "numpy", "scipy", "sklearn", "pydantic", "ruamel", "rich", "tqdm", "asyncio"}
+    code = (
+        f"import sys, qat, qat.cli\nsys.argv = ['qat', '--help']\ntry: qat.cli.main()\nexcept SystemExit: pass\n"
+        f"found = {heavy} & set(sys.modules)\nsys.exit(str(found) if found else 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "Commands:" in done.stdout
 
 
 def test_help_lists_the_commands(qat):

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from .options import Config
+from .result import Result
 from .runs import open_job
-from .terminal import console
 
 
 def compare(
@@ -21,21 +21,22 @@ def compare(
             ".weights.h5), factories (package.module:function). A float one is the reference, else the first."
         ),
     ],
-) -> None:
+) -> Result:
     """Compare artifacts and models on the test split of a configuration's data; a model is exported first."""
-    from qat.display.terminal import show
+    from qat.report.render import document_of
     from qat.runs import stages
     from qat.runs.compared import entries_of
     from qat.runs.data import RunData
 
     job = open_job(config, None)
     data = RunData(job.config, job.base)
-    show(stages.compare(job, data, entries_of(job, data, entries)).page(), console())
+    report = stages.compare(job, data, entries_of(job, data, entries))
+    return Result(document_of([report], Path.cwd()), report.page())
 
 
-def inspect(artifact: Annotated[Path, typer.Argument(help="A .onnx or .tflite file.")]) -> None:
+def inspect(artifact: Annotated[Path, typer.Argument(help="A .onnx or .tflite file.")]) -> Result:
     """Show an artifact: inputs and outputs, the operators that really run, the bits of each weight, and every scale."""
-    from qat.display.terminal import show
     from qat.exporters.inspection import inspect as read
 
-    show(read(artifact).page(), console())
+    found = read(artifact)
+    return Result(found.to_dict(), found.page())

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from .terminal import console
+from .result import Result
 
 
-def configs() -> None:
+def configs() -> Result:
     """List the configurations that run by name, each with what it is for."""
-    from qat.display.page import Page
+    from qat.display.page import Page, Whole
     from qat.display.table import Column, Table
-    from qat.display.terminal import show
     from qat.runs.shipped import folder, purpose, shipped
 
-    rows = tuple((name, purpose(path)) for name, path in shipped().items())
-    show(Page((Table((Column("configuration"), Column("for", prose=True)), rows), f"their files: {folder()}")), console())
+    known = {name: purpose(path) for name, path in shipped().items()}
+    table = Table((Column("configuration"), Column("for", prose=True)), tuple(known.items()))
+    return Result({"configurations": known, "folder": str(folder())}, Page((table, Whole(f"their files: {folder()}"))))

@@ -6,47 +6,39 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .terminal import console
+from .result import Result
 
 if TYPE_CHECKING:
+    from qat.display.page import Page
     from qat.system.installation import Installation
+    from qat.system.packages import Package
 
 
 def doctor(
     imports: Annotated[
         bool, typer.Option("--imports", help="Import every package too: finds broken ones, takes a minute.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
+) -> Result:
     """Say what is installed, what the machine has, what will not work, and the command that mends it."""
-    import json
-
     from qat.system.installation import look
 
     found = look(imports)
-    if as_json:
-        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
-    else:
-        _print(found)
-    raise typer.Exit(1 if any(problem.serious for problem in found.problems) else 0)
+    return Result(found.to_dict(), _page(found), 1 if any(problem.serious for problem in found.problems) else 0)
 
 
-def _print(found: Installation) -> None:
-    from rich.table import Table
-    from rich.text import Text
+def _page(found: Installation) -> Page:
+    from qat.display.page import Block, Page, Whole
+    from qat.display.table import Column, Style, Table, facts
 
-    out = console()
-    table = Table.grid(padding=(0, 2))
-    for name, value in found.facts().items():
-        table.add_row(Text(name), value)
-    out.print(table)
-    table = Table("", "package", "version", "made for", "extra", box=None, pad_edge=False, header_style="dim")
-    for package in found.packages:
-        mark = Text("ok", "green") if package.fits else Text("no", "yellow") if package.version is None else Text("bad", "red")
-        table.add_row(mark, package.name, package.version or "-", package.needs, package.extra)
-    out.print()
-    out.print(table)
+    titles = ("package", "", "version", "made for", "extra")
+    rows = tuple((p.name, _mark(p), p.version or "-", p.needs, p.extra) for p in found.packages)
+    marks: dict[str, Style] = {"bad": "bad", "no": "notice"}
+    styles = tuple(marks.get(row[1], "") for row in rows)
+    blocks: list[Block] = [facts(*found.facts().items()), "", Table(tuple(map(Column, titles)), rows, styles=styles)]
     for problem in found.problems:
-        out.print()
-        out.print(Text.assemble((problem.what, "red" if problem.serious else "yellow")))
-        out.print(f"  {problem.remedy}", soft_wrap=True)
+        blocks += ["", Whole(problem.what, "bad" if problem.serious else "notice"), Whole(f"  {problem.remedy}")]
+    return Page(tuple(blocks))
+
+
+def _mark(package: Package) -> str:
+    return "ok" if package.fits else "no" if package.version is None else "bad"

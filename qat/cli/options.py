@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .result import Result, emit, stdout_free
+
 log = logging.getLogger("qat")
 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in <output>/checkpoints.")]
@@ -31,18 +33,21 @@ Verbose = Annotated[
     int, typer.Option("--verbose", "-v", count=True, show_default=False, metavar="", help="Say more; -vv for debugging.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and results alone, without notices and progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document (docs/json.md), progress on stderr.")]
 Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")]
 
 
-def application(commands: Iterable[Callable[..., None]]) -> typer.Typer:
+def application(commands: Iterable[Callable[..., Result]]) -> typer.Typer:
     """Return the application of some commands, each with the common options."""
+    # Plain help: without rich it comes at once, fits any terminal, and is copied as it stands.
     app = typer.Typer(
-        no_args_is_help=True, pretty_exceptions_enable=False, help="Quantization-aware training.",
+        no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help="Quantization-aware training.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )  # fmt: skip
     app.callback()(_options)
     for function in commands:
-        app.command()(_with_common_options(function))
+        # The whole first line: typer would cut it.
+        app.command(short_help=(function.__doc__ or "").partition("\n")[0])(_with_common_options(function))
     return app
 
 
@@ -57,7 +62,7 @@ def _options(
     _set_level(verbose, quiet)
 
 
-def _set_level(verbose: int = 0, quiet: bool = False, version: bool = False) -> None:
+def _set_level(verbose: int = 0, quiet: bool = False) -> None:
     """Let the log say more or less; without an option it stays as it is."""
     if verbose:
         log.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
@@ -65,17 +70,26 @@ def _set_level(verbose: int = 0, quiet: bool = False, version: bool = False) -> 
         log.setLevel(logging.ERROR)
 
 
-def _with_common_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that takes -v, -q and --version behind its name as `qat` takes them before it."""
-    shared = {name: p for name, p in signature(_options, eval_str=True).parameters.items() if name != "debug"}
+def _common(verbose: Verbose = 0, quiet: Quiet = False, as_json: Json = False, version: Version = False) -> None:
+    """The options that stand behind the name of every command."""
+
+
+def _with_common_options(function: Callable[..., Result]) -> Callable[..., None]:
+    """Return a command that takes the common options, and prints what the function returns."""
+    shared = signature(_common, eval_str=True).parameters
 
     @wraps(function)
     def command(**values: Any) -> None:
-        _set_level(**{name: values.pop(name) for name in shared})
-        function(**values)
+        chosen = {name: values.pop(name) for name in shared}
+        _set_level(chosen["verbose"], chosen["quiet"])
+        with stdout_free(chosen["as_json"]):
+            result = function(**values)
+        emit(result, chosen["as_json"])
+        if result.exit_code:
+            raise typer.Exit(result.exit_code)
 
     own = signature(function, eval_str=True)
     parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (*own.parameters.values(), *shared.values())]
-    vars(command)["__signature__"] = own.replace(parameters=parameters)
+    vars(command)["__signature__"] = own.replace(parameters=parameters, return_annotation=None)
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command

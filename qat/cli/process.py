@@ -4,30 +4,64 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import typer
+
+from qat.display.stream import is_ascii
+
+#: The errors of typer that say what is wrong with the arguments.
+_USAGE = typer.BadParameter.__mro__[1:3]
 
 
-def run(app: Callable[[], object]) -> None:
+def run(app: typer.Typer) -> None:
     """Run the command line; an error that a user can act on is one sentence and exit code 2, Ctrl-C one and 130."""
     from qat.errors import QatError
     from qat.system import ctrl_c
 
     ctrl_c.listen()
+    _fit_letters()
     try:
-        app()
-    except SystemExit as done:
-        if done.code != 130:  # typer's code for Ctrl-C
-            raise
+        code = typer.main.get_command(app).main(prog_name="qat", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Abort:
         _interrupted()
+    except BrokenPipeError:  # `qat ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(1) from None
     except Exception as error:
         code = getattr(error, "exit_code", 1)
         if ctrl_c.asked() and code != 130:  # what a library makes of a swallowed KeyboardInterrupt
             _interrupted()
+        if isinstance(error, _USAGE):
+            raise SystemExit(_wrong_usage(error)) from None
         if not isinstance(error, QatError) or "--debug" in sys.argv:
             raise
         print(f"{'interrupted' if code == 130 else 'error'}: {error}", file=sys.stderr)
         raise SystemExit(code) from None
+    if code == 130:  # typer's for Ctrl-C
+        _interrupted()
+    raise SystemExit(code or 0)
+
+
+def _wrong_usage(error: Any) -> int:
+    """Print what is wrong with the arguments in one sentence, or the help where there are none; return the exit code."""
+    context = getattr(error, "ctx", None)
+    command = "qat" if context is None else context.command_path
+    message = error.format_message().strip().rstrip(".")
+    if message.startswith("Usage:"):
+        print(message)
+    else:
+        print(f"error: {message[:1].lower()}{message[1:]}; {command} --help lists what it takes", file=sys.stderr)
+    return int(error.exit_code)
+
+
+def _fit_letters() -> None:
+    """Let no name break the output: where a stream cannot show a letter, its number is shown."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None and is_ascii(stream):
+            reconfigure(errors="backslashreplace")
 
 
 def _interrupted() -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -10,33 +10,32 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from .options import Config, Output, Resume
+from .result import Result
 from .terminal import console
 
 if TYPE_CHECKING:
     from qat.frameworks import Framework
+    from qat.report.report import Report
     from qat.runs.job import Job
     from qat.typing import Layout
 
 
-def demo(output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("runs/demo")) -> None:
+def demo(output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("runs/demo")) -> Result:
     """Run the main job on the embedded digits, in both frameworks."""
-    _run_all([Path("digits_torch"), Path("digits_keras")], output)
+    return _run_all([Path("digits_torch"), Path("digits_keras")], output)
 
 
-def run(config: Config, output: Output = None, resume: Resume = False) -> None:
+def run(config: Config, output: Output = None, resume: Resume = False) -> Result:
     """Do everything, by a configuration: float model, PTQ baselines, QAT, export, proof and comparison."""
-    _run_all([config], output, resume)
+    return _run_all([config], output, resume)
 
 
-def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> None:
-    from qat.display.terminal import show
-    from qat.report.render import write_report
+def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> Result:
     from qat.runs.config import load_run
     from qat.runs.job import Job, results_folder
     from qat.runs.run import execute
     from qat.runs.shipped import find
 
-    out = console()
     loaded = [(load_run(path), path.parent) for path in map(find, configs)]
     _import_frameworks(config.framework for config, _ in loaded)
     folder = output or results_folder(*loaded[0])
@@ -44,10 +43,18 @@ def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> 
     for config, base in loaded:
         # Several share a folder, but not their checkpoints.
         checkpoints = folder / "checkpoints" / config.framework if len(loaded) > 1 else None
-        report = execute(Job.of(config, base, folder, console(progress=True), resume, checkpoints))
-        show(report.page(), out)
-        reports.append(report)
-    out.print(f"written: {write_report(reports, folder)}")
+        reports.append(execute(Job.of(config, base, folder, console(progress=True), resume, checkpoints)))
+    return _written(reports, folder)
+
+
+def _written(reports: Sequence[Report], folder: Path) -> Result:
+    """Write the reports of a run into its folder, and return them."""
+    from qat.display.page import Page, Whole
+    from qat.report.render import document_of, write_report
+
+    summary = write_report(reports, folder)
+    blocks = [block for report in reports for block in (*report.page().blocks, "")]
+    return Result(document_of(reports, folder) | {"summary": str(summary)}, Page((*blocks, Whole(f"written: {summary}"))))
 
 
 def _import_frameworks(names: Iterable[Framework]) -> None:
@@ -73,28 +80,29 @@ def open_job(config: Path, output: Path | None, resume: bool = False) -> Job:
     return Job.of(loaded, path.parent, output, console(progress=True), resume)
 
 
-def ptq(config: Config, output: Output = None) -> None:
+def ptq(config: Config, output: Output = None) -> Result:
     """Make and compare the PTQ baselines of a configuration alone."""
-    from qat.display.terminal import show
-    from qat.report.render import write_report
     from qat.runs.run import compare_baselines
 
     job = open_job(config, output)
-    report = compare_baselines(job)
-    out = console()
-    show(report.page(), out)
-    out.print(f"written: {write_report([report], job.folder)}")
+    return _written([compare_baselines(job)], job.folder)
 
 
-def train(config: Config, output: Output = None, resume: Resume = False) -> None:
+def train(config: Config, output: Output = None, resume: Resume = False) -> Result:
     """Train alone, by a configuration: checkpoints go to <output>/checkpoints."""
+    from shlex import quote
+
+    from qat.display.page import Page, Whole
     from qat.runs import run
 
     job = open_job(config, output, resume)
-    best = run.train(job)
-    out = console()
-    out.print(f"the best weights: {best}\n  qat export {config} {best} ARTIFACT makes an artifact of them")
-    out.print(f"checkpoints: {job.checkpoints}; --resume continues a run that was stopped")
+    trained = run.train(job)
+    lines = (
+        f"the best weights: {trained.best}",
+        f"  qat export {quote(str(config))} {quote(str(trained.best))} ARTIFACT makes an artifact of them",
+        f"checkpoints: {job.checkpoints}; --resume continues a run that was stopped",
+    )
+    return Result(trained.to_dict() | {"checkpoints": str(job.checkpoints)}, Page(tuple(map(Whole, lines))))
 
 
 def export(
@@ -105,12 +113,14 @@ def export(
     layout: Annotated[
         str | None, typer.Option(help="Of images in and out, NCHW or NHWC; default: NHWC in a .tflite, else as the model's.")
     ] = None,
-) -> None:
+) -> Result:
     """Export a trained checkpoint and verify it on the test split."""
+    from qat.display.page import Page, Whole
     from qat.runs.run import export_checkpoint
 
     job = open_job(config, None)
     written = export_checkpoint(job, checkpoint, artifact, overwrite, cast("Layout | None", layout))
     parity = written.parity
     assert parity is not None
-    console().print(f"written: {written.path} ({written.bytes:,} bytes), {100 * parity.exact:.2f} % of outputs exactly equal")
+    line = f"written: {written.path} ({written.bytes:,} bytes), {100 * parity.exact:.2f} % of outputs exactly equal"
+    return Result(written.to_dict(), Page((Whole(line),)))

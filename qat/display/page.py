@@ -11,10 +11,19 @@ from typing import TypeAlias
 
 from .layout import Line, laid_out, wrapped
 from .stream import is_ascii, spelled, visible, width_of
-from .table import Table
+from .table import Style, Table
 
-#: A table, or a sentence.
-Block: TypeAlias = Table | str
+
+@dataclass(frozen=True)
+class Whole:
+    """A line that is never broken, so that a command or a path in it can be copied."""
+
+    text: str
+    style: Style = ""
+
+
+#: A table, a sentence, or a line that stays whole.
+Block: TypeAlias = Table | Whole | str
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class Page:
         for block in self.blocks:
             if isinstance(block, Table):
                 yield from laid_out(block.changed(shown), width, shown("─"))
+            elif isinstance(block, Whole):
+                yield Line(shown(block.text), block.style)
             else:
                 yield from (Line(line) for line in wrapped(shown(block), width))
 
@@ -41,7 +52,8 @@ class Page:
 
     def html(self) -> str:
         """Return the page as HTML without scripts or styles of its own; every text is escaped."""
-        return "".join(b.html() if isinstance(b, Table) else f"<p>{escape(b)}</p>" for b in self.blocks)
+        texts = (b if isinstance(b, Table | str) else b.text for b in self.blocks)
+        return "".join(b.html() if isinstance(b, Table) else f"<p>{escape(b)}</p>" for b in texts if b)
 
 
 class Displayed(ABC):

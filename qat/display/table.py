@@ -8,7 +8,7 @@ from html import escape
 from typing import Literal
 
 #: What a row is drawn as on a terminal with colours.
-Style = Literal["", "good", "reference"]
+Style = Literal["", "good", "reference", "bad", "notice"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from rich.text import Text
 from .page import Page
 from .stream import is_ascii, width_of
 
-_STYLES = {"title": "italic", "head": "bold", "rule": "dim", "good": "bold green", "reference": "cyan"}
+_STYLES = {
+    "title": "italic", "head": "bold", "rule": "dim", "good": "bold green", "reference": "cyan", "bad": "red", "notice": "yellow",
+}  # fmt: skip
 
 
 def console_of(stream: IO[str] | None = None, *, quiet: bool = False) -> Console:

@@ -73,6 +73,8 @@ class _Rewriter:
                 self.reshape(step)
             elif step.kind == "dense" and step.inputs[0] in self.reordered:
                 self.dense(step)
+            elif step.kind == "transpose" and (there := self.lies_there(step)) is not None:
+                self.forms[step.outputs[0]] = there
             else:
                 self.plain(step, self.layout_of(step))
         block = program.block
@@ -163,6 +165,24 @@ class _Rewriter:
         attrs = dict(step.attrs) if axes is None or STEPS[step.kind].layout == "model" else _turned(step.attrs, axes)
         outputs = tuple(self.write(name, layout) for name in step.outputs)
         self.steps.append(replace(step, inputs=inputs, outputs=outputs, attrs=attrs))
+
+    def lies_there(self, step: Instruction) -> dict[str, str] | None:
+        """Return a form of a transpose's output that its input has already, in another layout; None where there is none.
+
+        So a model that takes images in the kernels' layout, and turns them into that of its framework, turns nothing.
+        """
+        (source,), (output,), own = step.inputs, step.outputs, self.program.layout
+        if output in self.program.outputs and self.program.values[output].encoding is None:
+            return None  # the caller knows the value by its own name
+        rank = self.rank(source)
+        same = tuple(range(rank))
+        for written, name in self.forms[source].items():
+            lies = permutation(rank, own, written) or same
+            for layout in LAYOUTS:
+                wanted = permutation(rank, own, layout) or same
+                if tuple(step.attrs["axes"][a] for a in wanted) == lies:
+                    return {layout: name}
+        return None
 
     def reshape(self, step: Instruction) -> None:
         """Write a reshape. Of an image whose elements lie in the same order in both layouts it takes either."""

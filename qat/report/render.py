@@ -29,6 +29,11 @@ def to_dict(report: Report, folder: Path) -> dict[str, Any]:
     }
 
 
+def document_of(reports: Sequence[Report], folder: Path) -> dict[str, Any]:
+    """Return the reports of a run as summary.json holds them."""
+    return {"results": [to_dict(report, folder) for report in reports]}
+
+
 def _entry_dict(e: Entry, folder: Path) -> dict[str, Any]:
     def finite(value: float | None) -> float | None:
         return None if value is None or not math.isfinite(value) else value
@@ -65,7 +70,7 @@ def _entry_dict(e: Entry, folder: Path) -> dict[str, Any]:
 
 def write_report(reports: Sequence[Report], folder: Path) -> Path:
     """Write summary.json, summary.md and the plots into ``folder``; returns the path of summary.json."""
-    document = {"results": [to_dict(r, folder) for r in reports]}
+    document = document_of(reports, folder)
     write_atomically(folder / "summary.md", "\n".join(_markdown(r) for r in reports), overwrite=True)
     for report in reports:
         for name, image in _plots(report).items():

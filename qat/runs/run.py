@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.text import Text
 
@@ -11,6 +14,7 @@ from qat.errors import ConfigError
 from qat.exporters import Artifact
 from qat.report.report import Report
 from qat.runtimes.model_file import ModelFile
+from qat.trainers import History
 from qat.trainers.metrics import shown
 from qat.typing import Layout
 
@@ -64,14 +68,36 @@ def compare_baselines(job: Job) -> Report:
         return stages.compare(job, data, entries)
 
 
-def train(job: Job) -> Path:
-    """Train alone, and return the path of the best checkpoint."""
+@dataclass(frozen=True)
+class Trained:
+    """A training on its own.
+
+    Attributes:
+        best: the weights of the best epoch.
+        before: the metrics on the validation data, of the float model and of the calibrated one.
+        history: of the training.
+    """
+
+    best: Path
+    before: Mapping[str, Mapping[str, float]]
+    history: History
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        epochs = [{**vars(e), "metrics": dict(e.metrics), "artifact": dict(e.artifact)} for e in self.history.epochs]
+        before = {name: dict(metrics) for name, metrics in self.before.items()}
+        steps = {"best": str(self.best), "best_epoch": self.history.best_epoch, "steps": self.history.steps}
+        return {**steps, **before, "epochs": epochs}
+
+
+def train(job: Job) -> Trained:
+    """Train alone."""
     data = _data(job)
     with job.alone():
         return _training(job, data)
 
 
-def _training(job: Job, data: RunData) -> Path:
+def _training(job: Job, data: RunData) -> Trained:
     job.keep_earlier_run()
     model = job.stage("float model", lambda: float_model.trained(job, data))
     prepared = job.stage("prepare and calibrate", lambda: stages.prepare(job, data, model))
@@ -82,7 +108,7 @@ def _training(job: Job, data: RunData) -> Path:
     best = history.epochs[history.best_epoch - 1]
     epoch = f"trained, epoch {best.number} of {len(history.epochs)}"
     job.console.print(Text.assemble((f"  {epoch}: {shown(best.metrics)}", "bold"), " on the validation data"))
-    return job.best_checkpoint
+    return Trained(job.best_checkpoint, before, history)
 
 
 def export_checkpoint(job: Job, checkpoint: Path, path: Path, overwrite: bool, layout: Layout | None = None) -> Artifact:

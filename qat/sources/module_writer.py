@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from torch import SymInt, Tensor, fx, nn
+from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
@@ -204,7 +205,8 @@ class ModuleWriter:
         return path
 
     def _run(self, function: Callable[..., object], args: Sequence[Argument], kwargs: Mapping[str, Argument]) -> object:
-        with self._mode, torch.no_grad():
+        # PyTorch's own shape functions, in Python, keep a free size free where those in C++ make it a number.
+        with self._mode, enable_python_dispatcher(), torch.no_grad():
             return function(*_map(args, lambda v: v.fake), **{key: _map(arg, lambda v: v.fake) for key, arg in kwargs.items()})
 
     def _write(self, function: Callable[..., object], args: Sequence[Argument], kwargs: Mapping[str, Argument]) -> fx.Node:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from qat.cli import main
@@ -50,3 +51,16 @@ class CommandLine:
                     if Path(getattr(sys.modules[name], "__file__", None) or os.devnull).parent == self.folder:
                         del sys.modules[name]
         return Done(code, *self.capture.readouterr())
+
+
+def tiny_run(folder: Path, framework: str = "torch") -> Path:
+    """Write the configuration of a tiny run on digits in an .npz file, and return its path."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (96, 8, 8), np.uint8), np.arange(96) % 9
+    np.savez(folder / "d.npz", x_train=x, y_train=y, x_test=x[:32], y_test=y[:32])
+    path = folder / "run.yaml"
+    path.write_text(
+        f"name: tiny\nframework: {framework}\nmodel: {{factory: 'qat.runs.zoo_{framework}:mobilenet_tiny'}}\n"
+        "data: {source: npz, path: d.npz, batch_size: 16}\nfloat_training: {epochs: 1, learning_rate: 0.05}\nlatency_runs: 2\n"
+    )
+    return path
