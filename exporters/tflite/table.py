@@ -12,6 +12,7 @@ from .elementwise import write_add, write_minimum, write_mul, write_relu, write_
 from .linear import write_conv, write_dense
 from .lookup import write_function
 from .quantize import write_constant, write_dequantize, write_quantize
+from .upsampling import write_upsampling
 from .writer import WriteOperator
 
 #: By kind: those of :mod:`qat.graph.kinds`.
@@ -32,6 +33,7 @@ WRITERS: dict[str, WriteOperator] = {
     "avg_pool2d": write_avg_pool,
     "concat": write_concat,
     "max_pool2d": write_max_pool,
+    "upsample_bilinear2d": write_upsampling,
     "reshape": write_reshape,
     "pad": write_pad,
     "transpose": write_transpose,

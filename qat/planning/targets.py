@@ -164,6 +164,9 @@ _MOVE = Row(
 
 # In another form in ONNX Runtime's table, and absent from TensorRT's.
 _LITERT_OWN_ROWS = (
+    Row(
+        "upsample_bilinear2d", output="as_input", note="RESIZE_BILINEAR, by whole factors up to 5, between the centres of pixels"
+    ),
     Row("conv_transpose2d", output="own", fuses=_CLIPS, starts=True, groups=False),
     _CONSTANT,
     _MINIMUM,

@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qat.arithmetic import accumulators, dynamic, int16, mlas
+from qat.arithmetic import accumulators, dynamic, int16
 from qat.arithmetic import lookup as functions
 from qat.arithmetic.attention import product_kernels
 from qat.arithmetic.grid import dequantize
 from qat.arithmetic.kernels import KERNELS
 from qat.arithmetic.layer_norm import layer_norm
+from qat.arithmetic.upsampling import UPSAMPLING
 from qat.errors import DataError
 from qat.graph.kinds import FUNCTIONS, STEPS, bounds
 from qat.planning.modes import STORED
@@ -215,7 +216,8 @@ def _avg_pool2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np
 
 def _upsample_bilinear2d(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     encoding = program.encoding_of(step.outputs[0])
-    return _own_layout(program, mlas.upsample_bilinear2d(_channels_first(program, xs[0]), step.attrs["factors"], encoding))
+    up = UPSAMPLING[program.kernels]
+    return _own_layout(program, up(_channels_first(program, xs[0]), step.attrs["factors"], encoding))
 
 
 def _mean(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:

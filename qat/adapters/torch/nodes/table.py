@@ -18,7 +18,7 @@ from .learned_scales import LearnedConv2d, LearnedDense
 from .linear import BatchNorm, Conv2d, Dense
 from .lookup import FUNCTIONS, Constant, Function
 from .stored_weight import StoredWeight
-from .upsampling import UpsampleBilinear2d
+from .upsampling import ResizeBilinear2d, UpsampleBilinear2d
 
 NODES: dict[str, type[Node]] = {
     "conv2d": Conv2d,
@@ -67,6 +67,10 @@ LEARNED: dict[str, type[LearnedConv2d]] = {
 }
 
 
+#: The nodes of operators that LiteRT's delegate computes by another formula than ONNX Runtime.
+XNNPACK: dict[str, type[Node]] = {"upsample_bilinear2d": ResizeBilinear2d}
+
+
 def make_node(planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> Node | None:
     """Return the node of a planned operator; None for one that keeps PyTorch's implementation as it was captured.
 
@@ -79,4 +83,5 @@ def make_node(planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) ->
         return StoredWeight(planned, NODES[kind](planned, (), planned.kernels))
     if kind in LEARNED and spec is not None and (spec.learned or (grids and grids[-1].group.learned)):
         return LEARNED[kind](planned, grids, kernels_name)
-    return (INT16 if planned.kernels == "int16" else NODES)[kind](planned, grids, kernels_name)
+    table = INT16 if planned.kernels == "int16" else NODES | XNNPACK if kernels_name == "xnnpack" else NODES
+    return table[kind](planned, grids, kernels_name)
