@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from qat.errors import ConfigError, DataError, ExportError
+from qat.errors import DataError, ExportError
 from qat.system.atomic_files import write_atomically
 
 from .divergence import Trend
@@ -26,7 +26,7 @@ from .divergence import Trend
 log = logging.getLogger("qat")
 
 #: The layout of the file; a reader refuses others.
-FORMAT = 3
+FORMAT = 4
 CURRENT, PREVIOUS, NEXT = (f"training.{part}safetensors" for part in ("", "previous.", "next."))
 
 
@@ -64,7 +64,7 @@ class Checkpoint:
         progress: where it is.
         arrays: weights, ranges, optimizer and random states, best weights, by name.
         values: the part of the state that is no array, JSON-ready.
-        options: the training options that decide the result, JSON-ready.
+        options: what decides the result, JSON-ready: options of training, the model, the number of batches in an epoch.
     """
 
     progress: Progress
@@ -118,16 +118,6 @@ def read(folder: Path) -> Checkpoint | None:
 def holds_run(folder: Path) -> bool:
     """Whether a folder holds a checkpoint that training can continue from."""
     return any((folder / name).is_file() for name in (CURRENT, PREVIOUS))
-
-
-def check_options(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a run would continue with other options than it was started with."""
-    for name in sorted({*stored, *now}):
-        if stored.get(name) != now.get(name):
-            raise ConfigError(
-                f"the run was started with {name}={stored.get(name)!r} and would continue with {now.get(name)!r}: resume with "
-                "the options it was started with, or start again in another checkpoint_dir"
-            )
 
 
 def _read_file(path: Path) -> Checkpoint:

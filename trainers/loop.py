@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from qat.calibration.evidence import warn_of_other_scale
-from qat.errors import DataError
+from qat.errors import ConfigError, DataError
 from qat.frameworks import has_plan
 from qat.typing import Batches
 
@@ -32,6 +32,7 @@ def run(learner: Learner, train_data: Batches, eval_data: Batches | None, option
     """Train and leave the best epoch's weights in the model. Without evaluation data the last epoch is the best.
 
     Raises:
+        ConfigError: the folder's run cannot be continued so.
         DataError: there are no batches, or no number of them.
         ExportError: a checkpoint cannot be written.
         TrainingDiverged: the loss is NaN or infinite, or has risen to that of a model that knows nothing.
@@ -59,9 +60,14 @@ class _Run:
         self.total = min(self.steps * options.epochs, options.max_steps or self.steps * options.epochs)
         self.stop = False
         self.started = time.perf_counter()
-        self.state = RunState(learner, train_data, options)
+        self.state = RunState(learner, train_data, options, self.steps)
         self.losses = LossGuard(self.state, callbacks, self.total)
         self.state.resume()
+        if self.state.progress.step > self.total:
+            raise ConfigError(
+                f"{self.state.folder} holds a run that has done {self.state.progress.step} steps, and epochs={options.epochs}, "
+                f"max_steps={options.max_steps} ask for {self.total}: resume with as many or more, or start again elsewhere"
+            )
         if self.state.progress.step:
             self._report_resume()
 

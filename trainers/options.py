@@ -177,9 +177,11 @@ class TrainingOptions:
         divergence: the share of the way from the loss at the start to that of outputs of zero, at which the run is stopped; see
             :mod:`qat.trainers.divergence`. None never stops it.
         labels: ``none`` trains on the teacher's outputs alone; batches then need no labels.
-        checkpoint_dir: where checkpoints are written, and the weights of the best and the last epoch; None for nowhere.
+        checkpoint_dir: where checkpoints are written, and the weights of the best and the last epoch; None for nowhere. The
+            files of an earlier run that lie there are moved to ``<checkpoint_dir>.1`` and so on, unless ``resume`` continues it.
         checkpoint_every: steps between checkpoints, besides the one after each epoch; None for none besides.
-        resume: whether to continue from the last whole checkpoint in ``checkpoint_dir``, where there is one.
+        resume: whether to continue from the last whole checkpoint in ``checkpoint_dir``, where there is one: with the same model
+            and options, and as many epochs or more.
         tensorboard: a folder for TensorBoard's logs; None for none.
         artifact_every: epochs between evaluations of the exported artifact in its runtime; None for none.
         on_epoch: called after each epoch with its :class:`qat.trainers.Epoch`; None for nothing.

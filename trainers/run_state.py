@@ -12,6 +12,7 @@ from qat.typing import Batches
 
 from . import checkpoint
 from .checkpoint import Checkpoint, Progress
+from .continuation import check_same, identity, move_aside, new_length
 from .epoch import Epoch
 from .learner import Arrays, Learner, part
 from .options import TrainingOptions
@@ -29,8 +30,9 @@ class RunState:
         folder: of the checkpoints; None for none.
     """
 
-    def __init__(self, learner: Learner, data: Batches, options: TrainingOptions) -> None:
+    def __init__(self, learner: Learner, data: Batches, options: TrainingOptions, batches: int) -> None:
         self.learner, self.data, self.options = learner, data, options
+        self._decisive = options.decisive() | {"batches": batches} | identity(learner.model)
         self.folder = None if options.checkpoint_dir is None else Path(options.checkpoint_dir)
         self.progress = Progress()
         self.best: Arrays = {}
@@ -79,26 +81,34 @@ class RunState:
         parts = {"": arrays, "best/": self.best, "epoch_random/": self._epoch_random}
         parts["random/"] = self.learner.random_state(self.data)
         named = {prefix + name: array for prefix, found in parts.items() for name, array in found.items()}
-        checkpoint.write(self.folder, Checkpoint(self.progress, named, values, self.options.decisive()))
+        checkpoint.write(self.folder, Checkpoint(self.progress, named, values, self._decisive))
 
     def resume(self) -> None:
         """Continue from the folder's last checkpoint, where there is one and the options ask for it.
 
+        Otherwise the files of an earlier run are moved aside: its best weights are not overwritten.
+
         Raises:
-            ConfigError: the run was started with other options.
+            ConfigError: the run was started with other options, with another model, or has done more than is asked for.
             DataError: no checkpoint is whole, or it is of another model.
         """
-        if self.folder is None or not checkpoint.holds_run(self.folder):
+        if self.folder is None:
             return
-        if not self.options.resume:
-            log.warning(
-                "%s holds a run: this one starts again and replaces it; resume=True (--resume) would continue it", self.folder
-            )
+        if not self.options.resume or not checkpoint.holds_run(self.folder):
+            aside = move_aside(self.folder) if self.learner.writes else None
+            if aside is not None:
+                log.warning("%s held a run: its files are kept in %s; resume=True (--resume) continues a run", self.folder, aside)
             return
         found = checkpoint.read(self.folder)
         assert found is not None
-        checkpoint.check_options(found.options, self.options.decisive())
+        check_same(found.options, self._decisive)
         self.progress = found.progress
+        changed = new_length(found.options, self._decisive)
+        if changed:
+            self.progress.finished = False
+            log.warning(
+                "the run goes on with %s: schedules are those of that length, from the step where the run stands", changed
+            )
         self.best, self._epoch_random = part(found.arrays, "best/"), part(found.arrays, "epoch_random/")
         self.learner.restore(dict(found.arrays), found.values)
         self.learner.restore_random(self.data, part(found.arrays, "random/"))

@@ -19,6 +19,7 @@ from qat.trainers.metrics import shown
 from qat.typing import Layout
 
 from . import float_model, stages
+from .beginning import hold_to_beginning
 from .data import RunData
 from .job import Job
 
@@ -44,6 +45,7 @@ def execute(job: Job) -> Report:
 def _everything(job: Job, data: RunData) -> Report:
     c = job.config
     job.keep_earlier_run()
+    hold_to_beginning(job)
     model = job.stage("float model", lambda: float_model.trained(job, data))
     entries: list[ModelFile] = []
     if c.ptq:
@@ -99,6 +101,7 @@ def train(job: Job) -> Trained:
 
 def _training(job: Job, data: RunData) -> Trained:
     job.keep_earlier_run()
+    hold_to_beginning(job)
     model = job.stage("float model", lambda: float_model.trained(job, data))
     prepared = job.stage("prepare and calibrate", lambda: stages.prepare(job, data, model))
     before = {name: stages.evaluate(job, data, m, model) for name, m in (("float", model), ("calibrated", prepared))}

@@ -44,9 +44,9 @@ def net(framework, seed=0):
     return torch_net(seed) if framework == "torch" else keras_net(seed)
 
 
-def prepared(framework, seed=0, recipe="static_wi8_ai8"):
+def prepared(framework, seed=0, recipe="static_wi8_ai8", target=None):
     data = digits()
-    target = None if recipe == "static_wi8_ai8" else "simulated"
+    target = target or (None if recipe == "static_wi8_ai8" else "simulated")
     model = net(framework, seed)
     example = next(iter(data.batches("test", 4, layout(framework))))[0]
     return qat.calibrate(

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import signal
 from itertools import count
 
@@ -13,7 +14,7 @@ import qat
 from qat.errors import ConfigError, DataError, ExportError
 from qat.runs import datasets as load
 from qat.trainers import TrainingInterrupted, checkpoint
-from support.nets import digits, net, prepared, raises, same, train
+from support.nets import digits, layout, net, prepared, raises, same, train
 from support.processes import output_of, start
 
 FRAMEWORKS = ("torch", "keras")
@@ -126,15 +127,93 @@ def test_finished_run_is_not_repeated(tmp_path):
     assert resumed.epochs == history.epochs
 
 
-def test_other_options_are_refused_and_an_old_run_is_noted(tmp_path, caplog):
+def test_other_options_are_refused(tmp_path):
     train("torch", tmp_path)
     with pytest.raises(ConfigError, match=r"started with learning_rate=0.02 and would continue with 0.01"):
         train("torch", tmp_path, learning_rate=0.01, resume=True)
     with pytest.raises(ConfigError, match="resume needs checkpoint_dir"):
         train("torch", None, resume=True)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_another_recipe_target_model_or_number_of_batches_is_refused(framework, tmp_path):
+    train(framework, tmp_path, epochs=1)
+    four_bits = prepared(framework, recipe="static_wi4_ai8")
+    with pytest.raises(ConfigError, match="started with recipe='static_wi8_ai8' and would continue with 'static_wi4_ai8'"):
+        train(framework, tmp_path, four_bits, epochs=1, resume=True)
+    other, theirs = ("litert", "onnxruntime") if framework == "torch" else ("onnxruntime", "litert")
+    with pytest.raises(ConfigError, match=f"started with target='{theirs}' and would continue with '{other}'"):
+        train(framework, tmp_path, prepared(framework, target=other), epochs=1, resume=True)
+    batches = digits().batches("train", 64, layout(framework), shuffle=3)
+    options = {"epochs": 1, "learning_rate": 0.02, "observe_fraction": 0.6, "progress": False}
+    with pytest.raises(ConfigError, match="started with batches=9 and would continue with 4"):
+        qat.finetune(prepared(framework), batches, checkpoint_dir=tmp_path, resume=True, **options)
+
+
+def test_an_earlier_run_is_kept_unless_it_is_continued(tmp_path, caplog):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "notes.txt").touch()
+    for number in range(3):
+        with caplog.at_level(logging.WARNING, "qat"):
+            train("torch", folder, prepared("torch", seed=number), epochs=1)
+    names = {"best.safetensors", "last.safetensors", checkpoint.CURRENT, checkpoint.PREVIOUS}
+    assert {path.name for path in folder.iterdir()} == names | {"notes.txt"}
+    kept = [tmp_path / f"run.{n}" for n in (1, 2)]
+    assert all({path.name for path in aside.iterdir()} == names for aside in kept)
+    assert len({(aside / "best.safetensors").read_bytes() for aside in [folder, *kept]}) == 3
+    assert f"{folder} held a run: its files are kept in {kept[1]}; resume=True (--resume) continues a run" in caplog.text
+
+
+def test_best_weights_alone_are_kept_too(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "best.safetensors").write_bytes(b"mine")
+    train("torch", folder, epochs=1, resume=True)
+    assert (tmp_path / "run.1" / "best.safetensors").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_finished_run_goes_on_for_more_epochs(framework, tmp_path, caplog):
+    """Where neither the schedule nor range tracking knows the length: to the weights of a run that was so long from its start."""
+    options = {"schedule": "constant", "observe_fraction": 0.0}
+    reference, long = train(framework, tmp_path / "long", epochs=3, **options)
+    _, short = train(framework, tmp_path / "short", epochs=1, **options)
     with caplog.at_level(logging.WARNING, "qat"):
-        train("torch", tmp_path, epochs=1)
-    assert "starts again and replaces it; resume=True" in caplog.text
+        model, more = train(framework, tmp_path / "short", prepared(framework, seed=9), epochs=3, resume=True, **options)
+    assert "goes on with epochs=3 in place of 1: schedules are those of that length" in caplog.text
+    assert more.epochs == long.epochs
+    assert more.epochs[:1] == short.epochs
+    assert same(model, reference)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_the_schedule_of_more_epochs_is_that_of_the_new_length(schedule, tmp_path):
+    train("torch", tmp_path / "a", epochs=1, schedule=schedule)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    models = [train("torch", tmp_path / name, epochs=2, schedule=schedule, resume=True)[0] for name in "ab"]
+    assert same(*models)
+    history = train("torch", tmp_path / "a", epochs=2, schedule=schedule, resume=True)[1]
+    assert [epoch.number for epoch in history.epochs] == [1, 2]
+    assert history.steps == 18
+
+
+def test_more_steps_and_an_end_by_patience_go_on_too(tmp_path):
+    _, first = train("torch", tmp_path / "steps", max_steps=4)
+    _, more = train("torch", tmp_path / "steps", max_steps=13, resume=True)
+    assert (first.steps, more.steps) == (4, 13)
+    _, stopped = train("torch", tmp_path / "patient", epochs=9, patience=1, learning_rate=1e-9)
+    assert len(stopped.epochs) < 9
+    _, again = train("torch", tmp_path / "patient", epochs=9, patience=1, learning_rate=1e-9, resume=True)
+    assert again.epochs == stopped.epochs
+    _, longer = train("torch", tmp_path / "patient", epochs=12, patience=1, learning_rate=1e-9, resume=True)
+    assert len(longer.epochs) == len(stopped.epochs) + 1
+
+
+def test_fewer_epochs_than_are_done_are_refused(tmp_path):
+    train("torch", tmp_path, epochs=2)
+    with pytest.raises(ConfigError, match=r"has done 18 steps, and epochs=1, max_steps=None ask for 9"):
+        train("torch", tmp_path, epochs=1, resume=True)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
@@ -161,7 +240,7 @@ def test_no_whole_checkpoint(tmp_path):
 def test_checkpoint_of_another_model(tmp_path):
     from torch import nn
 
-    train("torch", tmp_path)
+    train("torch", tmp_path, net("torch", 0))
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(DataError, match="another model"):
         train("torch", tmp_path, other, resume=True)
