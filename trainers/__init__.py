@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Unpack
 
-from qat.errors import CalibrationError
-from qat.frameworks import framework_of, has_plan
+from qat.calibration.float_twin import float_twin
+from qat.errors import CalibrationError, OptionError
+from qat.frameworks import framework_of, has_plan, input_count
 from qat.typing import Batches, Model, P
 
 from .divergence import TrainingDiverged
@@ -14,6 +16,7 @@ from .epoch import Epoch
 from .history import History
 from .interrupt import TrainingInterrupted
 from .options import EvaluationKeywords, TrainingKeywords, TrainingOptions
+from .unlabelled import held_out, lacks_labels
 
 __all__ = [
     "Epoch",
@@ -34,8 +37,9 @@ def finetune(model: Model, train_data: Batches, eval_data: Batches | None = None
 
     Args:
         model: from :func:`qat.prepare` and :func:`qat.calibrate`, or a float model (the control).
-        train_data: batches of ``(inputs, labels)``, with a length; iterated once an epoch.
-        eval_data: the same for validation, after each epoch; None for none.
+        train_data: batches of ``(inputs, labels)``, with a length; iterated once an epoch. Batches of inputs alone, or one array
+            of inputs, have no labels: the model then learns the outputs that it has itself in float, see docs/training.md.
+        eval_data: the same for validation, after each epoch; None for none. Without labels a tenth of the inputs is held out.
         options: the fields of :class:`qat.trainers.TrainingOptions`, which says what each does and what it is by default: one
             epoch of SGD at a learning rate of 0.001 with cross-entropy.
 
@@ -54,11 +58,33 @@ def finetune(model: Model, train_data: Batches, eval_data: Batches | None = None
         >>> history = qat.finetune(model, data, data, epochs=2, optimizer="adam", progress=False)
         >>> [epoch.number for epoch in history.epochs]
         [1, 2]
+        >>> qat.finetune(model, x, steps=20, progress=False).losses  # no labels: the float model is the teacher
+        {'output': 'kl'}
     """
     chosen = TrainingOptions.of(**options)
     if has_plan(model) and not all(grid.calibrated for grid in model.grids.values()):
         raise CalibrationError("the model is not calibrated: call qat.calibrate(model, samples) before qat.finetune")
-    return _trainer(model).finetune(model, train_data, eval_data, chosen)
+    return _trainer(model).finetune(model, *_completed(model, train_data, eval_data, chosen))
+
+
+def _completed(
+    model: Model, train_data: Batches, eval_data: Batches | None, options: TrainingOptions
+) -> tuple[Batches, Batches | None, TrainingOptions]:
+    """Return the data and the options of a run; without labels with a teacher, and inputs that are held out."""
+    if options.labels is None:
+        lacks = (has_plan(model) or options.teacher is not None) and lacks_labels(train_data, input_count(model))
+        options = replace(options, labels="none" if lacks else "given")
+    if options.labelled:
+        if options.loss_of_teacher:
+            raise OptionError("loss", f"loss {options.loss!r} is against a teacher, for data without labels: labels='none'")
+        return train_data, eval_data, options
+    if options.teacher is None:
+        if not has_plan(model):
+            raise OptionError("labels", "labels='none' trains on a teacher's outputs: give teacher=, the float model")
+        options = replace(options, teacher=float_twin(model))
+    if eval_data is None:
+        train_data, eval_data = held_out(train_data, options.seed)
+    return train_data, eval_data, options
 
 
 def evaluate(model: Model, data: Batches, **options: Unpack[EvaluationKeywords]) -> dict[str, float]:

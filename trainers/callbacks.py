@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +15,7 @@ from qat.typing import Batches
 
 from .epoch import Epoch
 from .learner import Learner
+from .metric import Metric
 from .metrics import measure
 from .named_outputs import named
 from .options import TrainingOptions
@@ -55,7 +57,7 @@ class Callbacks:
                 for metric, value in values.items():
                     self.writer.scalar(f"{name}/{metric}", value, step)
 
-    def artifact(self, epoch: int) -> dict[str, float]:
+    def artifact(self, epoch: int, metrics: Sequence[Metric] | None) -> dict[str, float]:
         """Return the metrics of the exported artifact in its runtime, in the epochs that are due; else an empty dictionary."""
         every = self.options.artifact_every
         if every is None or epoch % every or not self.learner.writes:
@@ -71,4 +73,4 @@ class Callbacks:
             batches = self.learner.labelled(self.eval_data)
             names = [(name,) for name in session.output_names]
             pairs = ((named(names, session.run(*inputs)), labels) for inputs, labels in batches)
-            return measure(self.options.chosen_metrics, pairs)
+            return measure(metrics, pairs)

@@ -22,6 +22,7 @@ from qat.errors import DataError, ExportError
 from qat.system.atomic_files import write_atomically
 
 from .divergence import Trend
+from .preparation import Preparation
 
 log = logging.getLogger("qat")
 
@@ -42,6 +43,8 @@ class Progress:
         epochs: the records of the finished epochs, JSON-ready.
         best_score, best_epoch: of the best weights so far; the epoch is 0 before there are any.
         finished: whether nothing is left to do.
+        seconds: the time that the run took so far.
+        preparation: what was decided before the first step; None where nothing had to be.
     """
 
     epoch: int = 1
@@ -54,6 +57,8 @@ class Progress:
     best_score: float = 0.0
     best_epoch: int = 0
     finished: bool = False
+    seconds: float = 0.0
+    preparation: Preparation | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,8 @@ def _read_file(path: Path) -> Checkpoint:
     content = json.loads(header["content"])
     progress = content["progress"]
     progress["trend"] = Trend(**progress["trend"])
+    if progress.get("preparation") is not None:
+        progress["preparation"] = Preparation(**progress["preparation"])
     return Checkpoint(Progress(**progress), arrays, content["values"], content["options"])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -10,6 +10,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from qat.typing import Batches
+
+from .metric import Metric
+from .output_losses import OutputLosses
 
 #: States by name: copies on the host.
 Arrays: TypeAlias = dict[str, np.ndarray]
@@ -58,6 +61,8 @@ class Learner(Protocol):
     writes: bool
     #: Whether a loss is read when the next step is under way, so that an accelerator never waits for the host.
     late: bool
+    #: Whether the classes of a map of scores are the second axis; else the last.
+    channels_second: bool
 
     def pairs(self, data: Batches) -> Iterator[tuple[Any, Any]]:
         """Yield checked ``(inputs, labels)`` pairs."""
@@ -74,8 +79,11 @@ class Learner(Protocol):
     def zero_output_loss(self, inputs: Any, labels: Any) -> float:
         """Return the loss that a batch would have if every output were zero. Nothing that a step depends on is changed."""
 
-    def evaluate(self, data: Batches) -> dict[str, float]:
-        """Return the options' metrics."""
+    def evaluate(self, data: Batches, metrics: Sequence[Metric] | None = None) -> dict[str, float]:
+        """Return metrics, of all processes together; by default the options'."""
+
+    def learn_from_teacher(self, found: OutputLosses) -> None:
+        """Take the losses against the teacher's outputs, one for each."""
 
     def freeze(self) -> None:
         """Freeze the activation ranges, as at the end of training."""
@@ -94,6 +102,9 @@ class Learner(Protocol):
 
     def agreed(self, flag: bool) -> bool:
         """Return whether the flag is set in this process or in any that trains together with it."""
+
+    def mean_of(self, values: dict[str, float]) -> dict[str, float]:
+        """Return the values' means over all processes that train together."""
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         """Return the weights and the optimizer's state: arrays, and JSON-ready values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 
@@ -23,7 +24,10 @@ from .interrupt import Interrupts, TrainingInterrupted
 from .learner import Learner, Step
 from .loss_guard import LossGuard
 from .options import TrainingOptions
+from .output_losses import OutputLosses
+from .preparation import Preparation, Preparing, metrics_of
 from .run_state import RunState
+from .time_budget import seconds_of
 
 log = logging.getLogger("qat")
 
@@ -56,13 +60,23 @@ class _Run:
     ) -> None:
         self.learner, self.eval_data, self.options = learner, eval_data, options
         self.interrupts, self.callbacks = interrupts, callbacks
-        self.steps = count_batches(train_data)
-        self.total = min(self.steps * options.epochs, options.max_steps or self.steps * options.epochs)
-        self.stop = False
+        self.train_data, self.steps = train_data, count_batches(train_data)
+        self.stop = self.late = False
         self.started = time.perf_counter()
         self.state = RunState(learner, train_data, options, self.steps)
-        self.losses = LossGuard(self.state, callbacks, self.total)
         self.state.resume()
+        self.before = self.state.progress.seconds
+        if self.state.progress.preparation is None and (not options.labelled or options.time_budget or options.steps):
+            self._prepare()
+        made = self.state.progress.preparation or Preparation()
+        self.total = options.steps or made.total or self.steps * options.epochs
+        self.total = min(self.total, options.max_steps or self.total)
+        self.epochs = -(-self.total // self.steps) if options.steps or made.total else options.epochs
+        self.metrics = options.chosen_metrics if options.labelled else metrics_of(made, options)
+        if made.losses:
+            learner.learn_from_teacher(OutputLosses.from_list(made.losses))
+        self.rate = made.rate
+        self.losses = LossGuard(self.state, callbacks, self.total)
         if self.state.progress.step > self.total:
             raise ConfigError(
                 f"{self.state.folder} holds a run that has done {self.state.progress.step} steps, and epochs={options.epochs}, "
@@ -75,7 +89,19 @@ class _Run:
     def over(self) -> bool:
         """Whether no step is left."""
         p = self.state.progress
-        return p.finished or p.step >= self.total or p.epoch > self.options.epochs
+        return p.finished or p.step >= self.total or p.epoch > self.epochs
+
+    def _prepare(self) -> None:
+        """Decide what the run needs before its first step. Without labels the model as it is now is the first candidate."""
+        p, stopped = self.state.progress, lambda: self.learner.agreed(self.interrupts.stop)
+        preparing = Preparing(self.learner, self.train_data, self.eval_data, self.options, self.steps, stopped)
+        before = preparing.measure()
+        if before:
+            self.state.keep_best(Epoch(0, math.nan, before))
+        p.preparation = preparing.decide()
+        if stopped():
+            raise TrainingInterrupted("stopped before the first step: a new run starts from the beginning")
+        self._write()
 
     def train(self) -> History:
         p, options = self.state.progress, self.options
@@ -89,15 +115,24 @@ class _Run:
         p.finished = True
         self._checkpoint()
         self.learner.finish(self.state.best)
-        epochs = tuple(Epoch(**epoch) for epoch in p.epochs)
-        return History(epochs, p.step, time.perf_counter() - self.started, p.best_epoch, options)
+        if p.best_epoch == 0:
+            log.warning("training did not bring the model nearer to its teacher: it stays as it was calibrated")
+        return self._history()
+
+    def _history(self) -> History:
+        p, made = self.state.progress, self.state.progress.preparation or Preparation()
+        return History(
+            tuple(Epoch(**epoch) for epoch in p.epochs), p.step, time.perf_counter() - self.started, p.best_epoch, self.options,
+            made.before, OutputLosses.from_list(made.losses).names(), self.rate or self.options.peak,
+            dict(made.trials),
+        )  # fmt: skip
 
     def _epoch(self) -> None:
         p, options = self.state.progress, self.options
-        title, hidden = f"epoch {p.epoch}/{options.epochs}", None if options.progress and self.learner.writes else True
+        title, hidden = f"epoch {p.epoch}/{self.epochs}", None if options.progress and self.learner.writes else True
         with tqdm(total=min(self.steps, self.total - p.step + p.batch), initial=p.batch, desc=title, disable=hidden) as bar:
             for inputs, labels in self.state.batches():
-                if p.step >= self.total:
+                if p.step >= self.total or self.late:
                     break
                 self._step(inputs, labels)
                 bar.update()
@@ -106,9 +141,9 @@ class _Run:
             self.losses.read()
             if p.seen == 0:
                 raise DataError("the training data yields no batches: a generator that was used up yields none, pass a list")
-            metrics = {} if self.eval_data is None else self.learner.evaluate(self.eval_data)
+            metrics = {} if self.eval_data is None else self.learner.evaluate(self.eval_data, self.metrics)
             bar.set_postfix(loss=f"{p.loss_sum / p.seen:.4f}", **{name: f"{value:.4g}" for name, value in metrics.items()})
-        epoch = Epoch(p.epoch, p.loss_sum / p.seen, metrics, self.callbacks.artifact(p.epoch))
+        epoch = Epoch(p.epoch, p.loss_sum / p.seen, metrics, self.callbacks.artifact(p.epoch, self.metrics))
         self.callbacks.epoch(epoch, p.step)
         self._finish(epoch)
 
@@ -121,7 +156,7 @@ class _Run:
         self.state.keep_best(epoch)
         self.learner.save("last")
         p.epoch, p.batch, p.loss_sum, p.seen = p.epoch + 1, 0, 0.0, 0
-        p.finished = patience is not None and epoch.number - p.best_epoch >= patience
+        p.finished = self.late or (patience is not None and epoch.number - p.best_epoch >= patience)
         if p.step < self.total and not p.finished:  # the run's last checkpoint is written when it ends
             self._checkpoint()
             self.stop = self.learner.agreed(self.interrupts.stop)
@@ -133,19 +168,31 @@ class _Run:
         group = p.batch - p.batch % options.accumulate
         size = min(options.accumulate, self.steps - group, self.total - (p.step - p.batch % options.accumulate))
         update = p.batch - group == size - 1
-        rate, tracking = options.rate(p.step, self.total), p.step < options.observe_fraction * self.total
+        rate, tracking = options.rate(p.step, self.total, self.rate), p.step < options.observed * self.total
         dampening = options.dampened(p.step, self.total)
         if p.step == 0:
             self._check_scale(inputs)
         loss = self.learner.step(inputs, labels, Step(p.step, rate, tracking, 1 / size, update, dampening))
         number, p.step, p.batch = p.step, p.step + 1, p.batch + 1
         self.losses.add(number, rate, inputs, labels, loss)
+        self.late = self._is_late()
         if update:  # between updates there are gradients that no checkpoint holds
             every = options.checkpoint_every
             self.stop = self.learner.agreed(self.interrupts.stop)
             if self.stop or (every is not None and p.step // every > (p.step - size) // every and p.step < self.total):
                 self._checkpoint()
             self._stop_if_asked()
+
+    def _is_late(self) -> bool:
+        """Whether the time is over, in any process."""
+        budget = self.options.time_budget
+        if budget is None:
+            return False
+        return self.learner.agreed(self._seconds() > seconds_of(budget))
+
+    def _seconds(self) -> float:
+        """Return the time that the run took, before a resume too."""
+        return self.before + time.perf_counter() - self.started
 
     def _check_scale(self, inputs: Any) -> None:
         """Warn where the first batch is on another scale than the samples that calibrated the model."""
@@ -157,6 +204,10 @@ class _Run:
 
     def _checkpoint(self) -> None:
         self.losses.read()  # in every process alike: all stop together where a loss is no number
+        self._write()
+
+    def _write(self) -> None:
+        self.state.progress.seconds = self._seconds()
         self.state.write()
 
     def _report_resume(self) -> None:
@@ -164,7 +215,7 @@ class _Run:
         if self.over:
             log.warning("%s holds a finished run of %d steps: there is nothing to continue", self.state.folder, p.step)
         else:
-            log.warning("continuing from step %d, epoch %d of %d", p.step, p.epoch, self.options.epochs)
+            log.warning("continuing from step %d, epoch %d of %d", p.step, p.epoch, self.epochs)
         if p.batch:
             log.warning(
                 "%d batches of epoch %d were seen before and are skipped; the others follow in the same order where it "

@@ -93,7 +93,8 @@ class LossGuard:
         if self.state.best:
             self.learner.finish(self.state.best)
             where = "" if self.state.best_path is None else f", which {self.state.best_path} has too"
-            kept = f"the model holds the weights of the best epoch, {p.best_epoch}{where}"
+            best = f"the weights of the best epoch, {p.best_epoch}" if p.best_epoch else "the weights from before training"
+            kept = f"the model holds {best}{where}"
         else:
             kept = "no epoch was finished: start again from the calibrated model, without --resume"
         return (

@@ -27,6 +27,9 @@ MetricSpec: TypeAlias = str | MetricFunction | Metric | Mapping[str, Any]
 #: The most images of which a bootstrap makes mAP anew in seconds.
 _MOST_IMAGES = 500
 
+#: The metric of a run without labels: the loss against the teacher on the evaluation data.
+DISTANCE = "distance"
+
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (

@@ -14,7 +14,9 @@ from qat.typing import Model
 from . import schedules
 from .epoch import Epoch
 from .metric import Metric
-from .metrics import METRICS, MetricSpec, chosen, metric
+from .metrics import DISTANCE, METRICS, MetricSpec, chosen, metric
+from .output_losses import LOSS_NAMES, LossName, check_name
+from .time_budget import seconds_of
 
 Optimizer: TypeAlias = Literal["sgd", "adam", "adamw", "rmsprop", "adagrad"]
 Schedule: TypeAlias = Literal["cosine", "linear", "constant"]
@@ -36,6 +38,10 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "precision": ("float32", "bf16"),
     "labels": ("given", "none"),
 }
+
+#: What is taken where the user names nothing: with labels, and without.
+_OPTIMIZER: dict[bool, Optimizer] = {True: "sgd", False: "adam"}
+_OBSERVED = {True: 0.1, False: 0.0}
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ _COUNT, _OPTIONAL_COUNT = _Limits(1, whole=True), _Limits(1, whole=True, optiona
 _NUMBERS: dict[str, _Limits] = {
     "epochs": _COUNT,
     "max_steps": _OPTIONAL_COUNT,
+    "steps": _OPTIONAL_COUNT,
     "seed": _Limits(0, 2**32 - 1, whole=True),
     "learning_rate": _Limits(1e-12, optional=True),
     "gradient_clip": _Limits(1e-12, optional=True),
@@ -69,7 +76,7 @@ _NUMBERS: dict[str, _Limits] = {
     "warmup_steps": _Limits(whole=True),
     "accumulate": _COUNT,
     "patience": _OPTIONAL_COUNT,
-    "observe_fraction": _Limits(0, 1),
+    "observe_fraction": _Limits(0, 1, optional=True),
     "temperature": _Limits(1e-3),
     "teacher_weight": _Limits(0, 1),
     "dampening": _Limits(),
@@ -107,7 +114,7 @@ class EvaluationKeywords(TypedDict, total=False):
     """The keywords of :func:`qat.evaluate`; :class:`TrainingOptions` says what each does and what it is by default."""
 
     metrics: Iterable[MetricSpec] | None
-    labels: Labels
+    labels: Labels | None
     teacher: Model | None
 
 
@@ -116,8 +123,10 @@ class TrainingKeywords(EvaluationKeywords, total=False):
 
     epochs: int
     max_steps: int | None
+    steps: int | None
+    time_budget: str | float | None
     learning_rate: float | None
-    optimizer: Optimizer
+    optimizer: Optimizer | None
     schedule: Schedule
     warmup_steps: int
     weight_decay: float
@@ -125,9 +134,9 @@ class TrainingKeywords(EvaluationKeywords, total=False):
     accumulate: int
     precision: Precision
     patience: int | None
-    observe_fraction: float
+    observe_fraction: float | None
     seed: int
-    loss: str | LossFunction | None
+    loss: str | LossFunction | Mapping[str, LossName] | None
     temperature: float
     teacher_weight: float
     dampening: float
@@ -149,8 +158,13 @@ class TrainingOptions:
     Attributes:
         epochs: passes over the data.
         max_steps: an upper limit on the steps (batches); None for none.
-        learning_rate: the peak; None takes a hundredth of the optimizer's usual one (SGD: 0.001).
-        optimizer: ``sgd`` (momentum 0.9, Nesterov), ``adam``, ``adamw``, ``rmsprop`` or ``adagrad``.
+        steps: in place of ``epochs``: the steps, over as many passes as they take; None for none.
+        time_budget: in place of both: ``10m``, ``90s``, ``1h`` or seconds, in which the steps must fit; see
+            :mod:`qat.trainers.time_budget`. None for none.
+        learning_rate: the peak; None takes a hundredth of the optimizer's usual one (SGD: 0.001), or, without labels, tries a
+            few; see :mod:`qat.trainers.rate_trial`.
+        optimizer: ``sgd`` (momentum 0.9, Nesterov), ``adam``, ``adamw``, ``rmsprop`` or ``adagrad``; None is SGD, without labels
+            Adam.
         schedule: ``cosine`` or ``linear`` (both down to a hundredth of the peak), or ``constant``.
         warmup_steps: steps in which the rate first rises in a straight line to the peak.
         weight_decay: of every trainable parameter; the activation ranges are none.
@@ -158,16 +172,20 @@ class TrainingOptions:
         accumulate: batches whose gradients are averaged for one update of the weights.
         precision: ``bf16`` computes what stays float in bfloat16 (PyTorch's autocast); the grid's nodes stay exact in float32.
         patience: epochs without a better first metric after which training stops; None for no such stop.
-        observe_fraction: the share of the steps in which activation ranges follow the data before they are frozen.
+        observe_fraction: the share of the steps in which activation ranges follow the data before they are frozen; None is a
+            tenth, without labels none: the calibrated ranges stay.
         seed: of every random generator used.
         loss: a name (``cross_entropy``, ``binary_cross_entropy``, ``mse``, ``mae``, ``huber``), ``package.module:function``, or a
-            callable ``(outputs, labels) -> scalar``; None is cross-entropy, on logits or probabilities.
+            callable ``(outputs, labels) -> scalar``; None is cross-entropy, on logits or probabilities. Without labels None
+            chooses ``kl``, ``bernoulli_kl``, ``mse`` or ``cosine`` for each output by its values
+            (:mod:`qat.trainers.output_losses`); one of these is that for all outputs, ``{"boxes": "mse"}`` for some.
         metrics: names (:data:`qat.trainers.metrics.METRICS`), ``package.module:function``, callables
             ``(outputs, labels) -> values`` on arrays, one value a sample or one for the batch, or mappings of one of them with
             its options: see :func:`qat.trainers.metrics.metric`. The first one chooses the best epoch. None chooses by the
             labels: top-1 for class numbers, right pixels and mean IoU for maps of them, MSE and MAE for numbers of the outputs'
             shape. Where no metric fits, there is none, and the last epoch is the best. Metrics ``to float`` wait for the
-            comparison, unless ``labels`` is ``none``.
+            comparison, unless ``labels`` is ``none``. Without labels the first is by default ``distance``, the loss on the
+            evaluation data.
         teacher: a float model; the model learns its outputs, besides the labels. None for none.
         temperature: that divides the logits of the teacher and of the model before their softmax.
         teacher_weight: the share of the teacher's loss in the loss, 0 to 1.
@@ -176,7 +194,8 @@ class TrainingOptions:
             None freezes none.
         divergence: the share of the way from the loss at the start to that of outputs of zero, at which the run is stopped; see
             :mod:`qat.trainers.divergence`. None never stops it.
-        labels: ``none`` trains on the teacher's outputs alone; batches then need no labels.
+        labels: ``given``, or ``none``: the teacher's outputs are learned alone, and the teacher is by default the prepared model
+            itself in float. None looks at the first batch: one that is no pair has no labels.
         checkpoint_dir: where checkpoints are written, and the weights of the best and the last epoch; None for nowhere. The
             files of an earlier run that lie there are moved to ``<checkpoint_dir>.1`` and so on, unless ``resume`` continues it.
         checkpoint_every: steps between checkpoints, besides the one after each epoch; None for none besides.
@@ -190,8 +209,10 @@ class TrainingOptions:
 
     epochs: int = 1
     max_steps: int | None = None
+    steps: int | None = None
+    time_budget: str | float | None = None
     learning_rate: float | None = None
-    optimizer: Optimizer = "sgd"
+    optimizer: Optimizer | None = None
     schedule: Schedule = "cosine"
     warmup_steps: int = 0
     weight_decay: float = 0.0
@@ -199,9 +220,9 @@ class TrainingOptions:
     accumulate: int = 1
     precision: Precision = "float32"
     patience: int | None = None
-    observe_fraction: float = 0.1
+    observe_fraction: float | None = None
     seed: int = 0
-    loss: str | LossFunction | None = None
+    loss: str | LossFunction | Mapping[str, LossName] | None = None
     metrics: Iterable[MetricSpec] | None = None
     teacher: Model | None = None
     temperature: float = 1.0
@@ -209,7 +230,7 @@ class TrainingOptions:
     dampening: float = 0.0
     freezing: float | None = None
     divergence: float | None = 0.9
-    labels: Labels = "given"
+    labels: Labels | None = None
     checkpoint_dir: str | Path | None = None
     checkpoint_every: int | None = None
     resume: bool = False
@@ -221,19 +242,28 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name, words in _WORDS.items():
             word: object = getattr(self, name)
-            if word not in words:
+            if word not in words and not (word is None and name in ("optimizer", "labels")):
                 raise OptionError(name, f"unknown {name} '{word}'{nearest(str(word), words)}; valid: {', '.join(words)}")
         for name, limits in _NUMBERS.items():
             limits.check(name, getattr(self, name))
-        if isinstance(self.loss, str) and self.loss not in LOSSES and ":" not in self.loss:
-            valid = f"{', '.join(LOSSES)}, or package.module:function"
-            raise OptionError("loss", f"unknown loss '{self.loss}'{nearest(self.loss, LOSSES)}; valid: {valid}")
+        if self.steps is not None and self.time_budget is not None:
+            raise OptionError("time_budget", "steps and time_budget both end the training: give one of them")
+        if self.time_budget is not None:
+            seconds_of(self.time_budget)
+        self._check_loss()
         if self.metrics is not None:
             object.__setattr__(self, "metrics", _listed(self.metrics))
-        if self.labels == "none" and self.teacher is None:
-            raise OptionError("labels", "labels='none' trains on a teacher's outputs: give teacher=, the float model")
         if self.resume and self.checkpoint_dir is None:
             raise OptionError("resume", "resume needs checkpoint_dir, the folder that holds the run's checkpoints")
+
+    def _check_loss(self) -> None:
+        if isinstance(self.loss, Mapping):
+            for name in self.loss.values():
+                check_name(str(name))
+        own = (*LOSSES, *(name for name in LOSS_NAMES if name not in LOSSES))
+        if isinstance(self.loss, str) and self.loss not in own and ":" not in self.loss:
+            valid = f"{', '.join(own)}, or package.module:function"
+            raise OptionError("loss", f"unknown loss '{self.loss}'{nearest(self.loss, own)}; valid: {valid}")
 
     @classmethod
     def of(cls, **options: Any) -> TrainingOptions:
@@ -247,11 +277,51 @@ class TrainingOptions:
     @property
     def peak(self) -> float:
         """The peak learning rate."""
-        return float(self.learning_rate) if self.learning_rate is not None else USUAL_LEARNING_RATE[self.optimizer] / 100
+        return float(self.learning_rate) if self.learning_rate is not None else self.usual_rate / 100
 
-    def rate(self, step: int, total: int) -> float:
-        """Return the learning rate of a step."""
-        return schedules.rate(self.schedule, self.peak, step, total, self.warmup_steps)
+    @property
+    def usual_rate(self) -> float:
+        """The optimizer's usual learning rate, for training from scratch."""
+        return USUAL_LEARNING_RATE[self.chosen_optimizer]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the batches have labels."""
+        return self.labels != "none"
+
+    @property
+    def by_output(self) -> bool:
+        """Whether each output has a loss of its own against the teacher: without labels, where no loss of batches is named."""
+        return not self.labelled and (self.loss in (None, "mse") or self.loss_of_teacher)
+
+    @property
+    def loss_of_teacher(self) -> bool:
+        """Whether the loss is one that only training without labels has."""
+        return isinstance(self.loss, Mapping) or self.loss in ("kl", "bernoulli_kl", "cosine")
+
+    @property
+    def batch_loss(self) -> str | LossFunction:
+        """The loss of a batch as a whole, by name or as a function; cross-entropy where each output has its own."""
+        return "cross_entropy" if self.by_output or self.loss is None or isinstance(self.loss, Mapping) else self.loss
+
+    @property
+    def tries_rates(self) -> bool:
+        """Whether the learning rate is the best of a few that are tried."""
+        return self.by_output and self.learning_rate is None
+
+    @property
+    def chosen_optimizer(self) -> Optimizer:
+        """The optimizer."""
+        return self.optimizer or _OPTIMIZER[self.labelled]
+
+    @property
+    def observed(self) -> float:
+        """The share of the steps in which activation ranges follow the data."""
+        return _OBSERVED[self.labelled] if self.observe_fraction is None else self.observe_fraction
+
+    def rate(self, step: int, total: int, peak: float | None = None) -> float:
+        """Return the learning rate of a step; ``peak`` takes the place of the options' own."""
+        return schedules.rate(self.schedule, self.peak if peak is None else peak, step, total, self.warmup_steps)
 
     def dampened(self, step: int, total: int) -> float:
         """Return the factor of the weights' distance from their grid: half a cosine from 0 (Nagel et al. 2022, section 4.1)."""
@@ -261,33 +331,37 @@ class TrainingOptions:
         """Return the loss of a batch: that against its labels, the ``distance`` to a teacher (None without one), or their sum."""
         if distance is None:
             return against_labels()
-        if self.labels == "none":
+        if not self.labelled:
             return distance
         return (1 - self.teacher_weight) * against_labels() + self.teacher_weight * distance
 
     @property
     def classifies(self) -> bool:
         """Whether the loss is cross-entropy, on class numbers."""
-        return self.loss in (None, "cross_entropy")
+        return self.loss == "cross_entropy" or (self.loss is None and not self.by_output)
 
     @property
     def chosen_metrics(self) -> tuple[Metric, ...] | None:
         """The metrics, the one that chooses the best epoch first; None where they follow from the labels."""
         if self.metrics is None:
             # A classifier that learns from its teacher alone is measured by their agreement.
-            return (METRICS["top1"],) if self.labels == "none" and self.classifies else None
+            return (METRICS["top1"],) if not self.labelled and self.loss in (None, "cross_entropy") else None
         found = chosen(self.metrics)
-        return found if self.labels == "none" else tuple(m for m in found if not m.to_float) or None
+        return found if not self.labelled else tuple(m for m in found if not m.to_float) or None
 
     def higher_is_better(self, name: str) -> bool:
         """Whether more of a metric is better, by its name in the history."""
         known = METRICS | {m.name: m for m in self.chosen_metrics or ()}
-        return known[name].higher_is_better
+        return name != DISTANCE and known[name].higher_is_better
 
     def decisive(self) -> dict[str, Any]:
         """Return, JSON-ready, the options that decide the weights that come out."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _FREE}
+        values |= {"labels": self.labels or "given", "optimizer": self.chosen_optimizer, "observe_fraction": self.observed}
         values["metrics"] = [m.name for m in self.chosen_metrics or ()]
         values["teacher"] = self.teacher is not None
-        values["loss"] = self.loss if self.loss is None or isinstance(self.loss, str) else getattr(self.loss, "__name__", "own")
+        if isinstance(self.loss, Mapping):
+            values["loss"] = dict(self.loss)
+        elif callable(self.loss):
+            values["loss"] = getattr(self.loss, "__name__", "own")
         return values

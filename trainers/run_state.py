@@ -41,12 +41,15 @@ class RunState:
         self._resumed_random: Arrays | None = None
 
     def keep_best(self, epoch: Epoch) -> None:
-        """Keep the weights of an epoch, if its first metric is the best so far; without metrics the last epoch is the best."""
+        """Keep the weights of an epoch, if its first metric is the best so far; without metrics the last epoch is the best.
+
+        Number 0 is the model before training.
+        """
         p = self.progress
         score = epoch.accuracy if epoch.accuracy is not None else float(epoch.number)
         if epoch.metrics and not self.options.higher_is_better(next(iter(epoch.metrics))):
             score = -score
-        if p.best_epoch == 0 or score > p.best_score:
+        if not self.best or score > p.best_score:
             p.best_score, p.best_epoch, self.best = score, epoch.number, self.learner.weights()
             self.best_path = self.learner.save("best")
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from qat.arithmetic.range_estimators import RangeMode
 from qat.errors import CalibrationError, ConfigError, DataError
 from qat.frameworks import adapter_for, framework_of, is_prepared
 from qat.graph.kinds import KINDS
@@ -26,19 +23,9 @@ from qat.planning.plan import PlannedOp
 from qat.system.samples import batches_of, check_finite, first_of_pair
 from qat.typing import PreparedModel, Samples
 
+from .float_twin import float_twin, remember
+
 log = logging.getLogger("qat")
-
-
-@dataclass(frozen=True)
-class _Treated:
-    """A model that a method has treated: its float twin, and the parameters that the method left in the model."""
-
-    twin: Any
-    left: Mapping[str, np.ndarray]
-
-
-#: The models that were treated, for as long as they live: a further method compares them with the same float twin.
-_TREATED: WeakKeyDictionary[PreparedModel, _Treated] = WeakKeyDictionary()
 
 
 class Layerwise:
@@ -78,21 +65,13 @@ class Layerwise:
         left = [p.op.scope or p.op.name for p in weighted if p.op.name not in taken]
         if left:
             log.warning("%s leaves %d of %d weights as they are: %s", method, len(left), len(weighted), ", ".join(left[:3]))
-        treated = _TREATED.get(model)
-        self.twin = treated.twin if treated and self._holds(treated.left) else self.adapter.twin_of(model)
-        for grid in self.adapter.grids(self.twin).values():
-            grid.mode = RangeMode.CALIBRATING  # without an estimator: the twin computes in float
+        self.twin = float_twin(model)
 
     def __enter__(self) -> Layerwise:
         return self
 
     def __exit__(self, *_: object) -> None:
-        names = {name for planned in self.model.plan.ops for name in planned.op.params.values()}
-        _TREATED[self.model] = _Treated(self.twin, {name: self.adapter.parameter(self.model, name) for name in names})
-
-    def _holds(self, parameters: Mapping[str, np.ndarray]) -> bool:
-        """Whether the model's parameters are still these: nothing else, training say, has changed them since."""
-        return all(np.array_equal(self.adapter.parameter(self.model, name), value) for name, value in parameters.items())
+        remember(self.model, self.twin)
 
 
 class Layer:

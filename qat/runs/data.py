@@ -37,7 +37,7 @@ class RunData:
         c = config.data
         key = {"factory": "data.factory", "digits": "data.source"}.get(c.source, "data.path")
         try:
-            dataset = _read(c, base, config.training.labels == "given")
+            dataset = _read(c, base, config.training.labelled)
             self.dataset = replace(dataset, seed=c.seed, scale=dataset.scale if c.scale is None else c.scale)
             self._check_labels()
         except OSError as error:
@@ -49,7 +49,7 @@ class RunData:
 
     def _check_labels(self) -> None:
         labels = self.dataset.train_y
-        if self.config.training.labels == "none" or not self.config.training.classifies:
+        if not self.config.training.labelled or not self.config.training.classifies:
             return
         if labels is None:
             raise DataError("there are no labels: training without them learns from a teacher (training.labels: none)")

@@ -108,9 +108,8 @@ def _training(job: Job, data: RunData) -> Trained:
     history = job.stage("QAT", lambda: stages.finetune(job, data, prepared, model, "qat"))
     for name, values in before.items():
         job.console.print(f"  {name}: {shown(values)} on the validation data")
-    best = history.epochs[history.best_epoch - 1]
-    epoch = f"trained, epoch {best.number} of {len(history.epochs)}"
-    job.console.print(Text.assemble((f"  {epoch}: {shown(best.metrics)}", "bold"), " on the validation data"))
+    epoch = f"trained, epoch {history.best_epoch} of {len(history.epochs)}"
+    job.console.print(Text.assemble((f"  {epoch}: {shown(history.best)}", "bold"), " on the validation data"))
     return Trained(job.best_checkpoint, before, history)
 
 

@@ -88,8 +88,8 @@ def nets():
         "torch_model": torch_model, "float_model": torch_model, "keras_model": keras_model,
         "example_inputs": torch.from_numpy(images[0, :2]), "example": torch.from_numpy(images[0, :2]), "samples": list(images),
         "train_data": pairs, "eval_data": pairs[:1], "test_data": pairs[:2], "held_out": images[0],
-        "images": np.ascontiguousarray(images[0].transpose(0, 2, 3, 1)), "small": images[0],
-        "large": random.normal(size=(4, 3, 12, 10)).astype(np.float32),
+        "inputs": images.reshape(-1, 3, 8, 8), "images": np.ascontiguousarray(images[0].transpose(0, 2, 3, 1)),
+        "small": images[0], "large": random.normal(size=(4, 3, 12, 10)).astype(np.float32),
         "recipe": "static_wi8_ai8_per_tensor",
         "model": qat.calibrate(qat.prepare(torch_model, torch.from_numpy(images[0, :2])), list(images)),
     }  # fmt: skip

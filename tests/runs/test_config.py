@@ -53,7 +53,7 @@ def written(folder, *training):
 
 def test_training_is_read_as_the_options_of_finetune(tmp_path):
     options = load_run(written(tmp_path, "epochs: 3", "metrics: [top1, mse]", "teacher: float", "labels: none")).training
-    assert (options.epochs, options.metrics, options.labels, options.optimizer) == (3, ("top1", "mse"), "none", "sgd")
+    assert (options.epochs, options.metrics, options.labels, options.chosen_optimizer) == (3, ("top1", "mse"), "none", "adam")
     assert isinstance(options.teacher, OwnFloatModel)
     assert load_run(written(tmp_path, "epochs: 3")).training == TrainingOptions(epochs=3)
 

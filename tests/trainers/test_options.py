@@ -33,7 +33,6 @@ def total_error(outputs, labels):
         ({"loss": "mae2"}, "did you mean 'mae'.*package.module:function"),
         ({"metrics": "top1"}, "a list of one or more"),
         ({"metrics": []}, "a list of one or more"),
-        ({"labels": "none"}, "give teacher=, the float model"),
         ({"accumulate": 0}, "accumulate must be a whole number of at least 1"),
         ({"teacher_weight": 1.5}, "teacher_weight must be a number between 0 and 1"),
         ({"patience": 0.5}, "patience must be a whole number"),

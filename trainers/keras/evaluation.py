@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ import tensorflow as tf
 from qat.errors import DataError
 from qat.frameworks import input_count
 from qat.trainers.data_checks import split_batch
+from qat.trainers.metric import Metric
 from qat.trainers.metrics import measure
 from qat.trainers.named_outputs import named
 from qat.trainers.options import TrainingOptions
@@ -28,6 +29,8 @@ def evaluate(model: Any, data: Batches, options: TrainingOptions) -> dict[str, f
 class Evaluator:
     """A model, and the options by which its batches are read and measured."""
 
+    channels_second = False
+
     def __init__(self, model: Any, options: TrainingOptions) -> None:
         self.model, self.options = model, options
         self.replicas = Replicas(model)
@@ -36,12 +39,12 @@ class Evaluator:
 
     def pairs(self, data: Batches) -> Iterator[tuple[Any, Any]]:
         """Yield batches as (inputs, labels)."""
-        return _pairs(data, self.options.labels == "given", input_count(self.model))
+        return _pairs(data, self.options.labelled, input_count(self.model))
 
-    def evaluate(self, data: Batches) -> dict[str, float]:
-        """Return the metrics, of all processes together."""
+    def evaluate(self, data: Batches, metrics: Sequence[Metric] | None = None) -> dict[str, float]:
+        """Return the metrics, of all processes together; by default the options'."""
         batches = ((self.answers(inputs), self._expected(inputs, labels)) for inputs, labels in self.pairs(data))
-        return self.replicas.mean_of(measure(self.options.chosen_metrics, batches))
+        return self.replicas.mean_of(measure(metrics or self.options.chosen_metrics, batches))
 
     def answers(self, inputs: Any) -> Any:
         """Return the outputs for a batch, as arrays."""
@@ -52,7 +55,7 @@ class Evaluator:
         return self.model(inputs, training=False)
 
     def _expected(self, inputs: Any, labels: Any) -> Any:
-        if self.options.labels == "given":
+        if self.options.labelled:
             return labels
         assert self.options.teacher is not None
         return _outputs(self.options.teacher, self.options.teacher(listed(inputs), training=False))

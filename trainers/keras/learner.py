@@ -24,6 +24,7 @@ from qat.trainers.history import History
 from qat.trainers.learner import LogWriter, Loss, Step, part
 from qat.trainers.loop import run
 from qat.trainers.options import TrainingOptions
+from qat.trainers.output_losses import OutputLosses
 from qat.typing import Batches
 
 from . import losses, optimizers
@@ -51,7 +52,9 @@ class _Learner(Evaluator):
         self.variables = list(model.trainable_variables)
         if not self.variables:
             raise ConfigError("the model has no trainable variable: unfreeze some layers before fine-tuning")
-        if options.loss is None and len(getattr(model, "output_names", ())) > 1:  # a Sequential has one output
+        if (
+            options.loss is None and options.labelled and len(getattr(model, "output_names", ())) > 1
+        ):  # a Sequential has one output
             raise ConfigError("the model has several outputs: give loss=, a function of (outputs, labels)")
         if options.precision != "float32":
             raise ConfigError(
@@ -74,8 +77,14 @@ class _Learner(Evaluator):
         self._apply = tf.function(lambda gradients: run_in_each(self._update, gradients))
         self._freeze = None if self.freezing is None else tf.function(self.freezing.update)
 
+    def learn_from_teacher(self, found: OutputLosses) -> None:
+        self.teacher_loss = losses.output_losses(found, self.options.temperature)
+
     def agreed(self, flag: bool) -> bool:
         return self.replicas.any(flag)
+
+    def mean_of(self, values: dict[str, float]) -> dict[str, float]:
+        return self.replicas.mean_of(values)
 
     # --- a step ---
 
@@ -85,7 +94,7 @@ class _Learner(Evaluator):
         arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
         if self.on_grid:
             check_fit(self.model.plan.graph.input_shapes, arrays)
-        if self.options.classifies and self.options.labels == "given":
+        if self.options.classifies and self.options.labelled:
             *pixels, classes = _output_sizes(self.model)
             expected = (len(arrays[0]), *(n or m for n, m in zip(pixels, labels.shape[1:], strict=False)))
             check_labels(labels, expected, classes, f"step {step.number}")

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from qat.system.import_object import import_object
 from qat.trainers.options import TrainingOptions
+from qat.trainers.output_losses import SHARE, TINY, OutputLoss, OutputLosses
 
 #: TensorFlow has no types.
 Tensor: TypeAlias = Any
@@ -57,12 +58,11 @@ _LOSSES: dict[str, Loss] = {
 
 def label_loss(options: TrainingOptions) -> Loss:
     """Return the loss against labels, ``(outputs, labels) -> scalar``. Keras' own losses take them the other way round."""
-    loss = options.loss
-    if loss is None or isinstance(loss, str):
-        name = loss or "cross_entropy"
-        if name in _LOSSES:
-            return _LOSSES[name]
-        loss = import_object(name, "loss")
+    loss = options.batch_loss
+    if isinstance(loss, str):
+        if loss in _LOSSES:
+            return _LOSSES[loss]
+        loss = import_object(loss, "loss")
     if type(loss).__module__.partition(".")[0] in ("keras", "tf_keras"):
         return lambda outputs, labels: loss(labels, outputs)
     return lambda outputs, labels: tf.reduce_mean(loss(outputs, labels))
@@ -92,3 +92,37 @@ def _divergence(outputs: Tensor, taught: Tensor) -> Tensor:
 def logarithms(probabilities: Tensor) -> Tensor:
     """Return logits of probabilities: their softmax is the probabilities again."""
     return tf.math.log(tf.maximum(probabilities, 1e-7))
+
+
+def output_losses(losses: OutputLosses, temperature: float) -> Loss:
+    """Return the sum of the outputs' losses against a teacher; :class:`OutputLoss` has the formulas."""
+
+    def loss(outputs: Any, taught: Any) -> Tensor:
+        pairs = zip(losses.each, tf.nest.flatten(outputs), tf.nest.flatten(taught), strict=True)
+        each = [(one, tf.cast(y, tf.float32), tf.cast(t, tf.float32)) for one, y, t in pairs]
+        return tf.add_n([_BY_OUTPUT[one.name](one, y, t, temperature) / one.divisor for one, y, t in each])
+
+    return loss
+
+
+def _kl(one: OutputLoss, y: Tensor, taught: Tensor, t: float) -> Tensor:
+    a, b = (tf.nn.log_softmax((logarithms(v) if one.given else v) / t, one.axis) for v in (taught, y))
+    return t * t * tf.reduce_mean(tf.reduce_sum(tf.exp(a) * (a - b), one.axis))
+
+
+def _bernoulli_kl(one: OutputLoss, y: Tensor, taught: Tensor, t: float) -> Tensor:
+    p, q = (tf.clip_by_value(v if one.given else tf.sigmoid(v), SHARE, 1 - SHARE) for v in (taught, y))
+    return tf.reduce_mean(p * tf.math.log(p / q) + (1 - p) * tf.math.log((1 - p) / (1 - q)))
+
+
+def _cosine(one: OutputLoss, y: Tensor, taught: Tensor, t: float) -> Tensor:
+    a, b = (v / tf.maximum(tf.norm(v, axis=one.axis, keepdims=True), TINY) for v in (y, taught))
+    return tf.reduce_mean(1 - tf.reduce_sum(a * b, one.axis))
+
+
+_BY_OUTPUT: dict[str, Callable[[OutputLoss, Tensor, Tensor, float], Tensor]] = {
+    "kl": _kl,
+    "bernoulli_kl": _bernoulli_kl,
+    "mse": lambda one, y, taught, t: tf.reduce_mean(tf.square(y - taught)),
+    "cosine": _cosine,
+}

@@ -28,7 +28,7 @@ def optimizer(keras: Any, variables: list[Any], options: TrainingOptions, replic
     extra: dict[str, Any] = {"weight_decay": options.weight_decay or None}
     if options.gradient_clip is not None:
         extra["global_clipnorm"] = options.gradient_clip
-    made = _MAKERS[options.optimizer](keras, options.peak, **extra)
+    made = _MAKERS[options.chosen_optimizer](keras, options.peak, **extra)
     scales = [v for v in variables if _is_scale(v)]
     if scales and options.weight_decay:
         made.exclude_from_weight_decay(var_list=scales)

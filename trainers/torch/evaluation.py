@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ from qat.errors import ConfigError, DataError
 from qat.frameworks import input_count
 from qat.program.caller_names import paths_of
 from qat.trainers.data_checks import split_batch
+from qat.trainers.metric import Metric
 from qat.trainers.metrics import measure
 from qat.trainers.named_outputs import named
 from qat.trainers.options import TrainingOptions
@@ -34,6 +35,8 @@ def evaluate(model: nn.Module, data: Batches, options: TrainingOptions) -> dict[
 class Evaluator:
     """A model, and the options by which its batches are read and measured."""
 
+    channels_second = True
+
     def __init__(self, model: nn.Module, options: TrainingOptions) -> None:
         self.model, self.options = model, options
         device = device_of(model)
@@ -45,15 +48,15 @@ class Evaluator:
 
     def pairs(self, data: Batches) -> Iterator[tuple[Tensors, Any]]:
         """Yield batches as (inputs, labels), tensors on the model's device."""
-        return _pairs(data, self.processes.device, self.options.labels == "given", input_count(self.model))
+        return _pairs(data, self.processes.device, self.options.labelled, input_count(self.model))
 
-    def evaluate(self, data: Batches) -> dict[str, float]:
-        """Return the metrics, of all processes together."""
+    def evaluate(self, data: Batches, metrics: Sequence[Metric] | None = None) -> dict[str, float]:
+        """Return the metrics, of all processes together; by default the options'."""
         training = self.model.training
         self.model.eval()
         try:
             with torch.no_grad():
-                found = measure(self.options.chosen_metrics, self._evaluated(data))
+                found = measure(metrics or self.options.chosen_metrics, self._evaluated(data))
         finally:
             self.model.train(training)
         return self.processes.mean_of(found)
@@ -63,7 +66,7 @@ class Evaluator:
             yield _outputs(self.model(*fitting(self.model, inputs))), self._expected(inputs, labels)
 
     def _expected(self, inputs: Tensors, labels: Any) -> Any:
-        if self.options.labels == "given":
+        if self.options.labelled:
             return _arrays(labels)
         assert self.teacher is not None
         with torch.no_grad():

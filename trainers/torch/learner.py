@@ -25,6 +25,7 @@ from qat.trainers.history import History
 from qat.trainers.learner import LogWriter, Loss, Step, part
 from qat.trainers.loop import run
 from qat.trainers.options import TrainingOptions
+from qat.trainers.output_losses import OutputLosses
 from qat.typing import Batches
 
 from . import losses, optimizers
@@ -48,7 +49,7 @@ class _Learner(Evaluator):
         if not self.parameters:
             raise ConfigError("the model has no parameter that requires a gradient: unfreeze some before fine-tuning")
         # On an accelerator the optimizer itself looks whether the loss was a number, and nothing waits for the answer.
-        self.late = optimizers.skips(options.optimizer, device_of(model))
+        self.late = optimizers.skips(options.chosen_optimizer, device_of(model))
         self.optimizer = optimizers.optimizer(model, options, fused=self.late)
         self.lost: Tensor | None = None
         self.label_loss, self.teacher_loss = losses.label_loss(options), losses.teacher_loss(options)
@@ -59,8 +60,14 @@ class _Learner(Evaluator):
         if options.freezing is not None and isinstance(model, PreparedModel):
             self.freezing = Freezing(model, options.freezing)
 
+    def learn_from_teacher(self, found: OutputLosses) -> None:
+        self.teacher_loss = losses.output_losses(found, self.options.temperature)
+
     def agreed(self, flag: bool) -> bool:
         return self.processes.any(flag)
+
+    def mean_of(self, values: dict[str, float]) -> dict[str, float]:
+        return self.processes.mean_of(values)
 
     # --- a step ---
 
@@ -106,13 +113,13 @@ class _Learner(Evaluator):
         options, axis = self.options, 1
         if options.classifies:
             outputs = losses.class_scores(outputs)
-            axis = losses.class_axis(outputs, labels if options.labels == "given" else None)
+            axis = losses.class_axis(outputs, labels if options.labelled else None)
             shape, outputs = outputs.shape, losses.rows_of(outputs, axis)
             if number == 0:
                 self.probabilities = losses.are_probabilities(outputs)
             if self.probabilities:
                 outputs = losses.logarithms(outputs)
-            if options.labels == "given":
+            if options.labelled:
                 if labels.device.type == "cpu":  # elsewhere the look at their values would wait for the device
                     check_labels(labels, (*shape[:axis], *shape[axis + 1 :]), outputs.shape[-1], f"step {number}")
                 labels = losses.class_labels(labels, outputs.shape[-1])

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from qat.errors import ConfigError
 from qat.system.import_object import import_object
 from qat.trainers.options import TrainingOptions
+from qat.trainers.output_losses import SHARE, TINY, OutputLoss, OutputLosses
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -32,10 +34,10 @@ def _like(labels: Tensor, outputs: Tensor) -> Tensor:
 
 def label_loss(options: TrainingOptions) -> Loss:
     """Return the loss against labels, ``(outputs, labels) -> scalar``."""
-    if options.loss is None or isinstance(options.loss, str):
-        name = options.loss or "cross_entropy"
-        return _LOSSES[name] if name in _LOSSES else import_object(name, "loss")
-    return options.loss
+    loss = options.batch_loss
+    if isinstance(loss, str):
+        return _LOSSES[loss] if loss in _LOSSES else import_object(loss, "loss")
+    return loss
 
 
 def teacher_loss(options: TrainingOptions) -> Loss:
@@ -92,3 +94,32 @@ def are_probabilities(outputs: Tensor) -> bool:
 def logarithms(probabilities: Tensor) -> Tensor:
     """Return logits of probabilities: their softmax is the probabilities again."""
     return probabilities.clamp_min(1e-7).log()
+
+
+def output_losses(losses: OutputLosses, temperature: float) -> Loss:
+    """Return the sum of the outputs' losses against a teacher; :class:`OutputLoss` has the formulas."""
+
+    def loss(outputs: Any, taught: Any) -> Tensor:
+        pairs = zip(losses.each, pytree.tree_leaves(outputs), pytree.tree_leaves(taught), strict=True)
+        each = [_BY_OUTPUT[one.name](one, y.float(), t.float(), temperature) / one.divisor for one, y, t in pairs]
+        return torch.stack(each).sum()
+
+    return loss
+
+
+def _kl(one: OutputLoss, y: Tensor, taught: Tensor, t: float) -> Tensor:
+    a, b = (F.log_softmax((logarithms(v) if one.given else v) / t, one.axis) for v in (taught, y))
+    return t * t * (a.exp() * (a - b)).sum(one.axis).mean()
+
+
+def _bernoulli_kl(one: OutputLoss, y: Tensor, taught: Tensor, t: float) -> Tensor:
+    p, q = ((v if one.given else v.sigmoid()).clamp(SHARE, 1 - SHARE) for v in (taught, y))
+    return (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
+
+
+_BY_OUTPUT: dict[str, Callable[[OutputLoss, Tensor, Tensor, float], Tensor]] = {
+    "kl": _kl,
+    "bernoulli_kl": _bernoulli_kl,
+    "mse": lambda one, y, taught, t: F.mse_loss(y, taught),
+    "cosine": lambda one, y, taught, t: (1 - F.cosine_similarity(y, taught, one.axis, TINY)).mean(),
+}

@@ -36,7 +36,7 @@ def optimizer(model: nn.Module, options: TrainingOptions, fused: bool = False) -
     if scales:
         groups.append({"params": scales, "weight_decay": 0.0})
     how = {"fused": True} if fused else {}
-    return _MAKERS[options.optimizer](groups, options.peak, weight_decay=options.weight_decay, **how)
+    return _MAKERS[options.chosen_optimizer](groups, options.peak, weight_decay=options.weight_decay, **how)
 
 
 def step_unless(made: torch.optim.Optimizer, lost: Tensor | None) -> None:
