@@ -96,6 +96,7 @@ def test_the_artifact_takes_and_returns_images_as_the_file_and_transposes_nothin
     assert made.parity is not None and made.parity.exact == 1.0
     session, original = LiteRTSession(made.path), LiteRTSession(path)
     assert "TRANSPOSE" not in session.ops()
+    assert session.ops()["PAD"] == 1  # that of the channels: SAME padding is the convolutions' own
     for mine, theirs in ((session.inputs, original.inputs), (session.outputs, original.outputs)):
         assert [t.shape[1:] for t in mine] == [t.shape[1:] for t in theirs]
         assert [t.name for t in mine] == [t.name for t in theirs]

@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from qat.errors import CaptureError, ConfigError
 from qat.graph.custom_layers import HANDLERS
+from qat.graph.fold_padding import fold_padding
 from qat.graph.graph import Graph, Op, TensorSpec
 from qat.program.file_origin import ORIGIN, FileOrigin
 
@@ -77,6 +78,9 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Seq
     tensors = {**exported.state_dict, **exported.constants}
     walker = _Walker(Builder(owner, tensors), beside_masks(exported.graph, signature.inputs_to_parameters))
     graph = walker.walk(exported.graph, type(model).__name__, example_inputs)
+    origin: FileOrigin | None = model.meta.get(ORIGIN) if isinstance(model, fx.GraphModule) else None
+    if origin is not None:
+        graph = fold_padding(graph)
     used = {name for op in graph.ops for name in op.params.values()}
     requires_grad = {name for name, p in exported.named_parameters() if p.requires_grad}
     parameters = {name for name, _ in exported.named_parameters()}
@@ -90,7 +94,7 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Seq
         frozen=frozenset(parameters - requires_grad),
         structure=(exported.call_spec.out_spec, walker.leaves),
         device=next((t.device for t in model.state_dict().values()), torch.device("cpu")),
-        origin=model.meta.get(ORIGIN) if isinstance(model, fx.GraphModule) else None,
+        origin=origin,
     )
 
 
