@@ -30,6 +30,7 @@ from qat.planning.targets import Target, load_target
 from qat.report.compare import compare
 from qat.report.entry import Entry
 from qat.report.report import Report
+from qat.sources.load import example_of, load
 from qat.trainers import Epoch, History, TrainingOptions, evaluate, finetune, load_weights
 
 from .errors import CaptureError, ConfigError, ExportError, QatError
@@ -63,6 +64,7 @@ __all__ = [
     "export",
     "finetune",
     "freeze_ranges",
+    "load",
     "load_prepared",
     "plan",
     "prepare",
@@ -85,6 +87,15 @@ def prepare(
 ) -> PreparedModule: ...
 @overload
 def prepare(
+    model: str | Path,
+    example_inputs: Inputs | None = ...,
+    recipe: str | Path | Recipe = ...,
+    target: str | Target | None = ...,
+    dynamic: Sequence[str] = ...,
+    equalize: bool = ...,
+) -> PreparedModule: ...
+@overload
+def prepare(
     model: Model,
     example_inputs: Inputs | None = ...,
     recipe: str | Path | Recipe = ...,
@@ -93,7 +104,7 @@ def prepare(
     equalize: bool = ...,
 ) -> PreparedModel: ...
 def prepare(
-    model: Model,
+    model: Model | str | Path,
     example_inputs: Inputs | None = None,
     recipe: str | Path | Recipe = "static_wi8_ai8",
     target: str | Target | None = None,
@@ -107,8 +118,9 @@ def prepare(
 
     Args:
         model: a PyTorch module, or a Functional or Sequential Keras 3 model. A ``tf_keras`` model is prepared by
-            tensorflow-model-optimization.
-        example_inputs: PyTorch: a batch, or a tuple of batches, one for each argument of ``forward``. Keras: not needed.
+            tensorflow-model-optimization. The path of a float ``.onnx`` or ``.tflite`` is loaded by :func:`load`.
+        example_inputs: PyTorch: a batch, or a tuple of batches, one for each argument of ``forward``. Keras: not needed. A file:
+            needed where it leaves sizes free besides the batch.
         recipe: a built-in name (``qat recipes`` lists them), the path of a YAML file, or a Recipe.
         target: the runtime that the artifact is for: ``onnxruntime`` (the default for PyTorch), ``litert`` (the default for
             Keras), or another name of :data:`qat.planning.targets.TARGETS`. ``arm``, ``x86`` and ``any`` name ONNX Runtime's
@@ -134,6 +146,7 @@ def prepare(
         >>> sorted(model.grids)
         ['input', 'linear_1', 'relu']
     """
+    model, example_inputs = _loaded(model, example_inputs)
     if is_prepared(model):
         raise ExportError("this model is prepared already: pass the float model")
     framework = framework_of(model)
@@ -157,7 +170,7 @@ def prepare(
 
 
 def plan(
-    model: Model,
+    model: Model | str | Path,
     example_inputs: Inputs | None = None,
     recipe: str | Path | Recipe = "static_wi8_ai8",
     target: str | Target | None = None,
@@ -166,7 +179,7 @@ def plan(
     """Return the plan by which :func:`prepare` would build a model, without building it.
 
     Args:
-        model: a float model, or a prepared one, whose own plan is returned.
+        model: a float model, the path of a file as for :func:`prepare`, or a prepared model, whose own plan is returned.
         example_inputs: as for :func:`prepare`.
         recipe: as for :func:`prepare`.
         target: as for :func:`prepare`.
@@ -182,6 +195,7 @@ def plan(
         >>> [(row["op"], row["runs"]) for row in plan.table()]
         [('dense', 'integer')]
     """
+    model, example_inputs = _loaded(model, example_inputs)
     framework = framework_of(model)
     if framework == "tf_keras":
         raise CaptureError("tensorflow-model-optimization places the nodes of a tf_keras model: load it with Keras 3 for a plan")
@@ -189,6 +203,14 @@ def plan(
         return model.plan
     adapter = adapter_for(framework)
     return _trace_and_plan(adapter, model, example_inputs, load_recipe(recipe), _target_for(adapter, target), dynamic)[1]
+
+
+def _loaded(model: Model | str | Path, example_inputs: Inputs | None) -> tuple[Model, Inputs | None]:
+    """Return a model, that of a file loaded, and its example inputs: those of the file where none are given."""
+    if not isinstance(model, (str, Path)):
+        return model, example_inputs
+    loaded = load(model, example_inputs)
+    return loaded, example_of(loaded) if example_inputs is None else example_inputs
 
 
 def _target_for(adapter: Runner, target: str | Target | None) -> Target:

@@ -79,8 +79,9 @@ class OnnxSession:
     def invoke(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the outputs in the file's types for inputs in the file's types: the runtime's own work and nothing else."""
         feeds = dict(zip((i.name for i in self.inputs), inputs, strict=True))
-        fixed = next((i.shape[0] for i in self.inputs if i.shape and i.shape[0] is not None), None)
-        return tuple(self._run(feeds) if fixed is None else self._run_in_parts(feeds, fixed))
+        fixed = [(len(a), i.shape[0]) for a, i in zip(inputs, self.inputs, strict=True) if i.shape and i.shape[0] is not None]
+        other = next((size for count, size in fixed if count != size), None)
+        return tuple(self._run(feeds) if other is None else self._run_in_parts(feeds, other))
 
     def run_named(self, *arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Return the outputs by name.

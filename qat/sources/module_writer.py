@@ -105,9 +105,13 @@ class ModuleWriter:
 
     # --- what the calls read ---
 
-    def input(self, name: str, shape: Sequence[int | None], dtype: torch.dtype) -> Value:
-        """Add an input; None is the size of a free axis, one for each such axis."""
-        sizes = [_FREE if size is None else size for size in shape]
+    def input(self, name: str, shape: Sequence[int | None], dtype: torch.dtype, example: Sequence[int] | None = None) -> Value:
+        """Add an input; None is the size of a free axis, one for each such axis.
+
+        ``example`` has sizes that the model takes; without them a free axis is written with :data:`_FREE`, which is too small for
+        a model that halves an image five times.
+        """
+        sizes = [_FREE if size is None else size for size in shape] if example is None else list(example)
         dynamic = [DimDynamic.DYNAMIC if size is None else DimDynamic.STATIC for size in shape]
         context = StatelessSymbolicContext(dynamic_sizes=dynamic)  # type: ignore[var-annotated]
         fake = self._mode.from_tensor(
@@ -146,6 +150,10 @@ class ModuleWriter:
             raise TypeError(f"{function} returned {type(fake).__name__}: write a call that returns one tensor, or use calls")
         return Value(self._write(function, args, kwargs), fake)
 
+    def call_like(self, value: Value, function: Callable[..., object], *args: Argument, **kwargs: Argument) -> Value:
+        """Write a call whose result has the shape and type of a value: it is not run, which takes most of the time."""
+        return Value(self._write(function, args, kwargs), value.fake)
+
     def calls(self, function: Callable[..., object], *args: Argument, **kwargs: Argument) -> list[Value]:
         """Write a call that returns several tensors, and one access for each of them."""
         fakes = self._run(function, args, kwargs)
@@ -159,10 +167,9 @@ class ModuleWriter:
 
         Sizes are computed with by :meth:`arithmetic`.
         """
-        size = value.shape[axis]
-        return size if isinstance(size, int) else self.call(torch.ops.aten.sym_size.int, value, axis)
+        return self.arithmetic(torch.ops.aten.sym_size.int, value, axis)
 
-    def arithmetic(self, function: Callable[..., object], *sizes: Value | int) -> Value | int:
+    def arithmetic(self, function: Callable[..., object], *sizes: Value | float) -> Value | int:
         """Compute with sizes, as ``operator.mul`` does; the result is a number where all of ``sizes`` are numbers."""
         fake = self._run(function, sizes, {})
         return fake if isinstance(fake, int) else Value(self._write(function, sizes, {}), fake)  # type: ignore[arg-type]

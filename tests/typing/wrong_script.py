@@ -10,7 +10,7 @@ import qat
 
 def mistakes(net: nn.Module, x: torch.Tensor, data: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
     model = qat.prepare(net, x)
-    qat.prepare("net", x)  # wrong
+    qat.prepare(3, x)  # wrong
     qat.calibrate(net, [x])  # wrong
     qat.calibrate(model, [x], estimator="minmaks")  # wrong
     qat.finetune(model, data, epoch=2)  # wrong

@@ -142,6 +142,7 @@ class _Writer:
         return self.graph
 
     def _call(self, kind: str, name: str, module: nn.Module, args: tuple[Any, ...]) -> fx.Node:
+        name = f"{name}_" if hasattr(nn.Module, name) else name  # a tensor of x.to(...), or an input, can be called "to"
         self.root.get_submodule(f"{SCOPE}.{kind}").add_module(name, module)
         return self.graph.call_module(f"{SCOPE}.{kind}.{name}", args)
 

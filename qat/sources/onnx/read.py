@@ -1,0 +1,51 @@
+"""An ``.onnx`` becomes a module, which is held against ONNX Runtime."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import fx
+
+from qat.errors import QatError
+from qat.program.file_origin import FileOrigin
+from qat.sources.agreement import Run, proved, random_inputs, run_in_runtime
+from qat.system.silence import quiet
+
+from .importing import batch_of, to_module
+from .reading import FileGraph, read
+from .table import OPERATORS
+
+#: How many batches a module that takes any batch is proved with.
+_SAMPLES = 3
+
+log = logging.getLogger("qat")
+
+
+def read_onnx(path: Path, example: Sequence[np.ndarray] | None = None) -> fx.GraphModule:
+    """Return the model of a float ``.onnx``, in eval mode, for any batch wherever its operators allow that.
+
+    Args:
+        path: of the file.
+        example: inputs that the file takes; random ones where they are left out.
+
+    Raises:
+        DataError: the file is missing or damaged, or its own runtime does not run it.
+        CaptureError: an operator cannot be read, or the module computes something else than the file.
+    """
+    graph, origin = read(path, OPERATORS)
+    run = run_in_runtime(path, [list(example)] if example is not None else list(random_inputs(origin.inputs)))
+    if batch_of(graph) is not None:
+        try:
+            return _proved(path, graph, origin, run, any_batch=True)
+        except QatError as error:
+            log.info("%s keeps its batch of %s: %s", path, batch_of(graph), error)
+    return _proved(path, graph, origin, run, any_batch=False)
+
+
+def _proved(path: Path, graph: FileGraph, origin: FileOrigin, run: Run, any_batch: bool) -> fx.GraphModule:
+    with quiet():  # PyTorch logs what it is about to raise
+        module = to_module(graph, origin, [array.shape for array in run.inputs], any_batch)
+    return proved(path, module, run, _SAMPLES if any_batch else 1)
