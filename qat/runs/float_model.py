@@ -21,6 +21,7 @@ from .config import TRAINING_KEYS, expand
 from .data import RunData
 from .dataset import fingerprint
 from .job import Job
+from .scaling import warn_of_double_scaling
 
 log = logging.getLogger("qat")
 
@@ -88,13 +89,14 @@ def trained(job: Job, data: RunData) -> Any:
     model = untrained(job)
     _check(model, data)
     plan = api.plan(model, data.example(), job.recipe, job.config.target, c.dynamic)
-    if c.file is not None:
-        return model
     if c.weights is not None:
         try:
-            return float_files.load(framework, model, expand(c.weights, job.base))
+            model = float_files.load(framework, model, expand(c.weights, job.base))
         except (ConfigError, DataError) as error:
             raise ConfigError(f"model.weights: {error}") from error
+    warn_of_double_scaling(model, data.example(), job.config.data)
+    if c.file is not None or c.weights is not None:
+        return model
     cached = _cache_file(job, data, plan.graph)
     if cached.is_file():
         job.console.print(f"  float model from {cached}", style="dim")

@@ -115,6 +115,6 @@ def test_an_unwritable_cache_warns_and_the_run_goes_on(project, tmp_path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "path", sys.path.copy())
     loaded = load_run(project / "run.yaml")
-    best = run.train(Job.of(loaded, project, tmp_path / "out", Console(quiet=True)))
-    assert best.is_file()
+    trained = run.train(Job.of(loaded, project, tmp_path / "out", Console(quiet=True)))
+    assert trained.best.is_file()
     assert "the float model is not kept, and the next run trains it again: cannot write" in caplog.text
