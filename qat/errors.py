@@ -48,6 +48,18 @@ class MissingDependencyError(QatError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 
 
+def at(where: str, error: QatError) -> QatError:
+    """Return an error of the same class whose message begins with where it arose."""
+    message = f"{where}: {error}"
+    # Not by the class itself, which may take more than a message.
+    located = type(error).__new__(type(error), message)
+    located.__dict__.update(error.__dict__)
+    located.args = (message,)
+    if isinstance(located, ImportError):
+        located.msg = message
+    return located
+
+
 def reason_of(error: BaseException) -> str:
     """Return the telling line of another library's message, cut to 200 characters; without any, the error's type."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Keras' colours

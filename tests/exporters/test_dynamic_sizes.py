@@ -41,6 +41,20 @@ class Tokens(nn.Module):
         return self.boxes(rows).sigmoid(), self.scores(rows.mean(1))
 
 
+class RoundedUp(nn.Module):
+    """Pooling whose last windows hang over, by an amount that depends on the size, and slopes by channel."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.slopes, self.end = nn.Conv2d(3, 4, 3), nn.PReLU(4), nn.Conv2d(4, 2, 1)
+        nn.init.uniform_(self.slopes.weight, -0.5, 0.5)
+
+    def forward(self, x):
+        x = F.max_pool2d(self.slopes(self.stem(x)), 2, 2, ceil_mode=True)
+        return self.end(F.max_pool2d(x, 3, 2, 1, ceil_mode=True))
+
+
 class Signals(nn.Module):
     def __init__(self):
         super().__init__()
@@ -56,6 +70,7 @@ MODELS = {
     "segmentation": (Segmentation, ("height", "width"), IMAGES),
     "tokens": (Tokens, ("height", "width"), IMAGES),
     "classifier": (lambda: mobilenet_v2(classes=10), ("width", "height"), ((2, 3, 32, 32), (2, 3, 48, 64))),
+    "rounded up": (RoundedUp, ("height", "width"), tuple((2, 3, 16 + n, 19 - n) for n in range(4))),
     "one axis": (Segmentation, ("width",), ((2, 3, 16, 16), (3, 3, 16, 28))),
     "signals": (Signals, ("length",), ((2, 3, 16), (3, 3, 30))),
 }

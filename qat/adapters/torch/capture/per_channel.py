@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from .rewriter import Rewrite, Rewriter, reshape, sizes_of
+from .rewriter import Rewrite, Rewriter, rank_of, reshape, sizes_of
 
 aten = torch.ops.aten
 
@@ -20,8 +20,10 @@ def scaled(x: Tensor, factors: Tensor) -> Tensor:
 
 def _on_images(w: Rewriter, n: fx.Node, x: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
     """Apply an operator of images to a tensor of any rank with channels second: the axes after the channels are merged."""
+    if rank_of(x) == 4:  # an image, whose sizes may be free
+        return w.known(n, x.meta["val"].clone, target, x, *args, **kwargs)
     sizes = sizes_of(x)
-    image = x if len(sizes) == 3 else reshape(w, n, x, [sizes[0], sizes[1] if len(sizes) == 2 else 1, 1])
+    image = reshape(w, n, x, [sizes[0], sizes[1] if len(sizes) == 2 else 1, 1])
     value = image.meta["val"]
     made = w.known(n, lambda: value.clone(), target, image, *args, **kwargs)
     return reshape(w, n, made, sizes)
@@ -30,7 +32,7 @@ def _on_images(w: Rewriter, n: fx.Node, x: fx.Node, target: Any, *args: Any, **k
 def _prelu(w: Rewriter, n: Any) -> fx.Node | None:
     """Write PReLU as ``relu(x) + a min(x, 0)``; one with a single slope becomes a leaky ReLU in ``rules.py``."""
     x, slopes = n.args
-    if slopes.meta["val"].numel() == 1 or not 1 <= len(sizes_of(x)) <= 3:
+    if slopes.meta["val"].numel() == 1 or not (rank_of(x) == 4 or 1 <= len(sizes_of(x)) <= 2):
         return None
     below = w.call(n, aten.clamp_max.default, x, 0)
     return w.call(n, aten.add.Tensor, w.call(n, aten.relu.default, x), _on_images(w, n, below, scaled, slopes))

@@ -76,17 +76,28 @@ def _max_pool(count: int) -> Rule:
         strides = for_axes(argument(n, 2, "stride", None) or kernel, count)
         padding = _sides(argument(n, 3, "padding", 0), count)
         if argument(n, 5, "ceil_mode", False):  # padding never wins: the end gets as much as the last windows reach
-            sizes = [shape_of(node)[2:] for node in (n.args[0], n)]
-            if not all(isinstance(size, int) for both in sizes for size in both):
-                return None
             ends = [
-                max((out - 1) * s + k - size - p, 0)
-                for size, out, s, k, (p, _) in zip(*sizes, strides, kernel, padding, strict=True)
+                _end_of_last_window(*of_axis)
+                for of_axis in zip(*(shape_of(node)[2:] for node in (n.args[0], n)), strides, kernel, padding, strict=True)
             ]
+            if any(end is None for end in ends):
+                return None
             padding = tuple((first, end) for (first, _), end in zip(padding, ends, strict=True))
         return Match("max_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding})
 
     return rule
+
+
+def _end_of_last_window(size: Any, out: Any, stride: int, kernel: int, padding: tuple[int, int]) -> int | None:
+    """Return the padding at an axis' end with which a pooling that rounds down gives what one that rounds up does.
+
+    None where the axis is of any size and no padding does so for all sizes.
+    """
+    first, last = padding
+    if isinstance(size, int) and isinstance(out, int):
+        return max((out - 1) * stride + kernel - size - first, 0)
+    # A window may then begin in the padding, which PyTorch leaves out, unless it reaches back to the last element.
+    return last + stride - 1 if last + stride <= kernel else None
 
 
 def _avg_pool(count: int) -> Rule:
