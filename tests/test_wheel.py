@@ -65,8 +65,8 @@ def command(installed, folder, *arguments):
 def test_the_wheel_lists_its_configurations_and_recipes(installed, tmp_path):
     listed = command(installed, tmp_path, "configs")
     assert f"their files: {installed}" in listed
-    assert re.findall(r"^(\w+): ", listed, re.MULTILINE) == sorted(p.stem for p in (ROOT / "configs" / "runs").glob("*.yaml"))
-    assert "static_wi8_ai8:" in command(installed, tmp_path, "recipes")
+    assert {p.stem for p in (ROOT / "configs" / "runs").glob("*.yaml")} <= set(re.findall(r"^\w+", listed, re.MULTILINE))
+    assert "static_wi8_ai8 " in command(installed, tmp_path, "recipes")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""MTCNN (Zhang et al. 2016) as a system of three models: its nets with the weights of facenet-pytorch's wheel, and what joins them.
+"""MTCNN (Zhang et al. 2016) as a system of three models: the nets of facenet-pytorch's wheel, and what joins them.
 
 The configuration is mtcnn.yaml; ``python benchmarks/files_mtcnn.py`` downloads the wheel and runs it.
 """
@@ -82,7 +82,7 @@ def net(name: str) -> nn.Module:
 
 
 def pictures(count: int = 96, seed: int = 0) -> Iterator[np.ndarray]:
-    """Yield pictures ``[height, width, 3]``: parts of scikit-image's own at several sizes, most of them with the astronaut's face."""
+    """Yield pictures ``[height, width, 3]``: parts of scikit-image's at several sizes, most with the astronaut's face."""
     import skimage.data
 
     random = np.random.default_rng(seed)
@@ -150,7 +150,7 @@ def _small(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def _crops(image: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
     """Return the picture's parts at a net's size; black beyond its edges."""
     picture = Image.fromarray(image.astype(np.uint8))
-    whole = [tuple(int(round(v)) for v in box) for box in boxes]
+    whole = [tuple(round(float(v)) for v in box) for box in boxes]
     parts = [picture.crop((x, y, max(r, x + 1), max(b, y + 1))) for x, y, r, b in whole]
     pixels = [np.asarray(part.resize((size, size), Image.Resampling.BILINEAR), np.float32) for part in parts]
     return ((np.stack(pixels) - 127.5) / 128).transpose(0, 3, 1, 2)

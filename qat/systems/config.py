@@ -65,9 +65,9 @@ class StepConfig(_Strict):
 class SystemConfig(_Strict):
     """A system.
 
-    ``data`` returns the samples: each an array, or a tuple of arrays, one for each of ``inputs``. The first ``calibration`` of them
-    calibrate and train, the next ``held_out`` judge. ``metric`` takes the float and the int8 system's outputs of a sample, as
-    dicts by step, and returns a number, or a dict of numbers by name.
+    ``data`` returns the samples: each an array, or a tuple of arrays, one for each of ``inputs``. The first ``calibration`` of
+    them calibrate and train, the next ``held_out`` judge. ``metric`` takes the float and the int8 system's outputs of a sample,
+    as dicts by step, and returns a number, or a dict of numbers by name.
     """
 
     name: str

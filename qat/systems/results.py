@@ -44,8 +44,8 @@ class SystemResult(Displayed):
     Attributes:
         name: in the configuration.
         parts: its models.
-        metrics: for each mixture (:data:`TOGETHER`, or the name of the one model that is quantized) the values of each metric, one
-            a held-out sample.
+        metrics: for each mixture (:data:`TOGETHER`, or the name of the one model that is quantized) the values of each metric,
+            one a held-out sample.
         samples: the number of held-out samples.
     """
 
@@ -83,8 +83,8 @@ class SystemResult(Displayed):
     def page(self) -> Page:
         """Return the models' figures, then the system's."""
         columns = (
-            Column("model"), Column("float, KB", right=True), Column("int8, KB", right=True), Column("equal to the trained", right=True),
-            Column("drift alone", right=True), Column("calls", right=True),
+            Column("model"), Column("float, KB", right=True), Column("int8, KB", right=True),
+            Column("equal to the trained", right=True), Column("drift alone", right=True), Column("calls", right=True),
         )  # fmt: skip
         rows = [
             (

@@ -95,7 +95,9 @@ def check(system: System, models: Sequence[str]) -> None:
                 )
         for name in step.models:
             if name not in models:
-                raise ConfigError(f"steps: '{step.name}' calls the model '{name}'{nearest(name, models)}; models: {', '.join(models)}")
+                raise ConfigError(
+                    f"steps: '{step.name}' calls the model '{name}'{nearest(name, models)}; models: {', '.join(models)}"
+                )
         if not step.models and step.function is None:
             raise ConfigError(f"steps: '{step.name}' has neither a model nor a function")
         known.append(step.name)

@@ -80,9 +80,10 @@ def _max_pool(count: int) -> Rule:
                 _end_of_last_window(*of_axis)
                 for of_axis in zip(*(shape_of(node)[2:] for node in (n.args[0], n)), strides, kernel, padding, strict=True)
             ]
-            if any(end is None for end in ends):
+            known = [end for end in ends if end is not None]
+            if len(known) < count:
                 return None
-            padding = tuple((first, end) for (first, _), end in zip(padding, ends, strict=True))
+            padding = tuple((first, end) for (first, _), end in zip(padding, known, strict=True))
         return Match("max_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding})
 
     return rule
