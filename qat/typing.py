@@ -33,7 +33,8 @@ Inputs: TypeAlias = Array | Sequence[Array] | Mapping[str, Array]
 #: A batch: its inputs alone, or a pair ``(inputs, labels)``. Labels are an array, or what a loss of your own takes.
 Batch: TypeAlias = Inputs | tuple[Inputs, Any] | list[Any]
 
-#: Batches: a list, a PyTorch ``DataLoader``, a ``tf.data.Dataset``, a generator where one pass is enough.
+#: Batches: a list, a PyTorch ``DataLoader``, a ``tf.data.Dataset``, a generator where one pass is enough. A data set of single
+#: samples, of PyTorch, Hugging Face or WebDataset, is stacked, 32 samples a batch.
 Batches: TypeAlias = Iterable[Batch]
 
 

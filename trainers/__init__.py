@@ -9,8 +9,10 @@ from typing import Any, Protocol, Unpack
 from qat.calibration.float_twin import float_twin
 from qat.errors import CalibrationError, OptionError
 from qat.frameworks import framework_of, has_plan, input_count
+from qat.system.sample_sets import as_batches
 from qat.typing import Batches, Model, P
 
+from .data_checks import training_batches
 from .divergence import TrainingDiverged
 from .epoch import Epoch
 from .history import History
@@ -37,8 +39,10 @@ def finetune(model: Model, train_data: Batches, eval_data: Batches | None = None
 
     Args:
         model: from :func:`qat.prepare` and :func:`qat.calibrate`, or a float model (the control).
-        train_data: batches of ``(inputs, labels)``, with a length; iterated once an epoch. Batches of inputs alone, or one array
-            of inputs, have no labels: the model then learns the outputs that it has itself in float, see docs/training.md.
+        train_data: batches of ``(inputs, labels)``, iterated once an epoch: a DataLoader, a ``tf.data.Dataset``, a list. Or a
+            data set of single samples, of PyTorch, Hugging Face or WebDataset: shuffled by ``seed`` and stacked, 32 a batch. Data
+            of unknown length need ``max_steps``. Batches of inputs alone, or one array of inputs, have no labels: the model then
+            learns the outputs that it has itself in float, see docs/training.md.
         eval_data: the same for validation, after each epoch; None for none. Without labels a tenth of the inputs is held out.
         options: the fields of :class:`qat.trainers.TrainingOptions`, which says what each does and what it is by default: one
             epoch of SGD at a learning rate of 0.001 with cross-entropy.
@@ -74,6 +78,8 @@ def _completed(
     if options.labels is None:
         lacks = (has_plan(model) or options.teacher is not None) and lacks_labels(train_data, input_count(model))
         options = replace(options, labels="none" if lacks else "given")
+    train_data = training_batches(train_data, options)
+    eval_data = None if eval_data is None else as_batches(eval_data, "the evaluation data")
     if options.labelled:
         if options.loss_of_teacher:
             raise OptionError("loss", f"loss {options.loss!r} is against a teacher, for data without labels: labels='none'")
@@ -109,7 +115,7 @@ def evaluate(model: Model, data: Batches, **options: Unpack[EvaluationKeywords])
         >>> qat.evaluate(net, [(np.eye(3, dtype=np.float32), np.array([0, 1, 1]))], metrics=["top1"])
         {'top1': 66.66666666666667}
     """
-    return _trainer(model).evaluate(model, data, TrainingOptions.of(**options))
+    return _trainer(model).evaluate(model, as_batches(data, "the evaluation data"), TrainingOptions.of(**options))
 
 
 class _Trainer(Protocol):

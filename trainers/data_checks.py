@@ -2,12 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+import math
+from collections.abc import Iterator, Sized
 from typing import Any, cast
 
 from qat.errors import DataError
+from qat.system.sample_sets import as_batches, as_pair
 from qat.system.samples import first_of_pair
 from qat.typing import Batches
+
+from .options import TrainingOptions
+
+
+class Repeated:
+    """A stream of batches of unknown number, begun again where it ends: an epoch is so many steps."""
+
+    def __init__(self, batches: Any, steps: int) -> None:
+        self._batches, self._steps = batches, steps
+        self.sampler, self.generator = getattr(batches, "sampler", None), getattr(batches, "generator", None)
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, where the stream depends on it."""
+        if hasattr(self._batches, "set_epoch"):
+            self._batches.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Any]:
+        left = self._steps
+        while left:
+            before = left
+            for batch in self._batches:
+                yield batch
+                left -= 1
+                if not left:
+                    return
+            if left == before:
+                raise DataError("the training data yields no batches: a generator that was used up yields none, pass a list")
+
+
+def training_batches(data: Any, options: TrainingOptions) -> Batches:
+    """Return training data as batches with a length: single samples are shuffled by the options' seed and stacked.
+
+    Data of unknown length are repeated for ``steps``, or for ``max_steps``, shared out among the epochs.
+    """
+    data = as_batches(data, "the training data", shuffle=options.seed)
+    try:
+        len(data)
+    except TypeError:
+        if options.steps is not None:
+            return Repeated(data, options.steps)
+        if options.max_steps is not None:
+            return Repeated(data, math.ceil(options.max_steps / options.epochs))
+    return cast(Batches, data)
 
 
 def count_batches(data: Batches) -> int:
@@ -20,8 +68,8 @@ def count_batches(data: Batches) -> int:
         count = len(cast(Sized, data))
     except TypeError as error:
         raise DataError(
-            "the training data has no length: pass a DataLoader, a tf.data pipeline of known cardinality or a list of batches, "
-            "since the schedule needs the number of steps"
+            "the training data has no length, and the schedule needs the number of steps: give max_steps or steps, or pass a "
+            "DataLoader, a tf.data pipeline of known cardinality or a list of batches"
         ) from error
     if count == 0:
         raise DataError("the training data is empty: no batches")
@@ -36,6 +84,7 @@ def split_batch(batch: Any, index: int, labelled: bool, inputs: int) -> tuple[An
     """
     if not labelled:
         return first_of_pair(batch, inputs), None
+    batch = as_pair(batch)
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise DataError(f"batch {index} is not an (inputs, labels) pair")
     return batch[0], batch[1]

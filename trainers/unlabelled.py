@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qat.system.sample_sets import kind_of
 from qat.typing import Batches
 
 from . import randomness
@@ -40,7 +41,10 @@ def lacks_labels(data: object, inputs: int) -> bool:
 
 
 def _first_batch(data: Any) -> Any:
-    if hasattr(data, "shape"):
+    kind = kind_of(data)
+    if kind == "stream":
+        return None
+    if hasattr(data, "shape") and kind == "batches":
         return data
     if hasattr(data, "element_spec"):  # tf.data
         return data.element_spec

@@ -11,6 +11,7 @@ import numpy as np
 
 from qat.display.page import Displayed, Page
 from qat.display.table import Column, Table
+from qat.system.sample_sets import as_pair
 from qat.typing import PreparedModel
 
 log = logging.getLogger("qat")
@@ -137,6 +138,7 @@ def _counted(samples: int) -> str:
 
 def labels_of(sample: Any, inputs: int) -> Any:
     """Return the labels of a sample that is a pair ``(inputs, labels)``, None of any other."""
+    sample = as_pair(sample)
     if not isinstance(sample, (tuple, list)) or len(sample) != 2:
         return None
     flat = inputs == 2 and all(hasattr(x, "shape") for x in sample)

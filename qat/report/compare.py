@@ -16,6 +16,7 @@ from qat.errors import DataError, ExportError
 from qat.exporters import export
 from qat.frameworks import has_plan, input_count, is_prepared
 from qat.runtimes.model_file import ModelFile
+from qat.system.sample_sets import as_pair
 from qat.system.samples import batches_of, first_of_pair
 from qat.trainers.metric import Metric, samples_of
 from qat.trainers.metric_functions import IGNORED
@@ -128,7 +129,7 @@ def _input_count(entry: Comparable) -> int | None:
 
 def _inputs(batches: Iterable[Any], count: int, labels: list[Any]) -> Iterator[Inputs]:
     """Yield the inputs of each batch, and add its labels to ``labels``; None where it has none."""
-    for batch in batches:
+    for batch in map(as_pair, batches):
         inputs = first_of_pair(batch, count)
         is_pair = isinstance(batch, (tuple, list)) and len(batch) > 1 and inputs is batch[0]
         labels.append(_arrays(batch[1]) if is_pair else None)

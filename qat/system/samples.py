@@ -9,18 +9,21 @@ import numpy as np
 
 from qat.errors import CaptureError, DataError
 
+from .sample_sets import as_batches, as_pair
+
 
 def batches_of(data: object, what: str) -> Iterable[Any]:
-    """Return an iterable of batches; one array or tensor is a single batch.
+    """Return an iterable of batches; one array or tensor is a single batch, and single samples are stacked.
 
     Raises:
         DataError: the object cannot be iterated.
     """
-    if hasattr(data, "shape"):
+    batches: Any = as_batches(data, what)
+    if batches is data and hasattr(data, "shape"):
         return [data]
-    if not isinstance(data, Iterable):
+    if not isinstance(batches, Iterable):
         raise DataError(f"{what}: expected batches (a DataLoader, tf.data, a list of arrays), found {type(data).__name__}")
-    return data
+    return batches
 
 
 def check_fit(shapes: Mapping[str, tuple[int | None, ...]], arrays: Sequence[Any]) -> None:
@@ -39,8 +42,10 @@ def first_of_pair(sample: Any, inputs: int = 1) -> Any:
     """Return the inputs of a sample: a pair or triple ``(inputs, labels[, weights])`` is cut, anything else kept.
 
     A list or tuple of length one is its only element. Where the model has several ``inputs``, a flat tuple of so many arrays
-    is those; with labels they are written ``((a, b), labels)``.
+    is those; with labels they are written ``((a, b), labels)``. Of a dictionary with a column of labels, the others are the
+    inputs.
     """
+    sample = as_pair(sample)
     if isinstance(sample, (tuple, list)):
         if inputs > 1 and len(sample) == inputs and all(hasattr(x, "shape") for x in sample):
             return tuple(sample)

@@ -27,6 +27,10 @@ def inputs_of(sample: Any, device: torch.device | None = None) -> tuple[torch.Te
     values = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
     out = []
     for value in values:
+        if not isinstance(value, (torch.Tensor, np.ndarray)) and hasattr(
+            value, "__array__"
+        ):  # of NumPy, or a tensor of TensorFlow
+            value = np.array(value)
         if isinstance(value, np.ndarray):
             value = torch.from_numpy(np.ascontiguousarray(value))
         if not isinstance(value, torch.Tensor):
