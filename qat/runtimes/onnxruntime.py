@@ -110,7 +110,12 @@ class OnnxSession:
         for start in range(0, count, size):
             samples = np.minimum(np.arange(start, start + size), count - 1)
             parts.append(self._run({name: a[samples] for name, a in feeds.items()}))
-        return [np.concatenate(pieces)[:count] for pieces in zip(*parts, strict=True)]
+        joined = []
+        for pieces in zip(*parts, strict=True):
+            # A sequence of outputs, such as one of characters, can have the batch second.
+            axis = next((axis for axis, length in enumerate(pieces[0].shape) if length == size), 0)
+            joined.append(np.concatenate(pieces, axis).take(np.arange(count), axis))
+        return joined
 
     def optimized_graph(self, level: Level = "all") -> onnx.ModelProto:
         """Return the graph that ONNX Runtime really runs."""

@@ -52,7 +52,7 @@ class _Weight(nn.Module):
     frozen: Tensor
     scale: Tensor
 
-    def __init__(self, node: Conv2d, weight: nn.Parameter, bias: nn.Parameter | None) -> None:
+    def __init__(self, node: Conv2d, weight: nn.Parameter, bias: Tensor | None) -> None:
         super().__init__()
         # A tuple is no submodule: node and parameters belong to the model.
         self.of = (node, weight, bias)

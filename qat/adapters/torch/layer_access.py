@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from contextlib import suppress
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -45,21 +44,20 @@ def layer_scale(model: PreparedModel, name: str, weight: str, bias: str | None) 
     """Return the scale of each output channel of a layer's weight, float32 of shape (channels,)."""
     node = _node(model, name)
     with torch.no_grad():
-        laid = node.program_layout(model.get_parameter(weight))
-        scale = node.weight_scale(laid, None if bias is None else model.get_parameter(bias))
+        laid = node.program_layout(model.tensor(weight))
+        scale = node.weight_scale(laid, None if bias is None else model.tensor(bias))
     return np.asarray(scale.cpu().numpy(), np.float32)
 
 
 def parameter(model: PreparedModel, name: str) -> np.ndarray:
     """Return a copy of a parameter, or of the buffer in its place."""
-    value: torch.Tensor = attrgetter(name)(model)
-    return np.array(value.detach().cpu().numpy())
+    return np.array(model.tensor(name).detach().cpu().numpy())
 
 
 def set_parameter(model: PreparedModel, name: str, value: np.ndarray) -> None:
     """Overwrite a parameter."""
     with torch.no_grad():
-        model.get_parameter(name).copy_(torch.from_numpy(value))
+        model.tensor(name).copy_(torch.from_numpy(value))
 
 
 def _node(model: PreparedModel, name: str) -> Conv2d:

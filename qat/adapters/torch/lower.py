@@ -32,8 +32,8 @@ def lower(model: PreparedModel) -> Program:
 
     def integers(planned: PlannedOp) -> Integers:
         node = model.get_submodule(f"{SCOPE}.nodes.{planned.op.name}")
-        weight = model.get_parameter(planned.op.params["weight"])
-        bias = model.get_parameter(planned.op.params["bias"]) if "bias" in planned.op.params else None
+        weight = model.tensor(planned.op.params["weight"])
+        bias = model.tensor(planned.op.params["bias"]) if "bias" in planned.op.params else None
         if isinstance(node, StoredWeight):
             return _of_stored(node, weight, bias)
         assert isinstance(node, Conv2d)

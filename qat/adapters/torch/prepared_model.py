@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.planning.plan import Plan
@@ -55,6 +55,12 @@ class PreparedModel(fx.GraphModule):
         """The facts that the model carries with it."""
         prepared: Prepared = self.meta["qat"]
         return prepared
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a parameter, or a buffer where the float model keeps a weight as one."""
+        owner, _, last = name.rpartition(".")
+        tensor: Tensor = getattr(self.get_submodule(owner), last)
+        return tensor
 
     @property
     def grids(self) -> dict[str, Grid]:

@@ -190,8 +190,8 @@ class _Importer:
         weights = [v for name in node.inputs if isinstance(v := self.values.get(name), Known) and v.trained]
         for name, result in zip(node.outputs, [*results, *[None] * len(node.outputs)], strict=False):
             if isinstance(result, Known) and not result.name:
-                trained = len(weights) == 1 and _is_weight(result.array)
-                result = Known(weights[0].name if trained else name, result.array, trained)
+                moved = len(weights) == 1 and _is_weight(result.array)
+                result = Known(weights[0].name if moved else name, result.array, bool(weights) and _is_weight(result.array))
             if name:
                 self.values[name] = result
 
@@ -262,7 +262,7 @@ def _constant(node: FileNode) -> np.ndarray:
 
 
 def _is_weight(array: np.ndarray) -> bool:
-    return array.dtype == np.float32 and array.size > 1 and bool(np.isfinite(array).all())
+    return array.dtype == np.float32 and array.ndim > 0 and bool(np.isfinite(array).all())
 
 
 def torch_type(tensor: FileTensor) -> torch.dtype:

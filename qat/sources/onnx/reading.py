@@ -76,7 +76,7 @@ def read(path: Path, known_types: Iterable[tuple[str, str]]) -> tuple[FileGraph,
     try:
         graph = graph_of(model.graph)
     except (ValueError, TypeError, AttributeError, KeyError, OSError) as error:  # what onnx raises for tensors that are none
-        raise DataError(f"{path} has a damaged tensor: {reason_of(error)}. Export it again") from error
+        raise DataError(f"{path} is damaged: {reason_of(error)}. Export it again") from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     return graph, FileOrigin(".onnx", graph.inputs, graph.outputs, opset, metadata=metadata)
 
@@ -192,6 +192,8 @@ def _node(node: onnx.NodeProto) -> FileNode:
     named = node.name or next((o for o in node.output if o), node.op_type)
     attributes = {a.name: _attribute(a) for a in node.attribute}
     domain = "" if node.domain == "ai.onnx" else node.domain
+    if not all(isinstance(text, str) for text in (node.op_type, domain, named, *node.input, *node.output, *attributes)):
+        raise ValueError("a name that is no text")  # protobuf returns the bytes
     return FileNode(node.op_type, domain, named, tuple(node.input), tuple(node.output), attributes)
 
 
@@ -213,6 +215,8 @@ def _tensor(value: onnx.ValueInfoProto) -> FileTensor:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)).name
     except KeyError:
         dtype = "none"
+    if not all(isinstance(text, (str, int)) for text in (value.name, *shape)):
+        raise ValueError("a name that is no text")
     return FileTensor(value.name, shape, dtype)
 
 

@@ -494,3 +494,34 @@ def test_a_function_reads_integers_that_the_observed_range_has_just_left():
         loss = prepared(x.abs() * scale).square().mean()
         loss.backward()
         assert torch.isfinite(loss)
+
+
+def test_a_weight_that_is_a_buffer_is_exported_calibrated_and_corrected(tmp_path):
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("weight", torch.randn(4, 3, 3, 3))
+            self.bias = nn.Parameter(torch.randn(4))
+
+        def forward(self, x):
+            return F.relu(F.conv2d(x, self.weight, self.bias))
+
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 8, 8)
+    model = qat.calibrate(qat.prepare(Frozen(), x), [x])
+    qat.correct_biases(model, [x])
+    assert qat.export(model, tmp_path / "m.onnx", verify=[x]).parity.exact == 1.0
+
+
+def test_an_input_may_be_named_as_a_method_of_modules(tmp_path):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, type):
+            return self.fc(type)
+
+    x = torch.randn(4, 4)
+    model = qat.calibrate(qat.prepare(Named(), x), [x])
+    assert qat.export(model, tmp_path / "m.onnx", verify=[x]).parity.exact == 1.0
