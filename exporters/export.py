@@ -104,8 +104,10 @@ def export_program(
     raw = exporter.write(program, io_dtype)
     _compare_encodings(program, exporter.read_encodings(raw), path)
     raw = raw if metadata is None else exporter.describe(raw, metadata)
+    encodings = program.encodings()
+    scopes = {name: scope for name, scope in program.scopes.items() if name in encodings}
     document = {"recipe": program.recipe, "target": program.target, "kernels": program.kernels}
-    _write_files(path, raw, document | {"encodings": program.encodings()}, overwrite)
+    _write_files(path, raw, document | {"encodings": encodings, "scopes": scopes}, overwrite)
     return len(raw)
 
 

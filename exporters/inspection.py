@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Inspection(Displayed):
         weights: every weight, in the file's order.
         activations: the encodings of the other tensors, by name.
         metadata: what the file says of itself; None where it says nothing.
+        scopes: by the name of a tensor or weight, the scope of its operator: what ``qat plan`` and the rules of recipes call it.
+            Known of this toolkit's files, whose encodings lie beside them.
     """
 
     path: Path
@@ -45,6 +48,7 @@ class Inspection(Displayed):
     weights: tuple[Weight, ...]
     activations: Mapping[str, Encoding]
     metadata: Metadata | None = None
+    scopes: Mapping[str, str] = field(default_factory=dict)
 
     def bits(self) -> Counter[str]:
         """Count the weights by the type that they are stored in."""
@@ -72,14 +76,20 @@ class Inspection(Displayed):
             (f"run by {runner}", ", ".join(f"{count} {name}" for name, count in counts.most_common()))
             for runner, counts in self.runs.items()
         ]
-        weights = tuple((w.name, shape_text(w.shape), w.dtype, _scales(w.scale)) for w in self.weights)
-        tensors = tuple((name, e.dtype, _scales(e.scale), str(e.zero_point)) for name, e in self.activations.items())
+        scope = Column("scope") if self.scopes else None
+        weights = tuple((w.name, shape_text(w.shape), w.dtype, _scales(w.scale), *self._scope(w.name)) for w in self.weights)
+        tensors = tuple(
+            (name, e.dtype, _scales(e.scale), str(e.zero_point), *self._scope(name)) for name, e in self.activations.items()
+        )
         tables = (
             _ends("input", self.inputs),
             _ends("output", self.outputs),
             facts(*self.says(), *runs, ("weights", self._stored())),
-            Table((Column("weight"), Column("shape"), Column("stored as"), Column("scales")), weights),
-            Table((Column("tensor"), Column("type"), Column("scale"), Column("zero point", right=True)), tensors),
+            Table((Column("weight"), Column("shape"), Column("stored as"), Column("scales"), *filter(None, [scope])), weights),
+            Table(
+                (Column("tensor"), Column("type"), Column("scale"), Column("zero point", right=True), *filter(None, [scope])),
+                tensors,
+            ),
         )
         filled = [table for table in tables if table.rows]
         return Page(tuple(block for table in filled for block in (table, ""))[:-1])
@@ -104,7 +114,11 @@ class Inspection(Displayed):
             "runs": {runner: dict(counts) for runner, counts in self.runs.items()},
             "weights": weights,
             "activations": tensors,
+            "scopes": dict(self.scopes),
         }
+
+    def _scope(self, name: str) -> tuple[str, ...]:
+        return (self.scopes.get(name, ""),) if self.scopes else ()
 
     def _stored(self) -> str:
         return ", ".join(f"{count} {dtype}" for dtype, count in self.bits().most_common()) or "none"
@@ -149,7 +163,17 @@ def inspect(path: Path) -> Inspection:
     constants = {weight.name for weight in weights}
     encodings = exporter.read_encodings(raw)
     activations = {n: e for n, e in encodings.items() if n not in constants and not n.endswith(".weight")}
-    return Inspection(path, session.inputs, session.outputs, session.runs(), weights, activations, exporter.read_metadata(raw))
+    said, scopes = exporter.read_metadata(raw), _scopes(path)
+    return Inspection(path, session.inputs, session.outputs, session.runs(), weights, activations, said, scopes)
+
+
+def _scopes(path: Path) -> dict[str, str]:
+    """Return the scopes that lie beside a file of this toolkit; none of another's."""
+    try:
+        found = json.loads(encodings_path(path).read_text(encoding="utf-8")).get("scopes", {})
+    except (OSError, ValueError, AttributeError):
+        return {}  # another tool's file, or one that was copied alone
+    return found if isinstance(found, dict) else {}
 
 
 def kind_of(path: Path) -> tuple[FileKind, str]:

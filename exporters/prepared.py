@@ -90,7 +90,7 @@ def export(
     _check_suffix(model.plan.target, path)
     adapter = adapter_for(framework)
     lowered = adapter.lower(model)
-    names = names_in_file(lowered)
+    names = names_in_file(lowered, signature=path.suffix == TFLITE.suffix)
     program = renamed(lowered, names)
 
     def locate(*inputs: np.ndarray) -> dict[str, np.ndarray]:

@@ -239,7 +239,7 @@ def _trace_and_plan(
 
     def of_one(op: Op) -> str:
         # A function of 16 bits has no kernel, and the 16-bit product of a tensor with itself stays a product.
-        row, rule = target.row(op.kind), recipe.rule_for(op.scope, op.kind)
+        row, rule = target.row(op.kind), recipe.rule_for(op.layer, op.kind)
         return row.of_one if row is not None and rule is not None and rule.activation.bits < 16 else ""
 
     return traced, make_plan(for_target(graph, target.kinds, of_one), recipe, target), params

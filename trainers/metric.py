@@ -35,6 +35,7 @@ class Metric:
         whole: makes a value for each sample of the rows of all; None where a sample's value does not depend on the others.
         output: the output, by name or number, that it measures, and the label of that name or number; None for all.
         to_float: whether it measures the distance to the float model's outputs, not to labels.
+        floor: the value of a model that knows nothing; None where there is none.
         most: the most samples of which a bootstrap is affordable; None for any number.
     """
 
@@ -47,6 +48,7 @@ class Metric:
     whole: Callable[[np.ndarray], np.ndarray] | None = None
     output: str | int | None = None
     to_float: bool = False
+    floor: float | None = None
     most: int | None = None
 
     @property

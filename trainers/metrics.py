@@ -35,36 +35,36 @@ METRICS: dict[str, Metric] = {
     for m in (
         Metric("top1", functions.top1, unit=" %", title="top-1"),
         Metric("top5", functions.top(5), unit=" %", title="top-5"),
-        Metric("f1", functions.pair_counts, unit=" %", title="F1", total=functions.f1_of_counts),
+        Metric("f1", functions.pair_counts, unit=" %", title="F1", total=functions.f1_of_counts, floor=0.0),
         Metric("pixel_accuracy", functions.pixel_accuracy, unit=" %", title="pixels right"),
-        Metric("iou", functions.pair_counts, unit=" %", title="mean IoU", total=functions.iou_of_counts),
-        Metric("mask_iou", functions.mask_iou, unit=" %", title="mask IoU"),
+        Metric("iou", functions.pair_counts, unit=" %", title="mean IoU", total=functions.iou_of_counts, floor=0.0),
+        Metric("mask_iou", functions.mask_iou, unit=" %", title="mask IoU", floor=0.0),
         Metric("mse", functions.mse, higher_is_better=False, title="MSE"),
         Metric("rmse", functions.mse, higher_is_better=False, title="RMSE", total=functions.root_of_mean),
         Metric("mae", functions.mae, higher_is_better=False, title="MAE"),
-        Metric("r2", functions.both, title="R2", total=functions.r2_of_both),
+        Metric("r2", functions.both, title="R2", total=functions.r2_of_both, floor=0.0),
         Metric("landmark_error", functions.landmark_error, higher_is_better=False, unit=" px", title="landmarks off"),
         Metric("psnr", functions.psnr, unit=" dB", title="PSNR"),
-        Metric("ssim", functions.ssim, title="SSIM"),
+        Metric("ssim", functions.ssim, title="SSIM", floor=0.0),
         Metric("bit_accuracy", functions.bit_accuracy, unit=" %", title="bits right"),
         Metric(
             "perplexity", functions.negative_log_likelihood, higher_is_better=False, total=functions.perplexity_of_sums,
         ),
         Metric(
             "map", detection_metrics.matches, unit=" %", title="mAP", total=detection_metrics.mean_average_precision(),
-            most=_MOST_IMAGES,
+            most=_MOST_IMAGES, floor=0.0,
         ),
         Metric(
             "map50", detection_metrics.matches, unit=" %", title="mAP50", total=detection_metrics.mean_average_precision(0.5),
-            most=_MOST_IMAGES,
+            most=_MOST_IMAGES, floor=0.0,
         ),
-        Metric("cosine", embedding_metrics.cosine),
+        Metric("cosine", embedding_metrics.cosine, floor=0.0),
         Metric(
             "retrieval_map", embedding_metrics.embeddings, unit=" %", title="retrieval mAP",
-            whole=embedding_metrics.average_precisions,
+            whole=embedding_metrics.average_precisions, floor=0.0,
         ),
-        Metric("character_accuracy", text_metrics.character_accuracy, unit=" %", title="characters right"),
-        Metric("string_accuracy", text_metrics.string_accuracy, unit=" %", title="texts right"),
+        Metric("character_accuracy", text_metrics.character_accuracy, unit=" %", title="characters right", floor=0.0),
+        Metric("string_accuracy", text_metrics.string_accuracy, unit=" %", title="texts right", floor=0.0),
     )
 }  # fmt: skip
 
@@ -73,7 +73,7 @@ _NUMBERED: dict[str, tuple[str, Callable[[int], Metric]]] = {
     r"top(\d+)": ("top<k>", lambda k: Metric(f"top{k}", functions.top(k), unit=" %", title=f"top-{k}")),
     r"recall@(\d+)": (
         "recall@<k>",
-        lambda k: Metric(f"recall@{k}", embedding_metrics.embeddings, unit=" %", whole=embedding_metrics.recall_at(k)),
+        lambda k: Metric(f"recall@{k}", embedding_metrics.embeddings, unit=" %", whole=embedding_metrics.recall_at(k), floor=0.0),
     ),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from onnxruntime.quantization import quantize_dynamic as ort_dynamic
 from onnxruntime.quantization import quantize_static as ort_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from qat.program.caller_names import caller_names, paths_of
 from qat.runtimes import ONNX
 from qat.system.silence import quiet
 
@@ -54,15 +55,22 @@ def float_bytes(model: torch.nn.Module, example: Sample) -> bytes:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     training = model.training
     try:
-        with quiet():
+        with quiet(), torch.no_grad():
+            placed = tuple(t.to(device) for t in tensors)
             program = torch.onnx.export(
-                model.eval(), tuple(t.to(device) for t in tensors), dynamo=True, verbose=False, opset_version=18,
+                model.eval(), placed, dynamo=True, verbose=False, opset_version=18, output_names=_output_names(model(*placed)),
                 dynamic_shapes=tuple({0: torch.export.Dim.DYNAMIC} for _ in tensors),
             )  # fmt: skip
     finally:
         model.train(training)
     assert program is not None
     return program.model_proto.SerializeToString()
+
+
+def _output_names(outputs: object) -> list[str] | None:
+    """Return the names of several outputs, as this toolkit's own artifacts have them; None for a single one."""
+    paths = [*paths_of(outputs)]
+    return [*caller_names(paths, [f"output_{i}" for i in range(len(paths))])] if len(paths) > 1 else None
 
 
 class _Reader(CalibrationDataReader):
@@ -103,5 +111,13 @@ def _files(raw: bytes) -> Iterator[tuple[str, str]]:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), quiet():
         source = f"{folder}/float.onnx"
         Path(f"{folder}/raw.onnx").write_bytes(raw)
-        quant_pre_process(f"{folder}/raw.onnx", source)
+        _preprocess(f"{folder}/raw.onnx", source)
         yield source, f"{folder}/quantized.onnx"
+
+
+def _preprocess(raw: str, source: str) -> None:
+    """Preprocess a float model as the tool's documentation asks; without its symbolic shapes where it cannot infer them all."""
+    try:
+        quant_pre_process(raw, source)
+    except Exception:  # whatever its inference of shapes raises: an operator or a size that it does not know
+        quant_pre_process(raw, source, skip_symbolic_shape=True)

@@ -62,7 +62,7 @@ class Layerwise:
         own = [p for p in weighted if p.integer and has_windows(p.op) and all(uses[n] == 1 for n in p.op.params.values())]
         self.layers = [layer for layer in (Layer(self, p) for p in own) if layer.known]
         taken = {layer.op.name for layer in self.layers}
-        left = [p.op.scope or p.op.name for p in weighted if p.op.name not in taken]
+        left = [p.op.layer for p in weighted if p.op.name not in taken]
         if left:
             log.warning("%s leaves %d of %d weights as they are: %s", method, len(left), len(weighted), ", ".join(left[:3]))
         self.twin = float_twin(model)

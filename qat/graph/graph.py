@@ -37,7 +37,7 @@ class TensorSpec:
 class Op:
     """One operator: ``params`` maps a role (``weight``) to the name of a parameter (``features.0.weight``).
 
-    ``scope`` is the path of the layer in the user's model; recipes match their regular expressions against it.
+    ``scope`` is the path of the layer in the user's model, empty for a function of none.
     """
 
     name: str
@@ -52,6 +52,11 @@ class Op:
     def output(self) -> str:
         """The only output."""
         return self.outputs[0]
+
+    @property
+    def layer(self) -> str:
+        """The path of its layer, else its name: what plans and files call it, and what the rules of recipes match."""
+        return self.scope or self.name
 
     @property
     def label(self) -> str:

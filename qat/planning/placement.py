@@ -37,7 +37,7 @@ def _fuse(graph: Graph, recipe: Recipe, target: Target) -> list[tuple[Op, str | 
             continue
         row = target.row(op.kind)
         readers = consumers.get(op.output, [])
-        rule = recipe.rule_for(op.scope, op.kind)
+        rule = recipe.rule_for(op.layer, op.kind)
         quantized = rule is not None and (rule.mode == "static" or op.kind in target.modes.stored.get(rule.mode, ()))
         if row and quantized and len(readers) == 1 and readers[0].kind in row.fuses:
             follower = readers[0]
@@ -71,7 +71,7 @@ class _Placement:
 
     def planned(self, op: Op, activation: str | None) -> PlannedOp:
         """Return the next operator, planned."""
-        rule, row = self.recipe.rule_for(op.scope, op.kind), self.target.row(op.kind)
+        rule, row = self.recipe.rule_for(op.layer, op.kind), self.target.row(op.kind)
         if rule is not None and rule.mode in STORED:
             return _stored(op, activation, rule, self.graph, self.target)
         reason = self._reason(op, rule, row)

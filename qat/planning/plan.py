@@ -157,7 +157,7 @@ class Plan(Displayed):
                 how.append(f"output {group.qmin}..{group.qmax}" + (f", scale of '{group.name}'" if shared else ""))
             rows.append(
                 {
-                    "scope": op.scope or op.name,
+                    "scope": op.layer,
                     "op": op.label + (f" + {planned.activation}" if planned.activation else ""),
                     "runs": "integer" if planned.integer else planned.mode,
                     "how": "; ".join(how),

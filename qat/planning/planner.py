@@ -41,7 +41,7 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
 
 def _warn_of_idle_rules(graph: Graph, recipe: Recipe) -> None:
     for rule in recipe.rules:
-        if rule.scope != ".*" and not any(rule.matches(op.scope, op.kind) for op in graph.ops):
+        if rule.scope != ".*" and not any(rule.matches(op.layer, op.kind) for op in graph.ops):
             log.warning(
                 "recipe '%s': no layer matches the rule scope='%s' op='%s'; qat plan shows the scopes",
                 recipe.name, rule.scope, rule.op,

@@ -37,6 +37,7 @@ class QuantSpec(BaseModel):
 class Rule(BaseModel):
     """A rule for the operators whose scope matches ``scope`` (a regular expression, searched) and whose kind is ``op``.
 
+    The scope of an operator is its layer's path, else its name; ``qat plan`` and ``qat inspect`` show it.
     ``mode`` is one of :data:`qat.planning.modes.Mode`: ``static`` quantizes weights and activations, ``dynamic``, ``weight_only``
     and ``float16`` the stored weights alone. ``float`` keeps the operator as it is.
     """

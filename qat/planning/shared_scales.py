@@ -101,6 +101,6 @@ def _check_widths(integer: Sequence[PlannedOp], group_of: Mapping[str, Group]) -
         bits = sorted({group_of[t].spec.bits for t in (*p.grid_inputs, *p.op.outputs)})
         if len(bits) > 1 and 16 in bits:
             raise ConfigError(
-                f"{p.op.scope or p.op.name}: its activations would have {' and '.join(map(str, bits))} bits, which no "
+                f"{p.op.layer}: its activations would have {' and '.join(map(str, bits))} bits, which no "
                 "kernel mixes: let the rules of neighbouring layers agree in activation.bits"
             )

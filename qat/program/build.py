@@ -82,6 +82,7 @@ def build_program(
         block=block,
         bias=plan.target.bias,
         strict_qdq=plan.target.strict_qdq,
+        scopes={name: p.op.layer for p in plan.ops for name in (f"{p.op.name}.weight", *p.op.outputs)},
     )
 
 
@@ -218,5 +219,5 @@ def _say_widened(planned: PlannedOp, weight: np.ndarray) -> None:
     if widened:
         log.warning(
             "%s: the bias of %d of %d channels is large against their weights; their weight scale was widened to hold it",
-            planned.op.scope or planned.op.name, widened, len(peak),
+            planned.op.layer, widened, len(peak),
         )  # fmt: skip

@@ -120,7 +120,8 @@ class Program:
     ``inputs`` and ``outputs`` are float values; a ``quantize`` or ``dequantize`` instruction stands between them and the
     integer kernels. ``bias`` and ``strict_qdq`` are those of :class:`qat.planning.targets.Target`. ``input_names`` and
     ``output_names`` are the model's own names of them (:mod:`qat.program.caller_names`); empty: those of the values.
-    ``origin`` is that of a model that was read from a file.
+    ``origin`` is that of a model that was read from a file. ``scopes`` has, by the names of outputs and weights, the operators'
+    names in recipes.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Program:
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
     origin: FileOrigin | None = None
+    scopes: Mapping[str, str] = field(default_factory=dict)
 
     def encoding_of(self, name: str) -> Encoding:
         """Return the encoding of a quantized value.

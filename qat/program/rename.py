@@ -8,15 +8,20 @@ from dataclasses import replace
 from .program import Program
 
 
-def names_in_file(program: Program) -> dict[str, str]:
+def names_in_file(program: Program, signature: bool) -> dict[str, str]:
     """Return the new names of the values that do not keep theirs: inputs and outputs are called as in the program's origin.
 
-    A value that has such a name already gets another one.
+    Without an origin several outputs get the model's own names of them, by which callers tell them apart, unless the file has a
+    ``signature`` that holds these. A value that has such a name already gets another one.
     """
-    if program.origin is None:
+    if program.origin is not None:
+        border = (*program.inputs, *program.outputs)
+        names = dict(zip(border, (*program.input_names, *program.output_names), strict=True))
+    elif signature or len(program.output_names) < 2:
         return {}
-    border = (*program.inputs, *program.outputs)
-    names = dict(zip(border, (*program.input_names, *program.output_names), strict=True))
+    else:
+        pairs = zip(program.outputs, program.output_names, strict=True)
+        names = {output: name for output, name in pairs if output not in program.inputs}
     taken = {*names.values(), *(name for name in program.values if name not in names)}
     for value in program.values:
         if value not in names and value in names.values():
@@ -42,6 +47,8 @@ def renamed(program: Program, names: Mapping[str, str]) -> Program:
     block = program.block
     if block is not None:
         block = replace(block, inputs=new(block.inputs), outputs=new(block.outputs))
+    scopes = {names.get(name, name): scope for name, scope in program.scopes.items()}
     return replace(
-        program, inputs=new(program.inputs), outputs=new(program.outputs), values=values, instructions=steps, block=block
-    )
+        program, inputs=new(program.inputs), outputs=new(program.outputs), values=values, instructions=steps, block=block,
+        scopes=scopes,
+    )  # fmt: skip

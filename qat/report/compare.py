@@ -297,6 +297,8 @@ class _Comparison:
 
     def _class_axis(self, outputs: Sequence[np.ndarray]) -> int | None:
         """Return the axis of the first output that holds class scores; None where its values are no scores of classes."""
+        if any(m.whole is not None for m in self.measured):  # embeddings, which are held against each other
+            return None
         if self.labels is None or not isinstance(self.labels[0], np.ndarray):
             return -1 if outputs[0].ndim == 2 and outputs[0].shape[1] > 1 else None
         chosen = {m.name for m in default_metrics(outputs[0][: len(self.labels[0])], self.labels[0])}

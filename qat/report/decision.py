@@ -194,6 +194,8 @@ class _Judge:
         shown = self.metric.shown
         if self.commonest and score <= self.commonest:
             return f"float has {shown(score)}, and always answering the most frequent class has {self.commonest:.2f} %"
+        if self.metric.floor is not None and score <= self.metric.floor:
+            return f"float has {self.metric.title or self.metric.name} {shown(score)}, no more than a model that knows nothing"
         control = next((e for e in self.entries if e.kind == "control" and e.delta is not None), None)
         if control is None or control.delta is None or control.p_float is None or control.p_float >= SIGNIFICANT:
             return None

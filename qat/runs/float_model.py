@@ -25,6 +25,9 @@ from .scaling import warn_of_double_scaling
 
 log = logging.getLogger("qat")
 
+#: The validation samples by which metrics are tried before training.
+_MEASURED = 256
+
 
 def untrained(job: Job) -> Any:
     """Return the model as its factory makes it, or as its file holds it.
@@ -89,6 +92,7 @@ def trained(job: Job, data: RunData) -> Any:
     model = untrained(job)
     _check(model, data)
     plan = api.plan(model, data.example(), job.recipe, job.config.target, c.dynamic)
+    _check_metrics(job, data, model)
     if c.weights is not None:
         try:
             model = float_files.load(framework, model, expand(c.weights, job.base))
@@ -127,6 +131,13 @@ def _check(model: Any, data: RunData) -> None:
         ) from error
     if classes is not None and logits.ndim == 2 and logits.shape[-1] < classes:
         raise DataError(f"label {classes - 1} is out of range: the model has {logits.shape[-1]} outputs, the data {classes}")
+
+
+def _check_metrics(job: Job, data: RunData, model: Any) -> None:
+    """Measure a few samples, so that metrics that do not fit outputs and labels are found before anything is trained."""
+    c = job.config.training
+    teacher = model if c.labels == "none" else None
+    api.evaluate(model, data.batches("validation", limit=_MEASURED), metrics=c.metrics, labels=c.labels, teacher=teacher)
 
 
 def _cache_file(job: Job, data: RunData, graph: Graph) -> Path:

@@ -228,7 +228,7 @@ def _outputs_of_layers(model: Any, inputs: Any, functional: Any) -> Iterator[tup
         real, grid = model.run(listed(inputs), training=True)
         for p in model.plan.ops:
             found = [forms[name] for name in p.op.outputs for forms in (grid, real) if name in forms]
-            yield p.op.scope or p.op.name, found
+            yield p.op.layer, found
     else:
         layers = [layer for layer in model.layers if hasattr(layer, "output") and type(layer).__name__ != "InputLayer"]
         outputs = functional(model.inputs, [layer.output for layer in layers])(inputs, training=True)

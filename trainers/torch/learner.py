@@ -237,7 +237,7 @@ def _scope_of(module: str, model: nn.Module) -> str:
     """Return a layer's name as the user knows it: that of the operator which a prepared model's node carries out."""
     name = module.rpartition(".")[2]
     ops = {p.op.name: p.op for p in model.plan.ops} if is_prepared(model) else {}
-    return ops[name].scope or name if name in ops else module
+    return ops[name].layer if name in ops else module
 
 
 def _generators(data: object) -> dict[str, torch.Generator]:

@@ -1,0 +1,70 @@
+"""Whole runs of tasks that are not classification: float training, control, PTQ, QAT, export, comparison; by a configuration."""
+
+from dataclasses import dataclass
+
+import pytest
+from rich.console import Console
+
+from qat.runs.config import RunConfig
+from qat.runs.job import Job
+from qat.runs.run import execute
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of task: its data, the loss of its configuration, its metrics, and the least that the float model reaches."""
+
+    data: str
+    epochs: int
+    loss: str | None
+    metrics: tuple
+    reached: dict[str, float]
+    float_operators: bool = False
+
+
+BOXES_MOVED = {"name": "mae to float", "output": "boxes"}
+
+TASKS = {
+    "unet": Task("maps", 3, None, (), {"pixel_accuracy": 60, "iou": 30}),
+    "regressor": Task("numbers", 12, "mse", ("rmse", "r2", "mae"), {"r2": -20}),
+    "embedder": Task("classes", 8, "triplet", ("recall@1", "retrieval_map", "cosine to float"), {"recall@1": 40}, True),
+    "detector": Task(
+        "scenes", 40, "detection_loss", ("map", "map50", {"name": "mae to float", "output": "boxes"}), {"map50": 40}
+    ),
+}
+
+COMBINATIONS = [
+    ("torch", "litert"),
+    pytest.param("keras", "litert", marks=(pytest.mark.slow, pytest.mark.ci)),
+    pytest.param("torch", "onnxruntime", marks=pytest.mark.slow),
+    pytest.param("keras", "onnxruntime", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("framework", "target"), COMBINATIONS)
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_runs_from_the_float_model_to_the_decision(name, framework, target, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    task = TASKS[name]
+    loss = task.loss if task.loss in (None, "mse") else f"support.tasks.{framework}:{task.loss}"
+    config = RunConfig.model_validate({
+        "name": name, "framework": framework, "target": target, "latency_runs": 0,
+        "model": {"factory": f"support.tasks.{framework}:{name}"},
+        "data": {"source": "factory", "factory": f"support.tasks.data:{task.data}", "batch_size": 16},
+        "float_training": {"epochs": task.epochs, "loss": loss, "optimizer": "adam", "learning_rate": 0.01},
+        "training": {"epochs": 1, "loss": loss} | ({"metrics": list(task.metrics)} if task.metrics else {}),
+    })  # fmt: skip
+    report = execute(Job.of(config, tmp_path, tmp_path / "out", Console(quiet=True)))
+    assert [entry.error for entry in report.entries if entry.error] == []
+    assert {entry.kind for entry in report.entries} == {"float", "control", "ptq", "qat"}
+    names = [m.name for m in report.measured]
+    if task.metrics:
+        assert names[:2] == list(task.metrics[:2]) and len(names) == len(task.metrics)
+    base = next(entry for entry in report.entries if entry.kind == "float")
+    made = next(entry for entry in report.entries if entry.kind == "qat")
+    for metric, least in task.reached.items():
+        assert base.metrics[metric] >= least
+    assert set(made.metrics) == set(names) and made.sqnr > 15
+    assert None not in (made.delta, made.delta_low, made.p_float)
+    assert made.parity.exact == 1.0 or task.float_operators
+    assert report.metric.title in report.decision or report.metric.name in report.decision
