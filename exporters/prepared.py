@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from qat.calibration.evidence import Beyond
+from qat.display.progress import bar, shown, tracked
 from qat.errors import CalibrationError, ExportError
 from qat.frameworks import adapter_for, framework_of, has_plan, is_prepared
 from qat.graph.kinds import STEPS
@@ -34,6 +35,8 @@ def export(
     overwrite: bool = False,
     layout: Layout | None = None,
     metadata: Metadata | None = None,
+    *,
+    progress: bool = True,
 ) -> Artifact:
     """Write a calibrated (and trained) model as an integer artifact, and its encodings as JSON beside it.
 
@@ -50,6 +53,7 @@ def export(
             Inside the artifact images lie as the format's kernels demand; a transpose stands where the two differ.
         metadata: labels, the normalization of pixels, a description, for the libraries that read them from the file: in a
             ``.tflite`` as TFLite's metadata, in an ``.onnx`` as ``metadata_props``.
+        progress: as for :func:`qat.calibrate`.
 
     Returns:
         The file's path, size, encodings and parity.
@@ -70,10 +74,23 @@ def export(
     """
     if not is_prepared(model):
         raise CalibrationError("export needs a prepared model: call qat.prepare and qat.calibrate first")
+    with shown(progress), bar(f"export of {Path(path).name}"):
+        return _export(model, Path(path), verify, io_dtype, overwrite, layout, metadata)
+
+
+def _export(
+    model: PreparedModel,
+    path: Path,
+    verify: Samples | None,
+    io_dtype: IoDtype,
+    overwrite: bool,
+    layout: Layout | None,
+    metadata: Metadata | None,
+) -> Artifact:
     framework = framework_of(model)
-    path = Path(path)
     inputs = len(model.plan.graph.inputs) if has_plan(model) else 1
-    data = None if verify is None else (first_of_pair(batch, inputs) for batch in batches_of(verify, "verify"))
+    batches = None if verify is None else tracked(batches_of(verify, "verify"), "verification")
+    data = None if batches is None else (first_of_pair(batch, inputs) for batch in batches)
     if framework == "tf_keras":
         if layout not in (None, "NHWC"):
             raise ExportError("a tf_keras model is exported by TensorFlow's converter in its own layout: leave out layout")

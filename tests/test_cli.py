@@ -208,7 +208,7 @@ def test_recipes_and_doctor(qat):
         (("latency_runs: 2", "recipe: static_wi8"), "unknown recipe 'static_wi8'"),
         (("latency_runs: 2", "target: tensort"), "did you mean 'tensorrt'"),
         (("d.npz", "nowhere.npz"), "data.path: no such file: "),
-        (("path: d.npz", "path: ."), "data.path: a folder, not an .npz file: "),
+        (("path: d.npz", "path: ."), "is a folder without .npy files, not an .npz file"),
         (("d.npz", "broken.py"), "data.path: "),
         (("d.npz", "three.npz"), "three.npz has no array 'y_test': it needs x_train, y_train, x_test, y_test"),
         (("source: npz, path: d.npz", "source: folder, path: nowhere"), "data.path: no such folder: "),

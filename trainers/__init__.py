@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, Unpack
 
 from qat.calibration.float_twin import float_twin
+from qat.display.progress import shown
 from qat.errors import CalibrationError, OptionError
 from qat.frameworks import framework_of, has_plan, input_count
 from qat.system.sample_sets import as_batches
@@ -100,7 +101,7 @@ def evaluate(model: Model, data: Batches, **options: Unpack[EvaluationKeywords])
         model: computes with the weights and ranges that it has now.
         data: batches of ``(inputs, labels)``.
         options: of :class:`qat.trainers.TrainingOptions`: ``metrics`` (by default chosen by the labels), and with
-            ``labels="none"`` the ``teacher`` whose outputs take the labels' place.
+            ``labels="none"`` the ``teacher`` whose outputs take the labels' place; ``progress``.
 
     Returns:
         Each metric over the samples, by name; empty where none was named and none fits the labels.
@@ -115,7 +116,9 @@ def evaluate(model: Model, data: Batches, **options: Unpack[EvaluationKeywords])
         >>> qat.evaluate(net, [(np.eye(3, dtype=np.float32), np.array([0, 1, 1]))], metrics=["top1"])
         {'top1': 66.66666666666667}
     """
-    return _trainer(model).evaluate(model, as_batches(data, "the evaluation data"), TrainingOptions.of(**options))
+    chosen = TrainingOptions.of(**options)
+    with shown(chosen.progress):
+        return _trainer(model).evaluate(model, as_batches(data, "the evaluation data"), chosen)
 
 
 class _Trainer(Protocol):

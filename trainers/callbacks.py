@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from qat.display.progress import length, tracked
 from qat.errors import ConfigError, MissingDependencyError
 from qat.exporters import export
 from qat.frameworks import has_plan, is_prepared
@@ -70,7 +71,7 @@ class Callbacks:
             path = Path(folder) / f"epoch{suffix}"
             export(model, path, io_dtype="float32")
             session = open_session(path)
-            batches = self.learner.labelled(self.eval_data)
+            batches = tracked(self.learner.labelled(self.eval_data), "the artifact in its runtime", length(self.eval_data))
             names = [(name,) for name in session.output_names]
             pairs = ((named(names, session.run(*inputs)), labels) for inputs, labels in batches)
             return measure(metrics, pairs)

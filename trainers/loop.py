@@ -8,9 +8,9 @@ import time
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from qat.calibration.evidence import warn_of_other_scale
+from qat.display.progress import Bar, bar, shown
 from qat.errors import ConfigError, DataError
 from qat.frameworks import has_plan
 from qat.typing import Batches
@@ -23,6 +23,7 @@ from .history import History
 from .interrupt import Interrupts, TrainingInterrupted
 from .learner import Learner, Step
 from .loss_guard import LossGuard
+from .metrics import shown as shown_metrics
 from .options import TrainingOptions
 from .output_losses import OutputLosses
 from .preparation import Preparation, Preparing, metrics_of
@@ -42,7 +43,8 @@ def run(learner: Learner, train_data: Batches, eval_data: Batches | None, option
         TrainingDiverged: the loss is NaN or infinite, or has risen to that of a model that knows nothing.
         TrainingInterrupted: by Ctrl-C or SIGTERM; a checkpoint was written.
     """
-    with Interrupts() as interrupts, Callbacks(learner, options, eval_data) as callbacks:
+    progress = shown(options.progress and learner.writes)
+    with progress, Interrupts() as interrupts, Callbacks(learner, options, eval_data) as callbacks:
         return _Run(learner, train_data, eval_data, options, interrupts, callbacks).train()
 
 
@@ -67,7 +69,8 @@ class _Run:
         self.state.resume()
         self.before = self.state.progress.seconds
         if self.state.progress.preparation is None and (not options.labelled or options.time_budget or options.steps):
-            self._prepare()
+            with bar("choosing losses, rate and steps"):
+                self._prepare()
         made = self.state.progress.preparation or Preparation()
         self.total = options.steps or made.total or self.steps * options.epochs
         self.total = min(self.total, options.max_steps or self.total)
@@ -105,8 +108,9 @@ class _Run:
 
     def train(self) -> History:
         p, options = self.state.progress, self.options
-        while not self.over:
-            self._epoch()
+        with bar("training", self.total, p.step) as progress:
+            while not self.over:
+                self._epoch(progress)
         if options.divergence is not None and p.trend.worse():
             log.warning(
                 "the loss came out at %.3g, above the %.3g that it started from: lower learning_rate (now %g)",
@@ -127,22 +131,21 @@ class _Run:
             dict(made.trials),
         )  # fmt: skip
 
-    def _epoch(self) -> None:
-        p, options = self.state.progress, self.options
-        title, hidden = f"epoch {p.epoch}/{self.epochs}", None if options.progress and self.learner.writes else True
-        with tqdm(total=min(self.steps, self.total - p.step + p.batch), initial=p.batch, desc=title, disable=hidden) as bar:
-            for inputs, labels in self.state.batches():
-                if p.step >= self.total or self.late:
-                    break
-                self._step(inputs, labels)
-                bar.update()
-                if p.seen:
-                    bar.set_postfix(loss=f"{p.loss_sum / p.seen:.4f}")
-            self.losses.read()
-            if p.seen == 0:
-                raise DataError("the training data yields no batches: a generator that was used up yields none, pass a list")
-            metrics = {} if self.eval_data is None else self.learner.evaluate(self.eval_data, self.metrics)
-            bar.set_postfix(loss=f"{p.loss_sum / p.seen:.4f}", **{name: f"{value:.4g}" for name, value in metrics.items()})
+    def _epoch(self, progress: Bar) -> None:
+        p = self.state.progress
+        progress.title = f"epoch {p.epoch}/{self.epochs}"
+        for inputs, labels in self.state.batches():
+            if p.step >= self.total or self.late:
+                break
+            self._step(inputs, labels)
+            progress.advance()
+            if p.seen:
+                progress.note = f"loss {p.loss_sum / p.seen:.4f}"
+        self.losses.read()
+        if p.seen == 0:
+            raise DataError("the training data yields no batches: a generator that was used up yields none, pass a list")
+        metrics = {} if self.eval_data is None else self.learner.evaluate(self.eval_data, self.metrics)
+        progress.note = ", ".join(filter(None, (f"loss {p.loss_sum / p.seen:.4f}", shown_metrics(metrics))))
         epoch = Epoch(p.epoch, p.loss_sum / p.seen, metrics, self.callbacks.artifact(p.epoch, self.metrics))
         self.callbacks.epoch(epoch, p.step)
         self._finish(epoch)

@@ -116,6 +116,7 @@ class EvaluationKeywords(TypedDict, total=False):
     metrics: Iterable[MetricSpec] | None
     labels: Labels | None
     teacher: Model | None
+    progress: bool
 
 
 class TrainingKeywords(EvaluationKeywords, total=False):
@@ -148,7 +149,6 @@ class TrainingKeywords(EvaluationKeywords, total=False):
     tensorboard: str | Path | None
     artifact_every: int | None
     on_epoch: Callable[[Epoch], object] | None
-    progress: bool
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,8 @@ class TrainingOptions:
         tensorboard: a folder for TensorBoard's logs; None for none.
         artifact_every: epochs between evaluations of the exported artifact in its runtime; None for none.
         on_epoch: called after each epoch with its :class:`qat.trainers.Epoch`; None for nothing.
-        progress: whether to show a progress bar (only on a terminal).
+        progress: whether to show how far the training is, and how long it will take: a bar on a terminal, in a pipe a line now
+            and then.
     """
 
     epochs: int = 1

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qat.display.progress import bar, shown
 from qat.errors import DataError, reason_of
 from qat.frameworks import Framework, adapter_for, framework_of, input_count
 from qat.planning.targets import Target, load_target
@@ -28,6 +29,7 @@ def ptq_baselines(
     per_channel: bool = True,
     overwrite: bool = False,
     target: str | Target | None = None,
+    progress: bool = True,
 ) -> list[Baseline]:
     """Quantize a float model with every post-training tool for its framework and the target's format.
 
@@ -44,6 +46,7 @@ def ptq_baselines(
         per_channel: whether weights get one scale per channel, where the tool offers the choice.
         overwrite: whether existing files may be replaced.
         target: PyTorch: that the model is prepared for, so that files of one kind are compared; None: ``onnxruntime``.
+        progress: as for :func:`qat.calibrate`.
 
     Returns:
         One baseline a tool, the float model's file first. Where a tool fails, its baseline has no path, and ``error`` says why.
@@ -67,7 +70,13 @@ def ptq_baselines(
     example = batches[0] if example_inputs is None else _arrays(framework, example_inputs)
     tools = _tools(framework, target)
     makers = tools.makers(float_model, example, batches, per_channel)
-    return [_make(maker, framework, _path(tools, framework, out_dir, maker), overwrite) for maker in makers]
+    made = []
+    with shown(progress), bar("PTQ baselines", len(makers)) as tools_done:
+        for maker in makers:
+            tools_done.note = maker.name
+            made.append(_make(maker, framework, _path(tools, framework, out_dir, maker), overwrite))
+            tools_done.advance()
+    return made
 
 
 def float_baseline(

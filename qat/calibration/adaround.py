@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qat.arithmetic.range_estimators import weight_step
+from qat.display.progress import shown, tracked
 from qat.errors import ConfigError
 from qat.typing import P, Samples
 
@@ -17,7 +18,7 @@ _ROWS, _NUMBERS = 8192, 2**25
 _PULL = 1.0
 
 
-def adaround(model: P, samples: Samples, steps: int = 1000, seed: int = 0) -> P:
+def adaround(model: P, samples: Samples, steps: int = 1000, seed: int = 0, *, progress: bool = True) -> P:
     """Learn which way each weight is rounded, layer by layer, so that the layer's outputs stay nearest to the float ones.
 
     The weights become multiples of their scale, so that the model is exported, or trained further, as any other. A layer gets
@@ -29,6 +30,7 @@ def adaround(model: P, samples: Samples, steps: int = 1000, seed: int = 0) -> P:
         samples: as for :func:`qat.calibrate`; kept in memory. A few hundred samples are enough.
         steps: of gradient descent, for each layer.
         seed: of the random draw from the samples.
+        progress: as for :func:`qat.calibrate`.
 
     Returns:
         The model itself.
@@ -47,8 +49,8 @@ def adaround(model: P, samples: Samples, steps: int = 1000, seed: int = 0) -> P:
     """
     if steps < 1:
         raise ConfigError(f"adaround needs at least one step, not {steps}")
-    with Layerwise(model, samples, "adaround") as walk:
-        for layer in walk.layers:
+    with shown(progress), Layerwise(model, samples, "adaround") as walk:
+        for layer in tracked(walk.layers, "AdaRound, layer by layer"):
             _round(layer, steps, seed)
     return model
 

@@ -10,6 +10,7 @@ import logging
 
 import numpy as np
 
+from qat.display.progress import shown, tracked
 from qat.typing import P, Samples
 
 from .layerwise import Layer, Layerwise, by_group
@@ -17,7 +18,7 @@ from .layerwise import Layer, Layerwise, by_group
 log = logging.getLogger("qat")
 
 
-def correct_biases(model: P, samples: Samples) -> P:
+def correct_biases(model: P, samples: Samples, *, progress: bool = True) -> P:
     """Shift every bias so that each channel has, on average over the samples, the value that it has in the float model.
 
     The mean is that before the activation. Layers are corrected in order: each one reads, on the grid, the outputs of the
@@ -26,6 +27,7 @@ def correct_biases(model: P, samples: Samples) -> P:
     Args:
         model: from :func:`qat.prepare` and :func:`qat.calibrate`; changed in place.
         samples: as for :func:`qat.calibrate`; kept in memory.
+        progress: as for :func:`qat.calibrate`.
 
     Returns:
         The model itself.
@@ -43,9 +45,9 @@ def correct_biases(model: P, samples: Samples) -> P:
         >>> qat.correct_biases(model, [x]) is model and model.bias.tolist() != before
         True
     """
-    with Layerwise(model, samples, "correct_biases") as walk:
+    with shown(progress), Layerwise(model, samples, "correct_biases") as walk:
         layers = [layer for layer in walk.layers if layer.bias is not None]
-        for layer in layers:
+        for layer in tracked(layers, "bias correction"):
             layer.bias -= mean_error(layer)
     if not layers:
         log.warning("correct_biases: no integer layer of the model has a bias")

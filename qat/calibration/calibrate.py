@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 
 from qat.arithmetic.range_estimators import RangeMode, make_estimator
+from qat.display.progress import shown, tracked
 from qat.errors import CalibrationError, ConfigError, DataError, nearest
 from qat.frameworks import adapter_for, framework_of, is_prepared
 from qat.system.samples import batches_of, check_finite, first_of_pair
@@ -17,7 +18,7 @@ from .evidence import Evidence, labels_of
 _ESTIMATORS = get_args(Estimator)
 
 
-def calibrate(model: P, samples: Samples, estimator: Estimator | None = None) -> P:
+def calibrate(model: P, samples: Samples, estimator: Estimator | None = None, *, progress: bool = True) -> P:
     """Set the activation ranges of a prepared model from samples. A second call starts afresh.
 
     The model runs in float on the samples, in one pass that keeps none of them. A few hundred samples are enough. The logger
@@ -28,6 +29,7 @@ def calibrate(model: P, samples: Samples, estimator: Estimator | None = None) ->
         samples: batches of inputs, or ``(inputs, labels)`` pairs: a DataLoader, a tf.data pipeline, a list of arrays. A single
             array is one batch.
         estimator: ``minmax``, ``ema``, ``percentile``, ``mse`` or ``entropy``; None takes the recipe's.
+        progress: whether to show how far it is, where it takes longer than two seconds.
 
     Returns:
         The model itself.
@@ -52,7 +54,8 @@ def calibrate(model: P, samples: Samples, estimator: Estimator | None = None) ->
     if framework == "tf_keras":
         adapter_for(framework).calibrate(model, samples)
         return model
-    set_ranges(model, samples, estimator).log()
+    with shown(progress):
+        set_ranges(model, samples, estimator).log()
     return model
 
 
@@ -71,7 +74,7 @@ def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | No
         grid.mode = RangeMode.CALIBRATING
     try:
         index = -1
-        for index, sample in enumerate(batches_of(samples, "calibration")):
+        for index, sample in enumerate(tracked(batches_of(samples, "calibration"), "calibration")):
             inputs = adapter.inputs_of((first_of_pair(sample, len(graph.inputs)),))
             arrays = [np.asarray(x) for x in inputs]
             for x in arrays:

@@ -12,7 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
+from qat.display.progress import shown
+
 from .result import Result, emit, stdout_free
+from .terminal import Notices
 
 log = logging.getLogger("qat")
 
@@ -57,7 +60,7 @@ def _options(
 ) -> None:  # fmt: skip
     """Train on the integer grid: the artifact equals the trained model, bit for bit."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.basicConfig(format="notice: %(message)s", level=logging.ERROR)
+    logging.basicConfig(format="notice: %(message)s", level=logging.ERROR, handlers=[Notices()])
     log.setLevel(logging.WARNING)
     _set_level(verbose, quiet)
 
@@ -82,7 +85,7 @@ def _with_common_options(function: Callable[..., Result]) -> Callable[..., None]
     def command(**values: Any) -> None:
         chosen = {name: values.pop(name) for name in shared}
         _set_level(chosen["verbose"], chosen["quiet"])
-        with stdout_free(chosen["as_json"]):
+        with stdout_free(chosen["as_json"]), shown(not chosen["quiet"] and log.isEnabledFor(logging.WARNING)):
             result = function(**values)
         emit(result, chosen["as_json"])
         if result.exit_code:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import sys
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from .page import Page
+from .progress import paused
 from .stream import is_ascii, width_of
 
 _STYLES = {
     "title": "italic", "head": "bold", "rule": "dim", "good": "bold green", "reference": "cyan", "bad": "red", "notice": "yellow",
 }  # fmt: skip
+
+
+class _Console(Console):
+    """A console that takes the bars of progress away while it prints."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does."""
+        with paused():
+            super().print(*objects, **options)
 
 
 def console_of(stream: IO[str] | None = None, *, quiet: bool = False) -> Console:
@@ -22,7 +32,7 @@ def console_of(stream: IO[str] | None = None, *, quiet: bool = False) -> Console
     Brackets and colons in a package's name, a path or a tensor's name are text. Lines are left to the terminal, which breaks
     them so that a command or a path is still copied whole.
     """
-    return Console(
+    return _Console(
         file=stream or sys.stdout, width=width_of(stream or sys.stdout), markup=False, emoji=False, highlight=False,
         soft_wrap=True, quiet=quiet,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from qat.baselines import float_baseline
+from qat.display.progress import bar, length, shown
 from qat.errors import DataError, ExportError
 from qat.exporters import export
 from qat.frameworks import has_plan, input_count, is_prepared
@@ -45,6 +46,7 @@ def compare(
     framework: str | None = None,
     latency_runs: int = 50,
     metrics: Iterable[MetricSpec] | Mapping[str, Figure] | None = None,
+    progress: bool = True,
 ) -> Report:
     """Run artifacts, each in its own runtime, on the same data.
 
@@ -64,6 +66,7 @@ def compare(
             decides. None chooses by the labels: top-1 for class numbers, right pixels and mean IoU for maps of them, MSE and MAE
             for numbers of the outputs' shape. A dictionary adds figures by name to those, functions of ``(outputs, labels)`` of
             all samples. A model with several outputs gives a tuple of them, which has their names too.
+        progress: as for :func:`qat.calibrate`.
 
     Returns:
         An entry for each artifact, and one sentence of what follows: whether PTQ is enough.
@@ -93,7 +96,7 @@ def compare(
     wanted = None if metrics is None or isinstance(metrics, Mapping) else chosen(metrics)
     own: Mapping[str, Figure] = metrics if isinstance(metrics, Mapping) else {}
     given = tuple(entries.values() if isinstance(entries, Mapping) else entries)
-    with tempfile.TemporaryDirectory() as folder:
+    with shown(progress), bar("comparison"), tempfile.TemporaryDirectory() as folder:
         count = next((n for entry in given if (n := _input_count(entry)) is not None), 1)
         example = first_of_pair(first, count)
         target = "litert" if all(suffix == ".tflite" for suffix in _suffixes(given)) else None
@@ -102,7 +105,7 @@ def compare(
         names = tuple(entries) if isinstance(entries, Mapping) else distinct_names([file.name for file in files], paths)
         files = [replace(file, name=name) for file, name in zip(files, names, strict=True)]
         answers: list[Any] = []
-        runs = run_all(files, _inputs(chain([first], batches), count, answers), latency_runs)
+        runs = run_all(files, _inputs(chain([first], batches), count, answers), latency_runs, length(data))
         labels = _labels(answers)
         name = framework or next((file.framework for file in files if file.framework), "")
         return _Comparison(runs, labels, wanted, own).report(name, dataset)

@@ -10,6 +10,7 @@ from itertools import chain, permutations
 
 import numpy as np
 
+from qat.display.progress import bar, tracked
 from qat.errors import DataError, RuntimeMismatchError
 from qat.program.layout import LAYOUTS, permutation
 from qat.runtimes import Session, TensorInfo, open_session
@@ -45,7 +46,7 @@ class Run:
         return [np.concatenate(parts) for parts in zip(*self.outputs or (), strict=True)]
 
 
-def run_all(files: Sequence[ModelFile], batches: Iterable[Inputs], latency_runs: int) -> list[Run]:
+def run_all(files: Sequence[ModelFile], batches: Iterable[Inputs], latency_runs: int, count: int | None = None) -> list[Run]:
     """Run every file on the inputs of the batches, and time all of them in turn on the first sample.
 
     The batches are read once, and none is kept. The outputs of a file come in the order of the first file's: a converter may
@@ -59,10 +60,13 @@ def run_all(files: Sequence[ModelFile], batches: Iterable[Inputs], latency_runs:
     first = next(left)
     feeds = [None if file.path is None else _Feed(file, first) for file in files]
     found: list[list[tuple[np.ndarray, ...]] | None] = [None if feed is None else [] for feed in feeds]
-    for inputs in chain([first], left):
-        for feed, parts in zip(feeds, found, strict=True):
-            if feed is not None and parts is not None:
-                parts.append(feed.outputs(inputs))
+    with bar("running the files", None if count is None else count * len(files)) as progress:
+        for inputs in chain([first], left):
+            for file, feed, parts in zip(files, feeds, found, strict=True):
+                progress.note = file.name
+                if feed is not None and parts is not None:
+                    parts.append(feed.outputs(inputs))
+                progress.advance()
     pairs = zip(files, feeds, found, strict=True)
     ran = [Run(file) if feed is None else Run(file, out, feed.session.output_names) for file, feed, out in pairs]
     latencies = iter(_latencies([feed for feed in feeds if feed is not None], first, latency_runs))
@@ -159,7 +163,8 @@ def _latencies(feeds: Sequence[_Feed], inputs: Inputs, runs: int) -> list[tuple[
     """Time the artifacts in turn, so that a change of the machine's speed meets all of them; each gets the types of its file."""
     ones = [feed.session.in_file_types(*(array[:1] for array in feed.arrays(inputs))) for feed in feeds]
     times: list[list[float]] = [[] for _ in feeds]
-    for turn in range(runs + _WARM_UP if runs else 0):
+    turns = range(runs + _WARM_UP if runs else 0)
+    for turn in tracked(turns, "timing", still=True):
         for feed, one, taken in zip(feeds, ones, times, strict=True):
             started = time.perf_counter()
             feed.session.invoke(*one)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,10 +92,6 @@ class RunData:
     def calibration(self) -> list[np.ndarray]:
         """Return the inputs of the calibration batches."""
         return [batch[0] for batch in self.calibration_pairs()]
-
-    def held_out(self) -> Iterator[np.ndarray]:
-        """Yield the inputs of the test split, by which an artifact is verified."""
-        return (batch[0] for batch in self.batches("test"))
 
     def example(self) -> np.ndarray:
         """Return a batch of two inputs."""

@@ -110,7 +110,7 @@ def trained(job: Job, data: RunData) -> Any:
     training = job.config.float_training
     options: dict[str, Any] = {name: getattr(training, name) for name in TRAINING_KEYS} | job.checkpoint_options("float")
     validation = None if training.patience is None else data.batches("validation")
-    api.finetune(model, data.training(training.seed), validation, progress=not job.console.quiet, **options)
+    api.finetune(model, data.training(training.seed), validation, **options)
     try:
         float_files.save(framework, model, cached)
     except ExportError as error:

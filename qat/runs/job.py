@@ -15,6 +15,7 @@ from typing import TypedDict, TypeVar
 from rich.console import Console
 from rich.text import Text
 
+from qat.display.progress import bar
 from qat.errors import ConfigError
 from qat.planning.recipe import Recipe, load_recipe
 from qat.planning.targets import Target, load_target
@@ -54,7 +55,7 @@ class Job:
         config: the configuration.
         base: the folder that the configuration's paths are relative to.
         folder: receives summary.json, summary.md, the plots, artifacts/ and checkpoints/.
-        console: where progress is printed, without markup: names and paths may hold brackets. A quiet one hides training's bars.
+        console: where progress is printed, without markup: names and paths may hold brackets.
         resume: whether training continues from the last checkpoint.
         checkpoints: the folder of the checkpoints.
     """
@@ -156,7 +157,8 @@ class Job:
     def stage(self, title: str, work: Callable[[], T]) -> T:
         """Do one stage and print how long it took."""
         started = time.perf_counter()
-        result = work()
+        with bar(title):
+            result = work()
         ctrl_c.stop_if_asked()
         taken = f"{time.perf_counter() - started:.1f} s"
         self.console.print(Text.assemble(("  done", "green"), f" {title} ", (taken, "dim")))

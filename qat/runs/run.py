@@ -117,7 +117,7 @@ def export_checkpoint(job: Job, checkpoint: Path, path: Path, overwrite: bool, l
     """Export the model of a checkpoint that :func:`train` wrote, and verify it on the test split."""
     data, c = RunData(job.config, job.base), job.config
     prepared = api.prepare(float_model.untrained(job), data.example(), job.recipe, c.target, c.model.dynamic)
-    return api.export(api.load_prepared(prepared, checkpoint), path, data.held_out(), c.io_dtype, overwrite, layout)
+    return api.export(api.load_prepared(prepared, checkpoint), path, data.batches("test"), c.io_dtype, overwrite, layout)
 
 
 def _data(job: Job) -> RunData:

@@ -54,7 +54,7 @@ def baselines(job: Job, data: RunData, model: Model) -> list[ModelFile]:
 def finetune(job: Job, data: RunData, model: Model, float_model: Model, kind: Literal["qat", "control"]) -> History:
     """Fine-tune by the configuration's options."""
     options: dict[str, Any] = {name: getattr(job.config.training, name) for name in TRAINING_KEYS}
-    options |= {"teacher": _teacher(job, float_model), "progress": not job.console.quiet} | job.checkpoint_options(kind)
+    options |= {"teacher": _teacher(job, float_model)} | job.checkpoint_options(kind)
     if kind == "control":
         options |= {"tensorboard": None, "artifact_every": None}
     else:
@@ -72,7 +72,7 @@ def evaluate(job: Job, data: RunData, model: Model, float_model: Model) -> dict[
 def artifact(job: Job, data: RunData, prepared: PreparedModel, name: str, kind: FileKind) -> Artifact:
     """Export a model into the folder of the artifacts, and verify it on the test split."""
     path = job.artifacts / f"{job.config.framework}_{name}{job.target.suffix}"
-    made = api.export(prepared, path, verify=data.held_out(), io_dtype=job.config.io_dtype, overwrite=True)
+    made = api.export(prepared, path, verify=data.batches("test"), io_dtype=job.config.io_dtype, overwrite=True)
     return replace(made, kind=kind)
 
 

@@ -51,7 +51,7 @@ def test_keywords_of_the_calls_are_the_options():
     from qat.trainers.options import EvaluationKeywords, TrainingKeywords
 
     assert get_type_hints(TrainingKeywords) == get_type_hints(TrainingOptions)
-    assert set(get_type_hints(EvaluationKeywords)) == {"metrics", "labels", "teacher"}
+    assert set(get_type_hints(EvaluationKeywords)) == {"metrics", "labels", "teacher", "progress"}
     for call in (qat.finetune, qat.evaluate):
         with pytest.raises(ConfigError, match=r"unknown training option 'epoch' \(did you mean 'epochs'\?\); valid: epochs"):
             call(net("torch"), [], epoch=2)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from qat.display.progress import length, tracked
 from qat.errors import DataError
 from qat.frameworks import input_count
 from qat.trainers.data_checks import split_batch
@@ -43,7 +44,8 @@ class Evaluator:
 
     def evaluate(self, data: Batches, metrics: Sequence[Metric] | None = None) -> dict[str, float]:
         """Return the metrics, of all processes together; by default the options'."""
-        batches = ((self.answers(inputs), self._expected(inputs, labels)) for inputs, labels in self.pairs(data))
+        pairs = tracked(self.pairs(data), "evaluation", length(data))
+        batches = ((self.answers(inputs), self._expected(inputs, labels)) for inputs, labels in pairs)
         return self.replicas.mean_of(measure(metrics or self.options.chosen_metrics, batches))
 
     def answers(self, inputs: Any) -> Any:

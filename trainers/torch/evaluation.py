@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from qat.adapters.torch import inputs_of
 from qat.adapters.torch.inference import device_of, fitting
+from qat.display.progress import length, tracked
 from qat.errors import ConfigError, DataError
 from qat.frameworks import input_count
 from qat.program.caller_names import paths_of
@@ -62,7 +63,7 @@ class Evaluator:
         return self.processes.mean_of(found)
 
     def _evaluated(self, data: Batches) -> Iterator[tuple[Any, Any]]:
-        for inputs, labels in self.pairs(data):
+        for inputs, labels in tracked(self.pairs(data), "evaluation", length(data)):
             yield _outputs(self.model(*fitting(self.model, inputs))), self._expected(inputs, labels)
 
     def _expected(self, inputs: Tensors, labels: Any) -> Any:
