@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 
 import qat
-from qat.errors import CaptureError
+from qat.errors import CaptureError, DataError, QatError
 from qat.runtimes.litert import LiteRTSession
 from qat.sources.tflite.read import read_tflite
 from support.tflite_files import TFLiteFile
@@ -171,14 +172,25 @@ def test_a_quantized_file_is_refused(tmp_path: Path) -> None:
 )
 def test_a_damaged_file_is_one_sentence(path: Path, change: Any, message: str) -> None:
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(CaptureError, match=message):
+    with pytest.raises(DataError, match=message):
         read_tflite(path)
+
+
+def test_bytes_changed_at_random_are_one_sentence(path: Path) -> None:
+    raw, rng = path.read_bytes(), np.random.default_rng(3)
+    for _ in range(15):
+        damaged = bytearray(raw)
+        for place in rng.integers(0, len(raw), 3):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(QatError):
+            read_tflite(path)
 
 
 def test_a_signature_is_chosen_by_its_key(tmp_path: Path) -> None:
     file = TFLiteFile()
     path = file.save(tmp_path / "net.tflite", [file.operator("RELU", [file.input((1, 4))])])
-    with pytest.raises(CaptureError, match="has no signature 'serve': it has none"):
+    with pytest.raises(DataError, match="has no signature 'serve': it has none"):
         read_tflite(path, "serve")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from qat.errors import CaptureError, nearest, reason_of
+from qat.errors import DataError, nearest, reason_of
 
 from .sparsity import densify
 
@@ -90,33 +90,33 @@ def read_model(path: Path) -> tuple[Table, bytes]:
     """Return the objects of a file's flatbuffer, and the bytes of the file.
 
     Raises:
-        CaptureError: the file cannot be read, or is no ``.tflite``.
+        DataError: the file cannot be read, or is no ``.tflite``.
     """
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise CaptureError(f"{path} cannot be read: {reason_of(error)}") from error
+        raise DataError(f"{path} cannot be read: {reason_of(error)}") from error
     if raw[4:8] != b"TFL3":
-        raise CaptureError(f"{path} is not a .tflite file: it does not carry the identifier TFL3")
+        raise DataError(f"{path} is not a .tflite file: it does not carry the identifier TFL3")
     try:
         return schema.ModelT.InitFromObj(schema.Model.GetRootAs(raw, 0)), raw
     except Exception as error:  # the generated classes raise what an offset beyond the file makes of them
-        raise CaptureError(f"{path} is truncated or corrupt: {reason_of(error)}") from error
+        raise DataError(f"{path} is truncated or corrupt: {reason_of(error)}") from error
 
 
 def read_subgraph(path: Path, signature: str = "") -> Subgraph:
     """Return the subgraph of a signature; without one, the first subgraph of a file.
 
     Raises:
-        CaptureError: the file is damaged, or has no such signature.
+        DataError: the file is damaged, or has no such signature.
     """
     model, raw = read_model(path)
     try:
         return _subgraph(model, raw, _signature(model, signature, path))
-    except CaptureError:
+    except DataError:
         raise
     except Exception as error:  # indices and sizes of a damaged file fail wherever they are used
-        raise CaptureError(f"{path} is truncated or corrupt: {reason_of(error)}") from error
+        raise DataError(f"{path} is truncated or corrupt: {reason_of(error)}") from error
 
 
 def _signature(model: Table, key: str, path: Path) -> Table | None:
@@ -124,7 +124,7 @@ def _signature(model: Table, key: str, path: Path) -> Table | None:
     found = {_text(s.signatureKey): s for s in model.signatureDefs or ()}
     if key and key not in found:
         have = ", ".join(found) or "none"
-        raise CaptureError(f"{path} has no signature '{key}'{nearest(key, found)}: it has {have}")
+        raise DataError(f"{path} has no signature '{key}'{nearest(key, found)}: it has {have}")
     return found[key] if key else next(iter(found.values()), None)
 
 
@@ -133,12 +133,16 @@ def _subgraph(model: Table, raw: bytes, signature: Table | None) -> Subgraph:
     names = _unique_names(graph.tensors)
     tensors = tuple(_tensor(t, name, model.buffers[t.buffer], raw) for t, name in zip(graph.tensors, names, strict=True))
     inputs, outputs = (tuple(int(i) for i in indices) for indices in (graph.inputs, graph.outputs))
+    operators = tuple(_operator(op, model.operatorCodes, names) for op in graph.operators or ())
+    used = [*inputs, *outputs, *(i for op in operators for i in (*op.inputs, *op.outputs))]
+    if not outputs or not -1 <= min(used) <= max(used) < len(tensors):
+        raise IndexError("it names tensors that it does not have")
     called: tuple[Mapping[int, str], ...] = ({}, {})
     if signature is not None:
         called = tuple({int(m.tensorIndex): _text(m.name) for m in maps or ()} for maps in (signature.inputs, signature.outputs))
     return Subgraph(
         tensors,
-        tuple(_operator(op, model.operatorCodes, names) for op in graph.operators or ()),
+        operators,
         inputs,
         outputs,
         tuple(called[0].get(i, _text(graph.tensors[i].name)) for i in inputs),

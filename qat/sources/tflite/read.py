@@ -18,6 +18,7 @@ from .flatbuffer import Operator, Subgraph, read_subgraph
 from .importer import Importer, Result
 from .laid import Laid
 from .sizes import FOLDS, shape_of
+from .sparsity import MOST_ELEMENTS
 from .table import ROWS
 
 #: Written by the converter around weights that it stores in another form; the constants are expanded as they are read.
@@ -34,7 +35,8 @@ def read_tflite(path: Path, signature: str = "") -> fx.GraphModule:
         signature: the key of the signature to read; empty: the first one, or the first subgraph.
 
     Raises:
-        CaptureError: the file is damaged or quantized, or an operator has no row; the message names the operator and its place.
+        CaptureError: the file is quantized, or an operator has no row; the message names the operator and its place.
+        DataError: the file is missing or damaged, or has no such signature.
     """
     graph = read_subgraph(path, signature)
     _refuse_quantized(path, graph)
@@ -78,6 +80,8 @@ def _constant(b: Importer, op: Operator) -> Result:
     result = ROWS[op.code](alone, op)
     made = result if isinstance(result, list) else [result]
     values = [alone.ordered(laid) for laid in made if isinstance(laid, Laid)]
+    if sum(value.fake.numel() for value in values if isinstance(value.fake, torch.Tensor)) > MOST_ELEMENTS:
+        raise CaptureError(f"{op} makes a constant of more than {MOST_ELEMENTS} elements")
     with torch.no_grad():
         found = writer.finish(values)()
     return [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]

@@ -5,10 +5,14 @@ tensorflow/compiler/mlir/lite/kernels/internal/utils/sparsity_format_converter.c
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+#: What a constant may become in memory, when it is expanded or computed: no weight of a file is as large.
+MOST_ELEMENTS = 2**28
 
 
 def densify(values: np.ndarray, shape: list[int], sparsity: Any) -> np.ndarray:
@@ -22,6 +26,8 @@ def densify(values: np.ndarray, shape: list[int], sparsity: Any) -> np.ndarray:
         shape: of the dense array.
         sparsity: the schema's ``SparsityParameters``.
     """
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise ValueError(f"a sparse constant of shape {shape} is larger than {MOST_ELEMENTS} elements")
     order = [int(n) for n in sparsity.traversalOrder]
     blocks = [int(n) for n in (sparsity.blockMap if sparsity.blockMap is not None else ())]
     sizes = [1] * len(blocks)
