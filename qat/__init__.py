@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         register_handler,
         track_ranges,
     )
+    from .files.quantize import quantize
 
     __version__: str
 
@@ -70,6 +71,7 @@ __all__ = [
     "plan",
     "prepare",
     "ptq_baselines",
+    "quantize",
     "register_handler",
     "track_ranges",
 ]
@@ -81,6 +83,10 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("qat-toolkit")
+    if name == "quantize":  # which stands above the API's other calls
+        from .files.quantize import quantize
+
+        return quantize
     if name in __all__:
         from . import api
 

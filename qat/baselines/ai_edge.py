@@ -24,12 +24,13 @@ def makers(exported: Callable[[], bytes], batches: Callable[[], list[Sample]], i
     """
 
     def maker(recipe: str) -> Maker:
-        return Maker(f"aeq_{recipe}", TOOL, recipe, lambda: _quantized(exported(), recipe, batches, inputs))
+        return Maker(f"aeq_{recipe}", TOOL, recipe, lambda: quantized(exported(), recipe, batches, inputs))
 
     return [maker(recipe) for recipe in RECIPES]
 
 
-def _quantized(raw: bytes, name: str, batches: Callable[[], list[Sample]], inputs: Sequence[str]) -> bytes:
+def quantized(raw: bytes, name: str, batches: Callable[[], list[Sample]], inputs: Sequence[str]) -> bytes:
+    """Return the tool's file of a recipe, by the name of its function; the arguments are those of :func:`makers`."""
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import quantizer, recipe
 

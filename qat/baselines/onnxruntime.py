@@ -35,12 +35,17 @@ def makers(model: torch.nn.Module, example: Sample, batches: list[Sample], per_c
     def exported() -> bytes:
         return float_bytes(model, example)
 
+    return [Maker("float", FLOAT_TOOL, "float32", exported, "float"), *quantizers(exported, batches, per_channel)]
+
+
+def quantizers(exported: Callable[[], bytes], batches: list[Sample], per_channel: bool) -> list[Maker]:
+    """Return a maker for each of the tool's ways to quantize the bytes of a float file."""
+
     def static(method: CalibrationMethod) -> Callable[[], bytes]:
         return lambda: _static(exported(), batches, method, per_channel)
 
     weights = "per channel" if per_channel else "per tensor"
     return [
-        Maker("float", FLOAT_TOOL, "float32", exported, "float"),
         Maker("onnxruntime_dynamic", _TOOL, f"dynamic, {weights}", lambda: _dynamic(exported(), per_channel)),
         *(
             Maker(f"onnxruntime_static_{method.name.lower()}", _TOOL, f"static {method.name}, {weights}", static(method))

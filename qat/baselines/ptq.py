@@ -21,7 +21,7 @@ from .baseline import Baseline, Maker, Tools
 
 
 def ptq_baselines(
-    float_model: Model,
+    float_model: Model | str | Path,
     samples: Batches,
     out_dir: str | Path,
     *,
@@ -35,10 +35,11 @@ def ptq_baselines(
 
     PyTorch: ONNX Runtime, dynamic and static (MinMax, Entropy, Percentile); for a target that runs ``.tflite``, AI Edge
     Quantizer on this toolkit's own float file. Keras: the TFLite converter (dynamic range, float16, full int8 with int8 and
-    with uint8 I/O) and AI Edge Quantizer.
+    with uint8 I/O) and AI Edge Quantizer. A file: ONNX Runtime on an ``.onnx``; AI Edge Quantizer on a ``.tflite``, whose float16
+    or sparse weights become constants first, since the tool would leave them as they are.
 
     Args:
-        float_model: as given to :func:`qat.prepare`.
+        float_model: as given to :func:`qat.prepare`, or the path of a float ``.onnx`` or ``.tflite``.
         samples: calibration batches of inputs, or ``(inputs, labels)`` pairs; read into memory. Several inputs are a tuple:
             ``(a, b)``, or with labels ``((a, b), labels)``.
         out_dir: where the files go.
@@ -62,6 +63,8 @@ def ptq_baselines(
         >>> [baseline.name for baseline in baselines][:2]
         ['float', 'onnxruntime_dynamic']
     """
+    if isinstance(float_model, (str, Path)):
+        return _of_file(Path(float_model), samples, Path(out_dir), per_channel, overwrite)
     framework = framework_of(float_model)
     count = len(example_inputs) if isinstance(example_inputs, (tuple, list)) else input_count(float_model)
     batches = [_arrays(framework, first_of_pair(sample, count)) for sample in batches_of(samples, "the calibration samples")]
@@ -77,6 +80,21 @@ def ptq_baselines(
             made.append(_make(maker, framework, _path(tools, framework, out_dir, maker), overwrite))
             tools_done.advance()
     return made
+
+
+def _of_file(path: Path, samples: Batches, folder: Path, per_channel: bool, overwrite: bool) -> list[Baseline]:
+    from .of_file import input_names, makers
+
+    names = input_names(path)
+    batches = [_as_tuple(first_of_pair(sample, len(names))) for sample in batches_of(samples, "the calibration samples")]
+    if not batches:
+        raise DataError("PTQ got no calibration samples: pass at least one batch")
+    made = makers(path, batches, per_channel)
+    return [_make(maker, "", folder / f"{path.stem}_{maker.name}{path.suffix}", overwrite) for maker in made]
+
+
+def _as_tuple(inputs: object) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(x) for x in (inputs if isinstance(inputs, (tuple, list)) else (inputs,)))
 
 
 def float_baseline(

@@ -9,11 +9,12 @@ from .installation import doctor
 from .lint import lint
 from .options import application
 from .plans import plan, recipes
+from .quantize import quantize
 from .runs import demo, export, ptq, run, train
 from .systems import system
 
 #: The commands, in the order in which ``qat --help`` lists them.
-COMMANDS = (demo, run, ptq, train, export, compare, plan, configs, recipes, inspect, lint, system, doctor)
+COMMANDS = (demo, quantize, run, ptq, train, export, compare, plan, configs, recipes, inspect, lint, system, doctor)
 
 app = application(COMMANDS)
 

@@ -142,9 +142,9 @@ def _check_metrics(job: Job, data: RunData, model: Any) -> None:
 
 def _cache_file(job: Job, data: RunData, graph: Graph) -> Path:
     """Return where the trained float model is kept: a name for the data's content, the model's graph and the options."""
-    from platformdirs import user_cache_dir
+    from importlib.metadata import version
 
-    from qat import __version__
+    from platformdirs import user_cache_dir
 
     c, images = job.config, data.dataset.train_x
     content = hashlib.sha256(fingerprint(images))
@@ -153,7 +153,7 @@ def _cache_file(job: Job, data: RunData, graph: Graph) -> Path:
     training = {name: str(getattr(c.float_training, name)) for name in TRAINING_KEYS}
     key = json.dumps(
         [
-            __version__, c.framework, c.model.model_dump(), c.data.model_dump(exclude={"workers"}), training,
+            version("qat-toolkit"), c.framework, c.model.model_dump(), c.data.model_dump(exclude={"workers"}), training,
             content.hexdigest(), str(images.shape), data.dataset.val_x is None, graph.to_dict(),
         ],
         sort_keys=True,

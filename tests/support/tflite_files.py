@@ -87,3 +87,15 @@ class TFLiteFile:
         builder.Finish(self.model.Pack(builder), b"TFL3")
         path.write_bytes(bytes(builder.Output()))
         return path
+
+
+def without_signature(raw):
+    """Return a file without its signatures, as older converters wrote it."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(raw, 0))
+    model.signatureDefs = None
+    builder = flatbuffers.Builder(len(raw))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())

@@ -1,0 +1,73 @@
+"""The command that quantizes float files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from .result import Result
+
+_FORMS = "int8 (static_wi8_ai8), fp16 (float16) or dynamic (dynamic_wi8_afp32)"
+
+
+def quantize(
+    files: Annotated[
+        list[str], typer.Argument(help="Float .onnx, .tflite or .keras files, or factories (package.module:function).")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Inputs like the application's: a folder of images, an .npz or .npy, package.module:function, or random."
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A name that qat recipes lists, or a YAML file; default: static_wi8_ai8.")
+    ] = None,
+    short: Annotated[str | None, typer.Option("--quantize", help=f"A short form of --recipe: {_FORMS}.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="A regular expression: operators whose scope matches stay float.")
+    ] = None,
+    rule: Annotated[list[str] | None, typer.Option(help="A rule behind the recipe's, 'scope=^head,bits=4' for example.")] = None,
+    train: Annotated[
+        str, typer.Option(help="Train to the float outputs, without labels: 10m, 90s, a number of steps, or none.")
+    ] = "none",
+    tool: Annotated[str, typer.Option(help="qat, or another for comparison: aeq, onnxruntime, tflite.")] = "qat",
+    io_dtype: Annotated[str, typer.Option(help="Of a .tflite's inputs and outputs: float32, int8 or uint8.")] = "float32",
+    out: Annotated[Path | None, typer.Option(help="The folder of the results; default: beside each file.")] = None,
+    target: Annotated[str | None, typer.Option(help="A target that qat recipes lists; default: by the format.")] = None,
+    estimator: Annotated[str | None, typer.Option(help="Of the ranges: minmax, ema, percentile, mse, entropy.")] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="Of images: 0..1, -1..1, 0..255, imagenet or MEAN,STD; default: the file's own.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of images, where a file leaves them free.")] = None,
+    samples: Annotated[int, typer.Option(help="The most samples that are read.")] = 512,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
+) -> Result:
+    """Quantize float files, calibrated on data and at will trained to their own float outputs, without labels."""
+    from qat.errors import ConfigError
+    from qat.files.quantize import run_all
+    from qat.files.request import DEFAULT_RECIPE, SHORT_FORMS, Request, Tool
+    from qat.typing import Estimator, IoDtype
+
+    if short is not None and (recipe is not None or short not in SHORT_FORMS):
+        raise ConfigError(f"--quantize is one of {', '.join(SHORT_FORMS)}, in place of --recipe")
+    request = Request(
+        recipe=recipe or short or DEFAULT_RECIPE, exclude=exclude or (), rules=rule or (), train=train, tool=cast("Tool", tool),
+        io_dtype=cast("IoDtype", io_dtype), out=out, target=target, estimator=cast("Estimator | None", estimator), scale=scale,
+        size=_size(size), samples=samples, overwrite=force,
+    )  # fmt: skip
+    made = run_all(files, data, request)
+    return Result(made.to_dict(), made.page(), made.exit_code)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    from qat.errors import ConfigError
+
+    if text is None:
+        return None
+    height, by, width = text.lower().partition("x")
+    if not (by and height.isdigit() and width.isdigit()):
+        raise ConfigError(f"--size is HEIGHTxWIDTH, 224x224 for example, not '{text}'")
+    return int(height), int(width)

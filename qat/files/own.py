@@ -1,0 +1,68 @@
+"""A float model, quantized by this toolkit: calibrated, trained without labels at will, exported and proved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qat import api
+from qat.planning.plan import Plan
+from qat.trainers.output_losses import choose
+
+from .distance import agreement_percent, error_percent
+from .inputs import batches
+from .opened import Opened
+from .request import Request
+from .result import QuantizedFile
+
+#: The most samples that calibrate, and the share of the samples that is held out, at least one batch of them.
+_CALIBRATING, _HELD_OUT = 128, 8
+
+
+def quantized(opened: Opened, request: Request, path: Path, source: str) -> QuantizedFile:
+    """Quantize an opened model into a file."""
+    started = time.perf_counter()
+    recipe = request.full_recipe()
+    kept, held = parts_of(opened)
+    target = request.target or ("litert" if path.suffix == ".tflite" else "onnxruntime")
+    prepared: Any = api.prepare(opened.model, held[0], recipe, target)
+    if any(rule.mode == "static" for rule in recipe.rules):
+        api.calibrate(prepared, _unpacked(kept[: -(-_CALIBRATING // opened.batch)]), request.estimator)
+    before = opened.outputs(opened.model, held)
+    losses, steps = {}, 0
+    if request.trains:
+        history = api.finetune(
+            prepared, _unpacked(kept), _unpacked(held), labels="none", seed=request.seed, progress=request.progress,
+            **request.training_length(),
+        )  # fmt: skip
+        losses, steps = dict(history.losses), history.steps
+    artifact = api.export(prepared, path, _unpacked(held), request.io_dtype, request.overwrite)
+    after = opened.outputs(prepared, held)
+    kinds = choose({str(i): y for i, y in enumerate(before)}, None, opened.suffix == ".onnx")
+    return QuantizedFile(
+        source=source, path=path, tool="qat", recipe=recipe.name, float_bytes=opened.bytes, bytes=artifact.bytes,
+        error_percent=error_percent(after, before), agreement=agreement_percent(after, before, kinds),
+        exact=None if artifact.parity is None else artifact.parity.exact, quantized=_counted(prepared.plan),
+        data=opened.samples.said, losses=losses, steps=steps, seconds=time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def parts_of(opened: Opened) -> tuple[list[tuple[np.ndarray, ...]], list[tuple[np.ndarray, ...]]]:
+    """Return the batches to learn from, and those held out: the last eighth of the samples; of one batch both are the same."""
+    out = max(len(opened.samples) // _HELD_OUT, opened.batch)
+    kept = tuple(x[: len(x) - out] if len(x) > out else x for x in opened.samples.arrays)
+    return batches(kept, opened.batch), batches(tuple(x[-out:] for x in opened.samples.arrays), opened.batch)
+
+
+def _unpacked(found: Sequence[tuple[np.ndarray, ...]]) -> list[Any]:
+    """Return batches as training and calibration take them: one input is no tuple."""
+    return [batch if len(batch) > 1 else batch[0] for batch in found]
+
+
+def _counted(plan: Plan) -> tuple[int, int]:
+    """Return how many operators run in integers or from stored weights, and of how many."""
+    return sum(p.integer or bool(p.stored) for p in plan.ops), len(plan.ops)

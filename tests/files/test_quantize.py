@@ -1,0 +1,275 @@
+"""`qat quantize`: float files in, quantized files out, with their sizes and their distance from float."""
+
+import json
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import qat
+from qat.errors import ConfigError, DataError, ExportError
+from qat.exporters.inspection import inspect
+from qat.files.inputs import Wanted, batches
+from qat.files.request import Request, ending_of, rule_of
+from qat.planning.recipe import builtin_recipes
+from qat.runtimes import open_session
+from qat.trainers.output_losses import choose
+from support.command_line import CommandLine
+
+RNG = np.random.default_rng(0)
+
+
+def tensor(name, *shape):
+    return numpy_helper.from_array(RNG.normal(0, 0.3, shape).astype(np.float32), name)
+
+
+def write_onnx(path, opset=17):
+    """An image to five scores, 3 x 8 x 8, with a free batch."""
+    nodes = [
+        helper.make_node("Conv", ["pixels", "w", "b"], ["c"], "features", kernel_shape=[3, 3]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Flatten", ["r"], ["f"]),
+        helper.make_node("Gemm", ["f", "w2", "b2"], ["scores"], "head", transB=1),
+    ]
+    inputs = [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, 8, 8])]
+    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 5])]
+    weights = [tensor("w", 8, 3, 3, 3), tensor("b", 8), tensor("w2", 5, 288), tensor("b2", 5)]
+    graph = helper.make_graph(nodes, "net", inputs, outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    return path
+
+
+def write_keras(path):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    net = keras.Sequential([
+        keras.Input((8, 8, 3)), layers.Conv2D(8, 3, activation="relu"), layers.Flatten(), layers.Dense(5),
+    ])  # fmt: skip
+    net.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a net of each format, and samples for them."""
+    made = tmp_path_factory.mktemp("files")
+    write_onnx(made / "net.onnx")
+    write_onnx(made / "old.onnx", opset=11)
+    write_keras(made / "net.keras")
+    x = RNG.normal(size=(96, 3, 8, 8)).astype(np.float32)
+    np.savez(made / "nchw.npz", pixels=x)
+    np.save(made / "nhwc.npy", x.transpose(0, 2, 3, 1))
+    from PIL import Image
+
+    (made / "photos" / "a").mkdir(parents=True)
+    for i in range(24):
+        Image.fromarray(RNG.integers(0, 256, (10, 12, 3), np.uint8)).save(made / "photos" / "a" / f"{i}.png")
+    return made
+
+
+@pytest.fixture(scope="module")
+def tflite(folder):
+    """The float .tflite of the Keras net, with its weights in float16 behind DEQUANTIZE and without a signature."""
+    import tensorflow as tf
+
+    from support.tflite_files import without_signature
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(tf.keras.models.load_model(folder / "net.keras"))
+    converter.optimizations, converter.target_spec.supported_types = [tf.lite.Optimize.DEFAULT], [tf.float16]
+    path = folder / "half.tflite"
+    path.write_bytes(without_signature(converter.convert()))
+    return path
+
+
+def test_an_onnx_becomes_an_int8_onnx_that_equals_the_model(folder, tmp_path):
+    made = qat.quantize(folder / "net.onnx", folder / "nchw.npz", out=tmp_path)
+    assert made.path == tmp_path / "net_int8.onnx" and made.path.is_file()
+    assert made.exact == 1.0 and made.quantized == (3, 3)
+    assert made.bytes == made.path.stat().st_size and made.ratio == made.float_bytes / made.bytes
+    assert set(inspect(made.path).bits()) == {"int8"}
+    # The figures are those of the file in its runtime, on the samples that were held out.
+    x = np.load(folder / "nchw.npz")["pixels"][-12:][:8]
+    real, got = (open_session(p).run(x)[0].astype(np.float64) for p in (folder / "net.onnx", made.path))
+    off = 100 * np.sqrt(np.square(got - real).mean()) / np.sqrt(np.square(real - real.mean()).mean())
+    assert made.error_percent == pytest.approx(off, rel=1e-3)
+    assert made.agreement == pytest.approx(100 * (real.argmax(1) == got.argmax(1)).mean())
+    with pytest.raises(ExportError, match=r"net_int8\.onnx exists"):
+        qat.quantize(folder / "net.onnx", folder / "nchw.npz", out=tmp_path)
+
+
+def test_training_brings_it_nearer_to_float(folder, tmp_path):
+    options = {"recipe": "static_wi4_ai8", "progress": False}
+    plain = qat.quantize(folder / "net.onnx", folder / "nchw.npz", out=tmp_path / "plain", **options)
+    trained = qat.quantize(folder / "net.onnx", folder / "nchw.npz", out=tmp_path / "trained", train=60, **options)
+    assert trained.path == tmp_path / "trained" / "net_int4.onnx"
+    assert trained.steps == 60 and list(trained.losses.values()) == ["kl"]
+    assert trained.exact == 1.0
+    x = np.load(folder / "nchw.npz")["pixels"][-12:][:8]
+    real, before, after = (open_session(p).run(x)[0] for p in (folder / "net.onnx", plain.path, trained.path))
+    loss = choose({"scores": real}, "kl", channels_second=True)
+    assert loss.values([after], [real]).mean() < loss.values([before], [real]).mean()
+
+
+def test_a_keras_file_becomes_a_tflite(folder, tmp_path):
+    made = qat.quantize(folder / "net.keras", folder / "nhwc.npy", out=tmp_path, io_dtype="int8")
+    assert made.path.name == "net_int8.tflite" and made.exact == 1.0
+    assert inspect(made.path).inputs[0].dtype == "int8"
+
+
+def test_a_half_precision_tflite_becomes_an_int8_one(tflite, folder, tmp_path):
+    made = qat.quantize(tflite, folder / "nhwc.npy", out=tmp_path)
+    assert made.path.name == "half_int8.tflite" and made.exact == 1.0 and made.ratio > 1.2
+
+
+@pytest.mark.parametrize("recipe", ["static_wi8_ai8", "dynamic_wi8_afp32", "weight_only_wi8_afp32"])
+def test_ai_edge_quantizer_does_what_its_recipes_say(recipe, tflite, folder, tmp_path):
+    """Of float16 weights, without a signature: the tool alone returns the file unchanged, or refuses it."""
+    made = qat.quantize(tflite, folder / "nhwc.npy", tool="aeq", recipe=recipe, out=tmp_path)
+    assert "int8" in inspect(made.path).bits() and "float16" not in inspect(made.path).bits()
+    assert made.error_percent < 10
+
+
+def test_expansion_keeps_the_function(tflite, folder):
+    from qat.baselines.expanded import expanded
+
+    x = np.load(folder / "nhwc.npy")[:1]
+    (before,) = open_session(tflite).run(x)
+    session = open_session_of(expanded(tflite))
+    (after,) = session.run(x)
+    np.testing.assert_allclose(after, before, atol=1e-5)
+    assert "DEQUANTIZE" not in session.ops()
+
+
+def open_session_of(raw):
+    from qat.runtimes import TFLITE
+
+    return TFLITE.open(raw)
+
+
+def test_other_tools_by_the_same_call(folder, tmp_path):
+    made = qat.quantize(folder / "old.onnx", folder / "nchw.npz", tool="onnxruntime", out=tmp_path)
+    assert made.path.name == "old_onnxruntime_int8.onnx" and made.error_percent < 20
+    made = qat.quantize(folder / "net.keras", folder / "nhwc.npy", tool="tflite", recipe="fp16", out=tmp_path)
+    assert made.path.name == "net_tflite_fp16.tflite" and made.error_percent < 1
+    with pytest.raises(ConfigError, match=r"the tool 'aeq' quantizes .tflite files, not .*net.onnx"):
+        qat.quantize(folder / "net.onnx", folder / "nchw.npz", tool="aeq")
+    with pytest.raises(ConfigError, match=r"has no recipe 'static_min' \(did you mean"):
+        qat.quantize(folder / "net.onnx", folder / "nchw.npz", tool="onnxruntime", recipe="static_min", out=tmp_path)
+
+
+def test_baselines_of_a_file(folder, tflite, tmp_path):
+    x = [np.load(folder / "nchw.npz")["pixels"][:16]]
+    names = [b.name for b in qat.ptq_baselines(folder / "old.onnx", x, tmp_path) if b.error is None]
+    assert names == ["float", "onnxruntime_dynamic", *(f"onnxruntime_static_{m}" for m in ("minmax", "entropy", "percentile"))]
+    made = qat.ptq_baselines(tflite, [np.load(folder / "nhwc.npy")[:16]], tmp_path)
+    assert [b.name for b in made if b.error is None] == [
+        "float", "aeq_dynamic_wi8_afp32", "aeq_weight_only_wi8_afp32", "aeq_static_wi8_ai8",
+    ]  # fmt: skip
+
+
+def test_a_run_that_quantizes_nothing_is_an_error(folder, tmp_path):
+    with pytest.raises(ConfigError, match="quantizes nothing"):
+        qat.quantize(folder / "net.onnx", folder / "nchw.npz", exclude=[".*"], out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rules_and_exceptions(folder, tmp_path):
+    made = qat.quantize(folder / "net.onnx", folder / "nchw.npz", exclude=["head"], rules=["op=conv2d,bits=4"], out=tmp_path)
+    assert made.quantized == (2, 3) and made.path.name == "net_int4.onnx"
+    assert rule_of("scope=^a,b$,bits=4").scope == "^a,b$"
+    for text, message in (("bit=4", r"no key=value \(did you mean 'bits'\?\)"), ("bits=40", "less than or equal to 16")):
+        with pytest.raises(ConfigError, match=message):
+            rule_of(text)
+
+
+def test_names_by_the_convention_of_the_field():
+    endings = {name: ending_of(recipe) for name, recipe in builtin_recipes().items()}
+    assert endings["static_wi8_ai8"] == endings["static_wi8_ai8_per_tensor"] == "int8"
+    assert (endings["static_wi4_ai8"], endings["float16"], endings["dynamic_wi8_afp32"]) == ("int4", "fp16", "dynamic")
+    assert endings["static_wi8_ai16"] == "int16x8"
+
+
+def test_data(folder, tmp_path, caplog):
+    options = {"out": tmp_path, "overwrite": True}
+    made = qat.quantize(folder / "net.onnx", folder / "photos", scale="-1..1", **options)
+    assert made.data == f"24 of 24 images of {folder / 'photos'}, 8x8, values from -1 to 1"
+    made = qat.quantize(folder / "net.onnx", [(np.zeros((8, 3, 8, 8)) + i, None) for i in range(4)], samples=16, **options)
+    assert made.data == "16 of 16 samples of the arrays given"
+    made = qat.quantize(folder / "net.onnx", "random", **options)
+    assert "its answers are not" in caplog.text and made.data == "64 random samples"
+    wrong = [
+        (None, DataError, "no data to calibrate with"),
+        (folder / "photos", ConfigError, "in which range it wants its pixels: give scale, one of 0..1"),
+        (
+            folder / "nhwc.npy",
+            DataError,
+            r"data for input 'pixels' have the shape \(96, 8, 8, 3\), the model wants \(samples, 3, 8, 8\)",
+        ),
+        (folder / "none.npz", DataError, "no such file"),
+        ("nonsense", DataError, "is no folder, no .npz or .npy file"),
+        ({"a": np.zeros(3), "b": np.zeros(3)}, DataError, "has no array 'pixels'"),
+    ]
+    for data, kind, message in wrong:
+        with pytest.raises(kind, match=message):
+            qat.quantize(folder / "net.onnx", data, **options)
+
+
+def test_free_sizes_are_set():
+    wanted = Wanted("x", (None, 3, None, None))
+    assert wanted.sized((48, 320)).shape == (None, 3, 48, 320)
+    with pytest.raises(DataError, match="a size of 10 does not fit"):
+        Wanted("x", (None, 3, 8, 8)).sized((10, 8))
+    assert [len(b[0]) for b in batches((np.zeros((20, 2)),), 8)] == [8, 8]
+    assert [len(b[0]) for b in batches((np.zeros((5, 2)),), 8)] == [5]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": "10x"}, "train is a time"), ({"tool": "onnx"}, "unknown tool 'onnx'"), ({"samples": 0}, "at least 1"),
+        ({"train": 3, "tool": "aeq"}, "cannot train"), ({"rules": ["bits=4"], "tool": "aeq"}, "recipes of its own"),
+    ],
+)  # fmt: skip
+def test_wrong_options_are_said_before_the_work(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Request(**options)
+
+
+# --- the command ---
+
+
+def test_the_command_goes_on_after_a_file_that_fails(folder, tmp_path, capfd):
+    qat_command = CommandLine(folder, capfd)
+    done = qat_command("quantize", "net.onnx", "none.onnx", "old.onnx", "--data", "nchw.npz", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "none.onnx failed: no such file: none.onnx" in done.stdout
+    assert "2 files" in done.stdout and {p.name for p in tmp_path.glob("*.onnx")} == {"net_int8.onnx", "old_int8.onnx"}
+    done = qat_command("quantize", "net.onnx", "--data", "nchw.npz", "--out", tmp_path, "--json")
+    assert done.returncode == 2 and "exists" in json.loads(done.stdout)["files"][0]["failed"]
+    done = qat_command("quantize", "net.onnx", "--data", "nchw.npz", "--out", tmp_path, "--force", "--json", "--quantize", "fp16")
+    (file,) = json.loads(done.stdout)["files"]
+    assert done.returncode == 0 and file["path"].endswith("net_fp16.onnx") and file["error_percent"] < 1
+    done = qat_command("quantize", "net.onnx", "--size", "8")
+    assert done.returncode == 2 and done.stderr.startswith("error: --size is HEIGHTxWIDTH")
+
+
+def test_a_factory(folder, tmp_path, capfd):
+    (tmp_path / "my_nets.py").write_text(
+        "import torch\n"
+        "def make():\n"
+        "    torch.manual_seed(0)\n"
+        "    layers = torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3)\n"
+        "    return torch.nn.Sequential(*layers).eval()\n"
+        "def data():\n"
+        "    return torch.rand(32, 3, 8, 8)\n"
+    )
+    sys.modules.pop("my_nets", None)
+    done = CommandLine(tmp_path, capfd)("quantize", "my_nets:make", "--data", folder / "nchw.npz")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert (tmp_path / "make_int8.onnx").is_file()
+    done = CommandLine(tmp_path, capfd)("quantize", folder / "net.onnx", "--data", "my_nets:data", "--out", ".", "--train", "8")
+    assert done.returncode == 0 and "8 steps of training without labels" in done.stdout
