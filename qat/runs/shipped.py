@@ -31,7 +31,7 @@ def find(config: Path) -> Path:
         return config
     raise ConfigError(
         f"no such file: {config}; nor does a configuration of that name ship with qat{nearest(config.stem, known)}: qat configs "
-        "lists those that do"
+        "lists those that do, and qat init writes one"
     )
 
 
