@@ -28,6 +28,8 @@ AGREEMENT = "qat_agreement"
 LIMIT = 0.01
 #: The spread of an output that hardly varies, such as a sigmoid near 0: runtimes' approximations are far apart in its units.
 _LEAST_SPREAD = 1e-4
+#: Of fewer values the spread says little.
+_FEW = 16
 #: How long a runtime may take, in seconds.
 _PATIENCE = 600
 #: Sizes to try for the free axes of images (height, width) and, the second of each, of sequences; the first batch is of two.
@@ -43,7 +45,8 @@ class Agreement:
 
     Attributes:
         differences: the largest difference of each output, by the file's name, as a share of that output's spread (its largest
-            value less its smallest one); of an output of integers the share of values that differ.
+            value less its smallest one; of a few values at least the size of the largest); of an output of integers the share
+            of values that differ.
     """
 
     differences: Mapping[str, float]
@@ -184,7 +187,9 @@ def _difference(mine: np.ndarray, its: np.ndarray) -> float:
     if equal.all():
         return 0.0
     finite = its[np.isfinite(its)]
-    spread = max(float(np.ptp(finite)), _LEAST_SPREAD) if finite.size else 0.0
+    # A few values, such as the score of one sample, may lie close together by chance: then their size stands for the spread.
+    of_size = float(np.abs(finite).max(initial=0.0)) if finite.size < _FEW else 0.0
+    spread = max(float(np.ptp(finite)), of_size, _LEAST_SPREAD) if finite.size else 0.0
     with np.errstate(invalid="ignore"):
         difference = float(np.abs(mine - its)[~equal].max())
     return difference / spread if spread and np.isfinite(difference) else float("inf")

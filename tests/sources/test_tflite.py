@@ -80,6 +80,14 @@ def test_a_net_computes_what_its_file_does(tmp_path: Path, half: bool) -> None:
         np.testing.assert_allclose(have.numpy(), want, atol=1e-5)
 
 
+def test_an_output_of_one_value_is_held_against_the_runtime_by_its_size(tmp_path: Path) -> None:
+    file = TFLiteFile()
+    x, weight = file.input((1, 300)), file.constant(np.abs(weights(1, 300)))
+    y = file.operator("FULLY_CONNECTED", [x, weight, file.constant(np.array([1000.0]))], options="FullyConnected")
+    model = qat.load(file.save(tmp_path / "score.tflite", [y]))
+    assert model.meta["qat_agreement"].worst < 1e-6  # its rounding alone is 6e-5
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_parameters_and_operators_are_named_after_the_file(tmp_path: Path, half: bool) -> None:
     file = TFLiteFile()
