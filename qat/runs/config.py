@@ -143,6 +143,22 @@ class CalibrationConfig(_Strict):
     bias_correction: bool = False
 
 
+class MetadataConfig(_Strict):
+    """What the artifacts say of themselves: the fields of :class:`qat.Metadata`; ``labels`` may be a text file, one a line.
+
+    What is left out follows from the run: its name, the names of class folders, the normalization of pixels.
+    """
+
+    name: str = ""
+    description: str = ""
+    labels: str | tuple[str, ...] | None = None
+    mean: float | tuple[float, ...] | None = None
+    std: _Positive | tuple[_Positive, ...] | None = None
+    version: str = ""
+    author: str = ""
+    license: str = ""
+
+
 class RunConfig(_Strict):
     """One run: a model, a data set, a recipe."""
 
@@ -161,6 +177,7 @@ class RunConfig(_Strict):
     adaround: bool = False
     per_channel: bool = True
     io_dtype: IoDtype = "int8"
+    metadata: MetadataConfig | None = None
     latency_runs: int = Field(default=50, ge=0)
     output: str | None = None
 

@@ -21,6 +21,7 @@ from .config import TRAINING_KEYS, expand
 from .data import RunData
 from .dataset import fingerprint
 from .job import Job
+from .metadata import check_labels, metadata_of
 from .scaling import warn_of_double_scaling
 
 log = logging.getLogger("qat")
@@ -90,7 +91,7 @@ def trained(job: Job, data: RunData) -> Any:
     c, framework = job.config.model, job.config.framework
     make_folder(job.folder)
     model = untrained(job)
-    _check(model, data)
+    _check(model, data, job.base)
     plan = api.plan(model, data.example(), job.recipe, job.config.target, c.dynamic)
     _check_metrics(job, data, model)
     if c.weights is not None:
@@ -120,15 +121,16 @@ def trained(job: Job, data: RunData) -> Any:
     return model
 
 
-def _check(model: Any, data: RunData) -> None:
+def _check(model: Any, data: RunData, base: Path) -> None:
     """Run one batch, so that a shape that does not fit is found before anything is trained."""
     adapter, images, classes = adapter_for(framework_of(model)), data.example(), data.dataset.classes
     try:
-        (logits, *_) = adapter.forward(model, adapter.inputs_of((images,)))
+        (logits, *others) = adapter.forward(model, adapter.inputs_of((images,)))
     except Exception as error:  # whatever the user's model raises
         raise ConfigError(
             f"the model does not take images of shape {images.shape[1:]} ({data.layout}): {reason_of(error)}"
         ) from error
+    check_labels(metadata_of(data, base), tuple(x.shape[-1] if x.ndim else 1 for x in (logits, *others)))
     if classes is not None and logits.ndim == 2 and logits.shape[-1] < classes:
         raise DataError(f"label {classes - 1} is out of range: the model has {logits.shape[-1]} outputs, the data {classes}")
 

@@ -22,6 +22,7 @@ from . import float_model, stages
 from .beginning import hold_to_beginning
 from .data import RunData
 from .job import Job
+from .metadata import metadata_of
 
 
 def execute(job: Job) -> Report:
@@ -117,7 +118,10 @@ def export_checkpoint(job: Job, checkpoint: Path, path: Path, overwrite: bool, l
     """Export the model of a checkpoint that :func:`train` wrote, and verify it on the test split."""
     data, c = RunData(job.config, job.base), job.config
     prepared = api.prepare(float_model.untrained(job), data.example(), job.recipe, c.target, c.model.dynamic)
-    return api.export(api.load_prepared(prepared, checkpoint), path, data.batches("test"), c.io_dtype, overwrite, layout)
+    metadata = metadata_of(data, job.base)
+    return api.export(
+        api.load_prepared(prepared, checkpoint), path, data.batches("test"), c.io_dtype, overwrite, layout, metadata
+    )
 
 
 def _data(job: Job) -> RunData:

@@ -22,6 +22,7 @@ from . import float_files
 from .config import TRAINING_KEYS, OwnFloatModel
 from .data import RunData
 from .job import Job
+from .metadata import metadata_of
 
 
 def prepare(job: Job, data: RunData, model: Model) -> PreparedModel:
@@ -72,7 +73,14 @@ def evaluate(job: Job, data: RunData, model: Model, float_model: Model) -> dict[
 def artifact(job: Job, data: RunData, prepared: PreparedModel, name: str, kind: FileKind) -> Artifact:
     """Export a model into the folder of the artifacts, and verify it on the test split."""
     path = job.artifacts / f"{job.config.framework}_{name}{job.target.suffix}"
-    made = api.export(prepared, path, verify=data.batches("test"), io_dtype=job.config.io_dtype, overwrite=True)
+    made = api.export(
+        prepared,
+        path,
+        verify=data.batches("test"),
+        io_dtype=job.config.io_dtype,
+        overwrite=True,
+        metadata=metadata_of(data, job.base),
+    )
     return replace(made, kind=kind)
 
 
