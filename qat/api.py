@@ -27,6 +27,7 @@ from qat.planning.plan import Plan
 from qat.planning.planner import plan as make_plan
 from qat.planning.recipe import Recipe, load_recipe
 from qat.planning.targets import Target, load_target
+from qat.program.file_origin import origin_of
 from qat.report.compare import compare
 from qat.report.entry import Entry
 from qat.report.report import Report
@@ -123,11 +124,11 @@ def prepare(
             needed where it leaves sizes free besides the batch.
         recipe: a built-in name (``qat recipes`` lists them), the path of a YAML file, or a Recipe.
         target: the runtime that the artifact is for: ``onnxruntime`` (the default for PyTorch), ``litert`` (the default for
-            Keras), or another name of :data:`qat.planning.targets.TARGETS`. ``arm``, ``x86`` and ``any`` name ONNX Runtime's
-            target by the processor.
+            Keras and for a ``.tflite``), or another name of :data:`qat.planning.targets.TARGETS`. ``arm``, ``x86`` and ``any``
+            name ONNX Runtime's target by the processor.
         dynamic: axes of the inputs that the artifact takes in any size, besides the batch: ``("height", "width")`` of images,
             ``("length",)`` of signals. Only for PyTorch models in ``.onnx`` whose layers fix no size (convolutions, and pooling
-            to one value a channel).
+            to one value a channel). A file's own free axes stay free without a word, where the target writes an ``.onnx``.
         equalize: whether consecutive layers first share the ranges of their channels. This helps recipes that give a weight
             tensor one scale; see :mod:`qat.graph.equalization`.
 
@@ -157,10 +158,11 @@ def prepare(
             raise ConfigError(
                 "a tf_keras model is prepared by tensorflow-model-optimization: leave out equalize, or load it with Keras 3"
             )
-        prepared: PreparedModel = converter.prepare(model, spec, _target_for(converter, target))
+        prepared: PreparedModel = converter.prepare(model, spec, _target_for(converter, model, target))
         return prepared
     adapter = adapter_for(framework)
-    traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, _target_for(adapter, target), dynamic, equalize)
+    chosen = _target_for(adapter, model, target)
+    traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen, dynamic, equalize)
     floats = made.floats()
     if floats:
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(floats.items())[:3])
@@ -202,7 +204,7 @@ def plan(
     if is_prepared(model):
         return model.plan
     adapter = adapter_for(framework)
-    return _trace_and_plan(adapter, model, example_inputs, load_recipe(recipe), _target_for(adapter, target), dynamic)[1]
+    return _trace_and_plan(adapter, model, example_inputs, load_recipe(recipe), _target_for(adapter, model, target), dynamic)[1]
 
 
 def _loaded(model: Model | str | Path, example_inputs: Inputs | None) -> tuple[Model, Inputs | None]:
@@ -213,8 +215,11 @@ def _loaded(model: Model | str | Path, example_inputs: Inputs | None) -> tuple[M
     return loaded, example_of(loaded) if example_inputs is None else example_inputs
 
 
-def _target_for(adapter: Runner, target: str | Target | None) -> Target:
-    return load_target(adapter.DEFAULT_TARGET if target is None else target)
+def _target_for(adapter: Runner, model: Model, target: str | Target | None) -> Target:
+    if target is None:
+        origin = origin_of(model)
+        target = adapter.DEFAULT_TARGET if origin is None or origin.suffix == ".onnx" else "litert"
+    return load_target(target)
 
 
 def _trace_and_plan(
@@ -231,7 +236,7 @@ def _trace_and_plan(
     example = None
     if example_inputs is not None:
         example = adapter.inputs_of((example_inputs if isinstance(example_inputs, tuple) else (example_inputs,),))
-    traced = adapter.trace(model, example, dynamic) if dynamic else adapter.trace(model, example)
+    traced = _traced(adapter, model, example, dynamic, target)
     images = means_over_images(signals_as_images(traced.graph))
     graph, params = fold_batch_norm(images, traced.params)
     if equalize:
@@ -243,6 +248,21 @@ def _trace_and_plan(
         return row.of_one if row is not None and rule is not None and rule.activation.bits < 16 else ""
 
     return traced, make_plan(for_target(graph, target.kinds, of_one), recipe, target), params
+
+
+def _traced(adapter: Adapter, model: Model, example: Inputs | None, dynamic: Sequence[str], target: Target) -> Traced:
+    """Trace a model; that of a file with the free sizes that the file has, wherever its layers allow that."""
+    if dynamic:
+        return adapter.trace(model, example, dynamic)
+    origin = origin_of(model)
+    free = origin.free_axes if origin is not None and target.suffix == ".onnx" else ()
+    if free:
+        try:
+            return adapter.trace(model, example, free)
+        except CaptureError as error:
+            log.warning("the artifact takes inputs of the example's size alone, where the file leaves the %s free: %s",
+                        " and the ".join(free), error)  # fmt: skip
+    return adapter.trace(model, example)
 
 
 def load_prepared(model: P, path: str | Path) -> P:

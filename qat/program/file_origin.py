@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from qat.graph.graph import AXES
+
 
 @dataclass(frozen=True)
 class FileTensor:
@@ -46,6 +48,24 @@ class FileOrigin:
     metadata_table: bytes = b""
     associated_files: Mapping[str, bytes] = field(default_factory=dict)
 
+    @property
+    def free_axes(self) -> tuple[str, ...]:
+        """The names (:data:`qat.graph.graph.AXES`) of the axes, besides batch and channels, that the file leaves free."""
+        names = [
+            AXES[len(tensor.shape)][axis - 2]
+            for tensor in self.inputs
+            if len(tensor.shape) in AXES
+            for axis, size in enumerate(tensor.shape)
+            if axis >= 2 and not isinstance(size, int)
+        ]
+        return tuple(dict.fromkeys(names))
+
 
 #: Where a module that was read from a file keeps its origin, among the ``meta`` of an ``fx.GraphModule``.
 ORIGIN = "qat_origin"
+
+
+def origin_of(model: object) -> FileOrigin | None:
+    """Return the origin of a module that was read from a file; None of any other model."""
+    meta = getattr(model, "meta", None)
+    return meta.get(ORIGIN) if isinstance(meta, dict) else None

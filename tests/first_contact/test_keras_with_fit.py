@@ -30,7 +30,8 @@ def test_fit_trains_the_prepared_model(tmp_path, monkeypatch):
     qat.calibrate(model, [x[i : i + 50] for i in range(0, 500, 50)])
     model.compile(keras.optimizers.Adam(1e-4), **options)
     callbacks = [keras.callbacks.ModelCheckpoint("best.keras", save_best_only=True), keras.callbacks.EarlyStopping(patience=2)]
-    history = model.fit(x[:1200], y[:1200], validation_data=(x[1200:1500], y[1200:1500]), epochs=2, callbacks=callbacks, verbose=0)
+    held_out = x[1200:1500], y[1200:1500]
+    history = model.fit(x[:1200], y[:1200], validation_data=held_out, epochs=2, callbacks=callbacks, verbose=0)
     artifact = qat.export(model, "digits.tflite", verify=[x[1500:]])
 
     assert artifact.parity.exact == 1.0

@@ -23,7 +23,7 @@ def test_training_without_labels_mends_what_four_bits_break(tmp_path, monkeypatc
         torch.nn.Linear(8 * 16, 10),
     )  # fmt: skip
     optimizer = torch.optim.Adam(float_model.parameters(), 0.005)
-    for epoch in range(6):
+    for _ in range(6):
         for i in range(0, 1200, 40):
             optimizer.zero_grad()
             x, y = torch.from_numpy(images[i : i + 40]), torch.from_numpy(labels[i : i + 40])

@@ -35,9 +35,7 @@ def test_each_head_is_trained_and_compared(tmp_path, monkeypatch):
     digits = load_digits()
     images = digits.images[:640].astype(np.float32)[:, None] / 16
     rows, ink = images.mean((1, 3)), images.mean((1, 2, 3))[:, None]
-    batches = [
-        ((images[i : i + 32], rows[i : i + 32]), (digits.target[i : i + 32], ink[i : i + 32])) for i in range(0, 640, 32)
-    ]
+    batches = [((images[i : i + 32], rows[i : i + 32]), (digits.target[i : i + 32], ink[i : i + 32])) for i in range(0, 640, 32)]
     train_data, test_data = batches[:16], batches[16:]
     float_model = TwoHeads()
     optimizer = torch.optim.Adam(float_model.parameters(), 0.01)

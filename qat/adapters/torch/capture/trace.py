@@ -14,7 +14,7 @@ from qat.errors import CaptureError, ConfigError
 from qat.graph.custom_layers import HANDLERS
 from qat.graph.fold_padding import fold_padding
 from qat.graph.graph import Graph, Op, TensorSpec
-from qat.program.file_origin import ORIGIN, FileOrigin
+from qat.program.file_origin import FileOrigin, origin_of
 
 from .attention_masks import REASON, beside_masks
 from .builder import Builder
@@ -78,7 +78,7 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Seq
     tensors = {**exported.state_dict, **exported.constants}
     walker = _Walker(Builder(owner, tensors), beside_masks(exported.graph, signature.inputs_to_parameters))
     graph = walker.walk(exported.graph, type(model).__name__, example_inputs)
-    origin: FileOrigin | None = model.meta.get(ORIGIN) if isinstance(model, fx.GraphModule) else None
+    origin: FileOrigin | None = origin_of(model)
     if origin is not None:
         graph = fold_padding(graph)
     used = {name for op in graph.ops for name in op.params.values()}
