@@ -112,6 +112,19 @@ def test_the_artifact_takes_and_returns_images_as_the_file_and_transposes_nothin
     assert all(np.abs(a - b).max() < 0.1 for a, b in zip(session.run(x), original.run(x), strict=True))
 
 
+def test_averages_without_their_padding_are_integers(tmp_path: Path) -> None:
+    file = TFLiteFile()
+    stem = [file.input((1, 7, 8, 3)), file.constant(weights(4, 1, 1, 3)), file.constant(weights(4))]
+    y = file.operator("CONV_2D", stem, options="Conv2D", padding=0, strideH=1, strideW=1)
+    pool = file.operator("AVERAGE_POOL_2D", [y], options="Pool2D", padding=0, filterHeight=3, filterWidth=3, strideH=2, strideW=2)
+    path, x = file.save(tmp_path / "pool.tflite", [pool]), RNG.random((8, 7, 8, 3)).astype("f")
+    model = qat.calibrate(qat.prepare(read_tflite(path), torch.from_numpy(x[:2]), target="litert"), [x])
+    assert not model.plan.floats()
+    made = qat.export(model, tmp_path / "int8.tflite", verify=[x], io_dtype="float32")
+    assert made.parity is not None and made.parity.exact == 1.0
+    assert np.abs(LiteRTSession(made.path).run(x)[0] - LiteRTSession(path).run(x)[0]).max() < 0.05
+
+
 def sparse(array: np.ndarray) -> Any:
     """Return the parameters of a matrix whose rows are dense and whose columns are compressed."""
     rows, columns = np.nonzero(array)

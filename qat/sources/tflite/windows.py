@@ -56,20 +56,32 @@ def max_pool(b: Importer, op: Operator) -> Laid:
 
 
 def average_pool(b: Importer, op: Operator) -> Laid:
-    """AVERAGE_POOL_2D: of the elements inside the image. One window over the whole image is a mean."""
+    """AVERAGE_POOL_2D: of the elements inside the image. One window over the whole image is a mean.
+
+    PyTorch's form without the padding has an uneven one only with ``ceil_mode``, and no integer kernel: the averages with it are
+    multiplied by the share of each window that lies inside.
+    """
     x = b.image(op, 0)
     kernel, strides, both = _window(op, x)
-    if tuple(x.shape[2:]) == kernel and not any(n for side in both for n in side):
+    padded = any(n for side in both for n in side)
+    if tuple(x.shape[2:]) == kernel and not padded:
         y = b.call(torch.mean, x, [2, 3], True)
-    elif _can_be_ceiled(both, strides):
-        ceil = any(first != last for first, last in both)
-        y = b.call(F.avg_pool2d, x, kernel, strides, [first for first, _ in both], ceil, False)
     else:
-        amounts = [n for side in reversed(both) for n in side]
-        ones = b.call(torch.ones_like, x)
-        total, count = (b.call(F.avg_pool2d, b.call(F.pad, v, amounts), kernel, strides) for v in (x, ones))
-        y = b.call(torch.div, total, count)
+        around = b.call(F.pad, x, [n for side in reversed(both) for n in side]) if padded else x
+        y = b.call(F.avg_pool2d, around, kernel, strides)
+        if padded:
+            rows, columns = (
+                _inside(n, k, s, first) for n, k, s, (first, _) in zip(sizes_of(x, op), kernel, strides, both, strict=True)
+            )
+            factors = (1 / np.outer(rows, columns)).astype(np.float32)[None, None]
+            y = b.call(operator.mul, y, b.writer.buffer(f"{op.scope}.inside", factors))
     return Laid(b.activated(y, op), _IMAGE)
+
+
+def _inside(size: int, window: int, stride: int, before: int) -> np.ndarray:
+    """Return the share of each window of SAME that lies inside an axis."""
+    starts = np.arange(-(-size // stride)) * stride - before
+    return (np.minimum(starts + window, size) - np.maximum(starts, 0)) / window
 
 
 def resize_bilinear(b: Importer, op: Operator) -> Laid:
