@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from .options import Config
+from .options import Data, Samples, Scale, Size, size_of
 from .result import Result
 from .runs import open_job
 
 
 def compare(
-    config: Config,
+    config: Annotated[Path, typer.Argument(help="A run configuration (a file, or a name); with --data the first artifact.")],
     entries: Annotated[
         list[str],
         typer.Argument(
@@ -21,16 +21,28 @@ def compare(
             ".weights.h5), factories (package.module:function). A float one is the reference, else the first."
         ),
     ],
+    data: Data = None,
+    scale: Scale = None,
+    size: Size = None,
+    samples: Samples = 512,
 ) -> Result:
-    """Compare artifacts and models on the test split of a configuration's data; a model is exported first."""
+    """Compare artifacts and models on the test split of a configuration's data, or artifacts on --data without labels."""
     from qat.report.render import document_of
+
+    if data is not None or config.suffix in (".onnx", ".tflite"):
+        from qat.files.compared import compare_files
+        from qat.files.request import Request
+
+        request = Request(scale=scale, size=size_of(size), samples=samples)
+        found = compare_files([str(config), *entries], data, request)
+        return Result(document_of([found], Path.cwd()), found.page())
     from qat.runs import stages
     from qat.runs.compared import entries_of
     from qat.runs.data import RunData
 
     job = open_job(config, None)
-    data = RunData(job.config, job.base)
-    report = stages.compare(job, data, entries_of(job, data, entries))
+    split = RunData(job.config, job.base)
+    report = stages.compare(job, split, entries_of(job, split, entries))
     return Result(document_of([report], Path.cwd()), report.page())
 
 

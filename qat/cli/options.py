@@ -23,6 +23,28 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last c
 Config = Annotated[Path, typer.Argument(help="A run configuration: a YAML file, or a name that qat configs lists.")]
 Output = Annotated[Path | None, typer.Option(help="Default: runs/<name>.")]
 
+Data = Annotated[
+    str | None,
+    typer.Option(help="Inputs like the application's: a folder of images, an .npz or .npy, package.module:function, or random."),
+]
+Scale = Annotated[
+    str | None, typer.Option(help="Of images: 0..1, -1..1, 0..255, imagenet or MEAN,STD; default: what the file's metadata say.")
+]
+Size = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of images, where a file leaves them free.")]
+Samples = Annotated[int, typer.Option(help="The most samples that are read.")]
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """Return the height and width of ``224x224``. Raises ConfigError where a text is written otherwise."""
+    from qat.errors import ConfigError
+
+    if text is None:
+        return None
+    height, by, width = text.lower().partition("x")
+    if not (by and height.isdigit() and width.isdigit()):
+        raise ConfigError(f"--size is HEIGHTxWIDTH, 224x224 for example, not '{text}'")
+    return int(height), int(width)
+
 
 def _print_version(asked: bool) -> None:
     if asked:

@@ -7,6 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
+from .options import Data, Samples, Scale, Size, size_of
 from .result import Result
 
 _FORMS = "int8 (static_wi8_ai8), fp16 (float16) or dynamic (dynamic_wi8_afp32)"
@@ -16,12 +17,7 @@ def quantize(
     files: Annotated[
         list[str], typer.Argument(help="Float .onnx, .tflite or .keras files, or factories (package.module:function).")
     ],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Inputs like the application's: a folder of images, an .npz or .npy, package.module:function, or random."
-        ),
-    ] = None,
+    data: Data = None,
     recipe: Annotated[
         str | None, typer.Option(help="A name that qat recipes lists, or a YAML file; default: static_wi8_ai8.")
     ] = None,
@@ -38,11 +34,9 @@ def quantize(
     out: Annotated[Path | None, typer.Option(help="The folder of the results; default: beside each file.")] = None,
     target: Annotated[str | None, typer.Option(help="A target that qat recipes lists; default: by the format.")] = None,
     estimator: Annotated[str | None, typer.Option(help="Of the ranges: minmax, ema, percentile, mse, entropy.")] = None,
-    scale: Annotated[
-        str | None, typer.Option(help="Of images: 0..1, -1..1, 0..255, imagenet or MEAN,STD; default: the file's own.")
-    ] = None,
-    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of images, where a file leaves them free.")] = None,
-    samples: Annotated[int, typer.Option(help="The most samples that are read.")] = 512,
+    scale: Scale = None,
+    size: Size = None,
+    samples: Samples = 512,
     force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
 ) -> Result:
     """Quantize float files, calibrated on data and at will trained to their own float outputs, without labels."""
@@ -56,18 +50,7 @@ def quantize(
     request = Request(
         recipe=recipe or short or DEFAULT_RECIPE, exclude=exclude or (), rules=rule or (), train=train, tool=cast("Tool", tool),
         io_dtype=cast("IoDtype", io_dtype), out=out, target=target, estimator=cast("Estimator | None", estimator), scale=scale,
-        size=_size(size), samples=samples, overwrite=force,
+        size=size_of(size), samples=samples, overwrite=force,
     )  # fmt: skip
     made = run_all(files, data, request)
     return Result(made.to_dict(), made.page(), made.exit_code)
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    from qat.errors import ConfigError
-
-    if text is None:
-        return None
-    height, by, width = text.lower().partition("x")
-    if not (by and height.isdigit() and width.isdigit()):
-        raise ConfigError(f"--size is HEIGHTxWIDTH, 224x224 for example, not '{text}'")
-    return int(height), int(width)

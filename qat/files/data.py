@@ -68,7 +68,7 @@ def samples_for(
     """
     if data is None:
         raise DataError(
-            "no data to calibrate with: give a folder of images, an .npz or package.module:function like the inputs of the "
+            "no data to run the model on: give a folder of images, an .npz or package.module:function like the inputs of the "
             "application, or 'random' to see what that is worth"
         )
     if isinstance(data, (str, Path)):

@@ -202,7 +202,7 @@ def test_data(folder, tmp_path, caplog):
     made = qat.quantize(folder / "net.onnx", "random", **options)
     assert "its answers are not" in caplog.text and made.data == "64 random samples"
     wrong = [
-        (None, DataError, "no data to calibrate with"),
+        (None, DataError, "no data to run the model on"),
         (folder / "photos", ConfigError, "in which range it wants its pixels: give scale, one of 0..1"),
         (
             folder / "nhwc.npy",
@@ -255,6 +255,19 @@ def test_the_command_goes_on_after_a_file_that_fails(folder, tmp_path, capfd):
     assert done.returncode == 0 and file["path"].endswith("net_fp16.onnx") and file["error_percent"] < 1
     done = qat_command("quantize", "net.onnx", "--size", "8")
     assert done.returncode == 2 and done.stderr.startswith("error: --size is HEIGHTxWIDTH")
+
+
+def test_files_are_compared_without_a_configuration(folder, tmp_path, capfd):
+    qat.quantize(folder / "net.onnx", folder / "nchw.npz", out=tmp_path)
+    command = CommandLine(folder, capfd)
+    done = command("compare", "net.onnx", tmp_path / "net_int8.onnx", "--data", "nchw.npz", "--json")
+    assert done.returncode == 0, done.stderr
+    entries = json.loads(done.stdout)["results"][0]["entries"]
+    assert [e["name"] for e in entries] == ["net", "net_int8"] and entries[1]["agreement"] > 80 and entries[1]["sqnr_db"] > 15
+    done = command("compare", "net.onnx", "net.keras", "--data", "nchw.npz")
+    assert done.returncode == 2 and "'net.keras' is no artifact" in done.stderr
+    done = command("compare", "net.onnx", tmp_path / "net_int8.onnx")
+    assert done.returncode == 2 and "no data to" in done.stderr
 
 
 def test_a_factory(folder, tmp_path, capfd):
