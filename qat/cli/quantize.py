@@ -15,11 +15,14 @@ _FORMS = "int8 (static_wi8_ai8), fp16 (float16) or dynamic (dynamic_wi8_afp32)"
 
 def quantize(
     files: Annotated[
-        list[str], typer.Argument(help="Float .onnx, .tflite or .keras files, or factories (package.module:function).")
+        list[str], typer.Argument(help="Float .onnx, .tflite, .keras or .task files, or factories (package.module:function).")
     ],
     data: Data = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A name that qat recipes lists, or a YAML file; default: static_wi8_ai8.")
+        str | None,
+        typer.Option(
+            help="A name that qat recipes lists, or a YAML file; default: static_wi8_ai8. For a .task also model=NAME,..."
+        ),
     ] = None,
     short: Annotated[str | None, typer.Option("--quantize", help=f"A short form of --recipe: {_FORMS}.")] = None,
     exclude: Annotated[

@@ -26,7 +26,7 @@ from .request import Request
 #: The suffix of what is made of a file, by the file's own.
 SUFFIXES = {".onnx": ".onnx", ".tflite": ".tflite", ".keras": ".tflite"}
 #: What may be quantized, for messages.
-KINDS = ".onnx, .tflite, .keras, or a factory package.module:function"
+KINDS = ".onnx, .tflite, .keras, .task, or a factory package.module:function"
 
 
 @dataclass(frozen=True)

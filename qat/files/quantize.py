@@ -13,6 +13,7 @@ from qat.planning.targets import load_target
 from qat.system.atomic_files import refuse_existing
 from qat.typing import Estimator, IoDtype
 
+from . import bundle
 from .inputs import BATCH
 from .opened import SUFFIXES, open_float
 from .own import quantized as by_qat
@@ -48,7 +49,8 @@ def quantize(
     ``net_int8.tflite``, ``net_int4.onnx``, ``net_fp16.tflite``, ``net_dynamic.onnx``.
 
     Args:
-        path: a float ``.onnx``, ``.tflite`` or ``.keras``, or a factory ``package.module:function``.
+        path: a float ``.onnx``, ``.tflite`` or ``.keras``, a MediaPipe bundle (``.task``), whose models are quantized each by its
+            own recipe (:func:`qat.files.bundle.quantized`), or a factory ``package.module:function``.
         data: inputs like those of the application: a folder of images, the path of an ``.npz`` (arrays by the inputs' names) or
             ``.npy``, ``package.module:function`` (arrays, or batches of them), arrays, or ``"random"``, which calibrates with a
             warning. Recipes without static rules need data for the error against float alone.
@@ -95,6 +97,8 @@ def quantize(
 
 def run(source: str | Path, data: Any, request: Request) -> QuantizedFile:
     """Quantize one file as a request says."""
+    if Path(source).suffix == bundle.SUFFIX:
+        return bundle.quantized(Path(source), data, request, run)
     if request.tool != "qat":
         from .other_tools import quantized
 

@@ -32,6 +32,7 @@ class QuantizedFile(Displayed):
         steps: of training.
         seconds: that it took.
         failed: why it failed; None where it did not.
+        parts: of a bundle: its models.
     """
 
     source: str
@@ -49,6 +50,7 @@ class QuantizedFile(Displayed):
     steps: int = 0
     seconds: float = 0.0
     failed: str | None = None
+    parts: tuple[QuantizedFile, ...] = ()
 
     @property
     def ratio(self) -> float | None:
@@ -59,7 +61,8 @@ class QuantizedFile(Displayed):
         """Return JSON-ready values."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         path = None if self.path is None else str(self.path)
-        return values | {"path": path, "losses": dict(self.losses), "ratio": self.ratio}
+        parts = [part.to_dict() for part in self.parts]
+        return values | {"path": path, "losses": dict(self.losses), "ratio": self.ratio, "parts": parts}
 
     def __repr__(self) -> str:
         return f"QuantizedFile({self.source}: {self.failed or self.path})"
@@ -118,13 +121,13 @@ class Quantization(Displayed):
             Column("same answers", right=True), Column("exact", right=True),
         )  # fmt: skip
         made = [file for file in self.files if file.path is not None and file.failed is None]
-        rows = [_row(file) for file in made]
+        rows = [_row(row) for file in made for row in (file, *file.parts)]
         styles: list[Style] = ["" for _ in rows]
         if len(made) > 1:
             bytes_, before = sum(f.bytes for f in made), sum(f.float_bytes for f in made)
             rows.append((f"{len(made)} files", _size(bytes_), _share(bytes_, before), "", "", ""))
             styles.append("reference")
-        said = dict.fromkeys(f"data: {file.data}" for file in made if file.data)
+        said = dict.fromkeys(f"data: {row.data}" for file in made for row in (file, *file.parts) if row.data)
         taught = [f"{f.path.name}: {_taught(f)}" for f in made if f.losses and f.path is not None]
         failed = [f"{file.source} failed: {file.failed}" for file in self.files if file.failed is not None]
         table = (Table(columns, tuple(rows), styles=tuple(styles)),) if rows else ()
