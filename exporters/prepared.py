@@ -11,7 +11,7 @@ import numpy as np
 from qat.calibration.evidence import Beyond
 from qat.display.progress import bar, shown, tracked
 from qat.errors import CalibrationError, ExportError
-from qat.frameworks import adapter_for, framework_of, has_plan, is_prepared
+from qat.frameworks import adapter_for, framework_of, has_plan, in_order, is_prepared
 from qat.graph.kinds import STEPS
 from qat.planning.targets import TARGETS, Target
 from qat.program.program import Program
@@ -90,7 +90,7 @@ def _export(
     framework = framework_of(model)
     inputs = len(model.plan.graph.inputs) if has_plan(model) else 1
     batches = None if verify is None else tracked(batches_of(verify, "verify"), "verification")
-    data = None if batches is None else (first_of_pair(batch, inputs) for batch in batches)
+    data = None if batches is None else (in_order(model, first_of_pair(batch, inputs)) for batch in batches)
     if framework == "tf_keras":
         if layout not in (None, "NHWC"):
             raise ExportError("a tf_keras model is exported by TensorFlow's converter in its own layout: leave out layout")

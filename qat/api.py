@@ -35,7 +35,7 @@ from qat.sources.load import example_of, load
 from qat.trainers import Epoch, History, TrainingOptions, evaluate, finetune, load_weights
 
 from .errors import CaptureError, ConfigError, ExportError, QatError
-from .frameworks import adapter_for, framework_of, is_prepared
+from .frameworks import adapter_for, framework_of, in_order, is_prepared
 from .typing import Adapter, Inputs, Model, P, PreparedModel, Runner, Traced
 
 if TYPE_CHECKING:
@@ -235,7 +235,8 @@ def _trace_and_plan(
         raise ConfigError("dynamic sizes are for PyTorch models in .onnx: leave out dynamic")
     example = None
     if example_inputs is not None:
-        example = adapter.inputs_of((example_inputs if isinstance(example_inputs, tuple) else (example_inputs,),))
+        inputs = in_order(model, example_inputs)
+        example = adapter.inputs_of((inputs if isinstance(inputs, tuple) else (inputs,),))
     traced = _traced(adapter, model, example, dynamic, target)
     images = means_over_images(signals_as_images(traced.graph))
     graph, params = fold_batch_norm(images, traced.params)

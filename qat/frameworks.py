@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, overload
 
-from .errors import CaptureError, MissingDependencyError
+from .errors import CaptureError, DataError, MissingDependencyError
 from .typing import Adapter, ConverterAdapter, PreparedModel
 
 if TYPE_CHECKING:
@@ -76,5 +77,43 @@ def input_count(model: Any) -> int:
         return len(model.plan.graph.inputs)
     if not hasattr(model, "forward"):
         return len(getattr(model, "inputs", None) or (None,))
+    return sum(p.default is p.empty for p in _parameters(model))
+
+
+def _parameters(model: Any) -> list[inspect.Parameter]:
     taken = inspect.signature(model.forward).parameters.values()
-    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in taken)
+    return [p for p in taken if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def in_order(model: Any, inputs: Any) -> Any:
+    """Return the inputs of a batch as a tuple in the model's order, where they are given by name; else as they are.
+
+    Raises:
+        DataError: the model has no input of a name, or needs one that is not given.
+    """
+    if not isinstance(inputs, Mapping):
+        return inputs
+    known = _input_names(model)
+    unknown = [name for name in inputs if not any(name in names for names, _ in known)]
+    found = [next((name for name in names if name in inputs), None) for names, _ in known]
+    lacking = [names[0] for (names, needed), name in zip(known, found, strict=True) if needed and name is None]
+    if unknown or lacking:
+        said = f"there is no input '{unknown[0]}'" if unknown else f"the input '{lacking[0]}' is not given"
+        raise DataError(f"{said}: the model's inputs are {', '.join(names[0] for names, _ in known)}")
+    return tuple(inputs[name] for name in found if name is not None)
+
+
+def _input_names(model: Any) -> list[tuple[list[str], bool]]:
+    """Return the names of each input of a model in order, the user's own first, and whether it must be given."""
+    if not has_plan(model) and hasattr(model, "forward"):
+        return [([p.name], p.default is p.empty) for p in _parameters(model)]
+    if has_plan(model):
+        signature = getattr(model, "signature", None)  # of Keras
+        inputs = model.plan.graph.inputs
+        keys, layers = getattr(signature, "inputs", None), getattr(signature, "input_layers", {})
+    else:
+        inputs = tuple(tensor.name for tensor in model.inputs)
+        keys, layers = getattr(model, "_inputs_struct", None), {}
+    tensor_of = {**(keys if isinstance(keys, Mapping) else {}), **layers}
+    named = {key: getattr(tensor, "name", tensor) for key, tensor in tensor_of.items()}
+    return [([*(key for key, tensor in named.items() if tensor == name), name], True) for name in inputs]

@@ -9,7 +9,7 @@ import numpy as np
 
 from qat.display.progress import bar, shown
 from qat.errors import DataError, reason_of
-from qat.frameworks import Framework, adapter_for, framework_of, input_count
+from qat.frameworks import Framework, adapter_for, framework_of, in_order, input_count
 from qat.planning.targets import Target, load_target
 from qat.runtimes import TFLITE
 from qat.runtimes.model_file import FileKind
@@ -67,10 +67,11 @@ def ptq_baselines(
         return _of_file(Path(float_model), samples, Path(out_dir), per_channel, overwrite)
     framework = framework_of(float_model)
     count = len(example_inputs) if isinstance(example_inputs, (tuple, list)) else input_count(float_model)
-    batches = [_arrays(framework, first_of_pair(sample, count)) for sample in batches_of(samples, "the calibration samples")]
+    found = [first_of_pair(sample, count) for sample in batches_of(samples, "the calibration samples")]
+    batches = [_arrays(float_model, inputs) for inputs in found]
     if not batches:
         raise DataError("PTQ got no calibration samples: pass at least one batch")
-    example = batches[0] if example_inputs is None else _arrays(framework, example_inputs)
+    example = batches[0] if example_inputs is None else _arrays(float_model, example_inputs)
     tools = _tools(framework, target)
     makers = tools.makers(float_model, example, batches, per_channel)
     made = []
@@ -120,13 +121,13 @@ def float_baseline(
     """
     framework = framework_of(model)
     tools = _tools(framework, target)
-    example = _arrays(framework, example_inputs)
+    example = _arrays(model, example_inputs)
     maker = Maker(name, tools.FLOAT_TOOL, "float32", lambda: tools.float_bytes(model, example), kind)
     return _make(maker, framework, _path(tools, framework, out_dir, maker), overwrite=True)
 
 
-def _arrays(framework: Framework, inputs: object) -> tuple[np.ndarray, ...]:
-    return tuple(np.asarray(x) for x in adapter_for(framework).inputs_of((inputs,)))
+def _arrays(model: Model, inputs: object) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(x) for x in adapter_for(framework_of(model)).inputs_of((in_order(model, inputs),)))
 
 
 def _tools(framework: Framework, target: str | Target | None) -> Tools:

@@ -9,7 +9,7 @@ import numpy as np
 from qat.arithmetic.range_estimators import RangeMode, make_estimator
 from qat.display.progress import shown, tracked
 from qat.errors import CalibrationError, ConfigError, DataError, nearest
-from qat.frameworks import adapter_for, framework_of, is_prepared
+from qat.frameworks import adapter_for, framework_of, in_order, is_prepared
 from qat.system.samples import batches_of, check_finite, first_of_pair
 from qat.typing import Estimator, P, PreparedModel, Samples
 
@@ -75,7 +75,7 @@ def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | No
     try:
         index = -1
         for index, sample in enumerate(tracked(batches_of(samples, "calibration"), "calibration")):
-            inputs = adapter.inputs_of((first_of_pair(sample, len(graph.inputs)),))
+            inputs = adapter.inputs_of((in_order(model, first_of_pair(sample, len(graph.inputs))),))
             arrays = [np.asarray(x) for x in inputs]
             for x in arrays:
                 check_finite(x, f"calibration batch {index}")

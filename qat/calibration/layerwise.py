@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from qat.errors import CalibrationError, ConfigError, DataError
-from qat.frameworks import adapter_for, framework_of, is_prepared
+from qat.frameworks import adapter_for, framework_of, in_order, is_prepared
 from qat.graph.kinds import KINDS
 from qat.graph.receptive_windows import has_windows, windows
 from qat.graph.weight_views import by_channel
@@ -51,7 +51,7 @@ class Layerwise:
             raise CalibrationError(f"the model is not calibrated: call qat.calibrate(model, samples) before {method}")
         count, plan = len(model.plan.graph.inputs), model.plan
         batches = batches_of(samples, method)
-        self.batches = [self.adapter.inputs_of((first_of_pair(sample, count),)) for sample in batches]
+        self.batches = [self.adapter.inputs_of((in_order(model, first_of_pair(sample, count)),)) for sample in batches]
         if not self.batches:
             raise DataError(f"{method} got no samples: pass at least one batch (a generator that was used up yields none)")
         for index, inputs in enumerate(self.batches):

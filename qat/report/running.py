@@ -79,11 +79,11 @@ class _Feed:
     def __init__(self, file: ModelFile, inputs: Inputs) -> None:
         assert file.path is not None
         self.path, self.session = file.path, open_session(file.path, threads=1)
-        self.axes = file.axes or _turns(self.session, _arrays(inputs))
+        self.axes = file.axes or _turns(self.session, _arrays(inputs, self.session.input_names))
 
     def arrays(self, inputs: Inputs) -> list[np.ndarray]:
         """Return the inputs of a batch as the artifact takes them."""
-        arrays = _arrays(inputs)
+        arrays = _arrays(inputs, self.session.input_names)
         axes = self.axes or (None,) * len(arrays)
         return [array if turn is None else array.transpose(turn) for array, turn in zip(arrays, axes, strict=True)]
 
@@ -139,8 +139,11 @@ def _aligned(runs: Sequence[Run]) -> list[Run]:
     return [aligned(run) for run in runs]
 
 
-def _arrays(inputs: Inputs) -> list[np.ndarray]:
-    values = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+def _arrays(inputs: Inputs, names: Sequence[str]) -> list[np.ndarray]:
+    """Return the inputs of a batch in the order of a file's; those that are given by other names than the file's as they come."""
+    if isinstance(inputs, Mapping):
+        return [np.asarray(inputs[name], np.float32) for name in (names if set(names) == set(inputs) else inputs)]
+    values = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
     return [np.asarray(value, np.float32) for value in values]
 
 

@@ -45,15 +45,15 @@ class LiteRTSession:
         self._kernels = kernels
         self.inputs = tuple(self._info(d) for d in self._interpreter.get_input_details())
         self.outputs = tuple(self._info(d) for d in self._interpreter.get_output_details())
-        self.output_names = self._signature_names()
+        self.input_names = self._signature_names("inputs", self._interpreter.get_input_details(), self.inputs)
+        self.output_names = self._signature_names("outputs", self._interpreter.get_output_details(), self.outputs)
         self._batch = int(self._interpreter.get_input_details()[0]["shape"][0])
 
-    def _signature_names(self) -> tuple[str, ...]:
-        """Return the outputs' names in the file's first signature; those of their tensors where it has none."""
+    def _signature_names(self, ends: str, details: list[dict[str, Any]], infos: tuple[TensorInfo, ...]) -> tuple[str, ...]:
+        """Return the names of inputs or outputs in the file's first signature; those of their tensors where it has none."""
         signature: dict[str, Any] = next(iter(self._interpreter._get_full_signature_list().values()), {})
-        names = {index: name for name, index in signature.get("outputs", {}).items()}
-        details = self._interpreter.get_output_details()
-        return tuple(names.get(d["index"], info.name) for d, info in zip(details, self.outputs, strict=True))
+        names = {index: name for name, index in signature.get(ends, {}).items()}
+        return tuple(names.get(detail["index"], info.name) for detail, info in zip(details, infos, strict=True))
 
     @staticmethod
     def _info(detail: dict[str, Any]) -> TensorInfo:

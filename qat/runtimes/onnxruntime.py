@@ -43,7 +43,7 @@ class OnnxSession:
         self._session = self._open(self._options("all" if optimize else "none"))
         self.inputs = tuple(self._info(i) for i in self._session.get_inputs())
         self.outputs = tuple(self._info(o) for o in self._session.get_outputs())
-        self.output_names = tuple(o.name for o in self.outputs)
+        self.input_names, self.output_names = (tuple(end.name for end in ends) for ends in (self.inputs, self.outputs))
 
     def _open(self, options: ort.SessionOptions) -> Any:
         name = "the model" if isinstance(self._model, bytes) else self._model

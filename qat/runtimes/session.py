@@ -16,11 +16,12 @@ class Session(Protocol):
     Attributes:
         inputs: the inputs of the file, in its order.
         outputs: the outputs of the file, in its order.
-        output_names: the names by which a caller asks for them: in a ``.tflite`` those of its signature.
+        input_names, output_names: the names by which a caller knows them: in a ``.tflite`` those of its signature.
     """
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    input_names: tuple[str, ...]
     output_names: tuple[str, ...]
 
     def run(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:

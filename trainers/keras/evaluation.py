@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from qat.display.progress import length, tracked
 from qat.errors import DataError
-from qat.frameworks import input_count
+from qat.frameworks import in_order, input_count
 from qat.trainers.data_checks import split_batch
 from qat.trainers.metric import Metric
 from qat.trainers.metrics import measure
@@ -45,13 +45,13 @@ class Evaluator:
     def evaluate(self, data: Batches, metrics: Sequence[Metric] | None = None) -> dict[str, float]:
         """Return the metrics, of all processes together; by default the options'."""
         pairs = tracked(self.pairs(data), "evaluation", length(data))
-        batches = ((self.answers(inputs), self._expected(inputs, labels)) for inputs, labels in pairs)
+        batches = ((_outputs(self.model, self.answers(inputs)), self._expected(inputs, labels)) for inputs, labels in pairs)
         return self.replicas.mean_of(measure(metrics or self.options.chosen_metrics, batches))
 
     def answers(self, inputs: Any) -> Any:
-        """Return the outputs for a batch, as arrays."""
+        """Return the outputs for a batch as arrays, nested as the model returns them."""
         samples = len(tf.nest.flatten(inputs)[0])
-        return _outputs(self.model, self.replicas.gathered(self._predict(self.replicas.split(listed(inputs), samples)), samples))
+        return self.replicas.gathered(self._predict(self.replicas.split(listed(inputs), samples)), samples)
 
     def _outputs(self, inputs: Any) -> Any:
         return self.model(inputs, training=False)
@@ -65,6 +65,7 @@ class Evaluator:
     def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], Any]]:
         """Yield batches as arrays: the inputs, and the labels or the teacher's outputs."""
         for inputs, labels in self.pairs(data):
+            inputs = in_order(self.model, inputs)
             arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
             yield tuple(np.asarray(x) for x in arrays), self._expected(inputs, labels)
 

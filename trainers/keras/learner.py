@@ -16,7 +16,7 @@ from qat.adapters.keras.dampening import distance
 from qat.adapters.keras.freezing import Freezing
 from qat.adapters.keras.prepared_model import PreparedModel
 from qat.errors import ConfigError
-from qat.frameworks import framework_of, has_plan
+from qat.frameworks import framework_of, has_plan, in_order
 from qat.system.samples import check_fit
 from qat.trainers import randomness
 from qat.trainers.data_checks import check_labels
@@ -91,7 +91,8 @@ class _Learner(Evaluator):
     def step(self, inputs: Any, labels: Tensor, step: Step) -> Loss:
         self._track(step.tracking)
         self.dampening.assign(step.dampening)
-        arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        ordered = in_order(self.model, inputs)
+        arrays = ordered if isinstance(ordered, (tuple, list)) else (ordered,)
         if self.on_grid:
             check_fit(self.model.plan.graph.input_shapes, arrays)
         if self.options.classifies and self.options.labelled:

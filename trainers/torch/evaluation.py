@@ -14,7 +14,7 @@ from qat.adapters.torch import inputs_of
 from qat.adapters.torch.inference import device_of, fitting
 from qat.display.progress import length, tracked
 from qat.errors import ConfigError, DataError
-from qat.frameworks import input_count
+from qat.frameworks import in_order, input_count
 from qat.program.caller_names import paths_of
 from qat.trainers.data_checks import split_batch
 from qat.trainers.metric import Metric
@@ -49,7 +49,7 @@ class Evaluator:
 
     def pairs(self, data: Batches) -> Iterator[tuple[Tensors, Any]]:
         """Yield batches as (inputs, labels), tensors on the model's device."""
-        return _pairs(data, self.processes.device, self.options.labelled, input_count(self.model))
+        return _pairs(data, self.processes.device, self.options.labelled, self.model)
 
     def evaluate(self, data: Batches, metrics: Sequence[Metric] | None = None) -> dict[str, float]:
         """Return the metrics, of all processes together; by default the options'."""
@@ -105,10 +105,10 @@ def _tensors(labels: Any, device: torch.device) -> Any:
     return torch.as_tensor(labels, device=device)
 
 
-def _pairs(data: Batches, device: torch.device, labelled: bool, count: int) -> Iterator[tuple[Tensors, Any]]:
+def _pairs(data: Batches, device: torch.device, labelled: bool, model: nn.Module) -> Iterator[tuple[Tensors, Any]]:
     for index, batch in enumerate(data):
-        given, answers = split_batch(batch, index, labelled, count)
-        inputs = inputs_of((given,))
+        given, answers = split_batch(batch, index, labelled, input_count(model))
+        inputs = inputs_of((in_order(model, given),))
         for x in inputs:  # before they go to an accelerator; on one a look at their values would wait for it
             if x.device.type == "cpu" and x.is_floating_point() and not bool(torch.isfinite(x).all()):
                 raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
