@@ -23,6 +23,7 @@ from qat.graph.equalization import equalize as equalized
 from qat.graph.equalization import upper_ends
 from qat.graph.fold_batch_norm import fold_batch_norm
 from qat.graph.graph import Op
+from qat.graph.recognition.recognise import recognise
 from qat.planning.plan import Plan
 from qat.planning.planner import plan as make_plan
 from qat.planning.recipe import Recipe, load_recipe
@@ -238,17 +239,24 @@ def _trace_and_plan(
         inputs = in_order(model, example_inputs)
         example = adapter.inputs_of((inputs if isinstance(inputs, tuple) else (inputs,),))
     traced = _traced(adapter, model, example, dynamic, target)
-    images = means_over_images(signals_as_images(traced.graph))
-    graph, params = fold_batch_norm(images, traced.params)
+    composed = target.row("composed")
+
+    def admits(op: Op) -> bool:
+        rule = recipe.rule_for(op.layer, op.kind)
+        return rule is not None and rule.mode == "static" and rule.activation.bits < 16
+
+    pieced, known, fixed = recognise(traced.graph, traced.params, traced.fixed, admits, composed.holds if composed else ())
+    images = means_over_images(signals_as_images(pieced))
+    graph, params = fold_batch_norm(images, known)
     if equalize:
-        params = equalized(graph, params, upper_ends(images, traced.params))
+        params = equalized(graph, params, upper_ends(images, known))
 
     def of_one(op: Op) -> str:
         # A function of 16 bits has no kernel, and the 16-bit product of a tensor with itself stays a product.
         row, rule = target.row(op.kind), recipe.rule_for(op.layer, op.kind)
         return row.of_one if row is not None and rule is not None and rule.activation.bits < 16 else ""
 
-    return traced, make_plan(for_target(graph, target.kinds, of_one), recipe, target), params
+    return traced.fixing(fixed), make_plan(for_target(graph, target.kinds, of_one), recipe, target), params
 
 
 def _traced(adapter: Adapter, model: Model, example: Inputs | None, dynamic: Sequence[str], target: Target) -> Traced:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
@@ -107,6 +107,13 @@ class Traced(Protocol):
     @property
     def params(self) -> Mapping[str, np.ndarray]:
         """The parameters by name, in the framework's layout."""
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """The names of the parameters that are not trained."""
+
+    def fixing(self, names: Set[str]) -> Traced:
+        """Return the same with more parameters that are not trained."""
 
 
 class Runner(Protocol):

@@ -26,7 +26,8 @@ def write_max_pool(writer: Writer, instruction: Instruction) -> None:
 
 def write_reshape(writer: Writer, instruction: Instruction) -> None:
     """Write a reshape, whose batch is free."""
-    inputs = [writer.dequantize_input(instruction), writer.shape(instruction.outputs[0])]
+    first = -1 if instruction.attrs.get("folds") else 0
+    inputs = [writer.dequantize_input(instruction), writer.shape(instruction.outputs[0], first)]
     writer.operator(instruction, "Reshape", inputs)
 
 

@@ -25,6 +25,11 @@ def write_minimum(writer: Writer, instruction: Instruction) -> None:
     writer.node("Min", instruction.inputs, instruction.outputs[0], instruction.name)
 
 
+def write_maximum(writer: Writer, instruction: Instruction) -> None:
+    """Write a Max of integers, whose inputs and output have one scale."""
+    writer.node("Max", instruction.inputs, instruction.outputs[0], instruction.name)
+
+
 def write_relu(writer: Writer, instruction: Instruction) -> None:
     """Write a ReLU."""
     _write_clip(writer, instruction, bounded=False)

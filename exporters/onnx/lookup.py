@@ -18,6 +18,7 @@ from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.grid import f32
 from qat.program.program import Instruction
 
+from .composed import largest_error, write_steps
 from .writer import Writer
 
 #: The largest error of a float32 operator, relative to the magnitude that :data:`_FLOAT` gives. Measured in ONNX Runtime 1.32
@@ -102,6 +103,7 @@ _FLOAT: dict[str, tuple[WriteFunction, Magnitude]] = {
     "neg": (_node("Neg"), _result),
     "square": (_square, _result),
     "clamp": (_clamp, _result),
+    "erf": (_node("Erf"), _unit),
 }
 
 
@@ -109,7 +111,7 @@ def float_is_exact(kind: str, attrs: Mapping[str, Any], x: Encoding, y: Encoding
     """Return whether a float32 operator that errs by less than :data:`ERROR` gives the integer of the table for each input.
 
     Args:
-        kind: a function of :data:`qat.graph.graph.FUNCTIONS` that has a float operator.
+        kind: a function that has a float operator, or one that is composed.
         attrs: the function's attributes.
         x: the encoding of the input.
         y: the encoding of the output.
@@ -122,9 +124,20 @@ def float_is_exact(kind: str, attrs: Mapping[str, Any], x: Encoding, y: Encoding
         return False
     scaled = exact / float(y.scale)
     border = np.clip(np.floor(scaled) + 0.5, y.lo + 0.5, y.hi - 0.5)
-    _, magnitude = _FLOAT[kind]
-    error = ERROR * magnitude(centres, exact) / float(y.scale) + ROUNDING_ERROR
-    return bool((np.abs(scaled - border) > error).all())
+    with np.errstate(all="ignore"):
+        error = largest_error(attrs["steps"], centres, _error) if kind == "composed" else _error(kind, attrs, centres, exact)
+    return error is not None and bool((np.abs(scaled - border) > error / float(y.scale) + ROUNDING_ERROR).all())
+
+
+def _error(kind: str, attrs: Mapping[str, Any], inputs: np.ndarray, results: np.ndarray) -> np.ndarray | None:
+    """Return the largest error of a float operator for each input; None for a function without one."""
+    return ERROR * _FLOAT[kind][1](inputs, results) if kind in _FLOAT else None
+
+
+def _write_float(writer: Writer, instruction: Instruction, x: str, y: str) -> str:
+    if instruction.kind == "composed":
+        return write_steps(writer, instruction, x, y, _write_float)
+    return _FLOAT[instruction.kind][0](writer, instruction, x, y)
 
 
 def write_function(writer: Writer, instruction: Instruction) -> None:
@@ -132,9 +145,8 @@ def write_function(writer: Writer, instruction: Instruction) -> None:
     (source,), (output,) = instruction.inputs, instruction.outputs
     kind, attrs = instruction.kind, instruction.attrs
     x, y = writer.program.encoding_of(source), writer.program.encoding_of(output)
-    if kind in _FLOAT and float_is_exact(kind, attrs, x, y):
-        write, _ = _FLOAT[kind]
-        real = write(writer, instruction, writer.dequantize_input(instruction), f"{instruction.name}/real")
+    if (kind in _FLOAT or kind == "composed") and float_is_exact(kind, attrs, x, y):
+        real = _write_float(writer, instruction, writer.dequantize_input(instruction), f"{instruction.name}/real")
         writer.node("QuantizeLinear", [real, *writer.scale_and_zero_point(output)], output)
         return
     table = writer.constant(f"{output}.table", lookup.stored_table(kind, attrs, x, y))

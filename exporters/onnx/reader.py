@@ -15,7 +15,9 @@ from .attention import BETA
 from .stored_weight import INTEGER_PRODUCTS
 
 #: Operators that keep their input's scale and may stand on integers, between no QuantizeLinear and DequantizeLinear.
-_ON_INTEGERS = ("Clip", "DepthToSpace", "Min", "Pad", "Reshape", "Slice", "Transpose")
+_ON_INTEGERS = ("Clip", "DepthToSpace", "Max", "Min", "Pad", "Reshape", "Slice", "Transpose")
+#: Those that take several tensors of one scale.
+_OF_SEVERAL = ("Max", "Min")
 #: ONNX's names of types, where NumPy has another.
 _TYPES = {"float": "float32", "double": "float64"}
 
@@ -41,7 +43,8 @@ def read_encodings(raw: bytes) -> dict[str, Encoding]:
     # Backwards: a look-up writes integers between no QuantizeLinear and DequantizeLinear, for an operator on integers to read.
     for node in reversed(graph.node):
         if node.op_type in _ON_INTEGERS and node.output[0] in found:
-            found.setdefault(node.input[0], found[node.output[0]])
+            for name in node.input if node.op_type in _OF_SEVERAL else node.input[:1]:
+                found.setdefault(name, found[node.output[0]])
     return found
 
 

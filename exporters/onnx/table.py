@@ -19,8 +19,8 @@ from .data_movement import (
     write_reshape,
     write_transpose,
 )
-from .elementwise import write_add, write_minimum, write_mul, write_relu, write_relu6
-from .layer_norm import write_layer_norm
+from .elementwise import write_add, write_maximum, write_minimum, write_mul, write_relu, write_relu6
+from .layer_norm import write_layer_norm, write_rms_norm
 from .linear import write_conv, write_dense
 from .lookup import write_function
 from .quantize import write_constant, write_dequantize, write_quantize
@@ -39,6 +39,7 @@ WRITERS: dict[str, WriteOperator] = {
     "add": write_add,
     "mul": write_mul,
     "minimum": write_minimum,
+    "maximum": write_maximum,
     "relu": write_relu,
     "relu6": write_relu6,
     "mean": write_mean,
@@ -54,6 +55,7 @@ WRITERS: dict[str, WriteOperator] = {
     "softmax": write_softmax,
     "embedding": write_embedding,
     "layer_norm": write_layer_norm,
+    "rms_norm": write_rms_norm,
     **dict.fromkeys(FUNCTIONS, write_function),
 }
 

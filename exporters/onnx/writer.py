@@ -56,7 +56,7 @@ class Writer:
             self.constant(f"{name}.zero_point", np.asarray(encoding.zero_point, encoding.dtype)),
         ]
 
-    def shape(self, name: str) -> str:
+    def shape(self, name: str, first: int = 0) -> str:
         """Return a constant that holds a value's shape, as Reshape takes it: 0 copies the batch, -1 is what is left over.
 
         Raises:
@@ -65,7 +65,7 @@ class Writer:
         sizes = self.program.values[name].shape[1:]
         if sizes.count(None) > 1:
             raise ExportError(f"'{name}' is reshaped to {sizes}, of which one size but the batch may be dynamic")
-        return self.constant(f"{name}.shape", np.array([0, *(-1 if size is None else size for size in sizes)], np.int64))
+        return self.constant(f"{name}.shape", np.array([first, *(-1 if size is None else size for size in sizes)], np.int64))
 
     # --- the nodes around an operator ---
 

@@ -19,9 +19,19 @@ def write_mul(writer: Writer, instruction: Instruction) -> None:
 
 
 def write_minimum(writer: Writer, instruction: Instruction) -> None:
-    """Write a MINIMUM, whose inputs and output have one scale."""
+    """Write a MINIMUM."""
+    _write_extreme(writer, instruction, Op.MINIMUM)
+
+
+def write_maximum(writer: Writer, instruction: Instruction) -> None:
+    """Write a MAXIMUM."""
+    _write_extreme(writer, instruction, Op.MAXIMUM)
+
+
+def _write_extreme(writer: Writer, instruction: Instruction, code: int) -> None:
+    """Write the smaller or the greater of two tensors; inputs and output have one scale."""
     inputs = [writer.integer_tensor(name) for name in instruction.inputs]
-    writer.operator(Op.MINIMUM, inputs, writer.integer_tensor(instruction.outputs[0]), 2, "MaximumMinimumOptions")
+    writer.operator(code, inputs, writer.integer_tensor(instruction.outputs[0]), 2, "MaximumMinimumOptions")
 
 
 def _write_binary(writer: Writer, instruction: Instruction, code: int, options: str, **fields: object) -> None:

@@ -8,7 +8,7 @@ from .attention import write_embedding, write_matmul, write_softmax
 from .averages import write_avg_pool, write_mean
 from .conv_transpose import write_conv_transpose
 from .data_movement import write_concat, write_max_pool, write_pad, write_reshape, write_transpose
-from .elementwise import write_add, write_minimum, write_mul, write_relu, write_relu6
+from .elementwise import write_add, write_maximum, write_minimum, write_mul, write_relu, write_relu6
 from .linear import write_conv, write_dense
 from .lookup import write_function
 from .quantize import write_constant, write_dequantize, write_quantize
@@ -27,6 +27,7 @@ WRITERS: dict[str, WriteOperator] = {
     "add": write_add,
     "mul": write_mul,
     "minimum": write_minimum,
+    "maximum": write_maximum,
     "relu": write_relu,
     "relu6": write_relu6,
     "mean": write_mean,

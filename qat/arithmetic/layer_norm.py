@@ -1,4 +1,4 @@
-"""LayerNorm on the integer grid, in NumPy: sums of integers, which are exact, and float32 operators that IEEE 754 rounds.
+"""LayerNorm and RMSNorm on the integer grid, in NumPy: exact sums of integers, and float32 operators that IEEE 754 rounds.
 
 A runtime's own LayerNorm adds float32 numbers in an order of its own, so that two of them differ in the last bit, and the integer
 after it in one of 10,000. Every operator here gives the same bits wherever it runs: sums of integers in any order, and single
@@ -31,6 +31,25 @@ def layer_norm(
     variance = squares / n - rest * rest
     y = (d - rest) / np.sqrt(variance + scaled_epsilon(epsilon, float(ex.scale)))
     return KERNELS[kernels].quantize(y * np.asarray(gamma, f32) + np.asarray(beta, f32), ey)
+
+
+def rms_norm(
+    x: np.ndarray, gamma: np.ndarray, epsilon: float, least: float, ex: Encoding, ey: Encoding, kernels: str
+) -> np.ndarray:  # fmt: skip
+    """Return ``gamma x / max(sqrt(mean(x^2) + epsilon), least)`` over the last axis, on ``ey``'s grid.
+
+    Zhang and Sennrich 2019, "Root Mean Square Layer Normalization"; with ``least`` the L2 norm is one too.
+    """
+    q, scale = np.asarray(x, np.int64), float(ex.scale)
+    squares = np.square(q).sum(-1, keepdims=True).astype(f32)
+    root = np.sqrt(squares / f32(q.shape[-1]) + scaled_epsilon(epsilon, scale))
+    y = q.astype(f32) / np.maximum(root, scaled_least(least, scale))
+    return KERNELS[kernels].quantize(y * np.asarray(gamma, f32), ey)
+
+
+def scaled_least(least: float, scale: float) -> np.float32:
+    """Return ``least / scale``, the least root of integers; it is above 0, so that 0 is divided by a number."""
+    return f32(max(least / scale, 1e-30))
 
 
 def scaled_epsilon(epsilon: float, scale: float) -> np.float32:

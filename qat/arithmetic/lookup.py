@@ -13,6 +13,7 @@ import numpy as np
 
 from . import lookup_fixed_point as fixed_point
 from .encoding import Encoding
+from .expressions import ARITHMETIC, Steps, evaluate
 from .grid import f32
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017, "Self-Normalizing Neural Networks"
@@ -30,10 +31,14 @@ def _elu(x: np.ndarray, alpha: float) -> np.ndarray:
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
 
 
+def _erf(x: np.ndarray) -> np.ndarray:
+    return np.vectorize(math.erf, otypes=[np.float64])(x)
+
+
 def _gelu(x: np.ndarray, approximate: bool) -> np.ndarray:
     if approximate:
         return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
-    return 0.5 * x * (1.0 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2.0)))
+    return 0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)))
 
 
 def _hard_sigmoid(x: np.ndarray) -> np.ndarray:
@@ -42,6 +47,25 @@ def _hard_sigmoid(x: np.ndarray) -> np.ndarray:
 
 def _clamp(x: np.ndarray, low: float | None, high: float | None) -> np.ndarray:
     return np.clip(x, -np.inf if low is None else low, np.inf if high is None else high)
+
+
+def _power(x: np.ndarray, exponent: float) -> np.ndarray:
+    return np.asarray((x if exponent == int(exponent) else np.maximum(x, 0.0)) ** exponent)
+
+
+def _composed(x: np.ndarray, steps: Steps) -> np.ndarray:
+    return np.asarray(evaluate(steps, x, {**FUNCTIONS, **ARITHMETIC, **_OF_SEVERAL}))
+
+
+_OF_SEVERAL: dict[str, Callable[..., np.ndarray]] = {
+    "minimum": np.minimum,
+    "maximum": np.maximum,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "where": np.where,
+}
 
 
 #: Functions of one tensor, each a table of 256 integers, and their arguments' names.
@@ -64,6 +88,13 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "neg": (),
     "square": (),
     "clamp": ("low", "high"),
+    "erf": (),
+    "log": (),
+    "log1p": (),
+    "expm1": (),
+    "reciprocal": (),
+    "power": ("exponent",),
+    "composed": ("steps",),  # several of these, and sums and products with numbers: qat/arithmetic/expressions.py
 }
 
 #: The functions by kind; the arguments after the first are those of :data:`ARGUMENTS`. Where a function is not
@@ -87,6 +118,13 @@ FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "neg": np.negative,
     "square": np.square,
     "clamp": _clamp,
+    "erf": _erf,
+    "log": lambda x: np.log(np.maximum(x, 0.0)),
+    "log1p": lambda x: np.log1p(np.maximum(x, -1.0)),
+    "expm1": np.expm1,
+    "reciprocal": np.reciprocal,
+    "power": _power,
+    "composed": _composed,
 }
 
 

@@ -19,6 +19,7 @@ from qat.graph.decompose.conv1d import signals_as_images
 from qat.graph.decompose.for_target import for_target
 from qat.graph.fold_batch_norm import fold_batch_norm
 from qat.graph.kinds import STEPS
+from qat.graph.recognition.recognise import recognise
 from qat.planning.planner import plan
 from qat.planning.recipe import load_recipe
 from qat.planning.targets import load_target
@@ -83,7 +84,8 @@ def _export(model: torch.nn.Module, example: Sample) -> _Exported:
     try:
         with quiet():
             traced = adapter.trace(model.eval(), tuple(torch.from_numpy(np.array(x)) for x in example))
-            graph, params = fold_batch_norm(signals_as_images(traced.graph), traced.params)
+            whole, known, _ = recognise(traced.graph, traced.params, traced.fixed, lambda op: False)
+            graph, params = fold_batch_norm(signals_as_images(whole), known)
             prepared = adapter.insert(
                 traced, plan(for_target(graph, target.kinds, lambda op: ""), load_recipe("float16"), target), params
             )

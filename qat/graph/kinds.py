@@ -99,8 +99,10 @@ KINDS: dict[str, Kind] = {
         Kind("softmax", (), ("beta",), layout="model"),  # of beta times the input, over the last axis
         # Lines of the weight, by indices.
         Kind("embedding", ("weight",), (), layout="model", indices=True, output_grid="weight"),
-        Kind("constant", ("value",), (), layout="model", output_grid="value"),  # a parameter on the grid; it has no inputs
+        # A parameter on the grid, in a shape that may be another than the user's. It has no inputs.
+        Kind("constant", ("value",), ("shape",), layout="model", output_grid="value"),
         Kind("layer_norm", ("gamma", "beta"), ("epsilon",), layout="model"),  # over the last axis
+        Kind("rms_norm", ("gamma",), ("epsilon", "least"), layout="model"),  # over the last axis; the root is ``least`` at least
         Kind(
             "batch_norm", ("gamma", "beta", "mean", "variance"), ("epsilon", "axis"),
             reason="a BatchNorm that does not directly follow a convolution or dense layer of its own",
@@ -108,6 +110,7 @@ KINDS: dict[str, Kind] = {
         Kind("add", learnable_output=True, int16=True),  # broadcasts, as mul does
         Kind("mul", learnable_output=True, int16=True),
         Kind("minimum", learnable_output=True),  # of two tensors of one scale; broadcasts
+        Kind("maximum", learnable_output=True),
         Kind("concat", (), ("axis",), learnable_output=True, int16=True),
         Kind("relu", bounds=(0.0, None), homogeneous=True, learnable_output=True, int16=True),
         Kind("relu6", bounds=(0.0, 6.0), homogeneous=True, learnable_output=True, int16=True),
@@ -116,8 +119,9 @@ KINDS: dict[str, Kind] = {
         # By whole factors, between the centres of pixels.
         Kind("upsample_bilinear2d", (), ("factors",), spatial=2, layout="kernel", homogeneous=True),
         Kind("mean", (), ("axes", "keepdims"), layout="axes", learnable_output=True, int16=True),
-        # -1 in the first place of the shape stands for the batch, in another one for a length that is free.
-        Kind("reshape", (), ("shape",), layout="model", learnable_output=True, int16=True),
+        # -1 in the first place of the shape stands for the batch, in another one for a length that is free. One that ``folds``
+        # puts the batch and other axes into the first one, or takes them out of it.
+        Kind("reshape", (), ("shape", "folds"), layout="model", learnable_output=True, int16=True),
         # The batch stays first.
         Kind("transpose", (), ("axes",), layout="model", learnable_output=True, int16=True),
         # With zeros, along the spatial axes.

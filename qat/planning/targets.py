@@ -45,6 +45,7 @@ class Row:
         symmetric: the indices of the inputs whose zero point must be 0.
         readers: the kinds of which one must read its output; empty for any.
         of_one: the function that its kernel computes where both inputs are one tensor; empty where it stays what it is.
+        holds: of a composed function, the operators of which one must be in it for its table to be worth more than their kernels.
         note: the form in which the artifact holds it, where the operator's name does not say it.
     """
 
@@ -58,6 +59,7 @@ class Row:
     symmetric: tuple[int, ...] = ()
     readers: tuple[str, ...] = ()
     of_one: str = ""
+    holds: tuple[str, ...] = ()
     note: str = ""
 
     def missing(self, op: Op, rank: int) -> str:
@@ -155,7 +157,7 @@ _LITERT_ROWS = (
 
 _CONSTANT = Row("constant", output="own", starts=True, note="a parameter, or a number beside activations")
 _TRANSPOSE = Row("transpose", output="as_input")
-_MINIMUM = Row("minimum", output="as_input", note="of integers")
+_EXTREMES = tuple(Row(kind, output="as_input", note="of integers") for kind in ("minimum", "maximum"))
 _MOVE = Row(
     "move",
     output="as_input",
@@ -169,7 +171,7 @@ _LITERT_OWN_ROWS = (
     ),
     Row("conv_transpose2d", output="own", fuses=_CLIPS, starts=True, groups=False),
     _CONSTANT,
-    _MINIMUM,
+    *_EXTREMES,
     replace(_TRANSPOSE, ranks=(2, 3, 4, 5, 6)),
     _MOVE,
 )
@@ -182,9 +184,14 @@ _LITERT_FUNCTION_ROWS = (
     *(
         Row(kind, output="own", note="a kernel or a table of 256 integers")
         for kind in FUNCTIONS
-        if kind not in ("sigmoid", "tanh", "silu")
+        if kind not in ("sigmoid", "tanh", "silu", "composed")
     ),
-)
+    Row(
+        "composed", output="own", note="a function without a name, as one table of 256 integers",
+        # The kernels of the others, and of sums and products, are faster than a GATHER.
+        holds=tuple(sorted(set(FUNCTIONS) - {"sigmoid", "tanh", "silu", "gelu", "elu", "exp", "hard_swish", "leaky_relu"})),
+    ),
+)  # fmt: skip
 
 # Attention (qat/arithmetic/attention.py). A product whose second operand has a zero point takes 16 to 50 times as long: the
 # delegate leaves it to TFLite's own kernel. The scale of softmax is the specification's.
@@ -209,13 +216,14 @@ _ONNXRUNTIME_ROWS = (
         note="by whole factors up to 5, between the centres of pixels: a transposed convolution by fixed integers",
     ),
     _CONSTANT,
-    _MINIMUM,
+    *_EXTREMES,
     _TRANSPOSE,
     _MOVE,
     *(
         Row(
             kind, output="own",
             note="a float operator where no result lies near a border between two integers, else a Gather from 256 integers",
+            holds=FUNCTIONS if kind == "composed" else (),
         )
         for kind in FUNCTIONS
     ),
@@ -224,6 +232,7 @@ _ONNXRUNTIME_ROWS = (
     Row("softmax", output=Fixed(PROBABILITY, 0), readers=("matmul",), note="QLinearSoftmax"),
     Row("embedding", output="own", starts=True, note="Gather of integers; the scale is that of the whole table"),
     Row("layer_norm", output="own", note="sums of integers, then single float32 operators"),
+    Row("rms_norm", output="own", note="sums of integers, then single float32 operators; an L2 norm too"),
 )  # fmt: skip
 
 # NVIDIA TensorRT, "Working with Quantized Types", https://docs.nvidia.com/deeplearning/tensorrt/. IElementWiseLayer,

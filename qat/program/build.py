@@ -171,11 +171,12 @@ def _parameters(planned: PlannedOp, writer: _Writer, integers: Integers, paramet
     if kind.output_grid:
         encoding = writer.encoding(op.output)
         grid = KERNELS[writer.plan.target.kernels].quantize(parameter(op.params[kind.output_grid]), encoding)
-        return _Weight((grid + encoding.zero_point).astype(encoding.dtype))
-    if "gamma" in kind.params:  # float32, of a LayerNorm, which may have neither
+        held = (grid + encoding.zero_point).astype(encoding.dtype)
+        return _Weight(held.reshape(op.attrs["shape"]) if "shape" in op.attrs else held)
+    if "gamma" in kind.params:  # float32, of a LayerNorm or RMSNorm, which may have neither
         width = writer.plan.graph.tensors[op.output].shape[-1] or 1
         gamma, beta = (
-            parameter(op.params[role]) if role in op.params else np.full(width, fill, f32)
+            parameter(op.params[role]).ravel() if role in op.params else np.full(width, fill, f32)
             for role, fill in (("gamma", 1.0), ("beta", 0.0))
         )
         return _Weight(gamma, None, beta)

@@ -15,7 +15,7 @@ from qat.arithmetic import lookup as functions
 from qat.arithmetic.attention import product_kernels
 from qat.arithmetic.grid import dequantize
 from qat.arithmetic.kernels import KERNELS
-from qat.arithmetic.layer_norm import layer_norm
+from qat.arithmetic.layer_norm import layer_norm, rms_norm
 from qat.arithmetic.upsampling import UPSAMPLING
 from qat.errors import DataError
 from qat.graph.kinds import FUNCTIONS, STEPS, bounds
@@ -176,6 +176,12 @@ def _layer_norm(program: Program, step: Instruction, xs: list[np.ndarray]) -> np
     return layer_norm(xs[0], step.weight, step.bias, step.attrs["epsilon"], x, y, program.kernels)
 
 
+def _rms_norm(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None
+    x, y = program.encoding_of(step.inputs[0]), program.encoding_of(step.outputs[0])
+    return rms_norm(xs[0], step.weight, step.attrs["epsilon"], step.attrs["least"], x, y, program.kernels)
+
+
 def _binary(name: Literal["add", "mul"]) -> Callable[..., np.ndarray]:
     def step_of(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
         encodings = [program.encoding_of(name) for name in (*step.inputs, *step.outputs)]
@@ -188,6 +194,10 @@ def _binary(name: Literal["add", "mul"]) -> Callable[..., np.ndarray]:
 
 def _minimum(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     return np.minimum(*xs)
+
+
+def _maximum(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return np.maximum(*xs)
 
 
 def _concat(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
@@ -228,7 +238,7 @@ def _mean(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarr
 
 
 def _reshape(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    return xs[0].reshape(len(xs[0]), *step.attrs["shape"][1:])
+    return xs[0].reshape(-1 if step.attrs.get("folds") else len(xs[0]), *step.attrs["shape"][1:])
 
 
 def _transpose(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
@@ -286,9 +296,11 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "embedding": _embedding,
     "constant": _constant,
     "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
     "add": _binary("add"),
     "mul": _binary("mul"),
     "minimum": _minimum,
+    "maximum": _maximum,
     "concat": _concat,
     "relu": _clip,
     "relu6": _clip,

@@ -188,7 +188,11 @@ class _Rewriter:
         """Write a reshape. Of an image whose elements lie in the same order in both layouts it takes either."""
         (source,), (output,) = step.inputs, step.outputs
         own, forms = self.program.layout, self.forms[source]
-        if own not in forms and not self.keeps_order(source) and self.flattened_for_dense(source, output):
+        if (
+            own not in forms
+            and not self.keeps_order(source)
+            and self.flattened_for_dense(source, output, bool(step.attrs.get("folds")))
+        ):
             self.flatten(step)
             return
         read = next(iter(forms.values())) if self.keeps_order(source) else self.read(source, own)
@@ -207,10 +211,10 @@ class _Rewriter:
         channels, pixels = (shape[1], shape[2:]) if self.program.layout == "NCHW" else (shape[-1], shape[1:-1])
         return channels == 1 or all(n == 1 for n in pixels)
 
-    def flattened_for_dense(self, source: str, output: str) -> bool:
+    def flattened_for_dense(self, source: str, output: str, folds: bool) -> bool:
         """Whether a reshape makes a row of each image, of fixed size, that dense layers alone read."""
         sizes, readers = self.program.values[source].shape[1:], self.readers.get(output, ())
-        row = self.is_image(source) and None not in sizes and self.rank(output) == 2
+        row = self.is_image(source) and None not in sizes and self.rank(output) == 2 and not folds
         return row and output not in self.program.outputs and all(reader.kind == "dense" for reader in readers)
 
     def flatten(self, step: Instruction) -> None:

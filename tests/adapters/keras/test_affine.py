@@ -37,7 +37,7 @@ CASES = {
     "a number a channel": (PIXELS, lambda x: first(L.Rescaling([0.1, 0.2, 0.3], [1.0, 2.0, 3.0])(x)), ["depthwise_conv2d"]),
     "after a convolution": (PIXELS, lambda x: L.Rescaling(0.5, 1.0)(L.Conv2D(4, 3)(x)), ["conv2d", "reshape"]),
     "a table": (TABLE, lambda x: L.Dense(4, activation="relu")(adapted(TABLE)(x)), ["constant", "mul", "constant", "add"]),
-    "inverse": (TABLE, lambda x: L.Normalization(mean=2.0, variance=3.0, invert=True)(L.Dense(4)(x)), ["dense", "constant"]),
+    "inverse": (TABLE, lambda x: L.Normalization(mean=2.0, variance=3.0, invert=True)(L.Dense(4)(x)), ["dense", "reshape"]),
     "average": (PIXELS / 99, lambda x: L.Average()([L.Conv2D(4, 3)(x) for _ in range(3)]), ["conv2d"] * 3 + ["add", "add"]),
     "prelu": (PIXELS, lambda x: L.PReLU(SLOPES, shared_axes=[1, 2])(L.Conv2D(4, 3)(x)), ["conv2d", "constant", "clamp"]),
     "prelu of each place": (PIXELS, lambda x: L.PReLU(SLOPES)(L.Conv2D(4, 3)(x)), ["conv2d", "constant", "clamp"]),
@@ -47,7 +47,7 @@ CASES = {
     "convnext's branch": (
         PIXELS / 99, lambda x: L.Activation("linear")(LayerScale(0.5, 4)(L.Conv2D(4, 3)(x))), ["conv2d", "constant", "mul"],
     ),
-    "maximum": (PIXELS / 99, lambda x: L.Maximum()([L.Conv2D(4, 3)(x) for _ in range(3)]), ["conv2d"] * 3 + ["reshape"] * 3),
+    "maximum": (PIXELS / 99, lambda x: L.Maximum()([L.Conv2D(4, 3)(x) for _ in range(3)]), ["conv2d"] * 3 + ["maximum"] * 2),
     "mean of channels": (
         PIXELS / 99,
         lambda x: ops.mean(L.Conv2D(4, 3)(x), -1, True),

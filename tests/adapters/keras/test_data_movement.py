@@ -62,6 +62,8 @@ ARGUMENTS = {
     "leaky_relu": {"alpha": 0.1},
     "elu": {"alpha": 1.0},
     "clamp": {"low": -0.5, "high": 1.5},
+    "power": {"exponent": 3.0},
+    "composed": {"steps": (("mul", "x", 1.702), ("sigmoid", "#0"), ("div", "x", 2.0), ("mul", "#1", "#2"))},
 }
 
 

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import qat
-from support.operators import IMAGES, RUNTIMES, Between, Then, check_then, check_trained
+from support.operators import IMAGES, RUNTIMES, Between, Then, calibrated, check_then, check_trained, exact_artifact
 
 BROADCASTS = {
     "gate": lambda m, a, b: a * b.mean((2, 3), keepdim=True),
@@ -58,6 +57,9 @@ def test_limits_and_slopes_run_on_integers(name, target, suffix, tmp_path):
     check_then(*CASES[name], target, tmp_path / f"m.{suffix}")
 
 
-def test_a_trained_limit_stays_float():
-    model = Then(lambda m, x: torch.maximum(x, m.extra.weight), slopes(1)).eval()
-    assert "maximum" in qat.plan(model, torch.randn(2, 3, 6, 6)).floats()
+def test_a_trained_limit_is_a_constant_on_the_grid(tmp_path):
+    x = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    prepared = calibrated(Then(lambda m, x: torch.maximum(x, m.extra.weight), slopes(1)), x)
+    prepared.train()(x).square().mean().backward()
+    assert float(prepared.extra.weight.grad.abs().sum()) > 0
+    exact_artifact(prepared, tmp_path / "m.onnx", x)

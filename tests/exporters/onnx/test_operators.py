@@ -259,6 +259,7 @@ def clip_of(sketch: Sketch, output: str) -> tuple[str, ...]:
 
 ATTRIBUTES = {
     "leaky_relu": {"alpha": 0.1}, "elu": {"alpha": 0.7}, "gelu": {"approximate": False}, "clamp": {"low": -0.3, "high": 0.4},
+    "power": {"exponent": 3.0}, "composed": {"steps": (("add", "x", 3.0), ("clamp", "#0", 0.0, 5.0), ("mul", "x", "#1"))},
 }  # fmt: skip
 
 

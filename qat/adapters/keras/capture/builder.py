@@ -13,7 +13,7 @@ import numpy as np
 from qat.graph.graph import Op, TensorSpec
 from qat.graph.kinds import FUNCTIONS
 
-from .layer_calls import ONE_TENSOR, Arguments, Call
+from .layer_calls import ONE_TENSOR, Arguments, Call, with_placeholders
 
 Shape = tuple[int | None, ...]
 
@@ -76,6 +76,7 @@ class Builder:
         path: str,
         arguments: Arguments = ONE_TENSOR,
         target: str = "",
+        **attrs: Any,
     ) -> tuple[str, ...]:
         """Add an operator that keeps its layer, of kind ``float`` or ``move``, and return its outputs' names.
 
@@ -85,8 +86,13 @@ class Builder:
         names = tuple(self.unique(f"{base}_{index}" if index else base) for index in range(len(outputs)))
         self.layers[names[0]], self.arguments[names[0]] = layer, arguments
         self.specs |= {name: spec_of(name, tensor) for name, tensor in zip(names, outputs, strict=True)}
-        self.ops.append(Op(names[0], kind, tuple(inputs), names, {}, {"target": target or type(layer).__name__}, path))
+        attrs = {"target": target or type(layer).__name__, **attrs}
+        self.ops.append(Op(names[0], kind, tuple(inputs), names, {}, attrs, path))
         return names
+
+    def computes(self, what: str, c: Call, kind: str = "float", **attrs: Any) -> str:
+        """Add an operator that keeps its layer and may be a piece of a function, and return its output's name."""
+        return self.keep(kind, c.layer, c.inputs, [c.output], c.path, with_placeholders(c.arguments), computes=what, **attrs)[0]
 
     def constant(self, value: np.ndarray, path: str) -> str:
         """Add an array that takes part as an activation does, and return its tensor's name."""

@@ -35,10 +35,16 @@ _FUNCTIONS: dict[str, tuple[str, Mapping[str, str]]] = {
     "Absolute": ("abs", {}),
     "Abs": ("abs", {}),
     "Square": ("square", {}),
+    "Erf": ("erf", {}),
+    "Log": ("log", {}),
+    "Log1p": ("log1p", {}),
+    "Expm1": ("expm1", {}),
+    "Reciprocal": ("reciprocal", {}),
+    "Negative": ("neg", {}),
 }
 
 #: Operations of ``keras.ops`` that take a number or an array beside a tensor.
-ARITHMETIC = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide")
+ARITHMETIC = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Power", "Maximum", "Minimum")
 
 
 def relu(b: Builder, c: Call) -> str | None:
@@ -84,10 +90,16 @@ def _broadcast(a: Shape, b: Shape) -> Shape:
 
 def subtract(b: Builder, c: Call) -> str | None:
     """``a - b`` of two tensors is ``a + (-1) b``: the integers of ``-b`` are those of ``b``, so that nothing is lost."""
-    if len(c.inputs) != 2 or any(b.specs[n].shape != c.shape for n in c.inputs):
+    if len(c.inputs) != 2 or any(len(b.specs[n].shape) != len(c.shape) for n in c.inputs):
         return None
     minus = b.constant(np.full([1] * len(c.shape), -1.0, np.float32), c.path)
-    return b.emit("add", [c.inputs[0], b.emit("mul", [c.inputs[1], minus], c.output, c.path)], c.output, c.path)
+    negated = b.emit("mul", [c.inputs[1], minus], b.specs[c.inputs[1]].shape, c.path)
+    return b.emit("add", [c.inputs[0], negated], c.output, c.path)
+
+
+def divide(b: Builder, c: Call) -> str | None:
+    """``a / b`` of two tensors: a piece of a function perhaps, see :mod:`qat.graph.recognition`."""
+    return b.computes("div", c) if len(c.inputs) == 2 and not c.arguments.kwargs else None
 
 
 def arithmetic(b: Builder, c: Call) -> str | None:
@@ -101,8 +113,14 @@ def arithmetic(b: Builder, c: Call) -> str | None:
     kind = type(c.layer).__name__
     if not isinstance(tensor, keras.KerasTensor) or isinstance(other, keras.KerasTensor) or tensor.shape != c.output.shape:
         return None
+    if kind in _WITH_NUMBER:
+        return _WITH_NUMBER[kind](b, c, float(other)) if np.ndim(other) == 0 and (tensor_first or kind != "Power") else None
+    if kind in ("Divide", "TrueDivide") and not tensor_first:
+        inverse = b.emit("reciprocal", [c.inputs[0]], c.output, c.path)
+        scale = _constant(b, other, c)
+        return None if scale is None else b.emit("mul", [inverse, scale], c.output, c.path)
     if kind in ("Divide", "TrueDivide"):
-        if not tensor_first or not np.all(np.asarray(other)):
+        if not np.all(np.asarray(other)):
             return None
         kind, other = "Multiply", 1.0 / np.asarray(other, np.float64)
     if kind == "Subtract" and tensor_first:
@@ -113,6 +131,32 @@ def arithmetic(b: Builder, c: Call) -> str | None:
         name, kind = b.emit("mul", [name, minus], c.output, c.path), "Add"
     constant = _constant(b, other, c)
     return None if constant is None else b.emit({"Add": "add", "Multiply": "mul"}[kind], [name, constant], c.output, c.path)
+
+
+def _power(b: Builder, c: Call, exponent: float) -> str:
+    kind = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}.get(exponent)
+    attrs = {} if kind else {"exponent": exponent}
+    return b.emit(kind or "power", c.inputs, c.output, c.path, **attrs)
+
+
+def clip(b: Builder, c: Call) -> str | None:
+    """``keras.ops.clip`` between two numbers."""
+    limits = c.layer.x_min, c.layer.x_max
+    return _clamp(b, c, *map(float, limits)) if all(isinstance(end, (int, float)) for end in limits) else None
+
+
+def _clamp(b: Builder, c: Call, low: float | None, high: float | None) -> str:
+    if low == 0 and high in (None, 6):
+        return b.emit("relu6" if high else "relu", c.inputs, c.output, c.path)
+    return b.emit("clamp", c.inputs, c.output, c.path, low=low, high=high)
+
+
+#: Operations of a tensor and one number that are functions of the tensor.
+_WITH_NUMBER: dict[str, Callable[[Builder, Call, float], str]] = {
+    "Power": _power,
+    "Maximum": lambda b, c, number: _clamp(b, c, number, None),
+    "Minimum": lambda b, c, number: _clamp(b, c, None, number),
+}
 
 
 def _operands(c: Call) -> tuple[Any, Any] | None:

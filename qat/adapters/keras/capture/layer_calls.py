@@ -55,3 +55,10 @@ def fill(arguments: Any, values: list[Any]) -> Any:
     if isinstance(arguments, str) and arguments.startswith(_PLACEHOLDER):
         return values[int(arguments.removeprefix(_PLACEHOLDER))]
     return arguments
+
+
+def with_placeholders(arguments: Any) -> Arguments:
+    """Return the arguments of a call with a placeholder for each tensor."""
+    order = {id(t): placeholder(i) for i, t in enumerate(arguments.keras_tensors)}
+    found: Arguments = keras.tree.map_structure(lambda v: order.get(id(v), v), (list(arguments.args), dict(arguments.kwargs)))
+    return found

@@ -1,33 +1,60 @@
-"""The rules of means over any axes, and of the maximum of tensors as a pooling of images."""
+"""The rules of reductions over any axes but the batch: means, sums, maxima, and those that only a normalization makes use of."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from .builder import Builder
+import numpy as np
+
+from .builder import Builder, Rule
 from .layer_calls import Call
 
 
 def mean(b: Builder, c: Call) -> str | None:
     """``keras.ops.mean`` over any axes but the batch."""
-    spec, axis = b.specs[c.inputs[0]], c.layer.axis
-    rank = len(spec.shape)
-    axes = tuple(sorted(a % rank for a in (range(rank) if axis is None else axis)))
-    if axes[0] == 0 or None in spec.shape[1:] or spec.dtype != "float32":
+    axes = _axes(b, c)
+    if not axes:
         return None
     return b.emit("mean", c.inputs, c.output, c.path, axes=axes, keepdims=bool(c.layer.keepdims))
 
 
-def maximum(b: Builder, c: Call) -> str | None:
-    """The greatest of tensors of one shape: below each other, they are an image of one column to be pooled."""
-    batch, *sizes = c.shape
-    same = {b.specs[name].shape for name in c.inputs} == {c.shape}
-    if len(c.inputs) < 2 or not same or None in sizes or str(c.output.dtype) != "float32":
+def spread(computes: str) -> Rule:
+    """Return the rule of a variance or a standard deviation over axes, a piece of a normalization perhaps."""
+
+    def rule(b: Builder, c: Call) -> str | None:
+        axes = _axes(b, c)
+        return b.computes(computes, c, axes=axes, keepdims=bool(c.layer.keepdims), correction=0) if axes else None
+
+    return rule
+
+
+def norm(b: Builder, c: Call) -> str | None:
+    """The length of vectors along axes."""
+    axes = _axes(b, c) if c.layer.ord in (None, 2, "euclidean") else ()
+    return b.computes("norm", c, axes=axes, keepdims=bool(c.layer.keepdims)) if axes else None
+
+
+def greatest(b: Builder, c: Call) -> str | None:
+    """The greatest value over axes, which moves an integer."""
+    axes = _axes(b, c)
+    if not axes or getattr(c.layer, "initial", None) is not None:
         return None
-    count = math.prod(int(n or 0) for n in sizes)
-    flat = [b.reshape(name, (batch, 1, 1, count), f"{c.path}_row", c.path) for name in c.inputs]
-    column = b.emit("concat", flat, (batch, len(flat), 1, count), c.path, axis=1)
-    window: dict[str, Any] = {"kernel": (len(flat), 1), "strides": (len(flat), 1), "padding": ((0, 0), (0, 0))}
-    pooled = b.emit("max_pool2d", [column], (batch, 1, 1, count), c.path, **window)
-    return b.reshape(pooled, c.shape, f"{c.path}_output", c.path)
+    return b.computes("maximum_over", c, "move", axes=axes, keepdims=bool(c.layer.keepdims))
+
+
+def total(b: Builder, c: Call) -> str | None:
+    """The sum over axes: the mean times the number of its terms."""
+    axes = _axes(b, c)
+    if not axes:
+        return None
+    name = b.emit("mean", c.inputs, c.output, c.path, axes=axes, keepdims=bool(c.layer.keepdims))
+    count = math.prod(int(b.specs[c.inputs[0]].shape[a] or 1) for a in axes)
+    return b.emit("mul", [name, b.constant(np.full([1] * len(c.shape), count, np.float32), c.path)], c.output, c.path)
+
+
+def _axes(b: Builder, c: Call) -> tuple[int, ...]:
+    """Return the axes of a reduction of one float tensor; empty where the batch is one of them, or a size is not fixed."""
+    spec, axis = b.specs[c.inputs[0]], c.layer.axis
+    rank = len(spec.shape)
+    axes = tuple(sorted(a % rank for a in (range(rank) if axis is None else [axis] if isinstance(axis, int) else axis)))
+    return () if 0 in axes or None in spec.shape[1:] or spec.dtype != "float32" or len(c.inputs) != 1 else axes

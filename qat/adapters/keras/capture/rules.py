@@ -6,9 +6,9 @@ from .activations import activated, activation_layer
 from .affine import average, layer_scale, normalization, prelu, rescaling, scaled_residual
 from .attention import einsum, einsum_dense, embedding, matmul, multi_head_attention, softmax
 from .builder import Builder, Rule
-from .elementwise import ARITHMETIC, FUNCTION_RULES, arithmetic, binary, relu, subtract
+from .elementwise import ARITHMETIC, FUNCTION_RULES, arithmetic, binary, clip, divide, relu, subtract
 from .layer_calls import Call
-from .reductions import maximum, mean
+from .reductions import greatest, mean, norm, spread, total
 from .window_rules import (
     conv2d,
     conv_transpose2d,
@@ -81,9 +81,17 @@ RULES: dict[str, Rule] = {
     "Multiply": binary("mul"),
     "Subtract": subtract,
     "Average": average,
-    "Maximum": maximum,
+    "Maximum": binary("maximum"),
     "Minimum": binary("minimum"),
+    "Clip": clip,
+    "Divide": divide,
+    "TrueDivide": divide,
     "Mean": mean,
+    "Sum": total,
+    "Var": spread("variance"),
+    "Std": spread("deviation"),
+    "Norm": norm,
+    "Max": greatest,
     "Concatenate": _concat,
     "ReLU": relu,
     "PReLU": prelu,

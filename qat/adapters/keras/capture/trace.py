@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ from qat.graph.custom_layers import HANDLERS
 from qat.graph.graph import Graph
 
 from .builder import Builder, spec_of
-from .layer_calls import Arguments, Call, placeholder
+from .layer_calls import Arguments, Call, with_placeholders
 from .move_ops import is_move
 from .own_training import own_training
 from .rules import rule_of
@@ -54,6 +54,15 @@ class Traced:
     outputs: Any
     output_names: tuple[str, ...]
     own_training: tuple[str, ...] = ()
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """The parameters that are not trained."""
+        return self.frozen
+
+    def fixing(self, names: Set[str]) -> Traced:
+        """Return the same with more parameters that are not trained."""
+        return replace(self, frozen=self.frozen | names)
 
 
 def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
@@ -136,7 +145,7 @@ def _add(b: Builder, node: Any, path: str) -> None:
         b.names[id(outputs[0])] = name
         return
     kept = "move" if len(outputs) == 1 and is_move(kind, call) else "float"
-    names = b.keep(kept, layer, call.inputs, outputs, path, _with_placeholders(node.arguments))
+    names = b.keep(kept, layer, call.inputs, outputs, path, with_placeholders(node.arguments))
     b.names |= {id(tensor): name for tensor, name in zip(outputs, names, strict=True)}
 
 
@@ -147,10 +156,3 @@ def _by_rule(b: Builder, kind: str, call: Call) -> str | None:
         return b.emit(handled.kind, call.inputs, call.output, call.path, handled.params, **handled.attrs)
     rule = rule_of(b, kind, call)
     return rule(b, call) if rule else None
-
-
-def _with_placeholders(arguments: Any) -> Arguments:
-    """Return the arguments of a call with a placeholder for each tensor."""
-    order = {id(t): placeholder(i) for i, t in enumerate(arguments.keras_tensors)}
-    found: Arguments = keras.tree.map_structure(lambda v: order.get(id(v), v), (list(arguments.args), dict(arguments.kwargs)))
-    return found

@@ -1,4 +1,4 @@
-"""Nodes that compute element by element: addition, multiplication, minimum, and the ReLUs that no kernel absorbed."""
+"""Nodes that compute element by element: addition, multiplication, minimum, maximum, and the ReLUs that no kernel absorbed."""
 
 from __future__ import annotations
 
@@ -47,6 +47,18 @@ class Minimum(Node):
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The float minimum."""
         return tf.minimum(*inputs)
+
+
+class Maximum(Node):
+    """The greater of two tensors of one scale; the tensors broadcast."""
+
+    def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
+        """Compare integers: their order is that of the real values."""
+        return tf.maximum(*inputs)
+
+    def real(self, inputs: list[Tensor], params: Params) -> Tensor:
+        """The float maximum."""
+        return tf.maximum(*inputs)
 
 
 class Relu(Node):

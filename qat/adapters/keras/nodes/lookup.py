@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
 from qat.arithmetic import lookup
+from qat.arithmetic.expressions import ARITHMETIC, evaluate
 
 from .base import Node, Params
 from .quantize import quantize
+
+#: Operators of several operands in composed functions.
+_OF_SEVERAL: dict[str, Any] = {
+    "minimum": tf.minimum,
+    "maximum": tf.maximum,
+    "greater": tf.greater,
+    "greater_equal": tf.greater_equal,
+    "less": tf.less,
+    "less_equal": tf.less_equal,
+    "where": tf.where,
+}
 
 #: TensorFlow's functions by kind, for a model that is not calibrated yet, for training and for an operator that stays float.
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
@@ -33,6 +46,13 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "neg": tf.negative,
     "square": tf.square,
     "clamp": lambda x, low, high: tf.clip_by_value(x, -np.inf if low is None else low, np.inf if high is None else high),
+    "erf": tf.math.erf,
+    "log": tf.math.log,
+    "log1p": tf.math.log1p,
+    "expm1": tf.math.expm1,
+    "reciprocal": tf.math.reciprocal,
+    "power": lambda x, exponent: tf.pow(x, exponent),
+    "composed": lambda x, steps: evaluate(steps, x, {**FUNCTIONS, **ARITHMETIC, **_OF_SEVERAL}),
 }
 
 
@@ -64,8 +84,9 @@ class Constant(Node):
 
     def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
         """Quantize; the gradient reaches the parameter in its own unit."""
-        return quantize(params["value"], self.output, self.kernels, training)
+        return quantize(self.real(inputs, params), self.output, self.kernels, training)
 
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The parameter itself."""
-        return params["value"]
+        value = params["value"]
+        return tf.reshape(value, self.attrs["shape"]) if "shape" in self.attrs else value

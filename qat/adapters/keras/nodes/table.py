@@ -13,8 +13,9 @@ from .averages import AvgPool2d, Mean
 from .base import Node
 from .conv_transpose import ConvTranspose2d
 from .data_movement import Concat, MaxPool2d, Pad, Reshape, Transpose
-from .elementwise import Add, Minimum, Mul, Relu, Relu6
+from .elementwise import Add, Maximum, Minimum, Mul, Relu, Relu6
 from .int16 import Int16Add, Int16Linear, Int16Mean, Int16Mul
+from .layer_norm import LayerNorm, RmsNorm
 from .learned_scales import LearnedLinear
 from .linear import BatchNorm, Linear
 from .lookup import FUNCTIONS, Constant, Function
@@ -29,7 +30,10 @@ NODES: dict[str, type[Node]] = {
     "add": Add,
     "mul": Mul,
     "minimum": Minimum,
+    "maximum": Maximum,
     "constant": Constant,
+    "layer_norm": LayerNorm,
+    "rms_norm": RmsNorm,
     "matmul": MatMul,
     "softmax": Softmax,
     "embedding": Embedding,

@@ -79,12 +79,25 @@ class Builder:
         dtype = str(value.dtype).removeprefix("torch.")
         self.specs[node.name] = TensorSpec(node.name, shape, dtype, () if once else example)
 
-    def read_as_tensor(self, node: fx.Node, arg: fx.Node | float) -> str:
+    def fixed(self, arg: Any) -> Tensor | None:
+        """Return the values of a float buffer, or of a parameter that is not trained; None for any other argument."""
+        name = self.param(arg)
+        return None if name is None or self.tensors[name].requires_grad else self.tensors[name]
+
+    def derived(self, node: fx.Node, value: Tensor) -> str:
+        """Add a constant that is computed from fixed ones, and return its name."""
+        name = f"{NUMBERS}.{node.name}"
+        self.tensors[name] = value.detach().float()
+        return name
+
+    def read_as_tensor(self, node: fx.Node, arg: fx.Node | float | str) -> str:
         """Return the name of an operand's tensor. A parameter or a number gets a constant, which has a tensor."""
         if isinstance(arg, fx.Node) and arg.name not in self.owner:
             return arg.name
         if isinstance(arg, fx.Node):
             name = self.owner[arg.name]
+        elif isinstance(arg, str):
+            name = arg
         else:
             name = f"{NUMBERS}.{node.name}"
             self.tensors[name] = torch.tensor(float(arg))

@@ -10,10 +10,13 @@ from torch import fx
 
 
 class Match(NamedTuple):
-    """An operator of the neutral graph: its kind, operands (a number stands for a constant), parameters and attributes."""
+    """An operator of the neutral graph: its kind, operands, parameters and attributes.
+
+    A number among the operands stands for a constant, and so does the name of one that :meth:`Builder.derived` has added.
+    """
 
     kind: str
-    inputs: Sequence[fx.Node | float]
+    inputs: Sequence[fx.Node | float | str]
     params: Mapping[str, str] = {}
     attrs: Mapping[str, Any] = {}
 

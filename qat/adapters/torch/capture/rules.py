@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,9 +31,27 @@ def _batch_norm(b: Builder, n: Any) -> Match | None:
 
 def _layer_norm(b: Builder, n: Any) -> Match | None:
     params = b.params(gamma=argument(n, 2, "weight", None), beta=argument(n, 3, "bias", None))
-    if params is None or len(n.args[1]) != 1:
+    axes = _last_axes(n)
+    if params is None or axes is None:
         return None
-    return Match("layer_norm", [n.args[0]], params, {"epsilon": float(argument(n, 4, "eps", 1e-5))})
+    return Match("layer_norm", [n.args[0]], params, axes | {"epsilon": float(argument(n, 4, "eps", 1e-5))})
+
+
+def _rms_norm(b: Builder, n: Any) -> Match | None:
+    params, axes, epsilon = b.params(gamma=argument(n, 2, "weight", None)), _last_axes(n), argument(n, 3, "eps", None)
+    if params is None or axes is None:
+        return None
+    attrs = {"epsilon": torch.finfo(torch.float32).eps if epsilon is None else epsilon, "least": 0.0}
+    return Match("rms_norm", [n.args[0]], params, axes | attrs)
+
+
+def _last_axes(n: Any) -> dict[str, Any] | None:
+    """Return the axes that a normalization reads, where it reads several; None where their merging meets a free size."""
+    shape, count = shape_of(n), len(n.args[1])
+    if count == 1:
+        return {}
+    known = all(isinstance(size, int) for size in shape[1:])
+    return {"axes": tuple(range(len(shape) - count, len(shape)))} if known and count < len(shape) else None
 
 
 def _binary(kind: str) -> Rule:
@@ -80,11 +99,18 @@ def _mean(b: Builder, n: Any) -> Match | None:
 
 
 def _reshape(b: Builder, n: Any) -> Match | None:
-    """Any operator that only changes the shape and keeps the batch first."""
+    """Any operator that only changes the shape; the first axis stays the batch, or holds it folded with other axes."""
     before, after = shape_of(n.args[0]), shape_of(n)
-    if not before or not after or before[0] != after[0] or any(not isinstance(d, int) for d in after[1:]):
+    if not before or not after or any(not isinstance(d, int) for d in after[1:]):
         return _move(b, n)
-    return Match("reshape", [n.args[0]], {}, {"shape": (-1, *(int(d) for d in after[1:]))})
+    attrs: dict[str, Any] = {"shape": (-1, *(int(d) for d in after[1:]))}
+    if before[0] != after[0] and b.is_constant(n.args[0]):
+        attrs["folds"] = True
+    elif before[0] != after[0]:
+        if isinstance(after[0], int) or any(not isinstance(d, int) for d in before[1:]) or not b.is_operand(n):
+            return _move(b, n)
+        attrs["folds"] = True
+    return Match("reshape", [n.args[0]], {}, attrs)
 
 
 def _pad(b: Builder, n: Any) -> Match | None:
@@ -107,6 +133,27 @@ def _move(b: Builder, n: Any) -> Match | None:
         return None
     moved = [a for a in n.all_input_nodes if is_tensor(a) and a.name not in b.owner]
     return Match("move", moved, {}, {"target": str(n.target)}) if moved == [n.args[0]] and b.is_operand(n) else None
+
+
+def _extreme(b: Builder, n: Any) -> Match | None:
+    """A maximum over axes."""
+    moved, rank = _move(b, n), len(shape_of(n.args[0]))
+    axes = argument(n, 1, "dim", ()) or range(rank)
+    computes = {
+        "computes": "maximum_over",
+        "axes": tuple(a % rank for a in axes),
+        "keepdims": bool(argument(n, 2, "keepdim", False)),
+    }
+    return None if moved is None else moved._replace(attrs={**moved.attrs, **computes})
+
+
+def _expand(b: Builder, n: Any) -> Match | None:
+    moved = _move(b, n)
+    return (
+        moved._replace(attrs={**moved.attrs, "computes": "spread"})
+        if moved and len(shape_of(n)) == len(shape_of(n.args[0]))
+        else moved
+    )
 
 
 def _transpose(b: Builder, n: Any) -> Match | None:
@@ -185,6 +232,10 @@ def _minimum(b: Builder, n: Any) -> Match | None:
     return _limit("high")(b, n) or _binary("minimum")(b, n)
 
 
+def _maximum(b: Builder, n: Any) -> Match | None:
+    return _limit("low")(b, n) or _binary("maximum")(b, n)
+
+
 def _prelu(b: Builder, n: Any) -> Match | None:
     """One slope for all channels becomes a number, and the function a table of integers. It is not trained any more."""
     name = b.param(n.args[1])
@@ -213,9 +264,61 @@ def _softplus(b: Builder, n: Any) -> Match | None:
     return Match("softplus", [n.args[0]]) if plain else None
 
 
+def _computes(b: Builder, n: Any, inputs: Sequence[fx.Node], computes: str, **attrs: Any) -> Match | None:
+    """An operator without a kind that may be a piece of a function: :mod:`qat.graph.recognition`."""
+    if not all(is_tensor(x) and x.name not in b.owner for x in inputs) or len(set(inputs)) < len(inputs):
+        return None
+    return Match("float", inputs, {}, {"target": str(n.target), "computes": computes, **attrs})
+
+
+def _divide(b: Builder, n: Any) -> Match | None:
+    """A division; one by constants is a multiplication."""
+    x, y = n.args
+    divisor = b.fixed(y) if b.is_operand(x) and not b.is_constant(x) and shape_of(x) == shape_of(n) else None
+    if divisor is not None and bool((divisor != 0).all()):
+        return Match("mul", [x, b.derived(n, 1.0 / divisor.double())])
+    return _computes(b, n, [x, y], "div") if all(map(b.is_operand, (n, x, y))) else None
+
+
+def _spread(computes: str, correction: bool) -> Rule:
+    """Return the rule of a variance or of a standard deviation over axes."""
+
+    def rule(b: Builder, n: Any) -> Match | None:
+        axes, less = argument(n, 1, "dim", None), argument(n, 2, "correction" if correction else "unbiased", 1)
+        if not axes:
+            return None
+        attrs = {"correction": 1 if less is None else less, "keepdims": bool(argument(n, 3, "keepdim", False))}
+        return _computes(b, n, [n.args[0]], computes, axes=tuple(axes), **attrs)
+
+    return rule
+
+
+def _norm(b: Builder, n: Any) -> Match | None:
+    """A vector norm of order 2 over axes."""
+    order, axes = argument(n, 1, "ord", 2), argument(n, 2, "dim", None)
+    if order not in (2, None) or axes is None or argument(n, 4, "dtype", None) is not None:
+        return None
+    axes = tuple(axes) if isinstance(axes, (list, tuple)) else (axes,)
+    return _computes(b, n, [n.args[0]], "norm", axes=axes, keepdims=bool(argument(n, 3, "keepdim", False))) if axes else None
+
+
+def _compared(computes: str) -> Rule:
+    """Return the rule of a comparison with a number."""
+    return lambda b, n: _computes(b, n, [n.args[0]], computes, number=float(n.args[1]))
+
+
+def _where(b: Builder, n: Any) -> Match | None:
+    return _computes(b, n, n.args, "where") if all(isinstance(x, fx.Node) for x in n.args) else None
+
+
+_POWERS = {2: "square", 0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
+
+
 def _power(b: Builder, n: Any) -> Match | None:
-    kind = {2: "square", 0.5: "sqrt", -0.5: "rsqrt"}.get(n.args[1])
-    return None if kind is None else Match(kind, [n.args[0]])
+    x, exponent = n.args
+    if exponent in _POWERS:
+        return Match(_POWERS[exponent], [x])
+    return Match("power", [x], {}, {"exponent": float(exponent)}) if b.is_operand(n) and b.is_operand(exponent) else None
 
 
 RULES: dict[Any, Rule] = {
@@ -223,6 +326,7 @@ RULES: dict[Any, Rule] = {
     aten.linear.default: _linear,
     aten.batch_norm.default: _batch_norm,
     aten.layer_norm.default: _layer_norm,
+    aten.rms_norm.default: _rms_norm,
     aten.add.Tensor: _binary("add"),
     aten.mul.Tensor: _binary("mul"),
     product: _product,
@@ -249,6 +353,27 @@ RULES: dict[Any, Rule] = {
     aten.exp.default: _function("exp"),
     aten.sqrt.default: _function("sqrt"),
     aten.rsqrt.default: _function("rsqrt"),
+    aten.div.Tensor: _divide,
+    aten.var.correction: _spread("variance", True),
+    aten.var.dim: _spread("variance", False),
+    aten.std.correction: _spread("deviation", True),
+    aten.std.dim: _spread("deviation", False),
+    aten.linalg_vector_norm.default: _norm,
+    aten.norm.ScalarOpt_dim: _norm,
+    aten.gt.Scalar: _compared("greater"),
+    aten.ge.Scalar: _compared("greater_equal"),
+    aten.lt.Scalar: _compared("less"),
+    aten.le.Scalar: _compared("less_equal"),
+    aten.where.self: _where,
+    aten.erf.default: _function("erf"),
+    aten.special_erf.default: _function("erf"),
+    aten.special_expm1.default: _function("expm1"),
+    aten.special_log1p.default: _function("log1p"),
+    aten.special_expit.default: _function("sigmoid"),
+    aten.log.default: _function("log"),
+    aten.log1p.default: _function("log1p"),
+    aten.expm1.default: _function("expm1"),
+    aten.reciprocal.default: _function("reciprocal"),
     aten.abs.default: _function("abs"),
     aten.neg.default: _function("neg"),
     aten.square.default: _function("square"),
@@ -265,12 +390,14 @@ RULES: dict[Any, Rule] = {
     aten.constant_pad_nd.default: _pad,
     aten.index.Tensor: _index,
     aten.im2col.default: _im2col,
-    aten.maximum.default: _limit("low"),
-    aten.max.other: _limit("low"),
+    aten.maximum.default: _maximum,
+    aten.max.other: _maximum,
     aten.minimum.default: _minimum,
     aten.min.other: _minimum,
     aten.prelu.default: _prelu,
     **dict.fromkeys(MOVES, _move),
+    aten.amax.default: _extreme,
+    aten.expand.default: _expand,
     aten.permute.default: _transpose,
     aten.transpose.int: _transpose,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from qat.errors import CaptureError, ConfigError
 from qat.graph.custom_layers import HANDLERS
 from qat.graph.fold_padding import fold_padding
 from qat.graph.graph import Graph, Op, TensorSpec
+from qat.graph.kinds import KINDS
 from qat.program.file_origin import FileOrigin, origin_of
 
 from .attention_masks import REASON, beside_masks
@@ -51,6 +52,15 @@ class Traced:
     structure: tuple[Any, tuple[str | None, ...]]
     device: torch.device
     origin: FileOrigin | None
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """The parameters that are not trained."""
+        return self.buffers | self.frozen
+
+    def fixing(self, names: Set[str]) -> Traced:
+        """Return the same with more parameters that are not trained."""
+        return replace(self, frozen=self.frozen | names)
 
 
 def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Sequence[str] = ()) -> Traced:
@@ -139,7 +149,7 @@ class _Walker:
         matched = self._handled(node) if node.target in HANDLERS else rule(self.builder, node) if rule else None
         if matched is None:
             return self._float(node)
-        if matched.kind == "move":
+        if KINDS[matched.kind].framework:
             self._keep(node)
         inputs = tuple(self.builder.read_as_tensor(node, i) for i in matched.inputs)
         return Op(node.name, matched.kind, inputs, (node.name,), matched.params, matched.attrs, scope_of(node))

@@ -82,11 +82,11 @@ class Concat(DataMovement):
 
 
 class Reshape(DataMovement):
-    """A change of shape that keeps the batch first."""
+    """A change of shape; the first axis is the batch, or is left over."""
 
     def real(self, x: Tensor) -> Tensor:
         """Reshape."""
-        return x.reshape(x.shape[0], *self.attrs["shape"][1:])
+        return x.reshape(-1 if self.attrs.get("folds") else x.shape[0], *self.attrs["shape"][1:])
 
 
 class Transpose(DataMovement):

@@ -1,4 +1,4 @@
-"""Nodes that compute element by element: addition, multiplication, minimum, ReLU6."""
+"""Nodes that compute element by element: addition, multiplication, minimum, maximum, ReLU6."""
 
 from __future__ import annotations
 
@@ -55,6 +55,18 @@ class Minimum(Node):
     def real(self, a: Tensor, b: Tensor) -> Tensor:
         """The float minimum."""
         return torch.minimum(a, b)
+
+
+class Maximum(Node):
+    """The greater of two tensors of one scale; the tensors broadcast."""
+
+    def integer(self, a: Tensor, b: Tensor) -> Tensor:
+        """Compare integers: their order is that of the real values."""
+        return torch.maximum(a, b)
+
+    def real(self, a: Tensor, b: Tensor) -> Tensor:
+        """The float maximum."""
+        return torch.maximum(a, b)
 
 
 class Relu6(Node):

@@ -11,11 +11,23 @@ from torch import Tensor
 
 from qat.adapters.torch.autograd import functions as kernels
 from qat.arithmetic import lookup as functions
+from qat.arithmetic.expressions import ARITHMETIC, evaluate
 from qat.planning.plan import PlannedOp
 
 from .activation_grid import Grid
 from .base import Node, narrowed
 from .quantize import quantize
+
+#: Operators of several operands in composed functions.
+_OF_SEVERAL: dict[str, Any] = {
+    "minimum": torch.minimum,
+    "maximum": torch.maximum,
+    "greater": torch.gt,
+    "greater_equal": torch.ge,
+    "less": torch.lt,
+    "less_equal": torch.le,
+    "where": torch.where,
+}
 
 #: PyTorch's functions by kind, for a model that is not calibrated yet and for operators that stay float.
 FUNCTIONS: dict[str, Any] = {
@@ -37,6 +49,13 @@ FUNCTIONS: dict[str, Any] = {
     "neg": torch.neg,
     "square": torch.square,
     "clamp": lambda x, low, high: torch.clamp(x, low, high),
+    "erf": torch.erf,
+    "log": torch.log,
+    "log1p": torch.log1p,
+    "expm1": torch.expm1,
+    "reciprocal": torch.reciprocal,
+    "power": lambda x, exponent: torch.pow(x, exponent),
+    "composed": lambda x, steps: evaluate(steps, x, {**FUNCTIONS, **ARITHMETIC, **_OF_SEVERAL}),
 }
 
 
@@ -97,8 +116,8 @@ class Constant(Node):
 
     def integer(self, value: Tensor) -> Tensor:
         """Quantize; the gradient reaches the parameter in its own unit."""
-        return quantize(value, self.output, self.kernels, self.tracks_output)
+        return quantize(self.real(value), self.output, self.kernels, self.tracks_output)
 
     def real(self, value: Tensor) -> Tensor:
         """The parameter itself."""
-        return value
+        return value.reshape(self.attrs["shape"]) if "shape" in self.attrs else value

@@ -11,9 +11,9 @@ from .base import Node
 from .conv3d import Conv3d
 from .conv_transpose import ConvTranspose2d
 from .data_movement import Concat, MaxPool2d, Pad, Relu, Reshape, Transpose
-from .elementwise import Add, Minimum, Mul, Relu6
+from .elementwise import Add, Maximum, Minimum, Mul, Relu6
 from .int16 import Int16Add, Int16Conv2d, Int16Dense, Int16Mean, Int16Mul
-from .layer_norm import LayerNorm
+from .layer_norm import LayerNorm, RmsNorm
 from .learned_scales import LearnedConv2d, LearnedDense
 from .linear import BatchNorm, Conv2d, Dense
 from .lookup import FUNCTIONS, Constant, Function
@@ -30,8 +30,10 @@ NODES: dict[str, type[Node]] = {
     "add": Add,
     "mul": Mul,
     "minimum": Minimum,
+    "maximum": Maximum,
     "constant": Constant,
     "layer_norm": LayerNorm,
+    "rms_norm": RmsNorm,
     "matmul": MatMul,
     "softmax": Softmax,
     "embedding": Embedding,

@@ -65,7 +65,7 @@ class Net(nn.Module):
 
     def forward(self, x):
         y = self.c(F.relu6(self.b(F.relu(self.a(x)))))
-        return self.fc(torch.erf(y).view(len(x), -1, 16))
+        return self.fc(torch.sin(y).view(len(x), -1, 16))
 
 
 def test_a_training_step_is_the_same_with_and_without(monkeypatch, called):
