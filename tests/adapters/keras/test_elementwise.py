@@ -40,7 +40,7 @@ CASES = {
     "minus a number": (lambda x: x - 0.25, 0),
     "number minus": (lambda x: 1.0 - x, 0),
     "divided by a number": (lambda x: x / 3.0, 0),
-    "number divided by": (lambda x: 3.0 / (x + 20.0), 2),
+    "number divided by": (lambda x: 3.0 / (x + 20.0), 0),
     "times an array": (lambda x: x * np.array([0.5, -1.0, 2.0, 0.1], np.float32), 0),
     "difference": (lambda x: layers.Subtract()([x, layers.Conv2D(4, 1)(x)]), 0),
 }

@@ -9,7 +9,7 @@ import keras
 
 from .affine import prelu
 from .builder import Builder, Rule
-from .elementwise import ARITHMETIC, FUNCTION_RULES, arithmetic, binary, relu
+from .elementwise import ARITHMETIC, FUNCTION_RULES, arithmetic, binary, clip, divide, relu, subtract
 from .layer_calls import Call
 
 #: ``keras.activations`` by name (they are ``keras.ops`` of the same meaning, too): kind and attributes.
@@ -69,7 +69,8 @@ def _activation(b: Builder, name: str, function: Callable[..., Any] | None, c: C
 #: The rules of what an activation may compute, by class.
 _RULES: dict[str, Rule] = {
     **FUNCTION_RULES, "ReLU": relu, "PReLU": prelu, "Activation": activation_layer, "Add": binary("add"),
-    "Multiply": binary("mul"), "Minimum": binary("minimum"),
+    "Multiply": binary("mul"), "Minimum": binary("minimum"), "Maximum": binary("maximum"), "Subtract": subtract,
+    "Divide": divide, "TrueDivide": divide, "Clip": clip,
 }  # fmt: skip
 
 
