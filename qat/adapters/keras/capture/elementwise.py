@@ -135,7 +135,7 @@ def arithmetic(b: Builder, c: Call) -> str | None:
 
 def _power(b: Builder, c: Call, exponent: float) -> str:
     kind = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}.get(exponent)
-    attrs = {} if kind else {"exponent": exponent}
+    attrs: dict[str, Any] = {} if kind else {"exponent": exponent}
     return b.emit(kind or "power", c.inputs, c.output, c.path, **attrs)
 
 
