@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-slow-ci lint format docs tree install peers clean
+.PHONY: demo screenshot test test-slow test-slow-ci lint format docs tree install peers clean
 
 install: $(STAMP)
 
@@ -15,6 +15,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python -m qat demo
+
+# README's picture of the terminal, from a real run.
+screenshot: $(STAMP)
+	$(BIN)/python docs/screenshot.py docs/terminal.svg
 
 # Two processes, each with its own frameworks and one thread; a file's tests share what they prepare.
 WORKERS ?= 2

@@ -83,7 +83,7 @@ def _squeezed(table: Table, columns: Sequence[int], prose: Sequence[int], width:
     pressed = sorted((i for i in prose if i in given), key=given.__getitem__)
     left = width - _total([0 if i in pressed else w for i, w in given.items()])
     for done, i in enumerate(pressed):  # what a short one leaves goes to the longer ones
-        longest = max(cells(word) for row in table.rows for word in row[i].split() or [""])
+        longest = max((cells(word) for row in table.rows for word in row[i].split()), default=0)
         least = min(given[i], max(_LEAST_PROSE, longest))
         given[i] = min(given[i], left // (len(pressed) - done))
         if given[i] < least:

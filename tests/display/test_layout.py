@@ -87,6 +87,11 @@ def test_prose_is_wrapped_between_words_and_a_path_is_not():
     assert " ".join(lines).split().count("words") == 20
 
 
+def test_a_table_without_rows_is_its_head():
+    table = Table((Column("a name that is long"), Column("a reason that is long, too", prose=True)), ())
+    assert "a reason that is long, too" in Page((table,)).text(30)
+
+
 def test_texts_are_escaped():
     table = Table((Column("<b>"),), (("<script>alert('1')</script>",),), "a & b")
     html = Page((table, "x < y")).html()
