@@ -78,7 +78,7 @@ def propose(model: str | None, data: Path | None, weights: Path | None, out: Pat
     look = first if data is None else look_at_model(model, weights, read.dataset.classes, folder)
     if read.dataset.train_y is None and not look.weighted:
         raise ConfigError("data without labels cannot train a float model: name its weights (--weights), or a .keras file")
-    _check_fit(look, read, "" if data is not None else "; --data names yours")
+    keys += _task(look, read, "" if data is not None else "; --data names yours")
     keys += _scaling(out, look, keys, read)
     read = RunData(_config(out, look.guesses, keys), folder)
     guesses = (Guess("name", out.stem, "results go to runs/<name>"), *look.guesses, *keys, *_rest(look, read))
@@ -108,8 +108,12 @@ def _example(out: Path) -> Proposal:
     return Proposal(out, load_run(out), "", (Guess("framework", framework, "is installed"),))
 
 
-def _check_fit(look: ModelLook, data: RunData, hint: str) -> None:
-    """Raise ConfigError unless the model takes the data, and its outputs can be compared with the labels."""
+def _task(look: ModelLook, data: RunData, hint: str) -> list[Guess]:
+    """Run the model, and return the loss that its outputs and the labels ask for.
+
+    Raises:
+        ConfigError: the model does not take the data, or has fewer outputs than there are classes.
+    """
     example, adapter = data.example(), adapter_for(look.framework)
     try:
         (outputs, *_) = adapter.forward(look.model, adapter.inputs_of((example,)))
@@ -120,6 +124,12 @@ def _check_fit(look: ModelLook, data: RunData, hint: str) -> None:
     classes = data.dataset.classes
     if classes is not None and outputs.ndim == 2 and outputs.shape[-1] < classes:
         raise ConfigError(f"the model has {outputs.shape[-1]} outputs, and the data {classes} classes{hint}")
+    labels = data.dataset.train_y
+    if labels is None or not np.issubdtype(labels.dtype, np.integer):
+        return []  # the look at the data has said it
+    kind = "classification" if labels.ndim == 1 else "a class for each place, as in segmentation"
+    shown = "x".join(map(str, outputs.shape[1:]))
+    return [Guess("training.loss", "cross_entropy", f"{kind}: {shown} outputs, and labels that are class numbers")]
 
 
 def _scaling(out: Path, look: ModelLook, keys: Sequence[Guess], data: RunData) -> list[Guess]:

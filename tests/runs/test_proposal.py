@@ -31,6 +31,9 @@ def gray():
 
 def number():
     return make(1)
+
+def maps():
+    return nn.Conv2d(3, 4, 3, padding=1)
 """
 
 
@@ -77,15 +80,18 @@ def test_an_image_folder_and_a_factory(pets, folder):
     c = made.config
     assert (c.name, c.framework, c.model.factory, c.model.kwargs) == ("qat", "torch", "model:make", {"num_classes": 3})
     assert (c.data.source, c.data.path, c.data.size) == ("folder", "pets", (20, 20))
-    assert c.training.metrics == ("f1", "top1")
+    assert (c.training.loss, c.training.metrics) == ("cross_entropy", ("f1", "top1"))
     assert re.fullmatch(
         r"53 training, 5 .* 15 test samples of 20x20x3 \(uint8\), 3 classes: 8 of 'dog' to 37 of 'cat'", made.about
     )
     text = made.path.read_text()
     for why in (
-        "the data have 3 classes, and the factory takes num_classes", "images in class folders",
-        "the model comes without weights", "the classes are unbalanced ('dog' has 8 of 53)",
-    ):  # fmt: skip
+        "the data have 3 classes, and the factory takes num_classes",
+        "images in class folders",
+        "classification: 3 outputs, and labels that are class numbers",
+        "the model comes without weights",
+        "the classes are unbalanced ('dog' has 8 of 53)",
+    ):
         assert f"# {why}" in text
     assert load_run(made.path) == c
 
@@ -143,6 +149,13 @@ def test_arrays(x, y, factory, expected, folder):
         section, name = key.split(".")
         assert getattr(getattr(c, section), name) == value
     assert RunData(c, folder).example() is not None
+
+
+def test_maps_of_classes(folder):
+    data = arrays(folder, y=np.random.default_rng(0).integers(0, 4, (48, 8, 8)))
+    c = propose("model.py:maps", data, None, folder / "qat.yaml").config
+    assert c.training.loss == "cross_entropy"
+    assert "a class for each place, as in segmentation: 4x8x8 outputs" in c_text(folder)
 
 
 def test_data_without_labels_learn_from_a_model_with_weights(folder):
