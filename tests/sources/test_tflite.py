@@ -153,6 +153,20 @@ def test_sparse_weights_become_dense(tmp_path: Path) -> None:
     np.testing.assert_array_equal(module.get_parameter("weight").detach(), weight.astype("f"))
 
 
+def test_constants_behind_the_flatbuffer_are_read_as_in_a_file_beyond_2_gb(tmp_path: Path) -> None:
+    weight = weights(6, 8).astype("f")
+    file = TFLiteFile()
+    y = file.operator("FULLY_CONNECTED", [file.input((1, 8)), file.constant(weight, name="weight")], options="FullyConnected")
+    buffer = file.model.buffers[1]
+    buffer.data, buffer.offset, buffer.size = None, 2, weight.nbytes
+    path = file.save(tmp_path / "large.tflite", [y])
+    buffer.offset = path.stat().st_size
+    file.graph.inputs, file.graph.outputs = [0], [y]
+    path = file.save(path, [y])
+    path.write_bytes(path.read_bytes() + weight.tobytes())
+    np.testing.assert_array_equal(read_tflite(path).get_parameter("weight").detach(), weight)
+
+
 def test_constants_are_folded(tmp_path: Path) -> None:
     file = TFLiteFile()
     x = file.input((1, 4))

@@ -52,3 +52,8 @@ def channels_first(rank: int) -> tuple[int, ...]:
 def changed(source: Sequence[int], target: Sequence[int]) -> tuple[int, ...]:
     """Return the axes by which ``permute`` turns a tensor of one order into one of another."""
     return tuple(source.index(axis) for axis in target)
+
+
+def in_file_order(value: Value) -> Laid:
+    """Return a value whose axes lie as the file has them."""
+    return Laid(value, as_in_file(len(value.shape)))

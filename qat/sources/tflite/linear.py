@@ -20,7 +20,7 @@ from qat.sources.module_writer import Value
 
 from .flatbuffer import Operator
 from .importer import Importer, Row
-from .laid import Laid, as_in_file, channels_first
+from .laid import Laid, channels_first, in_file_order
 
 _SAME = 0
 _IMAGE = channels_first(4)
@@ -121,7 +121,7 @@ def _transposed(
     y = b.ordered(laid)
     for axis, (first, n) in enumerate(zip(cut, size, strict=True), start=1):
         y = b.call(torch.ops.aten.slice.Tensor, y, axis, first, first + n)
-    return Laid(y, as_in_file(4))
+    return in_file_order(y)
 
 
 def transpose_conv(b: Importer, op: Operator) -> Laid:
@@ -155,7 +155,7 @@ def fully_connected(b: Importer, op: Operator) -> Laid:
     else:
         y = b.call(torch.matmul, x, b.call(torch.transpose, b.plain(op, 1), 0, 1))
         y = y if bias is None else b.call(torch.add, y, bias)
-    return Laid(b.activated(y, op), as_in_file(len(y.shape)))
+    return in_file_order(b.activated(y, op))
 
 
 def rows_of(b: Importer, laid: Laid, length: int) -> Value:
@@ -174,7 +174,7 @@ def batch_matmul(b: Importer, op: Operator) -> Laid:
     """BATCH_MATMUL: of the last two axes, either of them transposed first."""
     x, y = (_turned(b, op, i, adjoint) for i, adjoint in enumerate((op.options.adjX, op.options.adjY)))
     product = b.call(torch.matmul, x, y)
-    return Laid(product, as_in_file(len(product.shape)))
+    return in_file_order(product)
 
 
 def _turned(b: Importer, op: Operator, index: int, adjoint: bool) -> Value:

@@ -6,15 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from qat.errors import CaptureError
-from qat.sources.module_writer import Value
 
 from .flatbuffer import Operator
 from .importer import Importer, Row, torch_type
-from .laid import Laid, as_in_file
-
-
-def _result(value: Value) -> Laid:
-    return Laid(value, as_in_file(len(value.shape)))
+from .laid import Laid, in_file_order
 
 
 def gather(b: Importer, op: Operator) -> Laid:
@@ -24,31 +19,31 @@ def gather(b: Importer, op: Operator) -> Laid:
         raise CaptureError(f"{op} has {o.batchDims} batch dimensions: only 0 is read")
     axis = o.axis if o is not None else 0
     if b.is_known(op, 0) and not b.is_known(op, 1) and axis == 0 and b.known(op, 0).ndim == 2:
-        return _result(b.call(F.embedding, b.plain(op, 1), b.weight(op, 0)))
+        return in_file_order(b.call(F.embedding, b.plain(op, 1), b.weight(op, 0)))
     x = b.plain(op, 0)
     rank = len(x.shape)
     if b.is_known(op, 1):
         indices = b.known(op, 1).astype("int64")
         if indices.ndim == 0:
-            return _result(b.call(torch.select, x, axis % rank, int(indices)))
+            return in_file_order(b.call(torch.select, x, axis % rank, int(indices)))
         if indices.ndim == 1:
-            return _result(b.call(torch.index_select, x, axis % rank, b.constant(indices, f"{op.scope}.indices")))
+            return in_file_order(b.call(torch.index_select, x, axis % rank, b.constant(indices, f"{op.scope}.indices")))
         at = b.constant(indices, f"{op.scope}.indices")
     else:
         at = b.plain(op, 1)
-    return _result(b.call(torch.ops.aten.index.Tensor, x, [*[None] * (axis % rank), at]))
+    return in_file_order(b.call(torch.ops.aten.index.Tensor, x, [*[None] * (axis % rank), at]))
 
 
 def embedding_lookup(b: Importer, op: Operator) -> Laid:
     """EMBEDDING_LOOKUP: the indices, then the table."""
-    return _result(b.call(F.embedding, b.plain(op, 0), b.weight(op, 1)))
+    return in_file_order(b.call(F.embedding, b.plain(op, 0), b.weight(op, 1)))
 
 
 def top_k(b: Importer, op: Operator) -> list[Laid]:
     """TOPK_V2: the largest of the last axis, and their places."""
     (count,) = b.integers(op, 1)
     values, places = b.writer.calls(torch.topk, b.plain(op, 0), count)
-    return [_result(values), _result(b.call(torch.Tensor.to, places, torch_type(b.graph.tensors[op.outputs[1]])))]
+    return [in_file_order(values), in_file_order(b.call(torch.Tensor.to, places, torch_type(b.graph.tensors[op.outputs[1]])))]
 
 
 def one_hot(b: Importer, op: Operator) -> Laid:
@@ -58,7 +53,7 @@ def one_hot(b: Importer, op: Operator) -> Laid:
     value = b.call(torch.where, b.call(torch.Tensor.to, hot, torch.bool), on, off)
     last = len(value.shape) - 1
     axis = op.options.axis % len(value.shape)
-    return _result(value if axis == last else b.call(torch.movedim, value, last, axis))
+    return in_file_order(value if axis == last else b.call(torch.movedim, value, last, axis))
 
 
 ROWS: dict[str, Row] = {

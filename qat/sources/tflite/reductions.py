@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from .flatbuffer import Operator
 from .importer import Importer, Row, torch_type
-from .laid import Laid, as_in_file, channels_first
+from .laid import Laid, channels_first, in_file_order
 
 
 def _reduction(function: Callable[..., object], *, several: bool = True) -> Row:
@@ -38,7 +38,7 @@ def _softmax(function: Callable[..., object]) -> Row:
     def row(b: Importer, op: Operator) -> Laid:
         x, beta = b.plain(op, 0), float(getattr(op.options, "beta", 1.0))
         scaled = x if beta == 1 else b.call(operator.mul, x, beta)
-        return Laid(b.call(function, scaled, -1), as_in_file(len(x.shape)))
+        return in_file_order(b.call(function, scaled, -1))
 
     return row
 

@@ -17,11 +17,7 @@ from qat.sources.module_writer import Value
 
 from .flatbuffer import Operator
 from .importer import Importer, Row, torch_type
-from .laid import Laid, as_in_file, channels_first
-
-
-def _result(value: Value) -> Laid:
-    return Laid(value, as_in_file(len(value.shape)))
+from .laid import Laid, as_in_file, channels_first, in_file_order
 
 
 def reshape(b: Importer, op: Operator) -> Laid:
@@ -34,7 +30,7 @@ def reshape(b: Importer, op: Operator) -> Laid:
         shape = [int(n) for n in op.options.newShape]
     in_order = [axis for axis, n in zip(x.order, x.value.shape, strict=True) if n != 1]
     value = x.value if in_order == sorted(in_order) else b.ordered(x)
-    return _result(b.call(torch.reshape, value, _with_batch(value, shape)))
+    return in_file_order(b.call(torch.reshape, value, _with_batch(value, shape)))
 
 
 def _with_batch(x: Value, shape: Sequence[int | Value]) -> list[int | Value]:
@@ -94,7 +90,7 @@ def unpack(b: Importer, op: Operator) -> list[Laid]:
 def pack(b: Importer, op: Operator) -> Laid:
     """PACK: along a new axis."""
     values = [b.plain(op, i) for i in range(len(op.inputs))]
-    return _result(b.call(torch.stack, values, op.options.axis))
+    return in_file_order(b.call(torch.stack, values, op.options.axis))
 
 
 def _fixed(op: Operator, x: Laid, axis: int) -> int:
@@ -109,7 +105,7 @@ def slice_(b: Importer, op: Operator) -> Laid:
     x, starts, sizes = b.plain(op, 0), b.integers(op, 1), b.integers(op, 2)
     for axis, (start, size) in enumerate(zip(starts, sizes, strict=True)):
         x = _cut(b, x, axis, start, None if size == -1 else start + size)
-    return _result(x)
+    return in_file_order(x)
 
 
 def _cut(b: Importer, x: Value, axis: int, start: int, end: int | None, step: int = 1) -> Value:
@@ -145,7 +141,7 @@ def strided_slice(b: Importer, op: Operator) -> Laid:
             if isinstance(size, int):
                 start, end, _ = index.indices(size)
             x, axis = _cut(b, x, axis, start, end, index.step or 1), axis + 1
-    return _result(x)
+    return in_file_order(x)
 
 
 def slices_of(b: Importer, op: Operator, rank: int) -> list[slice | int | None]:
@@ -190,10 +186,10 @@ def _more_channels(b: Importer, laid: Laid, both: Sequence[int]) -> Laid:
     x = b.ordered(laid)
     _, height, width, channels = x.shape
     if not all(isinstance(n, int) for n in (height, width, channels)):
-        return _result(b.call(F.pad, x, list(both)))
+        return in_file_order(b.call(F.pad, x, list(both)))
     rows = b.call(torch.reshape, x, (-1, 1, int(height) * int(width), int(channels)))
     longer = b.call(F.pad, rows, list(both))
-    return _result(b.call(torch.reshape, longer, (-1, int(height), int(width), int(channels) + sum(both))))
+    return in_file_order(b.call(torch.reshape, longer, (-1, int(height), int(width), int(channels) + sum(both))))
 
 
 def _mirrored(b: Importer, op: Operator, amounts: list[list[int]]) -> Laid:
@@ -201,10 +197,10 @@ def _mirrored(b: Importer, op: Operator, amounts: list[list[int]]) -> Laid:
     x, twice = b.plain(op, 0), op.options.mode  # SYMMETRIC has the border twice
     for axis, (before, after) in enumerate(amounts):
         if before or after:
-            size = _fixed(op, _result(x), axis)
+            size = _fixed(op, in_file_order(x), axis)
             places = np.pad(np.arange(size), (before, after), "symmetric" if twice else "reflect")
             x = b.call(torch.index_select, x, axis, b.constant(places, f"{op.scope}.places"))
-    return _result(x)
+    return in_file_order(x)
 
 
 def squeeze(b: Importer, op: Operator) -> Laid:
@@ -218,30 +214,30 @@ def squeeze(b: Importer, op: Operator) -> Laid:
 def expand_dims(b: Importer, op: Operator) -> Laid:
     """EXPAND_DIMS."""
     x, (axis,) = b.plain(op, 0), b.integers(op, 1)
-    return _result(b.call(torch.unsqueeze, x, axis))
+    return in_file_order(b.call(torch.unsqueeze, x, axis))
 
 
 def depth_to_space(b: Importer, op: Operator) -> Laid:
     """DEPTH_TO_SPACE: the channels are ``[row in block, column in block, channel]``."""
     x, n = b.plain(op, 0), op.options.blockSize
-    height, width, channels = (_fixed(op, _result(x), axis) for axis in (1, 2, 3))
+    height, width, channels = (_fixed(op, in_file_order(x), axis) for axis in (1, 2, 3))
     blocks = b.call(torch.reshape, x, (-1, height, width, n, n, channels // n**2))
     turned = b.call(torch.permute, blocks, (0, 1, 3, 2, 4, 5))
-    return _result(b.call(torch.reshape, turned, (-1, height * n, width * n, channels // n**2)))
+    return in_file_order(b.call(torch.reshape, turned, (-1, height * n, width * n, channels // n**2)))
 
 
 def space_to_depth(b: Importer, op: Operator) -> Laid:
     """SPACE_TO_DEPTH: the channels become ``[row in block, column in block, channel]``."""
     x, n = b.plain(op, 0), op.options.blockSize
-    height, width, channels = (_fixed(op, _result(x), axis) for axis in (1, 2, 3))
+    height, width, channels = (_fixed(op, in_file_order(x), axis) for axis in (1, 2, 3))
     blocks = b.call(torch.reshape, x, (-1, height // n, n, width // n, n, channels))
     turned = b.call(torch.permute, blocks, (0, 1, 3, 2, 4, 5))
-    return _result(b.call(torch.reshape, turned, (-1, height // n, width // n, channels * n**2)))
+    return in_file_order(b.call(torch.reshape, turned, (-1, height // n, width // n, channels * n**2)))
 
 
 def tile(b: Importer, op: Operator) -> Laid:
     """TILE."""
-    return _result(b.call(torch.tile, b.plain(op, 0), b.integers(op, 1)))
+    return in_file_order(b.call(torch.tile, b.plain(op, 0), b.integers(op, 1)))
 
 
 def reverse(b: Importer, op: Operator) -> Laid:
@@ -255,13 +251,13 @@ def broadcast_to(b: Importer, op: Operator) -> Laid:
     x, shape = b.plain(op, 0), b.numbers(op, 1)
     if shape and len(shape) == len(x.shape) and not isinstance(x.shape[0], int):
         shape[0] = -1
-    return _result(b.call(torch.broadcast_to, x, shape))
+    return in_file_order(b.call(torch.broadcast_to, x, shape))
 
 
 def fill(b: Importer, op: Operator) -> Laid:
     """FILL: a shape, and the number."""
     dtype = torch_type(b.graph.tensors[op.outputs[0]])
-    return _result(b.call(torch.full, b.numbers(op, 0), b.known(op, 1).item(), dtype=dtype))
+    return in_file_order(b.call(torch.full, b.numbers(op, 0), b.known(op, 1).item(), dtype=dtype))
 
 
 ROWS: dict[str, Row] = {

@@ -18,7 +18,7 @@ from qat.sources.module_writer import Value
 
 from .flatbuffer import Operator
 from .importer import Importer, Row
-from .laid import Laid, as_in_file, channels_first
+from .laid import Laid, channels_first, in_file_order
 from .linear import sizes_of
 
 _IMAGE = channels_first(4)
@@ -99,7 +99,7 @@ def resize_bilinear(b: Importer, op: Operator) -> Laid:
         near, far = (_chosen(b, op, x, axis, i) for i in (low, np.minimum(low + 1, have - 1)))
         between = b.call(operator.mul, b.call(operator.sub, far, near), b.writer.buffer(f"{op.scope}.share{axis}", share))
         x = b.call(operator.add, near, between)
-    return Laid(x, as_in_file(4))
+    return in_file_order(x)
 
 
 def resize_nearest(b: Importer, op: Operator) -> Laid:
@@ -116,7 +116,7 @@ def resize_nearest(b: Importer, op: Operator) -> Laid:
             x = b.call(torch.repeat_interleave, x, n // have, axis) if n > have else x
         else:
             x = _chosen(b, op, x, axis, chosen)
-    return Laid(x, as_in_file(4))
+    return in_file_order(x)
 
 
 def _fixed(op: Operator, x: Value, axis: int) -> int:
