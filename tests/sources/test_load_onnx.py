@@ -308,3 +308,45 @@ def test_the_numbers_of_a_tensor_must_be_its_size(tmp_path):
     model.graph.initializer[0].dims[0] = 300
     with pytest.raises(DataError, match="is damaged"):
         qat.load(_saved(model, tmp_path))
+
+
+@pytest.mark.slow
+def test_a_keras_net_by_tf2onnx(tmp_path):
+    keras, tf, tf2onnx = (pytest.importorskip(name) for name in ("keras", "tensorflow", "tf2onnx"))
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 12, 3))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu6")(image)
+    x = layers.Activation("swish")(layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same")(x)))
+    y = layers.MaxPooling2D(2, padding="same")(layers.Conv2DTranspose(4, 3, strides=2, padding="same")(x))
+    y = layers.UpSampling2D(2, interpolation="bilinear")(y)
+    x = layers.Concatenate()([x, layers.AveragePooling2D(3, strides=2, padding="same")(y)])
+    x = layers.Reshape((-1, 12))(x)
+    x = layers.LayerNormalization()(layers.MultiHeadAttention(2, 6)(x, x))
+    net = keras.Model(image, layers.Dense(4, activation="softmax")(layers.LSTM(5)(x)))
+    function = tf.function(
+        lambda t: net(t, training=False), input_signature=[tf.TensorSpec((None, 16, 12, 3), tf.float32, name="x")]
+    )
+    path = tmp_path / "net.onnx"
+    tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=17, output_path=str(path))
+    model = qat.load(path)
+    assert model.meta["qat_agreement"].worst < 1e-4
+    images = _numbers(3, 16, 12, 3)
+    np.testing.assert_allclose(module_outputs(model, {"x": images})[0], net.predict(images, verbose=0), atol=1e-5)
+    assert not any(
+        kind in row["op"] for row in qat.plan(model, images).table() for kind in ("conv", "pool") if row["runs"] == "float"
+    )
+
+
+def test_constants_take_the_shape_of_free_sizes(tmp_path):
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Expand", ["c", "s"], ["e"]),
+        helper.make_node("Reshape", ["c6", "to"], ["r"]),
+        helper.make_node("Add", ["x", "e"], ["a"]),
+        helper.make_node("Concat", ["a", "r"], ["y"], axis=0),
+    ]
+    constants = {"c": _numbers(1, 3), "c6": _numbers(6), "to": np.array([2, 3])}
+    x = {"x": _numbers(4, 3)}
+    model = model_of(nodes, x, constants, {"y": TensorProto.FLOAT}, 13, shapes={"x": ["n", 3]})
+    np.testing.assert_allclose(module_outputs(module_of(model, x, tmp_path), x)[0], runtime_outputs(model, x)[0])

@@ -183,7 +183,7 @@ class _Importer:
         except QatError:
             raise
         except Exception as error:  # PyTorch and NumPy raise what they like
-            operator.refuse(f"cannot be read: {reason_of(error)}")
+            operator.refuse(f"cannot be read: {reason_of(error).rstrip('.')}")
 
     def keep(self, node: FileNode, results: Sequence[Operand | None]) -> None:
         """Keep the outputs of a node. A weight that is only moved keeps its name and stays one."""

@@ -203,9 +203,13 @@ def _attribute(attribute: AttributeProto) -> Any:
     if attribute.type == AttributeProto.SPARSE_TENSOR:
         return _dense(attribute.sparse_tensor)
     value = onnx.helper.get_attribute_value(attribute)
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return tuple(value) if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_text, value))
+    return _text(value)
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _tensor(value: onnx.ValueInfoProto) -> FileTensor:

@@ -24,6 +24,8 @@ def known_result(n: Operator) -> list[np.ndarray] | None:
     rule = _RULES.get(n.node.type) if n.node.domain == "" else None
     if rule is None or not all(isinstance(i, Known) for i in n.inputs):
         return None
+    if n.node.type in _SHAPED and any(isinstance(i, Known) and i.symbolic for i in n.inputs[1:]):
+        return None  # constants take a shape of free sizes: a tensor
     found = rule(n, [i.array for i in n.inputs if isinstance(i, Known)])
     return [_plain(array) for array in (found if isinstance(found, list) else [found])]
 
@@ -138,6 +140,8 @@ def _smaller(a: Any, b: Any) -> Any:
     return a.smaller(b) if isinstance(a, Size) else b.smaller(a) if isinstance(b, Size) else min(a, b)
 
 
+#: Whose other inputs are a shape or places.
+_SHAPED = ("Expand", "Gather", "Reshape", "Slice")
 _RULES: Mapping[str, Callable[[Operator, Arrays], np.ndarray | Arrays]] = {
     "Identity": lambda n, a: a[0],
     "Cast": _cast,
