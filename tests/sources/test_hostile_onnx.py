@@ -63,7 +63,8 @@ def test_the_file_itself_is_read(tmp_path):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, len(_file()) - 1), st.integers(0, 255)), min_size=1, max_size=4))
-@example([(_file().index(b"Conv"), 0xFF)])  # a name that is no text
+@example([(_file().index(b"Conv"), 0xFF)])
+@example([(_file().index(b"then_branch"), 0)])
 def test_flipped_bytes(tmp_path, flips):
     data = bytearray(_file())
     for place, value in flips:

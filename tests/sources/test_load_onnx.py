@@ -207,7 +207,6 @@ def test_half_precision_is_computed_in_float32(tmp_path):
 
 
 def test_a_definition_by_other_operators_is_opened(tmp_path):
-    """AffineGrid has no row, and a definition in the specification."""
     body = [helper.make_node("Relu", ["a"], ["r"]), helper.make_node("Neg", ["r"], ["z"])]
     function = helper.make_function("mine", "Twice", ["a"], ["z"], body, [helper.make_opsetid("", 17)])
     x = {"x": _numbers(2, 3)}
@@ -350,3 +349,18 @@ def test_constants_take_the_shape_of_free_sizes(tmp_path):
     x = {"x": _numbers(4, 3)}
     model = model_of(nodes, x, constants, {"y": TensorProto.FLOAT}, 13, shapes={"x": ["n", 3]})
     np.testing.assert_allclose(module_outputs(module_of(model, x, tmp_path), x)[0], runtime_outputs(model, x)[0])
+
+
+def test_a_choice_by_an_input_is_named_also_where_no_size_fits(tmp_path):
+    then = helper.make_graph([helper.make_node("Reshape", ["x", "seven"], ["a"])], "then", [], [_value("a")])
+    other = helper.make_graph([helper.make_node("Reshape", ["x", "seven"], ["b"])], "else", [], [_value("b")])
+    model = model_of(
+        [helper.make_node("If", ["c"], ["y"], name="choice", then_branch=then, else_branch=other)],
+        {"x": _numbers(2, 7), "c": np.array(True)},
+        {"seven": np.array([-1, 7777])},
+        {"y": TensorProto.FLOAT},
+        13,
+        shapes={"x": ["n", "m"]},
+    )
+    with pytest.raises(CaptureError, match="operator If 'choice' chooses by the values of the model's inputs"):
+        qat.load(_saved(model, tmp_path))

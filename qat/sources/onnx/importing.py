@@ -40,7 +40,12 @@ def to_module(graph: FileGraph, origin: FileOrigin, sizes: Sequence[Sequence[int
     if missing:
         raise CaptureError(_without_row(missing))
     importer = _Importer(origin.opset or 0, batch_of(graph) if any_batch else None)
-    return importer.module(graph, origin, sizes)
+    try:
+        return importer.module(graph, origin, sizes)
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, QatError):
+            raise
+        raise DataError(f"the file contradicts itself ({type(error).__name__}: {reason_of(error)}): export it again") from error
 
 
 def batch_of(graph: FileGraph) -> int | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import fx
 
-from qat.errors import QatError
+from qat.errors import DataError, QatError
 from qat.program.file_origin import FileOrigin
 from qat.sources.agreement import Run, proved, random_inputs, run_in_runtime
 from qat.system.silence import quiet
@@ -36,7 +36,12 @@ def read_onnx(path: Path, example: Sequence[np.ndarray] | None = None) -> fx.Gra
         CaptureError: an operator cannot be read, or the module computes something else than the file.
     """
     graph, origin = read(path, OPERATORS)
-    run = run_in_runtime(path, [list(example)] if example is not None else list(random_inputs(origin.inputs)))
+    candidates = [list(example)] if example is not None else list(random_inputs(origin.inputs))
+    try:
+        run = run_in_runtime(path, candidates)
+    except DataError:
+        _written(graph, origin, candidates[0], any_batch=False)  # what is wrong with an operator tells more
+        raise
     if batch_of(graph) is not None:
         try:
             return _proved(path, graph, origin, run, any_batch=True)
@@ -46,6 +51,10 @@ def read_onnx(path: Path, example: Sequence[np.ndarray] | None = None) -> fx.Gra
 
 
 def _proved(path: Path, graph: FileGraph, origin: FileOrigin, run: Run, any_batch: bool) -> fx.GraphModule:
-    with quiet():  # PyTorch logs what it is about to raise
-        module = to_module(graph, origin, [array.shape for array in run.inputs], any_batch)
+    module = _written(graph, origin, run.inputs, any_batch)
     return proved(path, module, run, _SAMPLES if any_batch else 1)
+
+
+def _written(graph: FileGraph, origin: FileOrigin, inputs: Sequence[np.ndarray], any_batch: bool) -> fx.GraphModule:
+    with quiet():  # PyTorch logs what it is about to raise
+        return to_module(graph, origin, [array.shape for array in inputs], any_batch)
