@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 from qat.display.progress import length, tracked
 from qat.errors import ConfigError, MissingDependencyError
 from qat.exporters import export
 from qat.frameworks import has_plan, is_prepared
 from qat.runtimes import open_session
-from qat.typing import Batches
+from qat.typing import Batches, Layout
 
 from .epoch import Epoch
 from .learner import Learner
@@ -67,9 +68,10 @@ class Callbacks:
         self.learner.freeze()
         model = self.learner.model
         suffix = model.plan.target.suffix if has_plan(model) else ".tflite"
+        layout = cast("Layout", model.plan.graph.layout) if has_plan(model) else None
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"epoch{suffix}"
-            export(model, path, io_dtype="float32")
+            export(model, path, io_dtype="float32", layout=layout)  # its images lie as the data's and the labels' do
             session = open_session(path)
             batches = tracked(self.learner.labelled(self.eval_data), "the artifact in its runtime", length(self.eval_data))
             names = [(name,) for name in session.output_names]

@@ -105,6 +105,15 @@ def test_several_inputs_outputs_and_labels(framework):
     )
 
 
+@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
+@FRAMEWORKS
+def test_the_artifact_of_each_epoch_takes_images_as_the_data_has_them(framework, target):
+    x, labels = images(framework), (IMAGES[..., 0] > 0).astype(np.int64)
+    model = qat.calibrate(qat.prepare(segmenter(framework), x, target=target), [x])
+    history = qat.finetune(model, [(x, labels)], [(x, labels)], artifact_every=1, progress=False)
+    assert history.epochs[0].artifact == pytest.approx(history.epochs[0].metrics)
+
+
 def test_metrics_by_name_are_those_of_scikit_learn_and_torchmetrics():
     scores, classes = RANDOM.normal(size=(60, 4)), RANDOM.integers(0, 4, 60)
     maps, wanted = RANDOM.normal(size=(6, 4, 5, 5)), RANDOM.integers(0, 4, (6, 5, 5))
