@@ -70,13 +70,14 @@ class _InputEvidence:
 
 @dataclass(repr=False)
 class Evidence(Displayed):
-    """The calibration samples: how many, of which classes, between which values."""
+    """The calibration samples: how many, drawn from where, of which classes, between which values."""
 
     layout: str
     names: Sequence[str]
     samples: int = 0
     classes: set[int] = field(default_factory=set)
     inputs: dict[str, _InputEvidence] = field(default_factory=dict)
+    source: str = ""
 
     def add(self, arrays: Sequence[np.ndarray], labels: Any) -> None:
         """Add a batch, and its labels where there are any."""
@@ -105,7 +106,7 @@ class Evidence(Displayed):
 
     def line(self) -> str:
         """Return the evidence in one line."""
-        parts = [_counted(self.samples)]
+        parts = [_counted(self.samples), *([self.source] if self.source else [])]
         if self.classes:
             parts.append(f"{len(self.classes)} {'class' if len(self.classes) == 1 else 'classes'}")
         for name, found in self.inputs.items():

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from qat.errors import ConfigError, DataError
 from qat.system.import_object import import_object
+from qat.system.sample_sets import SampleBatches, as_pair
+from qat.system.samples import first_of_pair
 from qat.typing import Layout
 
 from . import datasets
 from .config import DataConfig, RunConfig, expand
-from .dataset import Arrays, Batches, Dataset, Split
+from .data_parts import ImagePixels
+from .dataset import Batches, Dataset, Split
 from .image_files import ImageForm
+from .own_data import OwnData, parts_of
 from .prefetch import Prefetched, default_workers
 from .splits import missing_classes
 
@@ -35,19 +41,36 @@ class RunData:
         self.layout: Layout = "NCHW" if config.framework == "torch" else "NHWC"
         c = config.data
         key = {"factory": "data.factory", "digits": "data.source"}.get(c.source, "data.path")
+        self.dataset: Dataset | OwnData
         try:
-            dataset = _read(c, base, config.training.labelled)
-            self.dataset = replace(dataset, seed=c.seed, scale=dataset.scale if c.scale is None else c.scale)
-            self._check_labels()
+            dataset = _read(c, base, config.training.labelled, self.layout)
+            if isinstance(dataset, Dataset):
+                dataset = replace(dataset, seed=c.seed, scale=dataset.scale if c.scale is None else c.scale)
+                self._check_labels(dataset.train_y)
+            self.dataset = dataset
         except OSError as error:
             raise DataError(f"{key}: {error.filename or c.path} cannot be read: {error.strerror or error}") from error
         except DataError as error:
             raise DataError(f"{key}: {error}") from error
+        if isinstance(dataset, OwnData):
+            self._check_length()
         for sentence in missing_classes(self._labels(), self.dataset.class_names):
             log.warning("data set '%s': %s", self.name, sentence)
 
-    def _check_labels(self) -> None:
-        labels = self.dataset.train_y
+    def _check_length(self) -> None:
+        """Raise ConfigError where the training data have no length, and the options no number of steps in its place."""
+        c = self.config
+        sections = {"training": c.training}
+        if c.model.file is None and c.model.weights is None:
+            sections["float_training"] = c.float_training
+        try:
+            len(self.training(0))
+        except TypeError as error:
+            for name, options in sections.items():
+                if options.max_steps is None and options.steps is None:
+                    raise ConfigError(f"{name}.max_steps: the training data are a stream of no known length: give it") from error
+
+    def _check_labels(self, labels: np.ndarray | None) -> None:
         if not self.config.training.labelled or not self.config.training.classifies:
             return
         if labels is None:
@@ -70,41 +93,87 @@ class RunData:
         """The data set's name."""
         return self.dataset.name
 
-    def _made(self, batches: Batches) -> Batches | Prefetched:
+    @property
+    def images(self) -> Dataset:
+        """The data set of images in files; not for a factory's own data."""
+        assert isinstance(self.dataset, Dataset)
+        return self.dataset
+
+    @property
+    def labelled(self) -> bool:
+        """Whether a batch has labels."""
+        if isinstance(self.dataset, Dataset):
+            return self.dataset.train_y is not None
+        first = as_pair(next(iter(self.dataset.batches("test", 1))))
+        return isinstance(first, (tuple, list)) and len(first) == 2
+
+    def content(self) -> str | None:
+        """Return a digest of the training data; None of a factory's own, which may change from run to run."""
+        return self.dataset.content() if isinstance(self.dataset, Dataset) else None
+
+    def _made(self, batches: Any) -> Any:
         """Return batches that workers make, where the configuration asks for any, or making them takes time."""
-        workers = self.config.data.workers
-        workers = (default_workers() if self.dataset.decoded else 0) if workers is None else workers
-        return Prefetched(batches, self.config.framework, workers) if workers else batches
+        if not isinstance(batches, (Batches, SampleBatches)):
+            return batches
+        workers, c = self.config.data.workers, self.config
+        if workers is None:  # threads would share the random generators of the user's transforms
+            alone = isinstance(self.dataset, OwnData) and c.framework == "keras"
+            workers = default_workers() if self.dataset.decoded and not alone else 0
+        return Prefetched(batches, c.framework, workers) if workers else batches
 
-    def batches(self, split: Split, limit: int | None = None) -> Batches | Prefetched:
-        """Return the batches of a split in order, of at most ``limit`` images."""
-        return self._made(self.dataset.batches(split, self.config.data.batch_size, self.layout, limit=limit))
-
-    def training(self, seed: int) -> Batches | Prefetched:
-        """Return the training batches, shuffled."""
+    def batches(self, split: Split, limit: int | None = None) -> Any:
+        """Return the batches of a split in order, of at most ``limit`` samples (of loaders and streams: rounded to batches)."""
         c = self.config.data
+        if isinstance(self.dataset, OwnData):
+            return self._made(self.dataset.batches(split, c.batch_size, limit=limit))
+        return self._made(self.dataset.batches(split, c.batch_size, self.layout, limit=limit))
+
+    def training(self, seed: int) -> Any:
+        """Return the training batches, shuffled; streams and loaders in their own order."""
+        c = self.config.data
+        if isinstance(self.dataset, OwnData):
+            return self._made(self.dataset.batches("train", c.batch_size, shuffle=seed))
         return self._made(self.dataset.batches("train", c.batch_size, self.layout, shuffle=seed, flip=c.flip))
 
-    def calibration_pairs(self) -> list[Arrays]:
-        """Return the calibration batches: a stratified sample of the training split."""
-        return list(self._made(self.dataset.batches("train", 64, self.layout, limit=self.config.calibration.samples)))
+    def calibration_pairs(self) -> tuple[list[Any], str]:
+        """Return the calibration batches, and what they were drawn from.
 
-    def calibration(self) -> list[np.ndarray]:
+        They are a stratified sample of the training split, where its labels are known; the text is empty then.
+        """
+        count = self.config.calibration.samples
+        if isinstance(self.dataset, OwnData):
+            made, source = self.dataset.calibrating(count)
+            return [as_pair(batch) for batch in self._made(made)], source
+        return list(self._made(self.dataset.batches("train", 64, self.layout, limit=count))), ""
+
+    def calibration(self) -> list[Any]:
         """Return the inputs of the calibration batches."""
-        return [batch[0] for batch in self.calibration_pairs()]
+        return [first_of_pair(batch) for batch in self.calibration_pairs()[0]]
 
-    def example(self) -> np.ndarray:
+    def example(self) -> Any:
         """Return a batch of two inputs."""
-        return next(iter(self.dataset.batches("test", 2, self.layout, limit=2)))[0]
+        if isinstance(self.dataset, Dataset):
+            return next(iter(self.dataset.batches("test", 2, self.layout, limit=2)))[0]
+        batch = next(iter(self.dataset.batches("test", 2)), None)
+        if batch is None:
+            raise DataError("data.factory: the test data yield no batches")
+        return _first_two(first_of_pair(batch))
 
 
-def _read(c: DataConfig, base: Path, labelled: bool) -> Dataset:
+def _first_two(inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return {name: _first_two(x) for name, x in inputs.items()}
+    return tuple(map(_first_two, inputs)) if isinstance(inputs, (tuple, list)) else np.array(inputs[:2])
+
+
+def _read(c: DataConfig, base: Path, labelled: bool, layout: Layout) -> Dataset | OwnData:
     if c.source == "digits":
         return datasets.digits()
     if c.source == "factory":
         if c.factory is None:
             raise ConfigError("data.source is 'factory': give data.factory (package.module:function)")
-        return datasets.factory(import_object(c.factory, "data.factory"), **c.kwargs)
+        made = datasets.factory(import_object(c.factory, "data.factory"), **c.kwargs)
+        return made if isinstance(made, Dataset) else _own(made, c, layout)
     if c.path is None:
         raise ConfigError(f"data.source is '{c.source}': give data.path")
     path = expand(c.path, base)
@@ -114,3 +183,30 @@ def _read(c: DataConfig, base: Path, labelled: bool) -> Dataset:
         return datasets.npz(path, c.mean, c.std, c.layout, labelled)
     form = ImageForm(c.size, c.resize, c.interpolation, c.color)
     return datasets.image_folder(path, form, c.mean, c.std, c.seed)
+
+
+#: The options of images that a factory's own batches do not need.
+_OF_ARRAYS = ("flip", "layout")
+_OF_IMAGES = ("mean", "std", "size", "resize", "interpolation", "color", "scale", *_OF_ARRAYS)
+
+
+def _own(returned: Any, c: DataConfig, layout: Layout) -> OwnData:
+    """Return what a factory returned as parts; pictures of Pillow become arrays as those of a folder do.
+
+    Raises:
+        DataError: an option would have no effect on them.
+    """
+    parts, unused = parts_of(returned, c.seed), list[str]()
+    first = parts["train"].first_sample()
+    if isinstance(first, tuple) and hasattr(first[0], "getbbox"):
+        form = ImageForm(c.size, c.resize, c.interpolation, c.color)
+        change = ImagePixels(form, 1 / 255 if c.scale is None else c.scale, c.mean, c.std, layout)
+        parts = {name: part.mapped(change) for name, part in parts.items()}
+        unused += [name for name in _OF_ARRAYS if name in c.model_fields_set]
+    else:
+        unused += [name for name in _OF_IMAGES if name in c.model_fields_set]
+    if c.workers is not None and parts["train"].kind != "samples":
+        unused.append("workers")
+    if unused:
+        raise DataError(f"the factory's data are passed on as they are, without data.{unused[0]}: leave it out")
+    return OwnData(c.name or c.factory or "", parts, c.seed)

@@ -11,6 +11,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 
 from qat.errors import DataError
+from qat.system.sample_sets import Key
 
 from .splits import holds_classes, mixed_order
 
@@ -21,8 +22,6 @@ Split = Literal["train", "validation", "test"]
 
 #: The images and labels of a batch, or its images alone.
 Arrays: TypeAlias = tuple[np.ndarray, ...]
-#: What a batch is made of: the indices of its samples, and which of them are mirrored; None for none.
-Key: TypeAlias = tuple[np.ndarray, np.ndarray | None]
 
 
 class Decoded(Protocol):
@@ -93,6 +92,13 @@ class Dataset:
     def decoded(self) -> bool:
         """Whether images are decoded from files as they are asked for, which takes time."""
         return not isinstance(self.train_x, np.ndarray)
+
+    def content(self) -> str:
+        """Return a digest of the training data, by which the float model that was trained on them is found again."""
+        found = hashlib.sha256(fingerprint(self.train_x))
+        if self.train_y is not None:
+            found.update(self.train_y.tobytes())
+        return f"{found.hexdigest()} {self.train_x.shape} {self.val_x is None}"
 
     @cached_property
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
@@ -183,7 +189,7 @@ class Batches:
         order = self._part if random is None else self._part[random.permutation(len(self._part))]
         mirrored = random.random(len(order)) < 0.5 if self._flip and random is not None else None
         places = (slice(i * self._size, (i + 1) * self._size) for i in range(start, len(self)))
-        return [(order[place], None if mirrored is None else mirrored[place]) for place in places]
+        return [Key(order[place], None if mirrored is None else mirrored[place]) for place in places]
 
     def make(self, key: Key) -> Arrays:
         """Return a batch.
@@ -191,12 +197,11 @@ class Batches:
         Raises:
             DataError: an image cannot be read.
         """
-        chosen, mirrored = key
-        x = (self._x[chosen].astype(np.float32) * self._scale - self._mean) / self._std
-        if mirrored is not None:
-            x[mirrored] = x[mirrored, :, ::-1]
+        x = (self._x[key.chosen].astype(np.float32) * self._scale - self._mean) / self._std
+        if key.mirrored is not None:
+            x[key.mirrored] = x[key.mirrored, :, ::-1]
         x = np.ascontiguousarray(x.transpose(0, 3, 1, 2) if self._layout == "NCHW" else x, np.float32)
-        return (x,) if self._y is None else (x, self._y[chosen])
+        return (x,) if self._y is None else (x, self._y[key.chosen])
 
     def __iter__(self) -> Iterator[Arrays]:
         return map(self.make, self.keys())

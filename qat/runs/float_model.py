@@ -19,7 +19,7 @@ from qat.system.import_object import import_object
 from . import float_files
 from .config import TRAINING_KEYS, expand
 from .data import RunData
-from .dataset import fingerprint
+from .dataset import Dataset
 from .job import Job
 from .metadata import check_labels, metadata_of
 from .scaling import warn_of_double_scaling
@@ -99,21 +99,24 @@ def trained(job: Job, data: RunData) -> Any:
             model = float_files.load(framework, model, expand(c.weights, job.base))
         except (ConfigError, DataError) as error:
             raise ConfigError(f"model.weights: {error}") from error
-    warn_of_double_scaling(model, data.example(), job.config.data)
+    if isinstance(data.dataset, Dataset):
+        warn_of_double_scaling(model, data.example(), job.config.data)
     if c.file is not None or c.weights is not None:
         return model
-    cached = _cache_file(job, data, plan.graph)
-    if cached.is_file():
+    content = data.content()
+    cached = None if content is None else _cache_file(job, content, plan.graph)
+    if cached is not None and cached.is_file():
         job.console.print(f"  float model from {cached}", style="dim")
         return float_files.load(framework, model, cached)
-    if data.dataset.train_y is None:
+    if not data.labelled:
         raise ConfigError("data without labels cannot train a float model: give model.weights")
     training = job.config.float_training
     options: dict[str, Any] = {name: getattr(training, name) for name in TRAINING_KEYS} | job.checkpoint_options("float")
     validation = None if training.patience is None else data.batches("validation")
     api.finetune(model, data.training(training.seed), validation, **options)
     try:
-        float_files.save(framework, model, cached)
+        if cached is not None:
+            float_files.save(framework, model, cached)
     except ExportError as error:
         log.warning(
             "the float model is not kept, and the next run trains it again: %s; XDG_CACHE_HOME names another folder", error
@@ -123,13 +126,12 @@ def trained(job: Job, data: RunData) -> Any:
 
 def _check(model: Any, data: RunData, base: Path) -> None:
     """Run one batch, so that a shape that does not fit is found before anything is trained."""
-    adapter, images, classes = adapter_for(framework_of(model)), data.example(), data.dataset.classes
+    adapter, example, classes = adapter_for(framework_of(model)), data.example(), data.dataset.classes
     try:
-        (logits, *others) = adapter.forward(model, adapter.inputs_of((images,)))
+        (logits, *others) = adapter.forward(model, adapter.inputs_of((example,)))
     except Exception as error:  # whatever the user's model raises
-        raise ConfigError(
-            f"the model does not take images of shape {images.shape[1:]} ({data.layout}): {reason_of(error)}"
-        ) from error
+        shape = f"images of shape {example.shape[1:]} ({data.layout})" if hasattr(example, "shape") else "the data's inputs"
+        raise ConfigError(f"the model does not take {shape}: {reason_of(error)}") from error
     check_labels(metadata_of(data, base), tuple(x.shape[-1] if x.ndim else 1 for x in (logits, *others)))
     if classes is not None and logits.ndim == 2 and logits.shape[-1] < classes:
         raise DataError(f"label {classes - 1} is out of range: the model has {logits.shape[-1]} outputs, the data {classes}")
@@ -142,21 +144,18 @@ def _check_metrics(job: Job, data: RunData, model: Any) -> None:
     api.evaluate(model, data.batches("validation", limit=_MEASURED), metrics=c.metrics, labels=c.labels, teacher=teacher)
 
 
-def _cache_file(job: Job, data: RunData, graph: Graph) -> Path:
+def _cache_file(job: Job, content: str, graph: Graph) -> Path:
     """Return where the trained float model is kept: a name for the data's content, the model's graph and the options."""
     from importlib.metadata import version
 
     from platformdirs import user_cache_dir
 
-    c, images = job.config, data.dataset.train_x
-    content = hashlib.sha256(fingerprint(images))
-    if data.dataset.train_y is not None:
-        content.update(data.dataset.train_y.tobytes())
+    c = job.config
     training = {name: str(getattr(c.float_training, name)) for name in TRAINING_KEYS}
     key = json.dumps(
         [
             version("qat-toolkit"), c.framework, c.model.model_dump(), c.data.model_dump(exclude={"workers"}), training,
-            content.hexdigest(), str(images.shape), data.dataset.val_x is None, graph.to_dict(),
+            content, graph.to_dict(),
         ],
         sort_keys=True,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from qat.exporters.metadata import check_content
 
 from .config import MetadataConfig, expand
 from .data import RunData
+from .dataset import Dataset
 
 
 def metadata_of(data: RunData, base: Path) -> Metadata | None:
@@ -58,7 +59,7 @@ def _labels(c: MetadataConfig, base: Path) -> tuple[str, ...]:
 def _normalization(data: RunData) -> tuple[float | tuple[float, ...] | None, float | tuple[float, ...] | None]:
     """Return the mean and the std of pixels from 0 to 255, where the data are such: a pixel becomes (x scale - mean) / std."""
     d = data.dataset
-    if d.train_x.dtype != np.uint8:
+    if not isinstance(d, Dataset) or d.train_x.dtype != np.uint8:
         return None, None
     mean, std = (tuple(float(x) for x in np.ravel(np.asarray(value)) / d.scale) for value in (d.mean, d.std))
     return mean, std

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
-from .dataset import Arrays, Batches, Key
+from qat.system.sample_sets import Key, SampleBatches
+
+from .dataset import Batches
 
 #: No more workers than these are started unasked.
 _MOST = 8
@@ -16,7 +18,7 @@ _MOST = 8
 class _Maker(Protocol):
     """What the module of each framework has."""
 
-    def made(self, make: Callable[[Key], Arrays], keys: Sequence[Key], workers: int) -> Iterator[Arrays]:
+    def made(self, make: Callable[[Key], Any], keys: Sequence[Key], workers: int) -> Iterator[Any]:
         """Yield the batches of all keys, in order."""
 
 
@@ -29,14 +31,14 @@ def default_workers() -> int:
 class Prefetched:
     """The same batches in the same order, made by workers."""
 
-    def __init__(self, batches: Batches, framework: Literal["torch", "keras"], workers: int) -> None:
+    def __init__(self, batches: Batches | SampleBatches, framework: Literal["torch", "keras"], workers: int) -> None:
         self._batches, self._framework, self._workers = batches, framework, workers
         self.set_epoch, self.start_at = batches.set_epoch, batches.start_at
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[Arrays]:
+    def __iter__(self) -> Iterator[Any]:
         maker = cast(_Maker, importlib.import_module(f".prefetch_{self._framework}", __package__))
         keys = self._batches.keys()
         return maker.made(self._batches.make, keys, min(self._workers, max(1, len(keys))))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import tensorflow as tf
 
-from .dataset import Arrays, Key
+from qat.system.sample_sets import Key
 
 
-def made(make: Callable[[Key], Arrays], keys: Sequence[Key], workers: int) -> Iterator[Arrays]:
+def made(make: Callable[[Key], Any], keys: Sequence[Key], workers: int) -> Iterator[Any]:
     """Yield the batches of all keys, in order.
 
     Raises:
@@ -19,14 +21,15 @@ def made(make: Callable[[Key], Arrays], keys: Sequence[Key], workers: int) -> It
         return
     failed: dict[int, Exception] = {}
 
-    def batch_of(index: int) -> Arrays:
+    def batch_of(index: int) -> list[Any]:
         try:
-            return make(keys[index])
+            return tf.nest.flatten(make(keys[index]))
         except Exception as error:  # TensorFlow would keep its text alone
             failed[int(index)] = error
             raise
 
-    types = [tf.as_dtype(x.dtype) for x in make((keys[0][0][:1], None))]
+    example = make(replace(keys[0], chosen=keys[0].chosen[:1], mirrored=None))
+    types = [tf.as_dtype(x.dtype) for x in tf.nest.flatten(example)]
     pipeline = tf.data.Dataset.range(len(keys)).map(
         tf.autograph.experimental.do_not_convert(lambda index: tf.numpy_function(batch_of, [index], types)),
         num_parallel_calls=workers, deterministic=True,
@@ -39,4 +42,4 @@ def made(make: Callable[[Key], Arrays], keys: Sequence[Key], workers: int) -> It
             raise (failed[min(failed)] if failed else error) from None
         if batch is None:
             return
-        yield tuple(batch)
+        yield tf.nest.pack_sequence_as(example, list(batch))

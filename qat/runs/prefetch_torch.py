@@ -3,36 +3,47 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
 from qat.errors import DataError, QatError
-
-from .dataset import Arrays, Key
+from qat.system.sample_sets import Key
 
 
 class _Made(Dataset):
     """The batches as tensors, which workers hand over in shared memory; an error that names a file is handed over as such."""
 
-    def __init__(self, make: Callable[[Key], Arrays], keys: Sequence[Key]) -> None:
+    def __init__(self, make: Callable[[Key], Any], keys: Sequence[Key]) -> None:
         self._make, self._keys = make, keys
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...] | QatError:
+    def __getitem__(self, index: int) -> Any:
+        key = self._keys[index]
+        random.seed(key.seed)  # so that a transform's draws depend on the batch, not on the worker that makes it
+        np.random.seed(key.seed)
+        torch.manual_seed(key.seed)
         try:
-            return tuple(torch.from_numpy(x) for x in self._make(self._keys[index]))
+            return pytree.tree_map_only(np.ndarray, _shared, self._make(key))
         except QatError as error:
             return error
 
 
-def made(make: Callable[[Key], Arrays], keys: Sequence[Key], workers: int) -> Iterator[Arrays]:
+def _shared(array: np.ndarray) -> torch.Tensor | np.ndarray:
+    return torch.from_numpy(np.ascontiguousarray(array)) if array.dtype.kind in "biuf" else array
+
+
+def made(make: Callable[[Key], Any], keys: Sequence[Key], workers: int) -> Iterator[Any]:
     """Yield the batches of all keys, in order.
 
     Raises:
@@ -56,7 +67,7 @@ def made(make: Callable[[Key], Arrays], keys: Sequence[Key], workers: int) -> It
             return
         if isinstance(batch, QatError):
             raise batch
-        yield tuple(x.numpy() for x in batch)
+        yield pytree.tree_map_only(torch.Tensor, torch.Tensor.numpy, batch)
 
 
 def _as_it_is(batch: object) -> object:

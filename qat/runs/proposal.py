@@ -75,14 +75,14 @@ def propose(model: str | None, data: Path | None, weights: Path | None, out: Pat
     if data is not None:
         keys = guess_data.data_source(data, path_from(folder, data), first.size, first.channels)
     read = RunData(_config(out, first.guesses, keys), folder)
-    look = first if data is None else look_at_model(model, weights, read.dataset.classes, folder)
-    if read.dataset.train_y is None and not look.weighted:
+    look = first if data is None else look_at_model(model, weights, read.images.classes, folder)
+    if read.images.train_y is None and not look.weighted:
         raise ConfigError("data without labels cannot train a float model: name its weights (--weights), or a .keras file")
     keys += _task(look, read, "" if data is not None else "; --data names yours")
     keys += _scaling(out, look, keys, read)
     read = RunData(_config(out, look.guesses, keys), folder)
     guesses = (Guess("name", out.stem, "results go to runs/<name>"), *look.guesses, *keys, *_rest(look, read))
-    about = guess_data.about(read.dataset)
+    about = guess_data.about(read.images)
     title = f"Written by qat init: {about}.\n`qat run {out}` does everything; `qat plan {out}` shows what is quantized.\n"
     return _written(out, guesses, title, about)
 
@@ -121,10 +121,10 @@ def _task(look: ModelLook, data: RunData, hint: str) -> list[Guess]:
         raise ConfigError(
             f"the model does not take the data, {example.shape[1:]} ({data.layout}): {reason_of(error)}{hint}"
         ) from error
-    classes = data.dataset.classes
+    classes = data.images.classes
     if classes is not None and outputs.ndim == 2 and outputs.shape[-1] < classes:
         raise ConfigError(f"the model has {outputs.shape[-1]} outputs, and the data {classes} classes{hint}")
-    labels = data.dataset.train_y
+    labels = data.images.train_y
     if labels is None or not np.issubdtype(labels.dtype, np.integer):
         return []  # the look at the data has said it
     kind = "classification" if labels.ndim == 1 else "a class for each place, as in segmentation"
@@ -136,9 +136,9 @@ def _scaling(out: Path, look: ModelLook, keys: Sequence[Guess], data: RunData) -
     """Return how pixels are scaled: once, by the model or by the run."""
     if data.config.data.source == "digits":
         return []
-    if data.dataset.train_x.dtype != np.uint8:
+    if data.images.train_x.dtype != np.uint8:
         low, high = (float(f(data.example())) for f in (np.min, np.max))
-        return [Guess("data.scale", data.dataset.scale, f"values lie about {low:.3g} to {high:.3g}: they are taken as they are")]
+        return [Guess("data.scale", data.images.scale, f"values lie about {low:.3g} to {high:.3g}: they are taken as they are")]
     scaling = scaling_of(look.model, data.example())
     if scaling is not None and float(np.abs(scaling.factor).max()) < 0.1:
         why = f"the model scales pixels from 0 to 255 itself ('{scaling.layer}' multiplies by {np.abs(scaling.factor).max():.3g})"
@@ -152,11 +152,11 @@ def _scaling(out: Path, look: ModelLook, keys: Sequence[Guess], data: RunData) -
 
 def _tried(out: Path, look: ModelLook, keys: Sequence[Guess], data: RunData) -> list[Guess] | None:
     """Return the normalization with which a trained model knows the classes best; None where all are alike."""
-    if data.dataset.classes is None:
+    if data.images.classes is None:
         return None
     scores: list[tuple[float, str, dict[str, Any]]] = []
     for name, values in _NORMALIZATIONS:
-        if isinstance(values.get("mean"), list) and data.dataset.train_x.shape[-1] != len(values["mean"]):
+        if isinstance(values.get("mean"), list) and data.images.train_x.shape[-1] != len(values["mean"]):
             continue
         changed = [Guess(f"data.{key}", value) for key, value in values.items()]
         batches = RunData(_config(out, look.guesses, keys, changed), out.parent).batches("test", _TRIED)
@@ -168,14 +168,14 @@ def _tried(out: Path, look: ModelLook, keys: Sequence[Guess], data: RunData) -> 
     if scores[0][0] < scores[-1][0] + _AHEAD:
         return None
     tried = ", ".join(f"{name}: {score:.0f} %" for score, name, _ in scores)
-    why = f"top-1 of the trained model on {min(_TRIED, len(data.dataset.test_x))} test images, by their normalization: {tried}"
+    why = f"top-1 of the trained model on {min(_TRIED, len(data.images.test_x))} test images, by their normalization: {tried}"
     values = scores[0][2] or {"mean": 0.0, "std": 1.0}
     return [Guess(f"data.{key}", value, why if n == 0 else "") for n, (key, value) in enumerate(values.items())]
 
 
 def _rest(look: ModelLook, data: RunData) -> list[Guess]:
     """Return the keys of training and of the artifact."""
-    c, samples = data.config, len(data.dataset.part("train")[2])
+    c, samples = data.config, len(data.images.part("train")[2])
     size = guess_data.batch_size(samples)
     guesses = [Guess("data.batch_size", size, f"{-(-samples // size)} batches an epoch")]
     if not look.weighted:
@@ -190,5 +190,5 @@ def _rest(look: ModelLook, data: RunData) -> list[Guess]:
     guesses.append(Guess("calibration.samples", min(512, samples), f"of {samples} training samples"))
     guesses.append(Guess("training.epochs", 3, "often enough; --resume takes more of them later"))
     if c.training.metrics is None:
-        guesses += guess_data.balance(data.dataset)
+        guesses += guess_data.balance(data.images)
     return guesses

@@ -14,6 +14,7 @@ from qat.frameworks import has_plan
 from qat.report.compare import Comparable
 from qat.report.report import Report
 from qat.runtimes.model_file import FileKind, ModelFile
+from qat.system.samples import first_of_pair
 from qat.trainers import Epoch, History
 from qat.trainers.metrics import shown
 from qat.typing import Model, PreparedModel
@@ -29,10 +30,10 @@ def prepare(job: Job, data: RunData, model: Model) -> PreparedModel:
     """Return the calibrated prepared model."""
     c = job.config
     prepared = api.prepare(model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize)
-    pairs = data.calibration_pairs()
-    samples = [batch[0] for batch in pairs]
+    pairs, source = data.calibration_pairs()
+    samples = [first_of_pair(batch, len(prepared.plan.graph.inputs) if has_plan(prepared) else 1) for batch in pairs]
     if has_plan(prepared):
-        seen = set_ranges(prepared, pairs, c.calibration.estimator)
+        seen = replace(set_ranges(prepared, pairs, c.calibration.estimator), source=source)
         job.console.print(f"  calibration saw {seen.line()}", style="dim")
         seen.log()
     else:

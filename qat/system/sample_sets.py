@@ -145,7 +145,8 @@ class SampleBatches:
         samples = []
         for index in key.chosen:
             try:
-                samples.append(as_pair(self._samples[int(index)]))
+                sample = self._samples[int(index)]
+                samples.append(as_pair(sample) if self._collate is None else sample)
             except Exception as error:  # whatever the user's data set raises
                 said = f"{type(error).__name__}: {reason_of(error)}"
                 raise DataError(f"{self._what}: sample {index} cannot be read: {said}") from error

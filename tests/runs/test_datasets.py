@@ -11,7 +11,7 @@ from qat.errors import DataError
 from qat.runs import datasets as load
 from qat.runs.config import RunConfig
 from qat.runs.data import RunData
-from qat.runs.dataset import Dataset, checked
+from qat.runs.dataset import Dataset
 from qat.runs.splits import mixed_order
 
 
@@ -282,9 +282,9 @@ def test_idx_that_is_no_data(tmp_path):
         load.idx(tmp_path)
 
 
-def test_factory_must_return_a_dataset():
-    with pytest.raises(DataError, match="returned a list"):
-        load.factory(list)
+def test_a_dataset_that_a_factory_returns_is_checked():
     data = Dataset("d", np.zeros((1, 2, 2)), np.zeros(1, np.int64), np.zeros((1, 2, 2)), np.zeros(1, np.int64))
     with pytest.raises(DataError, match="found 3 dimensions"):
-        checked(data)
+        load.factory(lambda: data)
+    with pytest.raises(DataError, match=r"the data factory with kwargs \{\} raises ZeroDivisionError"):
+        load.factory(lambda: 1 / 0)
