@@ -1,0 +1,218 @@
+"""Every ``.tflite`` of the wheel ``mediapipe==0.10.14``: read, calibrated on crops of a picture, put back as int8.
+
+    python benchmarks/files_mediapipe.py [NAME...] [--train STEPS] [--json FILE]
+
+Two tables: the files, each int8 artifact against its original on crops that calibration has not seen; and MediaPipe's own
+solutions, which run the artifacts in the place of the originals. The package needs an environment of its own (its protobuf is
+below 5), which is made in ``build/mediapipe`` on the first run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+
+import qat
+from qat.errors import QatError
+from qat.planning.recipe import QuantSpec, Recipe, Rule
+from qat.runtimes.litert import LiteRTSession
+
+FOLDER = Path(__file__).parents[1] / "build" / "mediapipe"
+PACKAGES = ("mediapipe==0.10.14", "scikit-image==0.25.2")
+#: The files whose pixels are -1 to 1; all others take 0 to 1.
+SIGNED = ("face_detection_short_range", "face_detection_full_range_sparse", "pose_detection")
+#: Of the files that see a part of scikit-image's astronaut: its centre and side in pixels. All others see all of it.
+PARTS = {"face_landmark": (225, 118, 190), "iris_landmark": (245, 105, 45), "pose_landmark_full": (250, 440, 950)}
+#: The numbers of a landmark, of the files whose largest output is a row of landmarks.
+LANDMARKS = {"face_landmark": 3, "iris_landmark": 3, "hand_landmark_full": 3, "hand_landmark_lite": 3}
+#: The delegate of MediaPipe 0.10.14 refuses fully connected layers with a scale for each channel.
+RECIPE = Recipe(name="mediapipe", rules=(Rule(), Rule(op="dense", weight=QuantSpec(symmetric=True))))
+#: The solutions that return a mask; all others return points.
+MASKS = ("SelfieSegmentation", "SelfieSegmentation (landscape)")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file.
+
+    Attributes:
+        file: its name.
+        difference: of the float module from the original in LiteRT, on random inputs, as a share of each output's spread.
+        operators: on the grid and in all.
+        bytes: of the original and of the artifact.
+        exact: the share of output values that LiteRT computes as the prepared model.
+        error: the size of the artifact's error over that of the original's output (roots of mean squares), of the output with the
+            most values.
+        points: how far apart landmarks are on average, in pixels of the file's input; of a file that returns none NaN.
+        reason: why there is no artifact.
+    """
+
+    file: str
+    difference: float = float("nan")
+    operators: tuple[int, int] = (0, 0)
+    bytes: tuple[int, int] = (0, 0)
+    exact: float = float("nan")
+    error: float = float("nan")
+    points: float = float("nan")
+    reason: str = ""
+
+
+def environment() -> Path:
+    """Return the folder of MediaPipe's package, installed where it is missing."""
+    python = FOLDER / "venv" / "bin" / "python"
+    if not (FOLDER / "installed").exists():
+        venv.create(FOLDER / "venv", with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
+        (FOLDER / "installed").touch()
+    return next((FOLDER / "venv" / "lib").glob("python*")) / "site-packages" / "mediapipe"
+
+
+def solutions(out: Path, packages: Path | None = None, image: Path | None = None) -> dict[str, np.ndarray]:
+    """Run MediaPipe's solutions, and return the picture and what each of them found in it."""
+    script = Path(__file__).with_name("mediapipe_solutions.py")
+    command = [str(FOLDER / "venv" / "bin" / "python"), str(script), str(out), *([str(image)] if image else [])]
+    found = subprocess.run(
+        command, env=os.environ | ({"PYTHONPATH": str(packages)} if packages else {}), capture_output=True, text=True, check=False
+    )
+    if found.returncode:
+        raise SystemExit(f"MediaPipe fails: {found.stderr[-2000:]}")
+    with np.load(out) as archive:
+        return dict(archive)
+
+
+def crops(image: np.ndarray, count: int, size: tuple[int, int], part: tuple[int, int, int] | None, seed: int) -> torch.Tensor:
+    """Return crops of a picture, ``[count, height, width, 3]`` from 0 to 1: turned, scaled, mirrored, of other brightness."""
+    rng = np.random.default_rng(seed)
+    x, y, side = part or (image.shape[1] / 2, image.shape[0] / 2, 0.9 * min(image.shape[:2]))
+    source, taken = torch.from_numpy(image).float().permute(2, 0, 1)[None] / 255, []
+    for _ in range(count):
+        half, angle = side * rng.uniform(0.8, 1.2) / 2, np.deg2rad(rng.uniform(-15, 15))
+        at = np.array([x, y]) + rng.normal(0, side / 24, 2)
+        turn = half * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        unit = np.array([image.shape[1], image.shape[0]]) / 2
+        theta = np.column_stack([turn / unit[:, None], at / unit - 1])
+        grid = F.affine_grid(torch.from_numpy(theta).float()[None], [1, 3, *size], align_corners=False)
+        crop = F.grid_sample(source, grid, padding_mode="border", align_corners=False)[0].permute(1, 2, 0)
+        taken.append((crop.flip(1) if rng.random() < 0.5 else crop) * rng.uniform(0.7, 1.3))
+    return torch.stack(taken).clamp(0, 1)
+
+
+def quantized(path: Path, image: np.ndarray, out: Path, steps: int) -> Row:
+    """Read, calibrate, train without labels and export one file."""
+    name = path.stem
+    try:
+        module, original = qat.load(path), LiteRTSession(path)
+    except QatError as error:
+        return Row(name, reason=str(error).removeprefix(f"{path}: "))
+    size = original.inputs[0].shape[1:3]
+    seen, held_out = (
+        crops(image, count, size, PARTS.get(name), seed) * (2 if name in SIGNED else 1) - (1 if name in SIGNED else 0)
+        for count, seed in ((512 if steps else 64, 1), (32, 2))
+    )
+    model = qat.prepare(module, held_out[:2], RECIPE, target="litert")
+    qat.calibrate(model, seen[:64].split(8))
+    if steps:
+        qat.finetune(model, seen.split(8), steps=steps, progress=False)
+    made = qat.export(model, out, verify=[held_out], overwrite=True, io_dtype="float32")
+    assert made.parity is not None
+    both = zip(LiteRTSession(out).run(held_out.numpy()), original.run(held_out.numpy()), strict=True)
+    artifact, wanted = max(both, key=lambda pair: pair[0].size)
+    error = float(np.linalg.norm(artifact - wanted) / np.linalg.norm(wanted))
+    points = float("nan")
+    if name in LANDMARKS:
+        a, b = (x.reshape(len(x), -1, LANDMARKS[name])[..., :2] for x in (artifact, wanted))
+        points = float(np.linalg.norm(a - b, axis=-1).mean())
+    floats, every = len(model.plan.floats()), len(model.plan.ops)
+    difference = module.meta["qat_agreement"].worst
+    return Row(name, difference, (every - floats, every), (path.stat().st_size, made.bytes), made.parity.exact, error, points)
+
+
+def in_place(package: Path, artifacts: Mapping[str, Path]) -> Path:
+    """Return a folder with a package of MediaPipe, in links, whose files are replaced by artifacts of the same names."""
+    tree = FOLDER / "int8"
+    shutil.rmtree(tree, ignore_errors=True)
+    shutil.copytree(package, tree / "mediapipe", copy_function=os.symlink)
+    (tree / "mediapipe.libs").symlink_to(package.with_name("mediapipe.libs"))
+    for path in (tree / "mediapipe").rglob("*.tflite"):
+        if path.stem in artifacts:
+            path.unlink()
+            shutil.copy(artifacts[path.stem], path)
+    return tree
+
+
+def distance(name: str, float_result: np.ndarray, int8_result: np.ndarray) -> str:
+    """Return how far two results of a solution are apart."""
+    if int8_result.ndim == 0:
+        return f"refused: {int8_result}"
+    if name in MASKS:
+        a, b = float_result > 0.5, int8_result > 0.5
+        return f"mask IoU {(a & b).sum() / max((a | b).sum(), 1):.3f}"
+    if not len(float_result):
+        return "nothing in the picture" if not len(int8_result) else "found by int8 only"
+    if not len(int8_result):
+        return "not found"
+    apart = np.linalg.norm(float_result - int8_result, axis=1)
+    return f"{len(apart)} points, {apart.mean():.2f} px on average, {apart.max():.2f} at most"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="files, without .tflite; all of the package without names")
+    parser.add_argument("--train", type=int, default=0, metavar="STEPS", help="of 8 crops, without labels; 0 calibrates only")
+    parser.add_argument("--json", type=Path, help="where the figures go too")
+    arguments = parser.parse_args()
+    logging.getLogger("qat").setLevel(logging.ERROR)
+    package, artifacts, rows = environment(), {}, []
+    original = solutions(FOLDER / "float.npz")
+    np.save(FOLDER / "image.npy", original["image"])
+    for path in sorted(package.glob("modules/**/*.tflite")):
+        if arguments.names and path.stem not in arguments.names:
+            continue
+        rows.append(quantized(path, original["image"], FOLDER / path.name, arguments.train))
+        print(rows[-1], file=sys.stderr, flush=True)
+        if not rows[-1].reason:
+            artifacts[path.stem] = FOLDER / path.name
+    replaced = solutions(FOLDER / "int8.npz", in_place(package, artifacts), FOLDER / "image.npy")
+    apart = {name: distance(name, original[name], replaced[name]) for name in original if name != "image"}
+    console = Console(width=140)
+    console.print(_table(rows))
+    table = Table("solution", "int8 against the original")
+    for name, text in apart.items():
+        table.add_row(name, text)
+    console.print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"files": [asdict(row) for row in rows], "solutions": apart}, indent=1) + "\n")
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table("file", "read", "integer", "bytes", "smaller", "exact", "error", "landmarks")
+    for row in rows:
+        if row.reason:
+            table.add_row(row.file, row.reason[:90])
+            continue
+        (before, after), (integer, every) = row.bytes, row.operators
+        table.add_row(
+            row.file, f"{row.difference:.0e}", f"{integer} of {every}", f"{after:,}", f"{before / after:.2f}x",
+            f"{row.exact:.2%}", f"{row.error:.2%}",
+            "" if np.isnan(row.points) else f"{row.points:.2f} px",
+        )  # fmt: skip
+    return table
+
+
+if __name__ == "__main__":
+    main()
