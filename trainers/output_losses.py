@@ -26,8 +26,10 @@ LOSS_NAMES: tuple[LossName, ...] = get_args(LossName)
 
 #: How far a row's sum or length may be from one.
 _NEAR_ONE = 0.02
-#: Probabilities are no smaller than this, so that their logarithms are finite.
+#: What a probability of zero is taken for: an 8-bit grid, and a softmax that underflows, have zeros.
 TINY = 1e-7
+#: Others are as small as float32 has them: a right class that is all but ruled out has the steepest slope of all.
+LEAST = 1e-30
 #: Those of a sigmoid, which an 8-bit grid cannot tell from zero or one, are within these limits.
 SHARE = 1e-4
 #: A divisor is at least this (of ``mse``: this share of the outputs' mean square): samples that are all alike have no variance.
@@ -72,7 +74,7 @@ class OutputLoss:
         return each.reshape(len(each), -1).mean(1) / self.divisor
 
     def _logits(self, values: np.ndarray) -> np.ndarray:
-        return np.log(np.maximum(values, TINY)) if self.given else values
+        return np.log(np.where(values > 0, np.maximum(values, LEAST), TINY)) if self.given else values
 
 
 @dataclass(frozen=True)

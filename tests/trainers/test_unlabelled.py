@@ -87,6 +87,25 @@ def test_both_frameworks_compute_the_reference(temperature):
         assert float(of_keras(single, temperature)(tf.constant(y), tf.constant(t))) == pytest.approx(wanted, rel=2e-4)
 
 
+def test_a_right_class_that_is_all_but_ruled_out_has_a_slope():
+    """A probability of 1e-12 where the teacher is sure; one of zero, as a grid has it, has a finite loss."""
+    torch, tf = pytest.importorskip("torch"), pytest.importorskip("tensorflow")
+    from qat.trainers.keras.losses import output_losses as of_keras
+    from qat.trainers.torch.losses import output_losses as of_torch
+
+    sure = np.eye(3, dtype=np.float32)[[0, 1]]
+    losses = choose({"out": sure}, None, channels_second=True)
+    logits = np.array([[0, 27.6, 0], [0, 5, 0]], np.float32)
+    leaf = torch.tensor(logits, requires_grad=True)
+    of_torch(losses, 1.0)(leaf.softmax(-1), torch.tensor(sure)).backward()
+    assert leaf.grad[0, 0] < -0.1
+    variable = tf.Variable(logits)
+    with tf.GradientTape() as tape:
+        loss = of_keras(losses, 1.0)(tf.nn.softmax(variable), tf.constant(sure))
+    np.testing.assert_allclose(tape.gradient(loss, variable), leaf.grad, rtol=1e-3, atol=1e-5)
+    assert np.isfinite(losses.values([sure[::-1]], [sure])).all()
+
+
 def inputs(framework, count=160):
     batches = digits(count).batches("train", 16, layout(framework))
     return [x for x, _ in batches]

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from qat.system.import_object import import_object
 from qat.trainers.options import TrainingOptions
-from qat.trainers.output_losses import SHARE, TINY, OutputLoss, OutputLosses
+from qat.trainers.output_losses import LEAST, SHARE, TINY, OutputLoss, OutputLosses
 
 #: TensorFlow has no types.
 Tensor: TypeAlias = Any
@@ -106,8 +106,12 @@ def output_losses(losses: OutputLosses, temperature: float) -> Loss:
 
 
 def _kl(one: OutputLoss, y: Tensor, taught: Tensor, t: float) -> Tensor:
-    a, b = (tf.nn.log_softmax((logarithms(v) if one.given else v) / t, one.axis) for v in (taught, y))
+    a, b = (tf.nn.log_softmax((_logits(v) if one.given else v) / t, one.axis) for v in (taught, y))
     return t * t * tf.reduce_mean(tf.reduce_sum(tf.exp(a) * (a - b), one.axis))
+
+
+def _logits(shares: Tensor) -> Tensor:
+    return tf.math.log(tf.where(shares > 0, tf.maximum(shares, LEAST), TINY))
 
 
 def _bernoulli_kl(one: OutputLoss, y: Tensor, taught: Tensor, t: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from qat.errors import ConfigError
 from qat.system.import_object import import_object
 from qat.trainers.options import TrainingOptions
-from qat.trainers.output_losses import SHARE, TINY, OutputLoss, OutputLosses
+from qat.trainers.output_losses import LEAST, SHARE, TINY, OutputLoss, OutputLosses
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -108,8 +108,12 @@ def output_losses(losses: OutputLosses, temperature: float) -> Loss:
 
 
 def _kl(one: OutputLoss, y: Tensor, taught: Tensor, t: float) -> Tensor:
-    a, b = (F.log_softmax((logarithms(v) if one.given else v) / t, one.axis) for v in (taught, y))
+    a, b = (F.log_softmax((_logits(v) if one.given else v) / t, one.axis) for v in (taught, y))
     return t * t * (a.exp() * (a - b)).sum(one.axis).mean()
+
+
+def _logits(shares: Tensor) -> Tensor:
+    return torch.where(shares > 0, shares.clamp_min(LEAST), TINY).log()
 
 
 def _bernoulli_kl(one: OutputLoss, y: Tensor, taught: Tensor, t: float) -> Tensor:
