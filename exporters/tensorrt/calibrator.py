@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from qat.display.progress import tracked
 from qat.errors import DataError, MissingDependencyError
 from qat.system.atomic_files import write_atomically
 from qat.system.samples import batches_of, check_finite, first_of_pair
@@ -61,7 +62,7 @@ class EntropyCalibrator:
         self._held: list[OnDevice] = []
 
     def _read(self, samples: Samples) -> Iterator[Mapping[str, np.ndarray]]:
-        for index, sample in enumerate(batches_of(samples, "calibration")):
+        for index, sample in enumerate(tracked(batches_of(samples, "calibration"), "calibration")):
             inputs = first_of_pair(sample, len(self._names))
             arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
             if len(arrays) != len(self._names):

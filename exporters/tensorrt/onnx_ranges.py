@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, shape_inference
 
 from qat.arithmetic.range_estimators import make_estimator
+from qat.display.progress import tracked
 from qat.errors import CalibrationError, DataError
 from qat.runtimes.onnxruntime import OnnxSession
 from qat.system.samples import batches_of, check_finite, first_of_pair
@@ -56,7 +57,7 @@ def calibrate_onnx(
     count = len(session.inputs)
     estimators = {info.name: make_estimator(estimator, -_QMAX, _QMAX, True) for info in (*session.inputs, *session.outputs)}
     index = -1
-    for index, sample in enumerate(batches_of(samples, "calibration")):
+    for index, sample in enumerate(tracked(batches_of(samples, "calibration"), "calibration")):
         inputs = first_of_pair(sample, count)
         arrays = tuple(np.asarray(x) for x in (inputs if isinstance(inputs, (tuple, list)) else (inputs,)))
         for array in arrays:

@@ -85,9 +85,9 @@ class Bar:
             plain = "{desc}: {elapsed}{postfix}" if self.total is None else None
             self._drawn = tqdm(
                 total=self.total, initial=self._first, file=self._stream, leave=False, dynamic_ncols=True, bar_format=plain,
-                ascii=is_ascii(sys.stderr) or None,
+                ascii=is_ascii(sys.stderr) or None, delay=_DELAY,  # not drawn before it has its title and its time
             )  # fmt: skip
-            self._drawn.start_t -= elapsed
+            self._drawn.start_t, self._drawn.delay = self._drawn.start_t - elapsed, 0.0
         self._drawn.n = self.done
         self._drawn.set_description_str(self.title, refresh=False)
         self._drawn.set_postfix_str(self.note, refresh=False)

@@ -54,6 +54,7 @@ def test_a_pipe_gets_few_lines_and_a_terminal_a_bar(stderr):
     text = stderr.getvalue()
     if stderr.terminal:
         assert "calibration" in text and "9/10" in text
+        assert "\r  0%" not in text  # it is not drawn before it has its title
         assert "<" in text  # tqdm's elapsed<left
         assert text.rstrip(" ").endswith("\r")  # the bar is gone
     else:
