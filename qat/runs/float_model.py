@@ -11,7 +11,7 @@ from typing import Any
 
 from qat import api
 from qat.errors import ConfigError, DataError, ExportError, reason_of
-from qat.frameworks import adapter_for, framework_of
+from qat.frameworks import adapter_for, framework_of, in_order
 from qat.graph.graph import Graph
 from qat.system.atomic_files import make_folder
 from qat.system.import_object import import_object
@@ -128,7 +128,7 @@ def _check(model: Any, data: RunData, base: Path) -> None:
     """Run one batch, so that a shape that does not fit is found before anything is trained."""
     adapter, example, classes = adapter_for(framework_of(model)), data.example(), data.dataset.classes
     try:
-        (logits, *others) = adapter.forward(model, adapter.inputs_of((example,)))
+        (logits, *others) = adapter.forward(model, adapter.inputs_of((in_order(model, example),)))
     except Exception as error:  # whatever the user's model raises
         shape = f"images of shape {example.shape[1:]} ({data.layout})" if hasattr(example, "shape") else "the data's inputs"
         raise ConfigError(f"the model does not take {shape}: {reason_of(error)}") from error

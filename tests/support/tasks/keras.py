@@ -1,6 +1,7 @@
 """Models of a few kinds of task, and their losses, as a user of Keras writes them."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 
@@ -65,3 +66,26 @@ def detection_loss(outputs, labels):
     wanted = tf.minimum(tf.scatter_nd(tf.stack([rows, chosen, kinds], 1), tf.ones(len(rows)), tf.shape(scores)), 1.0)
     off = tf.reduce_mean(tf.abs(tf.gather_nd(boxes, tf.stack([rows, chosen], 1)) - tf.gather_nd(labels[..., :4], at))) / 8
     return tf.reduce_mean(keras.losses.binary_crossentropy(wanted, scores)) + off
+
+
+def two_heads():
+    left, right = keras.Input((64,), name="left"), keras.Input((64,), name="right")
+    h = layers.ReLU()(layers.Add()([layers.Dense(16)(left), layers.Dense(16)(right)]))
+    return keras.Model({"left": left, "right": right}, {"kind": layers.Dense(10)(h), "size": layers.Dense(1)(h)})
+
+
+def two_losses(outputs, labels):
+    classes = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(labels["kind"], tf.int32), outputs["kind"])
+    return tf.reduce_mean(classes) + tf.reduce_mean((outputs["size"][:, 0] - labels["size"]) ** 2)
+
+
+def halves(n=160):
+    """Batches of two digits: the class of the first, and how much ink both have; by name."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    x, y = (found.data[: 2 * n] / 16).astype(np.float32), found.target[: 2 * n]
+    cut = 2 * n // 3
+    columns = ({"left": x[:n], "right": x[n:]}, {"kind": y[:n], "size": (x[:n].sum(1) + x[n:].sum(1)) / 40})
+    parts = (tf.data.Dataset.from_tensor_slices(columns).take(cut), tf.data.Dataset.from_tensor_slices(columns).skip(cut))
+    return tuple(part.batch(16) for part in parts)

@@ -83,3 +83,39 @@ def detection_loss(outputs, labels):
     wanted[rows[there], cell[there], labels[..., 4][there].long()] = 1
     off = F.l1_loss(boxes[rows[there], cell[there]] / 8, labels[..., :4][there] / 8)
     return F.binary_cross_entropy(scores.clamp(1e-5, 1 - 1e-5), wanted) + off
+
+
+class TwoHeads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.kind, self.size = nn.Linear(64, 16), nn.Linear(64, 16), nn.Linear(16, 10), nn.Linear(16, 1)
+
+    def forward(self, left, right):
+        h = torch.relu(self.a(left) + self.b(right))
+        return {"kind": self.kind(h), "size": self.size(h)}
+
+
+def two_heads():
+    return TwoHeads()
+
+
+def two_losses(outputs, labels):
+    off = F.mse_loss(outputs["size"][:, 0], labels["size"])
+    return F.cross_entropy(outputs["kind"], labels["kind"]) + off
+
+
+def halves(n=160):
+    """Batches of two digits: the class of the first, and how much ink both have; by name, as a collate_fn makes them."""
+    from sklearn.datasets import load_digits
+    from torch.utils.data import DataLoader
+
+    found = load_digits()
+    x, y = torch.from_numpy(found.data[: 2 * n] / 16).float(), torch.from_numpy(found.target[: 2 * n])
+    rows = [(x[i], x[n + i], y[i], (x[i].sum() + x[n + i].sum()) / 40) for i in range(n)]
+
+    def collate(part):
+        left, right, kind, size = (torch.stack(column) for column in zip(*part, strict=True))
+        return {"left": left, "right": right}, {"kind": kind, "size": size}
+
+    cut = 2 * n // 3
+    return DataLoader(rows[:cut], 16, shuffle=True, collate_fn=collate), DataLoader(rows[cut:], 16, collate_fn=collate)
