@@ -149,6 +149,7 @@ SPELLINGS = {
         lambda m, x: (x @ (x * 6**-0.5).transpose(-2, -1)).softmax(-1) @ x,
         lambda m, x: torch.softmax(x @ x.transpose(-2, -1) * m.share, -1) @ x,
         lambda m, x: torch.softmax((x * m.share) @ x.mT, -1) @ x,
+        lambda m, x: (lambda y: (y @ y.mT).softmax(-1) @ x)(x * m.root_share),
     ),
     "batch norm": (
         lambda m, x: F.batch_norm(x, m.mean, m.variance, m.gamma, m.beta),
@@ -179,6 +180,7 @@ class Branches(nn.Module):
         self.register_buffer("mean", torch.rand(4))
         self.register_buffer("variance", torch.rand(4) + 0.5)
         self.register_buffer("share", torch.tensor(6**-0.5))
+        self.register_buffer("root_share", torch.tensor(6**-0.25))
 
     def forward(self, x):
         return [last(f(self, first(x))) for f, first, last in zip(self.functions, self.first, self.last, strict=True)]
@@ -210,6 +212,12 @@ def test_every_spelling_gets_the_kernels_of_the_functional_form(name):
         alone = kinds(qat.plan(Branches(functions[:1]).eval(), IMAGES[:2], target=target))
         found = kinds(qat.plan(Branches(functions).eval(), IMAGES[:2], target=target))
         assert found == Counter({kind: count * len(functions) for kind, count in alone.items()})
+
+
+def test_a_factor_of_both_operands_counts_twice():
+    *_, both = SPELLINGS["attention"]
+    (found,) = [p.op for p in qat.plan(Branches([both]).eval(), IMAGES[:2]).ops if p.op.kind == "softmax"]
+    assert found.attrs["beta"] == pytest.approx(6**-0.5)
 
 
 @pytest.mark.slow

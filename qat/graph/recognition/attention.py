@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from ..graph import Op
@@ -20,14 +21,16 @@ def join_factors(sheet: Sheet) -> None:
         product = sheet.writers.get(behind[-1][1] if behind else op.inputs[0])
         if product is None or product.kind != "matmul" or not _is_private(sheet, product.output):
             continue
+        # A factor of queries that are the keys, too, stands here twice, and counts twice.
         found = [*behind, *(factor for tensor in product.inputs for factor in _factors(sheet, tensor))]
-        for factor, source in found:
-            number = _number(sheet, factor)
-            if number is not None and number > 0:
-                softmax = sheet.ops[op.name]
+        known = [(factor, source, number) for factor, source in found if (number := _number(sheet, factor) or 0.0) > 0.0]
+        for factor, source, _ in known:
+            if factor.name in sheet.ops:
                 sheet.bypass(factor, source)
-                softmax = sheet.ops[op.name]
-                sheet.replace(softmax, replace(softmax, attrs={"beta": softmax.attrs["beta"] * number}))
+        if known:
+            beta = op.attrs["beta"] * math.prod(number for *_, number in known)
+            softmax = sheet.ops[op.name]
+            sheet.replace(softmax, replace(softmax, attrs={"beta": beta}))
 
 
 def _factors(sheet: Sheet, tensor: str) -> list[tuple[Op, str]]:
@@ -45,13 +48,10 @@ def _factors(sheet: Sheet, tensor: str) -> list[tuple[Op, str]]:
 
 def _number(sheet: Sheet, op: Op) -> float | None:
     """Return the number that an operator multiplies one tensor by; None for any other operator."""
-    numbers = [sheet.number(t) for t in op.inputs if sheet.is_constant(t)]
-    same = (
-        len(op.inputs) == 2 and sheet.tensors[op.output].shape == sheet.tensors[sheet.sources(op)[0]].shape
-        if sheet.sources(op)
-        else False
-    )
-    return numbers[0] if op.kind == "mul" and len(numbers) == 1 and same and sheet.admits(op) else None
+    numbers, sources = [sheet.number(t) for t in op.inputs if sheet.is_constant(t)], sheet.sources(op)
+    if op.kind != "mul" or len(numbers) != 1 or len(sources) != 1 or not sheet.admits(op):
+        return None
+    return numbers[0] if sheet.tensors[op.output].shape == sheet.tensors[sources[0]].shape else None
 
 
 def _is_private(sheet: Sheet, tensor: str) -> bool:
