@@ -7,6 +7,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import qat
 from qat.errors import DataError
+from qat.runs.data_parts import class_numbers_of
+from qat.runs.own_data import parts_of
 from qat.system.sample_sets import SampleBatches, as_pair, kind_of, stacked
 from support.nets import same
 
@@ -168,12 +170,16 @@ def test_rows_and_columns():
 
 def test_hugging_face():
     datasets = pytest.importorskip("datasets")
-    data = datasets.Dataset.from_dict({"values": X.tolist(), "label": Y.tolist()})
+    table = pytest.importorskip("pyarrow").table({"values": X.tolist(), "label": Y.tolist()})
+    data = datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint="rows")  # which is not made of a pickle then
     assert kind_of(data) == kind_of(data.with_format("torch")) == "samples"
     assert kind_of(data.to_iterable_dataset()) == "stream"
     (x, y), *_ = SampleBatches(data.with_format("torch"), 160)
     np.testing.assert_allclose(x, X, rtol=1e-6)
     assert y.tolist() == Y.tolist()
+    assert class_numbers_of(data).tolist() == class_numbers_of(data.with_format("torch")).tolist() == Y.tolist()
+    parts = parts_of(datasets.DatasetDict({"train": data, "test": data}), 0)
+    assert np.bincount(parts["validation"].labels[parts["validation"].chosen]).max() <= 16
 
 
 def test_webdataset(tmp_path):
