@@ -292,6 +292,3 @@ def _leaves(argument: Any) -> Iterator[Any]:
             yield from _leaves(item)
     else:
         yield argument
-
-
-__all__ = ["batch_of", "to_module", "torch_type"]

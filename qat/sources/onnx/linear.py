@@ -141,4 +141,3 @@ def _einsum(n: Operator) -> Result:
 
 
 ROWS: Rows = {"Conv": conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul, "Einsum": _einsum}
-__all__ = ["ROWS", "conv", "flat", "product", "times", "transposed"]

@@ -137,4 +137,3 @@ ROWS: Rows = {
     "LogSoftmax": _softmax(torch.log_softmax),
     "Hardmax": _hardmax,
 }
-__all__ = ["ROWS", "layer_norm"]

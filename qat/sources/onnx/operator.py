@@ -174,12 +174,6 @@ class Operator:
         """Whether a tensor holds real numbers."""
         return self.dtype(operand).is_floating_point
 
-    def is_scalar(self, operand: Operand | None, beside: Operand) -> bool:
-        """Whether an operand is one number that does not change the shape of the other one."""
-        if not isinstance(operand, Known) or operand.symbolic or operand.array.size != 1:
-            return False
-        return operand.array.ndim <= self.rank(beside)
-
 
 #: A row of the table.
 Row: TypeAlias = Callable[[Operator], Result]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -222,8 +222,3 @@ def _tensor(value: onnx.ValueInfoProto) -> FileTensor:
     if not all(isinstance(text, (str, int)) for text in (value.name, *shape)):
         raise ValueError("a name that is no text")
     return FileTensor(value.name, shape, dtype)
-
-
-def renamed(node: FileNode, names: Mapping[str, str]) -> FileNode:
-    """Return a node that writes its outputs under other names."""
-    return replace(node, outputs=tuple(names.get(o, o) for o in node.outputs))

@@ -290,4 +290,3 @@ ROWS: Rows = {
     "Cast": _cast,
     "CastLike": lambda n: cast(n, n[0], n.dtype(n[1])),
 }
-__all__ = ["ROWS", "cast", "torch_dtype"]
