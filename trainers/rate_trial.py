@@ -21,7 +21,7 @@ from .learner import Arrays, Learner, Step
 from .options import TrainingOptions
 
 #: The rates, each about three times the one before: Adam's usual one for fine-tuning is among them.
-RATES = (3e-5, 1e-4, 3e-4)
+RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 #: For other optimizers they are multiplied by how much higher their usual rates are than Adam's.
 _OF_ADAM = 1e-3
 #: The steps of one trial: a twentieth of the run's, within limits.
