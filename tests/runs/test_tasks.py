@@ -1,5 +1,6 @@
 """Whole runs of tasks that are not classification: float training, control, PTQ, QAT, export, comparison; by a configuration."""
 
+import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -35,16 +36,20 @@ TASKS = {
     ),
 }
 
-COMBINATIONS = [
-    ("torch", "litert"),
-    pytest.param("keras", "litert", marks=(pytest.mark.slow, pytest.mark.ci)),
-    pytest.param("torch", "onnxruntime", marks=pytest.mark.slow),
-    pytest.param("keras", "onnxruntime", marks=pytest.mark.slow),
-]
+
+def _cases():
+    """Yield every task in both frameworks and formats; PyTorch's .tflite of each is quick, and two of Keras' are in CI."""
+    for name in TASKS:
+        for framework, target in itertools.product(("torch", "keras"), ("litert", "onnxruntime")):
+            case = (name, framework, target)
+            in_ci = case in (("regressor", "keras", "litert"), ("two_heads", "keras", "litert"))
+            marks = (
+                () if case[1:] == ("torch", "litert") else (pytest.mark.slow, pytest.mark.ci) if in_ci else (pytest.mark.slow,)
+            )
+            yield pytest.param(*case, marks=marks)
 
 
-@pytest.mark.parametrize(("framework", "target"), COMBINATIONS)
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(("name", "framework", "target"), _cases())
 def test_a_task_runs_from_the_float_model_to_the_decision(name, framework, target, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     task = TASKS[name]
