@@ -28,6 +28,7 @@ EXTRAS = {
     "keras-onnx": "in an .onnx, what stays float of a Keras model",
     "report": "comparisons, plots, the embedded digits, image folders",
     "ssim": "the metric ssim",
+    "detection": "mean average precision",
     "train": "TensorBoard's logs, training in several processes",
 }
 
