@@ -49,7 +49,7 @@ def matches(outputs: Any, labels: Any, *, boxes: BoxFormat = "xyxy") -> np.ndarr
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise MissingDependencyError("mAP is pycocotools': pip install 'qat-toolkit[detection]'") from error
+        raise MissingDependencyError("mAP needs pycocotools: pip install 'qat-toolkit[detection]'") from error
     to_coco = _TO_COCO[boxes]
     classes = sorted({int(c) for _, numbers, *_ in (*truth, *found) for c in numbers})
     with contextlib.redirect_stdout(io.StringIO()):
