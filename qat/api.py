@@ -265,12 +265,18 @@ def _traced(adapter: Adapter, model: Model, example: Inputs | None, dynamic: Seq
         return adapter.trace(model, example, dynamic)
     origin = origin_of(model)
     free = origin.free_axes if origin is not None and target.suffix == ".onnx" else ()
-    if free:
+    alone = [(name,) for name in reversed(free)] if len(free) > 1 else []  # lines of text have one height and any width
+    for axes in ([free] if free else []) + alone:
         try:
-            return adapter.trace(model, example, free)
+            traced = adapter.trace(model, example, axes)
         except CaptureError as error:
-            log.warning("the artifact takes inputs of the example's size alone, where the file leaves the %s free: %s",
-                        " and the ".join(free), error)  # fmt: skip
+            log.info("the %s cannot stay free: %s", " and the ".join(axes), error)
+            continue
+        if axes != free:
+            log.warning("the artifact takes any %s, and of the other free sizes of the file the example's alone", axes[0])
+        return traced
+    if free:
+        log.warning("the artifact takes the example's size alone, where the file leaves the %s free", " and the ".join(free))
     return adapter.trace(model, example)
 
 

@@ -37,6 +37,18 @@ class OfOneSize(nn.Module):
         return self.end(torch.relu(self.stem(x)).flatten(1))
 
 
+class OfOneHeight(nn.Module):
+    """A row of scores for each column, as a reader of lines has."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.end = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 8, 5)
+
+    def forward(self, x):
+        return self.end(torch.relu(self.stem(x)).permute(0, 3, 1, 2).flatten(2))
+
+
 def written(net, path, axes=("n", "height", "width")):
     names = dict(zip((0, 2, 3), axes, strict=True))
     options = {"input_names": ["x"], "output_names": ["rows", "scores"][: 2 if isinstance(net, Heads) else 1]}
@@ -68,8 +80,20 @@ def test_a_size_that_a_layer_fixes_after_all_is_said(tmp_path, caplog):
     (x,) = images((8, 8))
     with caplog.at_level(logging.WARNING, "qat"):
         model = qat.calibrate(qat.prepare(path, x), [x])
-    assert "inputs of the example's size alone, where the file leaves the height and the width free" in caplog.text
+    assert "takes the example's size alone, where the file leaves the height and the width free" in caplog.text
     assert qat.export(model, tmp_path / "int8.onnx", verify=[x]).parity.exact == 1
+
+
+def test_one_of_two_free_sizes_stays_free(tmp_path, caplog):
+    path = written(OfOneHeight(), tmp_path / "net.onnx")
+    inputs = images((8, 8), (8, 20))
+    with caplog.at_level(logging.WARNING, "qat"):
+        model = qat.calibrate(qat.prepare(path, inputs[0]), inputs)
+    assert "takes any width, and of the other free sizes of the file the example's alone" in caplog.text
+    artifact = qat.export(model, tmp_path / "int8.onnx", verify=inputs)
+    assert artifact.parity.exact == 1
+    dims = onnx.load(artifact.path).graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in dims] == ["n", 3, 8, "width"]
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
