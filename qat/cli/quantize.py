@@ -56,4 +56,7 @@ def quantize(
         size=size_of(size), samples=samples, overwrite=force,
     )  # fmt: skip
     made = run_all(files, data, request)
+    for file in made.files:
+        if file.failed is not None:
+            typer.echo(f"error: {file.source}: {file.failed}", err=True)
     return Result(made.to_dict(), made.page(), made.exit_code)

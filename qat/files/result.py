@@ -129,7 +129,7 @@ class Quantization(Displayed):
             styles.append("reference")
         said = dict.fromkeys(f"data: {row.data}" for file in made for row in (file, *file.parts) if row.data)
         taught = [f"{f.path.name}: {_taught(f)}" for f in made if f.losses and f.path is not None]
-        failed = [f"{file.source} failed: {file.failed}" for file in self.files if file.failed is not None]
+        failed = [f"{file.source} failed" for file in self.files if file.failed is not None]
         table = (Table(columns, tuple(rows), styles=tuple(styles)),) if rows else ()
         meaning = (
             ("error: root mean square against float, as a share of the outputs' spread, on inputs held out",) if rows else ()

@@ -31,7 +31,7 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
     _warn_of_idle_rules(graph, recipe)
     planned, rules = place(graph, recipe, target)
     if not any(p.integer or p.stored for p in planned):
-        reasons = "; ".join(sorted({p.reason for p in planned})) or "the model has no operators"
+        reasons = "; ".join(sorted({p.reason for p in planned if p.reason})) or "the model has no operators"
         raise ConfigError(f"recipe '{recipe.name}' quantizes nothing of this model for target '{target.name}': {reasons}")
     quantize, dequantize = _borders(graph, planned)
     groups = share_scales(planned, rules, target, {*quantize, *dequantize})
