@@ -74,11 +74,12 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tflite(folder):
     """The float .tflite of the Keras net, with its weights in float16 behind DEQUANTIZE and without a signature."""
+    import keras  # not tf.keras, which is tf_keras once another test has imported tensorflow-model-optimization
     import tensorflow as tf
 
     from support.tflite_files import without_signature
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(tf.keras.models.load_model(folder / "net.keras"))
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras.models.load_model(folder / "net.keras"))
     converter.optimizations, converter.target_spec.supported_types = [tf.lite.Optimize.DEFAULT], [tf.float16]
     path = folder / "half.tflite"
     path.write_bytes(without_signature(converter.convert()))
