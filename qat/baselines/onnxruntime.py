@@ -1,4 +1,4 @@
-"""ONNX Runtime's quantization of a PyTorch model: dynamic, and static with each of its calibrators."""
+"""ONNX Runtime's quantization: dynamic, and static with each of its calibrators; of a PyTorch model, or of any float file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import torch
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
 from onnxruntime.quantization import quantize_dynamic as ort_dynamic
 from onnxruntime.quantization import quantize_static as ort_static
@@ -22,6 +22,9 @@ from qat.runtimes import ONNX
 from qat.system.silence import quiet
 
 from .baseline import Maker, Sample
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = ONNX
 FLOAT_TOOL = "torch.onnx"
@@ -56,6 +59,8 @@ def quantizers(exported: Callable[[], bytes], batches: list[Sample], per_channel
 
 def float_bytes(model: torch.nn.Module, example: Sample) -> bytes:
     """Return a float model as the bytes of an ``.onnx``, with a dynamic batch."""
+    import torch
+
     tensors = tuple(torch.from_numpy(np.array(x[:2] if len(x) > 1 else np.repeat(x, 2, 0))) for x in example)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     training = model.training

@@ -11,7 +11,7 @@ from qat.display.progress import bar, shown
 from qat.errors import DataError, reason_of
 from qat.frameworks import Framework, adapter_for, framework_of, in_order, input_count
 from qat.planning.targets import Target, load_target
-from qat.runtimes import TFLITE
+from qat.runtimes import ONNX, TFLITE
 from qat.runtimes.model_file import FileKind
 from qat.system.atomic_files import write_atomically
 from qat.system.samples import batches_of, first_of_pair
@@ -35,8 +35,9 @@ def ptq_baselines(
 
     PyTorch: ONNX Runtime, dynamic and static (MinMax, Entropy, Percentile); for a target that runs ``.tflite``, AI Edge
     Quantizer on this toolkit's own float file. Keras: the TFLite converter (dynamic range, float16, full int8 with int8 and
-    with uint8 I/O) and AI Edge Quantizer. A file: ONNX Runtime on an ``.onnx``; AI Edge Quantizer on a ``.tflite``, whose float16
-    or sparse weights become constants first, since the tool would leave them as they are.
+    with uint8 I/O) and AI Edge Quantizer; for a target that runs ``.onnx``, ONNX Runtime's on tf2onnx's float file. A file:
+    ONNX Runtime on an ``.onnx``; AI Edge Quantizer on a ``.tflite``, whose float16 or sparse weights become constants first,
+    since the tool would leave them as they are.
 
     Args:
         float_model: as given to :func:`qat.prepare`, or the path of a float ``.onnx`` or ``.tflite``.
@@ -46,7 +47,8 @@ def ptq_baselines(
         example_inputs: PyTorch: an input batch; None takes the first sample.
         per_channel: whether weights get one scale per channel, where the tool offers the choice.
         overwrite: whether existing files may be replaced.
-        target: PyTorch: that the model is prepared for, so that files of one kind are compared; None: ``onnxruntime``.
+        target: that the model is prepared for, so that files of one kind are compared; None: ``onnxruntime`` for PyTorch,
+            ``litert`` for Keras.
         progress: as for :func:`qat.calibrate`.
 
     Returns:
@@ -131,10 +133,15 @@ def _arrays(model: Model, inputs: object) -> tuple[np.ndarray, ...]:
 
 
 def _tools(framework: Framework, target: str | Target | None) -> Tools:
-    if framework == "torch" and target is not None and load_target(target).suffix == TFLITE.suffix:
+    suffix = None if target is None else load_target(target).suffix
+    if framework == "torch" and suffix == TFLITE.suffix:
         from . import torch_tflite
 
         return torch_tflite
+    if framework == "keras" and suffix == ONNX.suffix:
+        from . import keras_onnx
+
+        return keras_onnx
     if framework == "torch":
         from . import onnxruntime
 

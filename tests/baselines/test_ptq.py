@@ -56,6 +56,25 @@ def test_torch_baselines_run_and_resemble_the_float_model(tmp_path):
         assert np.median(np.abs(got - reference)) < 0.05 * np.abs(reference).max(), b.name
 
 
+def test_keras_baselines_for_onnxruntime_are_onnx_files(tmp_path):
+    inputs = keras.Input((8, 8, 2), name="image")
+    x = keras.layers.Flatten()(keras.layers.Conv2D(8, 3, activation="relu")(inputs))
+    keras.utils.set_random_seed(0)
+    model = keras.Model(inputs, [keras.layers.Dense(3)(x), keras.layers.Dense(2)(x)])
+    found = {b.name: b for b in qat.ptq_baselines(model, SAMPLES, tmp_path, target="onnxruntime")}
+    assert set(found) == {
+        "float", "onnxruntime_dynamic", "onnxruntime_static_minmax", "onnxruntime_static_entropy",
+        "onnxruntime_static_percentile",
+    }  # fmt: skip
+    assert not [b.error for b in found.values() if b.error]
+    reference = open_session(found["float"].path).run(*SAMPLES)
+    for mine, its in zip(reference, model(SAMPLES[0]), strict=True):
+        np.testing.assert_allclose(mine, its.numpy(), atol=1e-5)
+    for b in found.values():
+        for got, want in zip(open_session(b.path).run(*SAMPLES), reference, strict=True):
+            assert np.median(np.abs(got - want)) < 0.05 * np.abs(want).max(), b.name
+
+
 def test_mistakes(tmp_path):
     with pytest.raises(DataError, match="no calibration samples"):
         qat.ptq_baselines(torch_model(), [], tmp_path)
