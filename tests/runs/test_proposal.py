@@ -102,7 +102,7 @@ def test_every_line_of_the_file_is_the_reason_or_a_key(pets, folder):
 
 
 def test_a_keras_file_gives_its_size_and_its_rescaling(pets, folder):
-    keras_model(keras.layers.Rescaling(1 / 255)).save(folder / "net.keras")
+    keras_model(keras.layers.Rescaling(1 / 255, name="rescaling")).save(folder / "net.keras")
     c = propose("net.keras", pets, None, folder / "qat.yaml").config
     assert (c.framework, c.model.file, c.data.size, c.data.scale) == ("keras", "net.keras", (8, 8), 1.0)
     assert "rescaling' multiplies by 0.00392" in (folder / "qat.yaml").read_text()
