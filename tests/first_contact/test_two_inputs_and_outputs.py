@@ -59,7 +59,7 @@ def test_each_head_is_trained_and_compared(tmp_path, monkeypatch):
     pairs = [(session.run(*inputs), labels) for inputs, labels in test_data]
     right = np.mean([(outputs[0].argmax(1) == labels[0]).mean() for outputs, labels in pairs])
     error = np.mean([np.abs(outputs[1] - labels[1]).mean() for outputs, labels in pairs])
-    assert right > 0.85
+    assert right > 0.75
     assert error < 0.1
     report = qat.compare([float_model, artifact], [inputs for inputs, _ in test_data])
     assert report.entries[1].sqnr > 15

@@ -1,7 +1,7 @@
 """Runs that are killed at random moments until one ends: ``python -m support.job FRAMEWORK FOLDER KILLS SEED [IMAGES]``.
 
-Each run is a process of its own, forked, which is killed (SIGKILL) within a second of its first step. It trains on arrays, or on
-a folder of images that workers decode.
+Each run is a process of its own, forked, which is killed (SIGKILL) within a quarter of a second of its first step. It trains on
+arrays, or on a folder of images that workers decode.
 """
 
 import importlib
@@ -30,7 +30,7 @@ class Slow:
 
     def __iter__(self):
         for batch in self.batches:
-            time.sleep(0.02)
+            time.sleep(0.1)
             yield batch
 
 
@@ -67,7 +67,7 @@ def main(framework, folder, kills, seed, images=None):
         assert os.read(listen, 1) == b"."
         os.close(listen)
         if killed < kills:
-            time.sleep(random.uniform(0.05, 0.8))
+            time.sleep(random.uniform(0.02, 0.25))  # a step or two, so that no run ends before its last kill
             os.kill(child, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status == 0:
