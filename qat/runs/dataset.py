@@ -11,7 +11,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 
 from qat.errors import DataError
-from qat.system.sample_sets import Key
+from qat.system.passes import Key, Passes
 
 from .splits import holds_classes, mixed_order
 
@@ -148,10 +148,10 @@ class Dataset:
         return Batches(self, *self.part(split, limit), size, layout, shuffle, flip)
 
 
-class Batches:
+class Batches(Passes):
     """The batches ``(images, labels)`` of a split, or ``(images,)`` of data without labels.
 
-    There are ``len`` of them, iterated as often as wanted, made as they are asked for.
+    They are made as they are asked for.
     """
 
     def __init__(
@@ -165,31 +165,15 @@ class Batches:
         shuffle: int | None,
         flip: bool,
     ) -> None:
-        self._x, self._y, self._part = x, y, part
+        super().__init__(part, size, shuffle)
+        self._x, self._y, self._layout, self._flip = x, y, layout, flip
         self._scale, self._mean, self._std = (np.asarray(v, np.float32) for v in (data.scale, data.mean, data.std))
-        self._size, self._layout, self._flip = size, layout, flip
-        self._seed, self._epoch, self._start = shuffle, 0, 0
-
-    def __len__(self) -> int:
-        n = len(self._part)
-        return n // self._size if self._seed is not None and n >= self._size else -(-n // self._size)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, that the next iteration's order belongs to: a run that resumes sees the same batches."""
-        self._epoch = epoch
-
-    def start_at(self, batch: int) -> None:
-        """Begin the next iteration at the batch of this number: those before it are not even read."""
-        self._start = batch
 
     def keys(self) -> list[Key]:
         """Return what the batches of the next iteration are made of: any process makes them alike."""
-        random = None if self._seed is None else np.random.default_rng((self._seed, self._epoch))
-        start, self._epoch, self._start = self._start, self._epoch + 1, 0
-        order = self._part if random is None else self._part[random.permutation(len(self._part))]
-        mirrored = random.random(len(order)) < 0.5 if self._flip and random is not None else None
-        places = (slice(i * self._size, (i + 1) * self._size) for i in range(start, len(self)))
-        return [Key(order[place], None if mirrored is None else mirrored[place]) for place in places]
+        found = self.next_pass()
+        mirrored = found.random.random(len(found.order)) < 0.5 if self._flip and found.random is not None else None
+        return [Key(found.order[place], None if mirrored is None else mirrored[place]) for place in found.places]
 
     def make(self, key: Key) -> Arrays:
         """Return a batch.

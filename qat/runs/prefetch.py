@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol, cast
 
-from qat.system.sample_sets import Key, SampleBatches
+from qat.system.passes import Key
+from qat.system.sample_sets import SampleBatches
 
 from .dataset import Batches
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from qat.system.sample_sets import Key
+from qat.system.passes import Key
 
 
 def made(make: Callable[[Key], Any], keys: Sequence[Key], workers: int) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
 from qat.errors import DataError, QatError
-from qat.system.sample_sets import Key
+from qat.system.passes import Key
 
 
 class _Made(Dataset):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 
 from qat.errors import DataError, reason_of
+
+from .passes import Key, Passes
 
 #: Samples a batch, where the user chose no number: that of ``model.fit``.
 BATCH_SIZE = 32
@@ -19,21 +20,6 @@ LABEL_COLUMNS = ("labels", "label", "targets", "target")
 
 #: What data give: batches, single samples by their number, or single samples one after another.
 Kind = Literal["batches", "samples", "stream"]
-
-
-@dataclass(frozen=True)
-class Key:
-    """What a batch is made of, the same in any process.
-
-    Attributes:
-        chosen: the indices of its samples.
-        mirrored: which of them are mirrored; None for none.
-        seed: of the random generators that a sample's own transforms draw from, where a worker makes the batch.
-    """
-
-    chosen: np.ndarray
-    mirrored: np.ndarray | None = None
-    seed: int = 0
 
 
 def kind_of(data: object) -> Kind:
@@ -88,7 +74,7 @@ def stacked(samples: Sequence[Any], where: str) -> Any:
     return array.astype(np.float32) if array.dtype == np.float64 and not hasattr(first, "dtype") else array
 
 
-class SampleBatches:
+class SampleBatches(Passes):
     """Batches of samples that are read by their numbers; iterated as often as wanted.
 
     Args:
@@ -109,32 +95,14 @@ class SampleBatches:
         collate: Callable[[list[Any]], Any] | None = None,
         what: str = "the data",
     ) -> None:
-        self._samples, self._size, self._seed, self._what = samples, size, shuffle, what
-        self._chosen = np.arange(len(samples)) if chosen is None else chosen
-        self._collate = collate
-        self._epoch, self._start = 0, 0
-
-    def __len__(self) -> int:
-        n = len(self._chosen)
-        return n // self._size if self._seed is not None and n >= self._size else -(-n // self._size)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, that the next iteration's order belongs to."""
-        self._epoch = epoch
-
-    def start_at(self, batch: int) -> None:
-        """Begin the next iteration at the batch of this number."""
-        self._start = batch
+        super().__init__(np.arange(len(samples)) if chosen is None else chosen, size, shuffle)
+        self._samples, self._collate, self._what = samples, collate, what
 
     def keys(self) -> list[Key]:
         """Return what the batches of the next iteration are made of."""
-        epoch, start, self._epoch, self._start = self._epoch, self._start, self._epoch + 1, 0
-        order = self._chosen
-        if self._seed is not None:
-            order = order[np.random.default_rng((self._seed, epoch)).permutation(len(order))]
-        seeds = np.random.SeedSequence((self._seed or 0, epoch)).generate_state(max(1, len(self)))
-        places = ((i, slice(i * self._size, (i + 1) * self._size)) for i in range(start, len(self)))
-        return [Key(order[place], seed=int(seeds[i])) for i, place in places]
+        found = self.next_pass()
+        seeds = np.random.SeedSequence((self._seed or 0, found.epoch)).generate_state(max(1, len(self)))
+        return [Key(found.order[place], seed=int(seeds[i])) for i, place in enumerate(found.places, found.first)]
 
     def make(self, key: Key) -> Any:
         """Return a batch.
