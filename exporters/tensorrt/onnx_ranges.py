@@ -83,11 +83,10 @@ def _with_all_outputs(model: onnx.ModelProto) -> bytes:
     """Return a model that returns every float tensor that its operators write."""
     inferred = shape_inference.infer_shapes(model)
     floats = {
-        value.name: value
+        value.name
         for value in (*inferred.graph.value_info, *inferred.graph.output)
         if value.type.tensor_type.elem_type == TensorProto.FLOAT
     }
-    # What is not inferred is asked for as float; ONNX Runtime names a tensor of another type, which is left out then.
     written = [name for node in model.graph.node for name in node.output if name]
     del model.graph.output[:]
     model.graph.output.extend(

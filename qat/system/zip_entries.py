@@ -24,13 +24,11 @@ class Entry:
         name: its path in the zip, with ``/``.
         content: its bytes.
         date: when it was changed last, as the zip says.
-        compressed: whether the zip holds it compressed.
     """
 
     name: str
     content: bytes
     date: tuple[int, int, int, int, int, int]
-    compressed: bool
 
 
 def read_entries(raw: bytes, where: str, limit: int = LIMIT) -> list[Entry]:
@@ -77,4 +75,4 @@ def _entries(archive: zipfile.ZipFile, where: str, limit: int) -> Iterator[Entry
             content = stream.read(info.file_size + 1)
         if len(content) != info.file_size:
             raise DataError(f"{where}: '{name}' in its zip has another size than the zip says: get the file again")
-        yield Entry(name, content, info.date_time, info.compress_type != zipfile.ZIP_STORED)
+        yield Entry(name, content, info.date_time)

@@ -68,15 +68,18 @@ def _nearest(n: Operator, x: Operand, axes: list[int], parts: Sequence[Part]) ->
         by_axis = dict(zip(axes, factors, strict=True))
         return n.call(F.interpolate, x, None, [float(by_axis.get(a) or 1) for a in range(2, rank)], "nearest")
     for axis, (scale, size) in zip(axes, parts, strict=True):
-        length = n.shape(x)[axis]
-        if not isinstance(length, int) or isinstance(size, Size):
-            n.refuse(
-                "resizes a free axis by a rule that PyTorch lacks",
-                FIX,
-            )
-        index = _nearest_index(n, length, scale, size)
+        length, count = _fixed(n, x, axis, size)
+        index = _nearest_index(n, length, scale, count)
         x = n.call(torch.index_select, x, axis, Known(f"{n.node.name}/index", index))
     return x
+
+
+def _fixed(n: Operator, x: Operand, axis: int, size: Length | None) -> tuple[int, int | None]:
+    """Return the length of an axis and its size to be, as numbers: what is resized by constants cannot be free."""
+    length = n.shape(x)[axis]
+    if not isinstance(length, int) or isinstance(size, Size):
+        n.refuse("resizes a free axis by a rule that PyTorch lacks", FIX)
+    return length, size
 
 
 def _whole_factor(n: Operator, length: Length, scale: float | None, size: Length | None) -> int:
@@ -149,13 +152,8 @@ def _interpolated(n: Operator, x: Operand, axes: list[int], parts: Sequence[Part
     if mode != "linear" or antialias:
         n.refuse(f"resizes by '{mode}' and '{rule}', which PyTorch does not have")
     for axis, (scale, size) in zip(axes, parts, strict=True):
-        length = n.shape(x)[axis]
-        if not isinstance(length, int) or isinstance(size, Size):
-            n.refuse(
-                "resizes a free axis by a rule that PyTorch lacks",
-                FIX,
-            )
-        matrix = Known(f"{n.node.name}/weights", _linear_matrix(_coordinates(n, length, scale, size), length))
+        length, count = _fixed(n, x, axis, size)
+        matrix = Known(f"{n.node.name}/weights", _linear_matrix(_coordinates(n, length, scale, count), length))
         turned = n.call(F.linear, n.call(torch.movedim, x, axis, rank - 1), matrix)
         x = n.call(torch.movedim, turned, rank - 1, axis)
     return x
