@@ -13,6 +13,7 @@ from qat.report.decision import decide
 from qat.report.entry import Entry
 from qat.report.render import write_report
 from qat.trainers.metrics import METRICS
+from support import task_nets
 
 FRAMEWORKS = pytest.mark.parametrize("framework", ["torch", "keras"])
 RANDOM = np.random.default_rng(0)
@@ -28,34 +29,21 @@ def dense(framework, outputs):
     return keras.Sequential([keras.Input((6,)), keras.layers.Dense(16, activation="relu"), keras.layers.Dense(outputs)])
 
 
-def segmenter(framework):
+def seeded(make, framework):
+    """Return a net with the same weights in each test, in eval mode."""
     if framework == "torch":
         torch.manual_seed(0)
-        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
+        return make(framework).eval()
     keras.utils.set_random_seed(0)
-    inputs = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
-    return keras.Model(inputs, keras.layers.Conv2D(4, 1)(x))
+    return make(framework)
 
 
-class TwoHeads(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a, self.b, self.classes, self.value = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 3), nn.Linear(8, 1)
-
-    def forward(self, x, y):
-        h = torch.relu(self.a(x) + self.b(y))
-        return self.classes(h), self.value(h)
+def segmenter(framework):
+    return seeded(task_nets.segmenter, framework)
 
 
 def two_heads(framework):
-    if framework == "torch":
-        torch.manual_seed(0)
-        return TwoHeads().eval()
-    keras.utils.set_random_seed(0)
-    x, y = keras.Input((6,), name="x"), keras.Input((6,), name="y")
-    h = keras.layers.ReLU()(keras.layers.Dense(8)(x) + keras.layers.Dense(8)(y))
-    return keras.Model([x, y], [keras.layers.Dense(3)(h), keras.layers.Dense(1)(h)])
+    return seeded(task_nets.two_heads, framework)
 
 
 def outputs_of(model, *arrays):

@@ -10,6 +10,7 @@ from torch import nn
 import qat
 from qat.errors import DataError
 from qat.trainers.metrics import METRICS, default_metrics, measure
+from support.task_nets import segmenter, two_heads
 
 FRAMEWORKS = pytest.mark.parametrize("framework", ["torch", "keras"])
 RANDOM = np.random.default_rng(0)
@@ -25,32 +26,6 @@ def regressor(framework):
     if framework == "torch":
         return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
     return keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(1)])
-
-
-def segmenter(framework):
-    if framework == "torch":
-        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
-    inputs = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
-    return keras.Model(inputs, keras.layers.Conv2D(4, 1)(x))
-
-
-class TwoHeads(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a, self.b, self.classes, self.value = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 3), nn.Linear(8, 1)
-
-    def forward(self, x, y):
-        h = torch.relu(self.a(x) + self.b(y))
-        return self.classes(h), self.value(h)
-
-
-def two_heads(framework):
-    if framework == "torch":
-        return TwoHeads()
-    x, y = keras.Input((6,), name="x"), keras.Input((6,), name="y")
-    h = keras.layers.ReLU()(keras.layers.Dense(8)(x) + keras.layers.Dense(8)(y))
-    return keras.Model([x, y], [keras.layers.Dense(3)(h), keras.layers.Dense(1)(h)])
 
 
 def two_losses(outputs, labels):
