@@ -12,11 +12,12 @@ import numpy as np
 from qat.baselines.baseline import Maker
 from qat.errors import ConfigError, ExportError, nearest, reason_of
 from qat.exporters.inspection import inspect
+from qat.report.statistics import error_percent
 from qat.runtimes import open_session
 from qat.system.atomic_files import refuse_existing, write_atomically
 from qat.trainers.output_losses import choose
 
-from .distance import agreement_percent, error_percent
+from .distance import agreement_percent
 from .inputs import BATCH
 from .opened import Opened, open_data
 from .own import parts_of

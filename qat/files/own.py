@@ -11,9 +11,10 @@ import numpy as np
 
 from qat import api
 from qat.planning.plan import Plan
+from qat.report.statistics import error_percent
 from qat.trainers.output_losses import choose
 
-from .distance import agreement_percent, error_percent
+from .distance import agreement_percent
 from .inputs import batches
 from .opened import Opened
 from .request import Request
@@ -28,8 +29,7 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
     started = time.perf_counter()
     recipe = request.full_recipe()
     kept, held = parts_of(opened)
-    target = request.target or ("litert" if path.suffix == ".tflite" else "onnxruntime")
-    prepared: Any = api.prepare(opened.model, held[0], recipe, target)
+    prepared: Any = api.prepare(opened.model, held[0], recipe, request.target)
     if any(rule.mode == "static" for rule in recipe.rules):
         api.calibrate(prepared, _unpacked(kept[: -(-_CALIBRATING // opened.batch)]), request.estimator)
     before = opened.outputs(opened.model, held)

@@ -116,6 +116,21 @@ def sqnr(reference: np.ndarray, outputs: np.ndarray) -> float:
     return float("inf") if noise == 0 else 10.0 * float(np.log10(signal / noise))
 
 
+def error_percent(outputs: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
+    """Return the root mean square of the difference as a share of the reference's spread, in percent; the largest output's.
+
+    The spread is the standard deviation; of values that are all alike it is their root mean square.
+    """
+    return max(_error(a, b) for a, b in zip(outputs, reference, strict=True))
+
+
+def _error(outputs: np.ndarray, reference: np.ndarray) -> float:
+    real = reference.astype(np.float64)
+    off = float(np.sqrt(np.square(outputs.astype(np.float64) - real).mean()))
+    spread = float(real.std()) or float(np.sqrt(np.square(real).mean()))
+    return 0.0 if off == 0 else 100 * off / max(spread, 1e-12)
+
+
 def wilson(share: float, n: int) -> tuple[float, float]:
     """Return the 95 % Wilson interval of a percentage of ``n``."""
     interval = stats.binomtest(round(share / 100 * n), n).proportion_ci(method="wilson")

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from qat.errors import ConfigError, DataError, QatError, at, reason_of
+from qat.report.statistics import error_percent
 from qat.system.atomic_files import make_folder, write_atomically
 from qat.system.import_object import import_object
 from qat.system.run_lock import only_run_in
 
 from .config import SystemConfig, load_system
 from .parts import Part
-from .results import TOGETHER, PartResult, SystemResult, drift
+from .results import TOGETHER, PartResult, SystemResult
 from .wiring import CallModel, Recording, System, Value, in_batches, record
 
 log = logging.getLogger("qat")
@@ -59,15 +60,14 @@ def _judged(
     held_out: Sequence[Sequence[Value]], folder: Path,
 ) -> SystemResult:  # fmt: skip
     in_float = {part.name: part.call for part in parts}
-    seen = record(system, calibration, in_float)
-    later = record(system, held_out, in_float)
+    seen, _ = record(system, calibration, in_float)
+    later, expected = record(system, held_out, in_float)
     in_int8: dict[str, CallModel] = {}
     results = []
     for part in parts:
         log.info("%s: %d calls by the calibration samples", part.name, len(seen[part.name].calls))
         results.append(_quantized(part, seen[part.name], later[part.name], config.batch_size, folder, in_int8))
     metric = _metric(config)
-    expected = [system.run(sample, in_float) for sample in held_out]
     mixtures = {TOGETHER: in_int8} | ({name: {name: call} for name, call in in_int8.items()} if len(in_int8) > 1 else {})
     metrics = {
         mixture: _measured(metric, expected, [system.run(sample, in_float | quantized) for sample in held_out])
@@ -81,24 +81,22 @@ def _quantized(
 ) -> PartResult:
     """Quantize one model unless it stays float, and put its call among ``in_int8``."""
     count = sum(len(call[0]) for call in seen.calls)
-    float_bytes = part.bytes
     if part.config.keep_float:
-        return PartResult(part.name, float_bytes, None, len(seen.calls), count, float("nan"))
+        return PartResult(part.name, part.bytes, None, len(seen.calls), count, None)
     held_out = in_batches(later.calls, size)
     try:
         artifact, call = part.quantize(in_batches(seen.calls, size), held_out, folder)
     except QatError as error:
         raise at(f"models.{part.name}", error) from error
     in_int8[part.name] = call
-    alone = float("nan")
-    if held_out:
-        reference, outputs = ([y for batch in held_out for y in _all(run(*batch))] for run in (part.call, call))
-        alone = drift(reference, outputs)
-    return PartResult(part.name, float_bytes, artifact, len(seen.calls), count, alone)
+    alone = error_percent(_outputs(call, held_out), _outputs(part.call, held_out)) if held_out else None
+    return PartResult(part.name, part.bytes, artifact, len(seen.calls), count, alone)
 
 
-def _all(outputs: np.ndarray | tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    return outputs if isinstance(outputs, tuple) else (outputs,)
+def _outputs(call: CallModel, batches: Sequence[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+    """Return the values of each output of a model over batches, whose sizes may differ."""
+    returned = [_arrays(call(*batch)) for batch in batches]
+    return [np.concatenate([array.ravel() for array in output]) for output in zip(*returned, strict=True)]
 
 
 def _loaded(name: str, config: SystemConfig, base: Path) -> Part:
@@ -116,12 +114,9 @@ def _samples(config: SystemConfig, system: System) -> tuple[list[Sequence[Value]
     Raises:
         DataError: there are too few.
     """
-    found = import_object(config.data, "data")(**config.kwargs)
-    if not isinstance(found, Iterable):
-        raise DataError(f"data '{config.data}' returned {type(found).__name__}: return the samples, a list or a generator")
     several = len(system.inputs) > 1
     samples: list[Sequence[Value]] = []
-    for index, sample in enumerate(islice(found, config.calibration + config.held_out)):
+    for index, sample in enumerate(_given(config)):
         values = sample if isinstance(sample, (tuple, list)) else (sample,)
         if len(values) != len(system.inputs):
             raise DataError(
@@ -138,6 +133,18 @@ def _samples(config: SystemConfig, system: System) -> tuple[list[Sequence[Value]
     return samples[:first], samples[first:]
 
 
+def _given(config: SystemConfig) -> list[Value]:
+    """Return as many samples as are wanted of what the user's function returns."""
+    function = import_object(config.data, "data")
+    try:
+        found = function(**config.kwargs)
+        if isinstance(found, Iterable):
+            return list(islice(found, config.calibration + config.held_out))
+    except Exception as error:  # whatever the user's function raises
+        raise DataError(f"data '{config.data}' fails: {type(error).__name__}: {reason_of(error)}") from error
+    raise DataError(f"data '{config.data}' returned {type(found).__name__}: return the samples, a list or a generator")
+
+
 def _metric(config: SystemConfig) -> Metric:
     if config.metric is None:
         return _differences
@@ -146,14 +153,15 @@ def _metric(config: SystemConfig) -> Metric:
 
 
 def _differences(expected: Mapping[str, Value], got: Mapping[str, Value]) -> dict[str, float]:
-    """Return the drift of each output; of one whose shape changed (another number of boxes) 1 under ``... other shape``."""
+    """Return the error of each output; of one whose shape changed (another number of boxes) 1 under ``... other shape``."""
     values: dict[str, float] = {}
     for step, value in expected.items():
         pairs = list(zip(_arrays(value), _arrays(got[step]), strict=False))
         same = len(_arrays(value)) == len(_arrays(got[step])) and all(a.shape == b.shape for a, b in pairs)
         values[f"{step}: other shape"] = float(not same)
-        if same and pairs and any(a.size for a, _ in pairs):
-            values[f"{step}: drift"] = drift(*map(list, zip(*pairs, strict=True)))
+        filled = [(b, a) for a, b in pairs if a.size]
+        if same and filled:
+            values[f"{step}: error, %"] = error_percent(*zip(*filled, strict=True))
     return values
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +25,8 @@ class PartResult:
         artifact: its int8 file; None where the configuration keeps it float.
         calls: how often it was called while the calibration samples flowed through the float system.
         samples: how many samples those calls had together.
-        drift: of its own outputs on the held-out inputs of the float system: the share of the outputs' spread (their standard
-            deviation) by which they differ, root mean square; nan where it was never called.
+        error_percent: of its own outputs on the held-out inputs of the float system
+            (:func:`qat.report.statistics.error_percent`); None where it stays float or was never called.
     """
 
     name: str
@@ -34,7 +34,7 @@ class PartResult:
     artifact: Artifact | None
     calls: int
     samples: int
-    drift: float
+    error_percent: float | None
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class SystemResult(Displayed):
                     "exact": p.artifact.parity.exact if p.artifact and p.artifact.parity else None,
                     "calls": p.calls,
                     "samples": p.samples,
-                    "drift": None if np.isnan(p.drift) else p.drift,
+                    "error_percent": p.error_percent,
                 }
                 for p in self.parts
             ],
@@ -84,7 +84,7 @@ class SystemResult(Displayed):
         """Return the models' figures, then the system's."""
         columns = (
             Column("model"), Column("float, KB", right=True), Column("int8, KB", right=True),
-            Column("equal to the trained", right=True), Column("drift alone", right=True), Column("calls", right=True),
+            Column("equal to the trained", right=True), Column("error alone", right=True), Column("calls", right=True),
         )  # fmt: skip
         rows = [
             (
@@ -92,7 +92,7 @@ class SystemResult(Displayed):
                 "" if p.float_bytes is None else f"{p.float_bytes / 1e3:.1f}",
                 "float" if p.artifact is None else f"{p.artifact.bytes / 1e3:.1f}",
                 f"{p.artifact.parity.exact:.2%}" if p.artifact and p.artifact.parity else "",
-                "" if np.isnan(p.drift) else f"{p.drift:.2%}",
+                "" if p.error_percent is None else f"{p.error_percent:.2f} %",
                 str(p.calls),
             )
             for p in self.parts
@@ -109,10 +109,3 @@ class SystemResult(Displayed):
 
 def _figures(values: np.ndarray) -> str:
     return f"{values.mean():.4g} ({values.min():.4g} to {values.max():.4g})"
-
-
-def drift(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
-    """Return the root mean square difference of outputs, as a share of the reference's standard deviation."""
-    a, b = (np.concatenate([np.ravel(x) for x in arrays]).astype(np.float64) for arrays in (reference, outputs))
-    spread = float(a.std())
-    return float(np.sqrt(np.mean((a - b) ** 2)) / spread) if spread else float(np.abs(a - b).max(initial=0.0))

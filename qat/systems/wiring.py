@@ -123,18 +123,18 @@ class Recording:
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """Call the model, and keep the inputs."""
-        arrays = tuple(np.array(array, np.float32) for array in inputs)
+        arrays = tuple(np.array(array) for array in inputs)
         if arrays and len(arrays[0]):  # of no crops there is nothing to learn
             self.calls.append(arrays)
         return self._model(*inputs)
 
 
-def record(system: System, samples: Sequence[Sequence[Value]], models: Mapping[str, CallModel]) -> dict[str, Recording]:
-    """Let samples flow through a system of float models, and return the calls of each."""
+def record(
+    system: System, samples: Sequence[Sequence[Value]], models: Mapping[str, CallModel]
+) -> tuple[dict[str, Recording], list[dict[str, Value]]]:
+    """Let samples flow through a system of float models; return the calls of each model, and the outputs of each sample."""
     recordings = {name: Recording(model) for name, model in models.items()}
-    for sample in samples:
-        system.run(sample, recordings)
-    return recordings
+    return recordings, [system.run(sample, recordings) for sample in samples]
 
 
 def in_batches(calls: Sequence[tuple[np.ndarray, ...]], size: int) -> list[tuple[np.ndarray, ...]]:

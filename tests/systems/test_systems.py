@@ -117,11 +117,11 @@ def test_models_alone_and_together(folder, qat):
     detector, classifier = found["models"]
     assert (detector["name"], detector["calls"], detector["samples"]) == ("detector", 24, 24)
     assert detector["exact"] == classifier["exact"] == 1
-    assert 0 < classifier["drift"] < 0.1
+    assert 0 < classifier["error_percent"] < 10
     mixtures = found["quantized"]
     assert set(mixtures) == {"all", "detector", "classifier"}
-    assert mixtures["classifier"]["heat: drift"]["mean"] == 0  # the model that makes it is in float
-    assert mixtures["detector"]["heat: drift"]["mean"] == mixtures["all"]["heat: drift"]["mean"] > 0
+    assert mixtures["classifier"]["heat: error, %"]["mean"] == 0  # the model that makes it is in float
+    assert mixtures["detector"]["heat: error, %"]["mean"] == mixtures["all"]["heat: error, %"]["mean"] > 0
     files = {path.name for path in (folder / "runs" / "faces").glob("*.onnx")}
     assert files == {"detector_int8.onnx", "classifier_int8.onnx"}
 
@@ -163,6 +163,8 @@ def test_a_function_that_calls_a_model_at_several_sizes(folder, qat):
         (('{factory: "my_system:detector"}', "{}"), "give either 'file'"),
         (("train: 4", "trian: 4"), "unknown key 'trian'"),
         (("calibration: 24", "kwargs: {count: 1}"), "gives 1 samples"),
+        (("calibration: 24", "kwargs: {number: 1}"), "data 'my_system:samples' fails: TypeError"),
+        (('"my_system:classifier"', '"my_system:fails"'), "models.classifier.factory 'my_system:fails'"),
     ],
 )
 def test_mistakes_end_in_a_sentence(folder, qat, change, said):
@@ -199,7 +201,9 @@ def test_calls_are_joined_by_their_sizes_and_empty_ones_left_out():
     system = System(("x",), (Step("a", ("x",), None, ("m",)),), ("a",))
     sizes = [(3, 2), (1, 5), (0, 2), (4, 2)]
     samples = [(np.full(shape, index, np.float64),) for index, shape in enumerate(sizes)]
-    recording = record(system, samples, {"m": lambda x: x})["m"]
+    recordings, outputs = record(system, samples, {"m": lambda x: x})
+    recording = recordings["m"]
+    assert [output["a"].shape for output in outputs] == sizes
     assert [call[0].shape for call in recording.calls] == [(3, 2), (1, 5), (4, 2)]
     batches = in_batches(recording.calls, 5)
     assert [batch[0].shape for batch in batches] == [(5, 2), (2, 2), (1, 5)]
