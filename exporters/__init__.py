@@ -5,7 +5,7 @@ from qat.runtimes.model_file import Parity
 from .artifact import Artifact
 from .export import encodings_path, export_converted, export_lowered, export_program
 from .metadata import Metadata
-from .prepared import export
+from .prepared import export, refuse_unwritable
 
 __all__ = [
     "Artifact",
@@ -16,4 +16,5 @@ __all__ = [
     "export_converted",
     "export_lowered",
     "export_program",
+    "refuse_unwritable",
 ]

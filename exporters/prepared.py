@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -76,6 +77,21 @@ def export(
         raise CalibrationError("export needs a prepared model: call qat.prepare and qat.calibrate first")
     with shown(progress), bar(f"export of {Path(path).name}"):
         return _export(model, Path(path), verify, io_dtype, overwrite, layout, metadata)
+
+
+def refuse_unwritable(model: PreparedModel, suffix: str, io_dtype: IoDtype = "int8") -> None:
+    """Raise now, before training, what :func:`export` would raise after it.
+
+    Args:
+        model: calibrated.
+        suffix: of the artifact.
+        io_dtype: as for :func:`export`.
+
+    Raises:
+        ExportError: the format cannot hold the model.
+    """
+    with TemporaryDirectory() as folder:
+        export(model, Path(folder) / f"tried{suffix}", io_dtype=io_dtype, progress=False)
 
 
 def _export(

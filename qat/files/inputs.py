@@ -59,7 +59,9 @@ class Wanted:
             DataError: they do not fit its shape.
         """
         fits = array.ndim == len(self.shape) and all(n in (None, m) for n, m in zip(self.shape[1:], array.shape[1:], strict=True))
-        if not fits or not len(array):
+        if not len(array):
+            raise DataError(f"the data for input '{self.name}' hold no samples: give one or more")
+        if not fits:
             wanted = ", ".join("samples" if i == 0 else str(n or "any") for i, n in enumerate(self.shape))
             raise DataError(f"the data for input '{self.name}' have the shape {array.shape}, the model wants ({wanted})")
         return np.ascontiguousarray(array, dtype=self.dtype)

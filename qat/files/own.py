@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qat import api
+from qat.exporters import refuse_unwritable
 from qat.planning.plan import Plan
 from qat.report.statistics import error_percent
 from qat.trainers.output_losses import choose
@@ -35,6 +36,7 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
     before = opened.outputs(opened.model, held)
     losses, steps = {}, 0
     if request.trains:
+        refuse_unwritable(prepared, path.suffix, request.io_dtype)
         history = api.finetune(
             prepared, _unpacked(kept), _unpacked(held), labels="none", seed=request.seed, progress=request.progress,
             **request.training_length(),

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from qat import api
 from qat.errors import ConfigError
-from qat.exporters import Artifact
+from qat.exporters import Artifact, refuse_unwritable
 from qat.report.report import Report
 from qat.runtimes.model_file import ModelFile
 from qat.trainers import History
@@ -55,6 +55,8 @@ def _everything(job: Job, data: RunData) -> Report:
     if c.ptq:
         made = job.stage("calibrate-only artifact", lambda: stages.artifact(job, data, prepared, "calibrated", "ptq"))
         entries.append(made)
+    else:
+        refuse_unwritable(prepared, job.target.suffix, c.io_dtype)
     job.stage("QAT", lambda: stages.finetune(job, data, prepared, model, "qat"))
     entries.append(job.stage("export and verify", lambda: stages.artifact(job, data, prepared, "qat", "qat")))
     if c.control:
@@ -106,6 +108,8 @@ def _training(job: Job, data: RunData) -> Trained:
     model = job.stage("float model", lambda: float_model.trained(job, data))
     prepared = job.stage("prepare and calibrate", lambda: stages.prepare(job, data, model))
     before = {name: stages.evaluate(job, data, m, model) for name, m in (("float", model), ("calibrated", prepared))}
+    if job.target.suffix:  # a target that only simulates has no artifacts
+        refuse_unwritable(prepared, job.target.suffix, job.config.io_dtype)
     history = job.stage("QAT", lambda: stages.finetune(job, data, prepared, model, "qat"))
     for name, values in before.items():
         job.console.print(f"  {name}: {shown(values)} on the validation data")

@@ -10,7 +10,7 @@ import numpy as np
 
 from qat import api
 from qat.errors import ConfigError, DataError
-from qat.exporters import Artifact
+from qat.exporters import Artifact, refuse_unwritable
 from qat.frameworks import adapter_for, framework_of
 from qat.runs.float_model import made_by, of_file
 from qat.runtimes import Session, open_session
@@ -81,9 +81,11 @@ class Part:
         example = batches[0] if len(batches[0]) > 1 else batches[0][0]
         prepared = api.prepare(self.model, example, c.recipe, c.target, c.dynamic)
         api.calibrate(prepared, list(batches), c.estimator)
+        suffix = prepared.plan.target.suffix
         if c.train:
+            refuse_unwritable(prepared, suffix, "float32")
             finetune(prepared, list(batches), labels="none", steps=c.train)
-        path = folder / f"{self.name}_int8{prepared.plan.target.suffix}"
+        path = folder / f"{self.name}_int8{suffix}"
         artifact = api.export(prepared, path, list(held_out) or None, "float32", overwrite=True)
         return artifact, of_session(open_session(path))
 

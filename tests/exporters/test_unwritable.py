@@ -1,0 +1,71 @@
+"""What a format cannot hold is said before the training, by every way that trains and exports."""
+
+import keras
+import numpy as np
+import pytest
+
+import qat
+from qat.errors import ExportError
+from qat.exporters import refuse_unwritable
+from support.command_line import CommandLine
+
+MODULE = """
+import torch
+
+
+class Odd(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.end = torch.nn.Conv2d(1, 8, 3), torch.nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.end(torch.linalg.svdvals(self.stem(x).flatten(2)))
+"""
+
+CONFIG = """
+name: odd
+framework: torch
+model: {factory: "my_net:Odd"}
+data: {source: digits, batch_size: 64}
+float_training: {epochs: 1}
+training: {epochs: 1}
+ptq: false
+control: false
+latency_runs: 0
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_a_run_ends_before_its_training(command, tmp_path, capfd):
+    (tmp_path / "my_net.py").write_text(MODULE)
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    done = CommandLine(tmp_path, capfd)(command, "run.yaml")
+    assert done.returncode == 2
+    assert "linalg_svdvals" in done.stderr
+    assert "done prepare and calibrate" in done.stdout + done.stderr
+    assert "epoch 1/1" not in done.stdout.partition("prepare and calibrate")[2]
+    trained = {path.parent.name for path in (tmp_path / "runs" / "odd").rglob("last.*")}
+    assert trained <= {"float"}  # the float model's own training
+
+
+def recurrent():
+    inputs = keras.Input((6, 4))
+    x = keras.layers.Dense(8, activation="relu")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.LSTM(4)(x)))
+
+
+def test_a_file_is_refused_before_its_training(tmp_path, monkeypatch):
+    recurrent().save(tmp_path / "net.keras")
+    monkeypatch.setattr("qat.api.finetune", lambda *_, **__: pytest.fail("it was trained"))
+    x = np.random.default_rng(0).normal(size=(64, 6, 4)).astype(np.float32)
+    with pytest.raises(ExportError, match="unroll=True"):
+        qat.quantize(tmp_path / "net.keras", x, train=10)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.keras"]
+
+
+def test_the_check_leaves_nothing_and_passes_what_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+    model = qat.calibrate(qat.prepare(keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])), [x])
+    refuse_unwritable(model, ".tflite")
+    assert not list(tmp_path.iterdir())
