@@ -41,6 +41,10 @@ Batches: TypeAlias = Iterable[Batch]
 #: Samples for calibration and verification: batches, or a single array, which is one batch.
 Samples: TypeAlias = Batches | Array
 
+#: Inputs like those of a file's application: a path, ``package.module:function``, ``random``, or the samples themselves; of a
+#: bundle also those of each model by its name.
+FileData: TypeAlias = str | Path | Inputs | Samples | Mapping[str, "str | Path | Inputs | Samples"]
+
 #: How images lie: batch, channels, height, width, or channels last.
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
 

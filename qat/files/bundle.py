@@ -7,11 +7,13 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TypeAlias
 
 from qat.errors import ConfigError, DataError, at, nearest
+from qat.planning.recipe import Recipe
 from qat.sources.bundle import models_of, with_models
 from qat.system.atomic_files import refuse_existing, write_atomically
+from qat.typing import FileData
 
 from .request import DEFAULT_RECIPE, SHORT_FORMS, Request, ending_of
 from .result import QuantizedFile
@@ -21,10 +23,10 @@ SUFFIX = ".task"
 KEEP = "float"
 
 #: Quantizes one file: its path, its data, the request.
-QuantizeOne = Callable[[Path, Any, Request], QuantizedFile]
+QuantizeOne: TypeAlias = Callable[[Path, "FileData | None", Request], QuantizedFile]
 
 
-def quantized(path: Path, data: Any, request: Request, quantize_one: QuantizeOne) -> QuantizedFile:
+def quantized(path: Path, data: FileData | None, request: Request, quantize_one: QuantizeOne) -> QuantizedFile:
     """Quantize the models of a bundle, each by its own recipe.
 
     Args:
@@ -71,12 +73,12 @@ def quantized(path: Path, data: Any, request: Request, quantize_one: QuantizeOne
     return _together(path, where, len(raw), len(bundle), request, parts)
 
 
-def _recipes(request: Request, models: list[str], where: str) -> dict[str, Any]:
+def _recipes(request: Request, models: list[str], where: str) -> dict[str, str | Path | Recipe]:
     """Return the recipe of each model."""
     if not isinstance(request.recipe, str) or "=" not in request.recipe:
         return dict.fromkeys(models, request.recipe)
     short = {PurePosixPath(name).stem: name for name in models}
-    found: dict[str, Any] = dict.fromkeys(models, DEFAULT_RECIPE)
+    found: dict[str, str | Path | Recipe] = dict.fromkeys(models, DEFAULT_RECIPE)
     for part in re.split(r",(?=[^,]+=)", request.recipe):
         name, _, recipe = part.partition("=")
         model = name.strip() if name.strip() in models else short.get(name.strip())
@@ -86,7 +88,7 @@ def _recipes(request: Request, models: list[str], where: str) -> dict[str, Any]:
     return found
 
 
-def _data_of(name: str, data: Any) -> Any:
+def _data_of(name: str, data: FileData | None) -> FileData | None:
     """Return the data of one model."""
     stem = PurePosixPath(name).stem
     if isinstance(data, Mapping):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from qat.errors import QatError, reason_of
 from qat.planning.recipe import Recipe, Rule
 from qat.planning.targets import load_target
 from qat.system.atomic_files import refuse_existing
-from qat.typing import Estimator, IoDtype
+from qat.typing import Estimator, FileData, IoDtype
 
 from . import bundle
 from .inputs import BATCH
@@ -25,7 +24,7 @@ log = logging.getLogger("qat")
 
 def quantize(
     path: str | Path,
-    data: Any = None,
+    data: FileData | None = None,
     *,
     recipe: str | Path | Recipe = DEFAULT_RECIPE,
     exclude: Sequence[str] = (),
@@ -53,7 +52,8 @@ def quantize(
             own recipe (:func:`qat.files.bundle.quantized`), or a factory ``package.module:function``.
         data: inputs like those of the application: a folder of images, the path of an ``.npz`` (arrays by the inputs' names) or
             ``.npy``, ``package.module:function`` (arrays, or batches of them), arrays, or ``"random"``, which calibrates with a
-            warning. Recipes without static rules need data for the error against float alone.
+            warning. Recipes without static rules need data for the error against float alone. Of a bundle also a dict of these
+            by model.
         recipe: a built-in name or short form (``int8``, ``fp16``, ``dynamic``), the path of a YAML file, or a Recipe; of another
             tool its own name.
         exclude: regular expressions; operators whose scope matches one stay float.
@@ -95,7 +95,7 @@ def quantize(
     return run(path, data, request)
 
 
-def run(source: str | Path, data: Any, request: Request) -> QuantizedFile:
+def run(source: str | Path, data: FileData | None, request: Request) -> QuantizedFile:
     """Quantize one file as a request says."""
     if Path(source).suffix == bundle.SUFFIX:
         return bundle.quantized(Path(source), data, request, run)
@@ -111,7 +111,7 @@ def run(source: str | Path, data: Any, request: Request) -> QuantizedFile:
     return by_qat(opened, request, where, str(source))
 
 
-def run_all(sources: Sequence[str], data: Any, request: Request) -> Quantization:
+def run_all(sources: Sequence[str], data: FileData | None, request: Request) -> Quantization:
     """Quantize files one after the other; one that fails does not stop the others."""
     made = []
     for source in sources:
