@@ -1,0 +1,1 @@
+"""What to know of data, layers and artifacts: data checks, sensitivity, mixed precision, diagnosis."""
