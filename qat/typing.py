@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
@@ -11,6 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from qat.planning.plan import Group, Plan
     from qat.planning.recipe import Recipe
+    from qat.planning.rounding import Variant
     from qat.planning.targets import Target
     from qat.program.program import Program
 
@@ -44,6 +45,9 @@ Samples: TypeAlias = Batches | Array
 #: Inputs like those of a file's application: a path, ``package.module:function``, ``random``, or the samples themselves; of a
 #: bundle also those of each model by its name.
 FileData: TypeAlias = str | Path | Inputs | Samples | Mapping[str, "str | Path | Inputs | Samples"]
+
+#: From the float outputs of a batch to directions, each with an array for each output.
+Directions: TypeAlias = Callable[[Sequence[np.ndarray]], Sequence[Sequence[np.ndarray]]]
 
 #: How images lie: batch, channels, height, width, or channels last.
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
@@ -163,6 +167,12 @@ class Adapter(Runner, Protocol):
 
     def layer_input(self, model: Any, name: str, inputs: Any) -> np.ndarray:
         """Return the real values that an operator reads, for the inputs of a batch."""
+
+    def simulate(self, model: Any, inputs: Any, variants: Sequence[Variant]) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+        """Yield the index of each variant and the outputs of a calibrated model in float with its roundings alone."""
+
+    def first_order(self, model: Any, inputs: Any, variants: Sequence[Variant], directions: Directions) -> np.ndarray:
+        """Return how far each variant moves the outputs of each sample along directions: (directions, variants, samples)."""
 
     def layer_scale(self, model: Any, name: str, weight: str, bias: str | None) -> np.ndarray:
         """Return the scale of each output channel of an operator's weight, float32 of shape ``(channels,)``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,6 @@ from qat.errors import DataError, ExportError
 from qat.exporters import export
 from qat.frameworks import has_plan, input_count, is_prepared
 from qat.runtimes.model_file import ModelFile
-from qat.system.sample_sets import as_pair
 from qat.system.samples import batches_of, first_of_pair
 from qat.trainers.metric import Metric, samples_of
 from qat.trainers.metric_functions import IGNORED
@@ -28,6 +27,7 @@ from qat.typing import Array, Batches, Inputs, Model
 from . import statistics
 from .decision import best_of, decide, integer_ptq
 from .entry import Entry
+from .labels import inputs_of, labels_of
 from .records import distinct_names, record_of
 from .report import Report
 from .running import Run, run_all, turned
@@ -105,8 +105,8 @@ def compare(
         names = tuple(entries) if isinstance(entries, Mapping) else distinct_names([file.name for file in files], paths)
         files = [replace(file, name=name) for file, name in zip(files, names, strict=True)]
         answers: list[Any] = []
-        runs = run_all(files, _inputs(chain([first], batches), count, answers), latency_runs, length(data))
-        labels = _labels(answers)
+        runs = run_all(files, inputs_of(chain([first], batches), count, answers), latency_runs, length(data))
+        labels = labels_of(answers)
         name = framework or next((file.framework for file in files if file.framework), "")
         return _Comparison(runs, labels, wanted, own).report(name, dataset)
 
@@ -128,37 +128,6 @@ def _input_count(entry: Comparable) -> int | None:
     if isinstance(entry, (str, Path)):
         return len(open_session(entry).inputs)
     return input_count(entry)
-
-
-def _inputs(batches: Iterable[Any], count: int, labels: list[Any]) -> Iterator[Inputs]:
-    """Yield the inputs of each batch, and add its labels to ``labels``; None where it has none."""
-    for batch in map(as_pair, batches):
-        inputs = first_of_pair(batch, count)
-        is_pair = isinstance(batch, (tuple, list)) and len(batch) > 1 and inputs is batch[0]
-        labels.append(_arrays(batch[1]) if is_pair else None)
-        yield inputs
-
-
-def _labels(labels: list[Any]) -> list[Any] | None:
-    """Return the labels of each batch; None where the data has none.
-
-    Raises:
-        DataError: some batches have labels, and others none.
-    """
-    missing = [answers is None for answers in labels]
-    if any(missing) and not all(missing):
-        raise DataError(
-            "some batches of the comparison have labels and others none: yield (inputs, labels) pairs, or inputs alone"
-        )
-    return None if missing[0] else labels
-
-
-def _arrays(labels: Any) -> Any:
-    if isinstance(labels, Mapping):
-        return {name: np.asarray(array) for name, array in labels.items()}
-    if isinstance(labels, (tuple, list)) and len(labels) and all(hasattr(x, "shape") and len(x.shape) for x in labels):
-        return tuple(np.asarray(array) for array in labels)
-    return np.asarray(labels)
 
 
 def _file_of(entry: Comparable, inputs: Inputs | Array, folder: Path, target: str | None) -> ModelFile:

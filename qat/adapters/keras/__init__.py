@@ -8,6 +8,7 @@ from .insert import insert
 from .layer_access import layer_input, layer_scale, parameter, set_parameter, twin_of
 from .lower import lower
 from .prepared_model import set_range_tracking
+from .simulation import first_order, simulate
 
 require_tensorflow()
 
@@ -16,6 +17,7 @@ DEFAULT_TARGET = "litert"
 
 __all__ = [
     "DEFAULT_TARGET",
+    "first_order",
     "forward",
     "grid_values",
     "grids",
@@ -28,6 +30,7 @@ __all__ = [
     "predict",
     "set_parameter",
     "set_range_tracking",
+    "simulate",
     "trace",
     "twin_of",
 ]

@@ -7,12 +7,14 @@ from .insert import insert
 from .layer_access import layer_input, layer_scale, parameter, set_parameter, twin_of
 from .lower import lower
 from .prepared_model import set_range_tracking
+from .simulation import first_order, simulate
 
 #: The target of a PyTorch model where the user names none.
 DEFAULT_TARGET = "onnxruntime"
 
 __all__ = [
     "DEFAULT_TARGET",
+    "first_order",
     "forward",
     "grid_values",
     "grids",
@@ -25,6 +27,7 @@ __all__ = [
     "predict",
     "set_parameter",
     "set_range_tracking",
+    "simulate",
     "trace",
     "twin_of",
 ]

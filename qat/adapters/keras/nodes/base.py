@@ -19,8 +19,10 @@ from qat.adapters.keras.autograd.runtimes import RUNTIMES, Runtime
 from qat.errors import CalibrationError
 from qat.graph.kinds import bounds
 from qat.planning.plan import PlannedOp
+from qat.planning.rounding import Rounding
 
 from .activation_grid import Grid
+from .quantize import fake_quantized
 
 #: Parameters by role.
 Params = dict[str, Tensor]
@@ -73,6 +75,11 @@ class Node:
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The same operator in float, without its fused activation."""
         raise NotImplementedError
+
+    def simulated(self, rounding: Rounding, inputs: list[Tensor], params: Params) -> Tensor:
+        """Compute in float, whether calibrated or not, with the roundings that are asked for."""
+        y = activate(self.real(inputs, params), self.planned.activation)
+        return fake_quantized(y, self.output, self.kernels) if rounding.activation and self.grids else y
 
     def limits(self) -> Limits:
         """Return the limits of the output on its grid: the type's, narrowed by the fused activation.

@@ -13,6 +13,7 @@ from qat.adapters.keras.autograd import tflite
 from qat.arithmetic.grid import BIAS_LIMIT
 from qat.graph.kinds import KINDS
 from qat.graph.padding import same_padding
+from qat.planning.rounding import Rounding
 
 from .base import Node, Params
 
@@ -61,6 +62,17 @@ class Linear(Node):
         (x,), weight = inputs, params["weight"]
         y = self.operator(x, weight).forward(x, weight)
         return y + params["bias"] if "bias" in params else y
+
+    def simulated(self, rounding: Rounding, inputs: list[Tensor], params: Params) -> Tensor:
+        """Compute in float, with the weight rounded or not."""
+        if rounding.weight and self.planned.weight is not None:
+            params = params | {"weight": self.rounded_weight(params["weight"], params.get("bias"))}
+        return super().simulated(rounding, inputs, params)
+
+    def rounded_weight(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the real values of the weight's integers."""
+        scale = self.weight_scale(weight, bias)
+        return self.quantized(weight, None, scale)[0] * tf.reshape(scale, self.channels(weight))
 
     def by_tflite(self, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
         """Return the output's integers as TFLite's own kernel computes them."""

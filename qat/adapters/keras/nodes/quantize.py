@@ -20,6 +20,11 @@ def quantize(x: Tensor, grid: Grid, kernels_name: str, training: bool) -> Tensor
     return round_clamp(v, (tf.convert_to_tensor(grid.lo), tf.convert_to_tensor(grid.hi)))
 
 
+def fake_quantized(x: Tensor, grid: Grid, kernels_name: str) -> Tensor:
+    """Return the real values on a grid that the runtime would hold in place of ``x``."""
+    return dequantize(quantize(x, grid, kernels_name, training=False), grid)
+
+
 def dequantize(x: Tensor, grid: Grid) -> Tensor:
     """Return the real values of a tensor on a grid."""
     return x * grid.scale

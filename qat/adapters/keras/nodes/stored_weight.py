@@ -15,8 +15,9 @@ from qat.adapters.keras.autograd.dynamic import dequantize_accumulator, on_grid
 from qat.adapters.keras.autograd.functions import straight_through
 from qat.arithmetic.dynamic import range_axes
 from qat.graph.kinds import KINDS
+from qat.planning.rounding import Rounding
 
-from .base import Params
+from .base import Params, activate
 from .linear import Linear
 
 
@@ -29,12 +30,26 @@ class StoredWeight(Linear):
         w, scale = self.stored(weight)
         if self.planned.mode != "dynamic":
             return super().real([x], params | {"weight": w * tf.reshape(scale, self.channels(weight))})
-        strides = self.attrs.get("strides", ())
-        spatial = bool(KINDS[self.planned.op.kind].spatial)
-        axes = range_axes(spatial, strides, self.kernels, x.shape, weight.shape[:2], channel_axis=3)
-        x_int, x_scale = on_grid(x, axes, self.kernels)
+        x_int, x_scale = self._on_grid(x, weight)
         acc = super().real([x_int], {"weight": w})
         return dequantize_accumulator(acc, x_scale, scale, params.get("bias"), self.kernels)
+
+    def simulated(self, rounding: Rounding, inputs: list[Tensor], params: Params) -> Tensor:
+        """Compute in float, with the weight as it is stored or not, and in dynamic mode the input on a grid or not."""
+        (x,), weight = inputs, params["weight"]
+        if rounding.activation and self.planned.mode == "dynamic":
+            x_int, x_scale = self._on_grid(x, weight)
+            x = x_int * x_scale
+        if rounding.weight:
+            w, scale = self.stored(weight)
+            params = params | {"weight": w * tf.reshape(scale, self.channels(weight))}
+        return activate(super().real([x], params), self.planned.activation)
+
+    def _on_grid(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the integers of an input, less their zero point, on the grid that the runtime chooses, and their scale."""
+        strides, spatial = self.attrs.get("strides", ()), bool(KINDS[self.planned.op.kind].spatial)
+        axes = range_axes(spatial, strides, self.kernels, x.shape, weight.shape[:2], channel_axis=3)
+        return on_grid(x, axes, self.kernels)
 
     def stored(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weight as it is stored, in float32, and the scale of each output channel, of shape (channels,)."""

@@ -22,8 +22,10 @@ from qat.arithmetic.range_estimators import RangeMode
 from qat.errors import CalibrationError
 from qat.graph.kinds import bounds
 from qat.planning.plan import PlannedOp
+from qat.planning.rounding import Rounding
 
 from .activation_grid import Grid
+from .quantize import fake_quantized
 
 
 class Node(nn.Module):
@@ -92,6 +94,11 @@ class Node(nn.Module):
     def real(self, *args: Any) -> Tensor:
         """The same operator in float, without its fused activation."""
         raise NotImplementedError
+
+    def simulated(self, rounding: Rounding, *args: Any) -> Tensor:
+        """Compute in float, whether calibrated or not, with the roundings that are asked for."""
+        y = activate(self.real(*args), self.planned.activation)
+        return fake_quantized(y, self.output, self.kernels) if rounding.activation and self.grids else y
 
     def limits(self) -> tuple[float, float]:
         """Return the limits of the output on its grid: the type's, narrowed by the fused activation."""

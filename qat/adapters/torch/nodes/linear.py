@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from qat.adapters.torch.autograd import linear
 from qat.adapters.torch.autograd.functions import straight_through
 from qat.adapters.torch.autograd.tflite import halves_up
+from qat.planning.rounding import Rounding
 
 from .base import Node
 from .image_weight import as_image_weight
@@ -47,6 +50,19 @@ class Conv2d(Node):
         (top, bottom), (left, right) = self.attrs["padding"]
         x = F.pad(x, (left, right, top, bottom))
         return F.conv2d(x, weight, bias, self.attrs["strides"], 0, self.attrs["dilations"], self.attrs["groups"])
+
+    def simulated(self, rounding: Rounding, *args: Any) -> Tensor:
+        """Compute in float, with the weight in the program's layout, rounded or not."""
+        x, weight, *rest = args
+        weight = self.program_layout(weight)
+        if rounding.weight and self.planned.weight is not None:
+            weight = self.rounded_weight(weight, *rest)
+        return super().simulated(rounding, x, weight, *rest)
+
+    def rounded_weight(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return the real values of the weight's integers, in the program's layout."""
+        scale = self.weight_scale(weight, bias)
+        return self.quantized(weight, None, scale)[0] * scale.view(-1, *[1] * (weight.ndim - 1))
 
     def requantize_builtin(self, acc: Tensor, scale: Tensor) -> Tensor:
         """Requantize an accumulator as TFLite's optimized kernel, which runs the convolutions that the delegate does not take."""

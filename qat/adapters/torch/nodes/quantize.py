@@ -43,6 +43,11 @@ def quantize(x: Tensor, grid: Grid, kernels_name: str, tracked: bool = False) ->
     return kernels.round_clamp(v, grid.lo, grid.hi)
 
 
+def fake_quantized(x: Tensor, grid: Grid, kernels_name: str) -> Tensor:
+    """Return the real values on a grid that the runtime would hold in place of ``x``."""
+    return quantize(x, grid, kernels_name) * grid.scale
+
+
 class Dequantize(nn.Module):
     """The exit of a region: the grid to float."""
 

@@ -16,8 +16,9 @@ from qat.adapters.torch.autograd.linear import weight_scale
 from qat.arithmetic.dynamic import range_axes
 from qat.graph.kinds import KINDS
 from qat.planning.plan import PlannedOp
+from qat.planning.rounding import Rounding
 
-from .base import Node
+from .base import Node, activate
 from .image_weight import as_image_weight
 
 
@@ -45,19 +46,29 @@ class StoredWeight(Node):
         w, scale = self.quantized(weight)
         if self.planned.mode != "dynamic":
             return self.operator.real(x, w * _along_weight(scale, w), bias)
-        axes = range_axes(
-            bool(KINDS[self.planned.op.kind].spatial),
-            self.planned.op.attrs.get("strides", ()),
-            self.kernels,
-            x.shape,
-            weight.shape[2:],
-            channel_axis=1,
-        )
-        x_int, x_scale = dynamic.on_grid(x, axes, self.kernels)
+        x_int, x_scale = self._on_grid(x, weight)
         channels = (-1,) if self.planned.op.kind == "dense" else (-1, *[1] * (x.ndim - 2))
         acc = self.operator.real(x_int, w, None)
         offset = None if bias is None else bias.view(channels)
         return dynamic.dequantize_accumulator(acc, x_scale, scale.view(channels), offset, self.kernels)
+
+    def simulated(self, rounding: Rounding, *args: Any) -> Tensor:
+        """Compute in float, with the weight as it is stored or not, and in dynamic mode the input on a grid or not."""
+        x, weight, *bias = args
+        weight = self.program_layout(weight)
+        if rounding.activation and self.planned.mode == "dynamic":
+            x_int, x_scale = self._on_grid(x, weight)
+            x = x_int * x_scale
+        if rounding.weight:
+            stored, scale = self.quantized(weight)
+            weight = stored * _along_weight(scale, stored)
+        return activate(self.operator.real(x, weight, *bias), self.planned.activation)
+
+    def _on_grid(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the integers of an input, less their zero point, on the grid that the runtime chooses, and their scale."""
+        attrs, spatial = self.planned.op.attrs, bool(KINDS[self.planned.op.kind].spatial)
+        axes = range_axes(spatial, attrs.get("strides", ()), self.kernels, x.shape, weight.shape[2:], channel_axis=1)
+        return dynamic.on_grid(x, axes, self.kernels)
 
     def quantized(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return the stored weight, in float32, and the scale of each output channel, of shape (channels,)."""
