@@ -29,7 +29,6 @@ from rich.table import Table
 
 import qat
 from qat.errors import QatError
-from qat.planning.recipe import QuantSpec, Recipe, Rule
 from qat.runtimes.litert import LiteRTSession
 
 FOLDER = Path(__file__).parents[1] / "build" / "mediapipe"
@@ -41,7 +40,7 @@ PARTS = {"face_landmark": (225, 118, 190), "iris_landmark": (245, 105, 45), "pos
 #: The numbers of a landmark, of the files whose largest output is a row of landmarks.
 LANDMARKS = {"face_landmark": 3, "iris_landmark": 3, "hand_landmark_full": 3, "hand_landmark_lite": 3}
 #: The delegate of MediaPipe 0.10.14 refuses fully connected layers with a scale for each channel.
-RECIPE = Recipe(name="mediapipe", rules=(Rule(), Rule(op="dense", weight=QuantSpec(symmetric=True))))
+RULES = ("op=dense,granularity=tensor",)
 #: The solutions that return a mask; all others return points.
 MASKS = ("SelfieSegmentation", "SelfieSegmentation (landscape)")
 
@@ -112,34 +111,30 @@ def crops(image: np.ndarray, count: int, size: tuple[int, int], part: tuple[int,
     return torch.stack(taken).clamp(0, 1)
 
 
-def quantized(path: Path, image: np.ndarray, out: Path, steps: int) -> Row:
+def quantized(path: Path, image: np.ndarray, steps: int) -> Row:
     """Read, calibrate, train without labels and export one file."""
     name = path.stem
     try:
         module, original = qat.load(path), LiteRTSession(path)
     except QatError as error:
         return Row(name, reason=str(error).removeprefix(f"{path}: "))
-    size = original.inputs[0].shape[1:3]
+    size, signed = original.inputs[0].shape[1:3], name in SIGNED
     seen, held_out = (
-        crops(image, count, size, PARTS.get(name), seed) * (2 if name in SIGNED else 1) - (1 if name in SIGNED else 0)
-        for count, seed in ((512 if steps else 64, 1), (32, 2))
+        (crops(image, count, size, PARTS.get(name), seed) * (2 if signed else 1) - (1 if signed else 0)).numpy()
+        for count, seed in ((512 if steps else 128, 1), (32, 2))
     )
-    model = qat.prepare(module, held_out[:2], RECIPE, target="litert")
-    qat.calibrate(model, seen[:64].split(8))
-    if steps:
-        qat.finetune(model, seen.split(8), steps=steps, progress=False)
-    made = qat.export(model, out, verify=[held_out], overwrite=True, io_dtype="float32")
-    assert made.parity is not None
-    both = zip(LiteRTSession(out).run(held_out.numpy()), original.run(held_out.numpy()), strict=True)
+    made = qat.quantize(path, seen, rules=RULES, train=steps, out=FOLDER, overwrite=True, progress=False)
+    assert made.path is not None and made.quantized is not None and made.exact is not None
+    out = made.path.replace(FOLDER / path.name)
+    both = zip(LiteRTSession(out).run(held_out), original.run(held_out), strict=True)
     artifact, wanted = max(both, key=lambda pair: pair[0].size)
     error = float(np.linalg.norm(artifact - wanted) / np.linalg.norm(wanted))
     points = float("nan")
     if name in LANDMARKS:
         a, b = (x.reshape(len(x), -1, LANDMARKS[name])[..., :2] for x in (artifact, wanted))
         points = float(np.linalg.norm(a - b, axis=-1).mean())
-    floats, every = len(model.plan.floats()), len(model.plan.ops)
     difference = module.meta["qat_agreement"].worst
-    return Row(name, difference, (every - floats, every), (path.stat().st_size, made.bytes), made.parity.exact, error, points)
+    return Row(name, difference, made.quantized, (path.stat().st_size, made.bytes), made.exact, error, points)
 
 
 def in_place(package: Path, artifacts: Mapping[str, Path]) -> Path:
@@ -183,7 +178,7 @@ def main() -> None:
     for path in sorted(package.glob("modules/**/*.tflite")):
         if arguments.names and path.stem not in arguments.names:
             continue
-        rows.append(quantized(path, original["image"], FOLDER / path.name, arguments.train))
+        rows.append(quantized(path, original["image"], arguments.train))
         print(rows[-1], file=sys.stderr, flush=True)
         if not rows[-1].reason:
             artifacts[path.stem] = FOLDER / path.name

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qat.planning.targets import Target
     from qat.program.program import Program
 
+    from .arithmetic.encoding import Encoding
     from .graph.graph import Graph
 
 
@@ -100,6 +101,10 @@ class Grid(Protocol):
     @property
     def calibrated(self) -> Any:
         """Whether the range is known."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """Scale, zero point and limits. Raises CalibrationError where there are none yet."""
 
     def set_range(self, low: float, high: float) -> None:
         """Set the range ``[low, high]`` in real units; scale and zero point follow from it."""

@@ -40,12 +40,15 @@ def quantize(
     scale: Scale = None,
     size: Size = None,
     samples: Samples = 512,
+    outputs: Annotated[
+        str, typer.Option(help="auto: coordinates may leave unrounded where 256 values are few for them; or int8.")
+    ] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
 ) -> Result:
     """Quantize float files, calibrated on data and at will trained to their own float outputs, without labels."""
     from qat.errors import ConfigError
     from qat.files.quantize import run_all
-    from qat.files.request import DEFAULT_RECIPE, SHORT_FORMS, Request, Tool
+    from qat.files.request import DEFAULT_RECIPE, SHORT_FORMS, Outputs, Request, Tool
     from qat.typing import Estimator, IoDtype
 
     if short is not None and (recipe is not None or short not in SHORT_FORMS):
@@ -53,7 +56,7 @@ def quantize(
     request = Request(
         recipe=recipe or short or DEFAULT_RECIPE, exclude=exclude or (), rules=rule or (), train=train, tool=cast("Tool", tool),
         io_dtype=cast("IoDtype", io_dtype), out=out, target=target, estimator=cast("Estimator | None", estimator), scale=scale,
-        size=size_of(size), samples=samples, overwrite=force,
+        size=size_of(size), samples=samples, overwrite=force, outputs=cast("Outputs", outputs),
     )  # fmt: skip
     made = run_all(files, data, request)
     for file in made.files:

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from qat import api
+from qat.calibration.coarse_outputs import coarse_outputs
 from qat.exporters import refuse_unwritable
+from qat.planning.output_layers import output_layers, unrounded
 from qat.planning.plan import Plan
+from qat.planning.recipe import Recipe
 from qat.report.statistics import error_percent
 from qat.trainers.output_losses import choose
 
@@ -30,9 +33,7 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
     started = time.perf_counter()
     recipe = request.full_recipe()
     kept, held = parts_of(opened)
-    prepared: Any = api.prepare(opened.model, held[0], recipe, request.target)
-    if any(rule.mode == "static" for rule in recipe.rules):
-        api.calibrate(prepared, _unpacked(kept[: -(-_CALIBRATING // opened.batch)]), request.estimator)
+    prepared, free = _calibrated(opened, request, recipe, kept[: -(-_CALIBRATING // opened.batch)])
     before = opened.outputs(opened.model, held)
     losses, steps = {}, 0
     if request.trains:
@@ -49,8 +50,36 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
         source=source, path=path, tool="qat", recipe=recipe.name, float_bytes=opened.bytes, bytes=artifact.bytes,
         error_percent=error_percent(after, before), agreement=agreement_percent(after, before, kinds),
         exact=None if artifact.parity is None else artifact.parity.exact, quantized=_counted(prepared.plan),
-        data=opened.samples.said, losses=losses, steps=steps, seconds=time.perf_counter() - started,
+        data=opened.samples.said, losses=losses, steps=steps, unrounded=free, seconds=time.perf_counter() - started,
     )  # fmt: skip
+
+
+def _calibrated(
+    opened: Opened, request: Request, recipe: Recipe, samples: list[tuple[np.ndarray, ...]]
+) -> tuple[Any, tuple[str, ...]]:
+    """Return the calibrated model, and the outputs that leave it unrounded since their own grid made much of their error."""
+
+    def calibrated(chosen: Recipe) -> Any:
+        prepared: Any = api.prepare(opened.model, samples[0], chosen, request.target)
+        if any(rule.mode == "static" for rule in chosen.rules):
+            api.calibrate(prepared, _unpacked(samples), request.estimator)
+        return prepared
+
+    prepared = calibrated(recipe)
+    if request.outputs == "int8" or request.io_dtype != "float32" or not prepared.grids:
+        return prepared, ()
+    real, got = opened.outputs(opened.model, samples), opened.outputs(prepared, samples)
+    kinds = choose({str(i): y for i, y in enumerate(real)}, None, opened.suffix == ".onnx").each
+    plan = prepared.plan
+    numbers = {name for name, kind in zip(plan.graph.outputs, kinds, strict=True) if kind.name == "mse"}
+    rules = {name: unrounded(plan, output_layers(plan, name)) for name in coarse_outputs(prepared, got, real) if name in numbers}
+    found = {name: rule for name, rule in rules.items() if rule}
+    if not found:
+        return prepared, ()
+    freed = calibrated(request.full_recipe([rule for each in found.values() for rule in each]))
+    if error_percent(opened.outputs(freed, samples), real) >= error_percent(got, real):
+        return prepared, ()
+    return freed, tuple(found)
 
 
 def parts_of(opened: Opened) -> tuple[list[tuple[np.ndarray, ...]], list[tuple[np.ndarray, ...]]]:

@@ -15,6 +15,10 @@ from qat.planning.recipe import Recipe, Rule, load_recipe
 from qat.trainers.time_budget import seconds_of
 from qat.typing import Estimator, IoDtype
 
+#: Whether outputs may leave unrounded where their own grid makes much of their error.
+Outputs: TypeAlias = Literal["auto", "int8"]
+OUTPUTS: tuple[Outputs, ...] = get_args(Outputs)
+
 Tool: TypeAlias = Literal["qat", "aeq", "onnxruntime", "tflite"]
 TOOLS: tuple[Tool, ...] = get_args(Tool)
 
@@ -53,10 +57,13 @@ class Request:
     seed: int = 0
     overwrite: bool = False
     progress: bool = True
+    outputs: Outputs = "auto"
 
     def __post_init__(self) -> None:
         if self.tool not in TOOLS:
             raise OptionError("tool", f"unknown tool '{self.tool}'{nearest(self.tool, TOOLS)}; valid: {', '.join(TOOLS)}")
+        if self.outputs not in OUTPUTS:
+            raise OptionError("outputs", f"outputs is {' or '.join(OUTPUTS)}, not {self.outputs!r}")
         if self.samples < 1:
             raise OptionError("samples", f"samples must be a whole number of at least 1, not {self.samples!r}")
         if self.trains and self.tool != "qat":
@@ -85,8 +92,8 @@ class Request:
             ) from error
         return {"time_budget": text}
 
-    def full_recipe(self) -> Recipe:
-        """Return the recipe with the rules and exceptions of one's own behind its rules.
+    def full_recipe(self, found: Sequence[Rule] = ()) -> Recipe:
+        """Return the recipe with the rules and exceptions of one's own behind its rules, and behind those that were found.
 
         Raises:
             ConfigError: there is no such recipe, or a rule is wrong.
@@ -94,7 +101,7 @@ class Request:
         chosen = load_recipe(SHORT_FORMS.get(self.recipe, self.recipe) if isinstance(self.recipe, str) else self.recipe)
         own = [rule if isinstance(rule, Rule) else rule_of(rule) for rule in self.rules]
         own += [_rule({"scope": scope, "mode": "float"}, f"exclude '{scope}'") for scope in self.exclude]
-        return chosen.model_copy(update={"rules": (*chosen.rules, *own)})
+        return chosen.model_copy(update={"rules": (*chosen.rules, *found, *own)})
 
 
 def rule_of(text: str) -> Rule:

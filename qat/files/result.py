@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class QuantizedFile(Displayed):
         data: the samples, in words.
         losses: of the training without labels, by output; empty without training.
         steps: of training.
+        unrounded: the outputs that leave as float values of integer weights, since their own grid made much of their error.
         seconds: that it took.
         failed: why it failed; None where it did not.
         parts: of a bundle: its models.
@@ -48,6 +49,7 @@ class QuantizedFile(Displayed):
     data: str = ""
     losses: Mapping[str, str] = field(default_factory=dict)
     steps: int = 0
+    unrounded: tuple[str, ...] = ()
     seconds: float = 0.0
     failed: str | None = None
     parts: tuple[QuantizedFile, ...] = ()
@@ -62,7 +64,13 @@ class QuantizedFile(Displayed):
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         path = None if self.path is None else str(self.path)
         parts = [part.to_dict() for part in self.parts]
-        return values | {"path": path, "losses": dict(self.losses), "ratio": self.ratio, "parts": parts}
+        return values | {
+            "path": path,
+            "losses": dict(self.losses),
+            "unrounded": list(self.unrounded),
+            "ratio": self.ratio,
+            "parts": parts,
+        }
 
     def __repr__(self) -> str:
         return f"QuantizedFile({self.source}: {self.failed or self.path})"
@@ -79,6 +87,7 @@ class QuantizedFile(Displayed):
         ops = "" if self.quantized is None else f"{self.quantized[0]} of {self.quantized[1]} operators"
         return (
             ("file", str(self.path)), ("by", f"{self.tool}, {self.recipe}"), ("size", size), ("quantized", ops),
+            ("unrounded outputs", ", ".join(self.unrounded)),
             ("data", self.data), ("trained without labels", taught), ("error against float", shown(self.error_percent, " %")),
             ("same answers as float", shown(self.agreement, " %")),
             ("equal to the trained model", "" if self.exact is None else f"{100 * self.exact:.2f} % of outputs"),
@@ -134,7 +143,12 @@ class Quantization(Displayed):
         meaning = (
             ("error: root mean square against float, as a share of the outputs' spread, on inputs held out",) if rows else ()
         )
-        return Page((*table, *meaning, *said, *taught, *failed))
+        unrounded = [
+            f"{f.path.name}: 256 values are few for {_quoted(f.unrounded)}: float values of integer weights leave"
+            for f in made
+            if f.unrounded and f.path is not None
+        ]
+        return Page((*table, *meaning, *said, *taught, *unrounded, *failed))
 
 
 def _row(file: QuantizedFile) -> tuple[str, ...]:
@@ -148,6 +162,10 @@ def _row(file: QuantizedFile) -> tuple[str, ...]:
 def _taught(file: QuantizedFile) -> str:
     losses = ", ".join(f"{loss} of '{output}'" for output, loss in file.losses.items())
     return f"{file.steps} steps of training without labels in {file.seconds:.0f} s: {losses}"
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def _size(count: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qat.errors import DataError, MissingDependencyError
-from qat.program.file_origin import ORIGIN, FileOrigin
+from qat.program.file_origin import ORIGIN, FileOrigin, FileTensor
 from qat.runtimes import FORMATS
 from qat.typing import Inputs
 
@@ -80,14 +80,22 @@ def _of_tflite(path: Path, example: Sequence[np.ndarray] | None) -> fx.GraphModu
     from .tflite.read import read_tflite
 
     module = read_tflite(path)
+    inputs = module.meta[ORIGIN].inputs
     try:
-        run = run_in_runtime(path, [example] if example is not None else list(random_inputs(module.meta[ORIGIN].inputs)))
+        run = run_in_runtime(path, [_of_the_files_batch(example, inputs)] if example else list(random_inputs(inputs)))
     except DataError as error:
         if "custom op" not in str(error):
             raise
         log.warning("%s could not be held against its runtime, which lacks one of its operators: %s", path, error)
         return module
     return proved(path, module, run)
+
+
+def _of_the_files_batch(example: Sequence[np.ndarray], inputs: Sequence[FileTensor]) -> Sequence[np.ndarray]:
+    """Return the first samples of an example: a file that resizes to a batch may still merge it with other axes, in silence."""
+    sizes = {tensor.shape[0] for tensor in inputs if tensor.shape}
+    own = sizes.pop() if len(sizes) == 1 else None
+    return [x[:own] for x in example] if isinstance(own, int) and all(x.ndim and len(x) % own == 0 for x in example) else example
 
 
 def example_of(model: fx.GraphModule) -> Inputs:

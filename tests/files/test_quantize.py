@@ -13,6 +13,7 @@ from qat.errors import ConfigError, DataError, ExportError
 from qat.exporters.inspection import inspect
 from qat.files.inputs import Wanted, batches
 from qat.files.request import Request, ending_of, rule_of
+from qat.files.result import Quantization
 from qat.planning.recipe import builtin_recipes
 from qat.runtimes import open_session
 from qat.trainers.output_losses import choose
@@ -288,3 +289,63 @@ def test_a_factory(folder, tmp_path, capfd):
     assert (tmp_path / "make_int8.onnx").is_file()
     done = CommandLine(tmp_path, capfd)("quantize", folder / "net.onnx", "--data", "my_nets:data", "--out", ".", "--train", "8")
     assert done.returncode == 0 and "8 steps of training without labels" in done.stdout
+
+
+def landmarks_onnx(path):
+    """An image to 24 coordinates between 0 and 200, each near a place of its own."""
+    nodes = [
+        helper.make_node("Conv", ["pixels", "w", "b"], ["c"], "features", kernel_shape=[3, 3]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Flatten", ["r"], ["f"]),
+        helper.make_node("Gemm", ["f", "w2", "places"], ["points"], "head", transB=1),
+    ]
+    inputs = [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, 8, 8])]
+    outputs = [helper.make_tensor_value_info("points", TensorProto.FLOAT, ["n", 24])]
+    places = numpy_helper.from_array(np.linspace(5, 195, 24, dtype=np.float32), "places")
+    weights = [tensor("w", 8, 3, 3, 3), tensor("b", 8), tensor("w2", 24, 288), places]
+    graph = helper.make_graph(nodes, "net", inputs, outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def landmarks_keras(path):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    head = keras.layers.Dense(24, name="points")
+    net = keras.Sequential([
+        keras.Input((8, 8, 3)), keras.layers.Conv2D(8, 3, activation="relu"), keras.layers.Flatten(), head,
+    ])  # fmt: skip
+    head.bias.assign(np.linspace(5, 195, 24))
+    net.save(path)
+    return path
+
+
+@pytest.mark.parametrize(("write", "name"), [(landmarks_onnx, "net.onnx"), (landmarks_keras, "net.keras")])
+def test_coordinates_leave_unrounded_where_their_grid_makes_the_error(write, name, folder, tmp_path):
+    data = folder / "nhwc.npy" if name.endswith("keras") else folder / "nchw.npz"
+    path = write(tmp_path / name)
+    rounded = qat.quantize(path, data, outputs="int8")
+    free = qat.quantize(path, data, overwrite=True)
+    assert rounded.unrounded == () and len(free.unrounded) == 1
+    assert free.error_percent < rounded.error_percent / 2
+    assert free.exact == rounded.exact == 1.0
+    assert free.bytes < rounded.bytes + 4096  # the weights stay integers
+    assert "256 values are few" in str(Quantization((free,)).page())
+
+
+def test_scores_and_integer_outputs_are_rounded(folder, tmp_path):
+    assert qat.quantize(folder / "net.onnx", folder / "nchw.npz", out=tmp_path).unrounded == ()
+    made = qat.quantize(landmarks_keras(tmp_path / "net.keras"), folder / "nhwc.npy", io_dtype="int8")
+    assert made.unrounded == ()
+
+
+def test_a_rule_of_ones_own_keeps_an_output_on_its_grid(folder, tmp_path):
+    path = landmarks_onnx(tmp_path / "net.onnx")
+    made = qat.quantize(path, folder / "nchw.npz", rules=["op=dense,mode=static"])
+    assert made.unrounded == ()
+
+
+def test_outputs_is_auto_or_int8(folder, tmp_path):
+    with pytest.raises(ConfigError, match="outputs is auto or int8, not 'float'"):
+        qat.quantize(folder / "net.onnx", folder / "nchw.npz", outputs="float", out=tmp_path)

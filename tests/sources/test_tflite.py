@@ -271,3 +271,13 @@ def test_a_keras_net_by_the_converter(tmp_path: Path) -> None:
         CaptureError, match=r"is quantized already: tensor '.*' is int8; load the float file that it was made from"
     ):
         read_tflite(_converted(model, "dynamic", tmp_path / "dynamic.tflite"))
+
+
+def test_a_file_of_one_sample_is_loaded_and_quantized_by_batches_of_many(tmp_path: Path) -> None:
+    """LiteRT resizes such a file without a word, and merges the samples with the boxes."""
+    file = TFLiteFile()
+    path = file.save(tmp_path / "net.tflite", net(file))
+    x = RNG.normal(size=(24, 16, 12, 3)).astype("f")
+    assert qat.load(path, x[:8]).meta["qat_agreement"].worst < 1e-5
+    made = qat.quantize(path, x, progress=False)
+    assert made.exact == 1.0
