@@ -10,6 +10,9 @@ from typing import Literal
 #: What a row is drawn as on a terminal with colours.
 Style = Literal["", "good", "reference", "bad", "notice"]
 
+#: The headings of an HTML table, which screen readers say with each cell.
+_OF_COLUMN, _OF_ROW = 'th scope="col"', 'th scope="row"'
+
 
 @dataclass(frozen=True)
 class Column:
@@ -53,17 +56,23 @@ class Table:
         return replace(self, columns=columns, title=change(self.title), rows=tuple(tuple(map(change, r)) for r in self.rows))
 
     def html(self) -> str:
-        """Return the table as HTML; every text is escaped."""
+        """Return the table as HTML; every text is escaped, and a row's class is its style."""
 
         def cell(tag: str, column: Column, text: str) -> str:
-            return f'<{tag} style="text-align: {"right" if column.right else "left"}">{escape(text)}</{tag}>'
+            return f'<{tag} style="text-align: {"right" if column.right else "left"}">{escape(text)}</{tag.partition(" ")[0]}>'
 
-        def row(tag: str, texts: tuple[str, ...]) -> str:
-            return "<tr>" + "".join(cell(tag, c, t) for c, t in zip(self.columns, texts, strict=True)) + "</tr>"
+        def row(tags: tuple[str, str], texts: tuple[str, ...], style: Style = "") -> str:
+            every = (tags[0], *[tags[1]] * (len(texts) - 1))
+            cells = "".join(cell(tag, c, t) for tag, c, t in zip(every, self.columns, texts, strict=True))
+            return f'<tr class="{style}">{cells}</tr>' if style else f"<tr>{cells}</tr>"
 
         caption = f"<caption>{escape(self.title)}</caption>" if self.title else ""
-        head = f"<thead>{row('th', tuple(c.title for c in self.columns))}</thead>" if self.has_head else ""
-        return f"<table>{caption}{head}<tbody>{''.join(row('td', r) for r in self.rows)}</tbody></table>"
+        titles = tuple(c.title for c in self.columns)
+        head = f"<thead>{row((_OF_COLUMN, _OF_COLUMN), titles)}</thead>" if self.has_head else ""
+        plain: Style = ""
+        styles = self.styles or (plain,) * len(self.rows)
+        rows = "".join(row((_OF_ROW, "td"), r, s) for r, s in zip(self.rows, styles, strict=True))
+        return f"<table>{caption}{head}<tbody>{rows}</tbody></table>"
 
 
 def facts(*pairs: tuple[str, str]) -> Table:
