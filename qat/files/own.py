@@ -74,12 +74,14 @@ def _calibrated(
     numbers = {name for name, kind in zip(plan.graph.outputs, kinds, strict=True) if kind.name == "mse"}
     rules = {name: unrounded(plan, output_layers(plan, name)) for name in coarse_outputs(prepared, got, real) if name in numbers}
     found = {name: rule for name, rule in rules.items() if rule}
-    if not found:
-        return prepared, ()
-    freed = calibrated(request.full_recipe([rule for each in found.values() for rule in each]))
-    if error_percent(opened.outputs(freed, samples), real) >= error_percent(got, real):
-        return prepared, ()
-    return freed, tuple(found)
+    while found:
+        freed = calibrated(request.full_recipe([rule for each in found.values() for rule in each]))
+        outputs = zip(plan.graph.outputs, opened.outputs(freed, samples), got, real, strict=True)
+        better = {name for name, now, then, y in outputs if error_percent([now], [y]) < error_percent([then], [y])}
+        if better.issuperset(found):
+            return freed, tuple(found)
+        found = {name: rule for name, rule in found.items() if name in better}
+    return prepared, ()
 
 
 def parts_of(opened: Opened) -> tuple[list[tuple[np.ndarray, ...]], list[tuple[np.ndarray, ...]]]:
