@@ -34,6 +34,8 @@ class Kind:
         homogeneous: whether ``f(s x) = s f(x)`` for each positive ``s``, within the bounds.
         function: whether it is a function of one tensor, element by element, which a table of 256 integers holds.
         framework: whether its framework's implementation runs it, in float (``float``) or on integers (``move``).
+        carries: whether its output has its inputs' values, moved to other places or averaged.
+        normalizes: whether it makes the values of one axis even: mean and deviation, or the root of the mean square.
         indices: whether its inputs are indices, not activations.
         output_grid: the role of the parameter that is quantized with the output's encoding; empty where there is none.
         learnable_weight: whether the scale of its weight can be learned.
@@ -56,6 +58,8 @@ class Kind:
     homogeneous: bool = False
     function: bool = False
     framework: bool = False
+    carries: bool = False
+    normalizes: bool = False
     indices: bool = False
     output_grid: str = ""
     learnable_weight: bool = False
@@ -76,7 +80,7 @@ def _layer(name: str, spatial: int, *, common: bool = False, depthwise: bool = F
 
 def _pool(name: str) -> Kind:
     attrs = ("kernel", "strides", "padding")
-    return Kind(name, (), attrs, spatial=2, layout="kernel", homogeneous=True, learnable_output=True, int16=True)
+    return Kind(name, (), attrs, spatial=2, layout="kernel", homogeneous=True, carries=True, learnable_output=True, int16=True)
 
 
 #: Every operator of a graph, by name.
@@ -101,8 +105,9 @@ KINDS: dict[str, Kind] = {
         Kind("embedding", ("weight",), (), layout="model", indices=True, output_grid="weight"),
         # A parameter on the grid, in a shape that may be another than the user's. It has no inputs.
         Kind("constant", ("value",), ("shape",), layout="model", output_grid="value"),
-        Kind("layer_norm", ("gamma", "beta"), ("epsilon",), layout="model"),  # over the last axis
-        Kind("rms_norm", ("gamma",), ("epsilon", "least"), layout="model"),  # over the last axis; the root is ``least`` at least
+        Kind("layer_norm", ("gamma", "beta"), ("epsilon",), layout="model", normalizes=True),  # over the last axis
+        # Over the last axis; the root is ``least`` at least.
+        Kind("rms_norm", ("gamma",), ("epsilon", "least"), layout="model", normalizes=True),
         Kind(
             "batch_norm", ("gamma", "beta", "mean", "variance"), ("epsilon", "axis"),
             reason="a BatchNorm that does not directly follow a convolution or dense layer of its own",
@@ -111,24 +116,26 @@ KINDS: dict[str, Kind] = {
         Kind("mul", learnable_output=True, int16=True),
         Kind("minimum", learnable_output=True),  # of two tensors of one scale; broadcasts
         Kind("maximum", learnable_output=True),
-        Kind("concat", (), ("axis",), learnable_output=True, int16=True),
+        Kind("concat", (), ("axis",), carries=True, learnable_output=True, int16=True),
         Kind("relu", bounds=(0.0, None), homogeneous=True, learnable_output=True, int16=True),
         Kind("relu6", bounds=(0.0, 6.0), homogeneous=True, learnable_output=True, int16=True),
         _pool("max_pool2d"),
         _pool("avg_pool2d"),
         # By whole factors, between the centres of pixels.
         Kind("upsample_bilinear2d", (), ("factors",), spatial=2, layout="kernel", homogeneous=True),
-        Kind("mean", (), ("axes", "keepdims"), layout="axes", learnable_output=True, int16=True),
+        Kind("mean", (), ("axes", "keepdims"), layout="axes", carries=True, learnable_output=True, int16=True),
         # -1 in the first place of the shape stands for the batch, in another one for a length that is free. One that ``folds``
         # puts the batch and other axes into the first one, or takes them out of it.
-        Kind("reshape", (), ("shape", "folds"), layout="model", learnable_output=True, int16=True),
+        Kind("reshape", (), ("shape", "folds"), layout="model", carries=True, learnable_output=True, int16=True),
         # The batch stays first.
-        Kind("transpose", (), ("axes",), layout="model", learnable_output=True, int16=True),
+        Kind("transpose", (), ("axes",), layout="model", carries=True, learnable_output=True, int16=True),
         # With zeros, along the spatial axes.
-        Kind("pad", (), ("padding",), spatial=2, layout="kernel", homogeneous=True, learnable_output=True, int16=True),
+        Kind(
+            "pad", (), ("padding",), spatial=2, layout="kernel", homogeneous=True, carries=True, learnable_output=True, int16=True
+        ),
         *(Kind(name, (), attrs, function=True, homogeneous=name in ("leaky_relu", "abs")) for name, attrs in ARGUMENTS.items()),
         # Any other data movement (slice, gather, pixel shuffle, maximum over an axis, ...): inputs and outputs share one scale.
-        Kind("move", (), ("target",), layout="model", framework=True, learnable_output=True, int16=True),
+        Kind("move", (), ("target",), layout="model", framework=True, carries=True, learnable_output=True, int16=True),
         # Any other operator. The adapter gives a reason where it knows more than the target's table.
         Kind("float", ("*",), ("target", "reason"), layout="model", framework=True),
     )

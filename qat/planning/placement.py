@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from qat.graph.graph import Graph, Op
 from qat.graph.kinds import KINDS
+from qat.graph.residual_stream import residual_stream
 
 from .modes import STORED
 from .plan import PlannedOp
-from .recipe import Recipe, Rule
+from .recipe import Recipe, Role, Rule
 from .recipe_support import check_activation, weight_qmax
 from .targets import Fixed, Row, Target
+
+
+def roles_of(graph: Graph) -> dict[str, Role]:
+    """Return the roles that rules may ask for, by the names of the operators that have one."""
+    return dict.fromkeys(residual_stream(graph), "residual")
 
 
 def place(graph: Graph, recipe: Recipe, target: Target) -> tuple[list[PlannedOp], dict[str, Rule]]:
@@ -20,14 +27,15 @@ def place(graph: Graph, recipe: Recipe, target: Target) -> tuple[list[PlannedOp]
     Raises:
         ConfigError: the recipe asks for bits that the target cannot run.
     """
-    placement = _Placement(graph, recipe, target)
-    planned = [placement.planned(op, activation) for op, activation in _fuse(graph, recipe, target)]
+    roles = roles_of(graph)
+    placement = _Placement(graph, recipe, target, roles)
+    planned = [placement.planned(op, activation) for op, activation in _fuse(graph, recipe, target, roles)]
     wanted = {name for p in planned if p.integer for name in p.grid_inputs}
     # A constant that no integer kernel reads stays the parameter that it is.
     return [p if p.op.inputs or p.op.output in wanted else PlannedOp(p.op, False) for p in planned], placement.rules
 
 
-def _fuse(graph: Graph, recipe: Recipe, target: Target) -> list[tuple[Op, str | None]]:
+def _fuse(graph: Graph, recipe: Recipe, target: Target, roles: Mapping[str, Role]) -> list[tuple[Op, str | None]]:
     """Merge each activation into the operator before it where the target's kernel absorbs it and nobody else reads it."""
     consumers = graph.consumers()
     merged: dict[str, str | None] = {}
@@ -37,7 +45,7 @@ def _fuse(graph: Graph, recipe: Recipe, target: Target) -> list[tuple[Op, str | 
             continue
         row = target.row(op.kind)
         readers = consumers.get(op.output, [])
-        rule = recipe.rule_for(op.layer, op.kind)
+        rule = recipe.rule_for(op.layer, op.kind, roles.get(op.name))
         quantized = rule is not None and (rule.mode == "static" or op.kind in target.modes.stored.get(rule.mode, ()))
         if row and quantized and len(readers) == 1 and readers[0].kind in row.fuses:
             follower = readers[0]
@@ -54,6 +62,7 @@ class _Placement:
     """A walk over the operators in order.
 
     Attributes:
+        roles: the role of each operator that has one.
         rules: the rule of each integer operator so far.
         on_grid: the tensors on the grid so far. Inputs of the graph count: they are quantized where the model is entered.
         prescribed: those whose scale a kernel prescribes.
@@ -62,6 +71,7 @@ class _Placement:
     graph: Graph
     recipe: Recipe
     target: Target
+    roles: Mapping[str, Role]
     rules: dict[str, Rule] = field(default_factory=dict)
     on_grid: set[str] = field(default_factory=set)
     prescribed: set[str] = field(default_factory=set)
@@ -71,7 +81,7 @@ class _Placement:
 
     def planned(self, op: Op, activation: str | None) -> PlannedOp:
         """Return the next operator, planned."""
-        rule, row = self.recipe.rule_for(op.layer, op.kind), self.target.row(op.kind)
+        rule, row = self.recipe.rule_for(op.layer, op.kind, self.roles.get(op.name)), self.target.row(op.kind)
         if rule is not None and rule.mode in STORED:
             return _stored(op, activation, rule, self.graph, self.target)
         reason = self._reason(op, rule, row)
@@ -97,7 +107,7 @@ class _Placement:
         if rule is None:
             return f"no rule of recipe '{self.recipe.name}' matches it"
         if rule.mode == "float":
-            return f"rule scope='{rule.scope}' op='{rule.op}' of recipe '{self.recipe.name}' leaves it float"
+            return f"rule {rule} of recipe '{self.recipe.name}' leaves it float"
         return self._beyond_kernel(op, row) or self._isolated(op, row) or self._beyond_width(op, rule)
 
     def _beyond_kernel(self, op: Op, row: Row) -> str:

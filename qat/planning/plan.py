@@ -12,6 +12,7 @@ from qat.display.page import Displayed, Page
 from qat.display.table import Column, Table
 from qat.graph.graph import Graph, Op
 from qat.graph.kinds import KINDS
+from qat.graph.residual_stream import residual_stream
 
 from .modes import STORED, Mode
 from .recipe import QuantSpec, Recipe
@@ -187,6 +188,11 @@ class Plan(Displayed):
             if planned.integer and planned.weight is not None and planned.weight.bits < 8:
                 found.setdefault(planned.op.params["weight"], planned)
         return tuple(found.values())
+
+    def residual_stream(self) -> tuple[PlannedOp, ...]:
+        """Return the operators of the residual stream, in order: :func:`qat.graph.residual_stream.residual_stream`."""
+        stream = set(residual_stream(self.graph))
+        return tuple(planned for planned in self.ops if planned.op.name in stream)
 
     def floats(self) -> dict[str, str]:
         """Return the operators that stay float and why, by name."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from qat.errors import ConfigError
 from qat.graph.graph import Graph
 
-from .placement import place
+from .placement import place, roles_of
 from .plan import Plan, PlannedOp
 from .recipe import Recipe
 from .recipe_support import check_modes
@@ -40,12 +40,14 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
 
 
 def _warn_of_idle_rules(graph: Graph, recipe: Recipe) -> None:
+    roles = roles_of(graph)
     for rule in recipe.rules:
-        if rule.scope != ".*" and not any(rule.matches(op.layer, op.kind) for op in graph.ops):
-            log.warning(
-                "recipe '%s': no layer matches the rule scope='%s' op='%s'; qat plan shows the scopes",
-                recipe.name, rule.scope, rule.op,
-            )  # fmt: skip
+        if any(rule.matches(op.layer, op.kind, roles.get(op.name)) for op in graph.ops):
+            continue
+        if rule.role and not roles:
+            log.warning("recipe '%s': the model has no residual stream, so the rule %s does nothing", recipe.name, rule)
+        elif rule.role or rule.scope != ".*":
+            log.warning("recipe '%s': no layer matches the rule %s; qat plan shows the scopes", recipe.name, rule)
 
 
 def _borders(graph: Graph, planned: Sequence[PlannedOp]) -> tuple[tuple[str, ...], tuple[str, ...]]:

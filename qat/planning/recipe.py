@@ -14,6 +14,9 @@ from qat.graph.kinds import KINDS
 
 from .modes import STORED, Mode
 
+#: The part of an operator in the model. ``residual``: it is of the residual stream, see :mod:`qat.graph.residual_stream`.
+Role = Literal["residual"]
+
 Estimator = Literal["minmax", "ema", "percentile", "mse", "entropy"]
 
 
@@ -35,9 +38,10 @@ class QuantSpec(BaseModel):
 
 
 class Rule(BaseModel):
-    """A rule for the operators whose scope matches ``scope`` (a regular expression, searched) and whose kind is ``op``.
+    """A rule for the operators whose scope matches ``scope`` (a regular expression, searched), kind is ``op`` and role ``role``.
 
-    The scope of an operator is its layer's path, else its name; ``qat plan`` and ``qat inspect`` show it.
+    The scope of an operator is its layer's path, else its name; ``qat plan`` and ``qat inspect`` show it. A rule without a role
+    is for all operators.
     ``mode`` is one of :data:`qat.planning.modes.Mode`: ``static`` quantizes weights and activations, ``dynamic``, ``weight_only``
     and ``float16`` the stored weights alone. ``float`` keeps the operator as it is.
     """
@@ -46,6 +50,7 @@ class Rule(BaseModel):
 
     scope: str = ".*"
     op: str = "*"
+    role: Role | None = None
     mode: Mode = "static"
     weight: QuantSpec = QuantSpec(bits=8, symmetric=True, granularity="channel")
     activation: QuantSpec = QuantSpec(bits=8)
@@ -85,9 +90,13 @@ class Rule(BaseModel):
             raise ValueError(f"in mode {self.mode} weights have up to 8 bits: set weight.bits to 8 or 4, or mode to float16")
         return self
 
-    def matches(self, scope: str, kind: str) -> bool:
+    def matches(self, scope: str, kind: str, role: Role | None = None) -> bool:
         """Whether the rule applies to an operator."""
-        return self.op in ("*", kind) and re.search(self.scope, scope) is not None
+        return self.op in ("*", kind) and self.role in (None, role) and re.search(self.scope, scope) is not None
+
+    def __str__(self) -> str:
+        given = {"scope": self.scope, "op": self.op} | ({"role": self.role} if self.role else {})
+        return " ".join(f"{key}='{value}'" for key, value in given.items() if not self.role or value not in (".*", "*"))
 
 
 class Recipe(BaseModel):
@@ -99,9 +108,9 @@ class Recipe(BaseModel):
     description: str = ""
     rules: tuple[Rule, ...] = Field(min_length=1)
 
-    def rule_for(self, scope: str, kind: str) -> Rule | None:
+    def rule_for(self, scope: str, kind: str, role: Role | None = None) -> Rule | None:
         """Return the last rule that matches, or None."""
-        return next((r for r in reversed(self.rules) if r.matches(scope, kind)), None)
+        return next((r for r in reversed(self.rules) if r.matches(scope, kind, role)), None)
 
 
 def _builtin_folder() -> Path:

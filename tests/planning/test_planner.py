@@ -81,6 +81,36 @@ def test_a_rule_leaves_a_layer_float_and_the_table_says_which():
     assert r"scope='net\.d$'" in rows["net.d"]["reason"]
 
 
+RESIDUAL = Recipe(name="r", rules=(Rule(), Rule(role="residual", mode="float")))
+BLOCK = (("f", "conv2d", "x"), ("a", "add", ("x", "f")), ("n", "layer_norm", ("a",)), ("h", "conv2d", ("n",)))
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
+def test_a_rule_for_the_residual_stream_leaves_it_float_between_integers(target):
+    made = plan(graph(*BLOCK), RESIDUAL, target)
+    assert [p.op.name for p in made.residual_stream()] == ["a", "n"]
+    assert [p.integer for p in made.ops] == [True, False, False, True]
+    assert (made.quantize, made.dequantize) == (("x", "n"), ("f", "h"))
+    assert made.floats()["a"] == "rule role='residual' of recipe 'r' leaves it float"
+    assert Plan.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_a_rule_for_a_residual_stream_that_is_not_there_is_said(caplog):
+    with caplog.at_level("WARNING", "qat"):
+        plan(graph(("c", "conv2d", "x")), RESIDUAL, LITERT)
+    assert "the model has no residual stream, so the rule role='residual' does nothing" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING", "qat"):
+        plan(graph(*BLOCK), Recipe(name="r", rules=(Rule(), Rule(op="mul", role="residual", mode="float"))), LITERT)
+    assert "no layer matches the rule op='mul' role='residual'" in caplog.text
+
+
+def test_a_residual_stream_in_16_bits_between_8_bits_is_refused():
+    wide = Rule(role="residual", activation=QuantSpec(bits=16, symmetric=True))
+    with pytest.raises(ConfigError, match=r"net\.a: its activations would have 8 and 16 bits, which no kernel mixes"):
+        plan(graph(*BLOCK), Recipe(name="r", rules=(Rule(), wide)), LITERT)
+
+
 def test_integer_inputs_are_not_quantized():
     made = graph(("c", "conv2d", "x"), ("e", "float", "t"), inputs=("x", "t"))
     made = made.replace(tensors={**made.tensors, "t": dataclasses.replace(made.tensors["t"], dtype="int64")})

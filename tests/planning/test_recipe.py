@@ -12,7 +12,9 @@ from qat.system.import_object import import_object
 def test_builtin_recipes_are_valid_and_carry_their_file_name():
     found = builtin_recipes()
     assert {"static_wi8_ai8", "static_wi4_ai8", "static_wi8_ai16", "dynamic_wi8_afp32", "dynamic_wi4_afp32"} <= set(found)
-    assert {"weightonly_wi8_afp32", "weightonly_wi4_afp32", "float16", "static_wi8_ai8_per_tensor"} <= set(found)
+    assert {"weightonly_wi8_afp32", "weightonly_wi4_afp32", "float16", "static_wi8_ai8_per_tensor"} | {
+        "static_wi8_ai8_float_residual"
+    } <= set(found)
     assert all(recipe.name == name and recipe.description for name, recipe in found.items())
 
 
@@ -25,6 +27,13 @@ def test_last_matching_rule_wins():
     assert Recipe(name="r", rules=(Rule(op="dense"),)).rule_for("x", "conv2d") is None
 
 
+def test_a_rule_with_a_role_is_for_operators_of_that_role():
+    recipe = Recipe(name="r", rules=(Rule(), Rule(role="residual", mode="float"), Rule(scope="last", role="residual")))
+    assert recipe.rule_for("body", "add").mode == "static"
+    assert recipe.rule_for("body", "add", "residual").mode == "float"
+    assert recipe.rule_for("last", "add", "residual").mode == "static"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -35,6 +44,7 @@ def test_last_matching_rule_wins():
         ),
         ("name: r\nrules:\n  - activation: {bits: 99}\n", r"r\.yaml:3: .*bits.*16"),
         ("name: r\nrules:\n  - op: conf2d\n", r"r\.yaml:3: .*unknown operator 'conf2d' \(did you mean 'conv2d'\?\)"),
+        ("name: r\nrules:\n  - role: residuals\n", r"r\.yaml:3: .*role.*'residual'"),
         ("name: r\nrules:\n  - scope: '('\n", r"r\.yaml:3: .*not a regular expression"),
         ("name: r\nrules: []\n", r"r\.yaml:2: .*at least 1"),
         ("rules: [{}]\n", r"r\.yaml:1: the key 'name' is missing"),

@@ -77,6 +77,8 @@ RULES: dict[str, Rule] = {
     "Embedding": embedding,
     "Softmax": softmax,
     "BatchNormalization": _batch_norm,
+    "LayerNormalization": lambda b, c: b.computes("layer_norm", c),
+    "RMSNormalization": lambda b, c: b.computes("rms_norm", c),
     "Add": binary("add"),
     "Multiply": binary("mul"),
     "Subtract": subtract,

@@ -1,0 +1,105 @@
+"""The recipe that keeps a transformer's residual stream float: the plan, the artifacts, and a stream that 8 bits cannot hold."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import qat
+
+RECIPE = "static_wi8_ai8_float_residual"
+WIDTH = 16
+
+
+class Block(nn.Module):
+    def __init__(self, before: bool) -> None:
+        super().__init__()
+        self.before = before
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(2))
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.mlp = nn.Sequential(nn.Linear(WIDTH, 32), nn.GELU(), nn.Linear(32, WIDTH))
+
+    def attention(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).reshape(len(x), -1, 3, 2, WIDTH // 2).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for norm, branch in zip(self.norms, (self.attention, self.mlp), strict=True):
+            x = x + branch(norm(x)) if self.before else norm(x + branch(x))
+        return x
+
+
+class Net(nn.Module):
+    """Images to scores: four patches as tokens."""
+
+    def __init__(self, before: bool, shift: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = nn.Conv2d(1, WIDTH, 4, 4)
+        self.position = nn.Parameter(0.1 * torch.randn(1, 4, WIDTH) + shift)
+        self.blocks = nn.Sequential(Block(before), Block(before))
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.position
+        return self.head(self.norm(self.blocks(tokens)).mean(1))
+
+
+def keras_net(before: bool) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Reshape((4, WIDTH))(layers.Conv2D(WIDTH, 4, 4)(inputs))
+    x = x + layers.Embedding(4, WIDTH)(keras.ops.arange(4))
+    for _ in range(2):
+        norms = [layers.LayerNormalization() for _ in range(2)]
+        y = norms[0](x) if before else x
+        x = layers.Add()([x, layers.MultiHeadAttention(2, WIDTH // 2)(y, y)])
+        x = x if before else norms[0](x)
+        y = norms[1](x) if before else x
+        x = layers.Add()([x, layers.Dense(WIDTH)(layers.Dense(32, activation="gelu")(y))])
+        x = x if before else norms[1](x)
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
+    return keras.Model(inputs, layers.Dense(5)(x))
+
+
+def images(framework: str, count: int = 32) -> np.ndarray:
+    shape = (count, 1, 8, 8) if framework == "torch" else (count, 8, 8, 1)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("framework", "target", "before"),
+    [("torch", "onnxruntime", True), ("torch", "litert", False), ("keras", "litert", True), ("keras", "onnxruntime", False)],
+)
+def test_stream_is_float_products_are_integers(tmp_path, framework, target, before):
+    x = images(framework)
+    net = Net(before).eval() if framework == "torch" else keras_net(before)
+    model = qat.calibrate(qat.prepare(net, x[:2], RECIPE, target), [x])
+    stream = model.plan.residual_stream()
+    assert len([p for p in stream if p.op.kind == "add"]) == 5
+    assert not any(p.integer for p in stream)
+    assert all(p.integer for p in model.plan.ops if p.op.kind in ("conv2d", "dense", "matmul", "softmax", "gelu"))
+    artifact = qat.export(model, tmp_path / ("m.onnx" if target == "onnxruntime" else "m.tflite"), verify=[x])
+    assert artifact.parity.max_lsb <= 1  # a float kernel's last bit may move an integer after it by one
+    assert artifact.parity.exact > 0.9
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+def test_a_stream_far_from_zero_is_lost_in_8_bits_alone(target):
+    """A norm takes no notice of a number that is added to every channel; 8 bits for the sums do."""
+    x = images("torch", 64)
+    net = Net(True, shift=300.0).eval()
+    with torch.no_grad():
+        want = net(torch.from_numpy(x)).numpy()
+
+    def error(recipe: str) -> float:
+        model = qat.calibrate(qat.prepare(net, x[:2], recipe, target), [x]).eval()
+        with torch.no_grad():
+            return float(np.square(model(torch.from_numpy(x)).numpy() - want).mean() / want.var())
+
+    assert error("static_wi8_ai8") > 0.5
+    assert error(RECIPE) < 0.01
