@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .analysis.checks.check import check_data
     from .api import (
         Artifact,
         Baseline,
@@ -60,6 +61,7 @@ __all__ = [
     "__version__",
     "adaround",
     "calibrate",
+    "check_data",
     "compare",
     "correct_biases",
     "evaluate",
@@ -83,6 +85,10 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("qat-toolkit")
+    if name == "check_data":
+        from .analysis.checks.check import check_data
+
+        return check_data
     if name == "quantize":  # which stands above the API's other calls
         from .files.quantize import quantize
 

@@ -14,10 +14,10 @@ from qat.display.table import Column, Table
 from qat.system.sample_sets import as_pair
 from qat.typing import PreparedModel
 
-log = logging.getLogger("qat")
+from . import doubts
+from .doubts import Doubt
 
-#: Ranges of fewer samples than these are said to rest on little.
-FEW_SAMPLES = 100
+log = logging.getLogger("qat")
 
 #: Later data whose largest value differs from that of calibration by this factor are scaled otherwise.
 _OTHER_SCALE = 50.0
@@ -49,23 +49,9 @@ class _InputEvidence:
                 np.maximum(self.high.max(), other.high.max(keepdims=True)),
             )
 
-    def warnings(self, name: str) -> Iterator[str]:
-        low, high = self.low.min(), self.high.max()
-        if low == high:
-            yield f"every calibration value of '{name}' is {low:.4g}: give samples like those that the model will meet"
-            return
-        constant = np.flatnonzero(self.low == self.high)
-        if len(constant):
-            shown = f"{constant[0]}" if len(constant) == 1 else f"{constant[0]} (and of {len(constant) - 1} more)"
-            yield (
-                f"channel {shown} of '{name}' holds {self.low[constant[0]]:.4g} in every calibration sample: "
-                "is the data read rightly?"
-            )
-        if self.is_float and low >= 0 and high <= 1.01 / 255:
-            yield (
-                f"the calibration values of '{name}' end at {high:.3g}, at most 1/255: pixels look as if they were divided by "
-                "255 twice"
-            )
+    def doubts(self, name: str) -> Iterator[Doubt]:
+        yield from doubts.of_constants(name, self.low, self.high)
+        yield from doubts.of_pixels(name, float(self.low.min()), float(self.high.max()), self.is_float)
 
 
 @dataclass(repr=False)
@@ -106,7 +92,7 @@ class Evidence(Displayed):
 
     def line(self) -> str:
         """Return the evidence in one line."""
-        parts = [_counted(self.samples), *([self.source] if self.source else [])]
+        parts = [doubts.counted(self.samples), *([self.source] if self.source else [])]
         if self.classes:
             parts.append(f"{len(self.classes)} {'class' if len(self.classes) == 1 else 'classes'}")
         for name, found in self.inputs.items():
@@ -116,25 +102,16 @@ class Evidence(Displayed):
 
     def warnings(self) -> Iterator[str]:
         """Yield one sentence for each reason to distrust the ranges."""
-        if self.samples < FEW_SAMPLES:
-            yield (
-                f"calibration saw {_counted(self.samples)}: fewer than {FEW_SAMPLES} may not show the "
-                "values that come later; a few hundred are usual"
-            )
-        if len(self.classes) == 1 and self.samples > 1:
-            yield f"every calibration sample is of class {min(self.classes)}: take samples of every class"
+        yield from map(str, doubts.of_number(self.samples))
+        yield from map(str, doubts.of_classes(self.classes, self.samples))
         for name, found in self.inputs.items():
-            yield from found.warnings(name)
+            yield from map(str, found.doubts(name))
 
     def log(self) -> None:
         """Log the evidence, and each warning."""
         log.info("calibration saw %s", self.line())
         for sentence in self.warnings():
             log.warning("%s", sentence)
-
-
-def _counted(samples: int) -> str:
-    return f"{samples} sample" if samples == 1 else f"{samples} samples"
 
 
 def labels_of(sample: Any, inputs: int) -> Any:

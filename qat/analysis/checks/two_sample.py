@@ -1,0 +1,79 @@
+"""Two-sample tests: whether two sets of rows are drawn from one distribution. Small p-values say that they are not.
+
+Rows are the independent units (samples), never pixels. Each test asks for the rate of false alarms of a whole family of
+descriptors: p-values of columns are multiplied by the number of columns (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+#: Permutations that give the mean and the variance of a statistic where the two sets do not differ.
+_PERMUTATIONS = 300
+#: The share of the mean variance that is added to each direction, so that no direction of rounding errors counts.
+_RIDGE = 1e-3
+
+
+def joint_p(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the p-value that rows ``[n, d]`` and ``[m, d]`` are of one distribution, by means and by each column.
+
+    Twice the smaller of two p-values: of the means (see :func:`means_p`), and of single columns (see :func:`columns_p`), among
+    which are the principal directions of both sets together, which tell correlations, and their absolute values, which tell
+    spreads.
+    """
+    a, b = _standardized(a, b)
+    if not a.shape[1]:
+        return 1.0
+    u, v = _whitened(a, b)
+    columns = columns_p(np.column_stack([a, u, np.abs(u)]), np.column_stack([b, v, np.abs(v)]))
+    return min(1.0, 2 * min(means_p(u, v), columns))
+
+
+def columns_p(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the p-value of the column that differs most, times the number of columns: Kolmogorov & Smirnov's test of each."""
+    found = [stats.ks_2samp(x, y, method="asymp").pvalue for x, y in zip(a.T, b.T, strict=True)]
+    return min(1.0, len(found) * float(min(found)))
+
+
+def means_p(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the p-value of the squared distance of the means of two sets of whitened rows: Hotelling's statistic.
+
+    Its null distribution is that of permuted rows, which needs no normality; a gamma distribution of the same mean and variance
+    gives its tail (the approximation of Gretton et al. 2007, "A kernel statistical test of independence", section 3).
+    """
+    rows, n = np.concatenate([a, b]), len(a)
+    rows = rows - rows.mean(0)
+    random = np.random.default_rng(0)
+    null = np.array([_distance(rows[random.choice(len(rows), n, replace=False)], n) for _ in range(_PERMUTATIONS)])
+    mean, variance = null.mean(), null.var(ddof=1)
+    if variance <= 0:
+        return 1.0
+    return float(stats.gamma.sf(_distance(rows[:n], n), mean**2 / variance, scale=variance / mean))
+
+
+def squared_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Return Hotelling's statistic of two sets of rows."""
+    a, b = _whitened(*_standardized(a, b))
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum())
+
+
+def _distance(chosen: np.ndarray, n: int) -> float:
+    """Return the squared distance from zero, the mean of all rows, of the mean of some; times their number."""
+    return float(n * (chosen.mean(0) ** 2).sum())
+
+
+def _standardized(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both sets by the mean and deviation of all rows, without the columns that are constant."""
+    both = np.concatenate([a, b])
+    mean, std = both.mean(0), both.std(0)
+    kept = std > 1e-9 * (1 + np.abs(mean))
+    return (a[:, kept] - mean[kept]) / std[kept], (b[:, kept] - mean[kept]) / std[kept]
+
+
+def _whitened(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return standardized rows along the principal directions of all of them, each of variance one."""
+    both = np.concatenate([a, b])
+    values, directions = np.linalg.eigh(np.atleast_2d(np.cov(both.T)))
+    turn = directions / np.sqrt(np.maximum(values, 0) + _RIDGE)
+    return a @ turn, b @ turn
