@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import process
 from .artifacts import compare, inspect
+from .auto import auto
 from .beginning import init
 from .configs import configs
 from .installation import doctor
@@ -15,7 +16,7 @@ from .runs import demo, export, ptq, run, train
 from .systems import system
 
 #: The commands, in the order in which ``qat --help`` lists them.
-COMMANDS = (demo, quantize, init, run, ptq, train, export, compare, plan, configs, recipes, inspect, lint, system, doctor)
+COMMANDS = (demo, quantize, init, run, auto, ptq, train, export, compare, plan, configs, recipes, inspect, lint, system, doctor)
 
 app = application(COMMANDS)
 

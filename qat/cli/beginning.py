@@ -11,7 +11,9 @@ from .result import Result
 
 From = Annotated[
     str | None,
-    typer.Option("--from", metavar="MODEL", help="model.py:make, package.module:make, or model.keras; none: an example."),
+    typer.Option(
+        "--from", metavar="MODEL", help="model.py:make, package.module:make, or model.keras, .onnx, .tflite; none: an example."
+    ),
 ]
 Data = Annotated[Path | None, typer.Option(help="A folder of images, of .npy or of IDX files, or an .npz.")]
 Weights = Annotated[Path | None, typer.Option(help="Of the model that a factory makes: .pth, .safetensors or .weights.h5.")]
@@ -31,6 +33,10 @@ def init(
     columns = (Column("key"), Column("value"), Column("because", prose=True))
     table = Table(columns, tuple((guess.key, str(guess.value), guess.why) for guess in made.guesses if guess.why))
     lines = (f"{made.about}.", "") if made.about else ()
-    page = Page((*lines, table, "", f"written: {out}; `qat run {out}` does everything, `qat plan {out}` shows what is quantized"))
+    next_steps = (
+        f"written: {out}; `qat run {out}` does everything, `qat auto {out}` finds the cheapest that is good enough, `qat plan "
+        f"{out}` shows what is quantized"
+    )
+    page = Page((*lines, table, "", next_steps))
     document = {"path": str(out), "data": made.about, "guesses": [vars(guess) for guess in made.guesses]}
     return Result(document, page)

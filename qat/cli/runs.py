@@ -68,16 +68,17 @@ def _import_frameworks(names: Iterable[Framework]) -> None:
             adapter_for(name)
 
 
-def open_job(config: Path, output: Path | None, resume: bool = False) -> Job:
-    """Return the job of a configuration, its framework imported."""
+def open_job(config: Path, output: Path | None, resume: bool = False, subfolder: str = "") -> Job:
+    """Return the job of a configuration, its framework imported; without an output it has a subfolder of the run's."""
     from qat.runs.config import load_run
-    from qat.runs.job import Job
+    from qat.runs.job import Job, results_folder
     from qat.runs.shipped import find
 
     path = find(config)
     loaded = load_run(path)
     _import_frameworks([loaded.framework])
-    return Job.of(loaded, path.parent, output, console(progress=True), resume)
+    folder = output or results_folder(loaded, path.parent) / subfolder
+    return Job.of(loaded, path.parent, folder, console(progress=True), resume)
 
 
 def ptq(config: Config, output: Output = None) -> Result:

@@ -23,8 +23,9 @@ class _Strict(BaseModel):
 
 
 class ModelConfig(_Strict):
-    """The float model: ``factory`` (``package.module:function``) with ``kwargs`` and ``weights``, or a ``.keras`` ``file``.
+    """The float model: ``factory`` (``package.module:function``) with ``kwargs`` and ``weights``, or a ``file``.
 
+    A ``.keras`` file is a model of Keras; a float ``.onnx`` or ``.tflite`` becomes one of PyTorch, see :func:`qat.load`.
     ``dynamic`` names the axes that the artifact leaves free, see :func:`qat.api.prepare`.
     """
 
@@ -37,7 +38,7 @@ class ModelConfig(_Strict):
     @model_validator(mode="after")
     def _one(self) -> ModelConfig:
         if (self.factory is None) == (self.file is None):
-            raise ValueError("give either 'factory' (package.module:function) or 'file' (.keras)")
+            raise ValueError("give either 'factory' (package.module:function) or 'file' (.keras, .onnx, .tflite)")
         if self.file is not None and self.weights is not None:
             raise ValueError("'file' is a whole model: leave 'weights' out, or give the factory that they belong to")
         return self

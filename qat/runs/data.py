@@ -16,7 +16,7 @@ from qat.system.sample_sets import SampleBatches, as_pair
 from qat.system.samples import first_of_pair
 from qat.typing import Layout
 
-from . import datasets
+from . import datasets, float_files
 from .config import DataConfig, RunConfig, expand
 from .data_parts import ImagePixels
 from .dataset import Batches, Dataset, Split
@@ -38,7 +38,7 @@ class RunData:
 
     def __init__(self, config: RunConfig, base: Path) -> None:
         self.config = config
-        self.layout: Layout = "NCHW" if config.framework == "torch" else "NHWC"
+        self.layout: Layout = float_files.layout_of(config, base)
         c = config.data
         key = {"factory": "data.factory", "digits": "data.source"}.get(c.source, "data.path")
         self.dataset: Dataset | OwnData

@@ -7,18 +7,56 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qat.errors import ConfigError, reason_of
+from qat.runtimes import FORMATS, open_session
 from qat.system.atomic_files import replace_with
+from qat.typing import Layout
+
+from .config import RunConfig, expand
 
 Framework = Literal["torch", "keras"]
 
 #: How the files end that hold the weights of a float model.
 SUFFIXES: dict[Framework, str] = {"torch": ".safetensors", "keras": ".weights.h5"}
 
+#: How many channels images have.
+CHANNELS = (1, 3, 4)
+
 #: Files of ``torch.save``.
 PICKLED = (".pth", ".pt")
 
 #: Where training scripts put a model's weights into such a file.
 _STATES = ("state_dict", "model_state_dict", "model")
+
+
+def artifact_of(config: RunConfig, base: Path) -> Path | None:
+    """Return the ``.onnx`` or ``.tflite`` that a configuration's model is read from; None of any other model.
+
+    Raises:
+        ConfigError: there is no such file, or the configuration's framework does not read it.
+    """
+    file = config.model.file
+    if file is None or Path(file).suffix not in FORMATS:
+        return None
+    path = expand(file, base)
+    if config.framework != "torch":
+        raise ConfigError(f"model.file: {path.name} becomes a PyTorch module: set framework to torch")
+    if not path.is_file():
+        raise ConfigError(f"model.file: no such file: {path}")
+    return path
+
+
+def layout_of(config: RunConfig, base: Path) -> Layout:
+    """Return how a configuration's model takes images: as its framework does, and a file as its first input says."""
+    path = artifact_of(config, base)
+    if path is None:
+        return "NCHW" if config.framework == "torch" else "NHWC"
+    shape = image_shape(path)
+    return "NHWC" if len(shape) == 4 and shape[3] in CHANNELS and shape[1] not in CHANNELS else "NCHW"
+
+
+def image_shape(path: Path) -> tuple[int | None, ...]:
+    """Return the shape of a file's first input; None for a free size."""
+    return tuple(open_session(path).inputs[0].shape)
 
 
 def seed(framework: Framework, value: int) -> None:

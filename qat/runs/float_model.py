@@ -39,9 +39,15 @@ def untrained(job: Job) -> Any:
     c, framework = job.config.model, job.config.framework
     if c.factory is None:
         assert c.file is not None
+        artifact = float_files.artifact_of(job.config, job.base)
+        if artifact is not None:
+            return api.load(artifact)
         path = expand(c.file, job.base)
         if framework != "keras" or path.suffix != ".keras":
-            raise ConfigError(f"model.file is a .keras file of a keras run, not {path.name}; use model.factory")
+            raise ConfigError(
+                f"model.file is a .keras file of a keras run, or an .onnx or .tflite of a torch run, not {path.name}; use "
+                "model.factory"
+            )
         return of_file(path, "model.file: ")
     float_files.seed(framework, job.config.float_training.seed)
     model = made_by(c.factory, c.kwargs, "model.factory")

@@ -10,6 +10,8 @@ from typing import Any
 
 from qat.errors import ConfigError, MissingDependencyError
 from qat.frameworks import framework_of
+from qat.runtimes import FORMATS
+from qat.sources.load import load
 from qat.system.import_object import find_modules_in, import_object
 
 from . import float_files, float_model
@@ -46,7 +48,7 @@ def look_at_model(spec: str, weights: Path | None, classes: int | None, folder: 
     """Make or load a model, and look at it.
 
     Args:
-        spec: ``model.py:make``, ``package.module:make``, or the path of a ``.keras`` file.
+        spec: ``model.py:make``, ``package.module:make``, or the path of a ``.keras``, ``.onnx`` or ``.tflite`` file.
         weights: of a factory's model.
         classes: of the data, which a factory with a parameter for them is given.
         folder: where the configuration will lie.
@@ -54,10 +56,13 @@ def look_at_model(spec: str, weights: Path | None, classes: int | None, folder: 
     Raises:
         ConfigError: the spec is none of these, or the model cannot be made.
     """
-    if spec.endswith(".keras"):
+    path = Path(spec)
+    whole = path.suffix in (".keras", *FORMATS)
+    if whole:
         if weights is not None:
             raise ConfigError(f"{spec} is a whole model: leave --weights out")
-        model, named = float_model.of_file(Path(spec)), [Guess("model.file", path_from(folder, Path(spec)))]
+        model = float_model.of_file(path) if path.suffix == ".keras" else load(path)
+        named = [Guess("model.file", path_from(folder, path))]
     elif spec.endswith(_WEIGHTS):
         raise ConfigError(
             f"{spec} holds weights alone, not the model that they belong to: qat init --from model.py:make --weights {spec}, "
@@ -70,9 +75,13 @@ def look_at_model(spec: str, weights: Path | None, classes: int | None, folder: 
             model = float_files.load(framework, model, weights)
             named.append(Guess("model.weights", path_from(folder, weights)))
     framework = _framework(model)
-    size, channels = _keras_size(model) if framework == "keras" else (None, _torch_channels(model))
-    guesses = (Guess("framework", framework, f"the model is a {type(model).__module__}.{type(model).__name__}"), *named)
-    return ModelLook(model, framework, size, channels, weights is not None or spec.endswith(".keras"), guesses)
+    why = f"the model is a {type(model).__module__}.{type(model).__name__}"
+    if path.suffix in FORMATS:
+        size, channels = _image_size(float_files.image_shape(path))
+        why = f"{path.name} becomes a PyTorch module"
+    else:
+        size, channels = _keras_size(model) if framework == "keras" else (None, _torch_channels(model))
+    return ModelLook(model, framework, size, channels, whole or weights is not None, (Guess("framework", framework, why), *named))
 
 
 def _of_factory(spec: str, classes: int | None, folder: Path) -> tuple[Any, list[Guess]]:
@@ -91,7 +100,9 @@ def _dotted(spec: str, folder: Path) -> str:
     """Return ``model.py:make`` as ``model:make``, as seen from the configuration's folder."""
     module, _, name = spec.rpartition(":")
     if not module or not name.isidentifier():
-        raise ConfigError(f"--from '{spec}': write model.py:make, package.module:make, or the path of a .keras file")
+        raise ConfigError(
+            f"--from '{spec}': write model.py:make, package.module:make, or the path of a .keras, .onnx or .tflite file"
+        )
     if not module.endswith(".py"):
         return spec
     path = Path(module)
@@ -121,9 +132,17 @@ def _framework(model: Any) -> float_files.Framework:
 
 def _keras_size(model: Any) -> tuple[tuple[int, int] | None, int | None]:
     shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
-    if len(shapes) != 1 or len(shapes[0]) != 4:
+    if len(shapes) != 1:
         return None, None
-    _, height, width, channels = shapes[0]
+    return _image_size(shapes[0])
+
+
+def _image_size(shape: tuple[int | None, ...]) -> tuple[tuple[int, int] | None, int | None]:
+    """Return height and width of a model's images, and their channels; None for what is free, or where it takes no images."""
+    if len(shape) != 4:
+        return None, None
+    first = shape[1] in float_files.CHANNELS and shape[3] not in float_files.CHANNELS
+    channels, height, width = (shape[1], *shape[2:]) if first else (shape[3], *shape[1:3])
     return (None if height is None or width is None else (height, width)), channels
 
 

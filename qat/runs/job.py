@@ -121,7 +121,8 @@ class Job:
     @cached_property
     def target(self) -> Target:
         """The target that models are prepared for."""
-        return load_target(self.config.target or _DEFAULT_TARGETS[self.config.framework])
+        is_tflite = Path(self.config.model.file or "").suffix == ".tflite"
+        return load_target(self.config.target or ("litert" if is_tflite else _DEFAULT_TARGETS[self.config.framework]))
 
     @property
     def artifacts(self) -> Path:

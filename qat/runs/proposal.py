@@ -53,7 +53,8 @@ def propose(model: str | None, data: Path | None, weights: Path | None, out: Pat
     """Look at a model and its data, and write a configuration that runs.
 
     Args:
-        model: ``model.py:make``, ``package.module:make``, or the path of a ``.keras`` file; None: the example on digits.
+        model: ``model.py:make``, ``package.module:make``, or the path of a ``.keras``, ``.onnx`` or ``.tflite`` file; None: the
+            example on digits.
         data: a folder or an ``.npz``; None: the digits.
         weights: of the model that a factory makes.
         out: the file to write.
@@ -66,7 +67,7 @@ def propose(model: str | None, data: Path | None, weights: Path | None, out: Pat
         raise ConfigError(f"{out} exists already: --out names another file, --force replaces it")
     if model is None:
         if data is not None or weights is not None:
-            raise ConfigError("name the model too: --from model.py:make, package.module:make, or a .keras file")
+            raise ConfigError("name the model too: --from model.py:make, package.module:make, or a .keras, .onnx or .tflite file")
         return _example(out)
     folder = out.parent
     # A look at the labels tells a factory how many classes there are, and one at the model how large its images are.
@@ -77,7 +78,9 @@ def propose(model: str | None, data: Path | None, weights: Path | None, out: Pat
     read = RunData(_config(out, first.guesses, keys), folder)
     look = first if data is None else look_at_model(model, weights, read.images.classes, folder)
     if read.images.train_y is None and not look.weighted:
-        raise ConfigError("data without labels cannot train a float model: name its weights (--weights), or a .keras file")
+        raise ConfigError(
+            "data without labels cannot train a float model: name its weights (--weights), or a file that holds both"
+        )
     keys += _task(look, read, "" if data is not None else "; --data names yours")
     keys += _scaling(out, look, keys, read)
     read = RunData(_config(out, look.guesses, keys), folder)
@@ -181,8 +184,9 @@ def _rest(look: ModelLook, data: RunData) -> list[Guess]:
     if not look.weighted:
         why = "the model comes without weights: it is trained here first, once (model.weights names a file of them)"
         guesses.append(Guess("float_training.epochs", 10, why))
-    target = "onnxruntime" if look.framework == "torch" else "litert"
-    other = "litert for a .tflite" if look.framework == "torch" else "onnxruntime for an .onnx"
+    onnx = look.framework == "torch" and Path(c.model.file or "").suffix != ".tflite"
+    target = "onnxruntime" if onnx else "litert"
+    other = "litert for a .tflite" if onnx else "onnxruntime for an .onnx"
     guesses += [
         Guess("recipe", c.recipe, "8 bits everywhere; `qat recipes` lists the others"),
         Guess("target", target, f"the framework's default; {other}; arm, x86, any choose by the processor"),

@@ -43,8 +43,9 @@ def prepare(job: Job, data: RunData, model: Model) -> PreparedModel:
 
 def baselines(job: Job, data: RunData, model: Model) -> list[ModelFile]:
     """Return the PTQ baselines, the float file first; last this toolkit's own AdaRound, where the configuration asks for it."""
+    source = float_files.artifact_of(job.config, job.base) or model
     made = api.ptq_baselines(
-        model, data.calibration(), job.artifacts, example_inputs=data.example(), per_channel=job.config.per_channel,
+        source, data.calibration(), job.artifacts, example_inputs=data.example(), per_channel=job.config.per_channel,
         overwrite=True, target=job.target,
     )  # fmt: skip
     if not job.config.adaround:

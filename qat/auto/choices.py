@@ -1,0 +1,82 @@
+"""What makes an artifact of a float model: the recipe, and the methods around calibration and training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from qat.planning.recipe import Recipe
+from qat.runs.config import CalibrationConfig, OwnFloatModel, RunConfig
+from qat.typing import Estimator
+
+Training = Literal["none", "labels", "teacher"]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What makes an artifact.
+
+    Attributes:
+        recipe: a name, or the path of a file.
+        estimator: of the ranges; None takes the recipe's.
+        equalize: whether neighbouring layers share their channels' ranges first.
+        bias_correction: whether each channel's mean error is taken off its bias.
+        adaround: whether the rounding of weights is learned.
+        training: none, to the configuration's loss, or to the float model's outputs too.
+    """
+
+    recipe: str
+    estimator: Estimator | None = None
+    equalize: bool = False
+    bias_correction: bool = False
+    adaround: bool = False
+    training: Training = "none"
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Choices:
+        """Return what a configuration asks for, without training."""
+        calibration = config.calibration
+        return cls(config.recipe, calibration.estimator, config.equalize, calibration.bias_correction)
+
+    def configured(self, config: RunConfig, **training: Any) -> RunConfig:
+        """Return a configuration with these choices, and other options of training."""
+        options = {**vars(config.training), **training}
+        if self.training == "teacher":
+            options["teacher"] = OwnFloatModel()
+        calibration = {**config.calibration.model_dump(), "estimator": self.estimator, "bias_correction": self.bias_correction}
+        changed = {
+            "recipe": self.recipe, "equalize": self.equalize, "calibration": CalibrationConfig(**calibration),
+            "training": type(config.training)(**options),
+        }  # fmt: skip
+        return config.model_copy(update=changed)
+
+    def written(self, recipe: Recipe, path: Path) -> str:
+        """Return the recipe as YAML, the chosen estimator in its rules; what no recipe can say stands in a comment above it."""
+        from io import StringIO
+
+        from ruamel.yaml import YAML
+
+        document = recipe.model_dump(mode="json", exclude_unset=True)
+        for rule in document["rules"]:
+            if self.estimator is not None and rule.get("mode", "static") == "static":
+                rule.setdefault("activation", {})["estimator"] = self.estimator
+        text = StringIO()
+        yaml = YAML()
+        yaml.width = 130
+        yaml.dump({**document, "name": path.stem}, text)
+        beside = [f"# In a run's configuration beside it: {line}\n" for line in self.beside()]
+        return "# Chosen by qat auto.\n" + "".join(beside) + text.getvalue()
+
+    def beside(self) -> list[str]:
+        """Return, as keys of a run's configuration, what no recipe can say."""
+        keys = {
+            "equalize: true": self.equalize, "calibration: {bias_correction: true}": self.bias_correction,
+            "adaround: true": self.adaround, "training: {...}": self.training == "labels",
+            "training: {teacher: float, ...}": self.training == "teacher",
+        }  # fmt: skip
+        return [key for key, chosen in keys.items() if chosen]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return asdict(self)

@@ -1,0 +1,319 @@
+"""The search: step after step, the cheapest first, until the validation data say that the goal is reached or the time is over."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from qat.baselines import float_baseline
+from qat.display.progress import length
+from qat.errors import ConfigError, ExportError, QatError, reason_of
+from qat.files.request import ending_of
+from qat.report.html.render import write_page
+from qat.report.render import write_report
+from qat.report.report import Report
+from qat.runs import float_files, float_model
+from qat.runs.beginning import hold_to_beginning
+from qat.runs.data import RunData
+from qat.runs.job import Job
+from qat.runtimes.model_file import ModelFile
+from qat.system.atomic_files import write_atomically
+from qat.trainers.time_budget import seconds_of
+from qat.typing import Model
+
+from .building import build, calibrated, folder_of
+from .choices import Choices
+from .clock import Clock, Pace
+from .evidence import Evidence, look
+from .goal import Goal
+from .html import web_page
+from .journal import Attempt, Journal
+from .judging import Judge, figures_of, judge_of
+from .result import Automatic, decision_of, journal_page
+from .steps import STEPS, Situation, Step
+
+log = logging.getLogger("qat")
+
+#: How the reason of a step begins that does not fit into the time.
+_LATE = "it takes about"
+
+
+class SearchInterrupted(QatError):
+    """A search was stopped by Ctrl-C; the message says what is best so far, and how to go on."""
+
+    exit_code = 130
+
+
+def search(job: Job, goal: Goal, resume_by: str) -> Automatic:
+    """Look for the cheapest artifact that reaches a goal, and write it with all that was seen into the job's folder.
+
+    A search whose process was killed is continued where ``job.resume`` says so: steps that have ended are not repeated, and a
+    training goes on from its last checkpoint.
+
+    Args:
+        job: of a configuration.
+        goal: what is looked for.
+        resume_by: the command that continues the search, for messages.
+
+    Raises:
+        ConfigError: the target has no artifacts, or a search that is continued began with another configuration.
+        SearchInterrupted: by Ctrl-C.
+        QatError: the model, the data or the first step do not work.
+    """
+    if not job.target.suffix:
+        raise ConfigError(f"target: '{job.config.target}' has no runtime, and a search judges artifacts: choose another target")
+    job.console.print(Text.assemble((job.config.name, "bold"), f": {job.config.framework}, recipe {job.config.recipe}"))
+    data = job.stage("data", lambda: RunData(job.config, job.base))
+    with job.alone():
+        journal = Journal.opened(job.folder, job.resume)
+        hold_to_beginning(job)
+        model = job.stage("float model", lambda: float_model.trained(job, data))
+        clock = Clock(goal.budget, journal.seconds + _unfinished(journal, job))
+        file = float_file(job, data, model)
+        judge = job.stage("float model on the validation data", lambda: judge_of(job, data, file))
+        journal.add("float", seconds=round(time.perf_counter() - clock.started, 2), score=judge.score, samples=judge.samples)
+        found = _Search(job, data, model, judge, journal, goal, clock)
+        try:
+            found.go()
+        except (KeyboardInterrupt, QatError) as error:
+            if isinstance(error, QatError) and error.exit_code != 130:
+                raise
+            raise SearchInterrupted(found.so_far(resume_by)) from error
+        return found.result()
+
+
+def float_file(job: Job, data: RunData, model: Model) -> ModelFile:
+    """Return the float model as a file: that which it was read from, or a written one.
+
+    Raises:
+        ExportError: its framework cannot write it.
+    """
+    read = float_files.artifact_of(job.config, job.base)
+    if read is not None:
+        return ModelFile(name="float", kind="float", path=read, bytes=read.stat().st_size, recipe="float32")
+    written = float_baseline(model, data.example(), job.folder / "steps", target=job.target)
+    if written.path is None:
+        raise ExportError(f"the float model cannot be exported, and nothing can be held against it: {written.error}")
+    return written
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A search under way; all that it knows of what is done is in the journal."""
+
+    job: Job
+    data: RunData
+    model: Model
+    judge: Judge
+    journal: Journal
+    goal: Goal
+    clock: Clock
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """The steps that have ended, judged by the goal of now: one that is continued may have another."""
+        return [self._judged(a) for a in self.journal.attempts]
+
+    def _judged(self, attempt: Attempt) -> Attempt:
+        if attempt.figures is None:
+            return attempt
+        verdict, said = self.goal.judged(attempt.figures, self.judge.metric, self.judge.finest)
+        return replace(attempt, verdict=verdict, said=said)
+
+    @property
+    def best(self) -> Attempt:
+        """The step that reached the goal; else the one with the best figure, of equal ones that with the least noise."""
+        sign = 1.0 if self.judge.metric.higher_is_better else -1.0
+
+        def rank(a: Attempt) -> tuple[bool, float, float]:
+            assert a.figures is not None
+            return a.good, sign * a.figures.delta, float("inf") if a.figures.sqnr is None else a.figures.sqnr
+
+        return max((a for a in self.attempts if a.figures is not None), key=rank)
+
+    def go(self) -> None:
+        """Do the steps that have not ended yet, until one reaches the goal."""
+        done = {a.step for a in self.attempts if a.outcome != "skipped"}
+        for step in STEPS:
+            if any(a.good for a in self.attempts):
+                return
+            if step.name not in done:
+                self._step(step)
+
+    def _step(self, step: Step) -> None:
+        if step is STEPS[0]:
+            self._do(step, Choices.of(self.job.config), "the configuration's own recipe", {})
+            return
+        now, pace = self._situation(), self._pace()
+        advice, least, left = step.advice(now), pace.least(step), max(self.clock.left, 0.0)
+        begun = self.journal.begun(step.name)
+        if not advice.helps:
+            self._skip(step, advice.why)
+        elif begun is None and least > left:
+            self._skip(step, f"{_LATE} {least:.0f} s, and {left:.0f} s of {self.goal.budget:.0f} s are left")
+        else:
+            training = begun["training"] if begun is not None else self._training(pace) if step.trains else {}
+            self._do(step, step.change(now.best), advice.why, training)
+
+    def _training(self, pace: Pace) -> dict[str, Any]:
+        """Return the options that end a training: the configuration's own length, or the time that is left where that is less."""
+        own, seconds = self.job.config.training, pace.for_training(self.clock.left)
+        steps = own.steps or own.max_steps
+        if own.time_budget is not None:
+            seconds = min(seconds, seconds_of(own.time_budget))
+        elif steps is None:
+            steps = own.epochs * len(self.data.training(own.seed))
+        return {"time_budget": round(seconds, 1), "steps": None, "max_steps": steps}
+
+    def _do(self, step: Step, choices: Choices, why: str, training: Mapping[str, Any]) -> None:
+        """Build a step's artifact, hold it against the float model, and write down what came out."""
+        before = _unfinished(self.journal, self.job)
+        if self.journal.begun(step.name) is None:
+            self.journal.add("begin", step=step.name, why=why, training=dict(training))
+        started = time.perf_counter()
+        try:
+            attempt = self.job.stage(step.does, lambda: self._tried(step, choices, why, training))
+        except Exception as error:  # whatever a model that no step was tried on raises
+            if step is STEPS[0] or getattr(error, "exit_code", 2) != 2 or isinstance(error, ExportError):
+                raise
+            log.debug("%s", step.name, exc_info=True)
+            said = str(error) if isinstance(error, QatError) else f"{type(error).__name__}: {reason_of(error)}"
+            attempt = Attempt(step.name, "failed", said)
+        attempt = replace(attempt, seconds=round(before + time.perf_counter() - started, 2))
+        self.journal.add_attempt(attempt)
+        self._say(attempt)
+
+    def _tried(self, step: Step, choices: Choices, why: str, training: Mapping[str, Any]) -> Attempt:
+        started = time.perf_counter()
+        artifact = build(self.job, self.data, self.model, step.name, choices, training)
+        built = time.perf_counter() - started
+        figures = self.judge.figures(artifact)
+        assert artifact.path is not None
+        made = Attempt(
+            step.name, "tried", why, artifact=artifact.path.name, choices=choices, figures=figures, built=round(built, 2),
+            recipe=artifact.recipe,
+        )  # fmt: skip
+        return self._judged(made)
+
+    def _skip(self, step: Step, why: str) -> None:
+        attempt = Attempt(step.name, "skipped", why)
+        if attempt not in self.attempts:  # of a search that is continued it may be known
+            self.journal.add_attempt(attempt)
+            self._say(attempt)
+
+    def _say(self, attempt: Attempt) -> None:
+        said = attempt.said if attempt.outcome == "tried" else attempt.why
+        self.job.console.print(f"  {attempt.step} {attempt.outcome}: {said}", style="" if attempt.outcome == "tried" else "dim")
+
+    def _situation(self) -> Situation:
+        evidence = self.journal.evidence
+        if evidence is None:
+            evidence = self.job.stage("where the noise comes from", self._look)
+            self.job.console.print(f"  {evidence.said()}", style="dim")
+        choices = self.best.choices
+        assert choices is not None
+        return Situation(self.job.config, self.job.recipe, evidence, self.attempts, choices, self.data.labelled)
+
+    def _look(self) -> Evidence:
+        started = time.perf_counter()
+        prepared = calibrated(self.job, self.data, self.model, Choices.of(self.job.config), first=False)
+        found = look(prepared, self.model, self.data.calibration())
+        self.journal.add("evidence", seconds=round(time.perf_counter() - started, 2), found=asdict(found))
+        return found
+
+    def _pace(self) -> Pace:
+        evidence = self.journal.evidence
+        assert evidence is not None
+        size = self.job.config.data.batch_size
+        batches = (length(self.data.training(0)), length(self.data.batches("validation")))
+        training, validation = (None if n is None else n * size for n in batches)
+        counts = training, validation, self.job.config.calibration.samples
+        return Pace.of(self.attempts[0], evidence, self.judge.share_of_test(), counts)
+
+    def so_far(self, resume_by: str) -> str:
+        """Write the best artifact so far, and return what a user who stopped the search is told."""
+        if not any(a.figures is not None for a in self.attempts):
+            return f"no step had ended; {resume_by} begins again where the search stands"
+        best, (artifact, _) = self.best, self._chosen(self.best)
+        return f"the best so far is {best.step}, {best.said} on the validation data: {artifact}; {resume_by} goes on"
+
+    def _chosen(self, best: Attempt) -> tuple[Path, Path]:
+        """Copy a step's artifact and its recipe to plain names in the folder of the results, and return both paths."""
+        assert best.choices is not None
+        recipe = replace(self.job, config=best.choices.configured(self.job.config)).recipe
+        stem = f"{self.job.config.name}_{ending_of(recipe)}"
+        source = folder_of(self.job, best.step) / best.artifact
+        artifact, written = self.job.folder / f"{stem}{source.suffix}", self.job.folder / f"{stem}.yaml"
+        for path in source.parent.glob(f"{source.name}*"):  # the encodings lie beside it
+            write_atomically(self.job.folder / path.name.replace(source.name, artifact.name), path.read_bytes(), overwrite=True)
+        write_atomically(written, best.choices.written(recipe, written), overwrite=True)
+        return artifact, written
+
+    def result(self) -> Automatic:
+        """Compare the best artifact on the test data, write everything, and return it."""
+        best = self.best
+        artifact, recipe = self._chosen(best)
+        report = self.job.stage("comparison on the test data", lambda: self._report(best))
+        found = figures_of(report, best.step, self.judge.metric)
+        finest = self.judge.finest * (self.judge.samples + 2) / (found.samples + 2)
+        wanted = self.goal.said(self.judge.metric, self.judge.score)
+        reached = best.good and self.goal.judged(found, self.judge.metric, finest)[0] != "missed"
+        made = Automatic(
+            self.goal, wanted, self.judge.metric, reached, best, artifact, recipe, tuple(self.attempts), self.journal.evidence,
+            report, self.job.folder, self.clock.spent,
+        )  # fmt: skip
+        decision = decision_of(made, found, finest, self._notes())
+        made = replace(made, report=replace(report, decision=decision))
+        write(made)
+        return made
+
+    def _report(self, best: Attempt) -> Report:
+        """Return the comparison on the test data: the float model, the first step for contrast, and the best."""
+        shown = {a.step: a for a in (self.attempts[0], best)}
+        files = [self.judge.file, *(self._file(a) for a in shown.values())]
+        return self.judge.report(files, "test", self.job.config.latency_runs)
+
+    def _file(self, attempt: Attempt) -> ModelFile:
+        assert attempt.choices is not None
+        path = folder_of(self.job, attempt.step) / attempt.artifact
+        return ModelFile(
+            name=attempt.step, kind="ptq" if attempt.choices.training == "none" else "qat", path=path,
+            bytes=path.stat().st_size, framework=self.job.config.framework, tool="qat", recipe=attempt.recipe,
+        )  # fmt: skip
+
+    def _notes(self) -> list[str]:
+        """Return what a reader of the decision must know besides."""
+        late = [a.step for a in self.attempts if a.outcome == "skipped" and a.why.startswith(_LATE)]
+        notes = []
+        if late and not any(a.good for a in self.attempts):
+            notes.append(f"Not tried for want of time: {', '.join(late)}; a larger --budget with --resume goes on")
+        if not self.judge.apart:
+            notes.append("The data have no part of their own for the test: these are the samples that the steps were chosen by")
+        if self.judge.taught:
+            notes.append("There are no labels: the float model's own answers are the right ones")
+        return notes
+
+
+def write(result: Automatic) -> None:
+    """Write report.html, summary.json, summary.md, the plots and the journal's page into the folder of a result."""
+    write_report([result.report], result.folder)
+    write_page(web_page(result), result.folder / "report.html", overwrite=True)
+    write_atomically(result.folder / "journal.md", journal_page(result), overwrite=True)
+    document = json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(result.folder / "summary.json", document, overwrite=True)
+
+
+def _unfinished(journal: Journal, job: Job) -> float:
+    """Return the seconds that killed processes worked at a step, by the last sign of life that they left."""
+    begun = next((line for line in reversed(journal.lines) if line["event"] in ("begin", "step")), None)
+    if begun is None or begun["event"] == "step":
+        return 0.0
+    files = [*(job.checkpoints / begun["step"]).rglob("*"), *folder_of(job, begun["step"]).rglob("*")]
+    return max(0.0, max((path.stat().st_mtime for path in files), default=0.0) - begun["at"])
