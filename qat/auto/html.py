@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qat.display.page import Whole
-from qat.report.html.page import Figure, Section, WebPage
+from qat.report.html.page import Block, Figure, Section, WebPage
 from qat.report.html.plots import Bar, Bars, Reference
 
 from .goal import Figures
@@ -14,8 +14,11 @@ from .result import Automatic
 def web_page(result: Automatic) -> WebPage:
     """Return the page of a search."""
     tried = [(a, a.figures) for a in result.attempts if a.figures is not None]
-    steps = [result.table(), *([_bars(result, tried)] if len(tried) > 1 else [])]
-    why = (result.evidence.said().capitalize() + ".",) if result.evidence is not None else ()
+    steps: list[Block] = [result.table()]
+    if len(tried) > 1:
+        steps.append(_bars(result, tried))
+    if result.evidence is not None:
+        steps.append(f"After the first step {result.evidence.said()}.")
     skipped = tuple(f"{a.step}: {a.why}" for a in result.attempts if a.outcome != "tried")
     report = result.report
     where = tuple(Whole(f"{name}: {path}") for name, path in (("artifact", result.artifact), ("recipe", result.recipe)))
@@ -23,8 +26,8 @@ def web_page(result: Automatic) -> WebPage:
         f"The cheapest that is good enough: {report.dataset}, {report.framework}",
         report.decision,
         (
-            Section("What was tried", (*steps, *why)),
-            Section("On the test data", (*report.page().blocks[:1],)),  # type: ignore[arg-type]
+            Section("What was tried", tuple(steps)),
+            Section("On the test data", report.page().blocks[:1]),
             Section("The files", where),
         ),
         "good" if result.reached else "bad",

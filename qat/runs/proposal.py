@@ -86,7 +86,7 @@ def propose(model: str | None, data: Path | None, weights: Path | None, out: Pat
     read = RunData(_config(out, look.guesses, keys), folder)
     guesses = (Guess("name", out.stem, "results go to runs/<name>"), *look.guesses, *keys, *_rest(look, read))
     about = guess_data.about(read.images)
-    title = f"Written by qat init: {about}.\n`qat run {out}` does everything; `qat plan {out}` shows what is quantized.\n"
+    title = f"Written by qat init: {about}.\n`qat auto {out}` finds the cheapest that is good enough; `qat run {out}` does everything.\n"
     return _written(out, guesses, title, about)
 
 
