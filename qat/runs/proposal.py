@@ -86,7 +86,8 @@ def propose(model: str | None, data: Path | None, weights: Path | None, out: Pat
     read = RunData(_config(out, look.guesses, keys), folder)
     guesses = (Guess("name", out.stem, "results go to runs/<name>"), *look.guesses, *keys, *_rest(look, read))
     about = guess_data.about(read.images)
-    title = f"Written by qat init: {about}.\n`qat auto {out}` finds the cheapest that is good enough; `qat run {out}` does everything.\n"
+    commands = f"`qat auto {out}` finds the cheapest that is good enough; `qat run {out}` does everything."
+    title = f"Written by qat init: {about}.\n{commands}\n"
     return _written(out, guesses, title, about)
 
 
