@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .analysis.checks.check import check_data
+    from .analysis.sensitivity.sensitivity import sensitivity
     from .api import (
         Artifact,
         Baseline,
@@ -75,8 +76,16 @@ __all__ = [
     "ptq_baselines",
     "quantize",
     "register_handler",
+    "sensitivity",
     "track_ranges",
 ]
+
+#: The calls that stand above those of the API, and their modules.
+_ABOVE = {
+    "check_data": ".analysis.checks.check",
+    "quantize": ".files.quantize",
+    "sensitivity": ".analysis.sensitivity.sensitivity",
+}
 
 
 def __getattr__(name: str) -> object:
@@ -85,14 +94,10 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("qat-toolkit")
-    if name == "check_data":
-        from .analysis.checks.check import check_data
+    if name in _ABOVE:
+        from importlib import import_module
 
-        return check_data
-    if name == "quantize":  # which stands above the API's other calls
-        from .files.quantize import quantize
-
-        return quantize
+        return getattr(import_module(_ABOVE[name], __name__), name)
     if name in __all__:
         from . import api
 

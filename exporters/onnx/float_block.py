@@ -14,6 +14,8 @@ from .writer import Writer
 PREFIX = "float/"
 #: The latest opset that the frameworks' exporters write.
 TRANSLATED = 18
+#: The operators whose float weights ONNX Runtime quantizes by itself.
+_ROUNDED_UNASKED = ("Conv", "ConvTranspose", "Gemm")
 
 
 def splice(writer: Writer, block: FrameworkBlock, opset: int) -> None:
@@ -41,6 +43,38 @@ def splice(writer: Writer, block: FrameworkBlock, opset: int) -> None:
         assert value.name is not None and value.const_value is not None
         writer.constants[value.name] = ir.to_proto(value.const_value)
     writer.nodes += [*(ir.to_proto(node) for node in graph), *passed_through]
+
+
+def keep_float(writer: Writer) -> None:
+    """Stop ONNX Runtime from quantizing weights that are to stay float.
+
+    Of an operator with a float weight that stands between a DequantizeLinear and a QuantizeLinear, the runtime rounds the weight
+    to int8, with one scale in all (onnxruntime/core/optimizer/qdq_transformer/weight_bias_quantization.cc). A sum of one tensor,
+    which copies it, stands between the DequantizeLinear and such an operator: the runtime does not look past that.
+    """
+    writers = {output: node for node in writer.nodes for output in node.output}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in writer.nodes:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for node in [n for n in writer.nodes if n.op_type in _ROUNDED_UNASKED]:
+        weight, source = writer.constants.get(node.input[1]), writers.get(node.input[0])
+        if weight is None or source is None or source.op_type != "DequantizeLinear" or not _leads_to_grid(node, readers):
+            continue
+        copied = f"{node.output[0]}/input"
+        writer.node("Sum", [node.input[0]], copied)
+        node.input[0] = copied
+
+
+def _leads_to_grid(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> bool:
+    """Whether a QuantizeLinear alone reads an operator's output, or that of the clipping behind it."""
+    while len(found := readers.get(node.output[0], [])) == 1:
+        node = found[0]
+        if node.op_type == "QuantizeLinear":
+            return True
+        if node.op_type not in ("Relu", "Clip"):
+            return False
+    return False
 
 
 def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.ModelProto:

@@ -15,7 +15,7 @@ from qat.program.file_origin import FileTensor
 from qat.program.ordering import by_dependency
 from qat.program.program import Program, Value
 
-from .float_block import splice
+from .float_block import keep_float, splice
 from .stored_weight import write_stored_weight
 from .table import REWRITES, WRITERS
 from .writer import Writer
@@ -83,6 +83,8 @@ def build(program: Program, extra_outputs: Sequence[str] = ()) -> onnx.ModelProt
     opset, ir_version = (OPSET_INT4, IR_VERSION_INT4) if packed else _version(program)
     if program.block is not None:
         splice(writer, program.block, opset)
+        if not program.strict_qdq:
+            keep_float(writer)
     return _checked(writer, returned, opset, ir_version)
 
 

@@ -30,3 +30,15 @@ def quiet() -> Iterator[None]:
         os.close(saved)
         os.close(sink)
         logging.disable(previous)
+
+
+@contextlib.contextmanager
+def without_notices() -> Iterator[None]:
+    """Hold the toolkit's own notices back, of work that was not asked for by name. An exception passes through unharmed."""
+    log = logging.getLogger("qat")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

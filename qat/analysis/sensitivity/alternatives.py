@@ -16,6 +16,7 @@ from qat.planning.recipe import Recipe, Rule, load_recipe
 from qat.planning.rounding import Variant
 from qat.planning.targets import Target, load_target
 from qat.system.samples import batches_of, first_of_pair
+from qat.system.silence import without_notices
 from qat.trainers.metrics import MetricSpec
 from qat.typing import Batches, Inputs, Model, Samples
 
@@ -151,7 +152,8 @@ class _Trials:
         return [(None if reason else score, reason) for score, reason in zip(scores, reasons, strict=True)]
 
     def _judge(self, recipe: Recipe) -> Judge:
-        prepared = api.prepare(self.model, self.example, recipe, self.target)
+        with without_notices():
+            prepared = api.prepare(self.model, self.example, recipe, self.target)
         check_plan(prepared)
         set_ranges(prepared, self.samples, None)
         judge = Judge(prepared, self.batches, self.metrics)

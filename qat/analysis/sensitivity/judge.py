@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,12 @@ import numpy as np
 
 from qat.errors import CalibrationError, ConfigError, DataError
 from qat.frameworks import adapter_for, framework_of, has_plan, in_order, is_prepared
+from qat.graph.graph import Graph
 from qat.report import statistics
 from qat.report.labels import inputs_of, labels_of
+from qat.report.running import turned
 from qat.system.samples import batches_of, check_finite
+from qat.system.silence import without_notices
 from qat.trainers.metric import Metric, samples_of
 from qat.trainers.metric_functions import top1
 from qat.trainers.metrics import MetricSpec, chosen, default_metrics
@@ -23,6 +27,9 @@ from qat.typing import Batches, Model, PreparedModel
 #: The metrics of data without labels: the float model's answers take their place.
 SAME_ANSWERS = Metric("same_answers", top1, unit=" %", title="same answers")
 ERROR = "error"
+
+#: The bytes of the tensors of one batch, where all are kept, and the most samples in it; a size that is free is taken for this.
+_MEMORY, _MOST_SAMPLES, _FREE = 2**28, 64, 64
 
 
 @dataclass(frozen=True)
@@ -78,19 +85,23 @@ class Judge:
         graph = model.plan.graph
         answers: list[Any] = []
         batches = inputs_of(batches_of(data, "the data of the sensitivity"), len(graph.inputs), answers)
-        self.inputs = [self.adapter.inputs_of((in_order(model, inputs),)) for inputs in batches]
-        if not self.inputs:
+        whole = [self.adapter.inputs_of((in_order(model, inputs),)) for inputs in batches]
+        if not whole:
             raise DataError("the sensitivity got no data: pass at least one batch (a generator that was used up yields none)")
+        size = affordable_batch(model.plan.graph)
+        self.inputs = [part for inputs in whole for part in _parts(inputs, size)]
         for index, inputs in enumerate(self.inputs):
             for x in inputs:
                 check_finite(np.asarray(x), f"batch {index}")
         self.floats = [next(self.adapter.simulate(model, inputs, [{}]))[1] for inputs in self.inputs]
-        self.names = [(name,) for name in self.adapter.lower(model).output_names or graph.outputs]
+        with without_notices():
+            self.names = [(name,) for name in self.adapter.lower(model).output_names or graph.outputs]
         together = {
             path[0]: np.concatenate(parts) for path, parts in zip(self.names, zip(*self.floats, strict=True), strict=True)
         }
         self.losses: OutputLosses = choose(together, None, graph.layout == "NCHW")
         labels = labels_of(answers)
+        labels = None if labels is None else [part for y in labels for part in _parts(y, size)]
         self.labelled = labels is not None
         self.metrics = self._metrics(labels, metrics)
         floats = [self._named(outputs) for outputs in self.floats]
@@ -104,6 +115,12 @@ class Judge:
     def samples(self) -> int:
         """The number of samples."""
         return sum(len(outputs[0]) for outputs in self.floats)
+
+    def as_judged(self, batch: int, outputs: Sequence[np.ndarray], names: Sequence[str]) -> tuple[np.ndarray, ...]:
+        """Return the outputs of an artifact for a batch in the order and the layout of the model's."""
+        wanted = [name for (name,) in self.names]
+        order = [names.index(name) for name in wanted] if sorted(names) == sorted(wanted) else range(len(outputs))
+        return tuple(turned(outputs[i], y.shape) for i, y in zip(order, self.floats[batch], strict=True))
 
     def rows(self, batch: int, outputs: Sequence[np.ndarray]) -> Rows:
         """Return what the outputs of a batch are worth, sample by sample."""
@@ -189,3 +206,23 @@ def _each(outputs: Any) -> tuple[np.ndarray, ...]:
 
 def _root_in_percent(values: np.ndarray) -> float:
     return 100 * float(np.sqrt(values.mean()))
+
+
+def affordable_batch(graph: Graph) -> int:
+    """Return how many samples a pass that keeps every tensor can have at once."""
+    sizes = [[n or _FREE for n in tensor.shape[1:]] for tensor in graph.tensors.values()]
+    return int(np.clip(_MEMORY // (4 * sum(map(math.prod, sizes))), 1, _MOST_SAMPLES))
+
+
+def _parts(arrays: Any, size: int) -> list[Any]:
+    """Return the parts of a batch, of at most ``size`` samples each: of an array, or of a tuple or dictionary of them."""
+    count = samples_of(arrays)
+    if count <= size:
+        return [arrays]
+
+    def part(value: Any, start: int) -> Any:
+        if isinstance(value, Mapping):
+            return {name: part(v, start) for name, v in value.items()}
+        return tuple(part(v, start) for v in value) if isinstance(value, tuple) else value[start : start + size]
+
+    return [part(arrays, start) for start in range(0, count, size)]

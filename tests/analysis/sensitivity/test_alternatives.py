@@ -26,7 +26,7 @@ def names(framework):
 @pytest.mark.parametrize("framework", ["torch", "keras"])
 def test_each_layer_under_each_rule(framework):
     first, last = names(framework)
-    rules = (EIGHT, FOUR, SIXTEEN, HALF, FLOAT)
+    rules = (EIGHT, FOUR, HALF, FLOAT)
     asked = [Alternative(layer, rule) for rule in rules for layer in (first, last)]
     found = measure_alternatives(net(framework), batches(framework), asked, target="litert")
     assert [f.alternative for f in found] == asked
@@ -34,7 +34,6 @@ def test_each_layer_under_each_rule(framework):
     for layer in (first, last):
         assert loss[layer, FOUR] > 4 * loss[layer, EIGHT] > 0
         assert loss[layer, HALF] < 0.01 * loss[layer, EIGHT] and loss[layer, FLOAT] == 0
-        assert loss[layer, SIXTEEN] < loss[layer, EIGHT]
     assert all(set(f.score.metrics) == {"top1"} for f in found)
     assert all(f.score.drop_low <= f.score.drop <= f.score.drop_high for f in found)
 
