@@ -31,7 +31,7 @@ class Alternative:
 
     Attributes:
         layer: its scope, as ``qat plan`` shows it (:attr:`qat.graph.graph.Op.layer`).
-        rule: how the layer runs. The rule's own ``scope`` and ``op`` are not looked at.
+        rule: how the layer runs. The rule's own ``scope``, ``op`` and ``role`` are not looked at.
     """
 
     layer: str
@@ -100,7 +100,7 @@ def measure_alternatives(
         >>> found[0].score.loss < found[1].score.loss
         True
     """
-    wanted = [a.rule.model_copy(update={"scope": ".*", "op": "*"}) for a in alternatives]
+    wanted = [a.rule.model_copy(update={"scope": ".*", "op": "*", "role": None}) for a in alternatives]
     found: dict[int, AlternativeScore] = {}
     with shown(progress):
         trials = _Trials(model, data, calibration, None if target is None else load_target(target), example_inputs, metrics)

@@ -105,7 +105,7 @@ def _with_rules(recipe: Recipe, pins: Sequence[Pin], name: str, update: dict[str
     for pin in pins:
         before = recipe.rule_for(pin.layer, pin.kind) or Rule()
         base = Rule() if update["mode"] == "float" else before
-        rules.append(base.model_copy(update={"scope": f"^{re.escape(pin.layer)}$", "op": pin.kind, **update}))
+        rules.append(base.model_copy(update={"scope": f"^{re.escape(pin.layer)}$", "op": pin.kind, "role": None, **update}))
     described = f"{recipe.name}, but for {len(pins)} operators at higher precision"
     return Recipe(name=name, description=described, rules=(*recipe.rules, *rules))
 
