@@ -133,14 +133,16 @@ class Sensitivity(Displayed):
         if chosen is None:
             return f"{found} (above {self.threshold:g} %)."
         drop = self._drop(chosen.drop)
+        goal = f"{'within' if chosen.enough else 'beyond'} the budget of {self.budget:g} %"
         if not chosen.pins:
-            return f"{found}: the whole recipe '{self.recipe}' loses {drop}, within the budget of {self.budget:g} %."
+            spared = len(self.trials) - 1
+            less = f"none of the {spared} recipes that spare layers loses less" if spared else "no recipe can spare the layers"
+            return f"{found}: the whole recipe '{self.recipe}' loses {drop}, {goal}{'' if chosen.enough else f'; {less}'}."
         what = f"left {'in 16 bits' if chosen.precision == 'int16' else 'float'}"
         before = self._drop(self.trials[0].drop)
         named = f"the {count} sensitive" if count else "none"
         more = f" {'and' if count else 'but'} the {chosen.added} next ones" if chosen.added else ""
         short = f"; {named} alone did not reach the budget" if chosen.added and count else ""
-        goal = f"{'within' if chosen.enough else 'still beyond'} the budget of {self.budget:g} %"
         lost = f"the loss falls from {before} to {drop}, measured in the runtime, {goal}"
         return f"{found}: with {named}{more} {what} {lost}{short}."
 
@@ -173,11 +175,20 @@ class Sensitivity(Displayed):
         blocks: list[Block] = [
             Table(_columns(self.measured), tuple(map(self._row, shown)), title, tuple(_style(layer) for layer in shown)),
             *([f"and {left} layers with less loss; --json lists them all"] if left else []),
+            *self._chance(),
             f"float: {self.measured.shown(self.reference)}. {self._cost()}",
         ]
         if self.trials:
             blocks += ["", self._trials()]
         return Page((*blocks, "", Whole(self.decision)))
+
+    def _chance(self) -> list[str]:
+        count = sum(layer.drop_low is not None and layer.drop_low <= 0 for layer in self.sensitive)
+        if not count:
+            return []
+        return [
+            f"{count} of the {len(self.sensitive)} sensitive may be so by chance: the interval holds 0; measure on more samples"
+        ]
 
     def _what(self) -> str:
         return {"both": "each layer", "weight": "each weight", "activation": "each layer's activations"}[self.what]

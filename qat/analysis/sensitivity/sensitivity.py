@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -97,10 +97,10 @@ def sensitivity(
         >>> import numpy as np, qat, torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
         >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
-        >>> found = qat.sensitivity(net, [x])
+        >>> found = qat.sensitivity(net, [x], threshold=5.0)
         >>> sorted(layer.layer for layer in found.layers)
         ['0', '2', 'input']
-        >>> found.chosen.recipe.name
+        >>> found.trials[0].recipe.name
         'static_wi8_ai8'
     """
     _check(method, what, threshold, budget)
@@ -134,7 +134,7 @@ def _check(method: str, what: str, threshold: float, budget: float | None) -> No
 
 def _prepared(
     model: Model | str | Path,
-    batches: Sequence[object],
+    batches: list[Any],
     calibration: Samples | None,
     recipe: str | Path | Recipe,
     target: str | Target | None,
@@ -145,7 +145,7 @@ def _prepared(
         check_plan(model)
         return None, model
     float_model = api.load(model, example) if isinstance(model, (str, Path)) else model
-    samples = batches if calibration is None else [*batches_of(calibration, "calibration")]
+    samples: list[Any] = batches if calibration is None else [*batches_of(calibration, "calibration")]
     inputs = first_of_pair(batches[0], input_count(float_model)) if example is None else example
     setup = Setup(float_model, inputs, samples, None if target is None else load_target(target))
     return setup, setup.prepared(load_recipe(recipe))
@@ -180,10 +180,13 @@ def _rows(
     rows = []
     for i, layer in enumerate(layers):
         s = scores.get(i)
-        figures = (None,) * 4 if s is None else (s.metrics[name], s.drop, s.drop_low, s.drop_high)
+        metric, drop, low, high = (None,) * 4 if s is None else (s.metrics[name], s.drop, s.drop_low, s.drop_high)
         loss = s.loss if method == "exact" and s is not None else float(estimate[i])
         found = s is not None and s.drop > threshold
-        rows.append((LayerSensitivity(layer.name, layer.kind, loss, float(estimate[i]), *figures, found, float(share[i])), layer))
+        row = LayerSensitivity(
+            layer.name, layer.kind, loss, float(estimate[i]), metric, drop, low, high, found, float(share[i])
+        )  # fmt: skip
+        rows.append((row, layer))
     return rows, cost, rank
 
 
