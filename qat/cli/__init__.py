@@ -13,10 +13,14 @@ from .options import application
 from .plans import plan, recipes
 from .quantize import quantize
 from .runs import demo, export, ptq, run, train
+from .sensitivity import sensitivity
 from .systems import system
 
 #: The commands, in the order in which ``qat --help`` lists them.
-COMMANDS = (demo, quantize, init, run, auto, ptq, train, export, compare, plan, configs, recipes, inspect, lint, system, doctor)
+COMMANDS = (
+    demo, quantize, init, run, auto, ptq, train, export, compare, plan, sensitivity,
+    configs, recipes, inspect, lint, system, doctor,
+)  # fmt: skip
 
 app = application(COMMANDS)
 

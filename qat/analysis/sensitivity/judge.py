@@ -141,8 +141,8 @@ class Judge:
         found = statistics.difference(first, values[0], before[0])
         # More is worse, whatever the metric.
         unit = (1.0 if first.unit == " %" else 100 / max(abs(was), 1e-12)) * (-1 if first.higher_is_better else 1)
-        ends = (None, None) if found is None else tuple(sorted((unit * found.low + 0.0, unit * found.high + 0.0)))
-        metrics = {m.name: m.total(v) for m, v in zip(self.metrics, values, strict=True)}
+        ends = (None, None) if found is None else tuple(sorted((float(unit * found.low) + 0.0, float(unit * found.high) + 0.0)))
+        metrics = {m.name: float(m.total(v)) for m, v in zip(self.metrics, values, strict=True)}
         return Score(
             float(np.mean(np.concatenate([r.loss for r in rows]))), metrics, unit * (now - was) + 0.0, *ends
         )  # + 0.0: no -0.0

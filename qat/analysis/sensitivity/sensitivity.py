@@ -19,14 +19,14 @@ from qat.planning.recipe import Recipe, load_recipe
 from qat.planning.targets import Target, load_target
 from qat.system.samples import batches_of, first_of_pair
 from qat.trainers.metrics import MetricSpec
-from qat.typing import Batches, Inputs, Model, PreparedModel, Samples
+from qat.typing import Batches, Estimator, Inputs, Model, PreparedModel, Samples
 
 from . import exact, fast
 from .judge import Judge, Score, check_plan
 from .layers import Layer, Part, check_part, layers_of
 from .pinning import Pin, Precision, pinned, pins_of
 from .result import LayerSensitivity, Sensitivity, Trial
-from .trial import Setup
+from .trial import Options, Setup
 
 log = logging.getLogger("qat")
 
@@ -55,6 +55,9 @@ def sensitivity(
     threshold: float = 0.5,
     budget: float | None = None,
     metrics: Iterable[MetricSpec] | None = None,
+    estimator: Estimator | None = None,
+    equalize: bool = False,
+    dynamic: Sequence[str] = (),
     try_recipes: bool = True,
     progress: bool = True,
 ) -> Sensitivity:
@@ -82,6 +85,9 @@ def sensitivity(
             is a percentage, else in percent of float's value.
         budget: how much worse the whole recipe may be, in the same unit; None: the threshold.
         metrics: as for :func:`qat.compare`; the first one decides. None chooses by the labels.
+        estimator: as for :func:`qat.calibrate`.
+        equalize: as for :func:`qat.prepare`.
+        dynamic: as for :func:`qat.prepare`.
         try_recipes: whether recipes are tried in their runtime.
         progress: as for :func:`qat.calibrate`.
 
@@ -103,12 +109,13 @@ def sensitivity(
         >>> found.trials[0].recipe.name
         'static_wi8_ai8'
     """
-    _check(method, what, threshold, budget)
+    check_options(method, what, threshold, budget)
     batches = [*batches_of(data, "the data of the sensitivity")]
     if not batches:
         raise DataError("the sensitivity got no data: pass at least one batch (a generator that was used up yields none)")
     with shown(progress):
-        setup, prepared = _prepared(model, batches, calibration, recipe, target, example_inputs)
+        options = Options(None if target is None else load_target(target), estimator, equalize, tuple(dynamic))
+        setup, prepared = _prepared(model, batches, calibration, recipe, example_inputs, options)
         judge = Judge(prepared, batches, metrics)
         started = time.perf_counter()
         layers = [layer for layer in layers_of(prepared.plan) if layer.variant(what)]
@@ -124,7 +131,8 @@ def sensitivity(
     )  # fmt: skip
 
 
-def _check(method: str, what: str, threshold: float, budget: float | None) -> None:
+def check_options(method: str, what: str, threshold: float, budget: float | None) -> None:
+    """Raise ConfigError for an option that is unknown or out of range."""
     if method not in _METHODS:
         raise ConfigError(f"method: there is no '{method}'{nearest(method, _METHODS)}; valid: {', '.join(_METHODS)}")
     check_part(what)
@@ -137,8 +145,8 @@ def _prepared(
     batches: list[Any],
     calibration: Samples | None,
     recipe: str | Path | Recipe,
-    target: str | Target | None,
     example: Inputs | None,
+    options: Options,
 ) -> tuple[Setup | None, PreparedModel]:
     """Return the calibrated model, and how it is prepared by other recipes; None of one that came prepared."""
     if is_prepared(model):
@@ -147,7 +155,7 @@ def _prepared(
     float_model = api.load(model, example) if isinstance(model, (str, Path)) else model
     samples: list[Any] = batches if calibration is None else [*batches_of(calibration, "calibration")]
     inputs = first_of_pair(batches[0], input_count(float_model)) if example is None else example
-    setup = Setup(float_model, inputs, samples, None if target is None else load_target(target))
+    setup = Setup(float_model, inputs, samples, options)
     return setup, setup.prepared(load_recipe(recipe))
 
 

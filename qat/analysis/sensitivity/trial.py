@@ -13,9 +13,19 @@ from qat.planning.recipe import Recipe
 from qat.planning.targets import Target
 from qat.report.running import run_all
 from qat.system.silence import without_notices
-from qat.typing import Inputs, Model, PreparedModel, Samples
+from qat.typing import Estimator, Inputs, Model, PreparedModel, Samples
 
-from .judge import Judge, Score
+from .judge import Judge, Score, check_plan
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is prepared, besides its recipe: see :func:`qat.prepare` and :func:`qat.calibrate`."""
+
+    target: Target | None = None
+    estimator: Estimator | None = None
+    equalize: bool = False
+    dynamic: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -26,22 +36,24 @@ class Setup:
         model: the float model.
         example: of its inputs.
         calibration: batches for the ranges.
-        target: as for :func:`qat.prepare`.
+        options: of its preparation.
     """
 
     model: Model
     example: Inputs
     calibration: Samples
-    target: Target | None
+    options: Options
 
     def plan(self, recipe: Recipe) -> Plan:
         """Return the model's plan by a recipe."""
-        return api.plan(self.model, self.example, recipe, self.target)
+        return api.plan(self.model, self.example, recipe, self.options.target, self.options.dynamic)
 
     def prepared(self, recipe: Recipe) -> PreparedModel:
         """Return the model prepared and calibrated by a recipe."""
-        made = api.prepare(self.model, self.example, recipe, self.target)
-        set_ranges(made, self.calibration, None)
+        o = self.options
+        made = api.prepare(self.model, self.example, recipe, o.target, o.dynamic, o.equalize)
+        check_plan(made)
+        set_ranges(made, self.calibration, o.estimator)
         return made
 
     def tried(self, recipe: Recipe, judge: Judge) -> tuple[Score, int]:

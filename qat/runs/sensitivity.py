@@ -1,0 +1,56 @@
+"""The sensitivity of a configuration's model: measured on its validation data, with the files of what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from qat.analysis.sensitivity.files import write_results
+from qat.analysis.sensitivity.layers import Part
+from qat.analysis.sensitivity.result import Sensitivity
+from qat.analysis.sensitivity.sensitivity import Method, check_options, sensitivity
+
+from . import float_model
+from .data import RunData
+from .job import Job
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a measurement, those of :func:`qat.sensitivity`.
+
+    Attributes:
+        samples: the most validation samples that are measured on.
+    """
+
+    method: Method
+    what: Part
+    threshold: float
+    budget: float | None
+    samples: int
+    try_recipes: bool
+
+
+def measure(job: Job, options: Options, overwrite: bool) -> tuple[Sensitivity, Mapping[str, Path]]:
+    """Return the sensitivity of a configuration's float model by its recipe, and the files that were written.
+
+    Raises:
+        ConfigError: an option is unknown or out of range.
+        ExportError: a result exists, and ``overwrite`` is False.
+    """
+    check_options(options.method, options.what, options.threshold, options.budget)
+    c = job.config
+    data = job.stage("data", lambda: RunData(c, job.base))
+    with job.alone():
+        model = job.stage("float model", lambda: float_model.trained(job, data))
+        found = job.stage(
+            "sensitivity",
+            lambda: sensitivity(
+                model, list(data.batches("validation", options.samples)), calibration=data.calibration_pairs()[0],
+                recipe=job.recipe, target=job.target, example_inputs=data.example(), method=options.method, what=options.what,
+                threshold=options.threshold, budget=options.budget, metrics=c.training.chosen_metrics if data.labelled else None,
+                estimator=c.calibration.estimator, equalize=c.equalize, dynamic=c.model.dynamic, try_recipes=options.try_recipes,
+            ),
+        )  # fmt: skip
+        return found, write_results(found, job.folder, overwrite)
