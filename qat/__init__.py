@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .analysis.checks.check import check_data
+    from .analysis.mixed.mixed_precision import mixed_precision
     from .analysis.sensitivity.sensitivity import sensitivity
     from .api import (
         Artifact,
@@ -71,6 +72,7 @@ __all__ = [
     "freeze_ranges",
     "load",
     "load_prepared",
+    "mixed_precision",
     "plan",
     "prepare",
     "ptq_baselines",
@@ -83,6 +85,7 @@ __all__ = [
 #: The calls that stand above those of the API, and their modules.
 _ABOVE = {
     "check_data": ".analysis.checks.check",
+    "mixed_precision": ".analysis.mixed.mixed_precision",
     "quantize": ".files.quantize",
     "sensitivity": ".analysis.sensitivity.sensitivity",
 }

@@ -9,6 +9,7 @@ from .beginning import init
 from .configs import configs
 from .installation import doctor
 from .lint import lint
+from .mixed import mixed_precision
 from .options import application
 from .plans import plan, recipes
 from .quantize import quantize
@@ -18,7 +19,7 @@ from .systems import system
 
 #: The commands, in the order in which ``qat --help`` lists them.
 COMMANDS = (
-    demo, quantize, init, run, auto, ptq, train, export, compare, plan, sensitivity,
+    demo, quantize, init, run, auto, ptq, train, export, compare, plan, sensitivity, mixed_precision,
     configs, recipes, inspect, lint, system, doctor,
 )  # fmt: skip
 

@@ -22,6 +22,9 @@ log = logging.getLogger("qat")
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in <output>/checkpoints.")]
 Config = Annotated[Path, typer.Argument(help="A run configuration: a YAML file, or a name that qat configs lists.")]
 Output = Annotated[Path | None, typer.Option(help="Default: runs/<name>.")]
+Recipe = Annotated[
+    str | None, typer.Option(help="In the place of the configuration's: a name that qat recipes lists, or a YAML file.")
+]
 
 Data = Annotated[
     str | None,

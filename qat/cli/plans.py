@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from .options import Config
+from .options import Config, Recipe
 from .result import Result
 from .runs import open_job
 
 
-def plan(config: Config) -> Result:
+def plan(config: Config, recipe: Recipe = None) -> Result:
     """List the operators of the model: which are quantized, how, and why the others stay float."""
     from qat import api
     from qat.runs.data import RunData
     from qat.runs.float_model import untrained
 
-    job = open_job(config, None)
+    job = open_job(config, None, recipe=recipe)
     example = RunData(job.config, job.base).example()
     made = api.plan(untrained(job), example, job.recipe, job.config.target, job.config.model.dynamic)
     document = {"recipe": made.recipe.name, "target": made.target.name, "operators": made.table()}

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from .options import Config, Output, Resume
+from .options import Config, Output, Recipe, Resume
 from .result import Result
 from .terminal import console
 
 if TYPE_CHECKING:
     from qat.frameworks import Framework
     from qat.report.report import Report
+    from qat.runs.config import RunConfig
     from qat.runs.job import Job
     from qat.typing import Layout
 
@@ -25,18 +26,18 @@ def demo(output: Annotated[Path, typer.Option(help="Where the results go.")] = P
     return _run_all([Path("digits_torch"), Path("digits_keras")], output)
 
 
-def run(config: Config, output: Output = None, resume: Resume = False) -> Result:
+def run(config: Config, output: Output = None, recipe: Recipe = None, resume: Resume = False) -> Result:
     """Do everything, by a configuration: float model, PTQ baselines, QAT, export, proof and comparison."""
-    return _run_all([config], output, resume)
+    return _run_all([config], output, resume, recipe)
 
 
-def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> Result:
+def _run_all(configs: list[Path], output: Path | None, resume: bool = False, recipe: str | None = None) -> Result:
     from qat.runs.config import load_run
     from qat.runs.job import Job, results_folder
     from qat.runs.run import execute
     from qat.runs.shipped import find
 
-    loaded = [(load_run(path), path.parent) for path in map(find, configs)]
+    loaded = [(_with_recipe(load_run(path), recipe), path.parent) for path in map(find, configs)]
     _import_frameworks(config.framework for config, _ in loaded)
     folder = output or results_folder(*loaded[0])
     reports = []
@@ -45,6 +46,14 @@ def _run_all(configs: list[Path], output: Path | None, resume: bool = False) -> 
         checkpoints = folder / "checkpoints" / config.framework if len(loaded) > 1 else None
         reports.append(execute(Job.of(config, base, folder, console(progress=True), resume, checkpoints)))
     return _written(reports, folder)
+
+
+def _with_recipe(config: RunConfig, recipe: str | None) -> RunConfig:
+    """Return a configuration with another recipe: a name, or a file of the working folder."""
+    if recipe is None:
+        return config
+    is_file = Path(recipe).suffix in (".yaml", ".yml")
+    return config.model_copy(update={"recipe": str(Path(recipe).absolute()) if is_file else recipe})
 
 
 def _written(reports: Sequence[Report], folder: Path) -> Result:
@@ -68,14 +77,17 @@ def _import_frameworks(names: Iterable[Framework]) -> None:
             adapter_for(name)
 
 
-def open_job(config: Path, output: Path | None, resume: bool = False, subfolder: str = "") -> Job:
-    """Return the job of a configuration, its framework imported; without an output it has a subfolder of the run's."""
+def open_job(config: Path, output: Path | None, resume: bool = False, subfolder: str = "", recipe: str | None = None) -> Job:
+    """Return the job of a configuration, its framework imported; ``recipe`` takes the place of its own.
+
+    Without an output it has a subfolder of the run's.
+    """
     from qat.runs.config import load_run
     from qat.runs.job import Job, results_folder
     from qat.runs.shipped import find
 
     path = find(config)
-    loaded = load_run(path)
+    loaded = _with_recipe(load_run(path), recipe)
     _import_frameworks([loaded.framework])
     folder = output or results_folder(loaded, path.parent) / subfolder
     return Job.of(loaded, path.parent, folder, console(progress=True), resume)
@@ -89,14 +101,14 @@ def ptq(config: Config, output: Output = None) -> Result:
     return _written([compare_baselines(job)], job.folder)
 
 
-def train(config: Config, output: Output = None, resume: Resume = False) -> Result:
+def train(config: Config, output: Output = None, recipe: Recipe = None, resume: Resume = False) -> Result:
     """Train alone, by a configuration: checkpoints go to <output>/checkpoints."""
     from shlex import quote
 
     from qat.display.page import Page, Whole
     from qat.runs import run
 
-    job = open_job(config, output, resume)
+    job = open_job(config, output, resume, recipe=recipe)
     trained = run.train(job)
     lines = (
         f"the best weights: {trained.best}",
@@ -114,12 +126,13 @@ def export(
     layout: Annotated[
         str | None, typer.Option(help="Of images in and out, NCHW or NHWC; default: NHWC in a .tflite, else as the model's.")
     ] = None,
+    recipe: Recipe = None,
 ) -> Result:
     """Export a trained checkpoint and verify it on the test split."""
     from qat.display.page import Page, Whole
     from qat.runs.run import export_checkpoint
 
-    job = open_job(config, None)
+    job = open_job(config, None, recipe=recipe)
     written = export_checkpoint(job, checkpoint, artifact, overwrite, cast("Layout | None", layout))
     parity = written.parity
     assert parity is not None

@@ -39,11 +39,11 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
     if request.trains:
         refuse_unwritable(prepared, path.suffix, request.io_dtype)
         history = api.finetune(
-            prepared, _unpacked(kept), _unpacked(held), labels="none", seed=request.seed, progress=request.progress,
+            prepared, unpacked(kept), unpacked(held), labels="none", seed=request.seed, progress=request.progress,
             **request.training_length(),
         )  # fmt: skip
         losses, steps = dict(history.losses), history.steps
-    artifact = api.export(prepared, path, _unpacked(held), request.io_dtype, request.overwrite)
+    artifact = api.export(prepared, path, unpacked(held), request.io_dtype, request.overwrite)
     after = opened.outputs(prepared, held)
     kinds = choose({str(i): y for i, y in enumerate(before)}, None, opened.suffix == ".onnx")
     return QuantizedFile(
@@ -62,7 +62,7 @@ def _calibrated(
     def calibrated(chosen: Recipe) -> Any:
         prepared: Any = api.prepare(opened.model, samples[0], chosen, request.target)
         if any(rule.mode == "static" for rule in chosen.rules):
-            api.calibrate(prepared, _unpacked(samples), request.estimator)
+            api.calibrate(prepared, unpacked(samples), request.estimator)
         return prepared
 
     prepared = calibrated(recipe)
@@ -91,7 +91,7 @@ def parts_of(opened: Opened) -> tuple[list[tuple[np.ndarray, ...]], list[tuple[n
     return batches(kept, opened.batch), batches(tuple(x[-out:] for x in opened.samples.arrays), opened.batch)
 
 
-def _unpacked(found: Sequence[tuple[np.ndarray, ...]]) -> list[Any]:
+def unpacked(found: Sequence[tuple[np.ndarray, ...]]) -> list[Any]:
     """Return batches as training and calibration take them: one input is no tuple."""
     return [batch if len(batch) > 1 else batch[0] for batch in found]
 
