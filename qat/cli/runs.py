@@ -14,6 +14,7 @@ from .result import Result
 from .terminal import console
 
 if TYPE_CHECKING:
+    from qat.display.page import Page
     from qat.frameworks import Framework
     from qat.report.report import Report
     from qat.runs.config import RunConfig
@@ -58,12 +59,20 @@ def _with_recipe(config: RunConfig, recipe: str | None) -> RunConfig:
 
 def _written(reports: Sequence[Report], folder: Path) -> Result:
     """Write the reports of a run into its folder, and return them."""
-    from qat.display.page import Page, Whole
+    from qat.display.page import Page
     from qat.report.render import document_of, write_report
 
     summary = write_report(reports, folder)
-    blocks = [block for report in reports for block in (*report.page().blocks, "")]
-    return Result(document_of(reports, folder) | {"summary": str(summary)}, Page((*blocks, Whole(f"written: {summary}"))))
+    pages = Page(tuple(block for report in reports for block in (*report.page().blocks, "")))
+    files = {"summary": str(summary), "report": str(folder / "report.html")}
+    return Result(document_of(reports, folder) | files, written_below(pages, summary))
+
+
+def written_below(page: Page, summary: Path) -> Page:
+    """Return a page that ends in the files that were written."""
+    from qat.display.page import Page, Whole
+
+    return Page((*page.blocks, Whole(f"written: {summary}"), Whole(f"to look at: {summary.with_name('report.html')}")))
 
 
 def _import_frameworks(names: Iterable[Framework]) -> None:

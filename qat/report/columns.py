@@ -44,7 +44,7 @@ def columns_of(entries: Sequence[Entry], measured: Sequence[Metric], against_flo
         ("exact", lambda e: "" if e.parity is None else f"{100 * e.parity.exact:.2f} %"),
     ]
     ran = [e for e in entries if e.error is None]
-    return [("entry", lambda e: e.name), *((title, text) for title, text in columns if {text(e) for e in ran} - {unknown})]
+    return [("entry", lambda e: e.name), *((title, text) for title, text in columns if {text(e) for e in ran} - {unknown, ""})]
 
 
 def cells_of(columns: Sequence[Column], e: Entry) -> tuple[str, ...]:

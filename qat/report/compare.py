@@ -27,10 +27,12 @@ from qat.typing import Array, Batches, Inputs, Model
 from . import statistics
 from .decision import best_of, decide, integer_ptq
 from .entry import Entry
+from .html.plots import Histogram, histogram
 from .labels import inputs_of, labels_of
 from .records import distinct_names, record_of
 from .report import Report
 from .running import Run, run_all, turned
+from .samples import Chooser, class_axis
 
 #: What is compared: a record, a path, or a model.
 Comparable: TypeAlias = ModelFile | str | Path | Model
@@ -105,10 +107,15 @@ def compare(
         names = tuple(entries) if isinstance(entries, Mapping) else distinct_names([file.name for file in files], paths)
         files = [replace(file, name=name) for file, name in zip(files, names, strict=True)]
         answers: list[Any] = []
-        runs = run_all(files, inputs_of(chain([first], batches), count, answers), latency_runs, length(data))
+        chooser = Chooser(files)
+        runs = run_all(
+            files, inputs_of(chain([first], batches), count, answers), latency_runs, length(data),
+            lambda inputs, outputs: chooser.see(inputs, answers[-1], outputs),
+        )  # fmt: skip
         labels = labels_of(answers)
         name = framework or next((file.framework for file in files if file.framework), "")
-        return _Comparison(runs, labels, wanted, own).report(name, dataset)
+        made, examined = _Comparison(runs, labels, wanted, own), chooser.examined
+        return replace(made.report(name, dataset), samples=chooser.chosen(), examined=examined, errors=made.errors(examined))
 
 
 def _suffixes(entries: Sequence[Comparable]) -> list[str]:
@@ -211,6 +218,18 @@ class _Comparison:
         name, is_float = ("", True) if self.reference is None else (self.reference.file.name, self.reference.file.kind == "float")
         return Report(framework, dataset, self.samples, tuple(entries), decision, name, is_float, self.measured)
 
+    def errors(self, examined: str) -> Histogram | None:
+        """Return how the outputs of a file differ from the reference's, of a million values at most; None without both."""
+        run = next((run for run in self.ran if run.file.name == examined), None)
+        if run is None or self.reference is None or run is self.reference:
+            return None
+        pairs = zip(run.joined(), self.reference.joined(), strict=False)
+        parts = [_thinned(a - b.astype(np.float64)) for a, b in pairs if a.shape == b.shape]
+        if not sum(map(len, parts)):
+            return None
+        label = f"output of {examined} less that of {self.reference.file.name}"
+        return histogram("Differences of the outputs", label, [(examined, np.concatenate(parts))])
+
     def _commonest(self) -> float:
         """Return the share of the most frequent class, in percent."""
         arrays = [y.argmax(-1) if y.dtype.kind == "f" else y for y in self.labels or () if isinstance(y, np.ndarray)]
@@ -271,13 +290,12 @@ class _Comparison:
         """Return the axis of the first output that holds class scores; None where its values are no scores of classes."""
         if any(m.whole is not None for m in self.measured):  # embeddings, which are held against each other
             return None
-        if self.labels is None or not isinstance(self.labels[0], np.ndarray):
-            return -1 if outputs[0].ndim == 2 and outputs[0].shape[1] > 1 else None
-        chosen = {m.name for m in default_metrics(outputs[0][: len(self.labels[0])], self.labels[0])}
-        if not chosen & {"top1", "pixel_accuracy"}:
-            return None
-        shape = self.labels[0].shape[1:]
-        return 1 if outputs[0].ndim > 3 and outputs[0].shape[2:] == tuple(n for n in shape if n != 1) else -1
+        return class_axis(outputs[0], None if self.labels is None else self.labels[0])
+
+
+def _thinned(values: np.ndarray) -> np.ndarray:
+    flat = values.reshape(-1)
+    return flat[:: max(1, len(flat) // 1_000_000)]
 
 
 def _as_labelled(run: Run, labels: Sequence[Any] | None) -> Run:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from qat.display.page import Displayed, Page
 from qat.display.table import Column, Style, Table
+from qat.system.atomic_files import refuse_existing
 from qat.trainers.metric import Metric
 from qat.trainers.metrics import METRICS
 
 from .columns import cells_of, columns_of
 from .entry import Entry
+from .html.plots import Histogram
+from .samples import ComparedSample
+from .story import Story
 
 #: The page that explains the figures, in the repository and on the documentation's site.
 WORDS = "docs/words.md"
@@ -32,6 +37,10 @@ class Report(Displayed):
         against_float: whether the reference is a float model; else it is the first entry that runs.
         measured: the metrics that the table shows, the one that decides first; empty where the data has no labels or no metric
             fits them: only distances to the reference are known then.
+        examined: the name of the entry that ``samples`` are of: the trained file, else a PTQ one; empty without any.
+        samples: a dozen: those that the examined file answers otherwise than the reference first, then by drift and error.
+        errors: how the examined file's outputs differ from the reference's; None without both.
+        story: what the maker of the comparison knows besides: its training, its plan, what it left out.
     """
 
     framework: str
@@ -42,6 +51,10 @@ class Report(Displayed):
     reference: str = ""
     against_float: bool = True
     measured: tuple[Metric, ...] = (METRICS["top1"],)
+    examined: str = ""
+    samples: tuple[ComparedSample, ...] = ()
+    errors: Histogram | None = None
+    story: Story = field(default_factory=Story)
 
     @property
     def metric(self) -> Metric | None:
@@ -55,6 +68,27 @@ class Report(Displayed):
 
     def __repr__(self) -> str:
         return f"Report({self.title}: {len(self.entries)} entries)"
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write ``report.html`` for people, ``summary.json`` and ``summary.md`` with the same figures, and the plots as PNGs.
+
+        Args:
+            folder: is made where it does not exist.
+            overwrite: whether an earlier report there may be replaced.
+
+        Returns:
+            The path of ``report.html``.
+
+        Raises:
+            ExportError: there is a report, or a file cannot be written.
+        """
+        from .render import write_report
+
+        page = Path(folder) / "report.html"
+        if not overwrite:
+            refuse_existing(page, page.with_name("summary.json"))
+        write_report([self], page.parent)
+        return page
 
     def rows(self) -> tuple[list[str], list[tuple[str, ...]]]:
         """Return the titles of the table's columns, and a row of texts for each entry."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain, permutations
+from typing import TypeAlias
 
 import numpy as np
 
@@ -46,11 +46,21 @@ class Run:
         return [np.concatenate(parts) for parts in zip(*self.outputs or (), strict=True)]
 
 
-def run_all(files: Sequence[ModelFile], batches: Iterable[Inputs], latency_runs: int, count: int | None = None) -> list[Run]:
+#: Looks at the inputs of a batch and the outputs of each file; None of one that did not run.
+Watch: TypeAlias = Callable[[Inputs, Sequence[tuple[np.ndarray, ...] | None]], None]
+
+
+def run_all(
+    files: Sequence[ModelFile],
+    batches: Iterable[Inputs],
+    latency_runs: int,
+    count: int | None = None,
+    watch: Watch | None = None,
+) -> list[Run]:
     """Run every file on the inputs of the batches, and time all of them in turn on the first sample.
 
-    The batches are read once, and none is kept. The outputs of a file come in the order of the first file's: a converter may
-    order several otherwise, see :func:`_aligned`.
+    The batches are read once, and none is kept; ``watch`` sees each of them. The outputs of a file come in the order of the first
+    file's: a converter may order several otherwise, see :func:`_order`.
 
     Raises:
         DataError: a file does not take the inputs.
@@ -60,17 +70,30 @@ def run_all(files: Sequence[ModelFile], batches: Iterable[Inputs], latency_runs:
     first = next(left)
     feeds = [None if file.path is None else _Feed(file, first) for file in files]
     found: list[list[tuple[np.ndarray, ...]] | None] = [None if feed is None else [] for feed in feeds]
+    reference: _Reference | None = None
     with bar("running the files", None if count is None else count * len(files)) as progress:
         for inputs in chain([first], left):
             for file, feed, parts in zip(files, feeds, found, strict=True):
                 progress.note = file.name
                 if feed is not None and parts is not None:
-                    parts.append(feed.outputs(inputs))
+                    outputs = feed.outputs(inputs)
+                    reference = reference or _Reference(feed.session.output_names, outputs)
+                    parts.append(feed.ordered(outputs, reference))
                 progress.advance()
+            if watch is not None:
+                watch(inputs, [None if parts is None else parts[-1] for parts in found])
     pairs = zip(files, feeds, found, strict=True)
-    ran = [Run(file) if feed is None else Run(file, out, feed.session.output_names) for file, feed, out in pairs]
+    ran = [Run(file) if feed is None else Run(file, out, feed.names) for file, feed, out in pairs]
     latencies = iter(_latencies([feed for feed in feeds if feed is not None], first, latency_runs))
-    return [run if run.outputs is None else replace(run, latency=next(latencies)) for run in _aligned(ran)]
+    return [run if run.outputs is None else replace(run, latency=next(latencies)) for run in ran]
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """The outputs of the first file that runs: their names, and their values for the first batch."""
+
+    names: tuple[str, ...]
+    outputs: tuple[np.ndarray, ...]
 
 
 class _Feed:
@@ -80,6 +103,7 @@ class _Feed:
         assert file.path is not None
         self.path, self.session = file.path, open_session(file.path, threads=1)
         self.axes = file.axes or _turns(self.session, _arrays(inputs, self.session.input_names))
+        self.order: tuple[int, ...] | None = None
 
     def arrays(self, inputs: Inputs) -> list[np.ndarray]:
         """Return the inputs of a batch as the artifact takes them."""
@@ -97,6 +121,22 @@ class _Feed:
             raise RuntimeMismatchError(f"{self.path} gives NaN: check the float model's weights and the data")
         return outputs
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The outputs' names, in their order."""
+        names = tuple(self.session.output_names)
+        return names if self.order is None else tuple(names[i] for i in self.order)
+
+    def ordered(self, outputs: tuple[np.ndarray, ...], reference: _Reference) -> tuple[np.ndarray, ...]:
+        """Return the outputs of a batch in the order of the reference's, and a single image in its layout."""
+        if len(outputs) != len(reference.outputs):
+            return outputs
+        if len(outputs) == 1:
+            return (turned(outputs[0], (len(outputs[0]), *reference.outputs[0].shape[1:])),)
+        if self.order is None:
+            self.order = _order(self.session.output_names, outputs, reference)
+        return tuple(outputs[i] for i in self.order)
+
 
 def turned(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return images in the layout of a shape, where they fit it in the other layout only; else as they are."""
@@ -110,33 +150,18 @@ def turned(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 _MOST_ALIGNED = 6
 
 
-def _aligned(runs: Sequence[Run]) -> list[Run]:
-    """Return the files' outputs in the order of the first file's: by their names, or as the first batch differs least from it."""
-    first = next((run for run in runs if run.outputs), Run(runs[0].file))
-    reference = (first.outputs or [()])[0]
+def _order(names: Sequence[str], found: tuple[np.ndarray, ...], reference: _Reference) -> tuple[int, ...]:
+    """Return the order of the reference's outputs: by their names, or as the first batch differs least from its."""
 
-    def distance(order: Sequence[int], found: tuple[np.ndarray, ...]) -> float:
-        pairs = [(found[i], want) for i, want in zip(order, reference, strict=True)]
+    def distance(order: Sequence[int]) -> float:
+        pairs = [(found[i], want) for i, want in zip(order, reference.outputs, strict=True)]
         if any(a.shape != b.shape for a, b in pairs):
             return float("inf")
         return float(sum(((a.astype(np.float64) - b) ** 2).mean() / (b.astype(np.float64).var() + 1e-12) for a, b in pairs))
 
-    def aligned(run: Run) -> Run:
-        if not run.outputs or len(run.outputs[0]) != len(reference):
-            return run
-        if len(reference) == 1:
-            size = reference[0].shape[1:]
-            return replace(run, outputs=[(turned(batch[0], (len(batch[0]), *size)),) for batch in run.outputs])
-        if sorted(run.names) == sorted(first.names):
-            order = tuple(map(run.names.index, first.names))
-        elif len(reference) <= _MOST_ALIGNED:
-            order = min(permutations(range(len(reference))), key=partial(distance, found=run.outputs[0]))
-        else:
-            return run
-        names = tuple(run.names[i] for i in order)
-        return replace(run, outputs=[tuple(batch[i] for i in order) for batch in run.outputs], names=names)
-
-    return [aligned(run) for run in runs]
+    if sorted(names) == sorted(reference.names):
+        return tuple(map(list(names).index, reference.names))
+    return min(permutations(range(len(found))), key=distance) if len(found) <= _MOST_ALIGNED else tuple(range(len(found)))
 
 
 def _arrays(inputs: Inputs, names: Sequence[str]) -> list[np.ndarray]:

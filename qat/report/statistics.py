@@ -104,9 +104,24 @@ def _discordant(a: np.ndarray, b: np.ndarray) -> tuple[int, int]:
     return int((a & ~b).sum()), int((b & ~a).sum())
 
 
-def confidence_drift(a: np.ndarray, b: np.ndarray, axis: int = -1) -> float:
-    """Return the mean change of the largest softmax probability; ``axis`` is that of the classes."""
-    return float(np.abs(special.softmax(a, axis).max(axis) - special.softmax(b, axis).max(axis)).mean())
+def are_probabilities(outputs: np.ndarray, axis: int = -1) -> bool:
+    """Whether class scores are probabilities already: none negative, their sums one."""
+    return bool(outputs.size and outputs.min() >= 0 and np.abs(outputs.sum(axis, dtype=np.float64) - 1).max() < 1e-3)
+
+
+def probabilities(outputs: np.ndarray, axis: int = -1, known: bool = False) -> np.ndarray:
+    """Return class scores as probabilities: their softmax, or as they are where they are known to be probabilities."""
+    return outputs if known else special.softmax(outputs, axis)
+
+
+def confidence_drift(outputs: np.ndarray, reference: np.ndarray, axis: int = -1) -> float:
+    """Return the mean change of the largest probability; ``axis`` is that of the classes.
+
+    Logits become probabilities by a softmax; the reference, which is exact, tells which of both the outputs are.
+    """
+    known = are_probabilities(reference, axis)
+    largest = (probabilities(found, axis, known).max(axis) for found in (outputs, reference))
+    return float(np.abs(next(largest) - next(largest)).mean())
 
 
 def sqnr(reference: np.ndarray, outputs: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from .beginning import hold_to_beginning
 from .data import RunData
 from .job import Job
 from .metadata import metadata_of
+from .story import story_of
 
 
 def execute(job: Job) -> Report:
@@ -51,17 +52,20 @@ def _everything(job: Job, data: RunData) -> Report:
     entries: list[ModelFile] = []
     if c.ptq:
         entries += job.stage("PTQ baselines", lambda: stages.baselines(job, data, model))
-    prepared = job.stage("prepare and calibrate", lambda: stages.prepare(job, data, model))
+    prepared, seen = job.stage("prepare and calibrate", lambda: stages.calibrated(job, data, model))
     if c.ptq:
         made = job.stage("calibrate-only artifact", lambda: stages.artifact(job, data, prepared, "calibrated", "ptq"))
         entries.append(made)
     else:
         refuse_unwritable(prepared, job.target.suffix, c.io_dtype)
-    job.stage("QAT", lambda: stages.finetune(job, data, prepared, model, "qat"))
+    histories = {"QAT": job.stage("QAT", lambda: stages.finetune(job, data, prepared, model, "qat"))}
     entries.append(job.stage("export and verify", lambda: stages.artifact(job, data, prepared, "qat", "qat")))
     if c.control:
-        entries.append(job.stage("float control, the same extra steps", lambda: stages.control(job, data, model)))
-    return job.stage("comparison", lambda: stages.compare(job, data, entries))
+        control, history = job.stage("float control, the same extra steps", lambda: stages.control(job, data, model))
+        entries.append(control)
+        histories["control"] = history
+    report = job.stage("comparison", lambda: stages.compare(job, data, entries))
+    return replace(report, story=story_of(job, data, prepared, seen, histories))
 
 
 def compare_baselines(job: Job) -> Report:
@@ -89,10 +93,8 @@ class Trained:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        epochs = [{**vars(e), "metrics": dict(e.metrics), "artifact": dict(e.artifact)} for e in self.history.epochs]
         before = {name: dict(metrics) for name, metrics in self.before.items()}
-        steps = {"best": str(self.best), "best_epoch": self.history.best_epoch, "steps": self.history.steps}
-        return {**steps, **before, "epochs": epochs}
+        return {"best": str(self.best), **self.history.to_dict(), **before}
 
 
 def train(job: Job) -> Trained:

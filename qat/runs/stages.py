@@ -9,6 +9,7 @@ from typing import Any, Literal
 from qat import api
 from qat.baselines import Baseline, float_baseline
 from qat.calibration.calibrate import set_ranges
+from qat.calibration.evidence import Evidence
 from qat.exporters import Artifact
 from qat.frameworks import has_plan
 from qat.report.compare import Comparable
@@ -28,17 +29,23 @@ from .metadata import metadata_of
 
 def prepare(job: Job, data: RunData, model: Model) -> PreparedModel:
     """Return the calibrated prepared model."""
+    return calibrated(job, data, model)[0]
+
+
+def calibrated(job: Job, data: RunData, model: Model) -> tuple[PreparedModel, Evidence | None]:
+    """Return the calibrated prepared model, and what calibration saw; None of a model without a plan."""
     c = job.config
     prepared = api.prepare(model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize)
     pairs, source = data.calibration_pairs()
     samples = [first_of_pair(batch, len(prepared.plan.graph.inputs) if has_plan(prepared) else 1) for batch in pairs]
+    seen = None
     if has_plan(prepared):
         seen = replace(set_ranges(prepared, pairs, c.calibration.estimator), source=source)
         job.console.print(f"  calibration saw {seen.line()}", style="dim")
         seen.log()
     else:
         api.calibrate(prepared, samples, c.calibration.estimator)
-    return api.correct_biases(prepared, samples) if c.calibration.bias_correction else prepared
+    return api.correct_biases(prepared, samples) if c.calibration.bias_correction else prepared, seen
 
 
 def baselines(job: Job, data: RunData, model: Model) -> list[ModelFile]:
@@ -86,11 +93,12 @@ def artifact(job: Job, data: RunData, prepared: PreparedModel, name: str, kind: 
     return replace(made, kind=kind)
 
 
-def control(job: Job, data: RunData, model: Model) -> Baseline:
-    """Return the file of the float model, fine-tuned for the same steps on the same data."""
+def control(job: Job, data: RunData, model: Model) -> tuple[Baseline, History]:
+    """Return the file of the float model, fine-tuned for the same steps on the same data, and that training's record."""
     copied = float_files.clone(job.config.framework, model)
-    finetune(job, data, copied, model, "control")
-    return float_baseline(copied, data.example(), job.artifacts, name="float_control", kind="control", target=job.target)
+    history = finetune(job, data, copied, model, "control")
+    made = float_baseline(copied, data.example(), job.artifacts, name="float_control", kind="control", target=job.target)
+    return made, history
 
 
 def compare(job: Job, data: RunData, entries: Sequence[Comparable] | Mapping[str, Comparable]) -> Report:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from textwrap import wrap
 
 from qat.display.stream import visible
 
@@ -17,6 +18,8 @@ from .labels import short_lines
 from .palette import DASHES, SIGNS, places_of
 from .plots import Bars, HeatMap, Histogram, Lines, Plot, Points, Reference, groups_of, reach_of, series_of
 
+#: The letters in a line of an axis' label: what a telephone's width holds.
+_LABEL = 36
 #: A value as JSON has it.
 Json = Mapping[str, object]
 
@@ -69,8 +72,8 @@ def _colour(place: int) -> str:
 
 def _axis(label: str = "", **options: object) -> Json:
     return {
-        "title": {"text": _text(label), "standoff": 8}, "automargin": True, "gridcolor": "var(--line)", "zeroline": False,
-        "linecolor": "var(--line)", "fixedrange": True, **options,
+        "title": {"text": "<br>".join(map(_text, wrap(visible(label), _LABEL))), "standoff": 8}, "automargin": True,
+        "gridcolor": "var(--line)", "zeroline": False, "linecolor": "var(--line)", "fixedrange": True, **options,
     }  # fmt: skip
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from qat.display.table import Column, Table
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 #: More figures than these are a table's matter: the words then say the ends alone.
 _MOST_IN_WORDS = 12
@@ -261,13 +264,13 @@ class HeatMap:
 Plot: TypeAlias = Points | Bars | Lines | Histogram | HeatMap
 
 
-def histogram(title: str, label: str, series: Sequence[tuple[str, Sequence[float]]], bins: int = 40) -> Histogram:
+def histogram(title: str, label: str, series: Sequence[tuple[str, ArrayLike]], bins: int = 40) -> Histogram:
     """Return a histogram of values in bins of equal width over all series."""
     import numpy as np
 
     every = np.concatenate([np.asarray(values, np.float64).reshape(-1) for _, values in series])
     edges = np.histogram_bin_edges(every, bins)
-    counts = (Counts(name, tuple(int(n) for n in np.histogram(values, edges)[0])) for name, values in series)
+    counts = (Counts(name, tuple(int(n) for n in np.histogram(np.asarray(values), edges)[0])) for name, values in series)
     return Histogram(title, label, tuple(float(e) for e in edges), tuple(counts))
 
 

@@ -44,10 +44,10 @@ class _Shown:
     png: bytes
 
 
-def write_page(page: WebPage, path: Path, overwrite: bool = False) -> Path:
+def write_page(page: WebPage, path: Path, overwrite: bool = False, prefix: str | None = None) -> Path:
     """Write a page, and each of its plots as a PNG beside it; returns the path of the page.
 
-    A PNG is called as the page and the figure are: ``report_accuracy.png``.
+    A PNG is called as the page and the figure are: ``report_accuracy.png``; with a ``prefix`` as that and the figure.
 
     Raises:
         ExportError: the page exists and ``overwrite`` is False, or a file cannot be written.
@@ -55,8 +55,9 @@ def write_page(page: WebPage, path: Path, overwrite: bool = False) -> Path:
     if not overwrite:
         refuse_existing(path)
     pictures = {figure.name: png_of(figure.plot) for figure in page.figures()}
+    before = f"{path.stem}_" if prefix is None else prefix
     for name, png in pictures.items():
-        write_atomically(path.with_name(f"{path.stem}_{name}.png"), png, overwrite=True)
+        write_atomically(path.with_name(f"{before}{name}.png"), png, overwrite=True)
     return write_atomically(path, _rendered(page, pictures), overwrite)
 
 
