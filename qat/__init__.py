@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         register_handler,
         track_ranges,
     )
+    from .files.diagnosed import diagnose
     from .files.quantize import quantize
 
     __version__: str
@@ -66,6 +67,7 @@ __all__ = [
     "check_data",
     "compare",
     "correct_biases",
+    "diagnose",
     "evaluate",
     "export",
     "finetune",
@@ -85,6 +87,7 @@ __all__ = [
 #: The calls that stand above those of the API, and their modules.
 _ABOVE = {
     "check_data": ".analysis.checks.check",
+    "diagnose": ".files.diagnosed",
     "mixed_precision": ".analysis.mixed.mixed_precision",
     "quantize": ".files.quantize",
     "sensitivity": ".analysis.sensitivity.sensitivity",

@@ -7,6 +7,7 @@ from .artifacts import compare, inspect
 from .auto import auto
 from .beginning import init
 from .configs import configs
+from .diagnose import diagnose
 from .installation import doctor
 from .lint import lint
 from .mixed import mixed_precision
@@ -19,7 +20,7 @@ from .systems import system
 
 #: The commands, in the order in which ``qat --help`` lists them.
 COMMANDS = (
-    demo, quantize, init, run, auto, ptq, train, export, compare, plan, sensitivity, mixed_precision,
+    demo, quantize, init, run, auto, ptq, train, export, compare, diagnose, plan, sensitivity, mixed_precision,
     configs, recipes, inspect, lint, system, doctor,
 )  # fmt: skip
 
