@@ -34,9 +34,8 @@ def folder_of(job: Job, step: str) -> Path:
 def calibrated(job: Job, data: RunData, model: Model, choices: Choices, first: bool) -> PreparedModel:
     """Return the calibrated model of some choices; the notices are those of the ``first`` alone, since all have the same."""
     config = choices.configured(job.config)
-    variant = replace(job, config=config)
     with _notices(first):
-        prepared = api.prepare(model, data.example(), variant.recipe, variant.target, config.model.dynamic, config.equalize)
+        prepared = api.prepare(model, data.example(), choices.recipe, job.target, config.model.dynamic, config.equalize)
         pairs, source = data.calibration_pairs()
         samples = [first_of_pair(batch, len(prepared.plan.graph.inputs) if has_plan(prepared) else 1) for batch in pairs]
         if has_plan(prepared):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from qat.planning.recipe import Recipe
+from qat.planning.recipe import Recipe, Rule
 from qat.runs.config import CalibrationConfig, OwnFloatModel, RunConfig
 from qat.typing import Estimator
 
@@ -18,7 +19,7 @@ class Choices:
     """What makes an artifact.
 
     Attributes:
-        recipe: a name, or the path of a file.
+        recipe: the configuration's, or one with further rules.
         estimator: of the ranges; None takes the recipe's.
         equalize: whether neighbouring layers share their channels' ranges first.
         bias_correction: whether each channel's mean error is taken off its bias.
@@ -26,7 +27,7 @@ class Choices:
         training: none, to the configuration's loss, or to the float model's outputs too.
     """
 
-    recipe: str
+    recipe: Recipe
     estimator: Estimator | None = None
     equalize: bool = False
     bias_correction: bool = False
@@ -34,30 +35,35 @@ class Choices:
     training: Training = "none"
 
     @classmethod
-    def of(cls, config: RunConfig) -> Choices:
-        """Return what a configuration asks for, without training."""
+    def of(cls, config: RunConfig, recipe: Recipe) -> Choices:
+        """Return what a configuration asks for, without training; its recipe is read already."""
         calibration = config.calibration
-        return cls(config.recipe, calibration.estimator, config.equalize, calibration.bias_correction)
+        return cls(recipe, calibration.estimator, config.equalize, calibration.bias_correction)
+
+    def with_rules(self, name: str, *rules: Rule) -> Choices:
+        """Return the choices with further rules behind the recipe's, which is called by a name then."""
+        recipe = self.recipe.model_copy(update={"name": f"{self.recipe.name}_{name}", "rules": (*self.recipe.rules, *rules)})
+        return replace(self, recipe=recipe)
 
     def configured(self, config: RunConfig, **training: Any) -> RunConfig:
-        """Return a configuration with these choices, and other options of training."""
+        """Return a configuration with these choices, all but the recipe, and with other options of training."""
         options = {**vars(config.training), **training}
         if self.training == "teacher":
             options["teacher"] = OwnFloatModel()
         calibration = {**config.calibration.model_dump(), "estimator": self.estimator, "bias_correction": self.bias_correction}
         changed = {
-            "recipe": self.recipe, "equalize": self.equalize, "calibration": CalibrationConfig(**calibration),
+            "equalize": self.equalize, "calibration": CalibrationConfig(**calibration),
             "training": type(config.training)(**options),
         }  # fmt: skip
         return config.model_copy(update=changed)
 
-    def written(self, recipe: Recipe, path: Path) -> str:
+    def written(self, path: Path) -> str:
         """Return the recipe as YAML, the chosen estimator in its rules; what no recipe can say stands in a comment above it."""
         from io import StringIO
 
         from ruamel.yaml import YAML
 
-        document = recipe.model_dump(mode="json", exclude_unset=True)
+        document = self.recipe.model_dump(mode="json", exclude_unset=True)
         for rule in document["rules"]:
             if self.estimator is not None and rule.get("mode", "static") == "static":
                 rule.setdefault("activation", {})["estimator"] = self.estimator
@@ -78,5 +84,10 @@ class Choices:
         return [key for key, chosen in keys.items() if chosen]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return asdict(self)
+        """Return JSON-ready values; :meth:`from_dict` reads them back."""
+        return {**vars(self), "recipe": self.recipe.model_dump(mode="json", exclude_unset=True)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Choices:
+        """Read what :meth:`to_dict` wrote."""
+        return cls(**{**values, "recipe": Recipe.model_validate(values["recipe"])})

@@ -35,6 +35,7 @@ class Evidence:
         shift: the share of the noise that is a constant shift of each output.
         spread: of layers with one scale in all: the widest channel's range over the middle one's, the largest; 1 without any.
         pairs: of neighbouring layers whose channels can be equalized.
+        stream: how many operators of a transformer's residual stream are quantized.
         layers: with integer weights of their own.
         rounding: the seconds that AdaRound takes, estimated.
         sample: the seconds that a sample takes in the prepared model.
@@ -45,6 +46,7 @@ class Evidence:
     shift: float
     spread: float
     pairs: int
+    stream: int
     layers: int
     rounding: float
     sample: float
@@ -93,6 +95,7 @@ def look(model: PreparedModel, float_model: Model, samples: Sequence[Any]) -> Ev
         shift=_shift(everything, reference),
         spread=_spread(adapter, model),
         pairs=len(pairs_of(model.plan.graph, _parameters(adapter, model))),
+        stream=sum(planned.integer for planned in model.plan.residual_stream()),
         layers=len(walk.layers),
         rounding=_rounding_seconds(walk, seconds),
         sample=seconds / count,

@@ -35,7 +35,6 @@ class Attempt:
         verdict: what the figures say of the goal.
         said: the verdict in a sentence.
         built: of the seconds, those before the figures were measured.
-        recipe: the recipe's name.
     """
 
     step: str
@@ -48,18 +47,22 @@ class Attempt:
     verdict: Verdict | None = None
     said: str = ""
     built: float = 0.0
-    recipe: str = ""
 
     @property
     def good(self) -> bool:
         """Whether the goal is reached."""
         return self.verdict in GOOD
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values; :meth:`from_dict` reads them back."""
+        figures = None if self.figures is None else asdict(self.figures)
+        return {**vars(self), "choices": None if self.choices is None else self.choices.to_dict(), "figures": figures}
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Attempt:
-        """Read what :func:`dataclasses.asdict` wrote."""
+        """Read what :meth:`to_dict` wrote."""
         choices, figures = values["choices"], values["figures"]
-        made = {"choices": choices and Choices(**choices), "figures": figures and Figures(**figures)}
+        made = {"choices": choices and Choices.from_dict(choices), "figures": figures and Figures(**figures)}
         return cls(**{**values, **made})
 
 
@@ -113,7 +116,7 @@ class Journal:
 
     def add_attempt(self, attempt: Attempt) -> None:
         """Write how a step ended."""
-        self.add("step", **asdict(attempt))
+        self.add("step", **attempt.to_dict())
 
     def all(self, event: str) -> list[dict[str, Any]]:
         """Return the events of a kind, in order."""

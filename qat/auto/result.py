@@ -88,7 +88,7 @@ class Automatic(Displayed):
             "recipe": os.path.relpath(self.recipe, self.folder),
             "seconds": self.seconds,
             "evidence": None if self.evidence is None else asdict(self.evidence),
-            "steps": [asdict(attempt) for attempt in self.attempts],
+            "steps": [attempt.to_dict() for attempt in self.attempts],
             "results": [to_dict(self.report, self.folder)],
         }
 

@@ -149,7 +149,7 @@ class _Search:
 
     def _step(self, step: Step) -> None:
         if step is STEPS[0]:
-            self._do(step, Choices.of(self.job.config), "the configuration's own recipe", {})
+            self._do(step, Choices.of(self.job.config, self.job.recipe), "the configuration's own recipe", {})
             return
         now, pace = self._situation(), self._pace()
         advice, least, left = step.advice(now), pace.least(step), max(self.clock.left, 0.0)
@@ -198,7 +198,6 @@ class _Search:
         assert artifact.path is not None
         made = Attempt(
             step.name, "tried", why, artifact=artifact.path.name, choices=choices, figures=figures, built=round(built, 2),
-            recipe=artifact.recipe,
         )  # fmt: skip
         return self._judged(made)
 
@@ -219,11 +218,11 @@ class _Search:
             self.job.console.print(f"  {evidence.said()}", style="dim")
         choices = self.best.choices
         assert choices is not None
-        return Situation(self.job.config, self.job.recipe, evidence, self.attempts, choices, self.data.labelled)
+        return Situation(self.job.config, evidence, self.attempts, choices, self.data.labelled)
 
     def _look(self) -> Evidence:
         started = time.perf_counter()
-        prepared = calibrated(self.job, self.data, self.model, Choices.of(self.job.config), first=False)
+        prepared = calibrated(self.job, self.data, self.model, Choices.of(self.job.config, self.job.recipe), first=False)
         found = look(prepared, self.model, self.data.calibration())
         self.journal.add("evidence", seconds=round(time.perf_counter() - started, 2), found=asdict(found))
         return found
@@ -247,13 +246,12 @@ class _Search:
     def _chosen(self, best: Attempt) -> tuple[Path, Path]:
         """Copy a step's artifact and its recipe to plain names in the folder of the results, and return both paths."""
         assert best.choices is not None
-        recipe = replace(self.job, config=best.choices.configured(self.job.config)).recipe
-        stem = f"{self.job.config.name}_{ending_of(recipe)}"
+        stem = f"{self.job.config.name}_{ending_of(best.choices.recipe)}"
         source = folder_of(self.job, best.step) / best.artifact
         artifact, written = self.job.folder / f"{stem}{source.suffix}", self.job.folder / f"{stem}.yaml"
         for path in source.parent.glob(f"{source.name}*"):  # the encodings lie beside it
             write_atomically(self.job.folder / path.name.replace(source.name, artifact.name), path.read_bytes(), overwrite=True)
-        write_atomically(written, best.choices.written(recipe, written), overwrite=True)
+        write_atomically(written, best.choices.written(written), overwrite=True)
         return artifact, written
 
     def result(self) -> Automatic:
@@ -285,7 +283,7 @@ class _Search:
         path = folder_of(self.job, attempt.step) / attempt.artifact
         return ModelFile(
             name=attempt.step, kind="ptq" if attempt.choices.training == "none" else "qat", path=path,
-            bytes=path.stat().st_size, framework=self.job.config.framework, tool="qat", recipe=attempt.recipe,
+            bytes=path.stat().st_size, framework=self.job.config.framework, tool="qat", recipe=attempt.choices.recipe.name,
         )  # fmt: skip
 
     def _notes(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from qat.planning.recipe import Recipe
+from qat.planning.recipe import Recipe, Rule
 from qat.runs.config import RunConfig
 from qat.typing import Estimator
 
@@ -29,7 +29,6 @@ class Situation:
 
     Attributes:
         config: of the run.
-        recipe: that the run asks for.
         evidence: of the first step's model.
         attempts: the steps before it.
         best: what made the best artifact so far.
@@ -37,7 +36,6 @@ class Situation:
     """
 
     config: RunConfig
-    recipe: Recipe
     evidence: Evidence
     attempts: Sequence[Attempt]
     best: Choices
@@ -80,7 +78,7 @@ def _percent(share: float) -> str:
 
 
 def _static(now: Situation) -> bool:
-    return any(rule.mode == "static" for rule in now.recipe.rules)
+    return any(rule.mode == "static" for rule in now.best.recipe.rules)
 
 
 def _first(now: Situation) -> Advice:
@@ -90,7 +88,7 @@ def _first(now: Situation) -> Advice:
 def _by_estimator(name: Estimator) -> Callable[[Situation], Advice]:
     def advice(now: Situation) -> Advice:
         noise = now.evidence.activations
-        taken = {now.config.calibration.estimator} if now.config.calibration.estimator else _estimators(now.recipe)
+        taken = {now.config.calibration.estimator} if now.config.calibration.estimator else _estimators(now.best.recipe)
         if not _static(now):
             return Advice(False, "the recipe has no calibrated ranges")
         if taken == {name}:
@@ -139,6 +137,18 @@ def _adaround(now: Situation) -> Advice:
     return Advice(True, f"quantizing weights makes {_percent(noise)} of the noise")
 
 
+def _float_residual(now: Situation) -> Advice:
+    found = now.evidence
+    if not found.stream:
+        return Advice(False, "the model has no residual stream in integers")
+    if found.activations < _SMALL:
+        return Advice(
+            False, f"quantizing activations makes {_percent(found.activations)} of the noise: the stream matters little"
+        )
+    said = f"quantizing activations makes {_percent(found.activations)} of the noise"
+    return Advice(True, f"{found.stream} operators of the residual stream are quantized, and {said}")
+
+
 def _qat(now: Situation) -> Advice:
     if not now.labelled:
         return Advice(True, "nothing cheaper reached the goal; without labels it learns the float model's outputs")
@@ -174,6 +184,13 @@ STEPS: tuple[Step, ...] = (
     _ptq("minmax"),
     Step(
         "bias_correction", "bias correction", "one pass a layer", lambda c: replace(c, bias_correction=True), _bias_correction,
+    ),
+    Step(
+        "float_residual",
+        "the residual stream in float",
+        "",
+        lambda c: c.with_rules("float_residual", Rule(role="residual", mode="float")),
+        _float_residual,
     ),
     Step(
         "adaround", "AdaRound", "1,000 steps a layer", lambda c: replace(c, adaround=True, bias_correction=False), _adaround,

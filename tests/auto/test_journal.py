@@ -5,6 +5,7 @@ from __future__ import annotations
 from qat.auto.choices import Choices
 from qat.auto.goal import Figures
 from qat.auto.journal import Attempt, Journal
+from qat.planning.recipe import load_recipe
 
 FIGURES = Figures("top1", 90.0, 91.0, -1.0, -2.0, 0.5, 0.2, 30.0, 500)
 
@@ -13,7 +14,9 @@ def written(folder):
     journal = Journal.opened(folder, resume=False)
     journal.add("float", seconds=2.0)
     journal.add("begin", step="ptq", why="first", training={})
-    journal.add_attempt(Attempt("ptq", "tried", "first", 3.0, "ptq.onnx", Choices("static_wi8_ai8"), FIGURES, "unsure", "said"))
+    journal.add_attempt(
+        Attempt("ptq", "tried", "first", 3.0, "ptq.onnx", Choices(load_recipe("static_wi8_ai8")), FIGURES, "unsure", "said")
+    )
     journal.add_attempt(Attempt("ptq_mse", "skipped", "no use"))
     return journal
 
