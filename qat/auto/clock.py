@@ -80,6 +80,9 @@ class Pace:
             return found.layers * self.calibrating * found.sample
         if step.rounds:
             return found.rounding
+        if step.tells_apart:
+            passes = 2 * found.layers if step.name == "mixed_precision" else 10 * _BACKWARD
+            return passes * found.sample * min(self.validation or 0, 1024) + 7 * (self.calibration + self.look)
         if not step.trains or self.training is None:
             return 0.0
         return found.sample * (_LEAST * _BACKWARD * self.training + 2 * (self.validation or 0))

@@ -13,7 +13,7 @@ from qat.arithmetic.range_estimators import RangeMode
 from qat.calibration.adaround_solver import Problem, learn
 from qat.calibration.layerwise import Layer, Layerwise
 from qat.frameworks import adapter_for, framework_of
-from qat.graph.equalization import pairs_of
+from qat.graph.equalization import channel_ranges, pairs_of
 from qat.graph.weight_views import by_channel
 from qat.typing import Adapter, Model, PreparedModel
 
@@ -34,6 +34,7 @@ class Evidence:
         weights: the share of the noise that there is where weights alone are quantized.
         shift: the share of the noise that is a constant shift of each output.
         spread: of layers with one scale in all: the widest channel's range over the middle one's, the largest; 1 without any.
+        apart: of neighbouring layers: the widest channel between them over the middle one, the largest; 1 without any.
         pairs: of neighbouring layers whose channels can be equalized.
         stream: how many operators of a transformer's residual stream are quantized.
         layers: with integer weights of their own.
@@ -45,6 +46,7 @@ class Evidence:
     weights: float
     shift: float
     spread: float
+    apart: float
     pairs: int
     stream: int
     layers: int
@@ -83,6 +85,9 @@ def look(model: PreparedModel, float_model: Model, samples: Sequence[Any]) -> Ev
     everything = _outputs(adapter, model, batches)
     seconds = time.perf_counter() - started
     total = _noise(everything, reference)
+    parameters = _parameters(adapter, model)
+    pairs = pairs_of(model.plan.graph, parameters)
+    between = (channel_ranges(pair, parameters, model.plan.graph.layout)[0] for pair in pairs)
     rounded = adapter.twin_of(walk.twin)
     for layer in walk.layers:
         adapter.set_parameter(rounded, layer.op.params["weight"], _rounded(layer))
@@ -94,7 +99,8 @@ def look(model: PreparedModel, float_model: Model, samples: Sequence[Any]) -> Ev
         weights=_share(weights, total),
         shift=_shift(everything, reference),
         spread=_spread(adapter, model),
-        pairs=len(pairs_of(model.plan.graph, _parameters(adapter, model))),
+        apart=max(map(_over_middle, between), default=1.0),
+        pairs=len(pairs),
         stream=sum(planned.integer for planned in model.plan.residual_stream()),
         layers=len(walk.layers),
         rounding=_rounding_seconds(walk, seconds),
@@ -162,8 +168,12 @@ def _spread(adapter: Adapter, model: PreparedModel) -> float:
             view = by_channel(planned.op, adapter.parameter(model, planned.op.params["weight"]))
             if view is not None:
                 ranges = np.abs(view).reshape(view.shape[0] * view.shape[1], -1).max(1)
-                found.append(float(ranges.max() / max(np.median(ranges), 1e-12)))
+                found.append(_over_middle(ranges))
     return max(found)
+
+
+def _over_middle(ranges: np.ndarray) -> float:
+    return float(ranges.max() / max(np.median(ranges), 1e-12))
 
 
 def _rounding_seconds(walk: Layerwise, forward: float) -> float:

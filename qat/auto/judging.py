@@ -20,7 +20,7 @@ from qat.runtimes import open_session
 from qat.runtimes.model_file import ModelFile
 from qat.system.sample_sets import as_pair
 from qat.system.samples import first_of_pair
-from qat.trainers.metric import Metric
+from qat.trainers.metric import Metric, samples_of
 from qat.trainers.metrics import METRICS, MetricSpec
 from qat.trainers.output_losses import choose
 
@@ -65,6 +65,18 @@ class Judge:
             files, batches, dataset=self.data.name, framework=self.job.config.framework, latency_runs=latency_runs,
             metrics=self.metrics,
         )  # fmt: skip
+
+    def some(self, most: int) -> list[Any]:
+        """Return batches of validation samples, ``most`` or a few more, with the right answers beside them."""
+        taught = _taught(self.file, self.data, "validation", self.metric) if self.taught else None
+        kept: list[Any] = []
+        seen = 0
+        for batch in self.data.batches("validation") if taught is None else taught:
+            if seen >= most:
+                break
+            kept.append(as_pair(batch))
+            seen += samples_of(kept[-1])
+        return kept
 
     def share_of_test(self) -> float:
         """Return how many times as long a pass over the test data takes as one over the validation data."""

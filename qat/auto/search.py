@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from rich.text import Text
@@ -15,34 +13,27 @@ from rich.text import Text
 from qat.baselines import float_baseline
 from qat.display.progress import length
 from qat.errors import ConfigError, ExportError, QatError, reason_of
-from qat.files.request import ending_of
-from qat.report.html.render import write_page
-from qat.report.render import write_report
-from qat.report.report import Report
 from qat.runs import float_files, float_model
 from qat.runs.beginning import hold_to_beginning
 from qat.runs.data import RunData
 from qat.runs.job import Job
 from qat.runtimes.model_file import ModelFile
-from qat.system.atomic_files import write_atomically
 from qat.trainers.time_budget import seconds_of
 from qat.typing import Model
 
+from .bench import Bench, NothingToChange
 from .building import build, calibrated, folder_of
 from .choices import Choices
 from .clock import Clock, Pace
 from .evidence import Evidence, look
+from .finishing import LATE, finished, write_chosen
 from .goal import Goal
-from .html import web_page
 from .journal import Attempt, Journal
-from .judging import Judge, figures_of, judge_of
-from .result import Automatic, decision_of, journal_page
+from .judging import judge_of
+from .result import Automatic
 from .steps import STEPS, Situation, Step
 
 log = logging.getLogger("qat")
-
-#: How the reason of a step begins that does not fit into the time.
-_LATE = "it takes about"
 
 
 class SearchInterrupted(QatError):
@@ -79,7 +70,7 @@ def search(job: Job, goal: Goal, resume_by: str) -> Automatic:
         file = float_file(job, data, model)
         judge = job.stage("float model on the validation data", lambda: judge_of(job, data, file))
         journal.add("float", seconds=round(time.perf_counter() - clock.started, 2), score=judge.score, samples=judge.samples)
-        found = _Search(job, data, model, judge, journal, goal, clock)
+        found = _Search(Bench(job, data, model, judge, goal), journal, clock)
         try:
             found.go()
         except (KeyboardInterrupt, QatError) as error:
@@ -108,12 +99,8 @@ def float_file(job: Job, data: RunData, model: Model) -> ModelFile:
 class _Search:
     """A search under way; all that it knows of what is done is in the journal."""
 
-    job: Job
-    data: RunData
-    model: Model
-    judge: Judge
+    bench: Bench
     journal: Journal
-    goal: Goal
     clock: Clock
 
     @property
@@ -124,13 +111,13 @@ class _Search:
     def _judged(self, attempt: Attempt) -> Attempt:
         if attempt.figures is None:
             return attempt
-        verdict, said = self.goal.judged(attempt.figures, self.judge.metric, self.judge.finest)
+        verdict, said = self.bench.goal.judged(attempt.figures, self.bench.judge.metric, self.bench.judge.finest)
         return replace(attempt, verdict=verdict, said=said)
 
     @property
     def best(self) -> Attempt:
         """The step that reached the goal; else the one with the best figure, of equal ones that with the least noise."""
-        sign = 1.0 if self.judge.metric.higher_is_better else -1.0
+        sign = 1.0 if self.bench.judge.metric.higher_is_better else -1.0
 
         def rank(a: Attempt) -> tuple[bool, float, float]:
             assert a.figures is not None
@@ -149,7 +136,7 @@ class _Search:
 
     def _step(self, step: Step) -> None:
         if step is STEPS[0]:
-            self._do(step, Choices.of(self.job.config, self.job.recipe), "the configuration's own recipe", {})
+            self._do(step, Choices.of(self.bench.job.config, self.bench.job.recipe), "the configuration's own recipe", {})
             return
         now, pace = self._situation(), self._pace()
         advice, least, left = step.advice(now), pace.least(step), max(self.clock.left, 0.0)
@@ -157,29 +144,31 @@ class _Search:
         if not advice.helps:
             self._skip(step, advice.why)
         elif begun is None and least > left:
-            self._skip(step, f"{_LATE} {least:.0f} s, and {left:.0f} s of {self.goal.budget:.0f} s are left")
+            self._skip(step, f"{LATE} {least:.0f} s, and {left:.0f} s of {self.bench.goal.budget:.0f} s are left")
         else:
             training = begun["training"] if begun is not None else self._training(pace) if step.trains else {}
-            self._do(step, step.change(now.best), advice.why, training)
+            self._do(step, now.best, advice.why, training)
 
     def _training(self, pace: Pace) -> dict[str, Any]:
         """Return the options that end a training: the configuration's own length, or the time that is left where that is less."""
-        own, seconds = self.job.config.training, pace.for_training(self.clock.left)
+        own, seconds = self.bench.job.config.training, pace.for_training(self.clock.left)
         steps = own.steps or own.max_steps
         if own.time_budget is not None:
             seconds = min(seconds, seconds_of(own.time_budget))
         elif steps is None:
-            steps = own.epochs * len(self.data.training(own.seed))
+            steps = own.epochs * len(self.bench.data.training(own.seed))
         return {"time_budget": round(seconds, 1), "steps": None, "max_steps": steps}
 
     def _do(self, step: Step, choices: Choices, why: str, training: Mapping[str, Any]) -> None:
-        """Build a step's artifact, hold it against the float model, and write down what came out."""
-        before = _unfinished(self.journal, self.job)
+        """Build a step's artifact from the choices before it, hold it against the float model, and write down what came out."""
+        before = _unfinished(self.journal, self.bench.job)
         if self.journal.begun(step.name) is None:
             self.journal.add("begin", step=step.name, why=why, training=dict(training))
         started = time.perf_counter()
         try:
-            attempt = self.job.stage(step.does, lambda: self._tried(step, choices, why, training))
+            attempt = self.bench.job.stage(step.does, lambda: self._tried(step, choices, why, training))
+        except NothingToChange as error:
+            attempt = Attempt(step.name, "skipped", str(error))
         except Exception as error:  # whatever a model that no step was tried on raises
             if step is STEPS[0] or getattr(error, "exit_code", 2) != 2 or isinstance(error, ExportError):
                 raise
@@ -190,11 +179,12 @@ class _Search:
         self.journal.add_attempt(attempt)
         self._say(attempt)
 
-    def _tried(self, step: Step, choices: Choices, why: str, training: Mapping[str, Any]) -> Attempt:
+    def _tried(self, step: Step, before: Choices, why: str, training: Mapping[str, Any]) -> Attempt:
         started = time.perf_counter()
-        artifact = build(self.job, self.data, self.model, step.name, choices, training)
+        choices = step.change(before, self.bench)
+        artifact = build(self.bench.job, self.bench.data, self.bench.model, step.name, choices, training)
         built = time.perf_counter() - started
-        figures = self.judge.figures(artifact)
+        figures = self.bench.judge.figures(artifact)
         assert artifact.path is not None
         made = Attempt(
             step.name, "tried", why, artifact=artifact.path.name, choices=choices, figures=figures, built=round(built, 2),
@@ -208,104 +198,46 @@ class _Search:
             self._say(attempt)
 
     def _say(self, attempt: Attempt) -> None:
-        said = attempt.said if attempt.outcome == "tried" else attempt.why
-        self.job.console.print(f"  {attempt.step} {attempt.outcome}: {said}", style="" if attempt.outcome == "tried" else "dim")
+        tried = attempt.outcome == "tried"
+        said = f"  {attempt.step} {attempt.outcome}: {attempt.said if tried else attempt.why}"
+        self.bench.job.console.print(said, style="" if tried else "dim")
 
     def _situation(self) -> Situation:
         evidence = self.journal.evidence
         if evidence is None:
-            evidence = self.job.stage("where the noise comes from", self._look)
-            self.job.console.print(f"  {evidence.said()}", style="dim")
+            evidence = self.bench.job.stage("where the noise comes from", self._look)
+            self.bench.job.console.print(f"  {evidence.said()}", style="dim")
         choices = self.best.choices
         assert choices is not None
-        return Situation(self.job.config, evidence, self.attempts, choices, self.data.labelled)
+        return Situation(self.bench.job.config, evidence, self.attempts, choices, self.bench.data.labelled)
 
     def _look(self) -> Evidence:
         started = time.perf_counter()
-        prepared = calibrated(self.job, self.data, self.model, Choices.of(self.job.config, self.job.recipe), first=False)
-        found = look(prepared, self.model, self.data.calibration())
+        b = self.bench
+        prepared = calibrated(b.job, b.data, b.model, Choices.of(b.job.config, b.job.recipe), first=False)
+        found = look(prepared, b.model, b.data.calibration())
         self.journal.add("evidence", seconds=round(time.perf_counter() - started, 2), found=asdict(found))
         return found
 
     def _pace(self) -> Pace:
         evidence = self.journal.evidence
         assert evidence is not None
-        size = self.job.config.data.batch_size
-        batches = (length(self.data.training(0)), length(self.data.batches("validation")))
-        training, validation = (None if n is None else n * size for n in batches)
-        counts = training, validation, self.job.config.calibration.samples
-        return Pace.of(self.attempts[0], evidence, self.judge.share_of_test(), counts)
+        config, data = self.bench.job.config, self.bench.data
+        batches = (length(data.training(0)), length(data.batches("validation")))
+        training, validation = (None if n is None else n * config.data.batch_size for n in batches)
+        counts = training, validation, config.calibration.samples
+        return Pace.of(self.attempts[0], evidence, self.bench.judge.share_of_test(), counts)
 
     def so_far(self, resume_by: str) -> str:
         """Write the best artifact so far, and return what a user who stopped the search is told."""
         if not any(a.figures is not None for a in self.attempts):
             return f"no step had ended; {resume_by} begins again where the search stands"
-        best, (artifact, _) = self.best, self._chosen(self.best)
+        best, (artifact, _) = self.best, write_chosen(self.bench.job, self.best)
         return f"the best so far is {best.step}, {best.said} on the validation data: {artifact}; {resume_by} goes on"
-
-    def _chosen(self, best: Attempt) -> tuple[Path, Path]:
-        """Copy a step's artifact and its recipe to plain names in the folder of the results, and return both paths."""
-        assert best.choices is not None
-        stem = f"{self.job.config.name}_{ending_of(best.choices.recipe)}"
-        source = folder_of(self.job, best.step) / best.artifact
-        artifact, written = self.job.folder / f"{stem}{source.suffix}", self.job.folder / f"{stem}.yaml"
-        for path in source.parent.glob(f"{source.name}*"):  # the encodings lie beside it
-            write_atomically(self.job.folder / path.name.replace(source.name, artifact.name), path.read_bytes(), overwrite=True)
-        write_atomically(written, best.choices.written(written), overwrite=True)
-        return artifact, written
 
     def result(self) -> Automatic:
         """Compare the best artifact on the test data, write everything, and return it."""
-        best = self.best
-        artifact, recipe = self._chosen(best)
-        report = self.job.stage("comparison on the test data", lambda: self._report(best))
-        found = figures_of(report, best.step, self.judge.metric)
-        finest = self.judge.finest * (self.judge.samples + 2) / (found.samples + 2)
-        wanted = self.goal.said(self.judge.metric, self.judge.score)
-        reached = best.good and self.goal.judged(found, self.judge.metric, finest)[0] != "missed"
-        made = Automatic(
-            self.goal, wanted, self.judge.metric, reached, best, artifact, recipe, tuple(self.attempts), self.journal.evidence,
-            report, self.job.folder, self.clock.spent,
-        )  # fmt: skip
-        decision = decision_of(made, found, finest, self._notes())
-        made = replace(made, report=replace(report, decision=decision))
-        write(made)
-        return made
-
-    def _report(self, best: Attempt) -> Report:
-        """Return the comparison on the test data: the float model, the first step for contrast, and the best."""
-        shown = {a.step: a for a in (self.attempts[0], best)}
-        files = [self.judge.file, *(self._file(a) for a in shown.values())]
-        return self.judge.report(files, "test", self.job.config.latency_runs)
-
-    def _file(self, attempt: Attempt) -> ModelFile:
-        assert attempt.choices is not None
-        path = folder_of(self.job, attempt.step) / attempt.artifact
-        return ModelFile(
-            name=attempt.step, kind="ptq" if attempt.choices.training == "none" else "qat", path=path,
-            bytes=path.stat().st_size, framework=self.job.config.framework, tool="qat", recipe=attempt.choices.recipe.name,
-        )  # fmt: skip
-
-    def _notes(self) -> list[str]:
-        """Return what a reader of the decision must know besides."""
-        late = [a.step for a in self.attempts if a.outcome == "skipped" and a.why.startswith(_LATE)]
-        notes = []
-        if late and not any(a.good for a in self.attempts):
-            notes.append(f"Not tried for want of time: {', '.join(late)}; a larger --budget with --resume goes on")
-        if not self.judge.apart:
-            notes.append("The data have no part of their own for the test: these are the samples that the steps were chosen by")
-        if self.judge.taught:
-            notes.append("There are no labels: the float model's own answers are the right ones")
-        return notes
-
-
-def write(result: Automatic) -> None:
-    """Write report.html, summary.json, summary.md, the plots and the journal's page into the folder of a result."""
-    write_report([result.report], result.folder)
-    write_page(web_page(result), result.folder / "report.html", overwrite=True)
-    write_atomically(result.folder / "journal.md", journal_page(result), overwrite=True)
-    document = json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(result.folder / "summary.json", document, overwrite=True)
+        return finished(self.bench, self.attempts, self.best, self.journal.evidence, self.clock)
 
 
 def _unfinished(journal: Journal, job: Job) -> float:

@@ -9,6 +9,7 @@ from qat.planning.recipe import Recipe, Rule
 from qat.runs.config import RunConfig
 from qat.typing import Estimator
 
+from .bench import Bench, mixed_precisions, without_sensitive_layers
 from .choices import Choices
 from .evidence import Evidence
 from .journal import Attempt
@@ -18,7 +19,11 @@ _SMALL = 0.2
 #: From this share on, a source of noise dominates.
 _MOST = 0.5
 #: The widest channel's range over the middle one's, from which one scale in all wastes two bits of the middle one.
-_APART = 4.0
+_UNEVEN = 4.0
+#: The same of the channels between two layers, from which one scale for the activation wastes four.
+_APART = 16.0
+#: Of fewer layers none can be left out.
+_FEW = 3
 #: The share of the noise that is a constant shift, from which biases are worth correcting.
 _SHIFTED = 0.05
 
@@ -58,18 +63,20 @@ class Step:
         name: in the journal, and of the artifact.
         does: what it builds, in words.
         cost: what it takes besides one calibration and one evaluation, in words; empty for nothing.
-        change: makes the choices of the best so far the step's own.
+        change: makes the choices of the best so far the step's own; it may measure for that.
         advice: whether it can help.
         rounds: whether AdaRound runs.
+        tells_apart: whether the layers are told apart by their sensitivity.
         trains: whether the model is trained.
     """
 
     name: str
     does: str
     cost: str
-    change: Callable[[Choices], Choices]
+    change: Callable[[Choices, Bench], Choices]
     advice: Callable[[Situation], Advice]
     rounds: bool = False
+    tells_apart: bool = False
     trains: bool = False
 
 
@@ -108,15 +115,14 @@ def _equalization(now: Situation) -> Advice:
     found = now.evidence
     if now.best.equalize:
         return Advice(False, "the configuration equalizes already")
-    if found.spread == 1.0:
-        return Advice(False, "every channel of a weight has its own scale: there is nothing to share")
     if not found.pairs:
         return Advice(False, "no two layers follow each other so that channels could be rescaled")
-    if found.spread < _APART:
-        return Advice(False, f"under one scale the widest channel is {found.spread:.1f} times the middle one: they are even")
-    return Advice(
-        True, f"under one scale the widest channel is {found.spread:.0f} times the middle one, in {found.pairs} pairs of layers"
-    )
+    if found.spread >= _UNEVEN:
+        return Advice(True, f"under one weight scale the widest channel is {found.spread:.0f} times the middle one")
+    if found.apart >= _APART:
+        return Advice(True, f"between two layers the widest channel is {found.apart:.0f} times the middle one, under one scale")
+    one = f"{found.spread:.1f} times the middle one under one weight scale, and " if found.spread > 1 else ""
+    return Advice(False, f"channels are even: the widest is {one}{found.apart:.1f} times the middle one between two layers")
 
 
 def _bias_correction(now: Situation) -> Advice:
@@ -149,6 +155,12 @@ def _float_residual(now: Situation) -> Advice:
     return Advice(True, f"{found.stream} operators of the residual stream are quantized, and {said}")
 
 
+def _sensitive_layers(now: Situation) -> Advice:
+    if not _static(now) or now.evidence.layers < _FEW:
+        return Advice(False, f"{now.evidence.layers} integer layers are too few to tell apart")
+    return Advice(True, "a few layers often make most of the noise")
+
+
 def _qat(now: Situation) -> Advice:
     if not now.labelled:
         return Advice(True, "nothing cheaper reached the goal; without labels it learns the float model's outputs")
@@ -166,7 +178,7 @@ def _distillation(now: Situation) -> Advice:
 
 def _ptq(estimator: Estimator) -> Step:
     does = f"PTQ with ranges by '{estimator}'"
-    return Step(f"ptq_{estimator}", does, "", lambda c: replace(c, estimator=estimator), _by_estimator(estimator))
+    return Step(f"ptq_{estimator}", does, "", lambda c, _: replace(c, estimator=estimator), _by_estimator(estimator))
 
 
 def _untreated(choices: Choices) -> Choices:
@@ -176,29 +188,45 @@ def _untreated(choices: Choices) -> Choices:
 
 #: The steps in their order.
 STEPS: tuple[Step, ...] = (
-    Step("ptq", "PTQ as the configuration says", "", lambda c: c, _first),
-    Step("equalization", "cross-layer equalization", "", lambda c: replace(c, equalize=True), _equalization),
+    Step("ptq", "PTQ as the configuration says", "", lambda c, _: c, _first),
+    Step("equalization", "cross-layer equalization", "", lambda c, _: replace(c, equalize=True), _equalization),
     _ptq("mse"),
     _ptq("percentile"),
     _ptq("entropy"),
     _ptq("minmax"),
     Step(
-        "bias_correction", "bias correction", "one pass a layer", lambda c: replace(c, bias_correction=True), _bias_correction,
+        "bias_correction", "bias correction", "one pass a layer", lambda c, _: replace(c, bias_correction=True), _bias_correction,
     ),
     Step(
         "float_residual",
         "the residual stream in float",
         "",
-        lambda c: c.with_rules("float_residual", Rule(role="residual", mode="float")),
+        lambda c, _: c.with_rules("float_residual", Rule(role="residual", mode="float")),
         _float_residual,
     ),
     Step(
-        "adaround", "AdaRound", "1,000 steps a layer", lambda c: replace(c, adaround=True, bias_correction=False), _adaround,
+        "adaround", "AdaRound", "1,000 steps a layer", lambda c, _: replace(c, adaround=True, bias_correction=False), _adaround,
         rounds=True,
     ),
-    Step("qat", "QAT", "epochs", lambda c: replace(_untreated(c), training="labels"), _qat, trains=True),
     Step(
-        "distillation", "QAT with the float model as teacher", "epochs", lambda c: replace(_untreated(c), training="teacher"),
+        "sensitive_layers",
+        "the most sensitive layers in higher precision",
+        "10 evaluations and up to 7 calibrations",
+        without_sensitive_layers,
+        _sensitive_layers,
+        tells_apart=True,
+    ),
+    Step(
+        "mixed_precision",
+        "each layer in 8 bits, 16, float16 or float",
+        "1 to 2 evaluations a layer and up to 7 calibrations",
+        mixed_precisions,
+        _sensitive_layers,
+        tells_apart=True,
+    ),
+    Step("qat", "QAT", "epochs", lambda c, _: replace(_untreated(c), training="labels"), _qat, trains=True),
+    Step(
+        "distillation", "QAT with the float model as teacher", "epochs", lambda c, _: replace(_untreated(c), training="teacher"),
         _distillation, trains=True,
     ),
 )  # fmt: skip

@@ -81,7 +81,7 @@ def equalize(graph: Graph, params: Mapping[str, np.ndarray], upper: Mapping[str,
         moving = False
         for pair in pairs:
             name = pair.first.name
-            factor = _factor(*_ranges(pair, made, graph.layout))
+            factor = _factor(*channel_ranges(pair, made, graph.layout))
             if pair.top is not None:
                 factor = np.where(takes_part[name], np.maximum(factor, ends[name] / pair.top), 1.0)
             if np.abs(np.log(factor)).max() > _SETTLED:
@@ -168,7 +168,7 @@ def _views(pair: Pair, params: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np
     return a, b.swapaxes(1, 2)
 
 
-def _ranges(pair: Pair, params: Mapping[str, np.ndarray], layout: str) -> tuple[np.ndarray, np.ndarray]:
+def channel_ranges(pair: Pair, params: Mapping[str, np.ndarray], layout: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the largest magnitude of each channel's weights in the first and in the second layer."""
     first, second = (np.abs(view).reshape(view.shape[0] * view.shape[1], -1).max(1) for view in _views(pair, params))
     if pair.flattened:

@@ -114,8 +114,8 @@ def test_channels_apart_under_one_scale_end_at_equalization(qat, tmp_path, train
     steps = {step["step"]: step for step in found["steps"]}
     assert (found["chosen"], list(steps)) == ("equalization", ["ptq", "equalization"])
     assert steps["ptq"]["verdict"] == "missed"
-    assert "the widest channel is" in steps["equalization"]["why"]
-    assert found["evidence"]["spread"] > 50
+    assert "under one weight scale the widest channel is" in steps["equalization"]["why"]
+    assert found["evidence"]["spread"] > 50 and found["evidence"]["apart"] > 50
     assert [e["name"] for e in found["results"][0]["entries"]] == ["float", "ptq", "equalization"]
     assert "# In a run's configuration beside it: equalize: true" in (tmp_path / "out" / "net_int8.yaml").read_text()
 
@@ -197,6 +197,21 @@ def test_ctrl_c_leaves_the_best_and_says_how_to_go_on(qat, tmp_path, trained, mo
     assert "the best so far is ptq, " in done.stderr
     assert f"qat auto {config} --max-drop 0.5 --budget 20m --resume goes on" in done.stderr
     assert (tmp_path / "runs" / "net" / "auto" / "net_int2.onnx").is_file()
+
+
+@pytest.mark.slow
+def test_few_layers_in_higher_precision_are_enough(qat, tmp_path, trained, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("not here")
+
+    monkeypatch.setattr("qat.api.correct_biases", fails)
+    monkeypatch.setattr("qat.api.adaround", fails)
+    found = json.loads(qat("auto", two_bits(tmp_path, trained["torch"][1]), "--json", "--max-drop", "6").stdout)
+    assert found["chosen"] == "sensitive_layers"
+    (step,) = (step for step in found["steps"] if step["step"] == "sensitive_layers")
+    rules = step["choices"]["recipe"]["rules"]
+    assert len(rules) > 1 and rules[0]["weight"]["bits"] == 2
+    assert load_recipe(tmp_path / "runs" / "net" / "auto" / found["recipe"]).rules[1:]
 
 
 def test_a_step_that_fails_does_not_end_the_search(qat, tmp_path, trained, monkeypatch):
