@@ -21,9 +21,11 @@ from qat.graph.decompose.for_target import for_target
 from qat.graph.decompose.reductions import means_over_images
 from qat.graph.equalization import equalize as equalized
 from qat.graph.equalization import upper_ends
+from qat.graph.even_norms import even_norms
 from qat.graph.fold_batch_norm import fold_batch_norm
 from qat.graph.graph import Op
 from qat.graph.recognition.recognise import recognise
+from qat.planning.placement import float_by_role
 from qat.planning.plan import Plan
 from qat.planning.planner import plan as make_plan
 from qat.planning.recipe import Recipe, load_recipe
@@ -250,6 +252,7 @@ def _trace_and_plan(
     graph, params = fold_batch_norm(images, known)
     if equalize:
         params = equalized(graph, params, upper_ends(images, known))
+    graph, params = even_norms(graph, params, float_by_role(graph, recipe))
 
     def of_one(op: Op) -> str:
         # A function of 16 bits has no kernel, and the 16-bit product of a tensor with itself stays a product.

@@ -21,6 +21,13 @@ def roles_of(graph: Graph) -> dict[str, Role]:
     return dict.fromkeys(residual_stream(graph), "residual")
 
 
+def float_by_role(graph: Graph, recipe: Recipe) -> set[str]:
+    """Return the names of the operators that a rule for their role leaves float."""
+    roles = roles_of(graph)
+    rules = {op.name: recipe.rule_for(op.layer, op.kind, roles[op.name]) for op in graph.ops if op.name in roles}
+    return {name for name, rule in rules.items() if rule is not None and rule.role and rule.mode == "float"}
+
+
 def place(graph: Graph, recipe: Recipe, target: Target) -> tuple[list[PlannedOp], dict[str, Rule]]:
     """Return the planned operators in order, fused activations merged, and the rule of each integer operator by its name.
 

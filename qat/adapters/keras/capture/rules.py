@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from .activations import activated, activation_layer
 from .affine import average, layer_scale, normalization, prelu, rescaling, scaled_residual
 from .attention import einsum, einsum_dense, embedding, matmul, multi_head_attention, softmax
@@ -42,6 +45,23 @@ def _batch_norm(b: Builder, c: Call) -> str | None:
     return b.emit("batch_norm", c.inputs, c.output, c.path, params, epsilon=float(layer.epsilon), axis=rank - 1)
 
 
+def _layer_norm(b: Builder, c: Call) -> str:
+    return _norm(b, c, "layer_norm", {"gamma": c.layer.gamma, "beta": c.layer.beta})
+
+
+def _rms_norm(b: Builder, c: Call) -> str:
+    return _norm(b, c, "rms_norm", {"gamma": c.layer.scale}, least=0.0)
+
+
+def _norm(b: Builder, c: Call, kind: str, variables: Mapping[str, Any], **attrs: float) -> str:
+    """Keep the layer of a norm; over the last axis alone its parameters are named among the attributes."""
+    axes = [c.layer.axis] if isinstance(c.layer.axis, int) else list(c.layer.axis)
+    usual = [axis % len(c.shape) for axis in axes] == [len(c.shape) - 1] and not getattr(c.layer, "rms_scaling", False)
+    params = {role: b.param(variable, c.path) for role, variable in variables.items() if usual and variable is not None}
+    known: dict[str, Any] = {"epsilon": float(c.layer.epsilon), **attrs, **params}
+    return b.computes(kind, c, **known)
+
+
 def _concat(b: Builder, c: Call) -> str | None:
     return b.emit("concat", c.inputs, c.output, c.path, axis=c.layer.axis % len(c.shape))
 
@@ -77,8 +97,8 @@ RULES: dict[str, Rule] = {
     "Embedding": embedding,
     "Softmax": softmax,
     "BatchNormalization": _batch_norm,
-    "LayerNormalization": lambda b, c: b.computes("layer_norm", c),
-    "RMSNormalization": lambda b, c: b.computes("rms_norm", c),
+    "LayerNormalization": _layer_norm,
+    "RMSNormalization": _rms_norm,
     "Add": binary("add"),
     "Multiply": binary("mul"),
     "Subtract": subtract,
