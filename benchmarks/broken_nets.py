@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+#: Trained weights: most faults are made of one network.
+_TRAINED: dict[tuple[object, ...], Any] = {}
+
 if TYPE_CHECKING:
     from broken_artifacts import Kit
 
@@ -109,6 +112,10 @@ def _trained(kit: Kit, net: Any, epochs: int) -> Any:
     import torch
     from torch.nn.functional import cross_entropy
 
+    key = _key(kit, type(net).__name__)
+    if key in _TRAINED:
+        net.load_state_dict(_TRAINED[key])
+        return net.eval()
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     x, y = torch.from_numpy(kit.x), torch.from_numpy(kit.labels).long()
     for _ in range(epochs):
@@ -116,7 +123,12 @@ def _trained(kit: Kit, net: Any, epochs: int) -> Any:
             optimizer.zero_grad()
             cross_entropy(net(x[part]), y[part]).backward()
             optimizer.step()
+    _TRAINED[key] = {name: value.clone() for name, value in net.state_dict().items()}
     return net.eval()
+
+
+def _key(kit: Kit, name: str) -> tuple[object, ...]:
+    return name, kit.framework, kit.seed, kit.width, kit.epochs, kit.severity, kit.labels[:50].tobytes()
 
 
 def _keras_convolutions(kit: Kit) -> tuple[Any, _KerasAccess]:
@@ -136,8 +148,13 @@ def _keras_convolutions(kit: Kit) -> tuple[Any, _KerasAccess]:
             layers.Dense(10),
         ]
     )
-    net.compile(keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    net.fit(kit.x, kit.labels, batch_size=32, epochs=kit.epochs, verbose=0)
+    key = _key(kit, "convolutions")
+    if key in _TRAINED:
+        net.set_weights(_TRAINED[key])
+    else:
+        net.compile(keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        net.fit(kit.x, kit.labels, batch_size=32, epochs=kit.epochs, verbose=0)
+        _TRAINED[key] = net.get_weights()
     return net, _KerasAccess(net)
 
 

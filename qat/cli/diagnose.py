@@ -24,20 +24,31 @@ def diagnose(
         bool, typer.Option("--try", help="Quantize the float file with the option that mends the first cause, and measure that.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The folder of what --try makes; default: none is kept.")
+        Path | None,
+        typer.Option("--out", "-o", help="The folder of report.html, diagnosis.json and what --try makes; default: none."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing result of --try.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
 ) -> Result:
     """Say where the error of a quantized file arises, why, and which option mends it."""
+    from qat.analysis.diagnosis.files import NAMES, write_results
+    from qat.display.page import Page, Whole
     from qat.errors import DataError
     from qat.files.diagnosed import diagnose as diagnosed
+    from qat.system.atomic_files import refuse_existing
 
     if data is None:
         raise DataError(
             "--data is missing: a folder of images, an .npz or package.module:function, like the application's inputs"
         )
+    if out is not None and not overwrite:
+        refuse_existing(*(out / name for name in NAMES.values()))  # before the work
     found = diagnosed(
         float_file, int8_file, data, attempt=attempt, out=out, scale=scale, size=size_of(size), samples=samples,
         overwrite=overwrite,
     )  # fmt: skip
-    return Result(found.to_dict(), found.page())
+    if out is None:
+        return Result(found.to_dict(), found.page())
+    files = write_results(found, out, overwrite)
+    written = tuple(Whole(f"written: {path}") for path in files.values())
+    document = found.to_dict() | {"files": {what: str(path) for what, path in files.items()}}
+    return Result(document, Page((*found.page().blocks, "", *written)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from qat.display.page import Block, Displayed, Page, Whole
 from qat.display.table import Column, Style, Table, facts
@@ -89,8 +91,8 @@ class Diagnosis(Displayed):
             return "nothing is wrong: the outputs are as close to float as 8 bits come"
         worst = max(self.facts.steps, key=lambda step: step.share or 0.0)
         return (
-            f"no single cause: the error is spread over the network, '{worst.name}' makes the largest share of it "
-            f"({worst.share or 0:.0%}); training (qat run) or a finer recipe for the largest shares mends such an error"
+            f"no fault is found: rounding makes the error, all over the network; '{worst.name}' has the largest share "
+            f"({worst.share or 0:.0%}). Where that is too much, training (qat run) mends it, or more bits for the largest shares"
         )
 
     def __repr__(self) -> str:
@@ -121,21 +123,27 @@ class Diagnosis(Displayed):
             blocks.append(self.tried.line())
         return Page((*blocks, "", self._table()))
 
+    @staticmethod
+    def columns() -> tuple[Column, ...]:
+        """Return the columns of a table of steps."""
+        titles = ("SQNR", "alone", "share of error", "clipped")
+        return (Column("step"), Column("kind"), *(Column(title, right=True) for title in titles))
+
     def _table(self) -> Table:
-        columns = (
-            Column("step"), Column("kind"), Column("SQNR", right=True), Column("alone", right=True),
-            Column("share of error", right=True), Column("clipped", right=True),
-        )  # fmt: skip
         chosen = sorted(self.facts.steps, key=lambda step: -(step.share or 0.0))[:_ROWS]
         shown = [step for step in self.facts.steps if step in chosen]
         guilty = set(self.findings[0].evidence.steps) if self.findings else set()
         styles: tuple[Style, ...] = tuple("bad" if step.name in guilty else "" for step in shown)
         more = len(self.facts.steps) - len(shown)
         title = "where the error arises" + (f" ({more} steps with smaller shares are not shown)" if more else "")
-        return Table(columns, tuple(_row(step) for step in shown), title, styles)
+        return Table(self.columns(), tuple(row_of(step) for step in shown), title, styles)
 
     def to_dict(self) -> dict[str, object]:
-        """Return JSON-ready values."""
+        """Return JSON-ready values; of a ratio without any noise None."""
+        found: dict[str, object] = _finite(self._values())
+        return found
+
+    def _values(self) -> dict[str, object]:
         drop = self.first_drop
         advice, command = self.next_step()
         return {
@@ -149,7 +157,17 @@ class Diagnosis(Displayed):
         }  # fmt: skip
 
 
-def _row(step: StepFacts) -> tuple[str, ...]:
+def _finite(value: Any) -> Any:
+    """Return a value with None in place of numbers that are not finite, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def row_of(step: StepFacts) -> tuple[str, ...]:
+    """Return the row of a step in a table with :meth:`Diagnosis.columns`."""
     clipped = f"{step.values.clipped:.2%}" if step.values.clipped >= 5e-5 else ""
     return (step.name, step.kind, _decibel(step.sqnr), _decibel(step.own_sqnr), f"{step.share or 0:.1%}", clipped)
 

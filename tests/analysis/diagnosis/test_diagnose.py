@@ -43,9 +43,17 @@ def test_a_remedy_is_tried_and_measured(tmp_path):
 
 
 def test_the_command_exits_0_with_a_document(command_line, healthy):
-    done = command_line("diagnose", healthy.float, healthy.quantized, "--data", healthy.float.parent / "x.npy", "--json")
+    asked = ("diagnose", healthy.float, healthy.quantized, "--data", healthy.float.parent / "x.npy", "--json", "-o", "found")
+    done = command_line(*asked)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
+    page = (command_line.folder / "found" / "report.html").read_text()
+    assert "SQNR along the network" in page and "relu_1" in page
+    assert json.loads((command_line.folder / "found" / "diagnosis.json").read_text()) == {
+        key: value for key, value in document.items() if key != "files"
+    }
+    again = command_line(*asked)
+    assert again.returncode == 2 and "exists" in again.stderr
     assert document["cause"] is None and document["samples"] == 200 and len(document["steps"]) == 5
 
 
