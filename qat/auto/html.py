@@ -5,6 +5,7 @@ from __future__ import annotations
 from qat.display.page import Whole
 from qat.report.html.page import Block, Figure, Section, WebPage
 from qat.report.html.plots import Bar, Bars, Reference
+from qat.report.webpage import sections_of
 
 from .goal import Figures
 from .journal import Attempt
@@ -27,7 +28,7 @@ def web_page(result: Automatic) -> WebPage:
         report.decision,
         (
             Section("What was tried", tuple(steps)),
-            Section("On the test data", report.page().blocks[:1]),
+            Section("On the test data", sections_of(report)),
             Section("The files", where),
         ),
         "good" if result.reached else "bad",

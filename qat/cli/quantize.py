@@ -43,12 +43,16 @@ def quantize(
     outputs: Annotated[
         str, typer.Option(help="auto: coordinates may leave unrounded where 256 values are few for them; or int8.")
     ] = "auto",
+    report: Annotated[Path | None, typer.Option(help="Write a page for people there, report.html for example.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
 ) -> Result:
     """Quantize float files, calibrated on data and at will trained to their own float outputs, without labels."""
     from qat.errors import ConfigError
     from qat.files.quantize import run_all
     from qat.files.request import DEFAULT_RECIPE, SHORT_FORMS, Outputs, Request, Tool
+    from qat.files.webpage import web_page
+    from qat.report.html.render import write_page
+    from qat.system.atomic_files import refuse_existing
     from qat.typing import Estimator, IoDtype
 
     if short is not None and (recipe is not None or short not in SHORT_FORMS):
@@ -58,7 +62,11 @@ def quantize(
         io_dtype=cast("IoDtype", io_dtype), out=out, target=target, estimator=cast("Estimator | None", estimator), scale=scale,
         size=size_of(size), samples=samples, overwrite=force, outputs=cast("Outputs", outputs),
     )  # fmt: skip
+    if report is not None and not force:
+        refuse_existing(report)
     made = run_all(files, data, request)
+    if report is not None:
+        write_page(web_page(made), report, overwrite=True)
     for file in made.files:
         if file.failed is not None:
             typer.echo(f"error: {file.source}: {file.failed}", err=True)

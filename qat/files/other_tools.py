@@ -18,6 +18,7 @@ from qat.system.atomic_files import refuse_existing, write_atomically
 from qat.trainers.output_losses import choose
 
 from .distance import agreement_percent
+from .held_out import held_out
 from .inputs import BATCH
 from .opened import Opened, open_data
 from .own import parts_of
@@ -72,7 +73,7 @@ def quantized(source: str | Path, data: Any, request: Request) -> QuantizedFile:
     return QuantizedFile(
         source=str(source), path=where, tool=maker.tool, recipe=recipe, float_bytes=opened.bytes, bytes=len(raw),
         error_percent=error_percent(after, before), agreement=agreement_percent(after, before, kinds), data=opened.samples.said,
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started, comparison=held_out(opened, where.name, held, before, after, kinds),
     )  # fmt: skip
 
 

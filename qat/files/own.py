@@ -19,6 +19,7 @@ from qat.report.statistics import error_percent
 from qat.trainers.output_losses import choose
 
 from .distance import agreement_percent
+from .held_out import held_out
 from .inputs import batches
 from .opened import Opened
 from .request import Request
@@ -51,6 +52,7 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
         error_percent=error_percent(after, before), agreement=agreement_percent(after, before, kinds),
         exact=None if artifact.parity is None else artifact.parity.exact, quantized=_counted(prepared.plan),
         data=opened.samples.said, losses=losses, steps=steps, unrounded=free, seconds=time.perf_counter() - started,
+        comparison=held_out(opened, path.name, held, before, after, kinds), plan=prepared.plan,
     )  # fmt: skip
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from qat.display.page import Displayed, Page
 from qat.display.table import Column, Style, Table, facts
+from qat.planning.plan import Plan
+from qat.report.cards import samples_dict
+from qat.report.report import Report
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -34,6 +37,8 @@ class QuantizedFile(Displayed):
         seconds: that it took.
         failed: why it failed; None where it did not.
         parts: of a bundle: its models.
+        comparison: the samples held out, float beside quantized; None of a file that failed, and of a bundle.
+        plan: of this toolkit's file, by layer; None of another tool's.
     """
 
     source: str
@@ -53,6 +58,8 @@ class QuantizedFile(Displayed):
     seconds: float = 0.0
     failed: str | None = None
     parts: tuple[QuantizedFile, ...] = ()
+    comparison: Report | None = None
+    plan: Plan | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -61,7 +68,7 @@ class QuantizedFile(Displayed):
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("comparison", "plan")}
         path = None if self.path is None else str(self.path)
         parts = [part.to_dict() for part in self.parts]
         return values | {
@@ -70,6 +77,7 @@ class QuantizedFile(Displayed):
             "unrounded": list(self.unrounded),
             "ratio": self.ratio,
             "parts": parts,
+            "samples": [] if self.comparison is None else samples_dict(self.comparison),
         }
 
     def __repr__(self) -> str:
@@ -77,9 +85,10 @@ class QuantizedFile(Displayed):
 
     def page(self) -> Page:
         """Return what was made, and how far it is from the float file."""
-        return Page((facts(("from", self.source), *self._facts(), ("failed", self.failed or "")),))
+        return Page((facts(("from", self.source), *self.facts(), ("failed", self.failed or "")),))
 
-    def _facts(self) -> tuple[tuple[str, str], ...]:
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """Return what is known of the file, by name; empty texts where it is not."""
         if self.path is None:
             return (("tool", self.tool),)
         size = f"{self.bytes:,} bytes" + ("" if self.ratio is None else f", {self.ratio:.2f} times smaller")

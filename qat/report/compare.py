@@ -26,8 +26,9 @@ from qat.typing import Array, Batches, Inputs, Model
 
 from . import statistics
 from .decision import best_of, decide, integer_ptq
+from .differences import differences
 from .entry import Entry
-from .html.plots import Histogram, histogram
+from .html.plots import Histogram
 from .labels import inputs_of, labels_of
 from .records import distinct_names, record_of
 from .report import Report
@@ -219,16 +220,11 @@ class _Comparison:
         return Report(framework, dataset, self.samples, tuple(entries), decision, name, is_float, self.measured)
 
     def errors(self, examined: str) -> Histogram | None:
-        """Return how the outputs of a file differ from the reference's, of a million values at most; None without both."""
+        """Return how the outputs of a file differ from the reference's; None without both."""
         run = next((run for run in self.ran if run.file.name == examined), None)
-        if run is None or self.reference is None or run is self.reference:
+        if run is None or self.reference is None:
             return None
-        pairs = zip(run.joined(), self.reference.joined(), strict=False)
-        parts = [_thinned(a - b.astype(np.float64)) for a, b in pairs if a.shape == b.shape]
-        if not sum(map(len, parts)):
-            return None
-        label = f"output of {examined} less that of {self.reference.file.name}"
-        return histogram("Differences of the outputs", label, [(examined, np.concatenate(parts))])
+        return differences(examined, self.reference.file.name, run.joined(), self.reference.joined())
 
     def _commonest(self) -> float:
         """Return the share of the most frequent class, in percent."""
@@ -291,11 +287,6 @@ class _Comparison:
         if any(m.whole is not None for m in self.measured):  # embeddings, which are held against each other
             return None
         return class_axis(outputs[0], None if self.labels is None else self.labels[0])
-
-
-def _thinned(values: np.ndarray) -> np.ndarray:
-    flat = values.reshape(-1)
-    return flat[:: max(1, len(flat) // 1_000_000)]
 
 
 def _as_labelled(run: Run, labels: Sequence[Any] | None) -> Run:

@@ -6,7 +6,7 @@ They are chosen while the data flows by, so that a dozen inputs are kept, howeve
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,7 +84,7 @@ class Chooser:
         examined: the name of the file; empty where there is none to examine.
     """
 
-    def __init__(self, files: Sequence[ModelFile]) -> None:
+    def __init__(self, files: Sequence[ModelFile], axis_of: Callable[[np.ndarray, Any], int | None] = class_axis) -> None:
         ran = [i for i, file in enumerate(files) if file.path is not None]
         self._reference = next((i for i in ran if files[i].kind == "float"), ran[0] if ran else 0)
         others = [i for i in ran if i != self._reference and files[i].kind not in ("float", "control")]
@@ -92,7 +92,7 @@ class Chooser:
         self._file = max(others, key=lambda i: (files[i].kind == "qat", -i), default=None)
         self.examined = "" if self._file is None else files[self._file].name
         self._kept: list[tuple[tuple[float, float, float], int, ComparedSample]] = []
-        self._seen = 0
+        self._seen, self._axis_of = 0, axis_of
         self._axis: int | None = None
 
     def see(self, inputs: Any, labels: Any, outputs: Sequence[tuple[np.ndarray, ...] | None]) -> None:
@@ -107,7 +107,7 @@ class Chooser:
         if any(len(y) != count for y in (*wanted, *arrays) if y.ndim) or not all(y.ndim for y in wanted):
             return
         if first == 0:
-            self._axis = class_axis(wanted[0], labels)
+            self._axis = self._axis_of(wanted[0], labels)
         changed, drift, mse = _distances(wanted, found, self._axis)
         axis = None if self._axis is None else self._axis % wanted[0].ndim - wanted[0].ndim
         for i in np.lexsort((mse, drift, changed))[::-1][:KEPT]:

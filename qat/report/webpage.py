@@ -36,8 +36,8 @@ def page_of(reports: Sequence[Report]) -> WebPage:
     words = Section("The words", (_words(), f"With an example of each: {WORDS}"))
     if len(reports) == 1:
         facts = (("data", first.dataset), ("samples", f"{first.n_eval:,}"), ("framework", first.framework), *first.story.facts)
-        return WebPage(first.title, first.decision, (*_sections(first), words), _mood(first), facts, not_run)
-    sections = tuple(Section(report.title, (report.decision, *_sections(report))) for report in reports)
+        return WebPage(first.title, first.decision, (*sections_of(first), words), _mood(first), facts, not_run)
+    sections = tuple(Section(report.title, (report.decision, *sections_of(report))) for report in reports)
     lead = " ".join(f"{report.framework}: {report.decision}" for report in reports)
     moods = {_mood(report) for report in reports}
     title = ", ".join(dict.fromkeys(report.dataset for report in reports))
@@ -73,7 +73,8 @@ def _not_run(report: Report, several: bool) -> list[str]:
     return [f"{report.framework}: {line}" for line in said] if several else said
 
 
-def _sections(report: Report) -> tuple[Section, ...]:
+def sections_of(report: Report) -> tuple[Section, ...]:
+    """Return the sections of a comparison: its figures, its samples, and its story."""
     figures = {figure.name.rpartition("_")[2]: figure for figure in figures_of(report)}
     first = [figures.pop(name) for name in ("accuracy", "delta") if name in figures]
     table = next(block for block in report.page().blocks if isinstance(block, Table))
@@ -82,19 +83,20 @@ def _sections(report: Report) -> tuple[Section, ...]:
     made = (
         Section("Size against accuracy", (*first, replace(table, title="Every file, on the same samples"), *sentences)),
         Section("Size, speed and drift", tuple(figures.values())),
-        Section("Samples", _samples(report)),
+        Section("Samples", samples_of(report)),
     )
     return (*(section for section in made if section.blocks), *report.story.sections)
 
 
-def _samples(report: Report) -> tuple[Block, ...]:
+def samples_of(report: Report, prefix: str = "") -> tuple[Block, ...]:
+    """Return the samples that tell most, and how all outputs differ; nothing where there are none."""
     shown = cards.blocks(report)
     if not shown:
         return ()
     reference = "the float model" if report.against_float else report.reference
     order = "those that both answer otherwise first, then by drift" if report.samples[0].axis is not None else "by error"
     lead = f"Where {report.examined} and {reference} differ most: {order}."
-    prefix = report.framework or "files"
+    prefix = prefix or report.framework or "files"
     errors = () if report.errors is None else (Figure(f"{prefix}_errors", report.errors, "A narrow heap about zero is good."),)
     return (lead, *shown, *errors)
 

@@ -273,6 +273,20 @@ def test_files_are_compared_without_a_configuration(folder, tmp_path, capfd):
     assert done.returncode == 2 and "no data to" in done.stderr
 
 
+def test_a_page_shows_the_samples_and_the_plan(folder, tmp_path, capfd):
+    command, page = CommandLine(folder, capfd), tmp_path / "report.html"
+    done = command("quantize", "net.onnx", "old.onnx", "--data", "nchw.npz", "--out", tmp_path, "--report", page, "--json")
+    made = json.loads(done.stdout)["files"]
+    text = page.read_text()
+    for file in made:
+        assert file["samples"] and text.count(f">{file['error_percent']:.2f} %<") >= 1
+        assert all(f">{sample['output_mse']:.3g}<" in text for sample in file["samples"])
+    assert "The plan, layer by layer" in text and "2 files are quantized" in text
+    done = command("quantize", "net.onnx", "--data", "nchw.npz", "--out", tmp_path / "again", "--report", page)
+    assert done.returncode == 2 and "exists already" in done.stderr
+    assert not (tmp_path / "again").exists()  # said before the work
+
+
 def test_a_factory(folder, tmp_path, capfd):
     (tmp_path / "my_nets.py").write_text(
         "import torch\n"

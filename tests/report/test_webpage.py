@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -226,6 +227,17 @@ def test_detection_shows_boxes(tmp_path):
     (gallery,) = blocks(report)
     labels = [thumbnail.label for thumbnail in gallery.samples[0].thumbnails]
     assert labels[0] == "label: 1" and labels[1].startswith("float: ") and labels[2].startswith(f"{report.examined}: ")
+
+
+def test_several_reports_are_one_page(classified, tmp_path):
+    report, _ = classified
+    again = replace(report, framework="keras", decision="QAT is needed: <b>so</b>.")
+    page = (write_report([report, again], tmp_path).parent / "report.html").read_text()
+    assert page.count("<h1>") == 1 and page.count("<h2 ") == 3 and page.count('<h3 id="s-noise-keras-96-samples-samples">') == 1
+    assert "keras: QAT is needed: &lt;b&gt;so&lt;/b&gt;." in page
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert (tmp_path / "keras_accuracy.png").is_file() and (tmp_path / "torch_accuracy.png").is_file()
 
 
 def test_a_report_is_saved_once(classified, tmp_path):

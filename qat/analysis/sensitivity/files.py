@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qat.planning.recipe_text import recipe_yaml
 from qat.report.html.render import write_page
+from qat.report.model_explorer import by_tensor, write_node_data
 from qat.system.atomic_files import make_folder, refuse_existing, write_atomically
 
 from .html import web_page
@@ -15,15 +16,16 @@ from .result import Sensitivity
 
 
 def write_results(found: Sensitivity, folder: Path, overwrite: bool = False) -> Mapping[str, Path]:
-    """Write ``sensitivity.json``, ``recipe.yaml`` (the chosen recipe, where recipes were tried) and ``report.html``.
+    """Write ``sensitivity.json`` and ``report.html``; where recipes were tried, the chosen one and the losses for Model Explorer.
 
     Returns:
-        The paths by ``figures``, ``recipe`` and ``report``.
+        The paths by ``figures``, ``recipe`` (``recipe.yaml``), ``nodes`` (``model_explorer.json``) and ``report``.
 
     Raises:
         ExportError: a file exists and ``overwrite`` is False, or cannot be written.
     """
-    paths = {"figures": folder / "sensitivity.json", "recipe": folder / "recipe.yaml", "report": folder / "report.html"}
+    names = {"figures": "sensitivity.json", "recipe": "recipe.yaml", "nodes": "model_explorer.json", "report": "report.html"}
+    paths = {key: folder / name for key, name in names.items()}
     if not overwrite:
         refuse_existing(*paths.values())
     make_folder(folder)
@@ -32,5 +34,11 @@ def write_results(found: Sensitivity, folder: Path, overwrite: bool = False) -> 
         write_atomically(paths["recipe"], recipe_yaml(found.chosen.recipe), overwrite=True)
     else:
         del paths["recipe"]
+    tensors = found.trials[0].tensors if found.trials else {}
+    losses = by_tensor(tensors, {layer.layer: layer.loss for layer in found.layers})
+    if losses:
+        write_node_data(paths["nodes"], "loss with this layer alone quantized", losses, overwrite=True)
+    else:
+        del paths["nodes"]
     write_page(web_page(found), paths["report"], overwrite=True)
     return paths

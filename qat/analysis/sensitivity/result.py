@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from qat.display.page import Block, Displayed, Page, Whole
@@ -62,6 +62,7 @@ class Trial:
         loss: of its outputs against the float ones.
         bytes: the artifact's size; 0 of a target without a runtime.
         enough: whether ``drop`` is within the budget.
+        tensors: by the names of the artifact's tensors and weights, their layers; empty of a target without a runtime.
     """
 
     recipe: Recipe
@@ -75,6 +76,7 @@ class Trial:
     loss: float
     bytes: int
     enough: bool
+    tensors: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -242,4 +244,6 @@ def _interval(row: LayerSensitivity | Trial) -> str:
 
 
 def _of_trial(trial: Trial) -> Mapping[str, Any]:
-    return asdict(trial) | {"recipe": trial.recipe.model_dump(), "pins": [asdict(pin) for pin in trial.pins]}
+    values = asdict(trial) | {"recipe": trial.recipe.model_dump(), "pins": [asdict(pin) for pin in trial.pins]}
+    del values["tensors"]  # a file of their own, for Model Explorer
+    return values

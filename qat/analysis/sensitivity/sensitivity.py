@@ -240,6 +240,9 @@ def _pins(plan: Plan, layers: Sequence[Layer], rows: Sequence[LayerSensitivity])
 def _trial(
     setup: Setup, judge: Judge, recipe: Recipe, pins: tuple[Pin, ...], precision: Precision, added: int, budget: float
 ) -> Trial:  # fmt: skip
-    score, size = setup.tried(recipe, judge)
-    metric, enough = score.metrics[judge.metrics[0].name], score.drop <= budget
-    return Trial(recipe, pins, precision, added, metric, score.drop, score.drop_low, score.drop_high, score.loss, size, enough)
+    tried = setup.tried(recipe, judge)
+    s = tried.score
+    metric, enough = s.metrics[judge.metrics[0].name], s.drop <= budget
+    return Trial(
+        recipe, pins, precision, added, metric, s.drop, s.drop_low, s.drop_high, s.loss, tried.bytes, enough, tried.tensors
+    )  # fmt: skip

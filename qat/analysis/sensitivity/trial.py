@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qat import api
 from qat.calibration.calibrate import set_ranges
+from qat.exporters.inspection import inspect
 from qat.planning.plan import Plan
 from qat.planning.recipe import Recipe
 from qat.planning.targets import Target
@@ -26,6 +28,21 @@ class Options:
     estimator: Estimator | None = None
     equalize: bool = False
     dynamic: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of a recipe.
+
+    Attributes:
+        score: of the artifact in its runtime; of the prepared model where its target has no runtime.
+        bytes: the artifact's size; 0 without a runtime.
+        tensors: by the names of the artifact's tensors and weights, the layers; empty without a runtime.
+    """
+
+    score: Score
+    bytes: int = 0
+    tensors: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,21 +73,19 @@ class Setup:
         set_ranges(made, self.calibration, o.estimator)
         return made
 
-    def tried(self, recipe: Recipe, judge: Judge) -> tuple[Score, int]:
-        """Return the score of the artifact that a recipe makes, in its runtime, and its size in bytes.
-
-        A target without a runtime is judged by the prepared model itself.
-        """
+    def tried(self, recipe: Recipe, judge: Judge) -> Tried:
+        """Return what became of a recipe: of the artifact that it makes, in its runtime."""
         with without_notices():
             return self._tried(recipe, judge)
 
-    def _tried(self, recipe: Recipe, judge: Judge) -> tuple[Score, int]:
+    def _tried(self, recipe: Recipe, judge: Judge) -> Tried:
         made = self.prepared(recipe)
         suffix = made.plan.target.suffix
         if not suffix:
-            return judge.score([judge.rows(i, judge.adapter.forward(made, x)) for i, x in enumerate(judge.inputs)]), 0
+            return Tried(judge.score([judge.rows(i, judge.adapter.forward(made, x)) for i, x in enumerate(judge.inputs)]))
         with tempfile.TemporaryDirectory() as folder:
             artifact = api.export(made, Path(folder) / f"tried{suffix}", io_dtype="float32")
             (run,) = run_all([artifact], judge.inputs, 0, len(judge.inputs))
             outputs = run.outputs or ()
-            return judge.score([judge.rows(i, judge.as_judged(i, y, run.names)) for i, y in enumerate(outputs)]), artifact.bytes
+            score = judge.score([judge.rows(i, judge.as_judged(i, y, run.names)) for i, y in enumerate(outputs)])
+            return Tried(score, artifact.bytes, inspect(artifact.path).scopes)

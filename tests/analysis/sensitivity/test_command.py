@@ -22,6 +22,9 @@ def test_the_results_of_a_configuration(tmp_path, capfd):
     assert set(found) == set(re.findall(r"`(\w+)`", row.split("|")[2]))
     assert json.loads((tmp_path / "out" / "sensitivity.json").read_text())["layers"] == found["layers"]
     assert load_recipe(tmp_path / "out" / "recipe.yaml").name == found["chosen"]
+    losses = {layer["layer"]: layer["loss"] for layer in found["layers"]}
+    nodes = json.loads((tmp_path / "out" / "model_explorer.json").read_text())["results"]
+    assert {node["value"] for node in nodes.values()} <= set(losses.values()) and len(nodes) >= len(losses) - 1
     assert found["decision"] in (tmp_path / "out" / "report.html").read_text().replace("&#39;", "'")
     assert found["evaluations"] <= 10 and found["method"] == "fast"
     again = qat(*arguments)
