@@ -57,7 +57,11 @@ def test_a_run_and_its_parts(document, folder):
     assert json.loads((folder / "out" / "summary.json").read_text())["results"] == found["results"]
     assert found["summary"] == str(folder / "out" / "summary.json")
     page = Path(found["report"]).read_text()
-    assert all(f'<h2 id="s-{name}">' in page for name in ("size-against-accuracy", "samples", "training", "calibration"))
+    assert all(f'<h2 id="s-{name}">' in page for name in ("size-against-accuracy", "error-by-layer", "training", "calibration"))
+    layers = found["results"][0]["layers"]
+    assert {"input", "conv", "dense"} <= {layer["kind"] for layer in layers}
+    assert {layer["runs"] for layer in layers if layer["kind"] != "input"} == {"integer"}
+    assert sum(layer["share"] for layer in layers) == pytest.approx(1, abs=0.01)
     assert set(found["results"][0]["training"]) == {"QAT", "control"}
     assert "done" in done.stderr  # progress goes there
     keys = set(re.findall(r"`(\w+)`", PAGE.partition("| key of an entry")[2].partition("##")[0]))

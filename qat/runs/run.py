@@ -65,7 +65,7 @@ def _everything(job: Job, data: RunData) -> Report:
         entries.append(control)
         histories["control"] = history
     report = job.stage("comparison", lambda: stages.compare(job, data, entries))
-    return replace(report, story=story_of(job, data, prepared, seen, histories))
+    return replace(report, story=story_of(job, data, prepared, seen, histories, report))
 
 
 def compare_baselines(job: Job) -> Report:

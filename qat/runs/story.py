@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from qat.calibration.evidence import Evidence
 from qat.display.table import Table
 from qat.frameworks import has_plan
 from qat.report.html.page import Block, Figure, Section
 from qat.report.html.plots import Line, Lines, Reference
+from qat.report.report import Report
 from qat.report.story import Story
 from qat.trainers import History
 from qat.trainers.metrics import METRICS
 from qat.typing import PreparedModel
 
+from .by_layer import error_by_layer, section_of
 from .config import RunConfig
 from .data import RunData
 from .job import Job
 
 
-def story_of(job: Job, data: RunData, prepared: PreparedModel, seen: Evidence | None, histories: Mapping[str, History]) -> Story:
+def story_of(
+    job: Job, data: RunData, prepared: PreparedModel, seen: Evidence | None, histories: Mapping[str, History], report: Report
+) -> Story:
     """Return the story of a whole run.
 
     Args:
@@ -29,15 +33,21 @@ def story_of(job: Job, data: RunData, prepared: PreparedModel, seen: Evidence | 
         prepared: the trained model.
         seen: what calibration saw; None where that is not known.
         histories: of the trainings, by the names of the lines that show them.
+        report: the comparison of its files.
     """
     c = job.config
-    sections = (_training(c.framework, histories), _calibration(seen), _plan(prepared))
+    layers = error_by_layer(report, prepared.plan, data) if has_plan(prepared) else "error by layer: the model has no plan"
+    found = () if isinstance(layers, str) else layers
+    sections = (
+        section_of(c.framework, found), _training(c.framework, histories), _calibration(seen), _plan(prepared),
+    )  # fmt: skip
     return Story(
         facts=(("recipe", c.recipe), ("target", job.target.name), ("configuration", c.name)),
         sections=tuple(section for section in sections if section.blocks),
-        not_run=tuple(_not_run(c)),
+        not_run=(*_not_run(c), *([layers] if isinstance(layers, str) else [])),
         classes=tuple(data.dataset.class_names),
         document={
+            "layers": [asdict(layer) for layer in found],
             "training": {name: history.to_dict() for name, history in histories.items()},
             "calibration": None if seen is None else {"saw": seen.line(), "warnings": list(seen.warnings())},
         },

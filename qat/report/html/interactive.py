@@ -19,7 +19,7 @@ from .palette import DASHES, SIGNS, places_of
 from .plots import Bars, HeatMap, Histogram, Lines, Plot, Points, Reference, groups_of, reach_of, series_of
 
 #: The letters in a line of an axis' label: what a telephone's width holds.
-_LABEL = 36
+_LABEL = 26
 #: A value as JSON has it.
 Json = Mapping[str, object]
 
