@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         plan,
         prepare,
         ptq_baselines,
+        reconstruct,
         register_handler,
         track_ranges,
     )
@@ -79,6 +80,7 @@ __all__ = [
     "prepare",
     "ptq_baselines",
     "quantize",
+    "reconstruct",
     "register_handler",
     "sensitivity",
     "track_ranges",

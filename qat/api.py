@@ -14,6 +14,7 @@ from qat.calibration.adaround import adaround
 from qat.calibration.bias_correction import correct_biases
 from qat.calibration.calibrate import calibrate
 from qat.calibration.range_tracking import freeze_ranges, track_ranges
+from qat.calibration.reconstruction import reconstruct
 from qat.exporters import Artifact, Metadata, Parity, export
 from qat.graph.custom_layers import Handled, register_handler
 from qat.graph.decompose.conv1d import signals_as_images
@@ -73,6 +74,7 @@ __all__ = [
     "plan",
     "prepare",
     "ptq_baselines",
+    "reconstruct",
     "register_handler",
     "track_ranges",
 ]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
+    from qat.arithmetic.simulation import Simulation
+    from qat.planning.blocks import Block
     from qat.planning.plan import Group, Plan
     from qat.planning.recipe import Recipe
     from qat.planning.rounding import Variant
@@ -187,6 +189,32 @@ class Adapter(Runner, Protocol):
 
     def set_parameter(self, model: Any, name: str, value: np.ndarray) -> None:
         """Overwrite a parameter."""
+
+    def block_outputs(
+        self, twin: Any, block: Block, values: Mapping[str, np.ndarray], simulation: Simulation | None
+    ) -> dict[str, np.ndarray]:
+        """Return the outputs of a block of a float twin, by name; without a simulation in float."""
+
+    def block_gradients(
+        self,
+        twin: Any,
+        block: Block,
+        values: Mapping[str, np.ndarray],
+        targets: Mapping[str, np.ndarray],
+        importance: Mapping[str, np.ndarray],
+        simulation: Simulation,
+        learned: Sequence[str],
+    ) -> tuple[float, dict[str, np.ndarray], dict[str, float]]:
+        """Return the weighted squared error of a block's outputs, and its gradients by weights and by scales."""
+
+    def output_gradients(
+        self,
+        twin: Any,
+        inputs: Mapping[str, np.ndarray],
+        tensors: Sequence[str],
+        slopes: Callable[[str, np.ndarray], np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """Return the gradients of the float outputs, multiplied by slopes of each, by tensors."""
 
 
 class ConverterAdapter(Runner, Protocol):

@@ -75,34 +75,73 @@ def learn(problem: Problem, weight: np.ndarray, scale: np.ndarray, limit: int, s
         pull: the regularizer's weight against the error, both of which are means, the error that of rounding to the nearest.
         seed: of the samples' order.
     """
-    quotient = np.clip(weight / scale, -limit, limit).astype(np.float32)
-    nearest = np.rint(quotient)
-    below = np.where(np.abs(quotient - nearest) < _WHOLE, nearest, np.floor(quotient))
-    free = (quotient > below).astype(np.float32)
-    v = -np.log((_TOP - _BOTTOM) / (np.clip(quotient - below, 0, 1) - _BOTTOM) - 1)  # h(v) is the fraction
-    start = problem.error(nearest * scale)
+    rounding = Rounding(weight, scale, limit)
+    start = problem.error(rounding.nearest * scale)
     # A channel without an error has nothing to learn; its gradient would be one of noise.
     per_error = np.where(start > 0, 1 / np.where(start > 0, start, 1), 0).astype(np.float32)
-    moments = np.zeros((2, *v.shape), np.float32)
     order = _batches(len(problem.inputs), seed)
     for step in range(steps):
         rows = next(order)
-        soft = 1 / (1 + np.exp(-v))
-        h = np.clip(soft * (_TOP - _BOTTOM) + _BOTTOM, 0, 1)
-        raw = problem.outputs((below + h * free) * scale, rows)
+        raw = problem.outputs(rounding.soft(), rows)
         off = activate(raw, problem.activation) - problem.targets[:, rows]
         for end, inside in zip(bounds(problem.activation), (np.greater, np.less), strict=True):
             if end is not None:
                 off *= inside(raw, end)
         slope = np.matmul(off.swapaxes(1, 2), problem.inputs[rows].swapaxes(0, 1)) * (2 / len(rows)) * scale * per_error
-        slope += _regularizer_slope(h, step / steps) * (pull / v.shape[-1])
+        rounding.move(slope, pull, step / steps)
+    return rounding.chosen()
+
+
+class Rounding:
+    """The rounding variables of one weight, and Adam's moments of them.
+
+    Attributes:
+        scale: of the weight.
+        nearest: its integers, each to the nearest.
+    """
+
+    def __init__(self, weight: np.ndarray, scale: np.ndarray, limit: int, rate: float = _RATE) -> None:
+        self.scale, self._rate = scale, rate
+        quotient = np.clip(weight / scale, -limit, limit).astype(np.float32)
+        self.nearest = np.rint(quotient)
+        self._below = np.where(np.abs(quotient - self.nearest) < _WHOLE, self.nearest, np.floor(quotient))
+        self._free = (quotient > self._below).astype(np.float32)
+        self._v = -np.log((_TOP - _BOTTOM) / (np.clip(quotient - self._below, 0, 1) - _BOTTOM) - 1)  # h(v) is the fraction
+        self._adam = Adam(self._v.shape)
+
+    def soft(self) -> np.ndarray:
+        """Return the weight, each number of it between its two neighbours on the grid."""
+        self._soft = 1 / (1 + np.exp(-self._v))
+        self._h = np.clip(self._soft * (_TOP - _BOTTOM) + _BOTTOM, 0, 1)
+        return np.asarray((self._below + self._h * self._free) * self.scale)
+
+    def move(self, slope: np.ndarray, pull: float, progress: float) -> None:
+        """Take a step from where :meth:`soft` was: by the error's slope in units of the scale, and by the regularizer's."""
+        h = self._h
+        slope = slope.copy()
+        slope += _regularizer_slope(h, progress) * (pull / self._v.shape[-1])
         slope *= (h > 0) & (h < 1)
-        slope *= soft * (1 - soft) * (_TOP - _BOTTOM) * free
-        moments[0] += (1 - _MOMENTUM) * (slope - moments[0])
-        moments[1] += (1 - _VARIANCE) * (slope * slope - moments[1])
-        mean = moments[0] / (1 - _MOMENTUM ** (step + 1))
-        v -= _RATE * mean / (np.sqrt(moments[1] / (1 - _VARIANCE ** (step + 1))) + _TINY)
-    return np.asarray(below + (v > 0) * free, np.float32)
+        slope *= self._soft * (1 - self._soft) * (_TOP - _BOTTOM) * self._free
+        self._v -= self._rate * self._adam.direction(slope)
+
+    def chosen(self) -> np.ndarray:
+        """Return the integers, float32."""
+        return np.asarray(self._below + (self._v > 0) * self._free, np.float32)
+
+
+class Adam:
+    """Adam's moments of some variables (Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", algorithm 1)."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._moments, self._steps = np.zeros((2, *shape), np.float32), 0
+
+    def direction(self, slope: np.ndarray) -> np.ndarray:
+        """Return what to subtract from the variables, for a rate of one."""
+        self._steps += 1
+        self._moments[0] += (1 - _MOMENTUM) * (slope - self._moments[0])
+        self._moments[1] += (1 - _VARIANCE) * (slope * slope - self._moments[1])
+        mean = self._moments[0] / (1 - _MOMENTUM**self._steps)
+        return np.asarray(mean / (np.sqrt(self._moments[1] / (1 - _VARIANCE**self._steps)) + _TINY))
 
 
 def _regularizer_slope(h: np.ndarray, progress: float) -> np.ndarray | float:

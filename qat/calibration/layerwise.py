@@ -105,11 +105,21 @@ class Layer:
 
     @weight.setter
     def weight(self, value: np.ndarray) -> None:
+        self.of.adapter.set_parameter(self.of.model, self.op.params["weight"], self.as_parameter(value))
+
+    def as_parameter(self, value: np.ndarray) -> np.ndarray:
+        """Return a weight in the layout of the parameter."""
         made = self.of.adapter.parameter(self.of.model, self.op.params["weight"])
         view = by_channel(self.op, made)
         assert view is not None
         view[...] = value.reshape(self.shape)
-        self.of.adapter.set_parameter(self.of.model, self.op.params["weight"], made)
+        return made
+
+    def of_parameter(self, value: np.ndarray) -> np.ndarray:
+        """Return what lies in the layout of the parameter, its gradient say, as a weight."""
+        view = by_channel(self.op, np.ascontiguousarray(value))
+        assert view is not None
+        return view.reshape(*self.shape[:2], -1)
 
     @property
     def bias(self) -> np.ndarray | None:

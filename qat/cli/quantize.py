@@ -32,6 +32,9 @@ def quantize(
     train: Annotated[
         str, typer.Option(help="Train to the float outputs, without labels: 10m, 90s, a number of steps, or none.")
     ] = "none",
+    start: Annotated[
+        str | None, typer.Option(help="Learn roundings after calibration, before training or in its place: adaround or brecq.")
+    ] = None,
     tool: Annotated[str, typer.Option(help="qat, or another for comparison: aeq, onnxruntime, tflite.")] = "qat",
     io_dtype: Annotated[str, typer.Option(help="Of a .tflite's inputs and outputs: float32, int8 or uint8.")] = "float32",
     out: Annotated[Path | None, typer.Option(help="The folder of the results; default: beside each file.")] = None,
@@ -49,7 +52,7 @@ def quantize(
     """Quantize float files, calibrated on data and at will trained to their own float outputs, without labels."""
     from qat.errors import ConfigError
     from qat.files.quantize import run_all
-    from qat.files.request import DEFAULT_RECIPE, SHORT_FORMS, Outputs, Request, Tool
+    from qat.files.request import DEFAULT_RECIPE, SHORT_FORMS, Outputs, Request, Start, Tool
     from qat.files.webpage import web_page
     from qat.report.html.render import write_page
     from qat.system.atomic_files import refuse_existing
@@ -58,9 +61,10 @@ def quantize(
     if short is not None and (recipe is not None or short not in SHORT_FORMS):
         raise ConfigError(f"--quantize is one of {', '.join(SHORT_FORMS)}, in place of --recipe")
     request = Request(
-        recipe=recipe or short or DEFAULT_RECIPE, exclude=exclude or (), rules=rule or (), train=train, tool=cast("Tool", tool),
-        io_dtype=cast("IoDtype", io_dtype), out=out, target=target, estimator=cast("Estimator | None", estimator), scale=scale,
-        size=size_of(size), samples=samples, overwrite=force, outputs=cast("Outputs", outputs),
+        recipe=recipe or short or DEFAULT_RECIPE, exclude=exclude or (), rules=rule or (), train=train,
+        start=cast("Start | None", start), tool=cast("Tool", tool), io_dtype=cast("IoDtype", io_dtype), out=out, target=target,
+        estimator=cast("Estimator | None", estimator), scale=scale, size=size_of(size), samples=samples, overwrite=force,
+        outputs=cast("Outputs", outputs),
     )  # fmt: skip
     if report is not None and not force:
         refuse_existing(report)

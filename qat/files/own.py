@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from qat import api
 from qat.calibration.coarse_outputs import coarse_outputs
+from qat.errors import OptionError
 from qat.exporters import refuse_unwritable
 from qat.planning.output_layers import output_layers, unrounded
 from qat.planning.plan import Plan
@@ -22,19 +23,27 @@ from .distance import agreement_percent
 from .held_out import held_out
 from .inputs import batches
 from .opened import Opened
-from .request import Request
+from .request import Request, Start
 from .result import QuantizedFile
 
 #: The most samples that calibrate, and the share of the samples that is held out, at least one batch of them.
 _CALIBRATING, _HELD_OUT = 128, 8
+#: The methods that may follow calibration.
+_STARTS: dict[Start, Callable[..., Any]] = {"adaround": api.adaround, "brecq": api.reconstruct}
 
 
 def quantized(opened: Opened, request: Request, path: Path, source: str) -> QuantizedFile:
     """Quantize an opened model into a file."""
     started = time.perf_counter()
     recipe = request.full_recipe()
+    if request.start is not None and not any(rule.mode == "static" for rule in recipe.rules):
+        raise OptionError(
+            "start", f"{request.start} learns for integer kernels, and recipe '{recipe.name}' has no static rule: leave start out"
+        )
     kept, held = parts_of(opened)
     prepared, free = _calibrated(opened, request, recipe, kept[: -(-_CALIBRATING // opened.batch)])
+    if request.start is not None:
+        _STARTS[request.start](prepared, unpacked(kept[: -(-_CALIBRATING // opened.batch)]))
     before = opened.outputs(opened.model, held)
     losses, steps = {}, 0
     if request.trains:

@@ -16,7 +16,7 @@ from . import bundle
 from .inputs import BATCH
 from .opened import SUFFIXES, open_float
 from .own import quantized as by_qat
-from .request import DEFAULT_RECIPE, Outputs, Request, Tool, ending_of
+from .request import DEFAULT_RECIPE, Outputs, Request, Start, Tool, ending_of
 from .result import Quantization, QuantizedFile
 
 log = logging.getLogger("qat")
@@ -30,6 +30,7 @@ def quantize(
     exclude: Sequence[str] = (),
     rules: Sequence[str | Rule] = (),
     train: str | int | None = None,
+    start: Start | None = None,
     tool: Tool = "qat",
     io_dtype: IoDtype = "float32",
     out: str | Path | None = None,
@@ -60,6 +61,8 @@ def quantize(
         exclude: regular expressions; operators whose scope matches one stay float.
         rules: further rules, the last match wins: a :class:`~qat.planning.recipe.Rule`, or ``"scope=^head,bits=4"``.
         train: ``"10m"``, ``"90s"``, a number of steps, or None for none: training without labels, see docs/training.md.
+        start: how calibration is followed, as a start of training or in its place: ``"adaround"`` (:func:`qat.adaround`), or
+            ``"brecq"`` (:func:`qat.reconstruct`); None: by nothing.
         tool: ``qat``, or another one for comparison: ``aeq`` (AI Edge Quantizer), ``onnxruntime``, ``tflite`` (TensorFlow's).
         io_dtype: the type of a ``.tflite``'s inputs and outputs.
         out: the folder of the result; None is that of the file, for a factory the working folder.
@@ -93,8 +96,8 @@ def quantize(
         ('net_int8.tflite', 1.0)
     """
     request = Request(
-        recipe, exclude, rules, train, tool, io_dtype, None if out is None else Path(out), target, estimator, scale, size,
-        samples, seed, overwrite, progress, outputs,
+        recipe, exclude, rules, train, start, tool, io_dtype, None if out is None else Path(out), target, estimator, scale,
+        size, samples, seed, overwrite, progress, outputs,
     )  # fmt: skip
     return run(path, data, request)
 

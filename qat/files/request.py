@@ -21,6 +21,9 @@ OUTPUTS: tuple[Outputs, ...] = get_args(Outputs)
 
 Tool: TypeAlias = Literal["qat", "aeq", "onnxruntime", "tflite"]
 TOOLS: tuple[Tool, ...] = get_args(Tool)
+#: What follows calibration: the methods by which roundings are learned, see :mod:`qat.calibration`.
+Start: TypeAlias = Literal["adaround", "brecq"]
+STARTS: tuple[Start, ...] = get_args(Start)
 
 #: The short forms of recipes.
 SHORT_FORMS = {"int8": "static_wi8_ai8", "fp16": "float16", "dynamic": "dynamic_wi8_afp32"}
@@ -46,6 +49,7 @@ class Request:
     exclude: Sequence[str] = ()
     rules: Sequence[str | Rule] = ()
     train: str | int | None = None
+    start: Start | None = None
     tool: Tool = "qat"
     io_dtype: IoDtype = "float32"
     out: Path | None = None
@@ -68,6 +72,12 @@ class Request:
             raise OptionError("samples", f"samples must be a whole number of at least 1, not {self.samples!r}")
         if self.trains and self.tool != "qat":
             raise OptionError("train", f"the tool '{self.tool}' cannot train: leave out train, or take the tool 'qat'")
+        if self.start is not None and self.start not in STARTS:
+            raise OptionError("start", f"unknown start '{self.start}'{nearest(self.start, STARTS)}; valid: {', '.join(STARTS)}")
+        if self.start is not None and self.tool != "qat":
+            raise OptionError(
+                "start", f"a start is the tool qat's: leave it out, or take the tool 'qat' in place of '{self.tool}'"
+            )
         if (self.exclude or self.rules) and self.tool != "qat":
             raise OptionError("exclude", f"exclude and rules are the tool qat's: '{self.tool}' has recipes of its own")
         self.training_length()

@@ -137,11 +137,15 @@ def _float_training(values: object) -> TrainingOptions:
 
 
 class CalibrationConfig(_Strict):
-    """Calibration: how many images of the training split are its samples, its estimator, and the correction of biases by them."""
+    """Calibration: how many images of the training split are its samples, its estimator, and the methods that follow it.
+
+    ``bias_correction`` and ``reconstruction`` change the model before training.
+    """
 
     samples: int = Field(default=512, ge=1)
     estimator: Estimator | None = None
     bias_correction: bool = False
+    reconstruction: bool = False
 
 
 class MetadataConfig(_Strict):
@@ -176,6 +180,7 @@ class RunConfig(_Strict):
     control: bool = True
     ptq: bool = True
     adaround: bool = False
+    brecq: bool = False
     per_channel: bool = True
     io_dtype: IoDtype = "int8"
     metadata: MetadataConfig | None = None

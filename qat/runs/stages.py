@@ -28,12 +28,15 @@ from .metadata import metadata_of
 
 
 def prepare(job: Job, data: RunData, model: Model) -> PreparedModel:
-    """Return the calibrated prepared model."""
+    """Return the prepared model from which training starts."""
     return calibrated(job, data, model)[0]
 
 
-def calibrated(job: Job, data: RunData, model: Model) -> tuple[PreparedModel, Evidence | None]:
-    """Return the calibrated prepared model, and what calibration saw; None of a model without a plan."""
+def calibrated(job: Job, data: RunData, model: Model, start: bool = True) -> tuple[PreparedModel, Evidence | None]:
+    """Return the calibrated prepared model, and what calibration saw; None of a model without a plan.
+
+    With ``start`` its blocks are reconstructed where the configuration has training start from there.
+    """
     c = job.config
     prepared = api.prepare(model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize)
     pairs, source = data.calibration_pairs()
@@ -45,20 +48,22 @@ def calibrated(job: Job, data: RunData, model: Model) -> tuple[PreparedModel, Ev
         seen.log()
     else:
         api.calibrate(prepared, samples, c.calibration.estimator)
-    return api.correct_biases(prepared, samples) if c.calibration.bias_correction else prepared, seen
+    if c.calibration.bias_correction:
+        api.correct_biases(prepared, samples)
+    return api.reconstruct(prepared, samples) if start and c.calibration.reconstruction else prepared, seen
 
 
 def baselines(job: Job, data: RunData, model: Model) -> list[ModelFile]:
-    """Return the PTQ baselines, the float file first; last this toolkit's own AdaRound, where the configuration asks for it."""
+    """Return the PTQ baselines, the float file first; last this toolkit's own AdaRound and BRECQ, where they are asked for."""
     source = float_files.artifact_of(job.config, job.base) or model
     made = api.ptq_baselines(
         source, data.calibration(), job.artifacts, example_inputs=data.example(), per_channel=job.config.per_channel,
         overwrite=True, target=job.target,
     )  # fmt: skip
-    if not job.config.adaround:
-        return [*made]
-    rounded = api.adaround(prepare(job, data, model), data.calibration())
-    return [*made, artifact(job, data, rounded, "adaround", "ptq")]
+    own = {"adaround": (job.config.adaround, api.adaround), "brecq": (job.config.brecq, api.reconstruct)}
+    methods = {name: method for name, (wanted, method) in own.items() if wanted}
+    rounded = {name: method(calibrated(job, data, model, start=False)[0], data.calibration()) for name, method in methods.items()}
+    return [*made, *(artifact(job, data, prepared, name, "ptq") for name, prepared in rounded.items())]
 
 
 def finetune(job: Job, data: RunData, model: Model, float_model: Model, kind: Literal["qat", "control"]) -> History:

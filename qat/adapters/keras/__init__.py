@@ -3,6 +3,7 @@
 from qat.adapters.keras.capture.trace import trace
 
 from .backend import require_tensorflow
+from .blocks import block_gradients, block_outputs, output_gradients
 from .inference import forward, grid_values, grids, inputs_of, predict
 from .insert import insert
 from .layer_access import layer_input, layer_scale, parameter, set_parameter, twin_of
@@ -17,6 +18,8 @@ DEFAULT_TARGET = "litert"
 
 __all__ = [
     "DEFAULT_TARGET",
+    "block_gradients",
+    "block_outputs",
     "first_order",
     "forward",
     "grid_values",
@@ -26,6 +29,7 @@ __all__ = [
     "layer_input",
     "layer_scale",
     "lower",
+    "output_gradients",
     "parameter",
     "predict",
     "set_parameter",

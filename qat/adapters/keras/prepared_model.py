@@ -125,9 +125,13 @@ class PreparedModel(keras.Model):
         """Return the grid of a tensor."""
         return self._grid_of[tensor]
 
-    def params_of(self, op: Op) -> Params:
-        """Return an operator's parameters by role: a convolution of signals as one of images, a dense layer's as a matrix."""
-        values = {role: tf.convert_to_tensor(self.parameters[name]) for role, name in op.params.items()}
+    def params_of(self, op: Op, others: Mapping[str, Tensor] | None = None) -> Params:
+        """Return an operator's parameters by role: a convolution of signals as one of images, a dense layer's as a matrix.
+
+        ``others`` stand in the place of parameters, by name.
+        """
+        held = {**self.parameters, **(others or {})}
+        values = {role: tf.convert_to_tensor(held[name]) for role, name in op.params.items()}
         values = {role: as_matrix(op.kind, role, value, op.attrs.get("channel_axis", 0)) for role, value in values.items()}
         return {role: as_image_weight(op.kind, value) if role == "weight" else value for role, value in values.items()}
 

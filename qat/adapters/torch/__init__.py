@@ -2,6 +2,7 @@
 
 from qat.adapters.torch.capture.trace import trace
 
+from .blocks import block_gradients, block_outputs, output_gradients
 from .inference import forward, grid_values, grids, inputs_of, predict
 from .insert import insert
 from .layer_access import layer_input, layer_scale, parameter, set_parameter, twin_of
@@ -14,6 +15,8 @@ DEFAULT_TARGET = "onnxruntime"
 
 __all__ = [
     "DEFAULT_TARGET",
+    "block_gradients",
+    "block_outputs",
     "first_order",
     "forward",
     "grid_values",
@@ -23,6 +26,7 @@ __all__ = [
     "layer_input",
     "layer_scale",
     "lower",
+    "output_gradients",
     "parameter",
     "predict",
     "set_parameter",
