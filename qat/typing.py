@@ -181,6 +181,9 @@ class Adapter(Runner, Protocol):
     def first_order(self, model: Any, inputs: Any, variants: Sequence[Variant], directions: Directions) -> np.ndarray:
         """Return how far each variant moves the outputs of each sample along directions: (directions, variants, samples)."""
 
+    def float_values(self, model: Any, inputs: Any) -> Mapping[str, np.ndarray]:
+        """Return the float values of a prepared model's inputs and of its operators' outputs, by tensor."""
+
     def layer_scale(self, model: Any, name: str, weight: str, bias: str | None) -> np.ndarray:
         """Return the scale of each output channel of an operator's weight, float32 of shape ``(channels,)``."""
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from qat import api
+from qat.analysis.pins.files import write_pins
+from qat.analysis.pins.places import places_of
 from qat.analysis.sensitivity.files import write_results
 from qat.analysis.sensitivity.layers import Part
+from qat.analysis.sensitivity.pinning import Pin
 from qat.analysis.sensitivity.result import Sensitivity
 from qat.analysis.sensitivity.sensitivity import Method, check_options, sensitivity
+from qat.baselines import float_baseline
+from qat.typing import Model
 
 from . import float_model
 from .data import RunData
@@ -53,4 +59,24 @@ def measure(job: Job, options: Options, overwrite: bool) -> tuple[Sensitivity, M
                 estimator=c.calibration.estimator, equalize=c.equalize, dynamic=c.model.dynamic, try_recipes=options.try_recipes,
             ),
         )  # fmt: skip
-        return found, write_results(found, job.folder, overwrite)
+        files = write_results(found, job.folder, overwrite)
+        pins = () if found.chosen is None else found.chosen.pins
+        if pins:
+            files |= job.stage("pins for other tools", lambda: _pins(job, data, model, pins))
+        return found, files
+
+
+def _pins(job: Job, data: RunData, model: Model, pins: Sequence[Pin]) -> dict[str, Path]:
+    """Write the pins by the names of the float file that other tools quantize, and that file."""
+    example = data.example()
+    written = float_baseline(model, example, job.folder, target=job.target)
+    if written.path is None:
+        job.console.print(f"  no pins for other tools: the float model cannot be exported ({written.error})")
+        return {}
+    prepared = api.prepare(model, example, job.recipe, job.target, job.config.model.dynamic)
+    inputs = example if isinstance(example, (tuple, list)) else (example,)
+    places = places_of(prepared, pins, written.path, inputs)
+    for place in places:
+        if not place.operators:
+            job.console.print(f"  {place.pin.layer} ({place.pin.kind}) is not to be seen in {written.path}: its pin is left out")
+    return {"float": written.path} | write_pins(places, written.path, job.folder)

@@ -9,7 +9,7 @@ from .insert import insert
 from .layer_access import layer_input, layer_scale, parameter, set_parameter, twin_of
 from .lower import lower
 from .prepared_model import set_range_tracking
-from .simulation import first_order, simulate
+from .simulation import first_order, float_values, simulate
 
 require_tensorflow()
 
@@ -21,6 +21,7 @@ __all__ = [
     "block_gradients",
     "block_outputs",
     "first_order",
+    "float_values",
     "forward",
     "grid_values",
     "grids",

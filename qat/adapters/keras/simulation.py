@@ -69,6 +69,16 @@ def first_order(
     return np.stack(found)
 
 
+def float_values(model: PreparedModel, inputs: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+    """Return the float values of a model's inputs and of its operators' outputs, by tensor; the model need not be calibrated."""
+    run = _Pass(model, inputs)
+    found = {name: np.asarray(value) for name, value in run.real.items()}
+    for place, planned in enumerate(model.plan.ops):
+        run.step(place)
+        found |= {name: np.asarray(run.real[name]) for name in planned.op.outputs if name in run.real}
+    return found
+
+
 def _by_sample(products: Tensor, axis: int | None, samples: int) -> np.ndarray:
     """Return the sums of products by sample, in float64; all at the first where no ``axis`` is that of the samples."""
     values = np.asarray(products, np.float64)

@@ -74,6 +74,21 @@ def first_order(
     return np.stack(found)
 
 
+def float_values(model: PreparedModel, inputs: tuple[Tensor, ...]) -> dict[str, np.ndarray]:
+    """Return the float values of a model's inputs and of its operators' outputs, by tensor; the model need not be calibrated."""
+    run = _Pass(model, inputs)
+    names = {node: p.op.output for p in model.plan.ops if (node := model.prepared.kept_nodes.get(p.op.name)) is not None}
+    found: dict[str, np.ndarray] = {}
+    with _evaluating(model), torch.no_grad():
+        for place, node in enumerate(run.nodes):
+            run.step(place)
+            name = str(node.target) if node.op == "placeholder" else names.get(node.name, run.roles.get(node, ("", ""))[1])
+            value = run.env.get(node)
+            if name and isinstance(value, Tensor):
+                found[name] = value.cpu().numpy()
+    return found
+
+
 def _by_sample(products: Tensor, axis: int | None, samples: int) -> np.ndarray:
     """Return the sums of products by sample, in float64; all at the first where no ``axis`` is that of the samples."""
     products = products.double().cpu()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from qat.planning.recipe_text import recipe_yaml
@@ -15,7 +14,7 @@ from .html import web_page
 from .result import Sensitivity
 
 
-def write_results(found: Sensitivity, folder: Path, overwrite: bool = False) -> Mapping[str, Path]:
+def write_results(found: Sensitivity, folder: Path, overwrite: bool = False) -> dict[str, Path]:
     """Write ``sensitivity.json`` and ``report.html``; where recipes were tried, the chosen one and the losses for Model Explorer.
 
     Returns:

@@ -1,0 +1,1 @@
+"""Pinned layers by the names that other tools know them by."""
