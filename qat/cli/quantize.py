@@ -39,7 +39,9 @@ def quantize(
     io_dtype: Annotated[str, typer.Option(help="Of a .tflite's inputs and outputs: float32, int8 or uint8.")] = "float32",
     out: Annotated[Path | None, typer.Option(help="The folder of the results; default: beside each file.")] = None,
     target: Annotated[str | None, typer.Option(help="A target that qat recipes lists; default: by the format.")] = None,
-    estimator: Annotated[str | None, typer.Option(help="Of the ranges: minmax, ema, percentile, mse, entropy.")] = None,
+    estimator: Annotated[
+        str | None, typer.Option(help="Of the ranges: minmax, ema, percentile, mse, entropy; default: the best of three.")
+    ] = None,
     scale: Scale = None,
     size: Size = None,
     samples: Samples = 512,

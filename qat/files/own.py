@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 
 from qat import api
-from qat.calibration.coarse_outputs import coarse_outputs
 from qat.errors import OptionError
 from qat.exporters import refuse_unwritable
-from qat.planning.output_layers import output_layers, unrounded
 from qat.planning.plan import Plan
-from qat.planning.recipe import Recipe
 from qat.report.statistics import error_percent
 from qat.trainers.output_losses import choose
 
+from .calibrated import CALIBRATING, calibrated
 from .distance import agreement_percent
 from .held_out import held_out
 from .inputs import batches
@@ -26,8 +24,8 @@ from .opened import Opened
 from .request import Request, Start
 from .result import QuantizedFile
 
-#: The most samples that calibrate, and the share of the samples that is held out, at least one batch of them.
-_CALIBRATING, _HELD_OUT = 128, 8
+#: The share of the samples that is held out, at least one batch of them.
+_HELD_OUT = 8
 #: The methods that may follow calibration.
 _STARTS: dict[Start, Callable[..., Any]] = {"adaround": api.adaround, "brecq": api.reconstruct}
 
@@ -41,9 +39,10 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
             "start", f"{request.start} learns for integer kernels, and recipe '{recipe.name}' has no static rule: leave start out"
         )
     kept, held = parts_of(opened)
-    prepared, free = _calibrated(opened, request, recipe, kept[: -(-_CALIBRATING // opened.batch)])
+    ranges = calibrated(opened, request, kept)
+    prepared = ranges.model
     if request.start is not None:
-        _STARTS[request.start](prepared, unpacked(kept[: -(-_CALIBRATING // opened.batch)]))
+        _STARTS[request.start](prepared, unpacked(kept[: -(-CALIBRATING // opened.batch)]))
     before = opened.outputs(opened.model, held)
     losses, steps = {}, 0
     if request.trains:
@@ -60,39 +59,10 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
         source=source, path=path, tool="qat", recipe=recipe.name, float_bytes=opened.bytes, bytes=artifact.bytes,
         error_percent=error_percent(after, before), agreement=agreement_percent(after, before, kinds),
         exact=None if artifact.parity is None else artifact.parity.exact, quantized=_counted(prepared.plan),
-        data=opened.samples.said, losses=losses, steps=steps, unrounded=free, seconds=time.perf_counter() - started,
-        comparison=held_out(opened, path.name, held, before, after, kinds), plan=prepared.plan,
+        data=opened.samples.said, losses=losses, steps=steps, unrounded=ranges.unrounded, estimator=ranges.estimator,
+        seconds=time.perf_counter() - started, plan=prepared.plan,
+        comparison=held_out(opened, path.name, held, before, after, kinds),
     )  # fmt: skip
-
-
-def _calibrated(
-    opened: Opened, request: Request, recipe: Recipe, samples: list[tuple[np.ndarray, ...]]
-) -> tuple[Any, tuple[str, ...]]:
-    """Return the calibrated model, and the outputs that leave it unrounded since their own grid made much of their error."""
-
-    def calibrated(chosen: Recipe) -> Any:
-        prepared: Any = api.prepare(opened.model, samples[0], chosen, request.target)
-        if any(rule.mode == "static" for rule in chosen.rules):
-            api.calibrate(prepared, unpacked(samples), request.estimator)
-        return prepared
-
-    prepared = calibrated(recipe)
-    if request.outputs == "int8" or request.io_dtype != "float32" or not prepared.grids:
-        return prepared, ()
-    real, got = opened.outputs(opened.model, samples), opened.outputs(prepared, samples)
-    kinds = choose({str(i): y for i, y in enumerate(real)}, None, opened.suffix == ".onnx").each
-    plan = prepared.plan
-    numbers = {name for name, kind in zip(plan.graph.outputs, kinds, strict=True) if kind.name == "mse"}
-    rules = {name: unrounded(plan, output_layers(plan, name)) for name in coarse_outputs(prepared, got, real) if name in numbers}
-    found = {name: rule for name, rule in rules.items() if rule}
-    while found:
-        freed = calibrated(request.full_recipe([rule for each in found.values() for rule in each]))
-        outputs = zip(plan.graph.outputs, opened.outputs(freed, samples), got, real, strict=True)
-        better = {name for name, now, then, y in outputs if error_percent([now], [y]) < error_percent([then], [y])}
-        if better.issuperset(found):
-            return freed, tuple(found)
-        found = {name: rule for name, rule in found.items() if name in better}
-    return prepared, ()
 
 
 def parts_of(opened: Opened) -> tuple[list[tuple[np.ndarray, ...]], list[tuple[np.ndarray, ...]]]:

@@ -67,7 +67,8 @@ def quantize(
         io_dtype: the type of a ``.tflite``'s inputs and outputs.
         out: the folder of the result; None is that of the file, for a factory the working folder.
         target: the runtime; None: LiteRT for a ``.tflite``, ONNX Runtime for an ``.onnx``.
-        estimator: how calibration finds ranges; None takes the recipe's.
+        estimator: how calibration finds ranges; None tries ``minmax``, ``percentile`` and ``mse``, and takes the one
+            whose outputs are nearest to float's, or those that the recipe names.
         scale: the range of images' values: ``0..1``, ``-1..1``, ``0..255``, ``imagenet``, or ``"127.5,127.5"``, mean and standard
             deviation; None takes what the file's metadata say.
         size: height and width of images where the file leaves them free.

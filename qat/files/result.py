@@ -33,6 +33,7 @@ class QuantizedFile(Displayed):
         data: the samples, in words.
         losses: of the training without labels, by output; empty without training.
         steps: of training.
+        estimator: that found the ranges; empty where there are none, or the recipe names several.
         unrounded: the outputs that leave as float values of integer weights, since their own grid made much of their error.
         seconds: that it took.
         failed: why it failed; None where it did not.
@@ -54,6 +55,7 @@ class QuantizedFile(Displayed):
     data: str = ""
     losses: Mapping[str, str] = field(default_factory=dict)
     steps: int = 0
+    estimator: str = ""
     unrounded: tuple[str, ...] = ()
     seconds: float = 0.0
     failed: str | None = None
@@ -95,7 +97,8 @@ class QuantizedFile(Displayed):
         taught = "" if not self.losses else f"{self.steps} steps, {', '.join(f'{v} of {k}' for k, v in self.losses.items())}"
         ops = "" if self.quantized is None else f"{self.quantized[0]} of {self.quantized[1]} operators"
         return (
-            ("file", str(self.path)), ("by", f"{self.tool}, {self.recipe}"), ("size", size), ("quantized", ops),
+            ("file", str(self.path)), ("by", f"{self.tool}, {self.recipe}"), ("ranges by", self.estimator),
+            ("size", size), ("quantized", ops),
             ("unrounded outputs", ", ".join(self.unrounded)),
             ("data", self.data), ("trained without labels", taught), ("error against float", shown(self.error_percent, " %")),
             ("same answers as float", shown(self.agreement, " %")),

@@ -355,11 +355,23 @@ def test_coordinates_leave_unrounded_where_their_grid_makes_the_error(write, nam
     path = write(tmp_path / name)
     rounded = qat.quantize(path, data, outputs="int8", out=tmp_path / "rounded")
     free = qat.quantize(path, data)
-    assert rounded.unrounded == () and len(free.unrounded) == 1
+    assert rounded.unrounded == () and "points" in free.unrounded
     assert points_off(free.path, path, data) < points_off(rounded.path, path, data) / 2
     assert free.exact == rounded.exact == 1.0
     assert free.bytes < rounded.bytes + 4096  # the weights stay integers
     assert "256 values are few" in str(Quantization((free,)).page())
+
+
+def test_the_estimator_nearest_to_float_is_taken(folder, tmp_path):
+    """A few pixels lie far beyond all others: the whole range leaves few integers for the rest."""
+    x = np.random.default_rng(1).normal(size=(160, 3, 8, 8)).astype(np.float32)
+    x[::16, 0, 0, 0] = 400
+    path = folder / "net.onnx"
+    tried = {name: qat.quantize(path, x, estimator=name, out=tmp_path / name) for name in ("minmax", "percentile", "mse")}
+    made = qat.quantize(path, x, out=tmp_path)
+    assert made.estimator != "minmax" and tried["minmax"].estimator == "minmax"
+    assert made.path.read_bytes() == tried[made.estimator].path.read_bytes()
+    assert qat.quantize(path, x, rules=["estimator=ema"], out=tmp_path / "own").estimator == ""
 
 
 def test_scores_and_integer_outputs_are_rounded(folder, tmp_path):

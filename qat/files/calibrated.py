@@ -1,0 +1,123 @@
+"""A float model, calibrated: by the estimator whose outputs are nearest to float's, coordinates unrounded where that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qat import api
+from qat.calibration.calibrate import set_ranges
+from qat.calibration.coarse_outputs import coarse_outputs
+from qat.display.progress import shown
+from qat.planning.output_layers import output_layers, unrounded
+from qat.planning.recipe import Recipe, Rule
+from qat.program.file_origin import origin_of
+from qat.report.statistics import error_percent
+from qat.trainers.output_losses import OutputLosses, choose
+from qat.typing import Estimator
+
+from .opened import Opened
+from .request import Request
+
+Arrays = tuple[np.ndarray, ...]
+
+#: The most samples that calibrate, and the most that judge the ranges.
+CALIBRATING, JUDGING = 128, 64
+
+#: The estimators that are tried where neither the request nor the recipe names one.
+TRIED: tuple[Estimator, ...] = ("minmax", "percentile", "mse")
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A model on the integer grid.
+
+    Attributes:
+        model: the prepared one.
+        estimator: that found its ranges; empty where the recipe has none to find, or rules name several.
+        unrounded: the outputs that leave as float values, since their own grid made much of their error.
+    """
+
+    model: Any
+    estimator: str = ""
+    unrounded: tuple[str, ...] = ()
+
+
+def calibrated(opened: Opened, request: Request, kept: Sequence[Arrays]) -> Calibrated:
+    """Prepare and calibrate an opened model.
+
+    Args:
+        opened: the model.
+        request: the options.
+        kept: batches to learn from. The first calibrate, those after them judge; of few batches all do both.
+    """
+    recipe = request.full_recipe()
+    prepared: Any = api.prepare(opened.model, kept[0], recipe, request.target)
+    statics = [rule for rule in recipe.rules if rule.mode == "static"]
+    if not statics:
+        return Calibrated(prepared)
+    count = -(-CALIBRATING // opened.batch)
+    trial = _Trial(opened, request, kept[:count], kept[count : count + -(-JUDGING // opened.batch)] or kept[:count])
+    named = any(rule.activation.estimator != Rule().activation.estimator for rule in statics)
+    estimator = request.estimator if request.estimator or named else trial.nearest(prepared)
+    trial.set_ranges(prepared, estimator, last=True)
+    found = Calibrated(prepared, estimator or ("" if named else TRIED[0]))
+    return found if request.outputs == "int8" or request.io_dtype != "float32" else trial.freed(found, recipe)
+
+
+@dataclass
+class _Trial:
+    """The samples of :func:`calibrated`."""
+
+    opened: Opened
+    request: Request
+    samples: Sequence[Arrays]
+    judging: Sequence[Arrays]
+
+    def __post_init__(self) -> None:
+        self.real = self.opened.outputs(self.opened.model, self.judging)
+        named = {str(i): y for i, y in enumerate(self.real)}
+        self.losses: OutputLosses = choose(named, None, self.opened.suffix == ".onnx")
+
+    def set_ranges(self, model: Any, estimator: Estimator | None, last: bool = False) -> None:
+        """Calibrate, and say what was seen where it is the last time."""
+        with shown(self.request.progress):
+            seen = set_ranges(model, [batch if len(batch) > 1 else batch[0] for batch in self.samples], estimator)
+        if last:
+            seen.log()
+
+    def nearest(self, model: Any) -> Estimator:
+        """Return the estimator with whose ranges the outputs are nearest to float's, in the losses that training would have."""
+        off = {}
+        for estimator in TRIED:
+            self.set_ranges(model, estimator)
+            off[estimator] = float(self.losses.values(self.opened.outputs(model, self.judging), self.real).mean())
+        return min(TRIED, key=off.__getitem__)
+
+    def shown(self, outputs: Sequence[str], chosen: Container[str]) -> tuple[str, ...]:
+        """Return the names of chosen outputs: those of the file where the model was read from one."""
+        origin = origin_of(self.opened.model)
+        names = outputs if origin is None else [tensor.name for tensor in origin.outputs]
+        return tuple(name for name, output in zip(names, outputs, strict=True) if output in chosen)
+
+    def freed(self, found: Calibrated, recipe: Recipe) -> Calibrated:
+        """Let the outputs leave unrounded whose grid makes much of their error, where that lowers it."""
+        plan, estimator = found.model.plan, found.estimator or None
+        got = self.opened.outputs(found.model, self.judging)
+        numbers = {name for name, loss in zip(plan.graph.outputs, self.losses.each, strict=True) if loss.name == "mse"}
+        coarse = [name for name in coarse_outputs(found.model, got, self.real) if name in numbers]
+        rules = {name: unrounded(plan, output_layers(plan, name)) for name in coarse}
+        rules = {name: rule for name, rule in rules.items() if rule}
+        while rules:
+            wanted = self.request.full_recipe([rule for each in rules.values() for rule in each])
+            model: Any = api.prepare(self.opened.model, self.samples[0], wanted, self.request.target)
+            self.set_ranges(model, estimator)  # type: ignore[arg-type]
+            outputs = zip(plan.graph.outputs, self.opened.outputs(model, self.judging), got, self.real, strict=True)
+            better = {name for name, now, then, y in outputs if error_percent([now], [y]) < error_percent([then], [y])}
+            if better.issuperset(rules):
+                return Calibrated(model, found.estimator, self.shown(plan.graph.outputs, rules))
+            rules = {name: rule for name, rule in rules.items() if name in better}
+        return found
