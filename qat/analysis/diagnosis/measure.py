@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
 from qat.errors import DataError
 from qat.system.machine import processor
 
-from .layouts import LAYOUTS, as_input, best_layout
+from .layouts import LAYOUTS, best_layout
 from .matching import Pair, pairs_of
-from .measured import Facts, StepFacts, WeightFacts
+from .measured import Facts
 from .network import Network
-from .probes import ERROR, OWN, Probe, Probes, probes_of
-from .saturation import saturation, windows_of
-from .steps import Step, steps_of
-from .sums import Channels, Noise, Spread, Values
-from .weights import weight_facts
+from .probes import ERROR, OWN
+from .side import Named, Side
+from .step_sums import StepSums
+from .steps import steps_of
+from .sums import Noise, Spread
 
-#: Arrays by the names of tensors.
-Named: TypeAlias = dict[str, np.ndarray]
-#: Bytes of tapped values that are held at once, of one file.
-_BYTES = 1 << 26
+#: Bytes of tapped values that are held at once, and the most samples of a batch.
+_BYTES, _MOST = 1 << 26, 32
 #: Samples for the shares of the error, each of which is run once for every step.
 _SHARED = 8
 
@@ -39,19 +36,6 @@ class Job:
     arrays: tuple[np.ndarray, ...]
 
 
-@dataclass
-class _Sums:
-    """The sums of one pair; ``layout`` turns a float value into the form of the quantized file."""
-
-    layout: str
-    values: Values
-    channels: Channels
-    whole: Noise
-    own: Noise
-    reached: float = 0.0
-    weight: WeightFacts | None = None
-
-
 def measure(job: Job) -> Facts:
     """Measure two files.
 
@@ -59,239 +43,132 @@ def measure(job: Job) -> Facts:
         DataError: a file is damaged, the files are not of one model, or the data do not fit.
         QatError: a runtime refuses a file.
     """
-    return _Measurement(job).facts()
+    a, b = Side(job.float_path, job.arrays), Side(job.quantized_path, job.arrays)
+    float_steps = steps_of(a.network)
+    pairs = [pair for pair in pairs_of(float_steps, steps_of(b.network)) if pair.float.held.dtype == "float32"]
+    found = {id(pair.float) for pair in pairs}
+    unmatched = tuple(step.held.name for step in float_steps if step.weight is not None and id(step) not in found)
+    a.tap([pair.float.held.name for pair in pairs])
+    b.tap([pair.quantized.held.name for pair in pairs])
+    count = len(job.arrays[0])
+    fixed = max(a.batch or 1, b.batch or 1)
+    if count < fixed:
+        raise DataError(f"the files take batches of {fixed} samples, and the data hold {count}: give more")
+    real, stored = a.run(slice(0, fixed)), b.run(slice(0, fixed))
+    steps = list(_with_layouts(pairs, real, stored, b.network))
+    if not any(sums.pair.float.kind != "input" for sums in steps):
+        raise _of_two_models(a, b, "none of its operators is found in both files")
+    held = sum(value.nbytes for value in (*real.values(), *stored.values()))
+    parts = int(np.clip(_BYTES // max(held, 1), 1, max(_MOST // fixed, 1)))
+    return _Measurement(a, b, steps).over(_batches(count - count % fixed, fixed * parts), unmatched)
+
+
+def _with_layouts(pairs: Sequence[Pair], real: Named, stored: Named, network: Network) -> Iterator[StepSums]:
+    """Yield the sums of the pairs whose values have a common form."""
+    for pair in pairs:
+        value, grid = stored[pair.quantized.held.name], pair.quantized.grid
+        value = value.astype(np.float32) if grid is None else grid.real(value)
+        layout = best_layout(real[pair.float.held.name], value)
+        if layout is not None:
+            axis = 1 if value.ndim == 4 and not network.channels_last else value.ndim - 1
+            yield StepSums(pair, layout, axis, network)
+
+
+def _batches(count: int, size: int) -> Iterator[slice]:
+    yield from (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 class _Measurement:
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.files: tuple[Probes, Probes] = (probes_of(job.float_path), probes_of(job.quantized_path))
-        float_steps, quantized_steps = (steps_of(file.network) for file in self.files)
-        found = [p for p in pairs_of(float_steps, quantized_steps) if p.float.held.dtype == "float32"]
-        if not any(pair.float.kind != "input" for pair in found):
-            raise DataError(
-                f"{job.quantized_path} is not of the model of {job.float_path}: none of its operators is found in both files"
-            )
-        self.unmatched = [s.held.name for s in float_steps if s.weight is not None and not any(p.float is s for p in found)]
-        self.pairs, self.sums = self._with_layouts(found)
+    """Adds batches to the sums of steps and outputs."""
 
-    # -- running
+    def __init__(self, a: Side, b: Side, steps: Sequence[StepSums]) -> None:
+        self.a, self.b, self.steps = a, b, steps
+        names = [sums.name for sums in steps]
+        a.cut(names)
+        a.let_in_errors(names)
+        b.cut([sums.quantized_name for sums in steps])
+        self.ends = _ends(a, b)
+        self.noise = [(Noise(), Spread()) for _ in self.ends]
 
-    def _with_layouts(self, found: Sequence[Pair]) -> tuple[list[Pair], list[_Sums]]:
-        """Run the first samples; keep the pairs whose values have a common form."""
-        names = ([p.float.held.name for p in found], [p.quantized.held.name for p in found])
-        self.tapped = tuple(file.tapped(own) for file, own in zip(self.files, names, strict=True))
-        fixed = [probe.batch for probe in self.tapped if probe.batch is not None]
-        self.batch = max(fixed, default=1)
-        real, integers = self._run(slice(0, self.batch))
-        held = sum(value.nbytes for value in (*real.values(), *integers.values()))
-        if self.tapped[0].batch is None or self.batch == 1:
-            self.batch *= int(np.clip(_BYTES // max(held, 1), 1, 32))
-        pairs, sums = [], []
-        for pair in found:
-            a, b = real[pair.float.held.name], _real(pair.quantized, integers[pair.quantized.held.name])
-            layout = best_layout(a, b)
-            if layout is None:
-                continue
-            axis = _channel_axis(pair.quantized, b, self.files[1].network)
-            pairs.append(pair)
-            facts = weight_facts(pair, self._input_scale(pair.quantized))
-            sums.append(_Sums(layout, Values(pair.quantized.grid, axis), Channels(axis), Noise(), Noise(), weight=facts))
-        if not any(pair.float.kind != "input" for pair in pairs):
-            raise DataError(
-                f"{self.job.quantized_path} is not of the model of {self.job.float_path}: no tensor has the same size in both"
-            )
-        return pairs, sums
-
-    def _input_scale(self, step: Step) -> float | None:
-        grid = self.files[1].network.tensor(step.inputs[0]).grid if step.inputs else None
-        return None if grid is None else float(np.max(grid.scale))
-
-    def _inputs(self, which: int, samples: slice) -> dict[str, np.ndarray]:
-        """Return the inputs of the float file (0) or the quantized one (1) in its types."""
-        network, path = self.files[which].network, (self.job.float_path, self.job.quantized_path)[which]
-        if len(network.inputs) != len(self.job.arrays):
-            raise DataError(
-                f"{path} has {len(network.inputs)} inputs, the data {len(self.job.arrays)}: the files are not of one model, or "
-                "the data are of another"
-            )
-        found = {}
-        for name, array in zip(network.inputs, self.job.arrays, strict=True):
-            value, tensor = array[samples], network.tensor(name)
-            value = as_input(value, self.tapped[which].shapes[name], name, path)
-            found[name] = value.astype(tensor.dtype) if tensor.grid is None else tensor.grid.integers(value, tensor.dtype)
-        return found
-
-    def _run(self, samples: slice) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        real, integers = (
-            feeds | probe.run(feeds) for feeds, probe in ((self._inputs(i, samples), self.tapped[i]) for i in (0, 1))
-        )
-        return real, integers
-
-    def _batches(self) -> Iterator[slice]:
-        """Yield the samples in batches; those that do not fill a batch that a file fixes are left out."""
-        count = len(self.job.arrays[0])
-        fixed = max(probe.batch or 1 for probe in self.tapped)
-        if count < fixed:
-            raise DataError(f"the files take batches of {fixed} samples, and the data hold {count}: give more")
-        whole = count - count % fixed
-        yield from (slice(start, min(start + self.batch, whole)) for start in range(0, whole, self.batch))
-
-    def facts(self) -> Facts:
-        """Return what was measured."""
-        cut = tuple(
-            file.cut([n for n in names if n not in file.network.inputs])
-            for file, names in zip(self.files, self._names(), strict=True)
-        )
-        disturbed = self.files[0].disturbed([n for n in self._names()[0] if n not in self.files[0].network.inputs])
-        outputs = [(Noise(), Spread()) for _ in self.files[0].network.outputs]
-        answers, seen = [], 0
-        for samples in self._batches():
-            real, integers = self._run(samples)
-            errors = self._add(real, integers, cut, self._inputs(0, samples), self._inputs(1, samples))
-            finals = self._outputs(real, integers)
-            for (noise, spread), (a, b) in zip(outputs, finals, strict=True):
-                noise.add(a, b)
-                spread.add(a, b)
-            answers.append(_answers(*finals[0]))
+    def over(self, batches: Iterator[slice], unmatched: tuple[str, ...]) -> Facts:
+        """Return what all batches say."""
+        same: list[int | None] = []
+        seen = 0
+        for samples in batches:
+            real, stored = self.a.run(samples), self.b.run(samples)
+            errors = self._add(real, stored, is_first=seen == 0)
+            same.append(self._add_outputs(real, stored))
             if seen < _SHARED:
-                self._share(real, errors, disturbed, self._inputs(0, samples))
+                self._add_shares(real, errors)
             seen += samples.stop - samples.start
-        return self._collected(outputs, answers, seen)
+        whole = sum(sums.reached for sums in self.steps)
+        measured = {sums.name for sums in self.steps}
+        answers = [count for count in same if count is not None]
+        return Facts(
+            steps=tuple(sums.facts(measured, whole) for sums in self.steps),
+            unmatched=unmatched,
+            sqnr=min(noise.sqnr for noise, _ in self.noise),
+            spread_sqnr=min(spread.sqnr for _, spread in self.noise),
+            samples=seen,
+            same=sum(answers) if len(answers) == len(same) else None,
+            without_vnni=_saturates(),
+        )
 
-    def _names(self) -> tuple[list[str], list[str]]:
-        return [p.float.held.name for p in self.pairs], [p.quantized.held.name for p in self.pairs]
-
-    # -- one batch
-
-    def _add(self, real: Named, integers: Named, cut: tuple[Probe, ...], float_inputs: Named, quantized_inputs: Named) -> Named:
-        """Add a batch to all sums; return the error that each step makes alone, in the float file's form."""
-        given: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] = (dict(float_inputs), dict(quantized_inputs))
-        for pair, sums in zip(self.pairs, self.sums, strict=True):
-            a, q = real[pair.float.held.name], integers[pair.quantized.held.name]
-            value = LAYOUTS[sums.layout].to(a, q)
-            sums.values.add(value)
-            sums.whole.add(value, _real(pair.quantized, q))
-            rounded = value.astype(q.dtype) if pair.quantized.grid is None else pair.quantized.grid.integers(value, q.dtype.name)
-            given[1][pair.quantized.held.name] = rounded
-            given[0][pair.float.held.name] = LAYOUTS[sums.layout].back(_real(pair.quantized, rounded), a).astype(np.float32)
-        alone = tuple(probe.run({name: feeds[name] for name in probe.inputs}) for probe, feeds in zip(cut, given, strict=True))
+    def _add(self, real: Named, stored: Named, is_first: bool) -> Named:
+        """Add a batch to all steps; return the error that each makes alone."""
+        given, quantized = dict(real), dict(stored)
+        for sums in self.steps:
+            given[sums.name], quantized[sums.quantized_name] = sums.add(real[sums.name], stored[sums.quantized_name])
+        exact, found = self.a.alone(given), self.b.alone(quantized)
         errors = {}
-        for pair, sums in zip(self.pairs, self.sums, strict=True):
-            name, other = pair.float.held.name, pair.quantized.held.name
-            exact = alone[0].get(name + OWN, real[name])
-            found = _real(pair.quantized, alone[1].get(other + OWN, given[1][other]))
-            value = LAYOUTS[sums.layout].to(exact, found)
-            sums.own.add(value, found)
-            sums.channels.add(value, found)
-            errors[name] = LAYOUTS[sums.layout].back(found - value, exact).astype(np.float32)
-            if sums.weight is not None and sums.weight.saturation_sqnr == float("inf"):
-                sums.weight = self._saturated(pair.quantized, sums.weight, given[1])
+        for sums in self.steps:
+            name, other = sums.name, sums.quantized_name
+            errors[name] = sums.add_alone(exact.get(name + OWN, real[name]), found.get(other + OWN, quantized[other]))
+            if is_first:
+                sums.saturate(quantized)
         return errors
 
-    def _saturated(self, step: Step, facts: WeightFacts, given: Mapping[str, np.ndarray]) -> WeightFacts:
-        """Return the facts of a weight with what a processor without VNNI would make of it."""
-        weight, grid = step.weight, self.files[1].network.tensor(step.inputs[0]).grid if step.inputs else None
-        x = given.get(step.inputs[0]) if step.inputs else None
-        if weight is None or weight.stored is None or grid is None or x is None or x.dtype != np.uint8 or weight.bits != 8:
-            return facts
-        flat = weight.stored.reshape(len(weight.stored), -1)
-        if step.kind == "conv":
-            found = windows_of(x, weight.stored, step.attributes, int(grid.zero_point[0]))
-            flat = np.moveaxis(weight.stored, 1, -1).reshape(len(flat), -1)
-        else:
-            found = x.reshape(-1, flat.shape[1])[:256] if x.size % flat.shape[1] == 0 else None
-        if found is None or found.shape[1] != flat.shape[1]:
-            return facts
-        share, left = saturation(found, flat)
-        return replace(facts, saturated=share, saturation_sqnr=left)
-
-    def _outputs(self, real: Mapping[str, np.ndarray], integers: Mapping[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the outputs of both files as real values of one form."""
-        found = []
-        networks = [file.network for file in self.files]
-        for a, b in zip(networks[0].outputs, networks[1].outputs, strict=False):
-            tensor = networks[1].tensor(b)
-            value = integers[b].astype(np.float32) if tensor.grid is None else tensor.grid.real(integers[b])
-            layout = best_layout(real[a].astype(np.float32), value)
+    def _add_outputs(self, real: Named, stored: Named) -> int | None:
+        """Add a batch to the outputs; return how many answers of the first output are the same, where it has classes."""
+        same = None
+        for place, ((name, other), (noise, spread)) in enumerate(zip(self.ends, self.noise, strict=True)):
+            grid = self.b.network.tensor(other).grid
+            value = stored[other].astype(np.float32) if grid is None else grid.real(stored[other])
+            layout = best_layout(real[name].astype(np.float32), value)
             if layout is None:
-                raise DataError(
-                    f"{self.job.quantized_path} is not of the model of {self.job.float_path}: output '{a}' has the sizes "
-                    f"{real[a].shape} in the float file and {value.shape} in the other"
-                )
-            found.append((LAYOUTS[layout].to(real[a].astype(np.float32), value), value))
-        return found
+                raise _of_two_models(self.a, self.b, f"output '{name}' is {real[name].shape} there, and {value.shape} here")
+            exact = LAYOUTS[layout].to(real[name].astype(np.float32), value)
+            noise.add(exact, value)
+            spread.add(exact, value)
+            if place == 0 and exact.ndim == 2 and exact.shape[1] > 1:
+                same = int((exact.argmax(1) == value.argmax(1)).sum())
+        return same
 
-    def _share(self, real: Named, errors: Named, disturbed: Probe, inputs: Named) -> None:
+    def _add_shares(self, real: Named, errors: Named) -> None:
         """Run the float file once for each step with the step's error added, and sum what reaches the outputs."""
-        quiet = {name: np.zeros_like(real[name.removesuffix(ERROR)]) for name in disturbed.inputs if name.endswith(ERROR)}
-        outputs = self.files[0].network.outputs
-        scales = [max(float(np.square(real[name], dtype=np.float64).sum()), 1e-30) for name in outputs]
-        for pair, sums in zip(self.pairs, self.sums, strict=True):
-            name = pair.float.held.name
-            if name + ERROR in quiet:
-                feeds = inputs | quiet | {name + ERROR: errors[name]}
-            elif name in inputs:
-                feeds = inputs | quiet | {name: inputs[name] + errors[name]}
+        inputs = {name: real[name] for name in self.a.network.inputs}
+        quiet = {name + ERROR: np.zeros_like(real[name]) for name in errors}
+        scales = [max(float(np.square(real[name], dtype=np.float64).sum()), 1e-30) for name, _ in self.ends]
+        for sums in self.steps:
+            name, error = sums.name, errors[sums.name]
+            if name in inputs:
+                made = self.a.disturbed(inputs | {name: inputs[name] + error}, quiet)
             else:
-                continue
-            made = disturbed.run({n: feeds[n] for n in disturbed.inputs})
-            for output, scale in zip(outputs, scales, strict=True):
+                made = self.a.disturbed(inputs, quiet | {name + ERROR: error})
+            for (output, _), scale in zip(self.ends, scales, strict=True):
                 sums.reached += float(np.square(made[output].astype(np.float64) - real[output]).sum()) / scale
 
-    # -- all of them
 
-    def _collected(
-        self, outputs: Sequence[tuple[Noise, Spread]], answers: list[tuple[np.ndarray, np.ndarray] | None], seen: int
-    ) -> Facts:
-        whole = sum(sums.reached for sums in self.sums)
-        names = {pair.float.held.name for pair in self.pairs}
-        lowest = [min(one.sqnr for one in ones) for ones in zip(*outputs, strict=True)]
-        steps = []
-        for pair, sums in zip(self.pairs, self.sums, strict=True):
-            dead, correlation, gain = sums.channels.compared()
-            steps.append(
-                StepFacts(
-                    name=pair.name,
-                    quantized_name=pair.quantized.held.name,
-                    kind=pair.float.kind,
-                    inputs=tuple(n for n in pair.float.inputs if n in names),
-                    feeds=tuple(sorted(pair.float.feeds)),
-                    is_output=pair.float.is_output,
-                    sqnr=sums.whole.sqnr,
-                    own_sqnr=sums.own.sqnr,
-                    share=sums.reached / whole if whole else 0.0,
-                    channels=sums.channels.sums.shape[1],
-                    dead=dead,
-                    correlation=correlation,
-                    gain=gain,
-                    values=sums.values.facts(),
-                    weight=sums.weight,
-                )
-            )
-        return Facts(tuple(steps), tuple(self.unmatched), lowest[0], lowest[1], seen, _same(answers), _saturates())
+def _ends(a: Side, b: Side) -> list[tuple[str, str]]:
+    """Return the outputs of both files, by their names where these are the same, else in their order."""
+    first, second = a.network.outputs, b.network.outputs
+    if len(first) != len(second):
+        raise _of_two_models(a, b, f"it has {len(second)} outputs, and the other file {len(first)}")
+    return [(name, name) for name in first] if set(first) == set(second) else list(zip(first, second, strict=True))
 
 
-def _real(step: Step, value: np.ndarray) -> np.ndarray:
-    return value.astype(np.float32) if step.grid is None else step.grid.real(value)
-
-
-def _channel_axis(step: Step, value: np.ndarray, network: Network) -> int:
-    """Return the axis of a value's channels."""
-    return 1 if value.ndim == 4 and not network.channels_last else value.ndim - 1
-
-
-def _answers(real: np.ndarray, quantized: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the chosen classes of both files; None where the output is no row of scores."""
-    if real.ndim != 2 or real.shape[1] < 2:
-        return None
-    return real.argmax(1), quantized.argmax(1)
-
-
-def _same(answers: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> int | None:
-    """Return how many samples have the same answer; None of models without classes."""
-    found = [pair for pair in answers if pair is not None]
-    return sum(int((a == b).sum()) for a, b in found) if found and len(found) == len(answers) else None
+def _of_two_models(a: Side, b: Side, why: str) -> DataError:
+    return DataError(f"{b.path} is not of the model of {a.path}: {why}")
 
 
 def _saturates() -> bool:

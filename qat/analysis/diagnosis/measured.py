@@ -38,7 +38,6 @@ class WeightFacts:
         bits: of the stored weight.
         per_channel: whether it has a scale for each channel.
         channel_ratio: the largest channel's largest weight, as a multiple of the channels' median, in the float file.
-        coarse: the share of channels whose largest weight is less than 4 steps of the scale.
         largest_bias: of the float bias, in units of int32's limit: ``|b| / (s_x s_w) / 2^31``.
         stored_bias: of the stored bias, in the same unit.
         saturation_sqnr: what the sums of two products that saturate in 16 bits leave, in dB; infinite where none does.
@@ -48,7 +47,6 @@ class WeightFacts:
     bits: int
     per_channel: bool
     channel_ratio: float
-    coarse: float
     largest_bias: float = 0.0
     stored_bias: float = 0.0
     saturation_sqnr: float = float("inf")

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from .steps import Step
 from .sums import ratio_in_db
 
 _LIMIT = 2**15 - 1
+#: The largest weight in magnitude: larger ones are of uint8, for which there is another kernel.
+_LARGEST = 128
 #: Windows of a batch that are computed, and elements of one block of products.
 _WINDOWS, _BLOCK = 256, 1 << 22
 
@@ -71,3 +74,19 @@ def windows_of(x: np.ndarray, weight: np.ndarray, attributes: Mapping[str, Any],
     places = np.linspace(0, int(np.prod(found.shape[:3])) - 1, min(_WINDOWS, int(np.prod(found.shape[:3])))).astype(int)
     n, i, j = np.unravel_index(places, found.shape[:3])
     return found[n, i, j].reshape(len(places), -1)
+
+
+def saturation_of(step: Step, x: np.ndarray, zero_point: int) -> tuple[float, float] | None:
+    """Return :func:`saturation` of a step on its inputs; None where its kernel is another: no uint8, no 8 bits, groups."""
+    weight = step.weight
+    if weight is None or weight.stored is None or x.dtype != np.uint8:
+        return None
+    if weight.bits != 8 or np.abs(weight.stored).max() > _LARGEST:
+        return None
+    if step.kind == "conv":
+        windows = windows_of(x, weight.stored, step.attributes, zero_point)
+        flat = np.moveaxis(weight.stored, 1, -1).reshape(len(weight.stored), -1)
+    else:
+        flat = weight.stored.reshape(len(weight.stored), -1)
+        windows = x.reshape(-1, flat.shape[1])[:_WINDOWS] if x.size % flat.shape[1] == 0 else None
+    return None if windows is None or windows.shape[1] != flat.shape[1] else saturation(windows, flat)

@@ -8,8 +8,6 @@ from .matching import Pair
 from .measured import WeightFacts
 
 _INT32 = 2.0**31 - 1
-#: Steps of a scale below which a channel's weights are hardly told from each other.
-_FEW_STEPS = 4
 
 
 def weight_facts(pair: Pair, input_scale: float | None) -> WeightFacts | None:
@@ -24,13 +22,11 @@ def weight_facts(pair: Pair, input_scale: float | None) -> WeightFacts | None:
         return None
     peaks = np.abs(real.real.reshape(len(real.real), -1)).max(1)
     middle = float(np.median(peaks))
-    steps = np.abs(stored.stored.reshape(len(stored.stored), -1)).max(1)
     per_channel = stored.scale is not None and stored.scale.size > 1
     return WeightFacts(
         bits=stored.bits,
         per_channel=per_channel,
         channel_ratio=float(peaks.max()) / middle if middle > 0 else float("inf"),
-        coarse=float((steps < _FEW_STEPS).mean()),
         largest_bias=_largest_bias(pair, stored.scale, input_scale),
         stored_bias=0.0 if pair.quantized.stored_bias is None else float(np.abs(pair.quantized.stored_bias).max()) / _INT32,
     )

@@ -15,7 +15,7 @@ VALUES = ValueFacts(
     low=0.0, high=6.0, typical=(0.0, 5.0), range=(0.0, 6.0), clipped=0.0, clip_sqnr=math.inf, rounding_sqnr=38.0,
     channel_ratio=2.0,
 )  # fmt: skip
-WEIGHT = WeightFacts(bits=8, per_channel=True, channel_ratio=2.0, coarse=0.0)
+WEIGHT = WeightFacts(bits=8, per_channel=True, channel_ratio=2.0)
 
 
 def step(name, kind, share, inputs=(), weight=None, feeds=(), is_output=False):

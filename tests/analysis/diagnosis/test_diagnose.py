@@ -33,6 +33,8 @@ def test_a_healthy_file_gets_no_diagnosis(healthy):
     assert found.facts.sqnr > 30 and found.facts.samples == 200
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_remedy_is_tried_and_measured(tmp_path):
     files = dead_channels(Kit(target="litert", **SMALL), tmp_path)
     found = qat.diagnose(files.float, files.quantized, files.x, attempt=True, out=tmp_path / "mended")
