@@ -46,7 +46,7 @@ def mixed_precision(
 ) -> Result:
     """Choose the precision of each layer by its sensitivity and cost, and build the points of the Pareto front."""
     from qat.analysis.mixed.mixed_precision import Minimized
-    from qat.analysis.mixed.written import NAME, write_result
+    from qat.analysis.mixed.written import write_results
     from qat.display.page import Page, Whole
     from qat.runs.mixed_precision import Wishes
 
@@ -55,7 +55,7 @@ def mixed_precision(
         from qat.files.mixed_precision import choose as choose_for_file
         from qat.files.request import Request
 
-        folder = out or Path(f"{model.stem}_{NAME}")
+        folder = out or Path(f"{model.stem}_mixed_precision")
         request = Request(scale=scale, size=size_of(size), samples=samples, target=target)
         found = choose_for_file(str(model), data, request, folder, wishes)
     else:
@@ -64,8 +64,9 @@ def mixed_precision(
 
         if target is not None:
             raise ConfigError("the configuration names the target: leave out --target, or give --data and a float file")
-        job = open_job(model, out, subfolder=NAME)
+        job = open_job(model, out, subfolder="mixed_precision")
         folder = job.folder
         found = choose(job, folder, samples, wishes)
-    path = write_result(found, folder)
-    return Result(found.to_dict() | {"path": str(path)}, Page((*found.page().blocks, Whole(f"written: {path}"))))
+    files = write_results(found, folder)
+    written = tuple(Whole(f"written: {path}") for path in files.values())
+    return Result(found.to_dict() | {"files": {k: str(v) for k, v in files.items()}}, Page((*found.page().blocks, "", *written)))

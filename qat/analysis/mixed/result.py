@@ -114,16 +114,19 @@ class MixedPrecision(Displayed):
         return f"{best.name} is {budget}: {best.drop:+.2f} at {best.measured.bytes:,} bytes ({shares(best.assignment)})."
 
     def page(self) -> Page:
-        """Return a row for each point, and below them the decision and the next commands."""
-        titles = ("point", "drop", "predicted", "KiB", "weights KiB", "ms", "kernels ms", "off, LSB")
-        columns = (*(Column(t, right=i > 0) for i, t in enumerate(titles)), Column("layers", prose=True))
-        shown = [*self.points, *([self.uniform] if self.uniform else [])]
-        styles: tuple[Style, ...] = tuple("good" if p is self.best else "reference" if p is self.uniform else "" for p in shown)
-        table = Table(columns, tuple(map(_row, shown)), self._title(), styles)
-        blocks: tuple[Block, ...] = (table, "", self.decision())
+        """Return a row for each point, and below them the decision and the next command."""
+        blocks: tuple[Block, ...] = (self.table(), "", self.decision())
         if self.best is not None:
             blocks += (Whole(f"  qat run CONFIG --recipe {self.best.path} trains it"),)
         return Page((*blocks, _MEANING))
+
+    def table(self) -> Table:
+        """Return a row for each point: what was predicted and measured."""
+        titles = ("point", "drop", "predicted", "KiB", "weights KiB", "ms", "kernels ms", "off, LSB")
+        columns = (*(Column(t, right=i > 0) for i, t in enumerate(titles)), Column("layers", prose=True))
+        shown = [*self.points, *([self.uniform] if self.uniform is not None and self.uniform not in self.points else [])]
+        styles: tuple[Style, ...] = tuple("good" if p is self.best else "reference" if p is self.uniform else "" for p in shown)
+        return Table(columns, tuple(map(_row, shown)), self._title(), styles)
 
     def _title(self) -> str:
         return f"mixed precision for {self.target}, least {self.minimized}, {self.report.n_eval:,} samples"
