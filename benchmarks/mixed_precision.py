@@ -103,53 +103,50 @@ def rows(framework: str, args: argparse.Namespace, folder: Path) -> list[dict[st
     print(found, f"\n{seconds:.0f} s", flush=True)
     target = load_target(args.target)
     study = Study(model, choosing[0][0], load_recipe("static_wi8_ai8"), target, choices_for(target, CHOICES), None, "int8")
-    builder = Builder(study, samples, choosing[:1], folder, None, None, "int8", True)
-    losses = {(o.layer, o.choice): o for o in found.options}
+    test = [*data.batches("test", 200, layout, limit=args.test)]
+    builder = Builder(study, samples, test, folder, overwrite=True)
+    options = {(o.layer, o.choice): o for o in found.options}
     wanted = {name: dict(a) for name, a in assignments(found, args.draws) if not study.network.refused(a)}
-    files = {name: builder.build(f"file_{i}", assignment) for i, (name, assignment) in enumerate(wanted.items())}
-    test = data.batches("test", 200, layout, limit=args.test)
-    report = qat.compare({"float": model, **files}, test, latency_runs=30)
+    built = {name: builder.build(f"file_{i}", assignment) for i, (name, assignment) in enumerate(wanted.items())}
+    report = qat.compare({"float": model} | {name: b.artifact for name, b in built.items()}, test, latency_runs=30)
     made = []
     for entry in report.entries:
         chosen = wanted.get(entry.name, {})
+        score = built[entry.name].score if chosen else None
         made.append({
             "framework": framework, "target": args.target, "name": entry.name, "top1": entry.top1, "delta": entry.delta,
             "delta_low": entry.delta_low, "delta_high": entry.delta_high, "sqnr": entry.sqnr, "bytes": entry.bytes,
-            "ms": entry.latency_p50, "weights": sum(losses[item].bytes for item in chosen.items()),
-            "loss": sum(losses[item].loss for item in chosen.items()), "samples": report.n_eval, "seconds": seconds,
+            "ms": entry.latency_p50, "weights": sum(options[item].bytes for item in chosen.items()),
+            "predicted": sum(options[item].loss for item in chosen.items()), "loss": score.loss if score else 0.0,
+            "samples": report.n_eval, "seconds": seconds,
             "layers": {choice: [*chosen.values()].count(choice) for choice in CHOICES},
         })  # fmt: skip
     return made
 
 
 def table(made: list[dict[str, Any]]) -> str:
-    """Return the rows as Markdown; the random ones of a size as one row of their mean and their best."""
+    """Return the rows as Markdown; the random ones of a size as one row of their means."""
     lines = [
-        "| file | weights KiB | predicted loss | top-1 % | to float | SQNR dB | file KiB | ms |",
+        "| file | weights KiB | loss, predicted | loss, measured | top-1 % | to float | file KiB | ms |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     drawn: dict[str, list[dict[str, Any]]] = {}
     for row in made:
         if row["name"].startswith("random"):
             drawn.setdefault(row["name"].partition(" of ")[2], []).append(row)
-            continue
-        loss = "" if row["name"] == "float" else f"{row['loss']:.4f}"
-        weights = "" if row["name"] == "float" else f"{row['weights'] / 1024:.1f}"
-        delta = "" if row["delta"] is None else f"{row['delta']:+.2f}"
-        sqnr = "" if row["sqnr"] is None or not np.isfinite(row["sqnr"]) else f"{row['sqnr']:.1f}"
-        size, ms = f"{row['bytes'] / 1024:.1f}", f"{row['ms']:.3f}"
-        lines.append(f"| {row['name']} | {weights} | {loss} | {row['top1']:.2f} | {delta} | {sqnr} | {size} | {ms} |")
+        else:
+            lines.append(_line(row["name"], row))
     for size, group in drawn.items():
-        m = {
-            key: float(np.mean([row[key] for row in group]))
-            for key in ("weights", "loss", "top1", "delta", "sqnr", "bytes", "ms")
-        }
-        best = max(row["top1"] for row in group)
-        lines.append(
-            f"| random, {size}: mean of {len(group)}, best top-1 {best:.2f} | {m['weights'] / 1024:.1f} | {m['loss']:.4f} | "
-            f"{m['top1']:.2f} | {m['delta']:+.2f} | {m['sqnr']:.1f} | {m['bytes'] / 1024:.1f} | {m['ms']:.3f} |"
-        )
+        means = {key: float(np.mean([row[key] for row in group])) for key in group[0] if isinstance(group[0][key], (int, float))}
+        losses = [row["loss"] for row in group]
+        lines.append(_line(f"random, {size}: mean of {len(group)} (loss {min(losses):.5f} to {max(losses):.5f})", means))
     return "\n".join(lines)
+
+
+def _line(name: str, row: Mapping[str, Any]) -> str:
+    losses = "| | " if name == "float" else f"{row['weights'] / 1024:.1f} | {row['predicted']:.5f} | {row['loss']:.5f}"
+    delta = "" if row["delta"] is None else f"{row['delta']:+.2f}"
+    return f"| {name} | {losses} | {row['top1']:.2f} | {delta} | {row['bytes'] / 1024:.1f} | {row['ms']:.3f} |"
 
 
 def main() -> None:

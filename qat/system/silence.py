@@ -11,18 +11,6 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def unheard() -> Iterator[None]:
-    """Discard this toolkit's own notices, of work that repeats what was said before; progress is shown as ever."""
-    log = logging.getLogger("qat")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
-@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Discard the output, the warnings and the logs of a tool. An exception passes through unharmed.
 

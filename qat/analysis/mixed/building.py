@@ -1,22 +1,21 @@
-"""Points that are built for real: prepared by their recipe, calibrated, exported and verified."""
+"""Points that are built for real: prepared by their recipe, calibrated, exported, verified, and judged in their runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from qat import api
+from qat.analysis.sensitivity.judge import Judge, Score
 from qat.exporters import Artifact
 from qat.planning.recipe import Recipe
 from qat.planning.recipe_text import recipe_yaml
-from qat.report.entry import Entry
-from qat.report.report import Report
+from qat.report.running import run_all
 from qat.system.atomic_files import write_atomically
-from qat.system.silence import unheard
+from qat.system.silence import without_notices
 from qat.trainers.metrics import MetricSpec
-from qat.typing import Batches, Estimator, IoDtype, Samples
+from qat.typing import Batches, Estimator, IoDtype, PreparedModel, Samples
 
 from .network import shares
 from .problem import Assignment
@@ -24,13 +23,31 @@ from .study import Study
 
 
 @dataclass(frozen=True)
+class Built:
+    """A point on disk.
+
+    Attributes:
+        assignment: the choice of each layer.
+        recipe: that builds it, and its file.
+        artifact: the file.
+        score: of the file in its runtime, in the units of the layers' own scores.
+    """
+
+    assignment: dict[str, str]
+    recipe: Recipe
+    path: Path
+    artifact: Artifact
+    score: Score
+
+
+@dataclass
 class Builder:
     """Builds points.
 
     Attributes:
         study: of the model.
         samples: of the calibration.
-        data: on which points are verified and measured.
+        data: on which points are verified and judged.
         folder: of the files.
         metrics: that are measured.
         estimator, io_dtype, overwrite: as for :func:`qat.calibrate` and :func:`qat.export`.
@@ -40,41 +57,27 @@ class Builder:
     samples: Samples
     data: Batches
     folder: Path
-    metrics: Sequence[MetricSpec] | None
-    estimator: Estimator | None
-    io_dtype: IoDtype
-    overwrite: bool
+    metrics: Sequence[MetricSpec] | None = None
+    estimator: Estimator | None = None
+    io_dtype: IoDtype = "int8"
+    overwrite: bool = False
+    _judge: Judge | None = field(default=None, init=False)
 
-    def path(self, name: str, suffix: str = ".yaml") -> Path:
-        """Return the path of a point's recipe, or of its artifact."""
-        return self.folder / f"{name}{suffix}"
-
-    def recipe(self, name: str, assignment: Assignment) -> Recipe:
-        """Return the recipe of a point."""
-        return self.study.network.recipe(assignment, name, shares(assignment))
-
-    def build(self, name: str, assignment: Assignment) -> Artifact:
-        """Build a point, and write its recipe and its artifact."""
-        recipe, target = self.recipe(name, assignment), self.study.network.target
-        with unheard():  # what stays float was chosen so, and the samples are those of the points before
+    def build(self, name: str, assignment: Assignment) -> Built:
+        """Build a point, write its recipe and its artifact, and judge it."""
+        target = self.study.network.target
+        recipe = self.study.network.recipe(assignment, name, shares(assignment))
+        with without_notices():  # what stays float was chosen so, and the samples are those of the points before
             prepared = api.prepare(self.study.model, self.study.example, recipe, target)
             api.calibrate(prepared, self.samples, self.estimator)
-        write_atomically(self.path(name), recipe_yaml(recipe), overwrite=self.overwrite)
-        return api.export(prepared, self.path(name, target.suffix), self.data, self.io_dtype, self.overwrite)
+        path = write_atomically(self.folder / f"{name}.yaml", recipe_yaml(recipe), overwrite=self.overwrite)
+        where = self.folder / f"{name}{target.suffix}"
+        artifact = api.export(prepared, where, self.data, self.io_dtype, self.overwrite)
+        return Built(dict(assignment), recipe, path, artifact, self._judged(prepared, artifact))
 
-    def measure(self, artifacts: Mapping[str, Artifact], latency_runs: int) -> Report:
-        """Compare points with the float model, each in its runtime."""
-        files: dict[str, Any] = {"float": self.study.model, **artifacts}
-        return api.compare(files, self.data, latency_runs=latency_runs, metrics=self.metrics)
-
-
-def drop_of(entry: Entry, report: Report) -> float:
-    """Return the drop of a file, as :class:`qat.analysis.mixed.result.Point` describes it."""
-    metric = report.metric
-    if metric is None or entry.delta is None:
-        if entry.agreement is not None:
-            return 100 - entry.agreement
-        return 0.0 if entry.sqnr is None else 100 * 10 ** (-entry.sqnr / 20)
-    reference = next(e for e in report.entries if e.name == report.reference)
-    unit = 1.0 if metric.unit == " %" else 100 / max(abs(reference.score(metric) or 0.0), 1e-12)
-    return unit * entry.delta * (-1 if metric.higher_is_better else 1) + 0.0  # no -0.0
+    def _judged(self, prepared: PreparedModel, artifact: Artifact) -> Score:
+        """Return the score of an artifact. The first prepared model gives the float outputs for all."""
+        judge = self._judge = self._judge or Judge(prepared, self.data, self.metrics)
+        (run,) = run_all([artifact], judge.inputs, 0, len(judge.inputs))
+        rows = [judge.rows(i, judge.as_judged(i, outputs, run.names)) for i, outputs in enumerate(run.outputs or ())]
+        return judge.score(rows)

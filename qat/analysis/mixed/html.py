@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from qat.display.table import Column, Table
-from qat.report.html.page import Figure, Section, WebPage
+from qat.report.html.page import Figure, Mood, Section, WebPage
 from qat.report.html.plots import Point as Place
 from qat.report.html.plots import Points, Reference
 
@@ -22,7 +20,7 @@ def web_page(found: MixedPrecision) -> WebPage:
         ("budget of the drop", "" if found.max_drop is None else f"{found.max_drop:g}"),
         ("options weighed", f"{len(found.options)} of {len({o.layer for o in found.options})} layers"),
     )  # fmt: skip
-    mood = "" if found.max_drop is None else "bad" if found.best is None else "good"
+    mood: Mood = "" if found.max_drop is None else "bad" if found.best is None else "good"
     sections = (
         Section("The front", (*_plots(found), found.table())),
         Section("The layers", (_layers(found),)),
@@ -32,31 +30,38 @@ def web_page(found: MixedPrecision) -> WebPage:
 
 
 def _plots(found: MixedPrecision) -> tuple[Figure, ...]:
-    plots = [
-        Figure(
-            "size", _front(found, "size of the weights, KiB", lambda p: p.predicted.bytes / 1024),
-            "Predicted: the drops of the layers, measured one at a time, added up. Measured: the artifact in its runtime.",
-        )
-    ]  # fmt: skip
-    if all(p.predicted.ms for p in found.points):
-        plots.append(
-            Figure(
-                "latency",
-                _front(found, "kernels and conversions, ms", lambda p: p.predicted.ms, ".3f"),
-                "Milliseconds as predicted from single kernels; the table has those of the files.",
-            )
-        )
-    return tuple(plots)
+    by_size = found.minimized == "size"
+    label = "size of the weights, KiB" if by_size else "kernels and conversions, ms"
+    form = ",.1f" if by_size else ".3f"
 
+    def cost(point: Point) -> float:
+        return point.predicted.bytes / 1024 if by_size else point.predicted.ms
 
-def _front(found: MixedPrecision, label: str, cost: Callable[[Point], float], form: str = ",.1f") -> Points:
-    places = [Place(p.name, cost(p), p.predicted_drop, group=_PREDICTED) for p in found.points]
-    places += [Place(p.name, cost(p), p.drop, group=_MEASURED) for p in found.points]
-    if found.uniform is not None and found.uniform not in found.points:
-        places.append(Place(_UNIFORM, cost(found.uniform), found.uniform.drop, group=_UNIFORM))
+    uniform = [found.uniform] if found.uniform is not None and found.uniform not in found.points else []
+    losses = [Place(p.name, cost(p), p.predicted.loss, group=_PREDICTED) for p in found.points]
+    losses += [Place(p.name, cost(p), p.score.loss, group=_MEASURED) for p in found.points]
+    losses += [Place(_UNIFORM, cost(p), p.score.loss, group=_UNIFORM) for p in uniform]
+    drops = [_drop(p, cost(p), _MEASURED) for p in found.points] + [_drop(p, cost(p), _UNIFORM) for p in uniform]
     budget = None if found.max_drop is None else Reference("budget", found.max_drop)
-    title = "Drop of the metric against " + label.partition(",")[0]
-    return Points(title, label, "drop against float", tuple(places), form, ".2f", budget, (_PREDICTED, _MEASURED))
+    what = "size" if by_size else "latency"
+    return (
+        Figure(
+            "loss",
+            Points(
+                f"Loss against {what}", label, "loss of the outputs", tuple(losses), form, ".3g", joined=(_PREDICTED, _MEASURED)
+            ),
+            "Predicted: the losses of the layers, measured one at a time, added up. Measured: the artifact in its runtime.",
+        ),
+        Figure(
+            "drop",
+            Points(f"Drop of the metric against {what}", label, "drop", tuple(drops), form, ".2f", budget, (_MEASURED,)),
+            "Measured in the runtime, with the 95 % interval.",
+        ),
+    )
+
+
+def _drop(point: Point, cost: float, group: str) -> Place:
+    return Place(point.name, cost, point.drop, point.score.drop_low, point.score.drop_high, group)
 
 
 def _layers(found: MixedPrecision) -> Table:

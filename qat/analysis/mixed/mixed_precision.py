@@ -13,18 +13,18 @@ from qat.exporters import Artifact
 from qat.frameworks import adapter_for, framework_of, input_count, is_prepared
 from qat.planning.recipe import Recipe, load_recipe
 from qat.planning.targets import Target, load_target
-from qat.report.report import Report
+from qat.report.entry import Entry
 from qat.system.atomic_files import make_folder, refuse_existing
 from qat.system.samples import batches_of, first_of_pair
 from qat.trainers.metrics import MetricSpec
 from qat.typing import Batches, Estimator, Inputs, IoDtype, Model, Samples
 
-from .building import Builder, drop_of
+from .building import Builder, Built
 from .choices import Choice, choices_for
 from .problem import Amount, Assignment, Problem
 from .result import MixedPrecision, Point
 from .solver import solve
-from .study import Scores, Study, chosen_front, times_of
+from .study import Study, chosen_front, times_of
 from .times import Times, read_times
 
 #: What is minimized, and the amount that says how much of it a layer costs.
@@ -125,15 +125,15 @@ def mixed_precision(
         study = Study(loaded, example, base, runtime, chosen, times, io_dtype)
         builder = Builder(study, samples, batches, Path(folder), wanted, estimator, io_dtype, overwrite)
         make_folder(builder.folder)
-        scores = study.scores(batches, samples, wanted)
+        losses = study.losses(batches, samples, wanted)
         limits: dict[Amount, float] = {} if max_bytes is None else {"bytes": float(max_bytes)}
         limits |= {} if max_ms is None else {"ms": float(max_ms)}
-        search = _Search(study, builder, study.problem(scores), cost, limits)
+        search = _Search(study, builder, study.problem(losses), cost, limits)
         search.build(chosen_front(study, search.problem, cost, points, limits))
         if max_drop is not None:
             search.refine(max_drop)
         uniform = study.network.uniform(base.name) if base.name in study.network.choices else None
-        return search.result(minimize, scores, uniform, max_drop, latency_runs)
+        return search.result(minimize, uniform, max_drop, latency_runs)
 
 
 class _Search:
@@ -141,44 +141,36 @@ class _Search:
 
     Attributes:
         problem: what there is to choose.
-        assignments, artifacts: of the points that were built, by name.
+        built: the points, by name.
     """
 
     def __init__(self, study: Study, builder: Builder, problem: Problem, cost: Amount, limits: Mapping[Amount, float]) -> None:
         self.study, self.builder, self.problem = study, builder, problem
         self.cost, self.limits = cost, dict(limits)
-        self.assignments: dict[str, dict[str, str]] = {}
-        self.artifacts: dict[str, Artifact] = {}
+        self.built: dict[str, Built] = {}
 
-    def build(self, assignments: Sequence[Mapping[str, str]]) -> None:
+    def build(self, assignments: Sequence[Assignment]) -> None:
         """Build points."""
         for assignment in tracked(assignments, "points"):
-            self._build(_name(len(self.assignments) + 1), assignment)
-
-    def _build(self, name: str, assignment: Mapping[str, str]) -> None:
-        self.assignments[name] = dict(assignment)
-        self.artifacts[name] = self.builder.build(name, assignment)
+            name = _name(len(self.built) + 1)
+            self.built[name] = self.builder.build(name, assignment)
 
     def refine(self, max_drop: float) -> None:
         """Build points between the dearest that misses the budget and the cheapest that keeps it, at half their costs."""
-        drops = self._drops(self.artifacts)
         for _ in range(_REFINEMENTS):
-            keeping = [name for name, drop in drops.items() if drop <= max_drop]
-            high = min(map(self._cost, keeping), default=None)
-            low = max((c for name in drops if name not in keeping and (c := self._cost(name)) < (high or 0.0)), default=None)
-            if high is None or low is None:
+            high = min((self._cost(name) for name, b in self.built.items() if b.score.drop <= max_drop), default=0.0)
+            missing = [self._cost(name) for name, b in self.built.items() if b.score.drop > max_drop]
+            low = max((cost for cost in missing if cost < high), default=None)
+            found = None if low is None else self._within((low + high) / 2)
+            if found is None or any(found == b.assignment for b in self.built.values()):
                 return
-            found = self._middle((low + high) / 2)
-            if found is None or found in self.assignments.values():
-                return
-            name = _name(len(self.assignments) + 1)
-            self._build(name, found)
-            drops |= self._drops({name: self.artifacts[name]})
+            self.build([found])
 
     def _cost(self, name: str) -> float:
-        return float(getattr(self.problem.totals(self.assignments[name]), self.cost))
+        return float(getattr(self.problem.totals(self.built[name].assignment), self.cost))
 
-    def _middle(self, most: float) -> dict[str, str] | None:
+    def _within(self, most: float) -> dict[str, str] | None:
+        """Return the assignment of least loss that costs no more."""
         limits = self.limits | {self.cost: most}
 
         def choose(problem: Problem) -> list[dict[str, str]]:
@@ -187,30 +179,24 @@ class _Search:
 
         return next(iter(self.study.kept(self.problem, choose)[1]), None)
 
-    def _drops(self, artifacts: Mapping[str, Artifact]) -> dict[str, float]:
-        report = self.builder.measure(artifacts, 0)
-        return {entry.name: drop_of(entry, report) for entry in report.entries if entry.name in artifacts}
+    def result(self, minimized: str, uniform: Assignment | None, max_drop: float | None, latency_runs: int) -> MixedPrecision:
+        """Compare all points, the uniform one among them, and return the result."""
+        names = sorted(self.built, key=self._cost)
+        even = next((name for name in names if self.built[name].assignment == uniform), None)
+        if uniform is not None and even is None and not self.study.network.refused(uniform):
+            even = "uniform"
+            self.built[even] = self.builder.build(even, uniform)
+        files: dict[str, Model | Artifact] = {"float": self.study.model} | {n: b.artifact for n, b in self.built.items()}
+        report = api.compare(files, self.builder.data, latency_runs=latency_runs, metrics=self.builder.metrics)
+        entries = {entry.name: entry for entry in report.entries}
+        made = {name: self._point(name, built, entries[name]) for name, built in self.built.items()}
+        target, points = self.study.network.target.name, tuple(made[name] for name in names)
+        even_point = None if even is None else made[even]
+        return MixedPrecision(minimized, target, self.problem.options, points, even_point, max_drop, report)
 
-    def result(
-        self, minimized: str, scores: Scores, uniform: Assignment | None, max_drop: float | None, latency_runs: int
-    ) -> MixedPrecision:
-        """Measure all points together, the uniform one among them, and return the result."""
-        if uniform is not None and uniform not in self.assignments.values() and not self.study.network.refused(uniform):
-            self._build("uniform", uniform)
-        report = self.builder.measure(self.artifacts, latency_runs)
-        made = [self._point(name, scores, report) for name in sorted(self.assignments, key=self._cost)]
-        even = next((point for point in made if point.assignment == uniform), None)
-        points = tuple(point for point in made if point.name != "uniform")
-        target = self.study.network.target.name
-        return MixedPrecision(minimized, target, self.problem.options, points, even, max_drop, report)
-
-    def _point(self, name: str, scores: Scores, report: Report) -> Point:
-        assignment = self.assignments[name]
-        entry = next(e for e in report.entries if e.name == name)
-        drop = sum(scores[item][1] for item in assignment.items())
-        totals = self.study.totals(self.problem, assignment)
-        recipe = self.builder.recipe(name, assignment)
-        return Point(name, assignment, totals, drop, recipe, self.builder.path(name), entry, drop_of(entry, report))
+    def _point(self, name: str, built: Built, entry: Entry) -> Point:
+        predicted = self.study.totals(self.problem, built.assignment)
+        return Point(name, built.assignment, predicted, built.recipe, built.path, entry, built.score)
 
 
 def _name(number: int) -> str:

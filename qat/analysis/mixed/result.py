@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qat.analysis.sensitivity.judge import Score
 from qat.display.page import Block, Displayed, Page, Whole
 from qat.display.table import Column, Style, Table
 from qat.planning.recipe import Recipe
@@ -29,22 +30,29 @@ class Point(Displayed):
         assignment: the choice of each layer.
         predicted: the sum of the layers' losses, the bytes of their weights, and the milliseconds of their kernels and of the
             conversions between them.
-        predicted_drop: the sum of the layers' drops of the metric.
         recipe: that builds it; layers which it does not name follow its other rules.
         path: of the recipe's YAML file.
         measured: the artifact in its runtime: metrics, bytes of the file, latency, and its distance to the prepared model.
-        drop: how much worse the first metric is than the float file's: in percentage points where its unit is a percent, else in
-            percent of float's value; without labels the share of answers that are not float's, or the error, in percent.
+        score: the loss and the drop of the artifact in its runtime, in the units of the predicted ones
+            (:class:`qat.analysis.sensitivity.judge.Score`).
     """
 
     name: str
     assignment: Mapping[str, str]
     predicted: Totals
-    predicted_drop: float
     recipe: Recipe
     path: Path
     measured: Entry
-    drop: float
+    score: Score
+
+    @property
+    def drop(self) -> float:
+        """How much worse the first metric is than float's.
+
+        In percentage points where its unit is a percent, else in percent of float's value. Without labels float's own answers are
+        the right ones.
+        """
+        return self.score.drop
 
     def __repr__(self) -> str:
         return f"Point({self.name}: {shares(self.assignment)})"
@@ -58,12 +66,15 @@ class Point(Displayed):
         return {
             "name": self.name,
             "assignment": dict(self.assignment),
-            "predicted": {**vars(self.predicted), "drop": self.predicted_drop},
+            "predicted": vars(self.predicted),
             "recipe": str(self.path),
             "artifact": str(self.measured.path),
             "bytes": self.measured.bytes,
             "ms": self.measured.latency_p50,
+            "loss": self.score.loss,
             "drop": self.drop,
+            "drop_low": self.score.drop_low,
+            "drop_high": self.score.drop_high,
             "metrics": dict(self.measured.metrics),
             "parity": None if self.measured.parity is None else self.measured.parity.to_dict(),
         }
@@ -122,7 +133,7 @@ class MixedPrecision(Displayed):
 
     def table(self) -> Table:
         """Return a row for each point: what was predicted and measured."""
-        titles = ("point", "drop", "predicted", "KiB", "weights KiB", "ms", "kernels ms", "off, LSB")
+        titles = ("point", "drop", "loss", "predicted", "KiB", "weights KiB", "ms", "kernels ms", "off, LSB")
         columns = (*(Column(t, right=i > 0) for i, t in enumerate(titles)), Column("layers", prose=True))
         shown = [*self.points, *([self.uniform] if self.uniform is not None and self.uniform not in self.points else [])]
         styles: tuple[Style, ...] = tuple("good" if p is self.best else "reference" if p is self.uniform else "" for p in shown)
@@ -146,15 +157,16 @@ class MixedPrecision(Displayed):
 
 
 _MEANING = (
-    "drop: of the metric against float, measured in the runtime; predicted: the sum over the layers; weights and kernels: the "
-    "predicted bytes and milliseconds, KiB and ms: those of the file; off: the file against its prepared model"
+    "drop: of the metric against float; loss: of the outputs against float's, 0 to 1; predicted: the sum of the layers' losses; "
+    "weights and kernels: the predicted bytes and milliseconds, KiB and ms: those of the file; off: the file against its "
+    "prepared model"
 )
 
 
 def _row(point: Point) -> tuple[str, ...]:
     measured, predicted = point.measured, point.predicted
     return (
-        point.name, f"{point.drop:+.2f}", f"{point.predicted_drop:+.2f}", f"{measured.bytes / 1024:,.1f}",
+        point.name, f"{point.drop:+.2f}", f"{point.score.loss:.2g}", f"{predicted.loss:.2g}", f"{measured.bytes / 1024:,.1f}",
         f"{predicted.bytes / 1024:,.1f}", "" if measured.latency_p50 is None else f"{measured.latency_p50:.3f}",
         f"{predicted.ms:.3f}" if predicted.ms else "", "" if measured.parity is None else f"{measured.parity.mean_lsb:.2f}",
         shares(point.assignment),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TypeAlias
 
 from qat import api
 from qat.analysis.sensitivity.alternatives import Alternative, measure_alternatives
 from qat.errors import ConfigError
 from qat.planning.recipe import Recipe
 from qat.planning.targets import Target
-from qat.system.silence import unheard
+from qat.system.silence import without_notices
 from qat.trainers.metrics import MetricSpec
 from qat.typing import Batches, Inputs, IoDtype, Model, Samples
 
@@ -24,8 +23,6 @@ from .problem import Amount, Assignment, Problem, Totals
 from .solver import front, solve
 from .times import GivenTimes, TimedHere, Times
 
-#: By layer and choice: its loss, and its drop of the metric.
-Scores: TypeAlias = Mapping[tuple[str, str], tuple[float, float]]
 #: Chooses assignments of a problem.
 Choose = Callable[[Problem], list[dict[str, str]]]
 
@@ -60,32 +57,31 @@ class Study:
         """The conversions between layers."""
         return Conversions(self.network, self._times, self._free)
 
-    def scores(self, data: Batches, samples: Samples, metrics: Sequence[MetricSpec] | None) -> Scores:
-        """Measure the loss and the drop of each layer in each choice, with all others in float."""
+    def losses(self, data: Batches, samples: Samples, metrics: Sequence[MetricSpec] | None) -> dict[tuple[str, str], float]:
+        """Measure the loss of each layer in each choice, with all others in float."""
         asked = [
             (layer, name, Alternative(scope, self.network.choices[name].rule))
             for layer, names in self.network.options.items()
             for name in names
             for scope in self.network.layers[layer].scopes
         ]
-        with unheard():  # what stays float beside a layer is no matter here
+        with without_notices():  # what stays float beside a layer is no matter here
             measured = measure_alternatives(
                 self.model, data, [alternative for _, _, alternative in asked], calibration=samples, target=self.network.target,
                 example_inputs=self.example, metrics=metrics,
             )  # fmt: skip
-        found: dict[tuple[str, str], tuple[float, float]] = {}
+        found: dict[tuple[str, str], float] = {}
         for (layer, name, _), result in zip(asked, measured, strict=True):
             if result.score is None:
                 raise ConfigError(
                     f"layer '{layer}' cannot be measured in '{name}': {result.reason}; leave '{name}' out of the choices"
                 )
-            loss, drop = found.get((layer, name), (0.0, 0.0))
-            found[layer, name] = loss + result.score.loss, drop + result.score.drop
+            found[layer, name] = found.get((layer, name), 0.0) + result.score.loss
         return found
 
-    def problem(self, scores: Scores) -> Problem:
-        """Return the problem of these scores and the measured costs."""
-        return problem_of(self.network, self.costs, {key: loss for key, (loss, _) in scores.items()}, self.conversions)
+    def problem(self, losses: Mapping[tuple[str, str], float]) -> Problem:
+        """Return the problem of these losses and the measured costs."""
+        return problem_of(self.network, self.costs, losses, self.conversions)
 
     def totals(self, problem: Problem, assignment: Assignment) -> Totals:
         """Return what an assignment is predicted to cost, its conversions as its own plan has them."""

@@ -124,7 +124,7 @@ def test_the_command_writes_recipes_that_a_run_takes(tmp_path, capfd):
     assert json.loads((folder / "mixed_precision.json").read_text())["points"] == document["points"]
     page = (folder / "report.html").read_text()
     assert all(point["name"] in page for point in document["points"])
-    assert (folder / "report_size.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "report_loss.png").read_bytes().startswith(b"\x89PNG")
     done = command("plan", config, "--recipe", folder / "mixed_1.yaml", "--json")
     assert json.loads(done.stdout)["recipe"] == "mixed_1"
     assert "exists already" in command("mixed-precision", config, *options).stderr
