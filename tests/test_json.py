@@ -12,6 +12,7 @@ import typer
 from qat.cli import app
 from qat.cli.result import _plain
 from support.command_line import CommandLine, tiny_run
+from support.web_pages import unknown_numbers
 
 PAGE = (Path(__file__).parent.parent / "docs" / "json.md").read_text()
 
@@ -58,6 +59,7 @@ def test_a_run_and_its_parts(document, folder):
     assert found["summary"] == str(folder / "out" / "summary.json")
     page = Path(found["report"]).read_text()
     assert all(f'<h2 id="s-{name}">' in page for name in ("size-against-accuracy", "error-by-layer", "training", "calibration"))
+    assert unknown_numbers(page, found, until="The plan, layer by layer") == []
     layers = found["results"][0]["layers"]
     assert {"input", "conv", "dense"} <= {layer["kind"] for layer in layers}
     assert {layer["runs"] for layer in layers if layer["kind"] != "input"} == {"integer"}

@@ -97,7 +97,7 @@ def _notes(judge: Judge, attempts: Sequence[Attempt]) -> list[str]:
 def _write(result: Automatic) -> None:
     """Write report.html, summary.json, summary.md, the plots and the journal's page into the folder of a result."""
     write_report([result.report], result.folder)
-    write_page(web_page(result), result.folder / "report.html", overwrite=True)
+    write_page(web_page(result), result.folder / "report.html", overwrite=True, prefix="")  # the comparison's plots lie there
     write_atomically(result.folder / "journal.md", journal_page(result), overwrite=True)
     document = json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"
     write_atomically(result.folder / "summary.json", document, overwrite=True)

@@ -98,6 +98,7 @@ def _not_run(c: RunConfig) -> list[str]:
         (not c.ptq, "PTQ baselines (ptq: false): whether training was needed cannot be told"),
         (not c.control, "the float control (control: false): QAT's gain may be that of its extra steps"),
         (not c.adaround, "AdaRound (adaround: true runs it)"),
+        (not c.calibration.reconstruction, "block reconstruction (calibration.reconstruction: true)"),
         (not c.equalize, "equalization of neighbouring layers (equalize: true)"),
         (not c.calibration.bias_correction, "bias correction (calibration.bias_correction: true)"),
         (not c.latency_runs, "timing (latency_runs: 0)"),

@@ -50,6 +50,9 @@ def test_the_command_exits_0_with_a_document(command_line, healthy):
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     page = (command_line.folder / "found" / "report.html").read_text()
+    nodes = json.loads((command_line.folder / "found" / "model_explorer.json").read_text())["results"]
+    quality = {step["quantized_name"]: step["sqnr"] for step in document["steps"]}
+    assert nodes == {name: {"value": value} for name, value in quality.items() if value is not None} and len(nodes) > 2
     assert "SQNR along the network" in page and "relu_1" in page
     assert json.loads((command_line.folder / "found" / "diagnosis.json").read_text()) == {
         key: value for key, value in document.items() if key != "files"
