@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from qat.arithmetic.range_estimators import FOLLOWED
+from qat.arithmetic.saturation import Bounds
 from qat.display.page import Displayed, Page
 from qat.display.table import Column, Table
 from qat.graph.graph import Graph, Op
@@ -83,7 +86,8 @@ class PlannedOp:
 class Group:
     """Tensors that share one activation scale, held as integers in ``[qmin, qmax]``.
 
-    ``fixed`` where a kernel prescribes the scale; ``learned`` where the range is a parameter.
+    ``fixed`` where a kernel prescribes the scale; ``learned`` where the range is a parameter. ``bounds`` where every reader is a
+    function that is constant below the first and above the second: no range needs to reach beyond.
     """
 
     name: str
@@ -94,6 +98,11 @@ class Group:
     symmetric: bool
     fixed: Fixed | None = None
     learned: bool = False
+    bounds: Bounds = (None, None)
+
+    def within_bounds(self, values: np.ndarray) -> np.ndarray:
+        """Return values, those beyond the bounds on them."""
+        return values if self.bounds == (None, None) else np.clip(values, *self.bounds)
 
     @property
     def fixed_range(self) -> tuple[float, float] | None:
@@ -109,14 +118,20 @@ class Group:
     def to_dict(self) -> dict[str, Any]:
         """Return the group as JSON-ready values; :meth:`from_dict` reads it back."""
         fixed = None if self.fixed is None else asdict(self.fixed)
-        return {**vars(self), "tensors": list(self.tensors), "spec": self.spec.model_dump(), "fixed": fixed}
+        return {
+            **vars(self),
+            "tensors": list(self.tensors),
+            "spec": self.spec.model_dump(),
+            "fixed": fixed,
+            "bounds": list(self.bounds),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Group:
         """Read what :meth:`to_dict` wrote."""
         fixed = None if data["fixed"] is None else Fixed(**data["fixed"])
-        spec = QuantSpec.model_validate(data["spec"])
-        return cls(**{**data, "tensors": tuple(data["tensors"]), "spec": spec, "fixed": fixed})
+        spec, bounds = QuantSpec.model_validate(data["spec"]), tuple(data.get("bounds", (None, None)))
+        return cls(**{**data, "tensors": tuple(data["tensors"]), "spec": spec, "fixed": fixed, "bounds": bounds})
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,13 +6,16 @@ The planner knows nothing of frameworks, an adapter knows nothing of recipes or 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import replace
 
+from qat.arithmetic.saturation import Bounds, saturation, union
 from qat.errors import ConfigError
 from qat.graph.graph import Graph
+from qat.graph.kinds import KINDS
 
 from .placement import place, roles_of
-from .plan import Plan, PlannedOp
+from .plan import Group, Plan, PlannedOp
 from .recipe import Recipe
 from .recipe_support import check_modes
 from .shared_scales import share_scales
@@ -35,6 +38,7 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
         raise ConfigError(f"recipe '{recipe.name}' quantizes nothing of this model for target '{target.name}': {reasons}")
     quantize, dequantize = _borders(graph, planned)
     groups = share_scales(planned, rules, target, {*quantize, *dequantize})
+    groups = {name: replace(group, bounds=_bounds(group, planned, dequantize)) for name, group in groups.items()}
     group_of = {tensor: group.name for group in groups.values() for tensor in group.tensors}
     return Plan(graph, recipe, target, tuple(planned), groups, group_of, quantize, dequantize)
 
@@ -57,3 +61,10 @@ def _borders(graph: Graph, planned: Sequence[PlannedOp]) -> tuple[tuple[str, ...
     read_as_float = {t for p in planned if not p.integer for t in p.op.inputs} | set(graph.outputs)
     entered, left = read_as_integer - integer, read_as_float & integer
     return tuple(t for t in graph.tensors if t in entered), tuple(t for t in graph.tensors if t in left)
+
+
+def _bounds(group: Group, planned: Sequence[PlannedOp], dequantize: Container[str]) -> Bounds:
+    """Return the numbers beyond which nothing that reads a group's tensors tells their values apart."""
+    readers = [p.op for p in planned if not set(p.op.inputs).isdisjoint(group.tensors)]
+    told = any(t in dequantize for t in group.tensors) or not all(KINDS[op.kind].function for op in readers)
+    return (None, None) if told or not readers or group.fixed else union([saturation(op.kind, op.attrs) for op in readers])

@@ -109,13 +109,15 @@ class Grid(keras.layers.Layer):
     def estimate(self, x: Tensor) -> None:
         """Show a float tensor to the calibration's estimator, if one is set. Calibration runs eagerly."""
         if self.estimator is not None:
-            self.estimator.update(np.asarray(x))
+            self.estimator.update(self.group.within_bounds(np.asarray(x)))
 
     def observe(self, v: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Show unrounded grid values, limited to ``[low, high]``, to the training pass; return ``v``, which depends on that."""
         if self.tracker is None or not self.trackable:
             return v
-        return self.tracker(self, v, low, high)
+        least, most = self.group.bounds
+        low = low if least is None else tf.maximum(low, least / self.scale)
+        return self.tracker(self, v, low, high if most is None else tf.minimum(high, most / self.scale))
 
     def load_own_variables(self, store: Mapping[str, np.ndarray]) -> None:
         """Restore the variables."""

@@ -119,7 +119,7 @@ class Grid(nn.Module):
     def estimate(self, x: Tensor) -> None:
         """Show a float tensor to the calibration's estimator, if one is set."""
         if self.estimator is not None:
-            self.estimator.update(x.detach().cpu().numpy())
+            self.estimator.update(self.group.within_bounds(x.detach().cpu().numpy()))
 
     def allow_tracking(self, allowed: bool) -> None:
         """Say whether training may move the range."""
@@ -133,7 +133,9 @@ class Grid(nn.Module):
 
     def observe(self, extremes: Tensor, limits: Limits) -> None:
         """Note the least and the greatest of unrounded grid values; :class:`RangeTracker` clips them to ``limits``."""
-        self.extremes.append((extremes, limits))
+        low, high = self.group.bounds
+        least = limits[0] if low is None else max(limits[0], low / self.scale_value)
+        self.extremes.append((extremes, (least, limits[1] if high is None else min(limits[1], high / self.scale_value))))
 
     def take_extremes(self) -> list[tuple[Tensor, Limits]]:
         """Return what was noted since the last call."""
