@@ -42,12 +42,21 @@ class Encoder(nn.Module):
 
 
 class ViT(nn.Module):
-    def __init__(self, size: int = 64, patch: int = 16, width: int = 192, depth: int = 12, classes: int = 10) -> None:
+    def __init__(
+        self,
+        size: int = 64,
+        patch: int = 16,
+        width: int = 192,
+        depth: int = 12,
+        classes: int = 10,
+        channels: int = 3,
+        heads: int = 3,
+    ) -> None:
         super().__init__()
-        self.patches = nn.Conv2d(3, width, patch, patch)
+        self.patches = nn.Conv2d(channels, width, patch, patch)
         self.token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.position = nn.Parameter(torch.randn(1, (size // patch) ** 2 + 1, width) * 0.02)
-        self.layers = nn.Sequential(*(Encoder(width, 3, before=True) for _ in range(depth)))
+        self.layers = nn.Sequential(*(Encoder(width, heads, before=True) for _ in range(depth)))
         self.norm, self.head = nn.LayerNorm(width, 1e-6), nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
