@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from qat.display.table import Column, Table
 from qat.report.html.page import Figure, Section, WebPage
 from qat.report.html.plots import Bar, Bars, Point, Points, Reference
 
-from .result import Sensitivity
+from .result import Sensitivity, Trial
 
 #: The most layers that a plot has.
 _MOST_BARS = 40
@@ -58,15 +59,28 @@ def _layers(found: Sensitivity) -> tuple[Figure | str, ...]:
     return (*plots, *([f"{left} layers with less loss are in sensitivity.json."] if left else []))
 
 
-def _trials(found: Sensitivity) -> tuple[Figure, ...]:
-    if not found.trials or not found.trials[0].bytes:
-        return ()
-    points = tuple(
-        Point(t.recipe.name, t.bytes / 1024, t.metric, group="chosen" if t is found.chosen else "tried") for t in found.trials
-    )
-    title = f"{found.measured.title or found.measured.name} against size"
-    reference = Reference("float", found.reference)
-    return (Figure("recipes", Points(title, "size, KiB", found.measured.heading, points, reference=reference)),)
+def _trials(found: Sensitivity) -> tuple[Figure | Table, ...]:
+    blocks: list[Figure | Table] = []
+    if found.trials and found.trials[0].bytes:
+        points = tuple(_point(found, trial) for trial in found.trials)
+        title = f"{found.measured.title or found.measured.name} against size"
+        plot = Points(title, "size, KiB", found.measured.heading, points, reference=Reference("float", found.reference))
+        blocks.append(Figure("recipes", plot))
+    if found.chosen is not None and found.chosen.pins:
+        columns = (Column(f"pinned, {found.chosen.precision}"), Column("operator"))
+        blocks.append(Table(columns, tuple((pin.layer, pin.kind) for pin in found.chosen.pins)))
+    return tuple(blocks)
+
+
+def _point(found: Sensitivity, trial: Trial) -> Point:
+    """Return a recipe's place; the interval is that of its change, about float's value."""
+    low, high = trial.drop_low, trial.drop_high
+    ends: tuple[float | None, float | None] = (None, None)
+    if found.measured.unit == " %" and low is not None and high is not None:
+        sign = -1 if found.measured.higher_is_better else 1
+        first, last = sorted((found.reference + sign * low, found.reference + sign * high))
+        ends = first, last
+    return Point(trial.recipe.name, trial.bytes / 1024, trial.metric, *ends, "chosen" if trial is found.chosen else "tried")
 
 
 def _negative(value: float | None) -> float | None:

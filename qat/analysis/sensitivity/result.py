@@ -141,11 +141,10 @@ class Sensitivity(Displayed):
             less = f"none of the {spared} recipes that spare layers loses less" if spared else "no recipe can spare the layers"
             return f"{found}: the whole recipe '{self.recipe}' loses {drop}, {goal}{'' if chosen.enough else f'; {less}'}."
         what = f"left {'in 16 bits' if chosen.precision == 'int16' else 'float'}"
-        before = self._drop(self.trials[0].drop)
         named = f"the {count} sensitive" if count else "none"
         more = f" {'and' if count else 'but'} the {chosen.added} next ones" if chosen.added else ""
         short = f"; {named} alone did not reach the budget" if chosen.added and count else ""
-        lost = f"the loss falls from {before} to {drop}, measured in the runtime, {goal}"
+        lost = f"the loss falls from {self.trials[0].drop:.2f} to {drop}, measured in the runtime, {goal}"
         return f"{found}: with {named}{more} {what} {lost}{short}."
 
     def _drop(self, drop: float) -> str:
