@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+
+from qat.analysis.diagnosis.diagnose import diagnosed
 from qat.analysis.mixed.mixed_precision import mixed_precision
 from qat.analysis.sensitivity.sensitivity import sensitivity
 from qat.errors import QatError
+from qat.frameworks import input_count
 from qat.planning.recipe import load_recipe
 from qat.planning.recipe_support import able_targets
 from qat.runs.data import RunData
 from qat.runs.job import Job
+from qat.system.samples import first_of_pair
 from qat.typing import Model
 
 from .building import folder_of
@@ -19,6 +26,10 @@ from .choices import Choices
 from .goal import Goal
 from .judging import Judge
 
+log = logging.getLogger("qat")
+
+#: The validation samples of a diagnosis.
+_DIAGNOSED = 128
 #: The precisions that are mixed, where the target has kernels for them; those of fewer bits would lose more.
 _PRECISIONS = ("static_wi8_ai8", "static_wi8_ai16", "float16")
 #: The most validation samples on which layers are told apart.
@@ -45,6 +56,20 @@ class Bench:
     model: Model
     judge: Judge
     goal: Goal
+
+
+def diagnosis_of(bench: Bench, artifact: Path) -> tuple[str, str]:
+    """Return the cause that the diagnosis of an artifact names first, and its sentence; both are empty where it names none."""
+    file, data = bench.judge.file.path, bench.data
+    assert file is not None
+    batches = [first_of_pair(batch, input_count(bench.model)) for batch in data.batches("validation", limit=_DIAGNOSED)]
+    rows = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
+    try:
+        found = diagnosed(file, artifact, tuple(np.concatenate(column)[:_DIAGNOSED] for column in zip(*rows, strict=True)))
+    except (QatError, ValueError, TypeError) as error:  # a file that it does not read, inputs by name
+        log.info("no diagnosis of %s: %s", artifact.name, error)
+        return "", ""
+    return found.cause, found.verdict()
 
 
 def without_sensitive_layers(choices: Choices, bench: Bench) -> Choices:

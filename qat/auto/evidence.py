@@ -40,6 +40,8 @@ class Evidence:
         layers: with integer weights of their own.
         rounding: the seconds that AdaRound takes, estimated.
         sample: the seconds that a sample takes in the prepared model.
+        cause: what :mod:`qat.analysis.diagnosis` names first of the first step's artifact; empty where it names nothing.
+        diagnosis: its sentence.
     """
 
     sqnr: float
@@ -52,6 +54,8 @@ class Evidence:
     layers: int
     rounding: float
     sample: float
+    cause: str = ""
+    diagnosis: str = ""
 
     @property
     def activations(self) -> float:
@@ -61,9 +65,10 @@ class Evidence:
     def said(self) -> str:
         """Return the evidence in a sentence."""
         spread = f"; under one scale the widest channel is {self.spread:.1f} times the middle one" if self.spread > 1 else ""
+        named = f"; the diagnosis: {self.diagnosis}" if self.cause else ""
         return (
             f"the noise is {self.sqnr:.1f} dB below the outputs: quantizing weights makes {100 * self.weights:.0f} % of it; "
-            f"{100 * self.shift:.0f} % is a constant shift{spread}"
+            f"{100 * self.shift:.0f} % is a constant shift{spread}{named}"
         )
 
 

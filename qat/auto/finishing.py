@@ -77,7 +77,7 @@ def _file(job: Job, attempt: Attempt) -> ModelFile:
     path = folder_of(job, attempt.step) / attempt.artifact
     return ModelFile(
         name=attempt.step, kind="ptq" if attempt.choices.training == "none" else "qat", path=path, bytes=path.stat().st_size,
-        framework=job.config.framework, tool="qat", recipe=attempt.choices.recipe.name,
+        framework=job.config.framework, tool="qat", recipe=attempt.choices.recipe.name, parity=attempt.parity,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qat.errors import ExportError
+from qat.runtimes.model_file import Parity
 from qat.system.atomic_files import make_folder, write_atomically
 
 from .choices import Choices
@@ -35,6 +36,7 @@ class Attempt:
         verdict: what the figures say of the goal.
         said: the verdict in a sentence.
         built: of the seconds, those before the figures were measured.
+        parity: of the artifact with its model, on validation samples.
     """
 
     step: str
@@ -47,6 +49,7 @@ class Attempt:
     verdict: Verdict | None = None
     said: str = ""
     built: float = 0.0
+    parity: Parity | None = None
 
     @property
     def good(self) -> bool:
@@ -55,14 +58,18 @@ class Attempt:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; :meth:`from_dict` reads them back."""
-        figures = None if self.figures is None else asdict(self.figures)
-        return {**vars(self), "choices": None if self.choices is None else self.choices.to_dict(), "figures": figures}
+        choices = None if self.choices is None else self.choices.to_dict()
+        figures, parity = (None if x is None else asdict(x) for x in (self.figures, self.parity))
+        return {**vars(self), "choices": choices, "figures": figures, "parity": parity}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Attempt:
         """Read what :meth:`to_dict` wrote."""
-        choices, figures = values["choices"], values["figures"]
-        made = {"choices": choices and Choices.from_dict(choices), "figures": figures and Figures(**figures)}
+        choices, figures, parity = values["choices"], values["figures"], values["parity"]
+        made = {
+            "choices": choices and Choices.from_dict(choices), "figures": figures and Figures(**figures),
+            "parity": parity and Parity(**parity),
+        }  # fmt: skip
         return cls(**{**values, **made})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from qat.runtimes.model_file import ModelFile
 from qat.trainers.time_budget import seconds_of
 from qat.typing import Model
 
-from .bench import Bench, NothingToChange
+from .bench import Bench, NothingToChange, diagnosis_of
 from .building import build, calibrated, folder_of
 from .choices import Choices
 from .clock import Clock, Pace
@@ -128,11 +128,17 @@ class _Search:
     def go(self) -> None:
         """Do the steps that have not ended yet, until one reaches the goal."""
         done = {a.step for a in self.attempts if a.outcome != "skipped"}
-        for step in STEPS:
+        for step in self._order():
             if any(a.good for a in self.attempts):
                 return
             if step.name not in done:
                 self._step(step)
+
+    def _order(self) -> Iterator[Step]:
+        """Yield the steps in their order; after the first those come first that mend what the diagnosis names."""
+        yield STEPS[0]
+        cause = self._evidence().cause if not any(a.good for a in self.attempts) else ""
+        yield from sorted(STEPS[1:], key=lambda step: not cause or cause not in step.mends)
 
     def _step(self, step: Step) -> None:
         if step is STEPS[0]:
@@ -188,6 +194,7 @@ class _Search:
         assert artifact.path is not None
         made = Attempt(
             step.name, "tried", why, artifact=artifact.path.name, choices=choices, figures=figures, built=round(built, 2),
+            parity=artifact.parity,
         )  # fmt: skip
         return self._judged(made)
 
@@ -203,25 +210,29 @@ class _Search:
         self.bench.job.console.print(said, style="" if tried else "dim")
 
     def _situation(self) -> Situation:
-        evidence = self.journal.evidence
-        if evidence is None:
-            evidence = self.bench.job.stage("where the noise comes from", self._look)
-            self.bench.job.console.print(f"  {evidence.said()}", style="dim")
         choices = self.best.choices
         assert choices is not None
-        return Situation(self.bench.job.config, evidence, self.attempts, choices, self.bench.data.labelled)
+        return Situation(self.bench.job.config, self._evidence(), self.attempts, choices, self.bench.data.labelled)
+
+    def _evidence(self) -> Evidence:
+        found = self.journal.evidence
+        if found is None:
+            found = self.bench.job.stage("where the noise comes from", self._look)
+            self.bench.job.console.print(f"  {found.said()}", style="dim")
+        return found
 
     def _look(self) -> Evidence:
         started = time.perf_counter()
         b = self.bench
         prepared = calibrated(b.job, b.data, b.model, Choices.of(b.job.config, b.job.recipe), first=False)
-        found = look(prepared, b.model, b.data.calibration())
+        first = self.journal.attempts[0]
+        cause, said = diagnosis_of(b, folder_of(b.job, first.step) / first.artifact)
+        found = replace(look(prepared, b.model, b.data.calibration()), cause=cause, diagnosis=said)
         self.journal.add("evidence", seconds=round(time.perf_counter() - started, 2), found=asdict(found))
         return found
 
     def _pace(self) -> Pace:
-        evidence = self.journal.evidence
-        assert evidence is not None
+        evidence = self._evidence()
         config, data = self.bench.job.config, self.bench.data
         batches = (length(data.training(0)), length(data.batches("validation")))
         training, validation = (None if n is None else n * config.data.batch_size for n in batches)

@@ -65,6 +65,7 @@ class Step:
         cost: what it takes besides one calibration and one evaluation, in words; empty for nothing.
         change: makes the choices of the best so far the step's own; it may measure for that.
         advice: whether it can help.
+        mends: the causes of :mod:`qat.analysis.diagnosis` that it mends: of a model with one of these it comes first.
         rounds: whether AdaRound runs.
         tells_apart: whether the layers are told apart by their sensitivity.
         trains: whether the model is trained.
@@ -75,6 +76,7 @@ class Step:
     cost: str
     change: Callable[[Choices, Bench], Choices]
     advice: Callable[[Situation], Advice]
+    mends: tuple[str, ...] = ()
     rounds: bool = False
     tells_apart: bool = False
     trains: bool = False
@@ -176,9 +178,9 @@ def _distillation(now: Situation) -> Advice:
     return Advice(True, "QAT on labels alone did not reach the goal: the float model's outputs say more than a label")
 
 
-def _ptq(estimator: Estimator) -> Step:
+def _ptq(estimator: Estimator, *mends: str) -> Step:
     does = f"PTQ with ranges by '{estimator}'"
-    return Step(f"ptq_{estimator}", does, "", lambda c, _: replace(c, estimator=estimator), _by_estimator(estimator))
+    return Step(f"ptq_{estimator}", does, "", lambda c, _: replace(c, estimator=estimator), _by_estimator(estimator), mends)
 
 
 def _untreated(choices: Choices) -> Choices:
@@ -189,40 +191,33 @@ def _untreated(choices: Choices) -> Choices:
 #: The steps in their order.
 STEPS: tuple[Step, ...] = (
     Step("ptq", "PTQ as the configuration says", "", lambda c, _: c, _first),
-    Step("equalization", "cross-layer equalization", "", lambda c, _: replace(c, equalize=True), _equalization),
-    _ptq("mse"),
-    _ptq("percentile"),
+    Step(
+        "equalization", "cross-layer equalization", "", lambda c, _: replace(c, equalize=True), _equalization,
+        mends=("weight_channel",),
+    ),
+    _ptq("mse", "outlier_range", "loose_range"),
+    _ptq("percentile", "outlier_range", "loose_range"),
     _ptq("entropy"),
-    _ptq("minmax"),
+    _ptq("minmax", "saturated_range", "output_range"),
     Step(
         "bias_correction", "bias correction", "one pass a layer", lambda c, _: replace(c, bias_correction=True), _bias_correction,
     ),
     Step(
-        "float_residual",
-        "the residual stream in float",
-        "",
-        lambda c, _: c.with_rules("float_residual", Rule(role="residual", mode="float")),
-        _float_residual,
+        "float_residual", "the residual stream in float", "",
+        lambda c, _: c.with_rules("float_residual", Rule(role="residual", mode="float")), _float_residual,
+        mends=("residual_stream",),
     ),
     Step(
         "adaround", "AdaRound", "1,000 steps a layer", lambda c, _: replace(c, adaround=True, bias_correction=False), _adaround,
         rounds=True,
     ),
     Step(
-        "sensitive_layers",
-        "the most sensitive layers in higher precision",
-        "10 evaluations and up to 7 calibrations",
-        without_sensitive_layers,
-        _sensitive_layers,
-        tells_apart=True,
+        "sensitive_layers", "the most sensitive layers in higher precision", "10 evaluations and up to 7 calibrations",
+        without_sensitive_layers, _sensitive_layers, tells_apart=True,
     ),
     Step(
-        "mixed_precision",
-        "each layer in 8 bits, 16, float16 or float",
-        "1 to 2 evaluations a layer and up to 7 calibrations",
-        mixed_precisions,
-        _sensitive_layers,
-        tells_apart=True,
+        "mixed_precision", "each layer in 8 bits, 16, float16 or float", "1 to 2 evaluations a layer and up to 7 calibrations",
+        mixed_precisions, _sensitive_layers, tells_apart=True,
     ),
     Step("qat", "QAT", "epochs", lambda c, _: replace(_untreated(c), training="labels"), _qat, trains=True),
     Step(

@@ -146,6 +146,8 @@ def _check(model: Any, data: RunData, base: Path) -> None:
 def _check_metrics(job: Job, data: RunData, model: Any) -> None:
     """Measure a few samples, so that metrics that do not fit outputs and labels are found before anything is trained."""
     c = job.config.training
+    if c.metrics is None and not c.labelled:
+        return  # training chooses a distance by the outputs
     teacher = model if c.labels == "none" else None
     api.evaluate(model, data.batches("validation", limit=_MEASURED), metrics=c.metrics, labels=c.labels, teacher=teacher)
 

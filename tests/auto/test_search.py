@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import qat as toolkit
+from qat.analysis.diagnosis.causes import CAUSES
 from qat.auto import search as searching
+from qat.auto.steps import STEPS
 from qat.planning.recipe import load_recipe
 from support.command_line import CommandLine
 from support.nets import digits, layout, net
@@ -267,6 +270,25 @@ def test_a_float_file_is_a_model_too(qat, tmp_path, trained):
     found = json.loads(qat("auto", config, "--max-drop", "5", "--json").stdout)
     assert (found["chosen"], found["artifact"]) == ("ptq", "qat_int8.onnx")
     assert found["results"][0]["entries"][0]["top1"] > 75  # it knows the digits
+
+
+def test_every_cause_that_a_step_mends_is_one_of_the_diagnosis():
+    known = {cause.name for cause in CAUSES}
+    assert {cause for step in STEPS for cause in step.mends} <= known
+
+
+@pytest.mark.slow
+def test_a_vit_ends_at_its_residual_stream_in_float(qat, tmp_path):
+    source = Path(__file__).parents[2] / "benchmarks"
+    config = tmp_path / "vit.yaml"
+    config.write_text((source / "auto_vit.yaml").read_text().replace("epochs: 60", "epochs: 20"))
+    (tmp_path / "auto_vit.py").write_text(
+        (source / "auto_vit.py").read_text().replace("Path(__file__).parent", repr(str(source)))
+    )
+    found = json.loads(qat("auto", config, "--json", "--max-drop", "5").stdout)
+    assert [step["step"] for step in found["steps"]] == ["ptq", "float_residual"]
+    assert found["evidence"]["cause"] == "residual_stream"
+    assert found["reached"]
 
 
 @pytest.mark.slow
