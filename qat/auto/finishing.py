@@ -24,8 +24,8 @@ from .journal import Attempt
 from .judging import Judge, figures_of
 from .result import Automatic, decision_of, journal_page
 
-#: How the reason of a step begins that does not fit into the time.
-LATE = "it takes about"
+#: How the reason of a step begins that does not fit into the time: by its estimate, or as it turned out.
+LATE = ("it takes about", "it was given up after")
 
 
 def finished(bench: Bench, attempts: Sequence[Attempt], best: Attempt, evidence: Evidence | None, clock: Clock) -> Automatic:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +26,7 @@ from .bench import Bench, NothingToChange, diagnosis_of
 from .building import build, calibrated, folder_of
 from .choices import Choices
 from .clock import Clock, Pace
+from .deadline import OutOfTime, deadline
 from .evidence import Evidence, look
 from .finishing import LATE, finished, write_chosen
 from .goal import Goal
@@ -142,7 +144,8 @@ class _Search:
 
     def _step(self, step: Step) -> None:
         if step is STEPS[0]:
-            self._do(step, Choices.of(self.bench.job.config, self.bench.job.recipe), "the configuration's own recipe", {})
+            choices = Choices.of(self.bench.job.config, self.bench.job.recipe)
+            self._do(step, choices, "the configuration's own recipe", {}, float("inf"))
             return
         now, pace = self._situation(), self._pace()
         advice, least, left = step.advice(now), pace.least(step), max(self.clock.left, 0.0)
@@ -150,10 +153,10 @@ class _Search:
         if not advice.helps:
             self._skip(step, advice.why)
         elif begun is None and least > left:
-            self._skip(step, f"{LATE} {least:.0f} s, and {left:.0f} s of {self.bench.goal.budget:.0f} s are left")
+            self._skip(step, f"{LATE[0]} {least:.0f} s, and {left:.0f} s of {self.bench.goal.budget:.0f} s are left")
         else:
             training = begun["training"] if begun is not None else self._training(pace) if step.trains else {}
-            self._do(step, now.best, advice.why, training)
+            self._do(step, now.best, advice.why, training, left - pace.final)
 
     def _training(self, pace: Pace) -> dict[str, Any]:
         """Return the options that end a training: the configuration's own length, or the time that is left where that is less."""
@@ -165,14 +168,21 @@ class _Search:
             steps = own.epochs * len(self.bench.data.training(own.seed))
         return {"time_budget": round(seconds, 1), "steps": None, "max_steps": steps}
 
-    def _do(self, step: Step, choices: Choices, why: str, training: Mapping[str, Any]) -> None:
-        """Build a step's artifact from the choices before it, hold it against the float model, and write down what came out."""
+    def _do(self, step: Step, choices: Choices, why: str, training: Mapping[str, Any], seconds: float) -> None:
+        """Build a step's artifact from the choices before it, hold it against the float model, and write down what came out.
+
+        A step that takes longer than ``seconds`` is given up.
+        """
         before = _unfinished(self.journal, self.bench.job)
         if self.journal.begun(step.name) is None:
+            shutil.rmtree(self.bench.job.checkpoints / step.name, ignore_errors=True)  # of a training that was given up
             self.journal.add("begin", step=step.name, why=why, training=dict(training))
         started = time.perf_counter()
         try:
-            attempt = self.bench.job.stage(step.does, lambda: self._tried(step, choices, why, training))
+            with deadline(seconds):
+                attempt = self.bench.job.stage(step.does, lambda: self._tried(step, choices, why, training))
+        except OutOfTime:
+            attempt = Attempt(step.name, "skipped", f"{LATE[1]} {time.perf_counter() - started:.0f} s, when its time was over")
         except NothingToChange as error:
             attempt = Attempt(step.name, "skipped", str(error))
         except Exception as error:  # whatever a model that no step was tried on raises

@@ -200,7 +200,12 @@ def test_other_folders(folder, pets):
     [
         ("net.pth", None, ConfigError, "net.pth holds weights alone, .*qat init --from model.py:make --weights net.pth"),
         ("net.weights.h5", None, ConfigError, "holds weights alone"),
-        ("model.py", None, ConfigError, "write model.py:make, package.module:make, or the path of a .keras file"),
+        (
+            "model.py",
+            None,
+            ConfigError,
+            "write model.py:make, package.module:make, or the path of a .keras, .onnx or .tflite file",
+        ),
         ("nowhere.py:make", None, ConfigError, "no such file: nowhere.py"),
         ("model.py:mak", None, ConfigError, "module model has no function 'mak'"),
         ("nowhere.keras", None, ConfigError, "no such file: nowhere.keras"),
