@@ -39,9 +39,15 @@ def convolutions_of(kit: Kit, detector: float = 0.0, large_channel: float = 0.0,
             after[:, one] / large_channel,
         )
     if detector:
-        edge = np.quantile(responses[..., one], 0.999)
-        scale = detector * responses.std() / (responses[..., one].max() - edge)
-        weight[one], bias[one], after[:, one] = weight[one] * scale, (bias[one] - edge) * scale, after[:, one] / scale
+        edges = np.quantile(responses, 0.999, (0, 1, 2))
+        beyond = responses.max((0, 1, 2)) - edges
+        rare = int((beyond / responses.std((0, 1, 2))).argmax())
+        scale = detector * responses.std() / beyond[rare]
+        weight[rare], bias[rare], after[:, rare] = (
+            weight[rare] * scale,
+            (bias[rare] - edges[rare]) * scale,
+            after[:, rare] / scale,
+        )
     access.set(weight, bias, after)
     return net
 

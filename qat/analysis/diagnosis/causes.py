@@ -77,6 +77,11 @@ def _is_loose(step: StepFacts) -> bool:
     return step.values.rounding_sqnr < SPOILED and _looseness(step) > _LOOSE
 
 
+def _is_off(step: StepFacts) -> bool:
+    """Whether a step alone is far from float: a gate that hardly varies may be constant and yet right."""
+    return step.own_sqnr < HEALTHY
+
+
 def _is_clipped(step: StepFacts) -> bool:
     return step.values.clip_sqnr < SPOILED
 
@@ -156,7 +161,7 @@ def _residual_stream(facts: Facts) -> Found:
 def _prescribed_scale(facts: Facts) -> Found:
     kinds = ("softmax", "sigmoid", "tanh")
     found = [(s, min(s.own_sqnr, s.values.rounding_sqnr)) for s in facts.steps if s.kind in kinds and s.values.range is not None]
-    wrong = [(s, left) for s, left in found if left < _PRESCRIBED]
+    wrong = [(s, left) for s, left in found if left < _PRESCRIBED and _is_off(s)]
     says = (
         "{step.kind} {where} keeps {figure:.1f} dB: its grid holds {step.values.range[0]:.3g} to {step.values.range[1]:.3g}, and "
         "99.9 % of its values lie below {step.values.typical[1]:.3g}"
@@ -199,7 +204,12 @@ def _dead_channels(facts: Facts) -> Found:
     wrong = [
         (s, s.dead / s.channels)
         for s in facts.steps
-        if s.dead and s.dead / s.channels >= _DEAD and not _coarse(s.weight) and not _is_clipped(s) and not _is_loose(s)
+        if s.dead
+        and s.dead / s.channels >= _DEAD
+        and _is_off(s)
+        and not _coarse(s.weight)
+        and not _is_clipped(s)
+        and not _is_loose(s)
     ]
     says = "{step.dead} of {step.channels} channels of {where} are constant in the quantized file, and vary in the float one"
     return _worst(wrong, _DEAD, says, least=False)

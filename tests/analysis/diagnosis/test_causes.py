@@ -61,7 +61,7 @@ FAULTS = {
     "saturated_range": {"conv": {"clip_sqnr": 9.0, "clipped": 0.1}},
     "outlier_range": {"conv": {"high": 90.0, "range": (0.0, 90.0), "rounding_sqnr": 12.0}},
     "loose_range": {"conv": {"range": (0.0, 90.0), "rounding_sqnr": 12.0}},
-    "dead_channels": {"conv": {"dead": 4}},
+    "dead_channels": {"conv": {"dead": 4, "own_sqnr": 12.0}},
 }
 
 
@@ -83,6 +83,12 @@ def test_a_fault_that_makes_no_error_is_no_cause(cause):
 
 def test_a_file_without_a_fault_gets_no_cause_however_far_it_is():
     assert findings_of(facts()) == ()
+
+
+def test_a_gate_that_hardly_varies_is_no_fault():
+    """A sigmoid of nearly one value has few steps for what varies of it, and is right all the same."""
+    assert findings_of(facts(softmax={"rounding_sqnr": -7.0, "own_sqnr": 42.0})) == ()
+    assert findings_of(facts(conv={"dead": 6, "own_sqnr": 42.0})) == ()
 
 
 def test_few_samples_are_named_only_where_nothing_is_wrong():
