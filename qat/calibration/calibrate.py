@@ -48,8 +48,7 @@ def calibrate(model: P, samples: Samples, estimator: Estimator | None = None, *,
     """
     if not is_prepared(model):
         raise CalibrationError("calibrate needs a prepared model: call model = qat.prepare(float_model, example_inputs) first")
-    if estimator is not None and estimator not in _ESTIMATORS:
-        raise ConfigError(f"unknown estimator '{estimator}'{nearest(estimator, _ESTIMATORS)}; valid: {', '.join(_ESTIMATORS)}")
+    _refuse_unknown(estimator)
     framework = framework_of(model)
     if framework == "tf_keras":
         adapter_for(framework).calibrate(model, samples)
@@ -61,6 +60,7 @@ def calibrate(model: P, samples: Samples, estimator: Estimator | None = None, *,
 
 def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | None) -> Evidence:
     """Set the ranges of a PyTorch or Keras 3 model, as :func:`calibrate` says, and return what was seen."""
+    _refuse_unknown(estimator)
     framework = framework_of(model)
     assert framework != "tf_keras"
     adapter = adapter_for(framework)
@@ -93,3 +93,8 @@ def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | No
         for grid in grids.values():
             grid.estimator, grid.mode = None, RangeMode.FROZEN
     return evidence
+
+
+def _refuse_unknown(estimator: str | None) -> None:
+    if estimator is not None and estimator not in _ESTIMATORS:
+        raise ConfigError(f"unknown estimator '{estimator}'{nearest(estimator, _ESTIMATORS)}; valid: {', '.join(_ESTIMATORS)}")

@@ -107,10 +107,10 @@ class Evidence(Displayed):
         for name, found in self.inputs.items():
             yield from map(str, found.doubts(name))
 
-    def log(self) -> None:
-        """Log the evidence, and each warning."""
+    def log(self, checked: bool = False) -> None:
+        """Log the evidence, and each warning; of data that were ``checked`` the checks have said them."""
         log.info("calibration saw %s", self.line())
-        for sentence in self.warnings():
+        for sentence in () if checked else self.warnings():
             log.warning("%s", sentence)
 
 

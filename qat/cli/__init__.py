@@ -6,6 +6,7 @@ from . import process
 from .artifacts import compare, inspect
 from .auto import auto
 from .beginning import init
+from .checks import check
 from .configs import configs
 from .diagnose import diagnose
 from .installation import doctor
@@ -20,7 +21,7 @@ from .systems import system
 
 #: The commands, in the order in which ``qat --help`` lists them.
 COMMANDS = (
-    demo, quantize, init, run, auto, ptq, train, export, compare, diagnose, plan, sensitivity, mixed_precision,
+    demo, quantize, init, check, run, auto, ptq, train, export, compare, diagnose, plan, sensitivity, mixed_precision,
     configs, recipes, inspect, lint, system, doctor,
 )  # fmt: skip
 

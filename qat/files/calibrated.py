@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from qat import api
+from qat.analysis.checks.check import check_data
 from qat.calibration.calibrate import set_ranges
 from qat.calibration.coarse_outputs import coarse_outputs
+from qat.calibration.evidence import Evidence
 from qat.display.progress import shown
 from qat.planning.output_layers import output_layers, unrounded
 from qat.planning.recipe import Recipe, Rule
@@ -87,7 +89,15 @@ class _Trial:
         with shown(self.request.progress):
             seen = set_ranges(model, [batch if len(batch) > 1 else batch[0] for batch in self.samples], estimator)
         if last:
-            seen.log()
+            self.say(seen)
+
+    def say(self, seen: Evidence) -> None:
+        """Say what is not fine with the samples; of random ones that they are few, the rest was said when they were made."""
+        random = self.opened.samples.random
+        if not random:
+            named = [dict(zip(seen.names, batch, strict=True)) for batch in self.samples]
+            check_data(named, progress=self.request.progress).log()
+        seen.log(checked=not random)
 
     def nearest(self, model: Any) -> Estimator:
         """Return the estimator with whose ranges the outputs are nearest to float's, in the losses that training would have."""

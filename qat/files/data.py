@@ -38,10 +38,12 @@ class Samples:
     Attributes:
         arrays: one for each input, ``[samples, ...]``, in the order of the inputs.
         said: what they are, for a person.
+        random: whether they are random numbers.
     """
 
     arrays: tuple[np.ndarray, ...]
     said: str
+    random: bool = False
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -96,7 +98,7 @@ def _random(wanted: Sequence[Wanted], count: int, seed: int) -> Samples:
     random = np.random.default_rng(seed)
     count = min(count, 64)
     made = [random.random((count, *(n or 1 for n in w.shape[1:]))) for w in wanted]
-    return Samples(tuple(w.check(x) for w, x in zip(wanted, made, strict=True)), f"{count} random samples")
+    return Samples(tuple(w.check(x) for w, x in zip(wanted, made, strict=True)), f"{count} random samples", True)
 
 
 def _normalization(scale: str | None, known: Normalization | None, folder: str) -> Normalization:

@@ -150,6 +150,12 @@ class RunData:
         """Return the inputs of the calibration batches."""
         return [first_of_pair(batch) for batch in self.calibration_pairs()[0]]
 
+    def reference(self, count: int) -> Any:
+        """Return batches of at most ``count`` test samples that calibration samples are held against."""
+        if isinstance(self.dataset, OwnData):
+            return self._made(self.dataset.reference(count))
+        return self._made(self.dataset.reference(64, self.layout, count))
+
     def example(self) -> Any:
         """Return a batch of two inputs."""
         if isinstance(self.dataset, Dataset):

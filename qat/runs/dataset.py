@@ -147,6 +147,12 @@ class Dataset:
         """
         return Batches(self, *self.part(split, limit), size, layout, shuffle, flip)
 
+    def reference(self, size: int, layout: str, count: int) -> Batches:
+        """Return batches of at most ``count`` test samples, each class in its share."""
+        x, y, chosen = self.part("test")
+        order = mixed_order(None if y is None else y[chosen], len(chosen), self.seed)[:count]
+        return Batches(self, x, y, chosen[order], size, layout, None, False)
+
 
 class Batches(Passes):
     """The batches ``(images, labels)`` of a split, or ``(images,)`` of data without labels.

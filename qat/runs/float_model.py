@@ -17,6 +17,7 @@ from qat.system.atomic_files import make_folder
 from qat.system.import_object import import_object
 
 from . import float_files
+from .calibration_data import warn_of_calibration_data
 from .config import TRAINING_KEYS, expand
 from .data import RunData
 from .dataset import Dataset
@@ -100,13 +101,10 @@ def trained(job: Job, data: RunData) -> Any:
     _check(model, data, job.base)
     plan = api.plan(model, data.example(), job.recipe, job.config.target, c.dynamic)
     _check_metrics(job, data, model)
-    if c.weights is not None:
-        try:
-            model = float_files.load(framework, model, expand(c.weights, job.base))
-        except (ConfigError, DataError) as error:
-            raise ConfigError(f"model.weights: {error}") from error
+    model = with_weights(job, model)
     if isinstance(data.dataset, Dataset):
         warn_of_double_scaling(model, data.example(), job.config.data)
+    warn_of_calibration_data(data, model)
     if c.file is not None or c.weights is not None:
         return model
     content = data.content()
@@ -128,6 +126,21 @@ def trained(job: Job, data: RunData) -> Any:
             "the float model is not kept, and the next run trains it again: %s; XDG_CACHE_HOME names another folder", error
         )
     return model
+
+
+def with_weights(job: Job, model: Any) -> Any:
+    """Return a model with the weights that the configuration names; without any, the model itself.
+
+    Raises:
+        ConfigError: the weights are missing, damaged, or of another model.
+    """
+    c = job.config
+    if c.model.weights is None:
+        return model
+    try:
+        return float_files.load(c.framework, model, expand(c.model.weights, job.base))
+    except (ConfigError, DataError) as error:
+        raise ConfigError(f"model.weights: {error}") from error
 
 
 def _check(model: Any, data: RunData, base: Path) -> None:

@@ -118,19 +118,28 @@ class OwnData:
         Samples by number, those of a DataLoader too, are a sample of all. Of other data the first ones are read, four times as
         many, and a random part of them is kept.
         """
-        train = self.parts["train"]
-        if train.chosen is not None:
-            return train.batches(64, "the calibration data", limit=count), ""
-        samples = getattr(train.data, "dataset", None)
+        return self._drawn("train", count, "the calibration data")
+
+    def reference(self, count: int) -> Any:
+        """Return batches of test samples, drawn as those of calibration are, to hold these against."""
+        return self._drawn("test", count, "the test data")[0]
+
+    def _drawn(self, split: Split, count: int, what: str) -> tuple[Any, str]:
+        part = self.parts[split]
+        if part.chosen is not None:
+            return (part if split == "train" else part.mixed(self.seed)).batches(64, what, limit=count), ""
+        samples = getattr(part.data, "dataset", None)
         if samples is not None and hasattr(samples, "__getitem__") and hasattr(samples, "__len__"):
             chosen = mixed_order(class_numbers_of(samples), len(samples), self.seed)[:count]
-            collate = getattr(train.data, "collate_fn", None)
-            return SampleBatches(samples, 64, None, chosen, collate, "the calibration data"), ""
-        kept, read = drawn(self.batches("train", 64), count, self.seed)
+            collate = getattr(part.data, "collate_fn", None)
+            return SampleBatches(samples, 64, None, chosen, collate, what), ""
+        name = "training" if split == "train" else split
+        kept, read = drawn(self.batches(split, 64), count, self.seed, f"the {name} data")
         labels = [np.asarray(s[1]) for s in kept if isinstance(s, tuple) and len(s) == 2 and hasattr(s[1], "shape")]
-        self._note("calibration", [np.stack(labels)] if labels and all(y.shape == () for y in labels) else [])
-        batches = [stacked(kept[i : i + 64], "the calibration data") for i in range(0, len(kept), 64)]
-        return batches, f"drawn from the first {read} of the training data"
+        if split == "train":
+            self._note("calibration", [np.stack(labels)] if labels and all(y.shape == () for y in labels) else [])
+        batches = [stacked(kept[i : i + 64], what) for i in range(0, len(kept), 64)]
+        return batches, f"drawn from the first {read} of the {name} data"
 
     def _note(self, part: str, labels: list[np.ndarray]) -> None:
         """Remember the labels that a part was read with, and name the classes that it or another part lacks."""

@@ -56,7 +56,7 @@ class Read:
             self._note(labels)
 
 
-def drawn(batches: Iterable[Any], count: int, seed: int) -> tuple[list[Any], int]:
+def drawn(batches: Iterable[Any], count: int, seed: int, what: str) -> tuple[list[Any], int]:
     """Return ``count`` samples, drawn at random from the first batches, four times as many, and how many were read.
 
     Each of those read is kept with the same chance (Vitter 1985, algorithm R).
@@ -74,7 +74,7 @@ def drawn(batches: Iterable[Any], count: int, seed: int) -> tuple[list[Any], int
         if read >= _BUFFER * count:
             break
     if not kept:
-        raise DataError("data.factory: the training data yield no batches")
+        raise DataError(f"data.factory: {what} yield no batches")
     return kept, read
 
 

@@ -39,6 +39,8 @@ def holds_classes(labels: np.ndarray) -> bool:
 def missing_classes(parts: Mapping[str, np.ndarray], names: Sequence[str] = ()) -> list[str]:
     """Return one sentence for each part of the data that lacks a class which another part has.
 
+    What calibration lacks is not said here: the checks of calibration data say it.
+
     Args:
         parts: the labels of each part, by its name.
         names: the classes' names, where they have any.
@@ -51,6 +53,8 @@ def missing_classes(parts: Mapping[str, np.ndarray], names: Sequence[str] = ()) 
         return []
     sentences = []
     for part, labels in parts.items():
+        if part == "calibration":
+            continue
         lacking = [int(c) for c in np.setdiff1d(classes, labels)]
         if lacking:
             shown = ", ".join(f"{c} ('{names[c]}')" if c < len(names) else str(c) for c in lacking[:5])

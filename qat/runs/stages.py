@@ -45,7 +45,7 @@ def calibrated(job: Job, data: RunData, model: Model, start: bool = True) -> tup
     if has_plan(prepared):
         seen = replace(set_ranges(prepared, pairs, c.calibration.estimator), source=source)
         job.console.print(f"  calibration saw {seen.line()}", style="dim")
-        seen.log()
+        seen.log(checked=True)
     else:
         api.calibrate(prepared, samples, c.calibration.estimator)
     if c.calibration.bias_correction:

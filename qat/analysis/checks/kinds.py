@@ -43,7 +43,7 @@ class InputKind:
     def planes(self, x: np.ndarray) -> np.ndarray:
         """Return images or signals as ``[n, channels, height, width]``, float32; the height of a signal is 1."""
         assert self.axis is not None
-        moved = np.moveaxis(x, self.axis, 1).astype(np.float32)
+        moved = np.ascontiguousarray(np.moveaxis(x, self.axis, 1), np.float32)
         return moved if moved.ndim == 4 else moved[:, :, None]
 
     def by_channel(self, x: np.ndarray) -> np.ndarray:

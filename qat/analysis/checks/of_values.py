@@ -57,24 +57,37 @@ def dtype(sides: Sides) -> Verdict:
 
 
 def constant(sides: Sides) -> Verdict:
-    """No input is constant, no channel of an image, and no other channel or column that varies in the reference."""
+    """No input is constant, no channel of an image, and no column of a table that varies in the reference.
+
+    A column that hardly varies there may be constant in some samples by chance, which is no warning.
+    """
 
     def of(name: str, seen: SeenInput) -> Verdict:
         low, high = seen.moments.low, seen.moments.high
         reference = None if sides.reference is None else sides.reference.inputs.get(name)
-        if reference is not None and reference.moments.low.shape == low.shape:
-            varying = reference.moments.low < reference.moments.high
+        if seen.kind.kind == "table" and not sides.why_not:
+            varying = _varying(sides, name)
             low, high = np.where(varying, low, -np.inf), np.where(varying, high, np.inf)
         elif seen.kind.kind != "images":
             low, high = low.min(keepdims=True), high.max(keepdims=True)
+        elif reference is not None and reference.moments.low.shape == low.shape:
+            varying = reference.moments.low < reference.moments.high
+            low, high = np.where(varying, low, -np.inf), np.where(varying, high, np.inf)
         for doubt in doubts.of_constants(name, low, high):
             return Verdict("warned", doubt.found, "every channel varies", doubt.advice)
         return Verdict("passed", "every channel varies", "every channel varies")
 
-    found = (
-        of(name, seen) for name, seen in sides.samples.inputs.items() if seen.kind.kind != "ids" and seen.moments.count.any()
-    )
-    return worst_of(found, "numbers of tokens and masks may be constant")
+    looked_at = ((n, s) for n, s in sides.samples.inputs.items() if s.kind.kind != "ids" and s.moments.count.any())
+    return worst_of((of(*pair) for pair in looked_at), "numbers of tokens and masks may be constant")
+
+
+def _varying(sides: Sides, name: str) -> np.ndarray:
+    """Return which columns of a table vary so often in the reference that samples of one value are no chance."""
+    pair, low = sides.descriptors(name), sides.samples.inputs[name].moments.low
+    if pair is None or pair[1].shape[1] != len(low):  # a wide table, of which projections are kept
+        return np.zeros(len(low), bool)
+    others = (pair[1] != low).mean(0)
+    return np.asarray(len(low) * (1 - others) ** sides.samples.samples < ALPHA)
 
 
 def real(sides: Sides) -> Verdict:

@@ -13,6 +13,9 @@ from qat.frameworks import has_plan, in_order, input_count
 from qat.system.sample_sets import as_pair
 from qat.system.samples import batches_of, first_of_pair
 
+#: Samples that are looked at together: one large array is never copied whole.
+_AT_ONCE = 64
+
 
 def batches(samples: Any, labels: Any, model: Any, what: str) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
     """Yield the inputs of each batch by name, and its labels.
@@ -40,8 +43,9 @@ def batches(samples: Any, labels: Any, model: Any, what: str) -> Iterator[tuple[
         if found is not None and len(found) != size:
             raise DataError(f"{where}: {size} samples, but {len(found)} labels")
         seen += size
-        if size:
-            yield arrays, found
+        for first in range(0, size, _AT_ONCE):
+            place = slice(first, first + _AT_ONCE)
+            yield {name: x[place] for name, x in arrays.items()}, None if found is None else found[place]
     if not seen:
         raise DataError(f"{what}: there are no samples: pass at least one batch (a generator that was used up yields none)")
     if given is not None and len(given) != seen:

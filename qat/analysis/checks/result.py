@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -9,9 +10,12 @@ from typing import Any, Literal
 from qat.display.page import Displayed, Page
 from qat.display.table import Column, Style, Table
 
+log = logging.getLogger("qat")
+
 Status = Literal["passed", "warned", "failed", "not applicable"]
 
-_STYLES: dict[Status, Style] = {"passed": "", "warned": "notice", "failed": "bad", "not applicable": "reference"}
+#: How the rows are drawn.
+STYLES: dict[Status, Style] = {"passed": "", "warned": "notice", "failed": "bad", "not applicable": "reference"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,12 @@ class DataChecks(Displayed):
         against = f", held against {self.reference:,}" if self.reference else ""
         return f"{self.samples:,} calibration samples{against}: {', '.join(f'{n} {status}' for n, status in counts if n)}"
 
+    def log(self) -> None:
+        """Log what warned or failed, each in one sentence, and at level INFO how many checks passed."""
+        log.info("%s", self.line())
+        for check in self.not_fine():
+            log.warning("%s", check.sentence())
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
         return {"samples": self.samples, "reference": self.reference, "checks": [asdict(check) for check in self.checks]}
@@ -89,6 +99,6 @@ class DataChecks(Displayed):
         """Return a row for each check, and below them what to do."""
         columns = (Column("check"), Column(""), Column("found", prose=True), Column("passes", prose=True))
         rows = tuple((check.name, check.status, check.figure, check.threshold) for check in self.checks)
-        table = Table(columns, rows, self.line(), tuple(_STYLES[check.status] for check in self.checks))
+        table = Table(columns, rows, self.line(), tuple(STYLES[check.status] for check in self.checks))
         steps = tuple(f"{check.name}: {check.next_step}" for check in self.checks if check.next_step)
         return Page((table, *(("", *steps) if steps else ())))

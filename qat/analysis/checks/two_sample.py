@@ -31,9 +31,17 @@ def joint_p(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def columns_p(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the p-value of the column that differs most, times the number of columns: Kolmogorov & Smirnov's test of each."""
-    found = [stats.ks_2samp(x, y, method="asymp").pvalue for x, y in zip(a.T, b.T, strict=True)]
-    return min(1.0, len(found) * float(min(found)))
+    """Return the p-value of the column that differs most, times the number of columns: Kolmogorov & Smirnov's test of each.
+
+    It is that of ``scipy.stats.ks_2samp(method="asymp")``, whose p-value falls with its statistic: the largest one is enough.
+    """
+    n, m = len(a), len(b)
+    both = np.ascontiguousarray(np.concatenate([a, b]).T)
+    order = np.argsort(both, axis=1)
+    values = np.take_along_axis(both, order, 1)
+    steps = np.where(order < n, 1 / n, -1 / m).cumsum(1)  # the difference of the two distribution functions
+    ends = np.column_stack([values[:, 1:] != values[:, :-1], np.ones(len(both), bool)])  # of equal values the last
+    return min(1.0, len(both) * float(stats.kstwo.sf(np.abs(steps[ends]).max(), round(n * m / (n + m)))))
 
 
 def means_p(a: np.ndarray, b: np.ndarray) -> float:

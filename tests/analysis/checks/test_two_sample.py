@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from qat.analysis.checks.two_sample import joint_p, means_p, squared_distance
+from qat.analysis.checks.two_sample import columns_p, joint_p, means_p, squared_distance
 
 
 def rows(kind, n, random):
@@ -44,14 +45,20 @@ def test_a_correlation_is_a_difference():
     assert joint_p(a, b) < 1e-4
 
 
+@pytest.mark.parametrize("kind", ["normal", "skewed", "ties"])
+def test_the_columns_are_those_of_scipy(kind):
+    random = np.random.default_rng(5)
+    a, b = rows(kind, 80, random) + 0.2, rows(kind, 130, random)
+    expected = [stats.ks_2samp(x, y, method="asymp").pvalue for x, y in zip(a.T, b.T, strict=True)]
+    np.testing.assert_allclose(columns_p(a, b), min(1, 12 * min(expected)), rtol=1e-9)
+
+
 def test_constant_columns_say_nothing():
     assert joint_p(np.ones((60, 3)), np.ones((80, 3))) == 1.0
 
 
 def test_the_tail_of_the_permuted_means_is_that_of_chi_squared():
     """Of normal rows the statistic is nearly chi-squared; the two p-values agree within a factor of three down to 1e-5."""
-    from scipy import stats
-
     random = np.random.default_rng(3)
     a, b = random.normal(size=(400, 8)), random.normal(size=(1200, 8))
     for shift in (0.06, 0.1, 0.12):
