@@ -11,7 +11,8 @@ from qat.calibration import doubts
 
 from .result import Status
 from .seen import SeenInput
-from .sides import ALPHA, FEWEST, Sides
+from .sides import ALPHA, Sides
+from .two_sample import independence_p
 from .verdict import Verdict, of_input, worst_of
 
 #: A range that grew by more than this share in the last quarter of the samples is expected to grow further.
@@ -124,36 +125,21 @@ def _neighbours(sides: Sides, name: str, seen: SeenInput) -> Iterator[Verdict]:
 
 
 def _columns(sides: Sides, name: str) -> Iterator[Verdict]:
-    """Yield the verdict on a table of independent columns where the reference's depend on each other.
-
-    Of ``n`` rows with ``d`` independent columns, ``n`` times the sum of the squared correlations is distributed as chi-squared
-    with ``d (d - 1) / 2`` degrees of freedom (Lawley 1940).
-    """
+    """Yield the verdict on a table of independent columns where the reference's depend on each other."""
     pair = sides.descriptors(name)
     if pair is None or pair[0].shape[1] < 2:
         return
     rows = min(map(len, pair))
-    mine, theirs = (_squared_correlations(x[:rows]) for x in pair)
-    degrees = pair[0].shape[1] * (pair[0].shape[1] - 1) / 2
-    limit = float(stats.chi2.isf(ALPHA, degrees)) / rows / degrees
-    if theirs <= limit or rows < FEWEST:
+    if independence_p(pair[1][:rows]) >= ALPHA:
         return
-    figure = f"columns{of_input(sides, name)} have a mean squared correlation of {mine:.3g}, the reference's {theirs:.3g}"
-    if mine <= limit:
+    p, wanted = independence_p(pair[0][:rows]), f"p below {ALPHA:g}, as the reference's are"
+    figure = f"columns{of_input(sides, name)} depend on each other (p of independence = {p:.2g})"
+    if p >= ALPHA:
         step = "calibrate on real rows; random ones give useless ranges"
-        yield Verdict("failed", f"{figure}: they look like noise", f"more than {limit:.2g}, the most of noise", step, mine)
+        figure = f"columns{of_input(sides, name)} are independent (p = {p:.2g}), the reference's are not: they look like noise"
+        yield Verdict("failed", figure, wanted, step, p)
     else:
-        yield Verdict("passed", figure, f"more than {limit:.2g}, the most of noise", value=mine)
-
-
-def _squared_correlations(x: np.ndarray) -> float:
-    """Return the mean squared correlation of two columns; a constant column has none with any other."""
-    x = x - x.mean(0)
-    std = x.std(0)
-    scaled = x / np.where(std > 0, std, 1)
-    found = scaled.T @ scaled / len(x)
-    d = len(found)
-    return float(((found**2).sum() - (np.diag(found) ** 2).sum()) / (d * (d - 1)))
+        yield Verdict("passed", figure, wanted, value=p)
 
 
 def settled(sides: Sides) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,17 +27,17 @@ class Sides:
     samples: Seen
     reference: Seen | None
 
-    @property
+    @cached_property
     def why_not(self) -> str:
         """Why the two are not compared; empty where they are."""
         if self.reference is None:
             return "there is no reference"
-        fewest = min(self.samples.samples, self.reference.samples)
-        return f"{fewest} samples are too few to compare" if fewest < FEWEST else ""
+        fewest = min(map(len, self.rows))
+        return f"{fewest} samples of the same classes are too few to compare" if fewest < FEWEST else ""
 
     @cached_property
     def rows(self) -> tuple[list[Row], list[Row]]:
-        """The samples that are compared. Where classes are known, the reference has each in the same share.
+        """The samples that are compared. Where classes are known, both sides have each in the same share.
 
         A calibration set may hold the classes in other shares than the reference without anything being wrong with it.
         """
@@ -45,13 +46,13 @@ class Sides:
         classes = {row.label for row in mine}
         if None in classes or any(row.label is None for row in theirs) or len(classes) * _A_CLASS > len(mine):
             return mine, theirs
-        by_class: dict[int | None, list[Row]] = defaultdict(list)
-        for row in theirs:
-            by_class[row.label].append(row)
-        counts = {label: sum(row.label == label for row in mine) for label in classes}
-        times = min(len(by_class[label]) / count for label, count in counts.items())
-        matched = [row for label, count in counts.items() for row in by_class[label][: int(times * count)]]
-        return mine, matched if len(matched) >= FEWEST else theirs
+        a, b = _by_class(mine), _by_class(theirs)
+        times = min(len(b[label]) / len(a[label]) for label in classes)
+        if times >= 1:
+            return mine, [row for label in classes for row in b[label][: int(times * len(a[label]))]]
+        counts = {label: min(len(a[label]), len(b[label])) for label in classes}
+        same = ([row for label, count in counts.items() for row in side[label][:count]] for side in (a, b))
+        return next(same), next(same)
 
     def descriptors(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the descriptors of an input on both sides; None where they are of different kinds."""
@@ -77,3 +78,10 @@ class Sides:
         if len(a) != len(mine) or len(b) != len(theirs) or a[0].shape != b[0].shape:
             return None
         return joint_p(np.stack(a), np.stack(b))
+
+
+def _by_class(rows: list[Row]) -> Mapping[int | None, list[Row]]:
+    found: defaultdict[int | None, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row.label].append(row)
+    return found

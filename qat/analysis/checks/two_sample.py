@@ -11,6 +11,7 @@ from scipy import stats
 
 #: Permutations that give the mean and the variance of a statistic where the two sets do not differ.
 _PERMUTATIONS = 300
+_SHUFFLES = 100
 #: The share of the mean variance that is added to each direction, so that no direction of rounding errors counts.
 _RIDGE = 1e-3
 
@@ -53,11 +54,34 @@ def means_p(a: np.ndarray, b: np.ndarray) -> float:
     rows, n = np.concatenate([a, b]), len(a)
     rows = rows - rows.mean(0)
     random = np.random.default_rng(0)
-    null = np.array([_distance(rows[random.choice(len(rows), n, replace=False)], n) for _ in range(_PERMUTATIONS)])
+    null = [_distance(rows[random.choice(len(rows), n, replace=False)], n) for _ in range(_PERMUTATIONS)]
+    return tail_p(_distance(rows[:n], n), np.array(null))
+
+
+def tail_p(value: float, null: np.ndarray) -> float:
+    """Return how often a positive statistic is at least a value, by a gamma distribution of the null's mean and variance."""
     mean, variance = null.mean(), null.var(ddof=1)
-    if variance <= 0:
-        return 1.0
-    return float(stats.gamma.sf(_distance(rows[:n], n), mean**2 / variance, scale=variance / mean))
+    return float(stats.gamma.sf(value, mean**2 / variance, scale=variance / mean)) if variance > 0 else 1.0
+
+
+def independence_p(x: np.ndarray) -> float:
+    """Return the p-value that the columns of ``[n, d]`` are independent: their squared correlations against shuffled columns'.
+
+    Correlations are those of ranks (Spearman), so that a few large values do not decide.
+    """
+    random, x = np.random.default_rng(0), stats.rankdata(x, axis=0)
+    null = [squared_correlations(random.permuted(x, axis=0)) for _ in range(_SHUFFLES)]
+    return tail_p(squared_correlations(x), np.array(null))
+
+
+def squared_correlations(x: np.ndarray) -> float:
+    """Return the mean squared correlation of two columns of ``[n, d]``; a constant column has none with any other."""
+    x = x - x.mean(0)
+    std = x.std(0)
+    scaled = x / np.where(std > 0, std, 1)
+    found = scaled.T @ scaled / len(x)
+    d = len(found)
+    return float(((found**2).sum() - (np.diag(found) ** 2).sum()) / (d * (d - 1)))
 
 
 def squared_distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -97,6 +97,14 @@ def test_classes_in_other_shares_are_no_augmentation():
     assert unlabelled["classes"].figure == "there are no class numbers"
 
 
+def test_the_samples_of_one_class_are_compared_with_their_own():
+    (x, y), (r, s) = pictures(600), pictures(900, 1)
+    found = check([(x[y == 3], y[y == 3])], reference=[(r, s)])
+    assert wrong(found) == {"samples": "failed", "classes": "failed"} and found["augmentation"].status == "passed"
+    found = check([(x[y == 3], y[y == 3])], reference=[(r[:300], s[:300])])
+    assert found["augmentation"].figure == "30 samples of the same classes are too few to compare"
+
+
 def test_a_rare_class_that_chance_leaves_out_is_no_warning():
     (x, y), (r, s) = pictures(200), pictures(1000, 1)
     s[:1] = 10  # one in a thousand

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qat.analysis.checks.two_sample import columns_p, joint_p, means_p, squared_distance
+from qat.analysis.checks.two_sample import columns_p, independence_p, joint_p, means_p, squared_distance
 
 
 def rows(kind, n, random):
@@ -73,3 +73,14 @@ def test_the_distance_does_not_depend_on_the_units():
     a, b = random.normal([0, 1, 0], size=(100, 3)), random.normal(size=(200, 3))
     units = np.array([1e-3, 1, 1e4])
     np.testing.assert_allclose(squared_distance(a, b), squared_distance(a * units + 7, b * units + 7), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed", "ties"])
+def test_independent_columns_are_seldom_called_dependent(kind):
+    random = np.random.default_rng(6)
+    found = np.array([independence_p(rows(kind, 120, random)) for _ in range(30)])
+    assert (found < 1e-3).sum() == 0
+    assert (found < 0.1).sum() <= 11
+    x = rows(kind, 120, random)
+    x[:, 4] = x[:, 2] + x[:, 4] / 5
+    assert independence_p(x) < 1e-4
