@@ -11,7 +11,9 @@ from scipy import stats
 
 #: Permutations that give the mean and the variance of a statistic where the two sets do not differ.
 _PERMUTATIONS = 300
-_SHUFFLES = 100
+_SHUFFLES = 200
+#: The least variance of a column's ranks that counts, as a share of that of values that are all different.
+_VARYING = 0.1
 #: The share of the mean variance that is added to each direction, so that no direction of rounding errors counts.
 _RIDGE = 1e-3
 
@@ -67,9 +69,13 @@ def tail_p(value: float, null: np.ndarray) -> float:
 def independence_p(x: np.ndarray) -> float:
     """Return the p-value that the columns of ``[n, d]`` are independent: their squared correlations against shuffled columns'.
 
-    Correlations are those of ranks (Spearman), so that a few large values do not decide.
+    Correlations are those of ranks (Spearman), so that a few large values do not decide; columns that hold one value but for a
+    few rows say nothing, since two of them correlate by chance as soon as such rows meet.
     """
     random, x = np.random.default_rng(0), stats.rankdata(x, axis=0)
+    x = x[:, x.var(0) > _VARYING * len(x) ** 2 / 12]
+    if x.shape[1] < 2:
+        return 1.0
     null = [squared_correlations(random.permuted(x, axis=0)) for _ in range(_SHUFFLES)]
     return tail_p(squared_correlations(x), np.array(null))
 
