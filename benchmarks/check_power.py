@@ -133,8 +133,6 @@ CASES = (
     Case("crops", draw_fashion, crops, ("augmentation",)),
     Case("rotations", draw_fashion, rotations, ("augmentation",)),
     Case("colour jitter", draw_fashion, jitter, ("augmentation",)),
-    Case("colour jitter, colour images", draw_photographs, jitter, ("augmentation", "preprocessing")),
-    Case("rotations, colour images", draw_photographs, rotations, ("augmentation", "preprocessing")),
 )  # fmt: skip
 
 
