@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,20 +24,25 @@ _NUMBERS = 4
 
 def samples_dict(report: Report) -> list[dict[str, Any]]:
     """Return the samples as JSON-ready values."""
-    return [_dict(sample, report) for sample in report.samples]
+    return [_dict(sample) for sample in report.samples]
 
 
-def _dict(sample: ComparedSample, report: Report) -> dict[str, Any]:
+def _dict(sample: ComparedSample) -> dict[str, Any]:
     out: dict[str, Any] = {
-        "index": sample.index, "changed": sample.changed, "confidence_drift": sample.drift, "output_mse": sample.mse,
+        "index": sample.index, "changed": sample.changed, "confidence_drift": _finite(sample.drift),
+        "output_mse": _finite(sample.mse),
     }  # fmt: skip
     if sample.is_one_answer:
         for name, outputs in (("reference", sample.reference), ("examined", sample.outputs)):
             number, share = sample.answer(outputs)
-            out[name] = {"class": number, "confidence": 100 * share}
+            out[name] = {"class": number, "confidence": _finite(100 * share)}
         label = _class_of(sample.label)
         out |= {"verdict": sample.verdict} | ({} if label is None else {"label": label})
     return out
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _class_of(label: Any) -> int | None:
@@ -85,8 +91,9 @@ def _sample(sample: ComparedSample, report: Report) -> Sample:
 
 
 def _answer(sample: ComparedSample, report: Report, names: Sequence[str]) -> tuple[str, Mood, tuple[tuple[str, str], ...]]:
-    values = _dict(sample, report)
-    shown = [f"{report.story.class_name(v['class'])}, {v['confidence']:.2f} %" for v in (values["reference"], values["examined"])]
+    values = _dict(sample)
+    answers = (sample.answer(sample.reference), sample.answer(sample.outputs))
+    shown = [f"{report.story.class_name(number)}, {100 * share:.2f} %" for number, share in answers]
     truth = (("label", report.story.class_name(values["label"])),) if "label" in values else ()
     flipped = values["verdict"] == "FLIP"
     return values["verdict"], "bad" if flipped else "good", (*truth, *zip(names, shown, strict=True))

@@ -19,12 +19,20 @@ def differences(name: str, reference: str, outputs: Sequence[np.ndarray], wanted
         name, reference: what both files are called.
         outputs, wanted: of all samples.
     """
-    parts = [_thinned(a - b.astype(np.float64)) for a, b in zip(outputs, wanted, strict=False) if a.shape == b.shape]
+    parts = [_thinned(error_of(a, b)) for a, b in zip(outputs, wanted, strict=False) if a.shape == b.shape]
     if not sum(map(len, parts)):
         return None
     return histogram("Differences of the outputs", f"output of {name} less that of {reference}", [(name, np.concatenate(parts))])
 
 
+def error_of(outputs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return outputs less those of a reference, in float64; 0 where both are the same infinity, that of a masked score."""
+    a, b = outputs.astype(np.float64), wanted.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.where(a == b, 0.0, a - b)
+
+
 def _thinned(values: np.ndarray) -> np.ndarray:
     flat = values.reshape(-1)
-    return flat[:: max(1, len(flat) // _MOST)]
+    flat = flat[:: max(1, len(flat) // _MOST)]
+    return flat[np.isfinite(flat)]

@@ -85,11 +85,18 @@ def _entry_dict(e: Entry, report: Report, folder: Path) -> dict[str, Any]:
 
 
 def write_report(reports: Sequence[Report], folder: Path) -> Path:
-    """Write summary.json, summary.md, report.html and the plots into ``folder``; returns the path of summary.json."""
+    """Write summary.json, summary.md, report.html and the plots into ``folder``; returns the path of summary.json.
+
+    Raises:
+        ExportError: a file cannot be written.
+        MissingDependencyError: a package that draws the page is not installed; the summaries are written all the same.
+    """
     document = document_of(reports, folder)
-    write_page(page_of(reports), folder / "report.html", overwrite=True, prefix="")
     write_atomically(folder / "summary.md", "\n".join(_markdown(r) for r in reports), overwrite=True)
-    return write_atomically(folder / "summary.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n", overwrite=True)
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    summary = write_atomically(folder / "summary.json", text, overwrite=True)
+    write_page(page_of(reports), folder / "report.html", overwrite=True, prefix="")
+    return summary
 
 
 def _markdown(report: Report) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from qat.runtimes.model_file import ModelFile
 from qat.trainers.metrics import default_metrics
 
+from .differences import error_of
 from .statistics import are_probabilities, probabilities
 
 #: How many samples are kept.
@@ -131,7 +132,7 @@ def _distances(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return for each sample the share of changed answers, the drift (0 where it is unknown), and the mean squared difference."""
     count = len(wanted[0])
-    squares = sum(((a - b).astype(np.float64) ** 2).reshape(count, -1).sum(1) for a, b in zip(wanted, found, strict=True))
+    squares = sum((error_of(b, a) ** 2).reshape(count, -1).sum(1) for a, b in zip(wanted, found, strict=True))
     mse = np.asarray(squares) / max(sum(a[0].size for a in wanted), 1)
     if axis is None:
         return np.zeros(count), np.zeros(count), mse

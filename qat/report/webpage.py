@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -47,9 +48,14 @@ def page_of(reports: Sequence[Report]) -> WebPage:
 def figures_of(report: Report) -> tuple[Figure, ...]:
     """Return the plots of a comparison's figures; their names begin with the framework's."""
     done = [entry for entry in report.entries if entry.bytes]
-    prefix = report.framework or "files"
+    prefix = _prefix(report)
     made = [_accuracy(report, done), _delta(report, done), _size(done), _drift(done), _latency(done)]
     return tuple(Figure(f"{prefix}_{figure.name}", figure.plot, figure.caption) for figure in made if figure is not None)
+
+
+def _prefix(report: Report) -> str:
+    """Return what the names of a report's plots begin with; a caller may call a framework anything."""
+    return re.sub(r"\W+", "_", report.framework, flags=re.ASCII).strip("_") or "files"
 
 
 def score_interval(report: Report, entry: Entry) -> tuple[float, float] | None:
@@ -96,7 +102,7 @@ def samples_of(report: Report, prefix: str = "") -> tuple[Block, ...]:
     reference = "the float model" if report.against_float else report.reference
     order = "those that both answer otherwise first, then by drift" if report.samples[0].axis is not None else "by error"
     lead = f"Where {report.examined} and {reference} differ most: {order}."
-    prefix = prefix or report.framework or "files"
+    prefix = prefix or _prefix(report)
     errors = () if report.errors is None else (Figure(f"{prefix}_errors", report.errors, "A narrow heap about zero is good."),)
     return (lead, *shown, *errors)
 

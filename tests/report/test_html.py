@@ -12,7 +12,7 @@ from PIL import Image
 
 from qat.display.page import Whole
 from qat.display.table import Column, Table
-from qat.errors import ExportError
+from qat.errors import ExportError, MissingDependencyError
 from qat.report.html.interactive import drawn
 from qat.report.html.labels import short_lines
 from qat.report.html.page import Figure, Gallery, Sample, Section, Thumbnail, WebPage
@@ -168,6 +168,12 @@ def test_what_is_too_heavy_is_left_out_and_said():
     assert len(text.encode()) < MOST_BYTES
     left_out = int(re.search(r"(\d+) further samples are left out", text)[1])
     assert text.count('class="name"') == 8 - left_out > 0
+
+
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("qat.report.html.render.find_spec", lambda name: None if name == "plotly" else True)
+    with pytest.raises(MissingDependencyError, match=r"a page needs plotly: pip install 'qat-toolkit\[report\]'"):
+        write_page(page_of(), tmp_path / "report.html")
 
 
 def test_a_page_without_plots_needs_no_script():

@@ -13,6 +13,7 @@ import qat
 from qat.errors import ExportError
 from qat.report import statistics
 from qat.report.cards import blocks
+from qat.report.differences import differences
 from qat.report.html.page import Gallery
 from qat.report.pictures import pixels_of, png_of, with_boxes
 from qat.report.render import write_report
@@ -25,13 +26,13 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.random((96, 3, 8, 8)).astype(np.float32)
 
 
-def compared(net, x, labels, folder, **options):
+def compared(net, x, labels, folder=None, **options):
     net = net.eval()
     prepared = qat.calibrate(qat.prepare(net, x[:2]), [x])
     batches = [(x[i : i + 24], {k: v[i : i + 24] for k, v in labels.items()} if isinstance(labels, dict) else labels[i : i + 24])
                for i in range(0, len(x), 24)]  # fmt: skip
     report = qat.compare([net, prepared], batches, dataset="noise", **{"latency_runs": 0} | options)
-    return report, write_report([report], folder)
+    return report, folder and write_report([report], folder)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,24 @@ def test_probabilities_are_not_made_probabilities_again():
     assert statistics.confidence_drift(np.log(other), np.log(shares)) == pytest.approx(expected)
 
 
+def test_scores_that_are_masked_by_infinity_are_compared(tmp_path):
+    scores = np.array([[1, -np.inf, 3], [2, -np.inf, 1]], np.float32)
+    other = np.array([[1, -np.inf, 2], [2, -np.inf, np.inf]], np.float32)
+    chooser = Chooser([ModelFile(name="float", kind="float", path="a"), ModelFile(name="ours", kind="qat", path="b")])
+    chooser.see(np.arange(2), None, [(scores,), (other,)])
+    first, second = chooser.chosen()
+    assert (first.verdict, first.mse, second.verdict) == ("FLIP", np.inf, "MATCH") and second.mse == pytest.approx(1 / 3)
+    found = differences("ours", "float", [other], [scores])
+    assert sum(found.series[0].counts) == 5
+    assert differences("ours", "float", [np.full((2, 2), np.inf)], [np.zeros((2, 2))]) is None
+
+
+def test_a_framework_of_any_name_names_the_plots(classified, tmp_path):
+    report, _ = classified
+    replace(report, framework="tf keras/3 <b>").save(tmp_path)
+    assert (tmp_path / "tf_keras_3_b_accuracy.png").is_file()
+
+
 def test_segmentation_shows_masks_side_by_side(tmp_path):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
@@ -158,10 +177,10 @@ def test_regression_shows_numbers_and_a_histogram_of_errors(tmp_path):
     assert "FLIP</span>" not in summary.with_name("report.html").read_text()
 
 
-def test_images_are_shown_beside_their_difference(tmp_path):
+def test_images_are_shown_beside_their_difference():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
-    report, _ = compared(net, IMAGES, IMAGES, tmp_path)
+    report, _ = compared(net, IMAGES, IMAGES)
     (gallery,) = blocks(report)
     assert [t.label for t in gallery.samples[0].thumbnails] == ["input", "float", report.examined, "difference, stretched"]
 
@@ -176,11 +195,11 @@ class Detector(nn.Module):
         return self.boxes(flat).reshape(-1, 2, 4), torch.sigmoid(self.scores(flat)).reshape(-1, 2, 3)
 
 
-def test_detection_shows_boxes(tmp_path):
+def test_detection_shows_boxes():
     pytest.importorskip("pycocotools")
     torch.manual_seed(0)
     truth = {"boxes": np.tile(np.float32([[0.1, 0.1, 0.6, 0.6]]), (96, 1, 1)), "labels": np.zeros((96, 1), int)}
-    report, _ = compared(Detector(), IMAGES, truth, tmp_path, metrics=["map"])
+    report, _ = compared(Detector(), IMAGES, truth, metrics=["map"])
     (gallery,) = blocks(report)
     labels = [thumbnail.label for thumbnail in gallery.samples[0].thumbnails]
     assert labels[0] == "label: 1" and labels[1].startswith("float: ") and labels[2].startswith(f"{report.examined}: ")
@@ -234,7 +253,7 @@ def test_other_arrays_are_no_images(shape):
     assert (pixels_of(np.zeros(shape)) is None) == (shape != (128, 6))
 
 
-def test_a_gallery_is_not_made_of_rows(tmp_path):
-    report, _ = compared(nn.Sequential(nn.Linear(6, 4)), RNG.normal(size=(48, 6)).astype(np.float32), np.arange(48) % 4, tmp_path)
+def test_a_gallery_is_not_made_of_rows():
+    report, _ = compared(nn.Sequential(nn.Linear(6, 4)), RNG.normal(size=(48, 6)).astype(np.float32), np.arange(48) % 4)
     assert not any(isinstance(block, Gallery) for block in blocks(report))
     assert {row[1] for block in blocks(report) for row in block.rows} <= {"MATCH", "FLIP"}

@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qat.display.page import Whole
 from qat.display.stream import visible
 from qat.display.table import Table
+from qat.errors import MissingDependencyError
 from qat.system.atomic_files import refuse_existing, write_atomically
 
 from .interactive import Drawn, drawn
@@ -51,7 +53,9 @@ def write_page(page: WebPage, path: Path, overwrite: bool = False, prefix: str |
 
     Raises:
         ExportError: the page exists and ``overwrite`` is False, or a file cannot be written.
+        MissingDependencyError: a package that draws the page is not installed.
     """
+    _check_packages()
     if not overwrite:
         refuse_existing(path)
     pictures = {figure.name: png_of(figure.plot) for figure in page.figures()}
@@ -59,6 +63,12 @@ def write_page(page: WebPage, path: Path, overwrite: bool = False, prefix: str |
     for name, png in pictures.items():
         write_atomically(path.with_name(f"{before}{name}.png"), png, overwrite=True)
     return write_atomically(path, _rendered(page, pictures), overwrite)
+
+
+def _check_packages() -> None:
+    missing = [name for name in ("jinja2", "matplotlib", "PIL", "plotly") if find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(f"a page needs {', '.join(missing)}: pip install 'qat-toolkit[report]'")
 
 
 def rendered(page: WebPage) -> str:
