@@ -139,12 +139,12 @@ def table(made: list[dict[str, Any]]) -> str:
     for size, group in drawn.items():
         means = {key: float(np.mean([row[key] for row in group])) for key in group[0] if isinstance(group[0][key], (int, float))}
         losses = [row["loss"] for row in group]
-        lines.append(_line(f"random, {size}: mean of {len(group)} (loss {min(losses):.5f} to {max(losses):.5f})", means))
+        lines.append(_line(f"random, {size}: mean of {len(group)} (loss {min(losses):.2g} to {max(losses):.2g})", means))
     return "\n".join(lines)
 
 
 def _line(name: str, row: Mapping[str, Any]) -> str:
-    losses = "| | " if name == "float" else f"{row['weights'] / 1024:.1f} | {row['predicted']:.5f} | {row['loss']:.5f}"
+    losses = " | | " if name == "float" else f"{row['weights'] / 1024:.1f} | {row['predicted']:.2g} | {row['loss']:.2g}"
     delta = "" if row["delta"] is None else f"{row['delta']:+.2f}"
     return f"| {name} | {losses} | {row['top1']:.2f} | {delta} | {row['bytes'] / 1024:.1f} | {row['ms']:.3f} |"
 

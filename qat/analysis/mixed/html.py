@@ -38,7 +38,7 @@ def _plots(found: MixedPrecision) -> tuple[Figure, ...]:
         return point.predicted.bytes / 1024 if by_size else point.predicted.ms
 
     uniform = [found.uniform] if found.uniform is not None and found.uniform not in found.points else []
-    losses = [Place(p.name, cost(p), p.predicted.loss, group=_PREDICTED) for p in found.points]
+    losses = [Place(f"{p.name}, {_PREDICTED}", cost(p), p.predicted.loss, group=_PREDICTED) for p in found.points]
     losses += [Place(p.name, cost(p), p.score.loss, group=_MEASURED) for p in found.points]
     losses += [Place(_UNIFORM, cost(p), p.score.loss, group=_UNIFORM) for p in uniform]
     drops = [_drop(p, cost(p), _MEASURED) for p in found.points] + [_drop(p, cost(p), _UNIFORM) for p in uniform]
