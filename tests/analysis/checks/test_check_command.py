@@ -69,7 +69,8 @@ def test_the_folder_gets_the_page_and_the_figures(tmp_path, capfd):
     assert qat("check", path, "--out", tmp_path / "found", "--overwrite").returncode == 0
 
 
-@pytest.mark.parametrize("command", ["ptq", pytest.param("run", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [pytest.param("ptq", marks=pytest.mark.ci), "run"])
 def test_a_run_says_once_what_is_not_fine(command, tmp_path, capfd, caplog):
     def few_of_one_class(x, y):
         return x[y == 9][:60], y[y == 9][:60]
