@@ -63,6 +63,8 @@ def build(job: Job, data: RunData, model: Model, step: str, choices: Choices, tr
     prepared = calibrated(job, data, model, choices, first=step == "ptq")
     if choices.adaround:
         api.adaround(prepared, data.calibration())
+    if choices.reconstruct:
+        api.reconstruct(prepared, data.calibration())
     if choices.training != "none":
         refuse_unwritable(prepared, job.target.suffix, job.config.io_dtype)
         variant = replace(job, config=choices.configured(job.config, **training), checkpoints=job.checkpoints / step)

@@ -23,7 +23,8 @@ class Choices:
         estimator: of the ranges; None takes the recipe's.
         equalize: whether neighbouring layers share their channels' ranges first.
         bias_correction: whether each channel's mean error is taken off its bias.
-        adaround: whether the rounding of weights is learned.
+        adaround: whether the rounding of weights is learned, layer by layer.
+        reconstruct: whether roundings and scales are learned, block by block.
         training: none, to the configuration's loss, or to the float model's outputs too.
     """
 
@@ -32,13 +33,16 @@ class Choices:
     equalize: bool = False
     bias_correction: bool = False
     adaround: bool = False
+    reconstruct: bool = False
     training: Training = "none"
 
     @classmethod
     def of(cls, config: RunConfig, recipe: Recipe) -> Choices:
         """Return what a configuration asks for, without training; its recipe is read already."""
         calibration = config.calibration
-        return cls(recipe, calibration.estimator, config.equalize, calibration.bias_correction)
+        return cls(
+            recipe, calibration.estimator, config.equalize, calibration.bias_correction, reconstruct=calibration.reconstruction
+        )
 
     def with_rules(self, name: str, *rules: Rule) -> Choices:
         """Return the choices with further rules behind the recipe's, which is called by a name then."""
@@ -78,7 +82,8 @@ class Choices:
         """Return, as keys of a run's configuration, what no recipe can say."""
         keys = {
             "equalize: true": self.equalize, "calibration: {bias_correction: true}": self.bias_correction,
-            "adaround: true": self.adaround, "training: {...}": self.training == "labels",
+            "adaround: true": self.adaround, "calibration: {reconstruction: true}": self.reconstruct,
+            "training: {...}": self.training == "labels",
             "training: {teacher: float, ...}": self.training == "teacher",
         }  # fmt: skip
         return [key for key, chosen in keys.items() if chosen]

@@ -80,6 +80,8 @@ class Pace:
             return found.layers * self.calibrating * found.sample
         if step.rounds:
             return found.rounding
+        if step.name == "reconstruction":
+            return _BACKWARD * found.sample * (300 * 64 + found.layers * self.calibrating)
         if step.tells_apart:
             passes = 2 * found.layers if step.name == "mixed_precision" else 10 * _BACKWARD
             return passes * found.sample * min(self.validation or 0, 1024) + 7 * (self.calibration + self.look)

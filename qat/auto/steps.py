@@ -145,6 +145,14 @@ def _adaround(now: Situation) -> Advice:
     return Advice(True, f"quantizing weights makes {_percent(noise)} of the noise")
 
 
+def _reconstruction(now: Situation) -> Advice:
+    if not _static(now):
+        return Advice(False, "reconstruction is for layers with integer inputs")
+    if now.best.reconstruct:
+        return Advice(False, "the configuration reconstructs blocks already")
+    return Advice(True, f"{_percent(now.evidence.weights)} of the noise is of weights: roundings and scales are learned together")
+
+
 def _float_residual(now: Situation) -> Advice:
     found = now.evidence
     if not found.stream:
@@ -185,7 +193,7 @@ def _ptq(estimator: Estimator, *mends: str) -> Step:
 
 def _untreated(choices: Choices) -> Choices:
     """Return the choices from which training starts: it learns roundings and biases itself."""
-    return replace(choices, bias_correction=False, adaround=False)
+    return replace(choices, bias_correction=False, adaround=False, reconstruct=False)
 
 
 #: The steps in their order.
@@ -210,6 +218,10 @@ STEPS: tuple[Step, ...] = (
     Step(
         "adaround", "AdaRound", "1,000 steps a layer", lambda c, _: replace(c, adaround=True, bias_correction=False), _adaround,
         rounds=True,
+    ),
+    Step(
+        "reconstruction", "block reconstruction (BRECQ)", "300 steps a block",
+        lambda c, _: replace(c, reconstruct=True, adaround=False, bias_correction=False), _reconstruction,
     ),
     Step(
         "sensitive_layers", "the most sensitive layers in higher precision", "10 evaluations and up to 7 calibrations",

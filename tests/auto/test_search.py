@@ -207,8 +207,8 @@ def test_few_layers_in_higher_precision_are_enough(qat, tmp_path, trained, monke
     def fails(*_):
         raise RuntimeError("not here")
 
-    monkeypatch.setattr("qat.api.correct_biases", fails)
-    monkeypatch.setattr("qat.api.adaround", fails)
+    for method in ("correct_biases", "adaround", "reconstruct"):
+        monkeypatch.setattr(f"qat.api.{method}", fails)
     found = json.loads(qat("auto", two_bits(tmp_path, trained["torch"][1]), "--json", "--max-drop", "6").stdout)
     assert found["chosen"] == "sensitive_layers"
     (step,) = (step for step in found["steps"] if step["step"] == "sensitive_layers")
@@ -278,7 +278,7 @@ def test_every_cause_that_a_step_mends_is_one_of_the_diagnosis():
 
 
 @pytest.mark.slow
-def test_a_vit_ends_at_its_residual_stream_in_float(qat, tmp_path):
+def test_of_a_vit_the_residual_stream_in_float_comes_first(qat, tmp_path):
     source = Path(__file__).parents[2] / "benchmarks"
     config = tmp_path / "vit.yaml"
     config.write_text((source / "auto_vit.yaml").read_text().replace("epochs: 60", "epochs: 20"))
@@ -286,9 +286,18 @@ def test_a_vit_ends_at_its_residual_stream_in_float(qat, tmp_path):
         (source / "auto_vit.py").read_text().replace("Path(__file__).parent", repr(str(source)))
     )
     found = json.loads(qat("auto", config, "--json", "--max-drop", "5").stdout)
-    assert [step["step"] for step in found["steps"]] == ["ptq", "float_residual"]
-    assert found["evidence"]["cause"] == "residual_stream"
-    assert found["reached"]
+    first, second, *_ = found["steps"]
+    assert (first["step"], second["step"], found["evidence"]["cause"]) == ("ptq", "float_residual", "residual_stream")
+    assert second["figures"]["score"] > first["figures"]["score"] + 20
+
+
+#: The command line with two steps alone, the first and QAT.
+ONLY_QAT = """
+from qat.auto import search
+from qat.cli import main
+search.STEPS = tuple(step for step in search.STEPS if step.name in ("ptq", "qat"))
+main()
+"""
 
 
 @pytest.mark.slow
@@ -296,8 +305,8 @@ def test_a_vit_ends_at_its_residual_stream_in_float(qat, tmp_path):
 def test_kill_9_in_a_training(tmp_path, trained):
     (tmp_path / "nets.py").write_text(NETS)
     config = two_bits(tmp_path, trained["torch"][1], ", checkpoint_every: 1")
-    config.write_text(config.read_text().replace("epochs: 2", "epochs: 60"))
-    command = [sys.executable, "-m", "qat", "auto", str(config), "--max-drop", "0.5"]
+    config.write_text(config.read_text().replace("epochs: 2", "epochs: 4"))
+    command = [sys.executable, "-c", ONLY_QAT, "auto", str(config), "--max-drop", "0.5"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, *sys.path))), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     folder = tmp_path / "runs" / "net" / "auto"
@@ -315,4 +324,4 @@ def test_kill_9_in_a_training(tmp_path, trained):
     assert after[: len(before)] == before
     ended = [line["step"] for line in after if line["event"] == "step"]
     assert len(ended) == len(set(ended))
-    assert json.loads(again.stdout)["steps"][-1]["step"] in ("qat", "distillation")
+    assert [step["step"] for step in json.loads(again.stdout)["steps"]] == ["ptq", "qat"]
