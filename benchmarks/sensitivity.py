@@ -156,14 +156,15 @@ def whole(judge: Any, prepared: Any) -> list[Any]:
 
 def table(rows: dict[str, Any]) -> str:
     """Return the rows as Markdown."""
-    head = (
-        "| net | weights | samples | layers | exact: evaluations, s | fast: evaluations, s | rank of both, weights, activations |"
-    )
-    lines = [head, "|---|---|---:|---:|---:|---:|---:|"]
+    titles = ("net", "weights", "samples", "layers", "exact: evaluations, s", "fast: evaluations, s", "rank", "sum")
+    lines = [f"| {' | '.join(titles)} |", "|---|---|---:|---:|---:|---:|---:|---:|"]
     for name, row in rows.items():
+        ways = [f"{row[f'{way}_evaluations']:.0f}, {row[f'{way}_seconds']:.1f}" for way in ("exact", "fast")]
         ranks = ", ".join(f"{row['rank'][part]:.2f}" for part in PARTS)
-        exact, fast = (f"{row[f'{way}_evaluations']:.0f}, {row[f'{way}_seconds']:.1f}" for way in ("exact", "fast"))
-        lines.append(f"| {name} | {row['weights']} | {row['samples']} | {row['layers']} | {exact} | {fast} | {ranks} |")
+        share = f"{row['sum_of_losses'] / row['loss']:.2g}"
+        lines.append(
+            "| " + " | ".join([name, row["weights"], str(row["samples"]), str(row["layers"]), *ways, ranks, share]) + " |"
+        )
     return "\n".join(lines) + "\n"
 
 

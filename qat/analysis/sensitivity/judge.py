@@ -41,7 +41,7 @@ class Score:
             float, 1 an answer that ignores the input. Smoother than a metric: it orders layers on few samples.
         metrics: by name; the first one decides.
         drop: how much worse the first metric is than float's: in percentage points where its unit is a percent, else in percent
-            of float's value. Below zero where it is better.
+            of float's value, or in its own unit where that is 0. Below zero where it is better.
         drop_low, drop_high: the 95 % interval of ``drop``, paired by sample; None where there are too few samples to tell.
     """
 
@@ -140,7 +140,7 @@ class Judge:
         now, was = first.total(values[0]), first.total(before[0])
         found = statistics.difference(first, values[0], before[0])
         # More is worse, whatever the metric.
-        unit = (1.0 if first.unit == " %" else 100 / max(abs(was), 1e-12)) * (-1 if first.higher_is_better else 1)
+        unit = (1.0 if first.unit == " %" or was == 0 else 100 / abs(was)) * (-1 if first.higher_is_better else 1)
         ends = (None, None) if found is None else tuple(sorted((float(unit * found.low) + 0.0, float(unit * found.high) + 0.0)))
         metrics = {m.name: float(m.total(v)) for m, v in zip(self.metrics, values, strict=True)}
         return Score(

@@ -70,7 +70,7 @@ def layers_of(plan: Plan) -> tuple[Layer, ...]:
             found[name, INPUT] = ({}, {name: Rounding(activation=True)})
     for p in plan.ops:
         weight, activation = _roundings(p, plan, bool(entering.intersection(p.op.outputs)))
-        if EXACT in (weight, activation) and weight == activation:
+        if weight == activation == EXACT:
             continue
         weights, activations = found.setdefault((p.op.layer, p.op.label), ({}, {}))
         weights |= {p.op.name: weight} if weight != EXACT else {}

@@ -162,3 +162,16 @@ def test_mistakes_are_said(options, message):
 def test_no_data_is_said():
     with pytest.raises(DataError, match="the sensitivity got no data"):
         qat.sensitivity(outlier_net("torch"), [])
+
+
+def test_a_metric_of_which_less_is_better_drops_in_percent_of_floats_value():
+    import torch
+
+    net, x = outlier_net("torch"), samples()
+    labels = net(torch.from_numpy(x)).detach().numpy() + 1.0
+    found = qat.sensitivity(net, [(x, labels)], metrics=["mse", "mse to float"], try_recipes=False)
+    worst = found.layers[0]
+    assert found.reference == pytest.approx(1.0) and worst.layer == "2" and worst.sensitive
+    assert worst.drop == pytest.approx(100 * (worst.metric - found.reference) / found.reference)
+    to_float = qat.sensitivity(net, [x], metrics=["mse to float"], try_recipes=False).layers[0]
+    assert to_float.drop == to_float.metric > 0
