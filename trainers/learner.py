@@ -53,7 +53,20 @@ class LogWriter(Protocol):
         """Finish the file."""
 
 
-class Learner(Protocol):
+class Measuring(Protocol):
+    """A model that is measured."""
+
+    #: Whether the classes of a map of scores are the second axis; else the last.
+    channels_second: bool
+
+    def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+        """Yield input arrays and the labels that the metrics are measured against."""
+
+    def evaluate(self, data: Batches, metrics: Sequence[Metric] | None = None) -> dict[str, float]:
+        """Return metrics, of all processes together; by default the options'."""
+
+
+class Learner(Measuring, Protocol):
     """A model and its optimizer."""
 
     model: Any
@@ -61,14 +74,9 @@ class Learner(Protocol):
     writes: bool
     #: Whether a loss is read when the next step is under way, so that an accelerator never waits for the host.
     late: bool
-    #: Whether the classes of a map of scores are the second axis; else the last.
-    channels_second: bool
 
     def pairs(self, data: Batches) -> Iterator[tuple[Any, Any]]:
         """Yield checked ``(inputs, labels)`` pairs."""
-
-    def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
-        """Yield input arrays and the labels that the metrics are measured against."""
 
     def step(self, inputs: Any, labels: Any, step: Step) -> Loss:
         """Train on one batch and return its loss. Where that is no finite number, the weights stay as they were."""
@@ -78,9 +86,6 @@ class Learner(Protocol):
 
     def zero_output_loss(self, inputs: Any, labels: Any) -> float:
         """Return the loss that a batch would have if every output were zero. Nothing that a step depends on is changed."""
-
-    def evaluate(self, data: Batches, metrics: Sequence[Metric] | None = None) -> dict[str, float]:
-        """Return metrics, of all processes together; by default the options'."""
 
     def learn_from_teacher(self, found: OutputLosses) -> None:
         """Take the losses against the teacher's outputs, one for each."""

@@ -14,7 +14,7 @@ import numpy as np
 from qat.errors import DataError
 from qat.typing import Batches
 
-from .learner import Learner, Step
+from .learner import Learner, Measuring, Step
 from .metric import Metric, samples_of
 from .metrics import DISTANCE, METRICS
 from .named_outputs import NamedOutputs
@@ -50,7 +50,7 @@ class Preparation:
     before: dict[str, float] = field(default_factory=dict)
 
 
-def losses_of(learner: Learner, data: Batches, options: TrainingOptions) -> OutputLosses:
+def losses_of(learner: Measuring, data: Batches, options: TrainingOptions) -> OutputLosses:
     """Return the losses of the outputs, by what the teacher gives for the first samples of the evaluation data."""
     found: dict[str, list[np.ndarray]] = {}
     seen = 0
@@ -63,6 +63,15 @@ def losses_of(learner: Learner, data: Batches, options: TrainingOptions) -> Outp
     wanted = options.loss if isinstance(options.loss, (str, Mapping)) else None
     taught = {name: np.concatenate(parts) for name, parts in found.items()}
     return choose(taught, wanted, learner.channels_second)
+
+
+def evaluated(model: Measuring, data: Batches, options: TrainingOptions) -> dict[str, float]:
+    """Return the metrics that a run with these options has; without labels those that follow from the teacher's outputs."""
+    if options.labelled or options.metrics is not None or not options.by_output:
+        return model.evaluate(data)
+    batches = data if iter(data) is not data else list(data)  # a generator, which is read twice
+    made = Preparation(losses=losses_of(model, batches, options).to_list())
+    return model.evaluate(batches, metrics_of(made, options))
 
 
 def metrics_of(made: Preparation, options: TrainingOptions) -> tuple[Metric, ...] | None:

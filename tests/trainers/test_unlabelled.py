@@ -226,3 +226,30 @@ def test_a_loader_of_inputs_is_not_drawn_from():
         before = generator.get_state()
         assert lacks_labels(loader, 1) is lacks
         assert torch.equal(generator.get_state(), before)
+
+
+@FRAMEWORKS
+def test_a_model_of_two_outputs_is_evaluated_against_its_teacher(framework):
+    if framework == "torch":
+        from torch import nn
+
+        class Two(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.scores, self.point = nn.Linear(6, 4), nn.Linear(6, 2)
+
+            def forward(self, x):
+                return self.scores(x), self.point(x)
+
+        model, other = Two(), Two()
+    else:
+        import keras
+
+        def two():
+            x = keras.Input((6,))
+            return keras.Model(x, [keras.layers.Dense(4, name="scores")(x), keras.layers.Dense(2, name="point")(x)])
+
+        model, other = two(), two()
+    batches = [normal(20, 6), normal(12, 6) + 1]
+    assert qat.evaluate(model, iter(batches), labels="none", teacher=model) == {"distance": pytest.approx(0, abs=1e-6)}
+    assert qat.evaluate(other, batches, labels="none", teacher=model)["distance"] > 0.1

@@ -21,6 +21,7 @@ from qat.trainers.metric import Metric
 from qat.trainers.metrics import measure
 from qat.trainers.named_outputs import named
 from qat.trainers.options import TrainingOptions
+from qat.trainers.preparation import evaluated
 from qat.typing import Batches
 
 from .distributed import Processes
@@ -30,7 +31,7 @@ Tensors: TypeAlias = tuple[Tensor, ...]
 
 def evaluate(model: nn.Module, data: Batches, options: TrainingOptions) -> dict[str, float]:
     """Return the options' metrics of a model on data."""
-    return Evaluator(model, options).evaluate(data)
+    return evaluated(Evaluator(model, options), data, options)
 
 
 class Evaluator:
