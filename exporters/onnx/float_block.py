@@ -14,7 +14,7 @@ from .writer import Writer
 PREFIX = "float/"
 #: The latest opset that the frameworks' exporters write.
 TRANSLATED = 18
-#: The operators whose float weights ONNX Runtime quantizes by itself.
+#: The operators whose float weights and biases ONNX Runtime quantizes by itself.
 _ROUNDED_UNASKED = ("Conv", "ConvTranspose", "Gemm")
 
 
@@ -46,20 +46,22 @@ def splice(writer: Writer, block: FrameworkBlock, opset: int) -> None:
 
 
 def keep_float(writer: Writer) -> None:
-    """Stop ONNX Runtime from quantizing weights that are to stay float.
+    """Stop ONNX Runtime from quantizing weights and biases that are to stay float.
 
-    Of an operator with a float weight that stands between a DequantizeLinear and a QuantizeLinear, the runtime rounds the weight
-    to int8, with one scale in all (onnxruntime/core/optimizer/qdq_transformer/weight_bias_quantization.cc). A sum of one tensor,
-    which copies it, stands between the DequantizeLinear and such an operator: the runtime does not look past that.
+    Of an operator that stands between a DequantizeLinear and a QuantizeLinear, the runtime rounds a float weight to int8, with
+    one scale in all, and a float bias to int32, also where the weight is stored in 8 or 4 bits
+    (onnxruntime/core/optimizer/qdq_transformer/weight_bias_quantization.cc). A sum of one tensor, which copies it, stands between
+    the DequantizeLinear and such an operator: the runtime does not look past that.
     """
     writers = {output: node for node in writer.nodes for output in node.output}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in writer.nodes:
         for name in node.input:
             readers.setdefault(name, []).append(node)
+    stored = {instruction.name for instruction in writer.program.instructions if instruction.mode != "static"}
     for node in [n for n in writer.nodes if n.op_type in _ROUNDED_UNASKED]:
-        weight, source = writer.constants.get(node.input[1]), writers.get(node.input[0])
-        if weight is None or source is None or source.op_type != "DequantizeLinear" or not _leads_to_grid(node, readers):
+        source, is_float = writers.get(node.input[0]), node.input[1] in writer.constants or node.name in stored
+        if not is_float or source is None or source.op_type != "DequantizeLinear" or not _leads_to_grid(node, readers):
             continue
         copied = f"{node.output[0]}/input"
         writer.node("Sum", [node.input[0]], copied)

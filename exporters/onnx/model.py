@@ -83,8 +83,8 @@ def build(program: Program, extra_outputs: Sequence[str] = ()) -> onnx.ModelProt
     opset, ir_version = (OPSET_INT4, IR_VERSION_INT4) if packed else _version(program)
     if program.block is not None:
         splice(writer, program.block, opset)
-        if not program.strict_qdq:
-            keep_float(writer)
+    if not program.strict_qdq:
+        keep_float(writer)
     return _checked(writer, returned, opset, ir_version)
 
 

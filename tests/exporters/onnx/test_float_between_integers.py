@@ -1,12 +1,13 @@
-"""An operator that a recipe leaves float between integer kernels stays float in ONNX Runtime, which would round its weight."""
+"""An operator that is float between integer kernels stays so in ONNX Runtime, which would round its weight and its bias."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
 
 import qat
-from qat.planning.recipe import Recipe, Rule
+from qat.planning.recipe import QuantSpec, Recipe, Rule
 
 
 def convolutions(clip):
@@ -36,3 +37,23 @@ def test_a_float_weight_between_integer_kernels_is_not_rounded(make, options, tm
     model = qat.calibrate(qat.prepare(net, x, Recipe(name="float_middle", rules=(Rule(), Rule(scope="^2$", mode="float")))), [x])
     artifact = qat.export(model, tmp_path / "model.onnx", [x])
     assert artifact.parity.mean_lsb < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "rule"),
+    [
+        (dense, (), {"mode": "weight_only"}),
+        (dense, (), {"mode": "weight_only", "weight": QuantSpec(bits=4, symmetric=True)}),
+        (dense, (), {"mode": "float16"}),
+        pytest.param(convolutions, (nn.ReLU6,), {"mode": "weight_only"}, marks=SLOW),
+    ],
+)
+def test_a_stored_weight_between_integer_kernels_has_a_float_kernel(make, options, rule, tmp_path):
+    torch.manual_seed(0)
+    net, shape = make(*options)
+    x = np.random.default_rng(0).normal(size=(512, *shape[1:])).astype(np.float32)
+    recipe = Recipe(name="stored_middle", rules=(Rule(), Rule(scope="^2$", **rule)))
+    artifact = qat.export(qat.calibrate(qat.prepare(net, x, recipe), [x]), tmp_path / "model.onnx", [x])
+    assert artifact.parity.mean_lsb < 1e-3
+    kinds = [node.op_type for node in onnx.load(artifact.path).graph.node]
+    assert kinds.count("Sum") == 1  # before that operator, and no other
