@@ -37,7 +37,7 @@ def quantize(
     ] = None,
     tool: Annotated[str, typer.Option(help="qat, or another for comparison: aeq, onnxruntime, tflite.")] = "qat",
     io_dtype: Annotated[str, typer.Option(help="Of a .tflite's inputs and outputs: float32, int8 or uint8.")] = "float32",
-    out: Annotated[Path | None, typer.Option(help="The folder of the results; default: beside each file.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder of the results; default: beside each file.")] = None,
     target: Annotated[str | None, typer.Option(help="A target that qat recipes lists; default: by the format.")] = None,
     estimator: Annotated[
         str | None, typer.Option(help="Of the ranges: minmax, ema, percentile, mse, entropy; default: the best of three.")
@@ -49,7 +49,7 @@ def quantize(
         str, typer.Option(help="auto: coordinates may leave unrounded where 256 values are few for them; or int8.")
     ] = "auto",
     report: Annotated[Path | None, typer.Option(help="Write a page for people there, report.html for example.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
+    force: Annotated[bool, typer.Option("--force", "--overwrite", help="Replace existing results.")] = False,
 ) -> Result:
     """Quantize float files, calibrated on data and at will trained to their own float outputs, without labels."""
     from qat.errors import ConfigError
@@ -57,7 +57,7 @@ def quantize(
     from qat.files.request import DEFAULT_RECIPE, SHORT_FORMS, Outputs, Request, Start, Tool
     from qat.files.webpage import web_page
     from qat.report.html.render import write_page
-    from qat.system.atomic_files import refuse_existing
+    from qat.system.atomic_files import make_folder, refuse_existing
     from qat.typing import Estimator, IoDtype
 
     if short is not None and (recipe is not None or short not in SHORT_FORMS):
@@ -68,8 +68,10 @@ def quantize(
         estimator=cast("Estimator | None", estimator), scale=scale, size=size_of(size), samples=samples, overwrite=force,
         outputs=cast("Outputs", outputs),
     )  # fmt: skip
-    if report is not None and not force:
-        refuse_existing(report)
+    if report is not None:  # before the work
+        if not force:
+            refuse_existing(report)
+        make_folder(report.parent)
     made = run_all(files, data, request)
     if report is not None:
         write_page(web_page(made), report, overwrite=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from qat.errors import QatError, reason_of
 from qat.planning.recipe import Recipe, Rule
 from qat.planning.targets import load_target
-from qat.system.atomic_files import refuse_existing
+from qat.system.atomic_files import make_folder, refuse_existing
 from qat.typing import Estimator, FileData, IoDtype
 
 from . import bundle
@@ -135,10 +135,11 @@ def run_all(sources: Sequence[str], data: FileData | None, request: Request) -> 
 
 
 def _named(path: Path, suffix: str, ending: str, request: Request) -> Path:
-    """Return where the result goes. Raises ExportError where it exists and may not be replaced."""
+    """Return where the result goes. Raises ExportError where it exists and may not be replaced, or cannot be written."""
     if request.target is not None:
         suffix = load_target(request.target).suffix
     where = (path.parent if request.out is None else request.out) / f"{path.stem}_{ending}{suffix}"
     if not request.overwrite:
         refuse_existing(where)
+    make_folder(where.parent)
     return where

@@ -256,6 +256,8 @@ def test_the_command_goes_on_after_a_file_that_fails(folder, tmp_path, capfd):
     done = qat_command("quantize", "net.onnx", "--data", "nchw.npz", "--out", tmp_path, "--force", "--json", "--quantize", "fp16")
     (file,) = json.loads(done.stdout)["files"]
     assert done.returncode == 0 and file["path"].endswith("net_fp16.onnx") and file["error_percent"] < 1
+    done = qat_command("quantize", "net.onnx", "--data", "nchw.npz", "-o", "net.onnx", "--train", "10m")
+    assert done.returncode == 2 and "cannot write into net.onnx" in done.stderr  # before the ten minutes
     done = qat_command("quantize", "net.onnx", "--size", "8")
     assert done.returncode == 2 and done.stderr.startswith("error: --size is HEIGHTxWIDTH")
 

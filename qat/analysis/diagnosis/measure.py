@@ -44,6 +44,7 @@ def measure(job: Job) -> Facts:
         QatError: a runtime refuses a file.
     """
     a, b = Side(job.float_path, job.arrays), Side(job.quantized_path, job.arrays)
+    _refuse_kinds(a, b)
     float_steps = steps_of(a.network)
     pairs = [pair for pair in pairs_of(float_steps, steps_of(b.network)) if pair.float.held.dtype == "float32"]
     found = {id(pair.float) for pair in pairs}
@@ -165,6 +166,14 @@ def _ends(a: Side, b: Side) -> list[tuple[str, str]]:
     if len(first) != len(second):
         raise _of_two_models(a, b, f"it has {len(second)} outputs, and the other file {len(first)}")
     return [(name, name) for name in first] if set(first) == set(second) else list(zip(first, second, strict=True))
+
+
+def _refuse_kinds(a: Side, b: Side) -> None:
+    """Raise DataError where the first file is no float one, or the second no quantized one."""
+    if a.network.has_integer_activations:
+        raise DataError(f"{a.path} is quantized: name the float file that it was made from first, and the quantized one second")
+    if not b.network.is_quantized:
+        raise DataError(f"{b.path} is a float file: nothing in it is quantized. Name what a tool made of {a.path} second")
 
 
 def _of_two_models(a: Side, b: Side, why: str) -> DataError:

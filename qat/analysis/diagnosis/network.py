@@ -98,6 +98,18 @@ class Network:
     #: Tensors that hold no activation although the file computes them, such as scales that are measured as it runs.
     numbers: frozenset[str] = field(default_factory=frozenset)
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether a tool rounded anything: a constant, an activation, or to half precision."""
+        return any(op.kind in HOLDS for op in self.operators) or any(
+            tensor.grid is not None or tensor.dtype == "float16" for tensor in self.tensors.values()
+        )
+
+    @property
+    def has_integer_activations(self) -> bool:
+        """Whether an operator's result is held in integers."""
+        return any(tensor.grid is not None and tensor.data is None for tensor in self.tensors.values())
+
     def tensor(self, name: str) -> Tensor:
         """Return a tensor; of a name that the file says nothing of, a float one."""
         return self.tensors.get(name) or Tensor(name)

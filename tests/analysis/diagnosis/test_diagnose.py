@@ -72,10 +72,12 @@ def _mistakes(folder, healthy):
         "half.onnx is no ONNX model, or is truncated": (healthy.float, folder / "half.onnx", x),
         "have the shape (8, 3, 28, 28)": (healthy.float, healthy.quantized, folder / "wide.npy"),
         "values that are not finite": (healthy.float, healthy.quantized, folder / "nan.npy"),
+        "is quantized: name the float file": (healthy.quantized, healthy.float, x),
+        "is a float file: nothing in it is quantized": (healthy.float, healthy.float, x),
     }
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(6))
 def test_a_mistake_ends_in_one_sentence(tmp_path, command_line, healthy, number):
     said, (float_file, int8_file, data) = list(_mistakes(tmp_path, healthy).items())[number]
     done = command_line("diagnose", float_file, int8_file, "--data", data)
