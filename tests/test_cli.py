@@ -320,7 +320,7 @@ def test_ctrl_c_within_a_library_is_not_lost(config, tmp_path, meanwhile):
     config.write_text(config.read_text().replace("source: npz, path: d.npz", "source: factory, factory: 'slow:data'"))
     done = process("run", config, "--output", tmp_path / "out", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert done.returncode == 130, done.stderr
-    assert "interrupted: no file is half written" in done.stderr
+    assert "interrupted: no file is half written; the same command with --resume goes on" in done.stderr
 
 
 def test_cached_float_model_follows_the_data(qat, config, tmp_path, monkeypatch):

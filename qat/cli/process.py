@@ -25,14 +25,14 @@ def run(app: typer.Typer) -> None:
         code = typer.main.get_command(app).main(prog_name="qat", standalone_mode=False)
         sys.stdout.flush()
     except typer.Abort:
-        _interrupted()
+        _interrupted(app)
     except BrokenPipeError:  # `qat ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(1) from None
     except Exception as error:
         code = getattr(error, "exit_code", 1)
         if ctrl_c.asked() and code != 130:  # what a library makes of a swallowed KeyboardInterrupt
-            _interrupted()
+            _interrupted(app)
         if isinstance(error, _USAGE):
             raise SystemExit(_wrong_usage(error)) from None
         if not isinstance(error, QatError) or "--debug" in sys.argv:
@@ -40,7 +40,7 @@ def run(app: typer.Typer) -> None:
         print(f"{'interrupted' if code == 130 else 'error'}: {error}", file=sys.stderr)
         raise SystemExit(code) from None
     if code == 130:  # typer's for Ctrl-C
-        _interrupted()
+        _interrupted(app)
     raise SystemExit(code or 0)
 
 
@@ -64,12 +64,19 @@ def _fit_letters() -> None:
             reconfigure(errors="backslashreplace")
 
 
-def _interrupted() -> NoReturn:
-    print(
-        "interrupted: no file is half written; start the command again (--overwrite replaces those that are whole)",
-        file=sys.stderr,
-    )
+def _interrupted(app: typer.Typer) -> NoReturn:
+    print(f"interrupted: no file is half written; {_going_on(app)}", file=sys.stderr)
     # Not by SystemExit: where KeyboardInterrupt passed through an exec() on its way, CPython ends by the signal instead (-2).
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(130)
+
+
+def _going_on(app: typer.Typer) -> str:
+    """Return how the command of this process goes on, by the options that it takes."""
+    commands = getattr(typer.main.get_command(app), "commands", {})
+    command = next((commands[word] for word in sys.argv[1:] if word in commands), None)
+    options = {name for parameter in getattr(command, "params", ()) for name in parameter.opts}
+    if "--resume" in options:
+        return "the same command with --resume goes on from what is whole"
+    return "start the command again" + (" (--overwrite replaces those that are whole)" if "--overwrite" in options else "")

@@ -73,6 +73,11 @@ class ArrayFiles:
         except (PermissionError, DataError):
             raise
         except (zipfile.BadZipFile, ValueError, EOFError, OSError, zlib.error) as error:
+            if "allow_pickle" in str(error):  # NumPy's words for an array of objects
+                where = str(member) if isinstance(member, Path) else f"{self.path}, array '{name}'"
+                raise DataError(
+                    f"{where}: holds Python objects, which are not read: save numbers, for example by array.astype('int64')"
+                ) from error
             what = f"{member} is not a whole .npy" if isinstance(member, Path) else f"{self.path} is not a whole .npz"
             raise DataError(f"{what} file: {error}") from error
 
@@ -89,7 +94,7 @@ class ArrayFiles:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = read(raw)
             if dtype.hasobject:
-                raise ValueError("it holds objects, and nothing is unpickled")
+                raise ValueError("objects need allow_pickle, and nothing is unpickled")
             return np.memmap(self.path, dtype, "r", raw.tell(), shape, "F" if fortran else "C")
 
     def _unpacked(self, name: str, member: zipfile.ZipInfo) -> np.ndarray:

@@ -76,10 +76,10 @@ class RunData:
         if labels is None:
             raise DataError("there are no labels: training without them learns from a teacher (training.labels: none)")
         if not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(
-                f"labels must be integers, class numbers, found {labels.dtype}: training.loss chooses a loss for others, for "
-                "example mse"
-            )
+            advice = "training.loss chooses a loss for others, for example mse"
+            if labels.dtype.kind not in "fc":
+                advice = "np.unique(names, return_inverse=True) numbers the names of classes"
+            raise DataError(f"labels must be integers, class numbers, found {labels.dtype}: {advice}")
 
     def _labels(self) -> dict[str, np.ndarray]:
         """Return the labels of each part of the data that has any."""

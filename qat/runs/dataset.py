@@ -231,7 +231,7 @@ def checked(data: Dataset) -> Dataset:
         if y is not None and data.train_y is not None and holds_classes(y) and int(y.max()) > int(data.train_y.max()):
             raise DataError(
                 f"data set '{data.name}': {split} label {int(y.max())} is out of range: the training labels end at "
-                f"{data.train_y.max()}"
+                f"{data.train_y.max()}; where the samples are sorted by class, shuffle them before they are split"
             )
     for name, values in (("mean", data.mean), ("std", data.std)):
         if np.size(values) not in (1, data.train_x.shape[-1]):
@@ -254,7 +254,10 @@ def _check_images(x: Images, where: str) -> None:
     if len(x) == 0:
         raise DataError(f"{where}: there are no images")
     if len(x.shape) != 4:
-        raise DataError(f"{where}: images must be [n, height, width, channels], found {len(x.shape)} dimensions")
+        raise DataError(
+            f"{where}: images must be [n, height, width, channels], found {len(x.shape)} dimensions; "
+            "inputs of other forms come from data.factory"
+        )
     if isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.floating):
         for first in range(0, len(x), _CHECKED):
             finite = np.isfinite(x[first : first + _CHECKED])

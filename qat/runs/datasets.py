@@ -97,7 +97,10 @@ def npz(
     needed = tuple(f"{kind}_{split}" for split in ("train", "test") for kind in kinds)
     own = tuple(f"{kind}_val" for kind in kinds)
     if missing := [n for n in (*needed, *own) if n not in files and (n in needed or any(o in files for o in own))]:
-        raise DataError(f"{path} has no array '{missing[0]}': it needs {', '.join(needed)}, and may have {' and '.join(own)}")
+        without = "; without labels write training: {labels: none, teacher: float}" if missing[0] == "y_train" else ""
+        raise DataError(
+            f"{path} has no array '{missing[0]}': it needs {', '.join(needed)}, and may have {' and '.join(own)}{without}"
+        )
     arrays = {n: files[n] for n in (*needed, *own) if n in files}
     images = {n: _channels_last(x, layout) for n, x in arrays.items() if n.startswith("x_")}
     labels = {n: class_numbers(np.asarray(y)) for n, y in arrays.items() if n.startswith("y_")}

@@ -68,10 +68,13 @@ def made_by(factory: str, kwargs: Mapping[str, Any], key: str) -> Any:
     """Return what a factory makes, ``package.module:function``. Raises ConfigError where it fails."""
     make = import_object(factory, key)
     try:
-        return make(**kwargs)
+        made = make(**kwargs)
     except Exception as error:  # whatever the user's factory raises
         kind = "" if isinstance(error, TypeError) else f"{type(error).__name__}: "
         raise ConfigError(f"{key} '{factory}' with model.kwargs {dict(kwargs)}: {kind}{error}") from error
+    if made is None:
+        raise ConfigError(f"{key} '{factory}' returned None, not a model: it has to end in return")
+    return made
 
 
 def of_file(path: Path, where: str = "") -> Any:

@@ -82,8 +82,14 @@ def test_a_flipped_bit_is_found_before_training(save, tmp_path):
 
 def test_nothing_is_unpickled(tmp_path):
     np.savez(tmp_path / "d.npz", **arrays() | {"x_train": np.array([object()] * 300 + ["x" * 2000], object)})
-    with pytest.raises(DataError, match=r"d\.npz is not a whole \.npz file"):
+    with pytest.raises(DataError, match=r"d\.npz, array 'x_train': holds Python objects.*: save numbers"):
         load.npz(tmp_path / "d.npz")
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for name, array in (arrays() | {"y_train": np.array(["a"], object)}).items():
+        np.save(folder / f"{name}.npy", array)
+    with pytest.raises(DataError, match=r"y_train\.npy: holds Python objects"):
+        load.npz(folder)
 
 
 def test_a_mapped_array_with_nan_is_named(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from qat.errors import ConfigError
-from qat.runs import float_files, run
+from qat.runs import float_files, float_model, run
 from qat.runs.config import RunConfig
 from qat.runs.job import Job
 
@@ -38,6 +38,13 @@ def test_a_file_without_weights_is_named(tmp_path, saved, message):
     torch.save(saved, tmp_path / "w.pth")
     with pytest.raises(ConfigError, match=message):
         float_files.load("torch", net(), tmp_path / "w.pth")
+
+
+def test_a_factory_that_returns_nothing_is_named(tmp_path, monkeypatch):
+    (tmp_path / "forgetful.py").write_text("def make():\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"model\.factory 'forgetful:make' returned None, not a model"):
+        float_model.made_by("forgetful:make", {}, "model.factory")
 
 
 def test_a_damaged_file_is_named(tmp_path):
