@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 from qat.errors import ConfigError, OptionError, nearest
 
 M = TypeVar("M", bound=BaseModel)
+#: Files that may stand where a configuration is wanted.
+_MODELS = (".onnx", ".tflite", ".keras")
 
 
 def load_yaml(path: str | Path, model: type[M]) -> M:
@@ -27,8 +29,11 @@ def load_yaml(path: str | Path, model: type[M]) -> M:
         data = YAML(typ="rt").load(path.read_text())
     except FileNotFoundError as error:
         raise ConfigError(f"no such file: {path}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
+    except UnicodeDecodeError as error:
+        made = f"; `qat init --from {path} --data DATA` writes one of a model's file" if path.suffix in _MODELS else ""
+        raise ConfigError(f"{path} is no text: give a .yaml file{made}") from error
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""

@@ -89,3 +89,10 @@ def test_float_training_takes_the_options_of_training(tmp_path):
         read("float_training: {epoch: 2}")
     with pytest.raises(ConfigError, match="a float model that is trained here has no teacher"):
         read("float_training: {teacher: float}")
+
+
+def test_a_model_in_the_place_of_a_configuration_is_told_how_to_get_one(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"\x08\x0a\xcb\xff")
+    with pytest.raises(ConfigError, match=r"net\.onnx is no text: give a \.yaml file; `qat init --from .*net\.onnx --data DATA`"):
+        load_run(path)
