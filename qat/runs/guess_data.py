@@ -63,6 +63,10 @@ def _of_labels(labels: np.ndarray | None) -> list[Guess]:
     if labels is None:
         why = "there is no y_train: the model learns from the float model's own outputs"
         return [Guess("training.teacher", "float", why), Guess("training.labels", "none")]
+    if labels.dtype.kind in "USO":
+        raise DataError(
+            f"y_train holds {labels.dtype}, not numbers: np.unique(names, return_inverse=True) numbers the names of classes"
+        )
     if not np.issubdtype(labels.dtype, np.integer):
         why = f"labels are {labels.dtype} of shape {labels.shape[1:] or '[]'}, numbers and no classes"
         return [

@@ -158,6 +158,12 @@ def test_maps_of_classes(folder):
     assert "a class for each place, as in segmentation: 4x8x8 outputs" in c_text(folder)
 
 
+def test_names_of_classes_are_no_numbers(folder):
+    data = arrays(folder, y=np.array(["cat", "dog"] * 24))
+    with pytest.raises(DataError, match=r"y_train holds <U3, not numbers: np\.unique"):
+        propose("model.py:make", data, None, folder / "qat.yaml")
+
+
 def test_data_without_labels_learn_from_a_model_with_weights(folder):
     data = arrays(folder, y="none")
     with pytest.raises(ConfigError, match="data without labels cannot train a float model: name its weights"):
