@@ -9,7 +9,7 @@ from pathlib import Path
 from qat import api
 from qat.analysis.pins.files import write_pins
 from qat.analysis.pins.places import places_of
-from qat.analysis.sensitivity.files import write_results
+from qat.analysis.sensitivity.files import refuse_results, write_results
 from qat.analysis.sensitivity.layers import Part
 from qat.analysis.sensitivity.pinning import Pin
 from qat.analysis.sensitivity.result import Sensitivity
@@ -46,6 +46,8 @@ def measure(job: Job, options: Options, overwrite: bool) -> tuple[Sensitivity, M
         ExportError: a result exists, and ``overwrite`` is False.
     """
     check_options(options.method, options.what, options.threshold, options.budget)
+    if not overwrite:
+        refuse_results(job.folder)  # before the work
     c = job.config
     data = job.stage("data", lambda: RunData(c, job.base))
     with job.alone():

@@ -13,6 +13,13 @@ from qat.system.atomic_files import make_folder, refuse_existing, write_atomical
 from .html import web_page
 from .result import Sensitivity
 
+_NAMES = {"figures": "sensitivity.json", "recipe": "recipe.yaml", "nodes": "model_explorer.json", "report": "report.html"}
+
+
+def refuse_results(folder: Path) -> None:
+    """Raise ExportError where a folder has results of a measurement."""
+    refuse_existing(*(folder / name for name in _NAMES.values()))
+
 
 def write_results(found: Sensitivity, folder: Path, overwrite: bool = False) -> dict[str, Path]:
     """Write ``sensitivity.json`` and ``report.html``; where recipes were tried, the chosen one and the losses for Model Explorer.
@@ -23,10 +30,9 @@ def write_results(found: Sensitivity, folder: Path, overwrite: bool = False) -> 
     Raises:
         ExportError: a file exists and ``overwrite`` is False, or cannot be written.
     """
-    names = {"figures": "sensitivity.json", "recipe": "recipe.yaml", "nodes": "model_explorer.json", "report": "report.html"}
-    paths = {key: folder / name for key, name in names.items()}
+    paths = {key: folder / name for key, name in _NAMES.items()}
     if not overwrite:
-        refuse_existing(*paths.values())
+        refuse_results(folder)
     make_folder(folder)
     write_atomically(paths["figures"], json.dumps(found.to_dict(), indent=2) + "\n", overwrite=True)
     if found.chosen is not None:

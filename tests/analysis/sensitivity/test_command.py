@@ -34,7 +34,7 @@ def test_the_results_of_a_configuration(tmp_path, capfd):
     assert found["decision"] in (tmp_path / "out" / "report.html").read_text().replace("&#39;", "'")
     assert found["evaluations"] <= 10 and found["method"] == "fast"
     again = qat(*arguments)
-    assert again.returncode == 2 and "exists" in again.stderr
+    assert again.returncode == 2 and "exists" in again.stderr and "done data" not in again.stderr  # before the work
     assert qat(*arguments, "--overwrite").returncode == 0
 
 
