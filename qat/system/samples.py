@@ -21,7 +21,7 @@ def batches_of(data: object, what: str) -> Iterable[Any]:
     batches: Any = as_batches(data, what)
     if batches is data and hasattr(data, "shape"):
         return [data]
-    if not isinstance(batches, Iterable):
+    if isinstance(batches, str | bytes) or not isinstance(batches, Iterable):
         raise DataError(f"{what}: expected batches (a DataLoader, tf.data, a list of arrays), found {type(data).__name__}")
     return batches
 

@@ -76,7 +76,7 @@ def _array(value: Any, where: str) -> np.ndarray:
         raise DataError(f"{where}: found a {type(value).__name__}, expected an array") from error
     if array.dtype.kind == "S" or (array.dtype == object and array.size and isinstance(array.flat[0], (str, bytes))):
         array = array.astype(str)
-    if array.dtype.kind == "U":
+    if array.dtype.kind == "U" and array.ndim:
         texts = array.reshape(len(array), -1)
         return np.array([[sum(map(len, row)), sum(len(text.split()) for text in row)] for row in texts])
     if array.dtype.kind not in "biuf" or array.ndim == 0:

@@ -197,6 +197,8 @@ def test_several_inputs_are_named():
     [
         ([], {}, "calibration samples: there are no samples"),
         (5, {}, "calibration samples: expected batches"),
+        ("d.npz", {}, "calibration samples: expected batches"),
+        ({"a": np.zeros(3)}, {}, "calibration samples, batch 0, input 'input': found <U1 of shape ()"),
         ([np.array([object()])], {}, "calibration samples, batch 0, input 'input': found object"),
         (np.zeros((4, 2)), {"labels": np.zeros(3, int)}, "4 samples, but 3 labels"),
         (np.zeros((4, 2)), {"labels": np.zeros(5, int)}, "4 samples, but 5 labels"),
