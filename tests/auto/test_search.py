@@ -123,6 +123,7 @@ def test_channels_apart_under_one_scale_end_at_equalization(qat, tmp_path, train
     assert "# In a run's configuration beside it: equalize: true" in (tmp_path / "out" / "net_int8.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_small_budget_skips_what_does_not_fit(qat, tmp_path, trained):
     weights = broken(tmp_path, trained["torch"][0])
     config = config_of(tmp_path, "torch", weights, "recipe: static_wi8_ai8_per_tensor\n")
@@ -217,6 +218,7 @@ def test_few_layers_in_higher_precision_are_enough(qat, tmp_path, trained, monke
     assert load_recipe(tmp_path / "runs" / "net" / "auto" / found["recipe"]).rules[1:]
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_does_not_end_the_search(qat, tmp_path, trained, monkeypatch):
     config = two_bits(tmp_path, trained["torch"][1])
 
@@ -239,6 +241,7 @@ def test_a_wrong_option_is_said_before_any_work(qat, tmp_path, arguments, messag
     assert (done.returncode, message in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_without_labels_the_float_answers_are_the_right_ones(qat, tmp_path, trained):
     data = digits(400)
     np.savez(tmp_path / "d.npz", x_train=data.train_x * data.scale, x_test=data.test_x * data.scale)
@@ -253,6 +256,7 @@ def test_without_labels_the_float_answers_are_the_right_ones(qat, tmp_path, trai
     assert "There are no labels: the float model's own answers are the right ones" in found["decision"]
 
 
+@pytest.mark.slow
 def test_a_float_file_is_a_model_too(qat, tmp_path, trained):
     import torch
 

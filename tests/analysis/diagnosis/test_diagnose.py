@@ -27,6 +27,8 @@ def healthy(tmp_path_factory):
     return files
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_healthy_file_gets_no_diagnosis(healthy):
     found = qat.diagnose(healthy.float, healthy.quantized, healthy.x)
     assert found.findings == () and found.first_drop is None

@@ -56,6 +56,8 @@ def test_points_are_built_as_they_were_chosen(framework, target, tmp_path):
     assert len(qat.finetune(prepared, data, epochs=1, progress=False).epochs) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_least_size_takes_four_bits_and_the_least_loss_none(tmp_path):
     model, data = trained("torch")
     found = qat.mixed_precision(model, data, tmp_path, choices=[INT8, INT4, FLOAT16], points=2, latency_runs=0)
@@ -67,6 +69,7 @@ def test_the_least_size_takes_four_bits_and_the_least_loss_none(tmp_path):
         qat.mixed_precision(model, data, tmp_path, points=2)
 
 
+@pytest.mark.slow
 def test_given_latencies_decide(tmp_path):
     model, data = trained("torch")
     slow = {("0", INT8): 4.0, ("0", FLOAT16): 1.0, ("2", INT8): 1.0, ("2", FLOAT16): 5.0, ("5", INT8): 1.0, ("5", FLOAT16): 5.0}
@@ -132,6 +135,7 @@ def test_the_command_writes_recipes_that_a_run_takes(tmp_path, capfd):
     assert (done.returncode, "the configuration names the target" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_file_is_held_against_its_own_answers(tmp_path, capfd):
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
     torch.onnx.export(

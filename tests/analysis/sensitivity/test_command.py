@@ -16,6 +16,8 @@ from support.command_line import CommandLine, tiny_run
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_results_of_a_configuration(tmp_path, capfd):
     qat = CommandLine(tmp_path, capfd)
     config = tiny_run(tmp_path)
