@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ def choose(source: str, data: Any, request: Request, folder: Path, wishes: Wishe
     opened = open_float(source, data, request, BATCH)
     kept, held = parts_of(opened)
     target = request.target or {".tflite": "litert", ".onnx": "onnxruntime"}[opened.suffix]
-    return mixed_precision(
+    made = mixed_precision(
         opened.model, unpacked(held), folder, recipe=load_recipe(request.recipe), target=target, calibration=unpacked(kept),
         example_inputs=held[0] if len(held[0]) > 1 else held[0][0], io_dtype=request.io_dtype, **wishes.arguments(),
     )  # fmt: skip
+    return replace(made, trained_by=f"qat quantize {source} --data DATA --train 10m")

@@ -38,7 +38,7 @@ def keras_net():
 
 @pytest.fixture
 def qat(tmp_path, capfd):
-    (tmp_path / "nets.py").write_text(NETS)
+    (tmp_path / "auto_nets.py").write_text(NETS)
     return CommandLine(tmp_path, capfd)
 
 
@@ -65,7 +65,7 @@ def save(framework, model, path):
 def config_of(folder, framework, weights, more=""):
     path = folder / "run.yaml"
     path.write_text(
-        f"name: net\nframework: {framework}\nmodel: {{factory: 'nets:{framework}_net', weights: '{weights}'}}\n"
+        f"name: net\nframework: {framework}\nmodel: {{factory: 'auto_nets:{framework}_net', weights: '{weights}'}}\n"
         f"data: {{source: digits, batch_size: 32}}\ncalibration: {{samples: 128}}\nlatency_runs: 1\n{more}"
     )
     return path
@@ -307,7 +307,7 @@ main()
 @pytest.mark.slow
 @pytest.mark.ci
 def test_kill_9_in_a_training(tmp_path, trained):
-    (tmp_path / "nets.py").write_text(NETS)
+    (tmp_path / "auto_nets.py").write_text(NETS)
     config = two_bits(tmp_path, trained["torch"][1], ", checkpoint_every: 1")
     config.write_text(config.read_text().replace("epochs: 2", "epochs: 4"))
     command = [sys.executable, "-c", ONLY_QAT, "auto", str(config), "--max-drop", "0.5"]

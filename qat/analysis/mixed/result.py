@@ -92,6 +92,7 @@ class MixedPrecision(Displayed):
         uniform: the point that gives every layer the base recipe's precision.
         max_drop: the budget of the drop; None without one.
         report: the comparison of all files with the float file.
+        trained_by: the command that trains a point, before ``--recipe``.
     """
 
     minimized: str
@@ -101,6 +102,7 @@ class MixedPrecision(Displayed):
     uniform: Point | None
     max_drop: float | None
     report: Report
+    trained_by: str = "qat run CONFIG"
 
     @property
     def best(self) -> Point | None:
@@ -119,7 +121,7 @@ class MixedPrecision(Displayed):
             nearest = min(self.points, key=lambda p: p.drop)
             return (
                 f"No point keeps a drop of {self.max_drop:g}: the nearest, {nearest.name}, drops {nearest.drop:.2f}. Train it "
-                f"(qat run --recipe {nearest.path}), or allow other choices."
+                f"({self.trained_by} --recipe {nearest.path}), or allow other choices."
             )
         budget = "of the least drop" if self.max_drop is None else f"the cheapest within a drop of {self.max_drop:g}"
         return f"{best.name} is {budget}: {best.drop:+.2f} at {best.measured.bytes:,} bytes ({shares(best.assignment)})."
@@ -128,7 +130,7 @@ class MixedPrecision(Displayed):
         """Return a row for each point, and below them the decision and the next command."""
         blocks: tuple[Block, ...] = (self.table(), "", self.decision())
         if self.best is not None:
-            blocks += (Whole(f"  qat run CONFIG --recipe {self.best.path} trains it"),)
+            blocks += (Whole(f"  {self.trained_by} --recipe {self.best.path} trains it"),)
         return Page((*blocks, _MEANING))
 
     def table(self) -> Table:

@@ -146,6 +146,7 @@ def test_a_file_is_held_against_its_own_answers(tmp_path, capfd):
     choices = ["--choice", INT8, "--choice", INT4, "--points", 2]
     done = command("mixed-precision", "net.onnx", "--data", "x.npy", *choices, "--out", "made")
     assert done.returncode == 0, done.stderr
+    assert "qat quantize net.onnx --data DATA --train 10m --recipe made/mixed_" in done.stdout
     found = json.loads((tmp_path / "made" / "mixed_precision.json").read_text())
     assert found["points"][0]["predicted"]["bytes"] == (6 * 16 + 16 * 4) // 2
     assert found["points"][0]["drop"] >= found["points"][-1]["drop"]
