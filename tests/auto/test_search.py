@@ -309,13 +309,13 @@ main()
 def test_kill_9_in_a_training(tmp_path, trained):
     (tmp_path / "auto_nets.py").write_text(NETS)
     config = two_bits(tmp_path, trained["torch"][1], ", checkpoint_every: 1")
-    config.write_text(config.read_text().replace("epochs: 2", "epochs: 4"))
+    config.write_text(config.read_text().replace("epochs: 2", "epochs: 20"))
     command = [sys.executable, "-c", ONLY_QAT, "auto", str(config), "--max-drop", "0.5"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, *sys.path))), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     folder = tmp_path / "runs" / "net" / "auto"
-    checkpoint = folder / "checkpoints" / "qat" / "training.safetensors"
-    while not checkpoint.is_file():
+    later = folder / "checkpoints" / "qat" / "training.previous.safetensors"  # there from the first step on
+    while not later.is_file():
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
