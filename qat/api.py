@@ -251,7 +251,7 @@ def _trace_and_plan(
 
     pieced, known, fixed = recognise(traced.graph, traced.params, traced.fixed, admits, composed.holds if composed else ())
     images = means_over_images(signals_as_images(pieced))
-    graph, params = fold_batch_norm(images, known)
+    graph, params, fixed = fold_batch_norm(images, known, fixed)
     if equalize:
         params = equalized(graph, params, upper_ends(images, known))
     graph, params = even_norms(graph, params, float_by_role(graph, recipe))

@@ -85,7 +85,7 @@ def _export(model: torch.nn.Module, example: Sample) -> _Exported:
         with quiet():
             traced = adapter.trace(model.eval(), tuple(torch.from_numpy(np.array(x)) for x in example))
             whole, known, _ = recognise(traced.graph, traced.params, traced.fixed, lambda op: False)
-            graph, params = fold_batch_norm(signals_as_images(whole), known)
+            graph, params, _ = fold_batch_norm(signals_as_images(whole), known)
             prepared = adapter.insert(
                 traced, plan(for_target(graph, target.kinds, lambda op: ""), load_recipe("float16"), target), params
             )

@@ -24,7 +24,8 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     """
     refuse_own_training(traced.own_training, "keras")
     kept = KeptLayers.copied(traced.layers, traced.arguments, plan)
-    frozen = _frozen(traced, plan)
+    statistics = {name for p in plan.ops for role, name in p.op.params.items() if role in ("mean", "variance")}
+    frozen = traced.frozen | statistics
     used = dict.fromkeys(name for p in plan.ops for name in p.op.params.values())
     shapes = {name: (params[name].shape, name not in frozen) for name in used}
     signature = Signature(traced.inputs, traced.input_layers, traced.outputs, traced.output_names)
@@ -35,15 +36,3 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
         if isinstance(node, LearnedLinear):
             node.start(np.asarray(params[node.planned.op.params["weight"]]))
     return model
-
-
-def _frozen(traced: Traced, plan: Plan) -> set[str]:
-    """Return the parameters that are not trained."""
-    found = set(traced.frozen)
-    for p in plan.ops:
-        found |= {name for role, name in p.op.params.items() if role in ("mean", "variance")}
-        bias = p.op.params.get("bias")
-        # A bias that only folding made follows its layer's weight.
-        if bias is not None and bias not in traced.params and p.op.params["weight"] in traced.frozen:
-            found.add(bias)
-    return found

@@ -41,9 +41,15 @@ def _prelu(w: Rewriter, n: Any) -> fx.Node | None:
 def _batch_norm(w: Rewriter, n: Any) -> fx.Node | None:
     """Write a BatchNorm of rank 2 as one of images of one pixel, unless it follows a fully connected layer of its own."""
     x = n.args[0]
-    if len(sizes_of(x)) != 1 or (x.target is aten.linear.default and len(x.users) == 1):
+    if len(sizes_of(x)) != 1 or (x.target is aten.linear.default and _is_of(x.args[1], n)):
         return None
     return _on_images(w, n, x, n.target, *n.args[1:], **n.kwargs)
+
+
+def _is_of(weight: fx.Node, n: fx.Node) -> bool:
+    """Return whether every call of a fully connected layer is read by one BatchNorm alone, always the same."""
+    readers = [reader for call in weight.users for reader in (call.users or [call])]
+    return all(reader.target is n.target and reader.args[1:] == n.args[1:] for reader in readers)
 
 
 PER_CHANNEL: dict[Any, Rewrite] = {aten.prelu.default: _prelu, aten.batch_norm.default: _batch_norm}
