@@ -109,6 +109,8 @@ class Convolution(Operator):
 
     def __init__(self, strides: tuple[int, int], padding: Padding, dilations: tuple[int, int], depthwise: bool) -> None:
         self._depthwise = depthwise
+        # TensorFlow's CPU kernels of depthwise filters refuse dilations or, in gradients, ignore them.
+        self._holes, dilations = (dilations, (1, 1)) if depthwise else ((1, 1), dilations)
         self._before: list[tuple[int, int]] | None = None
         word, explicit = padding, []
         if not isinstance(padding, str) and max(dilations) > 1:
@@ -125,7 +127,7 @@ class Convolution(Operator):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Apply it."""
-        x = self._padded(x)
+        x, w = self._padded(x), self._spread(w)
         if self._depthwise:
             return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=w, **self._options)
         return tf.raw_ops.Conv2D(input=x, filter=w, **self._options)
@@ -134,17 +136,30 @@ class Convolution(Operator):
         """Return the gradient with respect to the input."""
         ops = tf.raw_ops
         backward = ops.DepthwiseConv2dNativeBackpropInput if self._depthwise else ops.Conv2DBackpropInput
-        found = backward(input_sizes=tf.shape(self._padded(x)), filter=w, out_backprop=grad, **self._options)
+        found = backward(input_sizes=tf.shape(self._padded(x)), filter=self._spread(w), out_backprop=grad, **self._options)
         return found if self._before is None else tf.slice(found, [first for first, _ in self._before], tf.shape(x))
 
     def weight_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
         """Return the gradient with respect to the weight."""
         ops = tf.raw_ops
         backward = ops.DepthwiseConv2dNativeBackpropFilter if self._depthwise else ops.Conv2DBackpropFilter
-        return backward(input=self._padded(x), filter_sizes=tf.shape(w), out_backprop=grad, **self._options)
+        sizes = tf.shape(self._spread(w))
+        found = backward(input=self._padded(x), filter_sizes=sizes, out_backprop=grad, **self._options)
+        return found if self._holes == (1, 1) else found[:: self._holes[0], :: self._holes[1]]
 
     def _padded(self, x: Tensor) -> Tensor:
         return x if self._before is None else tf.pad(x, self._before)
+
+    def _spread(self, w: Tensor) -> Tensor:
+        """Return a filter with zeros between its elements, in the place of dilations."""
+        for axis, step in enumerate(self._holes):
+            if step > 1:
+                before, after = w.shape[:axis], w.shape[axis + 1 :]
+                apart = tf.reshape(w, (*before, -1, 1, *after))
+                apart = tf.pad(apart, [(0, step - 1) if i == axis + 1 else (0, 0) for i in range(len(apart.shape))])
+                w = tf.reshape(apart, (*before, -1, *after))
+                w = w[: 1 - step] if axis == 0 else w[:, : 1 - step]
+        return w
 
 
 class MatMul(Operator):

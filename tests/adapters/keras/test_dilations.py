@@ -1,0 +1,55 @@
+"""Dilated convolutions in training: their gradients are those of the operator, and prepared models train."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import qat
+from qat.adapters.keras.autograd.linear import Convolution
+
+PADDINGS = {"valid": "VALID", "same": "SAME", "explicit": ((3, 0), (1, 2))}
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("dilations", [(2, 2), (1, 3), (3, 1)])
+@pytest.mark.parametrize("depthwise", [True, False])
+def test_gradients_are_those_of_the_operator(padding, dilations, depthwise):
+    # The operator is linear: the gradient of <g, op(x, w)> in the direction dx is <g, op(dx, w)>.
+    rng = np.random.default_rng(0)
+    x, dx = (tf.constant(rng.normal(size=(2, 12, 13, 4)), tf.float32) for _ in range(2))
+    w, dw = (tf.constant(rng.normal(size=(3, 2, 4, 1 if depthwise else 5)), tf.float32) for _ in range(2))
+    operator = Convolution((1, 1), PADDINGS[padding], dilations, depthwise)
+    g = tf.constant(rng.normal(size=operator.forward(x, w).shape), tf.float32)
+    along_x = tf.reduce_sum(operator.input_gradient(x, w, g) * dx)
+    along_w = tf.reduce_sum(operator.weight_gradient(x, w, g) * dw)
+    assert float(along_x) == pytest.approx(float(tf.reduce_sum(g * operator.forward(dx, w))), rel=1e-4, abs=1e-3)
+    assert float(along_w) == pytest.approx(float(tf.reduce_sum(g * operator.forward(x, dw))), rel=1e-4, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.DepthwiseConv2D(3, dilation_rate=2),
+        keras.layers.DepthwiseConv2D((3, 2), dilation_rate=(1, 3), padding="same"),
+        keras.layers.SeparableConv2D(6, 3, dilation_rate=(2, 1)),
+        keras.layers.Reshape((20 * 20, 8)),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_a_dilated_depthwise_layer_trains_and_is_exact(layer, tmp_path):
+    entry = keras.Input((20, 20, 8))
+    y = layer(entry)
+    model = keras.Model(entry, y if len(y.shape) == 4 else keras.layers.SeparableConv1D(6, 3, dilation_rate=4)(y))
+    x = np.random.default_rng(0).normal(size=(4, 20, 20, 8)).astype("float32")
+    prepared = qat.calibrate(qat.prepare(model), [x])
+    gradients = []
+    for net in (model, prepared):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(net(x, training=True) ** 2)
+        gradients.append([np.ravel(g) for g in tape.gradient(loss, net.trainable_variables)])
+    for plain, ours in zip(*gradients, strict=True):
+        assert np.corrcoef(plain, ours)[0, 1] > 0.99
+    assert qat.export(prepared, tmp_path / "model.tflite", verify=[x]).parity.exact == 1.0
