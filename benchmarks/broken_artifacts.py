@@ -172,8 +172,13 @@ def bias_overflow(kit: Kit, folder: Path) -> Files:
 
 
 def prescribed_scale(kit: Kit, folder: Path) -> Files:
-    """Attention over so many tokens that its weights are fractions of 1/256."""
-    return _of_net(kit, folder, attention_of(kit))
+    """Attention over so many tokens that its weights are fractions of 1/256, the scale that other tools prescribe."""
+    net = attention_of(kit)
+    model = prepared(kit, net)
+    for grid in model.grids.values():
+        if grid.group.probabilities:
+            grid.set_range(0.0, 1.0)
+    return Files(float_file(kit, net, folder), exported(kit, model, folder), kit.held_out)
 
 
 def residual_stream(kit: Kit, folder: Path) -> Files:

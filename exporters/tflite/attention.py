@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from qat.arithmetic.attention import PROBABILITY_16
+from qat.arithmetic.tflite import is_fine
 from qat.program.program import Instruction
 
 from .writer import Op, Writer
@@ -17,9 +19,14 @@ def write_matmul(writer: Writer, instruction: Instruction) -> None:
 
 
 def write_softmax(writer: Writer, instruction: Instruction) -> None:
-    """Write a SOFTMAX over the last axis."""
-    source, output = (writer.integer_tensor(name) for name in (instruction.inputs[0], instruction.outputs[0]))
-    writer.operator(Op.SOFTMAX, [source], output, 2, "SoftmaxOptions", beta=float(instruction.attrs["beta"]))
+    """Write a SOFTMAX over the last axis. A scale finer than 1/256 takes one into 16 bits, and a QUANTIZE."""
+    (source,), (name,) = instruction.inputs, instruction.outputs
+    output, fine = writer.integer_tensor(name), is_fine(writer.program.encoding_of(name))
+    made = writer.add_tensor(f"{name}/int16", writer.program.values[name].shape, "int16", PROBABILITY_16) if fine else output
+    beta = float(instruction.attrs["beta"])
+    writer.operator(Op.SOFTMAX, [writer.integer_tensor(source)], made, 2, "SoftmaxOptions", beta=beta)
+    if fine:
+        writer.operator(Op.QUANTIZE, [made], output, 2)
 
 
 def write_embedding(writer: Writer, instruction: Instruction) -> None:

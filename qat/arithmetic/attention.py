@@ -12,8 +12,10 @@ import numpy as np
 
 from .grid import f32
 
-#: The zero-based scale that every runtime's kernel prescribes for probabilities: the integers are 256ths.
+#: The scale of probabilities that TFLite's kernel prescribes in 8 bits; no grid of probabilities is coarser.
 PROBABILITY = 1 / 256
+#: The scale that TFLite's kernel prescribes in 16 bits.
+PROBABILITY_16 = 1 / 32768
 
 
 def product_kernels(kernels: str, b_zero_point: int) -> str:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: The greatest value of a softmax counts as this at least.
+FINEST = 2.0**-13
+
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
@@ -81,6 +84,19 @@ def from_range(low: float, high: float, qmin: int, qmax: int, symmetric: bool = 
     scale = _usable(f32(hi - lo) / f32(qmax - qmin))
     zero_point = int(np.clip(np.rint(f32(qmin) - lo / scale), qmin, qmax))
     return Encoding(scale, zero_point, qmin, qmax)
+
+
+def of_probabilities(greatest: float, qmin: int, qmax: int) -> Encoding:
+    """Return the encoding of a softmax whose greatest value is ``greatest``: steps of 1/256, or finer ones.
+
+    The greatest takes half of the integers, so that a greater one has room. The scale is one by a whole number, by which ONNX
+    Runtime's kernel multiplies (contrib_ops/cpu/quantization/qlinear_softmax.cc): the float32 whose inverse is not below it.
+    """
+    f32 = np.float32
+    half = f32((qmax - qmin + 1) // 2)
+    whole = np.maximum(np.floor(half / f32(max(greatest, FINEST))), f32(256))
+    scale = f32(1) / whole
+    return Encoding(np.asarray(scale if whole == 256 else np.nextafter(scale, f32(0))), qmin, qmin, qmax)
 
 
 def packed_int4(values: np.ndarray) -> np.ndarray:

@@ -55,8 +55,8 @@ class Kernels(Protocol):
     def exponentials(self, scale: float, length: int) -> np.ndarray:
         """Return the table that stands for ``exp`` in a softmax."""
 
-    def softmax(self, x: np.ndarray, encoding: Encoding, beta: float) -> np.ndarray:
-        """Return the softmax over the last axis, in 256ths."""
+    def softmax(self, x: np.ndarray, ex: Encoding, ey: Encoding, beta: float) -> np.ndarray:
+        """Return the softmax over the last axis on ``ey``'s grid, an encoding of probabilities."""
 
 
 #: By name: ONNX Runtime, LiteRT's delegate, TFLite's reference kernels and TFLite's optimized kernels.

@@ -106,14 +106,19 @@ def exponentials(scale: float, length: int) -> np.ndarray:
     return np.exp((np.arange(-255, 1) + shift) * float(f32(scale))).astype(f32)
 
 
-def softmax(x: np.ndarray, encoding: Encoding, beta: float) -> np.ndarray:
-    """Return the softmax of ``beta`` times the real values over the last axis, as float32 integers in 0..255: 256ths.
+def softmax(x: np.ndarray, ex: Encoding, ey: Encoding, beta: float) -> np.ndarray:
+    """Return the softmax of ``beta`` times the real values over the last axis, as float32 integers in 0..255.
 
     QLinearSoftmax looks exponentials up in a table of float32 (contrib_ops/cpu/quantization/qlinear_softmax.cc). The sum is one
-    of float32, from the first element to the last.
+    of float32, from the first element to the last. Each is multiplied by the whole part of ``1 / s_y``, then divided, in float64.
     """
     x = np.asarray(x, np.int64)
-    table = exponentials(float(f32(encoding.scale) * f32(beta)), x.shape[-1])
+    table = exponentials(float(f32(ex.scale) * f32(beta)), x.shape[-1])
     e = table[x - x.max(-1, keepdims=True) + 255]
     total = np.cumsum(e, -1, dtype=f32)[..., -1:]
-    return np.minimum(np.rint(e.astype(np.float64) * 256 / total), 255).astype(f32)
+    return np.minimum(np.rint(e.astype(np.float64) * whole_units(ey) / total), ey.hi).astype(f32)
+
+
+def whole_units(encoding: Encoding) -> float:
+    """Return the whole part of ``1 / scale``, by which QLinearSoftmax multiplies."""
+    return float(np.floor(f32(1) / f32(encoding.scale)))

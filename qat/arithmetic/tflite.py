@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from .accumulators import window_sums
-from .attention import PROBABILITY, expf
+from .attention import PROBABILITY, PROBABILITY_16, expf
 from .encoding import Encoding
 from .grid import f32, round_half_away
 from .grid import multiplier as multiplier
@@ -118,16 +118,24 @@ def exponentials(scale: float, length: int) -> np.ndarray:
     return expf(-f32(scale) * np.arange(255, -1, -1).astype(f32))
 
 
-def softmax(x: np.ndarray, encoding: Encoding, beta: float) -> np.ndarray:
-    """Return the softmax of ``beta`` times the real values over the last axis, as float32 integers in 0..255: 256ths.
+def softmax(x: np.ndarray, ex: Encoding, ey: Encoding, beta: float) -> np.ndarray:
+    """Return the softmax of ``beta`` times the real values over the last axis, as float32 integers in 0..255.
 
     Exponentials are looked up (kernels/internal/optimized/optimized_ops.h; on 64-bit ARM in another table, of 16 bits). The sum
-    is one of float32, from the first element to the last.
+    is one of float32, from the first element to the last. A grid finer than 256ths is reached by way of 32768ths, the scale that
+    the kernel prescribes for 16 bits, which a QUANTIZE turns into 8 bits.
     """
     x = np.asarray(x, np.int64)
-    table = exponentials(float(f32(encoding.scale) * f32(beta)), x.shape[-1])
+    table = exponentials(float(f32(ex.scale) * f32(beta)), x.shape[-1])
     e = table[x - x.max(-1, keepdims=True) + 255]
     total = np.cumsum(e, -1, dtype=f32)[..., -1:]
+    fine = is_fine(ey)
     # Halves away from zero, of numbers that are not negative.
-    p = (e * (f32(1) / (total * f32(PROBABILITY)))).astype(np.float64)
-    return np.minimum(np.floor(p + 0.5), 255).astype(f32)
+    p = (e * (f32(1) / (total * f32(PROBABILITY_16 if fine else PROBABILITY)))).astype(np.float64)
+    p = np.minimum(np.floor(p + 0.5), 2**15 - 1 if fine else ey.hi)
+    return requantize(p, np.asarray(PROBABILITY_16 / float(ey.scale)), ey.lo, ey.hi) if fine else p.astype(f32)
+
+
+def is_fine(encoding: Encoding) -> bool:
+    """Return whether the grid of a softmax is finer than the one that the kernel prescribes for 8 bits."""
+    return bool(f32(encoding.scale) < f32(PROBABILITY))

@@ -69,7 +69,7 @@ def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | No
     evidence = Evidence(graph.layout, graph.inputs)
     for grid in grids.values():
         group = grid.group
-        name = estimator or group.spec.estimator
+        name = "minmax" if group.probabilities else estimator or group.spec.estimator
         grid.estimator = make_estimator(name, group.qmin, group.qmax, group.symmetric)
         grid.mode = RangeMode.CALIBRATING
     try:

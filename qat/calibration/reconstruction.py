@@ -140,7 +140,7 @@ class _Solver:
         self.layers = [layer for layer in walk.layers if layer.op.name in names]
         plan = walk.model.plan
         written = {t for p in block.ops for t in p.op.outputs}
-        groups = [g for g in plan.groups.values() if written.issuperset(g.tensors) and g.fixed is None]
+        groups = [g for g in plan.groups.values() if written.issuperset(g.tensors) and g.fixed is None and not g.probabilities]
         self.groups = [group.name for group in groups]
         self.grids = self._grids()
         self.simulation = self._simulation({layer: self._held(layer) for layer in self.layers}, {})

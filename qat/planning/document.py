@@ -66,7 +66,7 @@ def _operators(rows: Sequence[Row]) -> str:
 def _scale(row: Row) -> str:
     if isinstance(row.output, Fixed):
         return f"1/{1 / row.output.scale:.0f}, zero point {row.output.zero_point}"
-    return {"own": "its own", "as_input": "that of its inputs"}[row.output]
+    return {"own": "its own", "as_input": "that of its inputs", "probabilities": "its own, 1/256 or finer"}[row.output]
 
 
 def _entry(row: Row) -> str:

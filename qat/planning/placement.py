@@ -103,7 +103,11 @@ class _Placement:
         self.rules[op.name] = rule
         if op.inputs:  # a constant alone is no reason to enter the grid
             self.on_grid.update(op.outputs)
-        if isinstance(row.output, Fixed) or (row.output == "as_input" and self.prescribed.intersection(op.inputs)):
+        if (
+            isinstance(row.output, Fixed)
+            or row.output == "probabilities"
+            or (row.output == "as_input" and self.prescribed.intersection(op.inputs))
+        ):
             self.prescribed.update(op.outputs)
 
     def _reason(self, op: Op, rule: Rule | None, row: Row | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qat.arithmetic.encoding import Encoding, from_range, of_probabilities
 from qat.arithmetic.range_estimators import FOLLOWED
 from qat.arithmetic.saturation import Bounds
 from qat.display.page import Displayed, Page
@@ -87,7 +88,8 @@ class Group:
     """Tensors that share one activation scale, held as integers in ``[qmin, qmax]``.
 
     ``fixed`` where a kernel prescribes the scale; ``learned`` where the range is a parameter. ``bounds`` where every reader is a
-    function that is constant below the first and above the second: no range needs to reach beyond.
+    function that is constant below the first and above the second: no range needs to reach beyond. ``probabilities`` where a
+    softmax wrote them, whose kernel wants a scale of :func:`qat.arithmetic.encoding.of_probabilities`.
     """
 
     name: str
@@ -99,6 +101,13 @@ class Group:
     fixed: Fixed | None = None
     learned: bool = False
     bounds: Bounds = (None, None)
+    probabilities: bool = False
+
+    def encoding(self, low: float, high: float) -> Encoding:
+        """Return the encoding of a range."""
+        if self.probabilities:
+            return of_probabilities(high, self.qmin, self.qmax)
+        return from_range(low, high, self.qmin, self.qmax, self.symmetric)
 
     def within_bounds(self, values: np.ndarray) -> np.ndarray:
         """Return values, those beyond the bounds on them."""
@@ -113,7 +122,8 @@ class Group:
 
     def follows(self, estimator: str) -> bool:
         """Return whether training moves a range that an estimator found: not one learned, prescribed, or that left values out."""
-        return self.fixed is None and not self.learned and estimator in FOLLOWED
+        free = self.fixed is None and not self.learned
+        return free and (self.probabilities or estimator in FOLLOWED)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the group as JSON-ready values; :meth:`from_dict` reads it back."""

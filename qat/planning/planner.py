@@ -67,4 +67,8 @@ def _bounds(group: Group, planned: Sequence[PlannedOp], dequantize: Container[st
     """Return the numbers beyond which nothing that reads a group's tensors tells their values apart."""
     readers = [p.op for p in planned if not set(p.op.inputs).isdisjoint(group.tensors)]
     told = any(t in dequantize for t in group.tensors) or not all(KINDS[op.kind].function for op in readers)
-    return (None, None) if told or not readers or group.fixed else union([saturation(op.kind, op.attrs) for op in readers])
+    return (
+        (None, None)
+        if told or not readers or group.fixed or group.probabilities
+        else union([saturation(op.kind, op.attrs) for op in readers])
+    )

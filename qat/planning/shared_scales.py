@@ -66,6 +66,7 @@ class _Demands:
 
     specs: dict[str, QuantSpec] = field(default_factory=dict)
     fixed: dict[str, Fixed] = field(default_factory=dict)
+    probabilities: set[str] = field(default_factory=set)
     centred: set[str] = field(default_factory=set)
 
 
@@ -78,6 +79,8 @@ def _demands(integer: Sequence[PlannedOp], rows: Mapping[str, Row], rules: Mappi
         demands.centred.update(p.op.inputs[place] for place in row.symmetric)
         if isinstance(row.output, Fixed):
             demands.fixed[p.op.output] = row.output
+        elif row.output == "probabilities":
+            demands.probabilities.update(p.op.outputs)
     return demands
 
 
@@ -86,13 +89,16 @@ def _group(
 ) -> Group:  # fmt: skip
     spec = demands.specs[root]
     fixed = next((demands.fixed[t] for t in tensors if t in demands.fixed), None)
-    if spec.bits < 8 and (fixed is not None or borders.intersection(tensors)):
+    probabilities = bool(demands.probabilities.intersection(tensors))
+    prescribed = fixed is not None or probabilities
+    if spec.bits < 8 and (prescribed or borders.intersection(tensors)):
         spec = spec.model_copy(update={"bits": 8, "learned": False})
     int16 = spec.bits == 16
     qmin, qmax = INT16_LIMITS if int16 else target.limits(spec.bits)
     asked = spec.symmetric or target.symmetric_activations or int16 or bool(demands.centred.intersection(tensors))
-    symmetric = asked and fixed is None
-    return Group(root, tuple(tensors), spec, qmin, qmax, symmetric, fixed, spec.learned and not symmetric and learnable)
+    symmetric = asked and not prescribed
+    learned = spec.learned and not symmetric and learnable
+    return Group(root, tuple(tensors), spec, qmin, qmax, symmetric, fixed, learned, probabilities=probabilities)
 
 
 def _check_widths(integer: Sequence[PlannedOp], group_of: Mapping[str, Group]) -> None:

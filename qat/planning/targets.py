@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from qat.arithmetic.attention import PROBABILITY
 from qat.errors import ConfigError, nearest
 from qat.graph.graph import Op, as_tuples
 from qat.graph.kinds import FUNCTIONS, KINDS
@@ -25,8 +24,9 @@ class Fixed:
     zero_point: int
 
 
-#: ``own``: the output has a scale of its own. ``as_input``: output and inputs share one scale.
-Output = Literal["own", "as_input"] | Fixed
+#: ``own``: the output has a scale of its own. ``as_input``: output and inputs share one scale. ``probabilities``: a scale of its
+#: own that the kernel can hold, see :func:`qat.arithmetic.encoding.of_probabilities`.
+Output = Literal["own", "as_input", "probabilities"] | Fixed
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,10 @@ _LITERT_FUNCTION_ROWS = (
 )  # fmt: skip
 
 # Attention (qat/arithmetic/attention.py). A product whose second operand has a zero point takes 16 to 50 times as long: the
-# delegate leaves it to TFLite's own kernel. The scale of softmax is the specification's.
+# delegate leaves it to TFLite's own kernel. The scale of softmax is the specification's, or a finer one by way of 16 bits.
 _LITERT_ATTENTION_ROWS = (
     Row("matmul", output="own", starts=True, symmetric=(1,), note="BATCH_MATMUL of two activations"),
-    Row("softmax", output=Fixed(PROBABILITY, -128), readers=("matmul",)),
+    Row("softmax", output="probabilities", readers=("matmul",)),
     Row("embedding", output="own", starts=True, note="GATHER of integers; the scale is that of the whole table"),
 )
 
@@ -228,8 +228,7 @@ _ONNXRUNTIME_ROWS = (
         for kind in FUNCTIONS
     ),
     Row("matmul", output="own", starts=True, note="QLinearMatMul of two activations"),
-    # QLinearSoftmax multiplies by the whole part of 1 / scale: of 1/255, in float32, that may be 254 (qlinear_softmax.cc).
-    Row("softmax", output=Fixed(PROBABILITY, 0), readers=("matmul",), note="QLinearSoftmax"),
+    Row("softmax", output="probabilities", readers=("matmul",), note="QLinearSoftmax"),
     Row("embedding", output="own", starts=True, note="Gather of integers; the scale is that of the whole table"),
     Row("layer_norm", output="own", note="sums of integers, then single float32 operators"),
     Row("rms_norm", output="own", note="sums of integers, then single float32 operators; an L2 norm too"),

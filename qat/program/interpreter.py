@@ -158,7 +158,8 @@ def _matmul(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.nda
 
 
 def _softmax(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
-    return KERNELS[program.kernels].softmax(xs[0], program.encoding_of(step.inputs[0]), step.attrs["beta"])
+    ex, ey = program.encoding_of(step.inputs[0]), program.encoding_of(step.outputs[0])
+    return KERNELS[program.kernels].softmax(xs[0], ex, ey, step.attrs["beta"])
 
 
 def _embedding(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:

@@ -56,6 +56,25 @@ def test_scale_and_zero_point_follow_bit_for_bit(prepared, images):
         assert (float(grid.zero_point), float(grid.lo), float(grid.hi)) == (expected.zero_point, expected.lo, expected.hi)
 
 
+def test_the_scale_of_a_softmax_follows_bit_for_bit():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((40, 8))
+    q, k = layers.Dense(8)(inputs), layers.Dense(8)(inputs)
+    scores = keras.ops.softmax(keras.ops.matmul(q, keras.ops.transpose(k, (0, 2, 1))))
+    model = keras.Model(inputs, layers.Dense(3)(keras.ops.matmul(scores, inputs)))
+    x = np.random.default_rng(0).normal(size=(8, 40, 8)).astype(np.float32)
+    prepared = qat.calibrate(qat.prepare(model), [0.1 * x])
+    (grid,) = [grid for grid in prepared.grid_layers if grid.group.probabilities]
+    before = float(grid.scale)
+    set_range_tracking(prepared, True)
+    prepared.compile(keras.optimizers.SGD(0.0), "mse")
+    for _ in range(3):
+        prepared.train_on_batch(x, np.zeros((8, 40, 3), np.float32))
+        assert np.float32(grid.scale) == grid.group.encoding(*np.asarray(grid.range)).scale
+    assert float(grid.scale) > before
+    assert (float(grid.zero_point), float(grid.lo)) == (grid.group.qmin, 0.0)
+
+
 def test_tensors_of_one_scale_count_as_one(prepared, images):
     shared = next(grid for grid in prepared.grid_layers if len(grid.group.tensors) > 2)
     before = np.asarray(shared.range).copy()

@@ -163,3 +163,25 @@ def test_a_state_of_before_the_flag_is_loaded(images):
     fresh.load_state_dict(state)
     set_range_tracking(fresh, True)
     assert any(grid.mode is RangeMode.TRACKING for grid in fresh.grids.values())
+
+
+def test_the_scale_of_a_softmax_follows():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            return torch.softmax(self.q(x) @ self.k(x).mT, -1) @ x
+
+    torch.manual_seed(0)
+    x = torch.randn(4, 40, 8)
+    model = qat.calibrate(qat.prepare(Attention().eval(), x), [0.1 * x], "percentile")
+    (grid,) = [grid for grid in model.grids.values() if grid.group.probabilities]
+    scales = [float(grid.scale)]
+    set_range_tracking(model, True)
+    for _ in range(3):
+        model.train()(x).sum().backward()
+        scales.append(float(grid.scale))
+        assert float(grid.encoding.scale) == float(grid.group.encoding(*grid.range.tolist()).scale) == scales[-1]
+    assert scales == sorted(set(scales))

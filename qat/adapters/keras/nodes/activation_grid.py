@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
-from qat.arithmetic.encoding import Encoding, from_range
+from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.range_estimators import RangeEstimator, RangeMode
 from qat.errors import CalibrationError
 from qat.planning.plan import Group
@@ -97,7 +97,7 @@ class Grid(keras.layers.Layer):
                 f"no range for '{self.group.name}': call qat.calibrate(model, samples) before training or exporting"
             )
         low, high = (float(v) for v in np.asarray(self.range))
-        return from_range(low, high, self.group.qmin, self.group.qmax, self.group.symmetric)
+        return self.group.encoding(low, high)
 
     def set_range(self, low: float, high: float) -> None:
         """Set the range and derive scale, zero point and limits, in NumPy's float32 like everywhere else."""

@@ -61,16 +61,16 @@ class MatMul(Node):
 
 
 class Softmax(Node):
-    """Softmax over the last axis: 256ths."""
+    """Softmax over the last axis."""
 
     def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
         """In training compute in float, with the gradient of a softmax; else as the runtime does, in NumPy."""
         (x,), gx = inputs, self.inputs[0]
         if training:
-            return _rounded(self.real([x * gx.scale], params) * (1 / attention.PROBABILITY), self.limits()[1])
+            return _rounded(self.observe(self.real([x * gx.scale], params) / self.output.scale), self.limits()[1])
 
         def table(values: np.ndarray) -> np.ndarray:
-            return KERNELS[self.kernels].softmax(values, gx.encoding, self.attrs["beta"])
+            return KERNELS[self.kernels].softmax(values, gx.encoding, self.output.encoding, self.attrs["beta"])
 
         out = tf.numpy_function(table, (x,), tf.float32)
         out.set_shape(x.shape)
@@ -84,7 +84,7 @@ class Softmax(Node):
 
 @tf.custom_gradient
 def _rounded(v: Tensor, high: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, None]]]:
-    """Return ``min(round(v), high)``. Nothing is clipped at 0, and 1 is as good as 255/256: the gradient passes everywhere."""
+    """Return ``min(round(v), high)``. Nothing is clipped at 0, and the range follows: the gradient passes everywhere."""
     return tf.minimum(tf.math.rint(v), high), lambda grad: (grad, None)
 
 

@@ -11,6 +11,8 @@ import tensorflow as tf
 from tensorflow import Tensor
 from tensorflow.core.framework import attr_value_pb2
 
+from qat.arithmetic.encoding import FINEST
+
 from .activation_grid import Grid
 
 #: The weight of a pass in the exponential moving average of the extremes.
@@ -69,7 +71,7 @@ def derive_encodings(grids: Sequence[Grid]) -> None:
 
 
 def _assign_encodings(grids: Sequence[Grid], ranges: Tensor) -> None:
-    """Derive the encodings of ``ranges``, [grids, 2], bit for bit as :func:`qat.arithmetic.encoding.from_range`."""
+    """Derive the encodings of ``ranges``, [grids, 2], bit for bit as :meth:`qat.planning.plan.Group.encoding`."""
     symmetric = np.array([grid.group.symmetric for grid in grids])
     qmin, qmax = (np.array([getattr(grid.group, name) for grid in grids], np.float32) for name in ("qmin", "qmax"))
     low, high = tf.minimum(ranges[:, 0], 0.0), tf.maximum(ranges[:, 1], 0.0)
@@ -77,6 +79,12 @@ def _assign_encodings(grids: Sequence[Grid], ranges: Tensor) -> None:
     scale = tf.where(symmetric, tf.maximum(-low, high), high - low) / _stacked([grid.levels for grid in grids])
     scale = tf.where(scale > np.finfo(np.float32).tiny * np.float32(2**24), scale, 1.0)
     zero_point = tf.where(symmetric, 0.0, tf.clip_by_value(tf.round(qmin - low / scale), qmin, qmax))
+    probabilities = np.array([grid.group.probabilities for grid in grids])
+    if probabilities.any():
+        whole = tf.maximum(tf.floor((qmax - qmin + 1) / 2 / tf.maximum(high, FINEST)), 256.0)
+        unit = 1.0 / whole
+        fine = tf.where(whole == 256.0, unit, tf.math.nextafter(unit, tf.zeros_like(unit)))
+        scale, zero_point = tf.where(probabilities, fine, scale), tf.where(probabilities, qmin, zero_point)
     derived = {"scale": scale, "zero_point": zero_point, "lo": qmin - zero_point, "hi": qmax - zero_point}
     for name, values in derived.items():
         for grid, value in zip(grids, tf.unstack(values, len(grids)), strict=True):

@@ -141,20 +141,23 @@ class _Lookup(torch.autograd.Function):
 class _Softmax(torch.autograd.Function):
     """``clamp(round(softmax(x * factor) * units), lo, hi)`` over the last axis.
 
-    Nothing is clipped at 0, and 255/256 stands for 1: the gradient is that of a softmax everywhere.
+    Nothing is clipped at 0, and the range follows the greatest value: the gradient is that of a softmax everywhere.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: Tensor, units: float, limits: Limits) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, factor: Tensor, units: Tensor, limits: Limits, tracked: bool
+    ) -> tuple[Tensor, Tensor | None]:
         p = torch.softmax(x * factor, -1)
-        ctx.save_for_backward(p, factor)
-        ctx.units = units
-        return (p * units).round_().clamp_(*limits)
+        ctx.save_for_backward(p, factor * units)
+        v = p * units
+        found = extra_output(ctx, v, tracked)
+        return v.round_().clamp_(*limits), found
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         p, factor = ctx.saved_tensors
-        return aten._softmax_backward_data(grad, p, -1, p.dtype).mul_(factor * ctx.units), None, None, None
+        return aten._softmax_backward_data(grad, p, -1, p.dtype).mul_(factor), None, None, None, None
 
 
 class _LayerNorm(torch.autograd.Function):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from qat.arithmetic import mlas
+from qat.arithmetic.encoding import Encoding
+
 from .clip_mask import Limits
 from .functions import Encoded, round_clamp
 
@@ -48,9 +51,9 @@ def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits) -> T
     return round_clamp(divide_by_count(total, count, grid), *limits)
 
 
-def probabilities(exponentials: Tensor, total: Tensor) -> Tensor:
-    """Return the 256ths of a softmax, not yet clamped, from the exponentials and their sum."""
-    return (exponentials.double() * 256 / total.double()).round_().float()
+def probabilities(exponentials: Tensor, total: Tensor, encoding: Encoding) -> Tensor:
+    """Return the integers of a softmax from the exponentials and their sum."""
+    return (exponentials.double() * mlas.whole_units(encoding) / total.double()).round_().clamp_(max=encoding.hi).float()
 
 
 def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from qat.arithmetic.encoding import Encoding
+
 from . import mlas, tflite, xnnpack
 from .clip_mask import Limits
 from .functions import Encoded
@@ -38,8 +40,8 @@ class Runtime(Protocol):
     def avg_pool2d(self, total: Tensor, count: Tensor, grid: Encoded, limits: Limits) -> Tensor:
         """Return the averages of windows of ``count`` values, of which ``total`` are the sums; one scale in and out."""
 
-    def probabilities(self, exponentials: Tensor, total: Tensor) -> Tensor:
-        """Return the 256ths of a softmax, not yet clamped, from the exponentials and their sum."""
+    def probabilities(self, exponentials: Tensor, total: Tensor, encoding: Encoding) -> Tensor:
+        """Return the integers of a softmax from the exponentials and their sum."""
 
 
 RUNTIMES: dict[str, Runtime] = {"mlas": mlas, "xnnpack": xnnpack, "reference": tflite}

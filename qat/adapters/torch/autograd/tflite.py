@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from qat.arithmetic import tflite
-from qat.arithmetic.attention import PROBABILITY
+from qat.arithmetic.attention import PROBABILITY, PROBABILITY_16
+from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.tflite import quantize_multiplier
 
 from .clip_mask import Limits
@@ -43,10 +44,12 @@ def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits) -> T
     return (mean - grid.zero_point).clamp_(*limits)
 
 
-def probabilities(exponentials: Tensor, total: Tensor) -> Tensor:
-    """Return the 256ths of a softmax, not yet clamped, from the exponentials and their sum."""
-    p = exponentials * (1 / (total * PROBABILITY))
-    return (p.double() + 0.5).floor_().float()
+def probabilities(exponentials: Tensor, total: Tensor, encoding: Encoding) -> Tensor:
+    """Return the integers of a softmax from the exponentials and their sum."""
+    fine = tflite.is_fine(encoding)
+    p = exponentials * (1 / (total * (PROBABILITY_16 if fine else PROBABILITY)))
+    p = (p.double() + 0.5).floor_().clamp_(max=2**15 - 1 if fine else encoding.hi)
+    return halves_away(p, PROBABILITY_16 / float(encoding.scale)).clamp_(max=encoding.hi) if fine else p.float()
 
 
 def halves_away(acc: Tensor, value: float) -> Tensor:

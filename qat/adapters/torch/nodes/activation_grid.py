@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qat.adapters.torch.autograd.clip_mask import Limits
-from qat.arithmetic.encoding import Encoding, from_range
+from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.range_estimators import RangeEstimator, RangeMode
 from qat.errors import CalibrationError
 from qat.planning.plan import Group
@@ -98,7 +98,7 @@ class Grid(nn.Module):
 
     def encoding_of(self, low: float, high: float) -> Encoding:
         """Return the encoding of a range, by NumPy's float32 as everywhere else."""
-        return from_range(low, high, self.group.qmin, self.group.qmax, self.group.symmetric)
+        return self.group.encoding(low, high)
 
     def _derive(self) -> None:
         low, high = self.range.tolist()

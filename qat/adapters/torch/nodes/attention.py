@@ -43,20 +43,21 @@ class MatMul(Node):
 
 
 class Softmax(Node):
-    """Softmax over the last axis, in 256ths; exponentials come from a table of 256 entries."""
+    """Softmax over the last axis; exponentials come from a table of 256 entries."""
 
     def integer(self, x: Tensor) -> Tensor:
         """In training compute in float, with the gradient of a softmax; else look up, sum and divide as the runtime does."""
         grid, limits = self.inputs[0], self.limits()
         if self.training:
-            return kernels.softmax(x, grid.scale * self.attrs["beta"], 1 / attention.PROBABILITY, limits)
+            factor, units = grid.scale * self.attrs["beta"], 1 / self.output.scale
+            return self.noted(*kernels.softmax(x, factor, units, limits, self.tracks_output))
         scale = float(f32(grid.scale_value) * f32(self.attrs["beta"]))
         table = torch.from_numpy(KERNELS[self.kernels].exponentials(scale, x.shape[-1])).to(x.device)
         e = table[(x - x.amax(-1, keepdim=True) + 255).long()]
         total = e[..., :1].clone()
         for i in range(1, e.shape[-1]):  # one by one: the kernels add in float32 in this order
             total += e[..., i : i + 1]
-        return self.runtime.probabilities(e, total).clamp_(*limits)
+        return self.runtime.probabilities(e, total, self.output.encoding)
 
     def real(self, x: Tensor) -> Tensor:
         """The float softmax."""

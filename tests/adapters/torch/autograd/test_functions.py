@@ -35,13 +35,21 @@ def assert_same(found):
 
 
 def test_softmax():
-    x, factor = torch.randint(-128, 128, (3, 5, 7)).float(), torch.tensor(0.03)
+    x, factor, units = torch.randint(-128, 128, (3, 5, 7)).float(), torch.tensor(0.03), torch.tensor(256.0)
+    seen = []
+
+    def fused(x):
+        y, extremes = kernels.softmax(x, factor, units, LIMITS, True)
+        seen.append(extremes.tolist())
+        return y
 
     def written_out(x):
         v = torch.softmax(x * factor, -1) * 256
         return kernels.straight_through(v, v.detach().round().clamp(*LIMITS))
 
-    assert_same(both(lambda x: kernels.softmax(x, factor, 256, LIMITS), written_out, x))
+    assert_same(both(fused, written_out, x))
+    v = torch.softmax(x * factor, -1) * 256
+    assert seen[0] == [v.min().item(), v.max().item()]
 
 
 @pytest.mark.parametrize("clip_mask", [ClipMask.OUTPUT, ClipMask.BYTES])
