@@ -15,6 +15,7 @@ from qat.errors import ExportError, RuntimeMismatchError, nearest
 from qat.graph.kinds import FUNCTIONS
 from qat.program.layout import to_layout
 from qat.program.program import Instruction, Program, Value
+from qat.program.shared_weights import share_weights
 from qat.runtimes import LIMITS, Format, Session, format_of
 from qat.runtimes.model_file import Parity
 from qat.system.atomic_files import refuse_existing, write_atomically
@@ -61,7 +62,7 @@ def export_lowered(
     """
     file_format = _check(path, io_dtype, overwrite)
     exporter = exporter_of(file_format)
-    program = exporter.legalize(to_layout(program, file_format.layout, layout))
+    program = share_weights(exporter.legalize(to_layout(program, file_format.layout, layout)))
     size = export_program(program, path, io_dtype=io_dtype, overwrite=overwrite, metadata=metadata)
 
     def open_artifact(extra_outputs: tuple[str, ...]) -> Session:
@@ -100,7 +101,7 @@ def export_program(
     exporter = exporter_of(_check(path, io_dtype, overwrite))
     if metadata is not None:
         check(metadata, program, io_dtype)
-    program = exporter.legalize(program)
+    program = share_weights(exporter.legalize(program))
     raw = exporter.write(program, io_dtype)
     _compare_encodings(program, exporter.read_encodings(raw), path)
     raw = raw if metadata is None else exporter.describe(raw, metadata)
@@ -193,7 +194,7 @@ def _write_files(path: Path, raw: bytes, document: Mapping[str, Any], overwrite:
 def _compare_encodings(program: Program, found: Mapping[str, Encoding], path: Path) -> None:
     """Compare the artifact's scales and zero points with the trained ones, in every bit."""
     trained = {v.name: v.encoding for v in program.values.values() if v.encoding is not None}
-    trained |= {f"{i.name}.weight": i.weight_encoding for i in program.instructions if i.weight_encoding is not None}
+    trained |= {i.weight_tensor: i.weight_encoding for i in program.instructions if i.weight_encoding is not None}
     # In an .onnx, integers that are only moved or looked up pass between no QuantizeLinear and DequantizeLinear.
     unmarked = {name for i in program.instructions if i.keeps_framework or i.kind in FUNCTIONS for name in i.outputs}
     for name, encoding in trained.items():

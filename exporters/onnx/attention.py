@@ -41,5 +41,5 @@ def write_softmax(writer: Writer, instruction: Instruction) -> None:
 def write_embedding(writer: Writer, instruction: Instruction) -> None:
     """Write a look-up of quantized vectors by integer inputs."""
     assert instruction.weight is not None
-    weight = writer.constant(f"{instruction.name}.weight", instruction.weight)
+    weight = writer.constant(instruction.weight_tensor, instruction.weight)
     writer.node("Gather", [weight, instruction.inputs[0]], instruction.outputs[0], instruction.name, axis=0)

@@ -68,17 +68,17 @@ def _write_float(writer: Writer, instruction: Instruction, weight: np.ndarray, r
 
 def _float_weight(writer: Writer, instruction: Instruction, weight: np.ndarray) -> str:
     """Write the stored weight and its conversion to float32."""
-    name = f"{instruction.name}.weight"
+    name, real = instruction.weight_tensor, f"{instruction.name}.weight/real"
     if instruction.weight_encoding is None:
-        return writer.node("Cast", [writer.constant(name, weight)], f"{name}/real", to=TensorProto.FLOAT)
+        return writer.node("Cast", [writer.constant(name, weight)], real, to=TensorProto.FLOAT)
     scale = np.asarray(instruction.weight_encoding.scale, f32)
     if not instruction.packed:
-        return writer.dequantize_constant(name, weight.astype(np.int8), scale)
+        return writer.dequantize_constant(name, weight.astype(np.int8), scale, real)
     writer.constants[name] = _int4(name, weight)
     writer.constants[f"{name}.zero_point"] = _int4(f"{name}.zero_point", np.zeros(scale.shape, np.int8))
     inputs = [name, writer.constant(f"{name}.scale", scale), f"{name}.zero_point"]
     axis: dict[str, Any] = {"axis": 0} if scale.ndim else {}
-    return writer.node("DequantizeLinear", inputs, f"{name}/real", **axis)
+    return writer.node("DequantizeLinear", inputs, real, **axis)
 
 
 def _int4(name: str, values: np.ndarray) -> onnx.TensorProto:
@@ -94,13 +94,13 @@ def _write_dynamic(writer: Writer, instruction: Instruction, weight: np.ndarray,
     quantized = [f"{name}/{part}" for part in ("integers", "scale", "zero_point")]
     integers, x_scale, zero_point = quantized
     writer.nodes.append(helper.make_node("DynamicQuantizeLinear", [instruction.inputs[0]], quantized, name=f"{name}/quantize"))
-    stored = writer.constant(f"{name}.weight", (weight.T if dense else weight).astype(np.int8))
+    stored = writer.constant(instruction.weight_tensor, (weight.T if dense else weight).astype(np.int8))
     kind = "MatMulInteger" if dense else "ConvInteger"
     accumulator = writer.node(kind, [integers, stored, zero_point], f"{name}/accumulator", name, **attributes)
     accumulator = writer.node("Cast", [accumulator], f"{name}/accumulator_real", to=TensorProto.FLOAT)
     scale = np.asarray(instruction.weight_encoding.scale, f32)
     scale = scale.reshape(per_channel) if scale.ndim else scale
-    scales = writer.node("Mul", [x_scale, writer.constant(f"{name}.weight.scale", scale)], f"{name}/scales")
+    scales = writer.node("Mul", [x_scale, writer.constant(f"{instruction.weight_tensor}.scale", scale)], f"{name}/scales")
     real = writer.node("Mul", [accumulator, scales], result if instruction.bias is None else f"{name}/scaled")
     if instruction.bias is not None:
         writer.node("Add", [real, writer.constant(f"{name}.bias", instruction.bias.reshape(per_channel))], result)

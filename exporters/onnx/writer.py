@@ -82,19 +82,23 @@ class Writer:
         """Dequantize every input."""
         return [self.dequantize_input(instruction, index) for index in range(len(instruction.inputs))]
 
-    def dequantize_constant(self, name: str, values: np.ndarray, scale: np.ndarray) -> str:
-        """Dequantize a constant with zero point 0 and one scale, or one for each entry of axis 0."""
+    def dequantize_constant(self, name: str, values: np.ndarray, scale: np.ndarray, real: str = "") -> str:
+        """Dequantize a constant with zero point 0 and one scale, or one for each entry of axis 0.
+
+        Each reader has a node of its own, which ``real`` names the result of.
+        """
         zero_point = self.constant(f"{name}.zero_point", np.zeros(scale.shape, values.dtype))
         inputs = [self.constant(name, values), self.constant(f"{name}.scale", scale), zero_point]
         axis: dict[str, Any] = {"axis": 0} if scale.ndim else {}
-        return self.node("DequantizeLinear", inputs, f"{name}/real", **axis)
+        return self.node("DequantizeLinear", inputs, real or f"{name}/real", **axis)
 
     def parameters(self, instruction: Instruction) -> tuple[np.ndarray, list[str]]:
         """Dequantize an operator's weight and bias; return the integer weight, and the names of the float tensors."""
         if instruction.weight is None or instruction.weight_encoding is None:
             raise ExportError(f"{instruction.layer}: a {instruction.kind} without a weight")
         scale = np.asarray(instruction.weight_encoding.scale, f32)
-        names = [self.dequantize_constant(f"{instruction.name}.weight", instruction.weight.astype(np.int8), scale)]
+        integers, real = instruction.weight.astype(np.int8), f"{instruction.name}.weight/real"
+        names = [self.dequantize_constant(instruction.weight_tensor, integers, scale, real)]
         if instruction.bias is not None:
             bias_scale = np.asarray(f32(self.program.encoding_of(instruction.inputs[0]).scale) * scale, f32)
             name = f"{instruction.name}.bias"

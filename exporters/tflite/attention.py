@@ -35,6 +35,6 @@ def write_embedding(writer: Writer, instruction: Instruction) -> None:
     (indices,), (output,) = instruction.inputs, instruction.outputs
     encoding, vectors = writer.program.encoding_of(output), np.ascontiguousarray(instruction.weight)
     weight = writer.add_tensor(
-        f"{instruction.name}.weight", vectors.shape, encoding.dtype, encoding.scale, encoding.zero_point, data=vectors
+        instruction.weight_tensor, vectors.shape, encoding.dtype, encoding.scale, encoding.zero_point, data=vectors
     )
     writer.operator(Op.GATHER, [weight, writer.tensor(indices)], writer.integer_tensor(output), 2, "GatherOptions")

@@ -50,7 +50,7 @@ def write_weight(writer: Writer, instruction: Instruction, weight: np.ndarray, a
         weight: the operator's weight in the layout that its kernel reads.
         axis: of the output channels in ``weight``.
     """
-    name, channels, mode = f"{instruction.name}.weight", weight.shape[axis], instruction.mode
+    name, channels, mode = instruction.weight_tensor, weight.shape[axis], instruction.mode
     if instruction.weight_encoding is None and weight.dtype == f32:  # a float file, for comparison
         bias = np.zeros(channels, f32) if instruction.bias is None else instruction.bias.astype(f32)
         writer.add_tensor(name, weight.shape, "float32", data=weight)
@@ -74,7 +74,10 @@ def write_weight(writer: Writer, instruction: Instruction, weight: np.ndarray, a
 
 def _float_weight(writer: Writer, instruction: Instruction, name: str, shape: tuple[int, ...]) -> str:
     """Write a DEQUANTIZE of the stored weight."""
-    real = writer.add_tensor(f"{name}/real", shape, "float32")
+    real = f"{name}/real"
+    if real in writer.index:
+        return real
+    writer.add_tensor(real, shape, "float32")
     # Version 6 reads 4 bits, version 5 one scale for each channel, version 3 float16.
     code_version = 3 if instruction.mode == "float16" else 6 if instruction.packed else 5
     writer.operator(Op.DEQUANTIZE, [name], real, code_version, "DequantizeOptions")

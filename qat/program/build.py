@@ -161,6 +161,7 @@ class _Writer:
                 "static" if planned.integer else planned.mode,
                 planned.packed,
                 planned.kernels,
+                op.params.get("weight", ""),
             )
         )
 

@@ -64,7 +64,8 @@ class Instruction:
 
     ``mode`` is ``static``, or one of :data:`qat.planning.modes.STORED`: inputs, outputs and the bias are float then, and the
     weight is an integer one with its encoding, or float16 without. A ``packed`` weight is stored in 4 bits. ``kernels`` names the
-    arithmetic where it is not the program's.
+    arithmetic where it is not the program's. ``parameter`` names the user's own behind the weight, and ``weight_name`` the tensor in
+    the file, where that is another instruction's.
     """
 
     name: str
@@ -81,6 +82,13 @@ class Instruction:
     mode: Mode = "static"
     packed: bool = False
     kernels: str = ""
+    parameter: str = ""
+    weight_name: str = ""
+
+    @property
+    def weight_tensor(self) -> str:
+        """The name of the tensor that holds the weight in a file."""
+        return self.weight_name or f"{self.name}.weight"
 
     @property
     def keeps_framework(self) -> bool:
@@ -153,9 +161,9 @@ class Program:
         return encoding
 
     def encodings(self) -> dict[str, dict[str, object]]:
-        """Every encoding by tensor name, weights under ``<instruction>.weight``, as JSON-ready values."""
+        """Every encoding by tensor name, weights under :attr:`Instruction.weight_tensor`, as JSON-ready values."""
         out = {v.name: v.encoding.to_dict() for v in self.values.values() if v.encoding is not None}
         for step in self.instructions:
             if step.weight_encoding is not None:
-                out[f"{step.name}.weight"] = step.weight_encoding.to_dict()
+                out[step.weight_tensor] = step.weight_encoding.to_dict()
         return out

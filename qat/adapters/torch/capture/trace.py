@@ -75,8 +75,9 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Seq
         raise CaptureError("a PyTorch model is captured by running it: pass example_inputs, a batch of its inputs")
     exported = capture(model, example_inputs, dynamic)
     signature = exported.graph_signature
+    tied = _first_names(model)
     owner = {
-        **signature.inputs_to_parameters,
+        **{placeholder: tied.get(name, name) for placeholder, name in signature.inputs_to_parameters.items()},
         **signature.inputs_to_buffers,
         **signature.inputs_to_lifted_tensor_constants,
     }
@@ -106,6 +107,12 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Seq
         device=next((t.device for t in model.state_dict().values()), torch.device("cpu")),
         origin=origin,
     )
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """Return the name that PyTorch gives a tied parameter, by each of its names."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(p), name) for name, p in model.named_parameters(remove_duplicate=False)}
 
 
 class _Walker:

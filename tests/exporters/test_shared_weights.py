@@ -1,0 +1,74 @@
+"""A layer that is called several times, and weights that are tied, are one tensor in a file."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import qat
+from qat.exporters.exporter import exporter_of
+from qat.runtimes import format_of
+
+
+class Tied(nn.Module):
+    """Two names of one parameter, and a layer that is called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(6, 6), nn.Linear(6, 6, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        x = self.twice(torch.relu(self.twice(x)))
+        return self.second(torch.relu(self.first(x)))
+
+
+def weights_in(path):
+    exporter = exporter_of(format_of(path, qat.QatError))
+    return [weight.name for weight in exporter.read_weights(path.read_bytes()) if weight.name.endswith(".weight")]
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+@pytest.mark.parametrize("recipe", ["static_wi8_ai8", "dynamic_wi8_afp32", "weightonly_wi8_afp32", "float16"])
+def test_tied_weights_are_one_tensor(recipe, target, tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(128, 3, 6, 6)
+    prepared = qat.prepare(Tied().eval(), x[:2], recipe, target)
+    assert {name for name, _ in prepared.named_parameters()} == {"twice.weight", "twice.bias", "first.weight", "first.bias"}
+    path = tmp_path / ("m.onnx" if target == "onnxruntime" else "m.tflite")
+    artifact = qat.export(qat.calibrate(prepared, [x]), path, verify=[x])
+    assert artifact.parity.mean_lsb < 0.01
+    if "static" in recipe:
+        assert artifact.parity.exact == 1.0
+    assert len(weights_in(path)) == 2
+    assert {name for name in artifact.encodings if name.endswith(".weight")} <= set(weights_in(path))
+
+
+def test_a_keras_layer_that_is_called_twice_is_one_tensor(tmp_path):
+    import keras
+
+    layer, image = keras.layers.Conv2D(3, 3, padding="same", activation="relu"), keras.Input((6, 6, 3))
+    model = keras.Model(image, layer(layer(image)))
+    x = np.random.default_rng(0).normal(size=(128, 6, 6, 3)).astype(np.float32)
+    for name in ("m.tflite", "m.onnx"):
+        target = "litert" if name == "m.tflite" else "onnxruntime"
+        prepared = qat.calibrate(qat.prepare(model, target=target), [x])
+        assert qat.export(prepared, tmp_path / name, verify=[x]).parity.exact == 1.0
+        assert len(weights_in(tmp_path / name)) == 1
+
+
+def test_a_weight_in_two_orders_is_two_tensors(tmp_path):
+    """After an image that is flattened, a .tflite holds a weight in another order than after a row."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(18, 18)
+
+        def forward(self, x):
+            return self.layer(torch.relu(self.layer(torch.flatten(nn.functional.max_pool2d(x, 2), 1))))
+
+    x = torch.randn(128, 2, 6, 6)
+    prepared = qat.calibrate(qat.prepare(Two().eval(), x[:2], target="litert"), [x])
+    assert qat.export(prepared, tmp_path / "m.tflite", verify=[x]).parity.exact == 1.0
+    assert len(weights_in(tmp_path / "m.tflite")) == 2
