@@ -64,8 +64,8 @@ class Instruction:
 
     ``mode`` is ``static``, or one of :data:`qat.planning.modes.STORED`: inputs, outputs and the bias are float then, and the
     weight is an integer one with its encoding, or float16 without. A ``packed`` weight is stored in 4 bits. ``kernels`` names the
-    arithmetic where it is not the program's. ``parameter`` names the user's own behind the weight, and ``weight_name`` the tensor in
-    the file, where that is another instruction's.
+    arithmetic where it is not the program's. ``parameter`` names the user's own behind the weight, and ``weight_name`` the tensor
+    in the file, where that is another instruction's.
     """
 
     name: str

@@ -36,6 +36,7 @@ def share_weights(program: Program) -> Program:
 
 def _is_same(program: Program, step: Instruction, other: Instruction) -> bool:
     a, b = (_encoding(program, each) for each in (step, other))
+    assert step.weight is not None and other.weight is not None
     same = (step.packed, a is None) == (other.packed, b is None) and np.array_equal(step.weight, other.weight)
     return same and (a is None or b is None or a.to_dict() == b.to_dict())
 

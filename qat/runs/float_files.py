@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,7 +142,9 @@ def save(framework: Framework, model: Any, path: Path) -> None:
 def clone(framework: Framework, model: Any) -> Any:
     """Return a copy of a float model that shares nothing with it."""
     if framework == "torch":
-        return copy.deepcopy(model)
+        from qat.adapters.torch.capture.float_copy import copy_of
+
+        return copy_of(model)
     import keras
 
     made = keras.models.clone_model(model)

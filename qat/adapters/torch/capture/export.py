@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
 import os
@@ -16,6 +15,7 @@ from torch import fx, nn
 from qat.errors import CaptureError
 from qat.system.silence import quiet
 
+from .float_copy import copy_of
 from .free_sizes import check_free, free_axes
 from .rewrites import rewrite
 
@@ -43,7 +43,7 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...], dynamic: Sequence
     # torch.export would make a constant of a batch of 1.
     if batch == {1}:
         example_inputs = tuple(x.repeat(2, *[1] * (x.ndim - 1)) if isinstance(x, torch.Tensor) else x for x in example_inputs)
-    copied = copy.deepcopy(model).eval()
+    copied = copy_of(model).eval()
     shapes: list[Any] = [
         dict.fromkeys((0, *axes), torch.export.Dim.AUTO) if isinstance(x, torch.Tensor) and x.ndim else None
         for x, axes in zip(example_inputs, free, strict=True)
