@@ -17,6 +17,7 @@ from qat.calibration.range_tracking import freeze_ranges, track_ranges
 from qat.calibration.reconstruction import reconstruct
 from qat.exporters import Artifact, Metadata, Parity, export
 from qat.graph.custom_layers import Handled, register_handler
+from qat.graph.decompose.batch_norm import norms_over_images
 from qat.graph.decompose.conv1d import signals_as_images
 from qat.graph.decompose.for_target import for_target
 from qat.graph.decompose.reductions import means_over_images
@@ -252,6 +253,9 @@ def _trace_and_plan(
     pieced, known, fixed = recognise(traced.graph, traced.params, traced.fixed, admits, composed.holds if composed else ())
     images = means_over_images(signals_as_images(pieced))
     graph, params, fixed = fold_batch_norm(images, known, fixed)
+    apart = norms_over_images(graph)
+    if len(apart.ops) > len(graph.ops):
+        graph, params, fixed = fold_batch_norm(apart, params, fixed)
     if equalize:
         params = equalized(graph, params, upper_ends(images, known))
     graph, params = even_norms(graph, params, float_by_role(graph, recipe))
