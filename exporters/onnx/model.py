@@ -18,7 +18,7 @@ from qat.program.program import Program, Value
 from .float_block import keep_float, splice
 from .stored_weight import write_stored_weight
 from .table import REWRITES, WRITERS
-from .writer import Writer
+from .writer import MICROSOFT, Writer
 
 #: The lowest opset that torch's exporter writes without a conversion. ONNX Runtime fuses MaxPool at the opsets 12 to 21 only
 #: (qdq_selector_action_transformer.cc, DropQDQNodesRules).
@@ -112,7 +112,10 @@ def _checked(writer: Writer, returned: Sequence[str], opset: int, ir_version: in
         [_value_info(program.values[name], origin) for name, origin in zip_longest(returned, outputs)],
         list(writer.constants.values()),
     )
-    model = helper.make_model(graph, producer_name="qat", opset_imports=[helper.make_opsetid("", opset)])
+    opsets = [helper.make_opsetid("", opset)]
+    if any(node.domain == MICROSOFT for node in writer.nodes):
+        opsets.append(helper.make_opsetid(MICROSOFT, 1))
+    model = helper.make_model(graph, producer_name="qat", opset_imports=opsets)
     model.ir_version = ir_version
     texts = program.origin.metadata if program.origin else {}
     helper.set_model_props(model, {**texts, "qat.recipe": program.recipe, "qat.target": program.target})

@@ -21,6 +21,8 @@ from qat.program.program import Instruction, Program
 
 #: Ends the name of the QuantizeLinear behind an operator. The optimized graph has no such node where the operator was fused.
 REQUANTIZE = "/requantize"
+#: The domain of ONNX Runtime's own operators: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
+MICROSOFT = "com.microsoft"
 
 
 class Writer:

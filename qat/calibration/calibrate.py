@@ -13,6 +13,7 @@ from qat.frameworks import adapter_for, framework_of, in_order, is_prepared
 from qat.system.samples import batches_of, check_finite, first_of_pair
 from qat.typing import Estimator, P, PreparedModel, Samples
 
+from .clear_borders import clear_borders
 from .evidence import Evidence, labels_of
 
 _ESTIMATORS = get_args(Estimator)
@@ -92,6 +93,7 @@ def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | No
     finally:
         for grid in grids.values():
             grid.estimator, grid.mode = None, RangeMode.FROZEN
+    clear_borders(model)
     return evidence
 
 

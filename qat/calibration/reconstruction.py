@@ -21,6 +21,7 @@ from qat.planning.blocks import Block, blocks_of
 from qat.typing import P, Samples
 
 from .adaround_solver import Adam, Rounding
+from .clear_borders import clear_borders
 from .importance import Importance, importance_of
 from .layerwise import Layer, Layerwise
 
@@ -76,6 +77,7 @@ def reconstruct(model: P, samples: Samples, steps: int = 300, seed: int = 0, *, 
             if solver.learns:
                 solver.learn(steps, np.random.default_rng((seed, index)))
             reached.go_on(block, targets, solver.simulation)
+    clear_borders(model)
     return model
 
 

@@ -222,7 +222,7 @@ _ONNXRUNTIME_ROWS = (
     *(
         Row(
             kind, output="own",
-            note="a float operator where no result lies near a border between two integers, else a Gather from 256 integers",
+            note="a float operator, proved for all 256 integers, else a Gather from 256 integers",
             holds=FUNCTIONS if kind == "composed" else (),
         )
         for kind in FUNCTIONS

@@ -15,6 +15,7 @@ from qat.adapters.keras import set_range_tracking
 from qat.adapters.keras.dampening import distance
 from qat.adapters.keras.freezing import Freezing
 from qat.adapters.keras.prepared_model import PreparedModel
+from qat.calibration.clear_borders import clear_borders
 from qat.errors import ConfigError
 from qat.frameworks import framework_of, has_plan, in_order
 from qat.system.samples import check_fit
@@ -184,6 +185,8 @@ class _Learner(Evaluator):
         put(self.model, weights)
         self.tracking = None  # the flag is among the weights
         self._track(False)
+        if self.on_grid:
+            clear_borders(self.model)
 
     def save(self, name: str) -> Path | None:
         if self.options.checkpoint_dir is None or not self.writes:

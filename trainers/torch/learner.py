@@ -17,6 +17,7 @@ from qat.adapters.torch.dampening import distance
 from qat.adapters.torch.freezing import Freezing
 from qat.adapters.torch.inference import device_of, fitting
 from qat.adapters.torch.prepared_model import PreparedModel
+from qat.calibration.clear_borders import clear_borders
 from qat.errors import ConfigError, DataError
 from qat.frameworks import is_prepared
 from qat.trainers import randomness
@@ -182,6 +183,8 @@ class _Learner(Evaluator):
     def finish(self, weights: dict[str, np.ndarray]) -> None:
         put(self.model, weights)
         self._track(False)
+        if isinstance(self.model, PreparedModel):
+            clear_borders(self.model)
         self.model.eval()
 
     def save(self, name: str) -> Path | None:

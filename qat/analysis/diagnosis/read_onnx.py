@@ -23,7 +23,8 @@ _KINDS = {
     "Transpose": "transpose", "Pad": "pad", "Slice": "slice", "Gather": "gather", "Split": "split", "Expand": "expand",
     "GlobalAveragePool": "mean", "AveragePool": "mean", "ReduceMean": "mean", "MaxPool": "max_pool", "Concat": "concat",
     "Softmax": "softmax", "Sigmoid": "sigmoid", "Tanh": "tanh", "HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid",
-    "Gelu": "gelu", "LeakyRelu": "leaky_relu", "LayerNormalization": "layer_norm", "SkipLayerNormalization": "layer_norm",
+    "Gelu": "gelu", "FastGelu": "gelu", "QuickGelu": "silu", "LeakyRelu": "leaky_relu",
+    "LayerNormalization": "layer_norm", "SkipLayerNormalization": "layer_norm",
     "SimplifiedLayerNormalization": "layer_norm", "RMSNormalization": "layer_norm",
 }  # fmt: skip
 

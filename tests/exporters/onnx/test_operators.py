@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from qat.arithmetic import lookup as functions
 from qat.arithmetic.encoding import Encoding
+from qat.arithmetic.float_functions import float_is_exact
 from qat.arithmetic.mlas import quantize
 from qat.errors import ExportError
 from qat.exporters.onnx import model as exporter
 from qat.exporters.onnx import read_encodings
-from qat.exporters.onnx.lookup import float_is_exact
 from qat.exporters.onnx.writer import REQUANTIZE
 from qat.graph.kinds import FUNCTIONS
 from qat.program.program import FrameworkBlock, Instruction, Value
