@@ -1,6 +1,7 @@
 """What the toolkit covers: for each architecture, how much of it runs in integers and how equal the artifact is.
 
-    python benchmarks/coverage.py [--only NAME ...] [--framework torch|keras|tf_keras] [--again] [--output docs/coverage.md]
+    python benchmarks/coverage.py [--only NAME ...] [--framework torch|keras|tf_keras] [--format onnx|tflite] [--again]
+        [--output docs/coverage.md]
 
 Every row is a process of its own with a time limit. The results are merged into a JSON file beside the output, from which the
 table is written; rows that are there already are kept, unless named with ``--only`` or asked for with ``--again``.
@@ -27,11 +28,18 @@ COLUMNS = (
     "architecture", "integer MACs", "equal outputs", "LSB mean / max", "top-1", "size", "prepare / export / verify, s",
     "float operators, or the failure",
 )  # fmt: skip
+SPELLED = {"torch": "PyTorch", "keras": "Keras 3", "tf_keras": "tf_keras"}
+PAIRS = tuple(dict.fromkeys((a.framework, a.format) for a in ARCHITECTURES))
 
 
 def measure(architecture: Architecture, limit: float) -> dict[str, Any]:
     """Return the row of an architecture, measured in a process of its own; a failure is a row with an ``error``."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join((str(HERE.parent), os.environ.get("PYTHONPATH", ""))),
+    }
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "row.json"
         command = [sys.executable, str(HERE / "coverage_row.py"), architecture.key, str(out)]
@@ -81,11 +89,15 @@ def short(op: str) -> str:
 def render(results: dict[str, dict[str, Any]]) -> str:
     """Return the markdown: the text, then a table a framework."""
     parts = [TEXT.read_text().rstrip() if TEXT.exists() else "# Coverage"]
-    for framework, title in (("torch", "PyTorch to .onnx"), ("keras", "Keras 3 to .tflite"), ("tf_keras", "tf_keras to .tflite")):
-        rows = [shown_row(a.name, results[a.key]) for a in ARCHITECTURES if a.framework == framework and a.key in results]
+    for framework, fmt in PAIRS:
+        rows = [
+            shown_row(a.name, results[a.key])
+            for a in ARCHITECTURES
+            if (a.framework, a.format) == (framework, fmt) and a.key in results
+        ]
         if rows:
             lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
-            parts.append(f"## {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+            parts.append(f"## {SPELLED[framework]} to .{fmt}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join(parts) + "\n"
 
 
@@ -93,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="architectures, by name or framework/name")
     parser.add_argument("--framework", choices=("torch", "keras", "tf_keras"))
+    parser.add_argument("--format", choices=("onnx", "tflite"))
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")
     parser.add_argument("--limit", type=float, default=240, help="seconds a row may take")
     parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "coverage.md")
@@ -103,7 +116,7 @@ def main() -> None:
     store = options.output.with_suffix(".json")
     results: dict[str, dict[str, Any]] = json.loads(store.read_text()) if store.exists() else {}
     for architecture in ARCHITECTURES:
-        if options.framework not in (None, architecture.framework):
+        if options.framework not in (None, architecture.framework) or options.format not in (None, architecture.format):
             continue
         named = options.only is None or architecture.name in options.only or architecture.key in options.only
         measured = "error" not in results.get(architecture.key, {"error": ""})

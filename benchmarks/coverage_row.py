@@ -1,6 +1,6 @@
 """One row of the coverage table: prepare, calibrate, train two steps, export, run, compare.
 
-    python benchmarks/coverage_row.py torch/ResNet-18 row.json
+    python benchmarks/coverage_row.py torch/ResNet-18/onnx row.json
 
 Runs in a process of its own, which the table's command starts, so that a crash or a want of memory loses one row.
 """
@@ -28,6 +28,7 @@ import qat
 from qat.errors import QatError
 
 BATCH, CALIBRATION, SAMPLES = 2, 8, 16
+TARGETS = {"onnx": "onnxruntime", "tflite": "litert"}
 MEMORY = 18 << 30  # bytes of address space; TensorFlow alone reserves several
 
 
@@ -45,50 +46,85 @@ def images(count: int, channels: int, size: int, channels_last: bool, seed: int)
     return (x if channels_last else np.ascontiguousarray(x.transpose(0, 3, 1, 2))), data.target[chosen].astype(np.int64)
 
 
-def samples(architecture: Architecture, count: int, seed: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Return inputs for an architecture, and labels of ten classes."""
+def samples(architecture: Architecture, count: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return inputs for an architecture, by name or position, and labels of ten classes."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, count)
-    arrays = []
-    for kind, channels, size in architecture.inputs:
-        if kind == "image":
-            x, labels = images(count, channels, size, architecture.framework != "torch", seed)
-        elif kind == "tokens":
-            x = rng.integers(0, channels, (count, size))
-        else:  # audio: a few tones and noise
+    arrays = {}
+    for position, given in enumerate(architecture.inputs):
+        first, size = given.first, given.size
+        if given.kind in ("image", "frames"):
+            x, labels = images(
+                count, first if given.kind == "image" else 3, size, architecture.framework != "torch", seed + position
+            )
+            if given.kind == "frames":  # the same picture, moving
+                x = np.stack([np.roll(x, frame, -2) for frame in range(first)], 1)
+        elif given.kind == "tokens":
+            x = rng.integers(0, first, (count, size))
+        elif given.kind == "mask":
+            x = (np.arange(size) < rng.integers(first, size + 1, (count, 1))).astype(np.int64)
+        elif given.kind == "segments":
+            x = (np.arange(size) >= rng.integers(1, size, (count, 1))).astype(np.int64)
+        elif given.kind == "features":
+            x = rng.normal(0, 1, (count, first, size)).astype(np.float32)
+        else:  # audio, wave: a few tones and noise
+            shape = (count, first) if given.kind == "audio" else (count,)
             t = np.arange(size) / 16000
-            tones = rng.uniform(100, 4000, (count, channels, 3, 1))
-            x = (np.sin(2 * np.pi * tones * t).sum(2) / 2 + rng.normal(0, 0.1, (count, channels, size))).astype(np.float32)
-        arrays.append(x)
-    return tuple(arrays), labels
+            tones = rng.uniform(100, 4000, (*shape, 3, 1))
+            x = (np.sin(2 * np.pi * tones * t).sum(-2) / 2 + rng.normal(0, 0.1, (*shape, size))).astype(np.float32)
+        arrays[given.name or str(position)] = x
+    return arrays, labels
 
 
-def batches(arrays: tuple[np.ndarray, ...], labels: np.ndarray) -> list[tuple[Any, np.ndarray]]:
+def fed(architecture: Architecture, arrays: dict[str, Any]) -> Any:
+    """Return inputs as the model takes them: a dictionary where they have names, else an array or a tuple."""
+    if architecture.inputs[0].name:
+        return arrays
+    return next(iter(arrays.values())) if len(arrays) == 1 else tuple(arrays.values())
+
+
+def batches(architecture: Architecture, arrays: dict[str, np.ndarray], labels: np.ndarray) -> list[tuple[Any, np.ndarray]]:
     """Cut samples into ``(inputs, labels)`` batches."""
-    cuts = range(0, len(labels), BATCH)
-    cut = [(tuple(a[i : i + BATCH] for a in arrays), labels[i : i + BATCH]) for i in cuts]
-    return [(x[0] if len(x) == 1 else x, y) for x, y in cut]
+    cuts = [slice(i, i + BATCH) for i in range(0, len(labels), BATCH)]
+    return [(fed(architecture, {name: a[cut] for name, a in arrays.items()}), labels[cut]) for cut in cuts]
 
 
-def settle(model: Any, framework: str, arrays: tuple[np.ndarray, ...]) -> int:
+def settle(architecture: Architecture, model: Any, arrays: dict[str, np.ndarray]) -> int:
     """Give BatchNorm the statistics of a batch, so that activations neither vanish nor explode; return the parameters' bytes."""
-    if framework == "torch":
+    if architecture.framework == "torch":
         import torch
 
         norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-        if not getattr(model, "pretrained", False):
+        model.eval()
+        if norms and not getattr(model, "pretrained", False):
             for norm in norms:
                 norm.momentum = 1.0
                 norm.train()
             with torch.no_grad():
-                model(*(torch.from_numpy(a) for a in arrays))
+                call(architecture, model, {name: torch.from_numpy(a) for name, a in arrays.items()})
         model.eval()
         return sum(t.numel() * t.element_size() for t in model.state_dict().values())
     for layer in model._flatten_layers():
         if type(layer).__name__ == "BatchNormalization":
             layer.momentum = 0.0
-    model(arrays[0] if len(arrays) == 1 else list(arrays), training=True)
+    inputs = fed(architecture, arrays)
+    model(list(inputs) if isinstance(inputs, tuple) else inputs, training=True)
     return sum(int(np.prod(w.shape)) * 4 for w in model.weights)
+
+
+def call(architecture: Architecture, model: Any, tensors: dict[str, Any]) -> Any:
+    """Call a PyTorch model with tensors by position or by name."""
+    return model(**tensors) if architecture.inputs[0].name else model(*tensors.values())
+
+
+def example(architecture: Architecture, inputs: Any) -> Any:
+    """Return a batch as ``qat.prepare`` takes it: tensors for PyTorch, arrays for Keras, nothing for ``tf_keras``."""
+    if architecture.framework == "torch":
+        import torch
+        from torch.utils import _pytree as pytree
+
+        return pytree.tree_map(torch.from_numpy, inputs)
+    return inputs if architecture.framework == "keras" else None
 
 
 def squares(framework: str) -> Any:
@@ -111,15 +147,14 @@ def measure(architecture: Architecture, folder: Path) -> dict[str, Any]:
         torch.manual_seed(0)
     model = architecture.build()
     arrays, labels = samples(architecture, CALIBRATION, 1)
-    float_bytes = settle(model, framework, arrays)
-    data = batches(arrays, labels)
+    float_bytes = settle(architecture, model, arrays)
+    data = batches(architecture, arrays, labels)
     started = time.perf_counter()
-    example = None if framework != "torch" else tuple(torch.from_numpy(a[:BATCH]) for a in arrays)
-    prepared = qat.prepare(model, example)
+    prepared = qat.prepare(model, example(architecture, data[0][0]), target=TARGETS[architecture.format])
     prepare_s = time.perf_counter() - started
     qat.calibrate(prepared, data)
     history = qat.finetune(prepared, data[:2], loss=None if architecture.scores else squares(framework), progress=False)
-    held_out = batches(*samples(architecture, SAMPLES, 2))
+    held_out = batches(architecture, *samples(architecture, SAMPLES, 2))
     reached: list[float] = []
 
     def watched() -> Iterator[Any]:
@@ -128,7 +163,7 @@ def measure(architecture: Architecture, folder: Path) -> dict[str, Any]:
                 reached.append(time.perf_counter())
             yield inputs if not isinstance(inputs, tuple) else (inputs, None)
 
-    path = folder / ("model.onnx" if framework == "torch" else "model.tflite")
+    path = folder / f"model.{architecture.format}"
     started = time.perf_counter()
     artifact = qat.export(prepared, path, verify=watched())
     ended = time.perf_counter()

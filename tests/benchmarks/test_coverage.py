@@ -11,20 +11,20 @@ from coverage_row import measure
 #: integer kernels every output is equal. The softmax that ends three Keras models is float, and differs in the last bits; a float
 #: LayerNormalization in the Transformer may move the integers after it by one.
 SUBSET = (
-    ("torch/MobileNetV2", 1.0, 1.0, 0.0),
-    ("torch/ResNet-18", 1.0, 1.0, 0.0),
-    ("torch/ResNet-50", 1.0, 1.0, 0.0),
-    ("torch/MobileNetV3-Small", 1.0, 1.0, 0.0),
-    ("torch/RegNetY-400MF", 1.0, 1.0, 0.0),
-    ("torch/ShuffleNetV2", 1.0, 1.0, 0.0),
-    ("torch/BERT-mini", 1.0, 1.0, 0.0),
-    ("torch/U-Net", 1.0, 1.0, 0.0),
-    ("torch/Detector", 1.0, 1.0, 0.0),
-    ("keras/MobileNet", 1.0, 0.9, 1e-3),
-    ("keras/MobileNetV2", 1.0, 0.9, 1e-3),
-    ("keras/VGG16", 1.0, 0.9, 1e-3),
-    ("keras/Transformer", 1.0, 0.9, 1.0),
-    ("keras/U-Net", 1.0, 1.0, 0.0),
+    ("torch/MobileNetV2/onnx", 1.0, 1.0, 0.0),
+    ("torch/ResNet-18/onnx", 1.0, 1.0, 0.0),
+    ("torch/ResNet-50/onnx", 1.0, 1.0, 0.0),
+    ("torch/MobileNetV3-Small/onnx", 1.0, 1.0, 0.0),
+    ("torch/RegNetY-400MF/onnx", 1.0, 1.0, 0.0),
+    ("torch/ShuffleNetV2/onnx", 1.0, 1.0, 0.0),
+    ("torch/BERT-mini/onnx", 1.0, 1.0, 0.0),
+    ("torch/U-Net/onnx", 1.0, 1.0, 0.0),
+    ("torch/Detector/onnx", 1.0, 1.0, 0.0),
+    ("keras/MobileNet/tflite", 1.0, 0.9, 1e-3),
+    ("keras/MobileNetV2/tflite", 1.0, 0.9, 1e-3),
+    ("keras/VGG16/tflite", 1.0, 0.9, 1e-3),
+    ("keras/Transformer/tflite", 1.0, 0.9, 1.0),
+    ("keras/U-Net/tflite", 1.0, 1.0, 0.0),
 )
 BY_KEY = {a.key: a for a in ARCHITECTURES}
 

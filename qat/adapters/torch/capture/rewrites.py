@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from typing import Any
 
 import torch
@@ -85,11 +86,17 @@ def _view(w: Rewriter, n: Any) -> None:
 
 
 def _item(w: Rewriter, n: Any) -> fx.Node | None:
-    """Write a part of a split as a slice, one of an unbind as a selection, and the values of a maximum as ``amax``."""
+    """Write a part of a split as a slice, one of an unbind as a selection, and the values of a maximum as ``amax``.
+
+    A BatchNorm that PyTorch's own pass for in-place operators has taken apart becomes one again.
+    """
     source, index = n.args
     if source.target not in _PARTS:
         return None
     x = source.args[0]
+    if source.target is _BATCH_NORM:
+        made = w.call(n, aten.batch_norm.default, *source.args[:5], False, *source.args[5:], True) if index == 0 else None
+        return made and (PER_CHANNEL[aten.batch_norm.default](w, made) or made)
     if source.target is aten.unbind.int:
         return w.call(n, aten.select.int, x, *given(source, 0), index)
     if source.target in _EXTREMES:
@@ -107,8 +114,10 @@ def _item(w: Rewriter, n: Any) -> fx.Node | None:
 
 _EXTREMES: dict[Any, Any] = {aten.max.dim: aten.amax.default, aten.min.dim: aten.amin.default}
 _ADAPTIVE_MAX = (aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default)
+_BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 _PARTS = (
-    aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int, *_EXTREMES, *_ADAPTIVE_MAX,
+    _BATCH_NORM, aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int,
+    *_EXTREMES, *_ADAPTIVE_MAX,
 )  # fmt: skip
 
 
@@ -134,7 +143,50 @@ def _stack(w: Rewriter, n: Any) -> fx.Node:
     return w.call(n, aten.cat.default, [w.call(n, aten.unsqueeze.default, x, axis) for x in n.args[0]], axis)
 
 
+def _copy(w: Rewriter, n: Any) -> fx.Node | None:
+    """Write what an assignment stores as the value itself, where it needs no other size and no other type."""
+    into, value = n.args[:2]
+    same = isinstance(value, fx.Node) and all(
+        getattr(into.meta["val"], what) == getattr(value.meta["val"], what) for what in ("shape", "dtype")
+    )
+    return value if same else None
+
+
+def _slice_scatter(w: Rewriter, n: Any) -> fx.Node | None:
+    """Write an assignment to a slice as the concatenation of what is before it, the new values, and what is after it."""
+    x, (value, axis, first, last, step) = n.args[0], given(n, None, 0, None, None, 1)
+    size = x.meta["val"].shape[axis]
+    if first in (None, 0) and last in (None, sys.maxsize) and step == 1:  # the whole of an axis, which may be the batch
+        same: fx.Node = value
+        return same
+    first, last = 0 if first is None else first, size if last is None else last
+    if step != 1 or not all(isinstance(number, int) for number in (size, first, last)):
+        return None
+    first, last, _ = slice(first, last).indices(size)
+    return _replaced(w, n, x, value, axis, first, last)
+
+
+def _select_scatter(w: Rewriter, n: Any) -> fx.Node | None:
+    """Write an assignment to one index of an axis as one to a slice."""
+    x, value, axis, index = n.args
+    size = x.meta["val"].shape[axis]
+    if not all(isinstance(number, int) for number in (size, index)):
+        return None
+    return _replaced(w, n, x, w.call(n, aten.unsqueeze.default, value, axis), axis, index % size, index % size + 1)
+
+
+def _replaced(w: Rewriter, n: Any, x: fx.Node, value: fx.Node, axis: int, first: int, last: int) -> fx.Node:
+    """Return ``x`` with ``value`` from ``first`` to ``last`` along an axis."""
+    size = x.meta["val"].shape[axis]
+    before = [w.call(n, aten.slice.Tensor, x, axis, 0, first)] if first else []
+    after = [w.call(n, aten.slice.Tensor, x, axis, last, size)] if last < size else []
+    return w.call(n, aten.cat.default, [*before, value, *after], axis) if before or after else value
+
+
 _PLAIN: dict[Any, Rewrite] = {
+    aten.copy.default: _copy,
+    aten.slice_scatter.default: _slice_scatter,
+    aten.select_scatter.default: _select_scatter,
     operator.getitem: _item,
     aten.stack.default: _stack,
     aten.glu.default: _glu,
