@@ -96,7 +96,7 @@ def _export(model: torch.nn.Module, example: Sample) -> _Exported:
                 if planned is None or instruction.weight is None:
                     return instruction
                 node = prepared.get_submodule(f"{SCOPE}.nodes.{planned.op.name}")
-                weight = node.program_layout(prepared.get_parameter(planned.op.params["weight"]))  # type: ignore[operator]
+                weight = node.program_layout(prepared.tensor(planned.op.params["weight"]))  # type: ignore[operator]
                 return replace(instruction, weight=weight.detach().cpu().float().numpy())
 
             program = replace(program, instructions=tuple(in_float(i) for i in program.instructions))

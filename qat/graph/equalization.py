@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .computed_weights import is_computed
 from .graph import Graph, Op
 from .kinds import KINDS, bounds
 from .weight_views import by_channel
@@ -108,7 +109,7 @@ def pairs_of(graph: Graph, params: Mapping[str, np.ndarray]) -> list[Pair]:
     uses = Counter(name for op in graph.ops for name in op.params.values())
 
     def is_layer(op: Op) -> bool:
-        own = KINDS[op.kind].linear and all(uses[name] == 1 for name in op.params.values())
+        own = KINDS[op.kind].linear and all(uses[name] == 1 and not is_computed(params, name) for name in op.params.values())
         return own and by_channel(op, params[op.params["weight"]]) is not None
 
     found = []

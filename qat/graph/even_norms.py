@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from .computed_weights import is_computed
 from .graph import Graph, Op
 from .kinds import KINDS
 from .weight_views import by_channel
@@ -46,7 +47,7 @@ def even_norms(graph: Graph, params: Mapping[str, np.ndarray], names: Collection
         held = _held(norm) if norm.name in names else {}
         layers = _readers(graph, norm) if "gamma" in held else []
         own = [*held.values(), *(name for op in layers for name in op.params.values())]
-        if not layers or any(uses[name] > 1 for name in own):
+        if not layers or any(uses[name] > 1 or is_computed(params, name) for name in own):
             continue
         weights = {op.params["weight"]: np.array(made[op.params["weight"]], np.float64, order="C") for op in layers}
         views = [by_channel(op, weights[op.params["weight"]]) for op in layers]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .computed_weights import factor_of, is_computed
 from .graph import Graph, Op
 from .kinds import KINDS
 
@@ -136,12 +137,14 @@ class _Folding:
         factor, shift = self._affine(norm)
         weight, bias = layer.params["weight"], layer.params.get("bias")
         shift = shift if bias is None else np.asarray(self.params[bias], np.float64) * factor + shift
-        if bias is None:
+        if bias is None or is_computed(self.params, bias):
             bias = _bias_beside(weight, self.params)
             if weight in self.fixed or norm.params.get("beta") in self.fixed:
                 self.fixed.add(bias)
-        values = np.asarray(self.params[weight], np.float64)
-        self.params[weight] = (values * _along(factor, values.shape, layer.attrs["channel_axis"])).astype(np.float32)
+        along = _along(factor, self.params[weight].shape, layer.attrs["channel_axis"])
+        for name in (weight, factor_of(weight)):
+            if name in self.params:
+                self.params[name] = (np.asarray(self.params[name], np.float64) * along).astype(np.float32)
         self.params[bias] = shift.astype(np.float32)
         return replace(layer, params={**layer.params, "bias": bias})
 
@@ -149,7 +152,9 @@ class _Folding:
         """Return a BatchNorm of an image as a depthwise convolution, in the weight layout of the framework."""
         names, affine = {}, [bn.params[role] for role in ("gamma", "beta") if role in bn.params]
         for role, source in (("weight", bn.params.get("gamma", "")), ("bias", bn.params.get("beta", ""))):
-            names[role] = source if self.uses[source] == len(calls) else f"{bn.name}.{role}"
+            names[role] = (
+                source if self.uses[source] == len(calls) and not is_computed(self.params, source) else f"{bn.name}.{role}"
+            )
             if affine and self.fixed.issuperset([source] if source else affine):
                 self.fixed.add(names[role])
         factor, shift = self._affine(bn)

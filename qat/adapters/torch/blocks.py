@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from qat.adapters.torch.nodes.computed_weight import ComputedWeight
 from qat.arithmetic.simulation import Simulation
 from qat.planning.blocks import Block
 
@@ -137,7 +138,10 @@ class _Pass:
             tensor = self.twin.tensor(name)
             return self.weights.get(name, tensor if tracing else tensor.detach())
         if node.op == "call_module":
-            return self.twin.get_submodule(str(node.target))(*args, **kwargs)
+            module = self.twin.get_submodule(str(node.target))
+            if isinstance(module, ComputedWeight) and module.name in self.weights:
+                return self.weights[module.name]
+            return module(*args, **kwargs)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         assert callable(node.target)

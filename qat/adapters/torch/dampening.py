@@ -16,12 +16,12 @@ from qat.adapters.torch.nodes.linear import Conv2d
 from .prepared_model import SCOPE, PreparedModel
 
 
-def few_bits(model: PreparedModel) -> Iterator[tuple[Conv2d, nn.Parameter, Tensor | None]]:
+def few_bits(model: PreparedModel) -> Iterator[tuple[Conv2d, Tensor, Tensor | None]]:
     """Yield the nodes with a weight of fewer than 8 bits on the grid, each with its weight and its bias; a tied weight once."""
     for planned in model.plan.few_bit_weights():
         node = model.get_submodule(f"{SCOPE}.nodes.{planned.op.name}")
         weight = model.tensor(planned.op.params["weight"])
-        if isinstance(node, Conv2d) and isinstance(weight, nn.Parameter):
+        if isinstance(node, Conv2d) and (isinstance(weight, nn.Parameter) or planned.op.params["weight"] in model.computed):
             yield node, weight, model.tensor(planned.op.params["bias"]) if "bias" in planned.op.params else None
 
 

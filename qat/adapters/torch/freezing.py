@@ -25,9 +25,14 @@ class Freezing(nn.Module):
     def __init__(self, model: PreparedModel, threshold: float) -> None:
         super().__init__()
         self.threshold = threshold
-        self.states = [_Weight(*found) for found in few_bits(model)]
+        found = list(few_bits(model))
+        self.states = [_Weight(node, weight, bias) for node, weight, bias in found if isinstance(weight, nn.Parameter)]
         self.weights = nn.ModuleList(self.states)
-        if not self.states:
+        if len(self.states) < len(found):
+            log.warning(
+                "freezing leaves %d weights as they are: the model computes them from parameters", len(found) - len(self.states)
+            )
+        elif not self.states:
             log.warning("no weight has fewer than 8 bits: freezing does nothing")
 
     @torch.no_grad()

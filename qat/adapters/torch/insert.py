@@ -14,11 +14,13 @@ from qat.adapters.torch.autograd.clip_mask import ClipMask
 from qat.adapters.torch.capture.trace import Traced
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.adapters.torch.nodes.base import Node
+from qat.adapters.torch.nodes.computed_weight import ComputedWeight
 from qat.adapters.torch.nodes.learned_scales import LearnedConv2d
 from qat.adapters.torch.nodes.lookup import Function
 from qat.adapters.torch.nodes.quantize import Dequantize, Quantize
 from qat.adapters.torch.nodes.range_tracking import RangeTracker
 from qat.adapters.torch.nodes.table import NODES, make_node
+from qat.graph.computed_weights import factor_of
 from qat.graph.graph import Op
 from qat.graph.kinds import KINDS
 from qat.planning.plan import Plan, PlannedOp
@@ -30,11 +32,11 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     """Build the prepared model. ``params`` are those of the plan's graph, BatchNorm folded."""
     root = nn.Module()
     used = {name for p in plan.ops for name in p.op.params.values()}
-    for name in sorted(used | set(traced.state)):
+    for name in sorted((used | set(traced.state)) - set(traced.computed)):
         value = torch.from_numpy(np.array(params[name])) if name in params else traced.state[name].detach().clone()
         _register(root, name, value, buffer=name in traced.buffers, frozen=name in traced.frozen)
     root.add_module(SCOPE, nn.Module())
-    for kind in ("nodes", "quantize", "dequantize"):
+    for kind in ("nodes", "quantize", "dequantize", *(["weights"] if traced.computed else [])):
         root.get_submodule(SCOPE).add_module(kind, nn.Module())
     writer = _Writer(traced, plan, root, params)
     graph = writer.write()
@@ -98,6 +100,7 @@ class _Writer:
         self.real: dict[str, fx.Node] = {}
         self.grid: dict[str, fx.Node] = {}
         self.symbols: dict[fx.Node, fx.Node] = {}
+        self.computed: dict[str, fx.Node] = {}
         self.kept_nodes: dict[str, str] = {}
         self.forms: dict[str, str] = {}
         self.clip_masks = _clip_masks(plan)
@@ -172,7 +175,19 @@ class _Writer:
 
     def _params(self, op: Op) -> tuple[fx.Node | None, ...]:
         roles = KINDS[op.kind].params
-        return tuple(self.graph.get_attr(op.params[role]) if role in op.params else None for role in roles)
+        return tuple(self._param(op.params[role]) if role in op.params else None for role in roles)
+
+    def _param(self, name: str) -> fx.Node:
+        """Read a parameter; one that is computed from others is computed once in a pass."""
+        if name not in self.traced.computed:
+            return self.graph.get_attr(name)
+        if name not in self.computed:
+            weight = self.traced.computed[name]
+            factor = torch.from_numpy(np.array(self.params[factor_of(name)]))
+            module = ComputedWeight(name, weight.graph, factor, weight.value)
+            args = tuple(self.graph.get_attr(source) for source in weight.sources)
+            self.computed[name] = self._call("weights", name.replace(".", "_"), module, args)
+        return self.computed[name]
 
     def _captured_grid_arg(self, node: fx.Node) -> fx.Node:
         if node.name in self.real or node.name in self.grid:
@@ -183,7 +198,7 @@ class _Writer:
         """Translate an argument of a captured float operator: a parameter, a tensor, or a size computed from one."""
         owner = self.traced.owner.get(node.name)
         if owner is not None:
-            return self.graph.get_attr(owner)
+            return self._param(owner)
         if node.name in self.real or node.name in self.grid:
             return self._as_float(node.name)
         if node not in self.symbols:

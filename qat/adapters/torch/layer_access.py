@@ -56,8 +56,7 @@ def parameter(model: PreparedModel, name: str) -> np.ndarray:
 
 def set_parameter(model: PreparedModel, name: str, value: np.ndarray) -> None:
     """Overwrite a parameter."""
-    with torch.no_grad():
-        model.tensor(name).copy_(torch.from_numpy(value))
+    model.set_tensor(name, torch.from_numpy(value))
 
 
 def _node(model: PreparedModel, name: str) -> Conv2d:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,8 +40,7 @@ def lower(model: PreparedModel) -> Program:
         return _of_integer(node, weight, bias)
 
     def parameter(name: str) -> np.ndarray:
-        value: Tensor = attrgetter(name)(model)
-        return value.detach().cpu().float().numpy()
+        return model.tensor(name).detach().cpu().float().numpy()
 
     program = build_program(model.plan, encodings, integers, parameter, _block(model))
     origin = model.prepared.origin
@@ -92,6 +91,8 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
     measured = {node: grid_value_name(plan, str(node.target)) for node in _measured([nodes[name] for name in names.values()])}
     inputs = tuple(dict.fromkeys((*inputs, *measured.values())))
     values = _values(model)
+    computed = model.computed
+    weights = {node: name for name, node in computed.items()}
     graph = fx.Graph()
     environment: dict[fx.Node, fx.Node] = {}
     made = {name: graph.placeholder(name) for name in inputs}
@@ -100,7 +101,9 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
     def translate(node: fx.Node) -> fx.Node:
         if node in environment:
             return environment[node]
-        if node.op == "get_attr":
+        if node in weights:
+            environment[node] = graph.get_attr(weights[node])
+        elif node.op == "get_attr":
             environment[node] = graph.node_copy(node)
         elif node.op == "call_function":
             environment[node] = graph.node_copy(node, translate)
@@ -116,7 +119,10 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
                 environment[source] = made[value]
         made[planned.op.output] = environment[node] = graph.node_copy(node, translate)
     graph.output(tuple(made[name] for name in outputs))
-    return FrameworkBlock("torch", fx.GraphModule(model, graph).eval(), inputs, outputs)
+    # A weight that is computed from parameters has its value at last.
+    read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+    root: Any = {name: model.tensor(name).detach() for name in read} if computed.keys() & read else model
+    return FrameworkBlock("torch", fx.GraphModule(root, graph).eval(), inputs, outputs)
 
 
 def _measured(nodes: list[fx.Node]) -> list[fx.Node]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from qat.adapters.torch.nodes.activation_grid import Grid
@@ -57,10 +58,34 @@ class PreparedModel(fx.GraphModule):
         return prepared
 
     def tensor(self, name: str) -> Tensor:
-        """Return a parameter, or a buffer where the float model keeps a weight as one."""
+        """Return a parameter, or a buffer where the float model keeps a weight as one, or a weight that is computed."""
+        if (node := self.computed.get(name)) is not None:
+            return self._computed(node)
         owner, _, last = name.rpartition(".")
         tensor: Tensor = getattr(self.get_submodule(owner), last)
         return tensor
+
+    def set_tensor(self, name: str, value: Tensor) -> None:
+        """Overwrite what :meth:`tensor` returns. A weight that is computed is corrected: its parameters stay."""
+        with torch.no_grad():
+            if (node := self.computed.get(name)) is None:
+                self.tensor(name).copy_(value)
+            else:
+                correction = self.get_submodule(str(node.target)).get_buffer("correction")
+                correction += value.to(correction) - self._computed(node)
+
+    @property
+    def computed(self) -> dict[str, fx.Node]:
+        """The FX nodes of weights that are computed from parameters, by the name of the weight."""
+        if not hasattr(self.get_submodule(SCOPE), "weights"):
+            return {}
+        called = [node for node in self.graph.nodes if str(node.target).startswith(f"{SCOPE}.weights.")]
+        return {str(self.get_submodule(str(node.target)).name): node for node in called}
+
+    def _computed(self, node: fx.Node) -> Tensor:
+        sources = (self.tensor(str(source.target)) for source in node.all_input_nodes)
+        weight: Tensor = self.get_submodule(str(node.target))(*sources)
+        return weight
 
     @property
     def grids(self) -> dict[str, Grid]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..computed_weights import is_computed
 from ..graph import Op
 from ..kinds import KINDS
 from .sheet import Sheet
@@ -106,7 +107,10 @@ def _name(sheet: Sheet, links: list[_Link], role: str, value: np.ndarray, fixed:
     """Return the name of a BatchNorm's parameter: that of the last factor or shift that is trained, if nothing else reads it."""
     kind = {"gamma": "mul", "beta": "add"}.get(role)
     names = [sheet.parameter(link.constant) for link in links if link.op.kind == kind]
-    own = [name for name in names if name is not None and name not in sheet.fixed and np.size(sheet.params[name]) == value.size]
+    own = [
+        name for name in names if name is not None and name not in sheet.fixed and not is_computed(sheet.params, name)
+        and np.size(sheet.params[name]) == value.size
+    ]  # fmt: skip
     uses = Counter(name for op in sheet.ops.values() for name in op.params.values())
     if own and uses[own[-1]] == 1:
         sheet.params[own[-1]] = value.astype(np.float32)

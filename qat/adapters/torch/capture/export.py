@@ -15,6 +15,7 @@ from torch import fx, nn
 from qat.errors import CaptureError
 from qat.system.silence import quiet
 
+from .computed_weights import lift_computed_weights
 from .float_copy import copy_of
 from .free_sizes import check_free, free_axes
 from .rewrites import rewrite
@@ -59,8 +60,21 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...], dynamic: Sequence
         raise CaptureError(_explain(model, error)) from error
     if dynamic:
         check_free(exported, example_inputs, free)
+    lift_computed_weights(exported.graph, owners(model, exported), {**exported.state_dict, **exported.constants})
     rewrite(exported.graph)
     return exported
+
+
+def owners(model: nn.Module, exported: torch.export.ExportedProgram) -> dict[str, str]:
+    """Return the name of the parameter, buffer or constant behind each placeholder; a tied parameter has one name, its first."""
+    first: dict[int, str] = {}
+    names = {name: first.setdefault(id(p), name) for name, p in model.named_parameters(remove_duplicate=False)}
+    signature = exported.graph_signature
+    return {
+        **{placeholder: names.get(name, name) for placeholder, name in signature.inputs_to_parameters.items()},
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
 
 
 def _any_batch(model: nn.Module, example_inputs: tuple[Any, ...], shapes: tuple[Any, ...]) -> torch.export.ExportedProgram:

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from qat.errors import CaptureError, ConfigError
+from qat.graph.computed_weights import factor_of
 from qat.graph.custom_layers import HANDLERS
 from qat.graph.fold_padding import fold_padding
 from qat.graph.graph import Graph, Op, TensorSpec
@@ -19,7 +20,8 @@ from qat.program.file_origin import FileOrigin, origin_of
 
 from .attention_masks import REASON, beside_masks
 from .builder import Builder
-from .export import capture
+from .computed_weights import ComputedWeight, computed_weights
+from .export import capture, owners
 from .free_sizes import scope_of
 from .match import Match, is_tensor
 from .rules import RULES
@@ -34,6 +36,7 @@ class Traced:
         params: every parameter and buffer that the graph's operators name, in PyTorch's layout, float32.
         nodes: the captured node of every operator of kind ``float`` or ``move``, by operator name.
         state: the remaining tensors (buffers, constants) that operators of those kinds read, by name.
+        computed: the weights that are computed from parameters, which ``state`` holds, by name.
         owner: the name of the parameter or buffer behind each captured placeholder.
         buffers: the names that are buffers, not parameters.
         frozen: the names of parameters that do not require a gradient.
@@ -46,6 +49,7 @@ class Traced:
     params: Mapping[str, np.ndarray]
     nodes: Mapping[str, fx.Node]
     state: Mapping[str, torch.Tensor]
+    computed: Mapping[str, ComputedWeight]
     owner: Mapping[str, str]
     buffers: frozenset[str]
     frozen: frozenset[str]
@@ -75,18 +79,16 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Seq
         raise CaptureError("a PyTorch model is captured by running it: pass example_inputs, a batch of its inputs")
     exported = capture(model, example_inputs, dynamic)
     signature = exported.graph_signature
-    tied = _first_names(model)
-    owner = {
-        **{placeholder: tied.get(name, name) for placeholder, name in signature.inputs_to_parameters.items()},
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
     if signature.buffers_to_mutate:
         names = ", ".join(sorted(signature.buffers_to_mutate.values())[:3])
         raise CaptureError(
             f"the model changes its own buffers in eval mode ({names}): make them outputs, or do it outside forward"
         )
+    found = computed_weights(exported.graph)
+    owner = owners(model, exported) | {placeholder: name for placeholder, (name, _) in found.items()}
+    computed = dict(found.values())
     tensors = {**exported.state_dict, **exported.constants}
+    tensors |= {name: weight.value.requires_grad_(weight.trained) for name, weight in computed.items()}
     walker = _Walker(Builder(owner, tensors), beside_masks(exported.graph, signature.inputs_to_parameters))
     graph = walker.walk(exported.graph, type(model).__name__, example_inputs)
     origin: FileOrigin | None = origin_of(model)
@@ -95,24 +97,22 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Seq
     used = {name for op in graph.ops for name in op.params.values()}
     requires_grad = {name for name, p in exported.named_parameters() if p.requires_grad}
     parameters = {name for name, _ in exported.named_parameters()}
+    computed = {name: weight for name, weight in computed.items() if name in used | walker.read_by_kept}
+    params = {name: tensors[name].detach().cpu().float().numpy() for name in used}
+    sources = {name: tensor for weight in computed.values() for name, tensor in weight.sources.items()}
     return Traced(
         graph=graph,
-        params={name: tensors[name].detach().cpu().float().numpy() for name in used},
+        params=params | {factor_of(name): np.ones((), np.float32) for name in computed},
         nodes=walker.nodes,
-        state={name: tensors[name] for name in walker.read_by_kept},
+        state={name: tensors[name] for name in walker.read_by_kept if name not in computed} | sources,
+        computed=computed,
         owner=owner,
-        buffers=frozenset(tensors) - parameters,
-        frozen=frozenset(parameters - requires_grad),
+        buffers=frozenset(tensors) - parameters - computed.keys(),
+        frozen=frozenset(parameters - requires_grad | {name for name, weight in computed.items() if not weight.trained}),
         structure=(exported.call_spec.out_spec, walker.leaves),
         device=next((t.device for t in model.state_dict().values()), torch.device("cpu")),
         origin=origin,
     )
-
-
-def _first_names(model: nn.Module) -> dict[str, str]:
-    """Return the name that PyTorch gives a tied parameter, by each of its names."""
-    first: dict[int, str] = {}
-    return {name: first.setdefault(id(p), name) for name, p in model.named_parameters(remove_duplicate=False)}
 
 
 class _Walker:
