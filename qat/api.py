@@ -27,6 +27,7 @@ from qat.graph.even_norms import even_norms
 from qat.graph.fold_batch_norm import fold_batch_norm
 from qat.graph.graph import Op
 from qat.graph.recognition.recognise import recognise
+from qat.graph.replacement import replaced
 from qat.planning.placement import float_by_role
 from qat.planning.plan import Plan
 from qat.planning.planner import plan as make_plan
@@ -91,6 +92,7 @@ def prepare(
     target: str | Target | None = ...,
     dynamic: Sequence[str] = ...,
     equalize: bool = ...,
+    replace: Mapping[str, str] | None = ...,
 ) -> PreparedModule: ...
 @overload
 def prepare(
@@ -100,6 +102,7 @@ def prepare(
     target: str | Target | None = ...,
     dynamic: Sequence[str] = ...,
     equalize: bool = ...,
+    replace: Mapping[str, str] | None = ...,
 ) -> PreparedModule: ...
 @overload
 def prepare(
@@ -109,6 +112,7 @@ def prepare(
     target: str | Target | None = ...,
     dynamic: Sequence[str] = ...,
     equalize: bool = ...,
+    replace: Mapping[str, str] | None = ...,
 ) -> PreparedModel: ...
 def prepare(
     model: Model | str | Path,
@@ -117,6 +121,7 @@ def prepare(
     target: str | Target | None = None,
     dynamic: Sequence[str] = (),
     equalize: bool = False,
+    replace: Mapping[str, str] | None = None,
 ) -> PreparedModel:
     """Return a copy of a trained float model on the integer grid; the float model is not changed.
 
@@ -137,6 +142,9 @@ def prepare(
             to one value a channel). A file's own free axes stay free without a word, where the target writes an ``.onnx``.
         equalize: whether consecutive layers first share the ranges of their channels. This helps recipes that give a weight
             tensor one scale; see :mod:`qat.graph.equalization`.
+        replace: activations that another stands for, such as ``{"silu": "hard_swish"}`` or ``{"gelu": "relu"}``, for devices
+            without a quick kernel for the trained one; a recipe may have the same key. Fine-tuning has to follow, best with
+            ``teacher=`` the float model.
 
     Returns:
         The prepared model. Its ``plan`` says how each operator runs, its ``grids`` hold the activation scales.
@@ -157,12 +165,12 @@ def prepare(
     if is_prepared(model):
         raise ExportError("this model is prepared already: pass the float model")
     framework = framework_of(model)
-    spec = load_recipe(recipe)
+    spec = load_recipe(recipe).replacing(replace or {})
     if framework == "tf_keras":
         converter = adapter_for(framework)
-        if equalize:
+        if given := " and ".join(name for name, value in (("equalize", equalize), ("replace", spec.replace)) if value):
             raise ConfigError(
-                "a tf_keras model is prepared by tensorflow-model-optimization: leave out equalize, or load it with Keras 3"
+                f"a tf_keras model is prepared by tensorflow-model-optimization: leave out {given}, or load it with Keras 3"
             )
         prepared: PreparedModel = converter.prepare(model, spec, _target_for(converter, model, target))
         return prepared
@@ -265,7 +273,8 @@ def _trace_and_plan(
         row, rule = target.row(op.kind), recipe.rule_for(op.layer, op.kind)
         return row.of_one if row is not None and rule is not None and rule.activation.bits < 16 else ""
 
-    return traced.fixing(fixed), make_plan(for_target(graph, target.kinds, of_one), recipe, target), params
+    graph = for_target(replaced(graph, recipe.replace), target.kinds, of_one)
+    return traced.fixing(fixed), make_plan(graph, recipe, target), params
 
 
 def _traced(adapter: Adapter, model: Model, example: Inputs | None, dynamic: Sequence[str], target: Target) -> Traced:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from qat.errors import ConfigError, nearest
 from qat.graph.kinds import KINDS
+from qat.graph.replacement import fault_of
 
 from .modes import STORED, Mode
 
@@ -100,17 +102,39 @@ class Rule(BaseModel):
 
 
 class Recipe(BaseModel):
-    """An ordered list of rules. An operator that no rule matches stays float."""
+    """An ordered list of rules. An operator that no rule matches stays float.
+
+    ``replace`` names activations that another stands for, such as ``{"silu": "hard_swish"}``; the rules see the new one. See
+    :mod:`qat.graph.replacement`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     description: str = ""
     rules: tuple[Rule, ...] = Field(min_length=1)
+    replace: Mapping[str, str] = {}
+
+    @field_validator("replace")
+    @classmethod
+    def _replaceable(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        if fault := next(filter(None, map(fault_of, value, value.values())), ""):
+            raise ValueError(f"replace: {fault}")
+        return value
 
     def rule_for(self, scope: str, kind: str, role: Role | None = None) -> Rule | None:
         """Return the last rule that matches, or None."""
         return next((r for r in reversed(self.rules) if r.matches(scope, kind, role)), None)
+
+    def replacing(self, replace: Mapping[str, str]) -> Recipe:
+        """Return the recipe with more activations replaced.
+
+        Raises:
+            ConfigError: there is no such activation, or it cannot stand for another.
+        """
+        if fault := next(filter(None, map(fault_of, replace, replace.values())), ""):
+            raise ConfigError(f"replace: {fault}")
+        return self if not replace else self.model_copy(update={"replace": {**self.replace, **replace}})
 
 
 def _builtin_folder() -> Path:

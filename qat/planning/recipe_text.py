@@ -27,7 +27,8 @@ def recipe_yaml(recipe: Recipe) -> str:
     text = StringIO()
     document = {"name": recipe.name}
     described = {"description": recipe.description} if recipe.description else {}
-    yaml.dump(document | described | {"rules": [_plain(rule) for rule in recipe.rules]}, text)
+    replaced = {"replace": dict(recipe.replace)} if recipe.replace else {}
+    yaml.dump(document | described | replaced | {"rules": [_plain(rule) for rule in recipe.rules]}, text)
     return text.getvalue()
 
 

@@ -175,6 +175,7 @@ class RunConfig(_Strict):
     recipe: str = "static_wi8_ai8"
     target: str | None = None
     equalize: bool = False
+    replace: dict[str, str] = {}
     calibration: CalibrationConfig = CalibrationConfig()
     training: Annotated[TrainingOptions, PlainValidator(_training)] = TrainingOptions()
     control: bool = True

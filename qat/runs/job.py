@@ -116,7 +116,8 @@ class Job:
     def recipe(self) -> Recipe:
         """The recipe: built in, or of a file."""
         is_file = Path(self.config.recipe).suffix in (".yaml", ".yml")
-        return load_recipe(expand(self.config.recipe, self.base) if is_file else self.config.recipe)
+        recipe = load_recipe(expand(self.config.recipe, self.base) if is_file else self.config.recipe)
+        return recipe.replacing(self.config.replace)
 
     @cached_property
     def target(self) -> Target:

@@ -43,6 +43,7 @@ def begun(tmp_path):
         ("name: held", "name: held\nrecipe: static_wi8_ai16", "recipe", "'static_wi8_ai8'", "'static_wi8_ai16'"),
         ("name: held", "name: held\ntarget: litert", "target", "'onnxruntime'", "'litert'"),
         ("name: held", "name: held\nequalize: true", "equalize", "False", "True"),
+        ("name: held", "name: held\nreplace: {relu: relu6}", "replace", "[]", "[['relu', 'relu6']]"),
         ("name: held", "name: held\ncalibration: {samples: 9}", "calibration.samples", "512", "9"),
         ("name: held", "name: held\nfloat_training: {epochs: 9}", "float_training.epochs", "10", "9"),
         ("0.01", "0.02", "training.learning_rate", "0.01", "0.02"),

@@ -86,7 +86,7 @@ class Network:
             rule = self._rule(assignment, layer)
             if not self._has_from_base(layer, rule):
                 rules += [rule.model_copy(update={"scope": pattern}) for pattern in layer.patterns]
-        return Recipe(name=name, description=description, rules=(*rules, *self._wide(assignment)))
+        return Recipe(name=name, description=description, rules=(*rules, *self._wide(assignment)), replace=self.base.replace)
 
     def _has_from_base(self, layer: Layer, rule: Rule) -> bool:
         """Whether the base gives a layer's operators a rule already."""

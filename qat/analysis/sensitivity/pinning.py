@@ -107,7 +107,7 @@ def _with_rules(recipe: Recipe, pins: Sequence[Pin], name: str, update: dict[str
         base = Rule() if update["mode"] == "float" else before
         rules.append(base.model_copy(update={"scope": f"^{re.escape(pin.layer)}$", "op": pin.kind, "role": None, **update}))
     described = f"{recipe.name}, but for {len(pins)} operators at higher precision"
-    return Recipe(name=name, description=described, rules=(*recipe.rules, *rules))
+    return Recipe(name=name, description=described, rules=(*recipe.rules, *rules), replace=recipe.replace)
 
 
 def _kept(p: PlannedOp, plan: Plan, precision: Precision) -> bool:
