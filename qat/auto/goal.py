@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,15 +53,15 @@ class Goal:
         budget: in seconds.
 
     Raises:
-        ConfigError: ``max_drop`` is no number of at least 0.
+        ConfigError: ``max_drop`` is no number from 0 to below 100.
     """
 
     max_drop: float = 0.5
     budget: float = 1800.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.max_drop) and self.max_drop >= 0):
-            raise ConfigError(f"--max-drop is a number of at least 0, in percentage points, not {self.max_drop}")
+        if not 0 <= self.max_drop < 100:
+            raise ConfigError(f"--max-drop is a number from 0 to below 100, in percentage points, not {self.max_drop:g}")
 
     @classmethod
     def of(cls, max_drop: float, budget: str) -> Goal:

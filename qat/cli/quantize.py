@@ -77,5 +77,6 @@ def quantize(
         write_page(web_page(made), report, overwrite=True)
     for file in made.files:
         if file.failed is not None:
-            typer.echo(f"error: {file.source}: {file.failed}", err=True)
+            named = "" if str(file.source) in file.failed else f"{file.source}: "
+            typer.echo(f"error: {named}{file.failed}", err=True)
     return Result(made.to_dict(), made.page(), made.exit_code)

@@ -112,7 +112,7 @@ def run(source: str | Path, data: FileData | None, request: Request) -> Quantize
 
         return quantized(source, data, request)
     ending = ending_of(request.full_recipe())
-    if Path(source).suffix in SUFFIXES:  # before the work
+    if Path(source).suffix in SUFFIXES and Path(source).is_file():  # before the work
         _named(Path(source), SUFFIXES[Path(source).suffix], ending, request)
     opened = open_float(source, data, request, BATCH)
     where = _named(opened.path or Path(opened.name), opened.suffix, ending, request)

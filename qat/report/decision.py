@@ -155,7 +155,7 @@ class _Judge:
         score = other.score(self.metric)
         assert score is not None
         what = "QAT" if other.kind == "qat" else f"the best {ptq_kind(other)} PTQ ({other.name})"
-        times = f"{other.latency_p50:.3g} ms against {chosen.latency_p50:.3g} ms"
+        times = f"{other.latency_p50:.3g} ms against {chosen.latency_p50:.3g} ms of {chosen.name}"
         return f"; {what} has {self.metric.shown(score)}, in {times}"
 
     def _verdict(self, e: Entry, margin: float) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import is_zipfile
 
 from qat.errors import ConfigError, reason_of
 from qat.runtimes import FORMATS, open_session
@@ -82,6 +83,8 @@ def load(framework: Framework, model: Any, path: Path) -> Any:
         return _load_pickled(model, path) if path.suffix in PICKLED else load_weights(model, path)
     if not path.is_file():
         raise ConfigError(f"no such weights file: {path}")
+    if path.suffix == ".keras" and not is_zipfile(path):
+        raise ConfigError(f"{path} is not a whole .keras file, which is a zip archive: copy it again, or save the model again")
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:

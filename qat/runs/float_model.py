@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from qat import api
 from qat.errors import ConfigError, DataError, ExportError, reason_of
@@ -81,6 +82,10 @@ def of_file(path: Path, where: str = "") -> Any:
     """Return the model of a ``.keras`` file. Raises ConfigError, which begins with ``where``, unless it is a whole one."""
     if not path.is_file():
         raise ConfigError(f"{where}no such file: {path}")
+    if not is_zipfile(path):
+        raise ConfigError(
+            f"{where}{path} is not a whole .keras file, which is a zip archive: copy it again, or save the model again"
+        )
     adapter_for("keras")  # a prepared model's classes are known from then on
     import keras
 
@@ -156,7 +161,12 @@ def _check(model: Any, data: RunData, base: Path) -> None:
         raise ConfigError(f"the model does not take {shape}: {reason_of(error)}") from error
     check_labels(metadata_of(data, base), tuple(x.shape[-1] if x.ndim else 1 for x in (logits, *others)))
     if classes is not None and logits.ndim == 2 and logits.shape[-1] < classes:
-        raise DataError(f"label {classes - 1} is out of range: the model has {logits.shape[-1]} outputs, the data {classes}")
+        one, outputs = logits.shape[-1] == 1, logits.shape[-1]
+        remedy = "; for a regression name its loss: float_training.loss and training.loss, mse for one" if one else ""
+        raise DataError(
+            f"label {classes - 1} is out of range: the model has {outputs} output{'' if one else 's'}, the data {classes} "
+            f"classes{remedy}"
+        )
 
 
 def _check_metrics(job: Job, data: RunData, model: Any) -> None:

@@ -29,6 +29,8 @@ def load_yaml(path: str | Path, model: type[M]) -> M:
         data = YAML(typ="rt").load(path.read_text())
     except FileNotFoundError as error:
         raise ConfigError(f"no such file: {path}") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder: give a .yaml file") from error
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     except UnicodeDecodeError as error:

@@ -53,7 +53,12 @@ def test_the_sentence_has_the_figures():
 
 @pytest.mark.parametrize(
     ("drop", "budget", "message"),
-    [(-1.0, "30m", "--max-drop is a number"), (0.5, "soon", "--budget is a time"), (0.5, "0", "--budget")],
+    [
+        (-1.0, "30m", "--max-drop is a number"),
+        (200.0, "30m", "from 0 to below 100"),
+        (0.5, "soon", "--budget is a time"),
+        (0.5, "0", "--budget"),
+    ],
 )
 def test_what_is_no_goal(drop, budget, message):
     with pytest.raises(ConfigError, match=message):

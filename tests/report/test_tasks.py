@@ -184,10 +184,10 @@ def test_static_and_dynamic_ptq_are_two_things():
     said = decide([FLOAT, static, dynamic, qat_], 1000, metric=METRICS["mae"], hits=False)
     assert said.startswith("Dynamic PTQ is enough, static is not: the best static int8 PTQ (s) has MAE 0.7")
     assert "the best dynamic PTQ (d) has MAE 0.5" in said
-    assert said.endswith("QAT has 0.502, in 1 ms against 3 ms.")
+    assert said.endswith("QAT has 0.502, in 1 ms against 3 ms of d.")
     both = decide([FLOAT, entry("s", "ptq", 0.5, ms=1.0), dynamic], 1000, metric=METRICS["mae"], hits=False)
     assert both.startswith("PTQ is enough: the best static int8 PTQ (s)")
-    assert both.endswith("the best dynamic PTQ (d) has 0.5, in 3 ms against 1 ms.")
+    assert both.endswith("the best dynamic PTQ (d) has 0.5, in 3 ms against 1 ms of s.")
 
 
 def test_a_tie_goes_to_the_quicker_then_to_the_smaller():

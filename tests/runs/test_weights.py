@@ -11,6 +11,7 @@ from qat.errors import ConfigError
 from qat.runs import float_files, float_model, run
 from qat.runs.config import RunConfig
 from qat.runs.job import Job
+from support.command_line import CommandLine
 
 
 def net():
@@ -76,3 +77,45 @@ def test_a_run_without_labels(tmp_path, monkeypatch):
     job = Job.of(RunConfig.model_validate(settings), tmp_path, None, Console(quiet=True))
     with pytest.raises(ConfigError, match=r"data without labels cannot train a float model: give model\.weights"):
         run.execute(job)
+
+
+@pytest.fixture
+def qat(tmp_path, capfd):
+    return CommandLine(tmp_path, capfd)
+
+
+@pytest.mark.parametrize("key", ["file", "weights"])
+def test_half_a_keras_file_is_named(qat, tmp_path, monkeypatch, key):
+    keras = pytest.importorskip("keras")
+    net = (
+        "import keras as k\n\ndef net():\n    return k.Sequential([k.Input((8, 8, 1)), k.layers.Flatten(), k.layers.Dense(10)])\n"
+    )
+    (tmp_path / "half_keras.py").write_text(net)
+    monkeypatch.chdir(tmp_path)
+    keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]).save("net.keras")
+    (tmp_path / "half.keras").write_bytes((tmp_path / "net.keras").read_bytes()[:1000])
+    model = "{file: half.keras}" if key == "file" else "{factory: 'half_keras:net', weights: half.keras}"
+    (tmp_path / "run.yaml").write_text(f"name: net\nframework: keras\nmodel: {model}\ndata: {{source: digits}}\n")
+    done = qat("run", "run.yaml")
+    assert done.returncode == 2
+    assert f"error: model.{key}: " in done.stderr
+    assert "half.keras is not a whole .keras file, which is a zip archive: copy it again" in done.stderr
+
+
+def test_one_output_for_classes_names_the_loss(qat, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    (tmp_path / "one_output.py").write_text(
+        "from torch import nn\n\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 1))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(
+        "name: net\nframework: torch\nmodel: {factory: 'one_output:net'}\ndata: {source: digits}\n"
+    )
+    done = qat("run", "run.yaml")
+    assert done.returncode == 2
+    assert "the model has 1 output, the data 10 classes; for a regression name its loss: float_training.loss" in done.stderr
+
+
+def test_a_folder_is_no_configuration(qat, tmp_path):
+    done = qat("run", tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path} is a folder: give a .yaml file\n")
