@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, get_args, overload
 
 import numpy as np
 
@@ -40,9 +40,9 @@ from qat.report.report import Report
 from qat.sources.load import example_of, load
 from qat.trainers import Epoch, History, TrainingOptions, evaluate, finetune, load_weights
 
-from .errors import CaptureError, ConfigError, ExportError, QatError
+from .errors import CaptureError, ConfigError, ConversionError, ExportError, QatError
 from .frameworks import adapter_for, framework_of, in_order, is_prepared
-from .typing import Adapter, Inputs, Model, P, PreparedModel, Runner, Traced
+from .typing import Adapter, ConverterAdapter, Engine, Inputs, Model, P, PreparedModel, Runner, Traced
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,6 +93,7 @@ def prepare(
     dynamic: Sequence[str] = ...,
     equalize: bool = ...,
     replace: Mapping[str, str] | None = ...,
+    engine: Engine = ...,
 ) -> PreparedModule: ...
 @overload
 def prepare(
@@ -103,6 +104,7 @@ def prepare(
     dynamic: Sequence[str] = ...,
     equalize: bool = ...,
     replace: Mapping[str, str] | None = ...,
+    engine: Engine = ...,
 ) -> PreparedModule: ...
 @overload
 def prepare(
@@ -113,6 +115,7 @@ def prepare(
     dynamic: Sequence[str] = ...,
     equalize: bool = ...,
     replace: Mapping[str, str] | None = ...,
+    engine: Engine = ...,
 ) -> PreparedModel: ...
 def prepare(
     model: Model | str | Path,
@@ -122,6 +125,7 @@ def prepare(
     dynamic: Sequence[str] = (),
     equalize: bool = False,
     replace: Mapping[str, str] | None = None,
+    engine: Engine = "grid",
 ) -> PreparedModel:
     """Return a copy of a trained float model on the integer grid; the float model is not changed.
 
@@ -129,8 +133,10 @@ def prepare(
     folded into them. The prepared model computes in float until :func:`calibrate` is called.
 
     Args:
-        model: a PyTorch module, or a Functional or Sequential Keras 3 model. A ``tf_keras`` model is prepared by
-            tensorflow-model-optimization. The path of a float ``.onnx`` or ``.tflite`` is loaded by :func:`load`.
+        model: a PyTorch module, or a Functional or Sequential Keras 3 model. A ``tf_keras`` model becomes a Keras 3 model by its
+            layers and weights, and both are compared on a random batch; where a layer has no like in Keras 3, tfmot prepares it
+            as ``engine="tfmot"`` does, and the logger ``qat`` names the layer. The path of a float ``.onnx`` or ``.tflite`` is
+            loaded by :func:`load`.
         example_inputs: PyTorch: a batch, or a tuple of batches, one for each argument of ``forward``. Keras: not needed. A file:
             needed where it leaves sizes free besides the batch.
         recipe: a built-in name (``qat recipes`` lists them), the path of a YAML file, or a Recipe.
@@ -145,6 +151,8 @@ def prepare(
         replace: activations that another stands for, such as ``{"silu": "hard_swish"}`` or ``{"gelu": "relu"}``, for devices
             without a quick kernel for the trained one; a recipe may have the same key. Fine-tuning has to follow, best with
             ``teacher=`` the float model.
+        engine: ``grid``, or for a ``tf_keras`` model ``tfmot``: tensorflow-model-optimization's fake quantization, whose parity
+            with the artifact is measured and not promised.
 
     Returns:
         The prepared model. Its ``plan`` says how each operator runs, its ``grids`` hold the activation scales.
@@ -166,14 +174,19 @@ def prepare(
         raise ExportError("this model is prepared already: pass the float model")
     framework = framework_of(model)
     spec = load_recipe(recipe).replacing(replace or {})
+    if engine not in get_args(Engine) or (engine == "tfmot" and framework != "tf_keras"):
+        raise ConfigError(f"engine '{engine}' is not for {framework} models: leave it out (tfmot is for models of tf_keras)")
     if framework == "tf_keras":
         converter = adapter_for(framework)
-        if given := " and ".join(name for name, value in (("equalize", equalize), ("replace", spec.replace)) if value):
-            raise ConfigError(
-                f"a tf_keras model is prepared by tensorflow-model-optimization: leave out {given}, or load it with Keras 3"
-            )
-        prepared: PreparedModel = converter.prepare(model, spec, _target_for(converter, model, target))
-        return prepared
+        if engine == "tfmot":
+            return _by_tfmot(converter, model, spec, target, equalize, "engine='tfmot'")
+        try:
+            model, framework = converter.as_keras3(model), "keras"
+        except ConversionError as error:
+            prepared = _by_tfmot(converter, model, spec, target, equalize, str(error))
+            log.warning("tensorflow-model-optimization prepares the model, so that parity with its artifact is measured and not "
+                        "promised: %s", error)  # fmt: skip
+            return prepared
     adapter = adapter_for(framework)
     chosen = _target_for(adapter, model, target)
     traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen, dynamic, equalize)
@@ -183,6 +196,19 @@ def prepare(
         more = f" and {len(floats) - 3} more" if len(floats) > 3 else ""
         log.warning("%d of %d operators stay float (%s%s)", len(floats), len(made.ops), shown, more)
     return adapter.insert(traced, made, params)
+
+
+def _by_tfmot(
+    converter: ConverterAdapter, model: Model, recipe: Recipe, target: str | Target | None, equalize: bool, why: str
+) -> PreparedModel:
+    """Return a model of tensorflow-model-optimization. ``why`` it prepares the model, for its errors."""
+    if given := " and ".join(name for name, value in (("equalize", equalize), ("replace", recipe.replace)) if value):
+        raise ConfigError(f"tensorflow-model-optimization prepares this model ({why}): leave out {given}")
+    try:
+        prepared: PreparedModel = converter.prepare(model, recipe, _target_for(converter, model, target))
+    except (CaptureError, ConfigError) as error:
+        raise type(error)(f"{error} ({why})") from error
+    return prepared
 
 
 def plan(
@@ -202,7 +228,7 @@ def plan(
         dynamic: as for :func:`prepare`.
 
     Raises:
-        CaptureError: the model's graph cannot be captured, or the model is of ``tf_keras``.
+        CaptureError: the model's graph cannot be captured, or a layer of a ``tf_keras`` model has no like in Keras 3.
         ConfigError: the recipe or the target is unknown or invalid, or would quantize nothing.
 
     Examples:
@@ -214,7 +240,9 @@ def plan(
     model, example_inputs = _loaded(model, example_inputs)
     framework = framework_of(model)
     if framework == "tf_keras":
-        raise CaptureError("tensorflow-model-optimization places the nodes of a tf_keras model: load it with Keras 3 for a plan")
+        if is_prepared(model):
+            raise CaptureError("tensorflow-model-optimization prepared this model, and placed its nodes: there is no plan")
+        model, framework = adapter_for(framework).as_keras3(model), "keras"
     if is_prepared(model):
         return model.plan
     adapter = adapter_for(framework)

@@ -32,6 +32,10 @@ class CaptureError(QatError):
     """The model's graph cannot be captured."""
 
 
+class ConversionError(CaptureError):
+    """A layer of a ``tf_keras`` model has no like in Keras 3."""
+
+
 class CalibrationError(QatError):
     """Ranges are missing or cannot be estimated."""
 

@@ -58,6 +58,9 @@ Layout: TypeAlias = Literal["NCHW", "NHWC"]
 #: The type of a ``.tflite``'s inputs and outputs.
 IoDtype: TypeAlias = Literal["int8", "uint8", "float32"]
 
+#: What prepares a model: the integer grid, or (``tf_keras``) tensorflow-model-optimization.
+Engine: TypeAlias = Literal["grid", "tfmot"]
+
 #: How calibration finds the range of an activation: see :mod:`qat.arithmetic.range_estimators`.
 Estimator: TypeAlias = Literal["minmax", "ema", "percentile", "mse", "entropy"]
 
@@ -73,7 +76,7 @@ class Model(Protocol):
 class PreparedModel(Model, Protocol):
     """A model on the integer grid, as :func:`qat.prepare` returns it: an ``nn.Module`` or a ``keras.Model`` with a plan.
 
-    The exception is a model of ``tf_keras``, which tensorflow-model-optimization prepares: that model has no plan and no grids.
+    The exception is a model of ``tf_keras`` that tensorflow-model-optimization prepared: that model has no plan and no grids.
     """
 
     @property
@@ -221,7 +224,10 @@ class Adapter(Runner, Protocol):
 
 
 class ConverterAdapter(Runner, Protocol):
-    """The adapter of ``tf_keras``: tensorflow-model-optimization prepares the model, TensorFlow's converter exports it."""
+    """The adapter of ``tf_keras``: a model becomes one of Keras 3, or goes through tensorflow-model-optimization."""
+
+    def as_keras3(self, model: Any) -> Any:
+        """Return a float model as one of Keras 3. Raises ConversionError where a layer has no like there."""
 
     def prepare(self, model: Any, recipe: Recipe, target: Target) -> Any:
         """Return the fake-quantized copy of a float model."""

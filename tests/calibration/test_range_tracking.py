@@ -56,4 +56,4 @@ def test_ranges_of_tf_keras_are_moved_by_tfmot():
     tf_keras = pytest.importorskip("tf_keras")
     model = tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(3)])
     with pytest.raises(ConfigError, match="track_ranges is not for tf_keras models: load the model with Keras 3"):
-        qat.track_ranges(qat.prepare(model))
+        qat.track_ranges(qat.prepare(model, engine="tfmot"))

@@ -182,8 +182,8 @@ def test_keras_equalizes_as_pytorch_does(tmp_path):
     assert qat.export(prepared, tmp_path / "m.tflite", verify=[x]).parity.exact == 1.0
 
 
-def test_tf_keras_says_so():
+def test_tfmot_says_so():
     tf_keras = pytest.importorskip("tf_keras")
     model = tf_keras.Sequential([tf_keras.layers.Input((4,)), tf_keras.layers.Dense(2)])
     with pytest.raises(ConfigError, match="leave out equalize"):
-        qat.prepare(model, equalize=True)
+        qat.prepare(model, equalize=True, engine="tfmot")

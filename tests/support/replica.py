@@ -34,7 +34,7 @@ with scope:
             layers.Conv2D(8, 3, strides=2, activation="relu"), layers.Flatten(), layers.Dense(10),
         ]
     )  # fmt: skip
-    model = qat.prepare(float_model)
+    model = qat.prepare(float_model, engine="grid" if framework == "keras" else "tfmot")
 qat.calibrate(model, [x for x, _ in data.batches("train", 64)])
 start = [np.asarray(v) for v in model.weights]
 batches, evaluated = list(data.batches("train", 32, shuffle=0)), data.batches("validation", 15)

@@ -250,11 +250,13 @@ def _loaded(model: Model | str | Path, example: Inputs | None, batches: Sequence
     """Return the float model, that of a file loaded, and a batch of its inputs.
 
     Raises:
-        CaptureError: the model is prepared, or of ``tf_keras``.
+        CaptureError: the model is prepared, or a layer of a ``tf_keras`` model has no like in Keras 3.
     """
     if isinstance(model, (str, Path)):
         loaded = api.load(model, example)
         return loaded, example if example is not None else first_of_pair(batches[0], input_count(loaded))
-    if is_prepared(model) or framework_of(model) == "tf_keras":
-        raise CaptureError("mixed precision takes a float model of PyTorch or Keras 3, or the path of a float file")
-    return model, example if example is not None else first_of_pair(batches[0], input_count(model))
+    if is_prepared(model):
+        raise CaptureError("mixed precision takes a float model of PyTorch or Keras, or the path of a float file")
+    framework = framework_of(model)
+    found: Model = adapter_for(framework).as_keras3(model) if framework == "tf_keras" else model
+    return found, example if example is not None else first_of_pair(batches[0], input_count(model))
