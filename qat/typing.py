@@ -226,7 +226,7 @@ class Adapter(Runner, Protocol):
 class ConverterAdapter(Runner, Protocol):
     """The adapter of ``tf_keras``: a model becomes one of Keras 3, or goes through tensorflow-model-optimization."""
 
-    def as_keras3(self, model: Any) -> Any:
+    def as_keras3(self, model: Any) -> Model:
         """Return a float model as one of Keras 3. Raises ConversionError where a layer has no like there."""
 
     def prepare(self, model: Any, recipe: Recipe, target: Target) -> Any:

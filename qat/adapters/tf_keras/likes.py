@@ -98,5 +98,5 @@ def _parameters(kind: type) -> Iterator[tuple[str, Any]]:
     """Yield the names and defaults of the parameters of a class and of those that it derives from."""
     for cls in kind.__mro__:
         if "__init__" in vars(cls):
-            yield from ((p.name, p.default) for p in inspect.signature(cls.__init__).parameters.values())
+            yield from ((p.name, p.default) for p in inspect.signature(vars(cls)["__init__"]).parameters.values())
     yield from ((name, inspect.Parameter.empty) for name in ("name", "dtype", "trainable"))
