@@ -44,11 +44,11 @@ def verify(
     failing: tuple[np.ndarray, ...] | None = None
     for batch in data:
         arrays = tuple(np.asarray(a, np.float32) for a in (batch if isinstance(batch, (tuple, list)) else (batch,)))
-        expected = predict(*arrays)
+        expected = tuple(y.astype(np.float32) if y.dtype == bool else y for y in predict(*arrays))
         got = _aligned(session.run(*_in_layout(program, arrays)), expected, program)
         for want, have, scale in zip(expected, got, scales, strict=True):
             tally.add_output(want, have, scale)
-        tally.add_samples(expected[0], got[0])
+        tally.add_samples(expected[0], got[0], len(arrays[0]))
         if failing is None and tally.equal < tally.values:
             failing = arrays
     if tally.samples == 0:
@@ -77,9 +77,9 @@ class _Tally:
         self.total_lsb += float(difference.sum())
         self.max_lsb = max(self.max_lsb, float(difference.max(initial=0.0)))
 
-    def add_samples(self, want: np.ndarray, have: np.ndarray) -> None:
+    def add_samples(self, want: np.ndarray, have: np.ndarray, samples: int) -> None:
         """Add the samples of a batch by the first output, whose largest values are compared where it holds scores."""
-        self.samples += len(want)
+        self.samples += samples
         if want.ndim == 2 and want.shape[1] > 1:
             self.ranked += len(want)
             self.agreeing += int((want.argmax(1) == have.argmax(1)).sum())

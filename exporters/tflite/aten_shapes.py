@@ -65,14 +65,7 @@ def split(x: Tensor, sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
     return list(tf.split(x, sizes, dim))
 
 
-def index_select(x: Tensor, dim: int, indices: Tensor) -> Tensor:
-    """Choose elements of an axis by a tensor of indices."""
-    return tf.gather(x, indices, axis=dim)
-
-
-def index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
-    """Choose elements of the one axis that has a tensor of indices."""
-    ((axis, chosen), *others) = [(i, given) for i, given in enumerate(indices) if given is not None]
-    if others or chosen.dtype == tf.bool:
-        raise NotImplementedError("indexing by a mask, or by several tensors at once")
-    return index_select(x, axis, chosen)
+def numbers(start: Size, end: Size, step: Size = 1, dtype: str | None = None, **_: object) -> Tensor:
+    """Return the numbers from ``start`` to before ``end``: integers where all three are."""
+    fractions = any(isinstance(n, float) for n in (start, end, step))
+    return tf.cast(tf.range(start, end, step), dtype or ("float32" if fractions else "int64"))

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qat.errors import ExportError, MissingDependencyError, reason_of
+from qat.planning.held_in_tflite import ASSERTIONS, beyond
 from qat.program.program import FrameworkBlock, Program
 
 if TYPE_CHECKING:
     import numpy as np
     from torch.export import ExportedProgram
-    from torch.fx import Node
+    from torch.fx import Graph, Node
 
     from .aten_shapes import Tensor
+
+
+#: The types that TFLite does not compute in, and by which values of these types are computed.
+_FLOAT32 = dict.fromkeys(("float64", "float16", "bfloat16"), "float32")
 
 
 def in_tensorflow(program: Program, block: FrameworkBlock) -> Callable[..., tuple[Tensor, ...]]:
@@ -43,7 +48,7 @@ def in_tensorflow(program: Program, block: FrameworkBlock) -> Callable[..., tupl
     exported = _core_aten(program, block)
     graph = exported.graph
     graph.eliminate_dead_code()
-    _check_supported(graph.nodes, ATEN)
+    _check_held(graph)
     constants = _constants(exported)
 
     @tf.autograph.experimental.do_not_convert
@@ -56,25 +61,28 @@ def in_tensorflow(program: Program, block: FrameworkBlock) -> Callable[..., tupl
                 return made[x]
             if isinstance(x, (list, tuple)):
                 return [value(v) for v in x]
-            return str(x).removeprefix("torch.") if isinstance(x, torch.dtype) else x
+            return _FLOAT32.get(name := str(x).removeprefix("torch."), name) if isinstance(x, torch.dtype) else x
 
         for node in graph.nodes:
             if node.op == "placeholder":
-                made[node] = tf.constant(constants[node.name]) if node.name in constants else next(given)
-            elif node.op == "call_function":
+                x = tf.constant(constants[node.name]) if node.name in constants else next(given)
+                made[node] = tf.cast(x, _FLOAT32.get(x.dtype.name, x.dtype.name))
+            elif node.op == "call_function" and str(node.target) not in ASSERTIONS:
                 function = ATEN.get(node.target) or getattr(operator, node.target.__name__)
                 made[node] = function(*(value(a) for a in node.args), **{k: value(v) for k, v in node.kwargs.items()})
             elif node.op == "output":
-                return tuple(tf.identity(value(a)) for a in node.args[0])
+                outputs = zip(block.outputs, node.args[0], strict=True)
+                return tuple(tf.identity(tf.cast(value(a), program.values[name].dtype)) for name, a in outputs)
         raise ExportError("the block of operators that stay float has no output: report this with the output of `qat plan`")
 
     return run
 
 
-def _check_supported(nodes: Iterable[Node], table: Container[object]) -> None:
-    """Refuse operators that the table has no function for. Python's own operators, on sizes, need none."""
-    missing = sorted({str(node.target) for node in nodes if node.op == "call_function" and node.target not in table})
-    missing = [name for name in missing if not name.startswith("<built-in")]
+def _check_held(graph: Graph) -> None:
+    """Refuse operators that a ``.tflite`` does not hold. :func:`qat.prepare` has refused them before, but for the rarest."""
+    from qat.adapters.torch.capture.core_operators import calls
+
+    missing = sorted({said for call in calls(graph) if (said := beyond(call))})
     if missing:
         raise ExportError(
             f"{', '.join(missing)} of a PyTorch model cannot be written to .tflite: prepare the model for target 'onnxruntime', "
@@ -87,12 +95,14 @@ def _core_aten(program: Program, block: FrameworkBlock) -> ExportedProgram:
     import torch
 
     from qat.adapters.torch.block_inputs import example_inputs
+    from qat.adapters.torch.capture.core_operators import decompositions
 
     examples, shapes = example_inputs(program, block)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(block.module, examples, dynamic_shapes=shapes).run_decompositions()
+            exported = torch.export.export(block.module, examples, dynamic_shapes=shapes)
+            return exported.run_decompositions(decompositions())
     except Exception as error:  # the errors of torch.export share no base class but this
         raise ExportError(
             f"the operators that stay float cannot be captured for a .tflite: {reason_of(error)}; "

@@ -27,6 +27,7 @@ _TYPES = {
     "bool": schema.TensorType.BOOL,
     "float32": schema.TensorType.FLOAT32,
     "float16": schema.TensorType.FLOAT16,
+    "float64": schema.TensorType.FLOAT64,
     "int4": schema.TensorType.INT4,
 }
 #: The types of quantized activations.
