@@ -26,6 +26,7 @@ from qat.graph.equalization import upper_ends
 from qat.graph.even_norms import even_norms
 from qat.graph.fold_batch_norm import fold_batch_norm
 from qat.graph.graph import Op
+from qat.graph.kept_zeros import masks_of
 from qat.graph.recognition.recognise import recognise
 from qat.graph.replacement import replaced
 from qat.planning.placement import float_by_role
@@ -93,6 +94,7 @@ def prepare(
     dynamic: Sequence[str] = ...,
     equalize: bool = ...,
     replace: Mapping[str, str] | None = ...,
+    keep_zeros: bool = ...,
     engine: Engine = ...,
 ) -> PreparedModule: ...
 @overload
@@ -104,6 +106,7 @@ def prepare(
     dynamic: Sequence[str] = ...,
     equalize: bool = ...,
     replace: Mapping[str, str] | None = ...,
+    keep_zeros: bool = ...,
     engine: Engine = ...,
 ) -> PreparedModule: ...
 @overload
@@ -115,6 +118,7 @@ def prepare(
     dynamic: Sequence[str] = ...,
     equalize: bool = ...,
     replace: Mapping[str, str] | None = ...,
+    keep_zeros: bool = ...,
     engine: Engine = ...,
 ) -> PreparedModel: ...
 def prepare(
@@ -125,6 +129,7 @@ def prepare(
     dynamic: Sequence[str] = (),
     equalize: bool = False,
     replace: Mapping[str, str] | None = None,
+    keep_zeros: bool = False,
     engine: Engine = "grid",
 ) -> PreparedModel:
     """Return a copy of a trained float model on the integer grid; the float model is not changed.
@@ -151,6 +156,8 @@ def prepare(
         replace: activations that another stands for, such as ``{"silu": "hard_swish"}`` or ``{"gelu": "relu"}``, for devices
             without a quick kernel for the trained one; a recipe may have the same key. Fine-tuning has to follow, best with
             ``teacher=`` the float model.
+        keep_zeros: whether training keeps the zeros of pruned weights, wherever a layer's weight is zero now. Masks of
+            ``torch.nn.utils.prune`` are kept in any case.
         engine: ``grid``, or for a ``tf_keras`` model ``tfmot``: tensorflow-model-optimization's fake quantization, whose parity
             with the artifact is measured and not promised.
 
@@ -179,11 +186,11 @@ def prepare(
     if framework == "tf_keras":
         converter = adapter_for(framework)
         if engine == "tfmot":
-            return _by_tfmot(converter, model, spec, target, equalize, "engine='tfmot'")
+            return _by_tfmot(converter, model, spec, target, {"equalize": equalize, "keep_zeros": keep_zeros}, "engine='tfmot'")
         try:
             model, framework = converter.as_keras3(model), "keras"
         except ConversionError as error:
-            prepared = _by_tfmot(converter, model, spec, target, equalize, str(error))
+            prepared = _by_tfmot(converter, model, spec, target, {"equalize": equalize, "keep_zeros": keep_zeros}, str(error))
             log.warning("tensorflow-model-optimization prepares the model, so that parity with its artifact is measured and not "
                         "promised: %s", error)  # fmt: skip
             return prepared
@@ -195,14 +202,14 @@ def prepare(
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(floats.items())[:3])
         more = f" and {len(floats) - 3} more" if len(floats) > 3 else ""
         log.warning("%d of %d operators stay float (%s%s)", len(floats), len(made.ops), shown, more)
-    return adapter.insert(traced, made, params)
+    return adapter.insert(traced, made, params, masks_of(made.graph, params) if keep_zeros else {})
 
 
 def _by_tfmot(
-    converter: ConverterAdapter, model: Model, recipe: Recipe, target: str | Target | None, equalize: bool, why: str
+    converter: ConverterAdapter, model: Model, recipe: Recipe, target: str | Target | None, options: Mapping[str, bool], why: str
 ) -> PreparedModel:
-    """Return a model of tensorflow-model-optimization. ``why`` it prepares the model, for its errors."""
-    if given := " and ".join(name for name, value in (("equalize", equalize), ("replace", recipe.replace)) if value):
+    """Return a model of tensorflow-model-optimization, without ``options``. ``why`` it prepares the model, for its errors."""
+    if given := " and ".join(name for name, value in {**options, "replace": recipe.replace}.items() if value):
         raise ConfigError(f"tensorflow-model-optimization prepares this model ({why}): leave out {given}")
     try:
         prepared: PreparedModel = converter.prepare(model, recipe, _target_for(converter, model, target))

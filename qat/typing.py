@@ -157,8 +157,10 @@ class Adapter(Runner, Protocol):
     def trace(self) -> Callable[..., Traced]:
         """Capture a float model: ``(model, example_inputs)``, and for PyTorch the names of the ``dynamic`` axes."""
 
-    def insert(self, traced: Any, plan: Plan, params: Mapping[str, np.ndarray]) -> PreparedModel:
-        """Build the prepared model of a plan."""
+    def insert(
+        self, traced: Any, plan: Plan, params: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray] = ...
+    ) -> PreparedModel:
+        """Build the prepared model of a plan. ``masks`` are those of pruned weights whose zeros training keeps."""
 
     def grids(self, model: Any) -> Mapping[str, Any]:
         """Return the activation scales by group name."""

@@ -35,7 +35,9 @@ def calibrated(job: Job, data: RunData, model: Model, choices: Choices, first: b
     """Return the calibrated model of some choices; the notices are those of the ``first`` alone, since all have the same."""
     config = choices.configured(job.config)
     with _notices(first):
-        prepared = api.prepare(model, data.example(), choices.recipe, job.target, config.model.dynamic, config.equalize)
+        prepared = api.prepare(
+            model, data.example(), choices.recipe, job.target, config.model.dynamic, config.equalize, keep_zeros=config.keep_zeros
+        )
         pairs, source = data.calibration_pairs()
         samples = [first_of_pair(batch, len(prepared.plan.graph.inputs) if has_plan(prepared) else 1) for batch in pairs]
         if has_plan(prepared):

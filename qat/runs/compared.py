@@ -67,5 +67,5 @@ def _of_weights(job: Job, data: RunData, path: Path) -> Model:
     if not float_files.is_checkpoint(path):
         return float_files.load(framework, model, path)
     c = job.config
-    prepared = api.prepare(model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize)
+    prepared = api.prepare(model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize, keep_zeros=c.keep_zeros)
     return api.load_prepared(prepared, path)

@@ -176,6 +176,7 @@ class RunConfig(_Strict):
     target: str | None = None
     equalize: bool = False
     replace: dict[str, str] = {}
+    keep_zeros: bool = False
     calibration: CalibrationConfig = CalibrationConfig()
     training: Annotated[TrainingOptions, PlainValidator(_training)] = TrainingOptions()
     control: bool = True

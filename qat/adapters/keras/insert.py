@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,8 +17,10 @@ from .prepared_model import PreparedModel
 from .signature import Signature
 
 
-def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> PreparedModel:
-    """Build the prepared model. ``params`` are those of the plan's graph, BatchNorm folded.
+def insert(
+    traced: Traced, plan: Plan, params: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> PreparedModel:
+    """Build the prepared model. ``params`` are those of the plan's graph, BatchNorm folded; ``masks`` those of pruned weights.
 
     Raises:
         CaptureError: the model's class has training of its own, which the prepared model would lose.
@@ -29,9 +32,11 @@ def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> Prep
     used = dict.fromkeys(name for p in plan.ops for name in p.op.params.values())
     shapes = {name: (params[name].shape, name not in frozen) for name in used}
     signature = Signature(traced.inputs, traced.input_layers, traced.outputs, traced.output_names)
-    model = PreparedModel(plan, signature, kept, shapes, name=plan.graph.name)
+    model = PreparedModel(plan, signature, kept, shapes, pruned=tuple(masks), name=plan.graph.name)
     for name, variable in model.parameters.items():
         variable.assign(params[name])
+    for name, mask in model.masks.items():
+        mask.assign(masks[name])
     for node in model.nodes.values():
         if isinstance(node, LearnedLinear):
             node.start(np.asarray(params[node.planned.op.params["weight"]]))

@@ -40,7 +40,7 @@ def parameter(model: PreparedModel, name: str) -> np.ndarray:
 
 def set_parameter(model: PreparedModel, name: str, value: np.ndarray) -> None:
     """Overwrite a parameter."""
-    model.parameters[name].assign(value)
+    model.parameters[name].assign(value * np.asarray(model.masks[name]) if name in model.masks else value)
 
 
 def _node(model: PreparedModel, name: str) -> Linear:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -40,13 +40,16 @@ class PreparedModel(keras.Model):
     Attributes:
         plan: the plan that the model was built from.
         parameters: the variables that the plan's operators name.
+        masks: where a pruned weight is not zero, by parameter; training keeps its zeros.
         nodes: the nodes by operator.
         tracking: 1 while training moves the ranges, else 0.
     """
 
     qat_prepared = True
 
-    def __init__(self, plan: Plan, signature: Signature, kept: KeptLayers, shapes: Shapes, **kwargs: Any) -> None:
+    def __init__(
+        self, plan: Plan, signature: Signature, kept: KeptLayers, shapes: Shapes, pruned: Sequence[str] = (), **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         # XLA may reassociate: only on the user's explicit jit_compile=True.
         self.supports_jit = False
@@ -57,6 +60,10 @@ class PreparedModel(keras.Model):
         self.grid_layers = [Grid(group, self._is_tracking, name=f"grid_{name}") for name, group in plan.groups.items()]
         self.float_layers = kept.distinct
         self.parameters = {name: _variable(name, shape, trainable) for name, (shape, trainable) in shapes.items()}
+        self.masks = {
+            name: self.add_weight(name=f"mask_{i}", shape=shapes[name][0], initializer="ones", dtype="bool", trainable=False)
+            for i, name in enumerate(pruned)
+        }
         self._grid_of = {tensor: self.grids[group] for tensor, group in plan.group_of.items()}
         # A variable as divisor, see Grid.levels.
         self.weight_limits = {
@@ -131,9 +138,13 @@ class PreparedModel(keras.Model):
         ``others`` stand in the place of parameters, by name.
         """
         held = {**self.parameters, **(others or {})}
-        values = {role: tf.convert_to_tensor(held[name]) for role, name in op.params.items()}
+        values = {role: self._kept(name, tf.convert_to_tensor(held[name])) for role, name in op.params.items()}
         values = {role: as_matrix(op.kind, role, value, op.attrs.get("channel_axis", 0)) for role, value in values.items()}
         return {role: as_image_weight(op.kind, value) if role == "weight" else value for role, value in values.items()}
+
+    def _kept(self, name: str, value: Tensor) -> Tensor:
+        """Return a parameter without what is pruned: no gradient reaches that."""
+        return value * tf.cast(self.masks[name], value.dtype) if name in self.masks else value
 
     def set_weights(self, weights: list[np.ndarray]) -> None:
         """Set all variables, the ranges among them."""
@@ -176,6 +187,7 @@ class PreparedModel(keras.Model):
             "plan": self.plan.to_dict(),
             "signature": self.signature.to_dict(),
             "kept": self.kept.to_dict(),
+            "pruned": list(self.masks),
             "shapes": {name: [list(shape), trainable] for name, (shape, trainable) in self._shapes.items()},
         }
 
@@ -192,7 +204,7 @@ class PreparedModel(keras.Model):
         with keras.saving.custom_object_scope(custom_objects or {}):
             kept = KeptLayers.from_dict(config["kept"], plan)
         shapes = {name: (tuple(shape), trainable) for name, (shape, trainable) in config["shapes"].items()}
-        return cls(plan, Signature.from_dict(config["signature"]), kept, shapes, name=config["name"])
+        return cls(plan, Signature.from_dict(config["signature"]), kept, shapes, config.get("pruned", ()), name=config["name"])
 
 
 class _Pass:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from qat.adapters.torch.capture.trace import Traced
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.adapters.torch.nodes.base import Node
 from qat.adapters.torch.nodes.computed_weight import ComputedWeight
+from qat.adapters.torch.nodes.kept_zeros import KeptZeros
 from qat.adapters.torch.nodes.learned_scales import LearnedConv2d
 from qat.adapters.torch.nodes.lookup import Function
 from qat.adapters.torch.nodes.quantize import Dequantize, Quantize
@@ -28,17 +30,19 @@ from qat.planning.plan import Plan, PlannedOp
 from .prepared_model import SCOPE, Prepared, PreparedModel
 
 
-def insert(traced: Traced, plan: Plan, params: Mapping[str, np.ndarray]) -> PreparedModel:
-    """Build the prepared model. ``params`` are those of the plan's graph, BatchNorm folded."""
+def insert(
+    traced: Traced, plan: Plan, params: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> PreparedModel:
+    """Build the prepared model. ``params`` are those of the plan's graph, BatchNorm folded; ``masks`` those of pruned weights."""
     root = nn.Module()
     used = {name for p in plan.ops for name in p.op.params.values()}
     for name in sorted((used | set(traced.state)) - set(traced.computed)):
         value = torch.from_numpy(np.array(params[name])) if name in params else traced.state[name].detach().clone()
         _register(root, name, value, buffer=name in traced.buffers, frozen=name in traced.frozen)
     root.add_module(SCOPE, nn.Module())
-    for kind in ("nodes", "quantize", "dequantize", *(["weights"] if traced.computed else [])):
+    for kind in ("nodes", "quantize", "dequantize", *(["weights"] if traced.computed or masks else [])):
         root.get_submodule(SCOPE).add_module(kind, nn.Module())
-    writer = _Writer(traced, plan, root, params)
+    writer = _Writer(traced, plan, root, params, masks)
     graph = writer.write()
     prepared = PreparedModel(root, graph, type(root).__name__)
     prepared.meta["qat"] = Prepared(plan, traced.structure[1], writer.kept_nodes, writer.forms, traced.origin)
@@ -92,8 +96,10 @@ def _node_of_bytes(p: PlannedOp) -> type[Node] | None:
 class _Writer:
     """Writes the FX graph, in which a tensor has up to two forms: float and on the grid."""
 
-    def __init__(self, traced: Traced, plan: Plan, root: nn.Module, params: Mapping[str, np.ndarray]) -> None:
-        self.traced, self.plan, self.root, self.params = traced, plan, root, params
+    def __init__(
+        self, traced: Traced, plan: Plan, root: nn.Module, params: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]
+    ) -> None:
+        self.traced, self.plan, self.root, self.params, self.masks = traced, plan, root, params, masks
         self.graph = fx.Graph()
         self.grids = {name: Grid(group) for name, group in plan.groups.items()}
         self.owned: set[str] = set()
@@ -179,14 +185,18 @@ class _Writer:
 
     def _param(self, name: str) -> fx.Node:
         """Read a parameter; one that is computed from others is computed once in a pass."""
-        if name not in self.traced.computed:
+        if name not in self.traced.computed and name not in self.masks:
             return self.graph.get_attr(name)
-        if name not in self.computed:
+        path = name.replace(".", "_")
+        if name not in self.computed and name in self.masks:
+            mask = KeptZeros(name, torch.from_numpy(self.masks[name]))
+            self.computed[name] = self._call("weights", path, mask, (self.graph.get_attr(name),))
+        elif name not in self.computed:
             weight = self.traced.computed[name]
             factor = torch.from_numpy(np.array(self.params[factor_of(name)]))
             module = ComputedWeight(name, weight.graph, factor, weight.value)
             args = tuple(self.graph.get_attr(source) for source in weight.sources)
-            self.computed[name] = self._call("weights", name.replace(".", "_"), module, args)
+            self.computed[name] = self._call("weights", path, module, args)
         return self.computed[name]
 
     def _captured_grid_arg(self, node: fx.Node) -> fx.Node:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from qat.adapters.torch.nodes.kept_zeros import KeptZeros
 from qat.adapters.torch.nodes.linear import Conv2d
 from qat.adapters.torch.nodes.stored_weight import StoredWeight
 from qat.planning.plan import PlannedOp
@@ -101,7 +102,9 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
     def translate(node: fx.Node) -> fx.Node:
         if node in environment:
             return environment[node]
-        if node in weights:
+        if node.op == "call_module" and isinstance(model.get_submodule(str(node.target)), KeptZeros):
+            environment[node] = translate(node.all_input_nodes[0])
+        elif node in weights:
             environment[node] = graph.get_attr(weights[node])
         elif node.op == "get_attr":
             environment[node] = graph.node_copy(node)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 
 from qat.adapters.torch.nodes.activation_grid import Grid
+from qat.adapters.torch.nodes.computed_weight import ComputedWeight
+from qat.adapters.torch.nodes.kept_zeros import KeptZeros
 from qat.planning.plan import Plan
 from qat.program.file_origin import FileOrigin
+
+#: A module that a weight passes through.
+W = TypeVar("W", bound=nn.Module)
 
 #: The submodule that holds the nodes; parameters stand beside it under their own names.
 SCOPE = "_qat"
@@ -69,7 +74,8 @@ class PreparedModel(fx.GraphModule):
         """Overwrite what :meth:`tensor` returns. A weight that is computed is corrected: its parameters stay."""
         with torch.no_grad():
             if (node := self.computed.get(name)) is None:
-                self.tensor(name).copy_(value)
+                zeros = [kept.mask for kept in self._weights(KeptZeros).values() if kept.name == name]
+                self.tensor(name).copy_(value * zeros[0].to(value.device) if zeros else value)
             else:
                 correction = self.get_submodule(str(node.target)).get_buffer("correction")
                 correction += value.to(correction) - self._computed(node)
@@ -77,10 +83,13 @@ class PreparedModel(fx.GraphModule):
     @property
     def computed(self) -> dict[str, fx.Node]:
         """The FX nodes of weights that are computed from parameters, by the name of the weight."""
-        if not hasattr(self.get_submodule(SCOPE), "weights"):
-            return {}
-        called = [node for node in self.graph.nodes if str(node.target).startswith(f"{SCOPE}.weights.")]
-        return {str(self.get_submodule(str(node.target)).name): node for node in called}
+        made = self._weights(ComputedWeight)
+        return {made[str(node.target)].name: node for node in self.graph.nodes if str(node.target) in made} if made else {}
+
+    def _weights(self, kind: type[W]) -> dict[str, W]:
+        """Return the modules of one kind that weights pass through, by path."""
+        held = getattr(self.get_submodule(SCOPE), "weights", nn.Module())
+        return {f"{SCOPE}.weights.{name}": module for name, module in held.named_children() if isinstance(module, kind)}
 
     def _computed(self, node: fx.Node) -> Tensor:
         sources = (self.tensor(str(source.target)) for source in node.all_input_nodes)
