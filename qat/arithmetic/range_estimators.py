@@ -233,3 +233,16 @@ def make_estimator(name: str, qmin: int, qmax: int, symmetric: bool) -> RangeEst
     if name == "mse":
         return MeanSquaredError(qmin, qmax, symmetric)
     return MovingAverage() if name == "ema" else MinMax()
+
+
+class Spans:
+    """The least and the greatest value of each tensor of one scale."""
+
+    def __init__(self) -> None:
+        self.ends: dict[str, tuple[float, float]] = {}
+
+    def see(self, tensor: str, values: np.ndarray) -> None:
+        """Take note of values of a tensor."""
+        if values.size:
+            low, high = self.ends.get(tensor, (np.inf, -np.inf))
+            self.ends[tensor] = min(low, float(values.min())), max(high, float(values.max()))

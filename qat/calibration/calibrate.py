@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 
-from qat.arithmetic.range_estimators import RangeMode, make_estimator
+from qat.arithmetic.range_estimators import RangeMode, Spans, make_estimator
 from qat.display.progress import shown, tracked
 from qat.errors import CalibrationError, ConfigError, DataError, nearest
 from qat.frameworks import adapter_for, framework_of, in_order, is_prepared
@@ -14,6 +14,7 @@ from qat.system.samples import batches_of, check_finite, first_of_pair
 from qat.typing import Estimator, P, PreparedModel, Samples
 
 from .clear_borders import clear_borders
+from .coarse_members import coarse_members
 from .evidence import Evidence, labels_of
 
 _ESTIMATORS = get_args(Estimator)
@@ -72,7 +73,7 @@ def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | No
         group = grid.group
         name = "minmax" if group.probabilities else estimator or group.spec.estimator
         grid.estimator = make_estimator(name, group.qmin, group.qmax, group.symmetric)
-        grid.mode = RangeMode.CALIBRATING
+        grid.mode, grid.spans = RangeMode.CALIBRATING, Spans()
     try:
         index = -1
         for index, sample in enumerate(tracked(batches_of(samples, "calibration"), "calibration")):
@@ -90,6 +91,7 @@ def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | No
                 raise CalibrationError(f"no finite values were seen for '{name}': check the model's weights for NaN")
             grid.set_range(low, high)
             grid.allow_tracking(grid.group.follows(estimator or grid.group.spec.estimator))
+        evidence.of_scales = tuple(coarse_members(model.plan, grids))
     finally:
         for grid in grids.values():
             grid.estimator, grid.mode = None, RangeMode.FROZEN

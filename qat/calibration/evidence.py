@@ -64,6 +64,7 @@ class Evidence(Displayed):
     classes: set[int] = field(default_factory=set)
     inputs: dict[str, _InputEvidence] = field(default_factory=dict)
     source: str = ""
+    of_scales: tuple[doubts.Doubt, ...] = ()
 
     def add(self, arrays: Sequence[np.ndarray], labels: Any) -> None:
         """Add a batch, and its labels where there are any."""
@@ -106,11 +107,12 @@ class Evidence(Displayed):
         yield from map(str, doubts.of_classes(self.classes, self.samples))
         for name, found in self.inputs.items():
             yield from map(str, found.doubts(name))
+        yield from map(str, self.of_scales)
 
     def log(self, checked: bool = False) -> None:
         """Log the evidence, and each warning; of data that were ``checked`` the checks have said them."""
         log.info("calibration saw %s", self.line())
-        for sentence in () if checked else self.warnings():
+        for sentence in map(str, self.of_scales) if checked else self.warnings():
             log.warning("%s", sentence)
 
 

@@ -80,6 +80,7 @@ def _limits(row: Row) -> str:
         "" if row.groups else "without groups",
         f"the zero point of input {', '.join(str(i + 1) for i in row.symmetric)} is 0" if row.symmetric else "",
         f"where a {' or '.join(row.readers)} reads it" if row.readers else "",
+        "" if row.leaves else "of several tensors, float where the result only leaves the model",
         row.note,
     ]
     return "; ".join(limit for limit in limits if limit) or "–"

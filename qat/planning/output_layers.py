@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from qat.graph.graph import Op
-from qat.graph.kinds import KINDS
-
+from .placement import moves
 from .plan import Plan, PlannedOp
 from .recipe import QuantSpec, Rule
 
@@ -26,7 +24,7 @@ def output_layers(plan: Plan, output: str) -> tuple[PlannedOp, ...]:
         planned = producers.get(waiting.pop())
         if planned is None or not planned.integer:
             continue
-        if _moves(planned.op):
+        if moves(planned.op):
             waiting.extend(planned.op.inputs)
         else:
             found.setdefault(planned.op.name, planned)
@@ -47,7 +45,3 @@ def unrounded(plan: Plan, layers: Iterable[PlannedOp]) -> tuple[Rule, ...]:
         kept = QuantSpec(bits=weight.bits, symmetric=True, granularity=weight.granularity)
         rules.append(Rule(scope=f"^{re.escape(op.layer)}$", op=op.kind, mode="dynamic", weight=kept))
     return tuple(rules)
-
-
-def _moves(op: Op) -> bool:
-    return op.kind in ("reshape", "transpose", "concat") or (op.kind == "move" and KINDS[op.kind].framework)

@@ -64,6 +64,11 @@ def _fuse(graph: Graph, recipe: Recipe, target: Target, roles: Mapping[str, Role
     return out
 
 
+def moves(op: Op) -> bool:
+    """Return whether an operator only puts the values of its inputs elsewhere."""
+    return op.kind in ("reshape", "transpose", "concat") or (op.kind == "move" and KINDS[op.kind].framework)
+
+
 @dataclass
 class _Placement:
     """A walk over the operators in order.
@@ -135,9 +140,17 @@ class _Placement:
             return "the kernel before it prescribes a scale, which its other inputs cannot share"
         if row.readers and not any(reader.kind in row.readers for reader in self.graph.consumers().get(op.output, ())):
             return f"no {' or '.join(row.readers)} reads it: 256 integers are few for a result"
+        if not row.leaves and len(set(op.inputs)) > 1 and not self._is_computed_with(op):
+            return "its values leave the model, which takes no scale that its inputs would share"
         if not row.starts and not self.on_grid.intersection(op.inputs):
             return "its inputs are float, and it is not worth a region of its own"
         return ""
+
+    def _is_computed_with(self, op: Op) -> bool:
+        """Return whether an operator that does more than move values reads an operator's output, through those that move them."""
+        consumers = self.graph.consumers()
+        readers = [reader for output in op.outputs for reader in consumers.get(output, ())]
+        return any(not moves(reader) or self._is_computed_with(reader) for reader in readers)
 
     def _beyond_width(self, op: Op, rule: Rule) -> str:
         if rule.activation.bits == 16 and op.kind not in self.target.modes.int16:

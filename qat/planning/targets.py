@@ -44,6 +44,7 @@ class Row:
         groups: whether its kernel takes groups.
         symmetric: the indices of the inputs whose zero point must be 0.
         readers: the kinds of which one must read its output; empty for any.
+        leaves: whether it joins several tensors in integers where the result only leaves the model.
         of_one: the function that its kernel computes where both inputs are one tensor; empty where it stays what it is.
         holds: of a composed function, the operators of which one must be in it for its table to be worth more than their kernels.
         note: the form in which the artifact holds it, where the operator's name does not say it.
@@ -58,6 +59,7 @@ class Row:
     groups: bool = True
     symmetric: tuple[int, ...] = ()
     readers: tuple[str, ...] = ()
+    leaves: bool = True
     of_one: str = ""
     holds: tuple[str, ...] = ()
     note: str = ""
@@ -203,8 +205,10 @@ _LITERT_ATTENTION_ROWS = (
 
 # ONNX Runtime, onnxruntime/core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc. A ReLU is
 # absorbed where the output's zero point is the type's minimum, which a range that starts at 0 gives.
+# An output is float: what is concatenated there needs no scale that its parts would share.
+_ONNXRUNTIME_LIMITS: dict[str, dict[str, Any]] = {"avg_pool2d": {"padding": False}, "concat": {"leaves": False}}
 _ONNXRUNTIME_ROWS = (
-    *(replace(row, padding=False) if row.kind == "avg_pool2d" else row for row in _LITERT_ROWS),
+    *(replace(row, **_ONNXRUNTIME_LIMITS.get(row.kind, {})) for row in _LITERT_ROWS),
     # There is no QLinearConvTranspose on the CPU: exporters/onnx/conv_transpose.py.
     Row(
         "conv_transpose2d", output="own", fuses=_CLIPS, starts=True,
@@ -218,7 +222,7 @@ _ONNXRUNTIME_ROWS = (
     _CONSTANT,
     *_EXTREMES,
     _TRANSPOSE,
-    _MOVE,
+    replace(_MOVE, leaves=False),
     *(
         Row(
             kind, output="own",

@@ -242,7 +242,7 @@ class _Pass:
             if self.on_grid:
                 self.grid[name] = quantize(self.real[name], grid, self.model.plan.target.kernels, self.training)
             else:
-                grid.estimate(self.real[name])
+                grid.estimate(self.real[name], name)
                 self.grid[name] = self.real[name]
         return self.grid[name]
 

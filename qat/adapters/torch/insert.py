@@ -168,7 +168,7 @@ class _Writer:
     def _on_grid(self, tensor: str) -> fx.Node:
         if tensor not in self.grid:
             grid = self._grid_of(tensor)
-            module = self._owning(Quantize(grid, self.plan.target.kernels), grid)
+            module = self._owning(Quantize(tensor, grid, self.plan.target.kernels), grid)
             self.grid[tensor] = self._call("quantize", tensor, module, (self.real[tensor],))
             self.forms[tensor] = self.grid[tensor].name
         return self.grid[tensor]

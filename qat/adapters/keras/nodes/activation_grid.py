@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow import Tensor
 
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.range_estimators import RangeEstimator, RangeMode
+from qat.arithmetic.range_estimators import RangeEstimator, RangeMode, Spans
 from qat.errors import CalibrationError
 from qat.planning.plan import Group
 
@@ -24,6 +24,7 @@ class Grid(keras.layers.Layer):
         scale, zero_point, lo, hi: derived from the range; ``lo`` is ``qmin - zero_point``, ``hi`` is ``qmax - zero_point``.
         calibrating: whether the model computes in float, to be calibrated.
         estimator: sees each float tensor of the group in calibration; None at any other time.
+        spans: the extremes of each of these tensors in the calibration in progress.
         tracker: takes the group's values of the training pass in progress, and moves the range at the end of the pass.
     """
 
@@ -33,6 +34,7 @@ class Grid(keras.layers.Layer):
         self._calibrated = False  # once true it stays so; reading a variable on every call would cost a step milliseconds
         self.tracker: Callable[[Grid, Tensor, Tensor, Tensor], Tensor] | None = None
         self.estimator: RangeEstimator | None = None
+        self.spans = Spans()
         self.calibrating = False
         self._is_tracking = is_tracking
         unknown = float("nan")
@@ -106,10 +108,12 @@ class Grid(keras.layers.Layer):
         for variable, value in ((self.scale, e.scale), (self.zero_point, e.zero_point), (self.lo, e.lo), (self.hi, e.hi)):
             variable.assign(np.float32(value))
 
-    def estimate(self, x: Tensor) -> None:
-        """Show a float tensor to the calibration's estimator, if one is set. Calibration runs eagerly."""
+    def estimate(self, x: Tensor, tensor: str) -> None:
+        """Show a float tensor, by its name, to the calibration's estimator, if one is set. Calibration runs eagerly."""
         if self.estimator is not None:
-            self.estimator.update(self.group.within_bounds(np.asarray(x)))
+            values = self.group.within_bounds(np.asarray(x))
+            self.estimator.update(values)
+            self.spans.see(tensor, values)
 
     def observe(self, v: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Show unrounded grid values, limited to ``[low, high]``, to the training pass; return ``v``, which depends on that."""

@@ -94,7 +94,7 @@ class Embedding(Node):
     def __call__(self, inputs: list[Tensor], params: Params, training: bool, on_grid: bool) -> Tensor:
         """Show the whole weight to the range estimator, then compute."""
         if self.grids and not on_grid:
-            self.output.estimate(params["weight"])
+            self.output.estimate(params["weight"], self.planned.op.output)
         return super().__call__(inputs, params, training, on_grid)
 
     def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:

@@ -65,7 +65,7 @@ class Node:
             raise CalibrationError("the model is not calibrated: call qat.calibrate(model, samples) before training")
         y = activate(self.real(inputs, params), self.planned.activation)
         if self.grids:
-            self.output.estimate(y)
+            self.output.estimate(y, self.planned.op.output)
         return y
 
     def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qat.adapters.torch.autograd.clip_mask import Limits
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.range_estimators import RangeEstimator, RangeMode
+from qat.arithmetic.range_estimators import RangeEstimator, RangeMode, Spans
 from qat.errors import CalibrationError
 from qat.planning.plan import Group
 
@@ -27,6 +27,7 @@ class Grid(nn.Module):
             the range as numbers on the host, so that a training step on a GPU never waits for it.
         mode: how the range is treated.
         estimator: sees each float tensor of the group in calibration; None at any other time.
+        spans: the extremes of each of these tensors in the calibration in progress.
         extremes: of the training pass in progress: (least, greatest) of each tensor of the group, and the limits to clip them to.
     """
 
@@ -51,6 +52,7 @@ class Grid(nn.Module):
         self.calibrated = False
         self.mode = RangeMode.FROZEN
         self.estimator: RangeEstimator | None = None
+        self.spans = Spans()
         self.extremes: list[tuple[Tensor, Limits]] = []
         self._derived_from: tuple[int, int] | None = None
         self._derived: Encoding | None = None
@@ -116,10 +118,12 @@ class Grid(nn.Module):
 
     # --- calibration and range tracking ---
 
-    def estimate(self, x: Tensor) -> None:
-        """Show a float tensor to the calibration's estimator, if one is set."""
+    def estimate(self, x: Tensor, tensor: str) -> None:
+        """Show a float tensor, by its name, to the calibration's estimator, if one is set."""
         if self.estimator is not None:
-            self.estimator.update(self.group.within_bounds(x.detach().cpu().numpy()))
+            values = self.group.within_bounds(x.detach().cpu().numpy())
+            self.estimator.update(values)
+            self.spans.see(tensor, values)
 
     def allow_tracking(self, allowed: bool) -> None:
         """Say whether training may move the range."""

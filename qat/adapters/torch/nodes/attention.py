@@ -70,7 +70,7 @@ class Embedding(Node):
     def compute(self, indices: Tensor, weight: Tensor) -> Tensor:
         """Show the whole weight to the range estimator."""
         if self.grids and not self.output.on_grid:
-            self.output.estimate(weight)
+            self.output.estimate(weight, self.planned.op.output)
         return super().compute(indices, weight)
 
     def integer(self, indices: Tensor, weight: Tensor) -> Tensor:

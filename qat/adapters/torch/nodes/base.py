@@ -84,7 +84,7 @@ class Node(nn.Module):
         if self.training and self.output.mode is not RangeMode.CALIBRATING:
             raise CalibrationError("the model is not calibrated: call qat.calibrate(model, samples) before training")
         y = activate(self.real(*args), self.planned.activation)
-        self.output.estimate(y)
+        self.output.estimate(y, self.planned.op.output)
         return y
 
     def integer(self, *args: Any) -> Tensor:

@@ -18,16 +18,15 @@ from .activation_grid import Grid
 class Quantize(nn.Module):
     """The entry of a region: float to the grid."""
 
-    def __init__(self, grid: Grid, kernels_name: str) -> None:
+    def __init__(self, tensor: str, grid: Grid, kernels_name: str) -> None:
         super().__init__()
-        self.grids = (grid,)
-        self.kernels = kernels_name
+        self.tensor, self.grids, self.kernels = tensor, (grid,), kernels_name
 
     def forward(self, x: Tensor) -> Tensor:
         """Return integers once calibrated."""
         (grid,) = self.grids
         if not grid.on_grid:
-            grid.estimate(x)
+            grid.estimate(x, self.tensor)
             return x
         return quantize(x, grid, self.kernels, self.training and grid.mode is RangeMode.TRACKING)
 
