@@ -124,7 +124,10 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
     graph.output(tuple(made[name] for name in outputs))
     # A weight that is computed from parameters has its value at last.
     read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
-    root: Any = {name: model.tensor(name).detach() for name in read} if computed.keys() & read else model
+    root: Any = model
+    if computed.keys() & read:
+        called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+        root = {name: model.tensor(name).detach() for name in read} | {name: model.get_submodule(name) for name in called}
     return FrameworkBlock("torch", fx.GraphModule(root, graph).eval(), inputs, outputs)
 
 

@@ -190,3 +190,29 @@ def test_dampening_takes_computed_weights_and_freezing_says_that_it_does_not(cap
     prepared = qat.calibrate(qat.prepare(shared(), X[:2], "static_wi4_ai8", "litert"), [X])
     qat.finetune(prepared, data, epochs=1, dampening=1e-3, freezing=0.02, progress=False)
     assert "freezing leaves" in caplog.text
+
+
+class InFloat(nn.Module):
+    """Computed weights that float operators read, one of them beside an integer layer that reads it, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = P.weight_norm(nn.Conv2d(3, 4, 3)), P.weight_norm(nn.Linear(4, 4))
+        self.mix = nn.Parameter(torch.rand(4))
+
+    def forward(self, x):
+        x = torch.cumsum(self.first(x) * torch.softmax(self.mix, 0).view(1, -1, 1, 1), 1)
+        return self.last(torch.sort(x.mean((2, 3)), 1).values * self.last.weight[0])
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+def test_float_operators_read_computed_weights(suffix, tmp_path):
+    model = InFloat().eval()
+    prepared = qat.prepare(model, X[:2], target="onnxruntime" if suffix == ".onnx" else "litert")
+    assert prepared.plan.floats()
+    with torch.no_grad():
+        np.testing.assert_allclose(prepared.eval()(X), model(X), atol=1e-5)
+    prepared = qat.calibrate(prepared, [X])
+    prepared.train()(X).square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in prepared.parameters())
+    assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[X]).parity.mean_lsb < 0.5
