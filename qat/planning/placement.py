@@ -138,19 +138,25 @@ class _Placement:
         """Return why the operators around an operator keep it float."""
         if row.output == "as_input" and len(op.inputs) > 1 and self.prescribed.intersection(op.inputs):
             return "the kernel before it prescribes a scale, which its other inputs cannot share"
-        if row.readers and not any(reader.kind in row.readers for reader in self.graph.consumers().get(op.output, ())):
+        if row.readers and not any(reader.kind in row.readers for reader in self._readers(op)):
             return f"no {' or '.join(row.readers)} reads it: 256 integers are few for a result"
-        if not row.leaves and len(set(op.inputs)) > 1 and not self._is_computed_with(op):
+        if not row.leaves and len(set(op.inputs)) > 1 and not self._readers(op):
             return "its values leave the model, which takes no scale that its inputs would share"
         if not row.starts and not self.on_grid.intersection(op.inputs):
             return "its inputs are float, and it is not worth a region of its own"
         return ""
 
-    def _is_computed_with(self, op: Op) -> bool:
-        """Return whether an operator that does more than move values reads an operator's output, through those that move them."""
+    def _readers(self, op: Op) -> list[Op]:
+        """Return the operators that read an operator's output to do more than move its values, through those that move them."""
         consumers = self.graph.consumers()
-        readers = [reader for output in op.outputs for reader in consumers.get(output, ())]
-        return any(not moves(reader) or self._is_computed_with(reader) for reader in readers)
+        found, waiting = {}, [op]
+        while waiting:
+            for reader in (reader for output in waiting.pop().outputs for reader in consumers.get(output, ())):
+                if moves(reader):
+                    waiting.append(reader)
+                else:
+                    found[reader.name] = reader
+        return [*found.values()]
 
     def _beyond_width(self, op: Op, rule: Rule) -> str:
         if rule.activation.bits == 16 and op.kind not in self.target.modes.int16:

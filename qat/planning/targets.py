@@ -43,7 +43,7 @@ class Row:
         padding: whether its kernel is exact with padding.
         groups: whether its kernel takes groups.
         symmetric: the indices of the inputs whose zero point must be 0.
-        readers: the kinds of which one must read its output; empty for any.
+        readers: the kinds of which one must read its output, through data movement; empty for any.
         leaves: whether it joins several tensors in integers where the result only leaves the model.
         of_one: the function that its kernel computes where both inputs are one tensor; empty where it stays what it is.
         holds: of a composed function, the operators of which one must be in it for its table to be worth more than their kernels.
@@ -195,11 +195,14 @@ _LITERT_FUNCTION_ROWS = (
     ),
 )  # fmt: skip
 
+#: The sums and products that a softmax weighs; between two integer kernels ONNX Runtime makes a QLinearSoftmax of any other too.
+_READERS_OF_SOFTMAX = ("matmul", "mul", "add", "mean", "dense", "conv2d", "depthwise_conv2d")
+
 # Attention (qat/arithmetic/attention.py). A product whose second operand has a zero point takes 16 to 50 times as long: the
 # delegate leaves it to TFLite's own kernel. The scale of softmax is the specification's, or a finer one by way of 16 bits.
 _LITERT_ATTENTION_ROWS = (
     Row("matmul", output="own", starts=True, symmetric=(1,), note="BATCH_MATMUL of two activations"),
-    Row("softmax", output="probabilities", readers=("matmul",)),
+    Row("softmax", output="probabilities", readers=_READERS_OF_SOFTMAX),
     Row("embedding", output="own", starts=True, note="GATHER of integers; the scale is that of the whole table"),
 )
 
@@ -232,7 +235,7 @@ _ONNXRUNTIME_ROWS = (
         for kind in FUNCTIONS
     ),
     Row("matmul", output="own", starts=True, note="QLinearMatMul of two activations"),
-    Row("softmax", output="probabilities", readers=("matmul",), note="QLinearSoftmax"),
+    Row("softmax", output="probabilities", readers=_READERS_OF_SOFTMAX, note="QLinearSoftmax"),
     Row("embedding", output="own", starts=True, note="Gather of integers; the scale is that of the whole table"),
     Row("layer_norm", output="own", note="sums of integers, then single float32 operators"),
     Row("rms_norm", output="own", note="sums of integers, then single float32 operators; an L2 norm too"),

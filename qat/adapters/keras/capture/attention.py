@@ -24,11 +24,14 @@ def embedding(b: Builder, c: Call) -> str | None:
 
 
 def softmax(b: Builder, c: Call) -> str | None:
-    """A softmax over the last axis, without a mask."""
+    """A softmax over one axis, without a mask. Any axis but the last is permuted to its place, and back."""
     axis, rank = c.layer.axis, len(c.shape)
-    if len(c.inputs) != 1 or not isinstance(axis, int) or axis % rank != rank - 1 or (c.shape[-1] or 1) == 1:
+    if len(c.inputs) != 1 or not isinstance(axis, int) or axis % rank == 0 or (c.shape[axis] or 1) == 1:
         return None
-    return b.emit("softmax", c.inputs, c.output, c.path, beta=1.0)
+    turn = (*(a for a in range(rank) if a != axis % rank), axis % rank)
+    source = permuted(b, c.inputs[0], turn, c.path)
+    name = b.emit("softmax", [source], tuple(c.shape[a] for a in turn), c.path, beta=1.0)
+    return permuted(b, name, tuple(turn.index(a) for a in range(rank)), c.path)
 
 
 def einsum_dense(b: Builder, c: Call) -> str | None:

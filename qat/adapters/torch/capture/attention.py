@@ -89,10 +89,20 @@ def _attention(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _softmax(w: Rewriter, n: Any) -> fx.Node | None:
-    """Write a softmax over the last axis; a number that scales the product before it becomes its factor."""
+    """Write a softmax; a number that scales the product before it becomes its factor.
+
+    One over another axis is permuted, if more reads it than the model's output.
+    """
     x, axis = n.args[:2]
-    if _rank(x) < 1 or axis % _rank(x) != _rank(x) - 1 or n.meta["val"].dtype != torch.float32:
+    rank = _rank(x)
+    if rank < 1 or n.meta["val"].dtype != torch.float32:
         return None
+    if axis % rank != rank - 1:
+        if axis % rank == 0 or all(user.op == "output" for user in n.users):
+            return None
+        turn = [a for a in range(rank) if a != axis % rank] + [axis % rank]
+        turned = w.call(n, softmax, _permuted(w, n, x, tuple(turn)), 1.0)
+        return _permuted(w, n, turned, tuple(turn.index(a) for a in range(rank)))
     beta, x = _number(x)
     if x.target is product and len(x.users) == 1:
         (left, a), (right, b) = _number(x.args[0]), _number(x.args[1])
