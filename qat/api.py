@@ -13,6 +13,7 @@ from qat.baselines import Baseline, ptq_baselines
 from qat.calibration.adaround import adaround
 from qat.calibration.bias_correction import correct_biases
 from qat.calibration.calibrate import calibrate
+from qat.calibration.clear_borders import clear_borders
 from qat.calibration.range_tracking import freeze_ranges, track_ranges
 from qat.calibration.reconstruction import reconstruct
 from qat.exporters import Artifact, Metadata, Parity, export
@@ -356,4 +357,7 @@ def load_prepared(model: P, path: str | Path) -> P:
         >>> all(grid.calibrated for grid in model.grids.values())
         True
     """
-    return load_weights(model, Path(path))
+    loaded = load_weights(model, Path(path))
+    if is_prepared(loaded) and framework_of(loaded) != "tf_keras" and all(grid.calibrated for grid in loaded.grids.values()):
+        clear_borders(loaded)  # a checkpoint may be of a step at which the ranges still moved
+    return loaded

@@ -101,6 +101,28 @@ def test_finetune_leaves_no_table(tmp_path: Path):
     assert artifact.parity.exact == 1.0 and "Gather" not in operators(artifact)
 
 
+def test_a_checkpoint_is_cleared_as_the_trained_model_is(tmp_path: Path):
+    def prepared():
+        return qat.prepare(nn.Sequential(Chain(F.silu), nn.Flatten()).eval(), IMAGES)
+
+    model = qat.calibrate(prepared(), [IMAGES])
+    folder = tmp_path / "checkpoints"
+    qat.finetune(
+        model,
+        [(IMAGES, torch.arange(4))],
+        epochs=3,
+        learning_rate=1e-3,
+        observe_fraction=1.0,
+        checkpoint_dir=folder,
+        progress=False,
+    )
+    loaded = qat.load_prepared(prepared(), folder / "best.safetensors")
+    held = ranges(model)
+    assert all(encoding.same_as(held[name]) for name, encoding in ranges(loaded).items())
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(IMAGES), model(IMAGES))
+
+
 def test_keras_models_too(tmp_path: Path):
     keras.utils.set_random_seed(2)
     x = inputs = keras.Input((6, 6, 3))
