@@ -168,7 +168,7 @@ def prepare(
     Raises:
         CaptureError: the model's graph cannot be captured.
         ConfigError: the recipe or the target is unknown or invalid, or would quantize nothing.
-        ExportError: the model is prepared already.
+        ExportError: the model is prepared already, or the target's format cannot hold one of its operators.
 
     Examples:
         >>> import qat, torch
@@ -198,6 +198,12 @@ def prepare(
     adapter = adapter_for(framework)
     chosen = _target_for(adapter, model, target)
     traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen, dynamic, equalize)
+    if unheld := made.unwritable():
+        lacking = "; ".join(f"'{layer}': {reason}" for layer, reason in unheld.items())
+        raise ExportError(
+            f"this model cannot become a {chosen.suffix}: {lacking}: replace the operator, prepare the part of the model before "
+            f"it, or choose another target than '{chosen.name}'"
+        )
     floats = made.floats()
     if floats:
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(floats.items())[:3])
@@ -310,7 +316,9 @@ def _trace_and_plan(
         return row.of_one if row is not None and rule is not None and rule.activation.bits < 16 else ""
 
     graph = for_target(replaced(graph, recipe.replace), target.kinds, of_one)
-    return traced.fixing(fixed), make_plan(graph, recipe, target), params
+    made = make_plan(graph, recipe, target)
+    kept = {p.op.name for p in made.ops if p.keeps_framework}
+    return traced.fixing(fixed), made.without(adapter.unheld(traced, kept, target.suffix)), params
 
 
 def _traced(adapter: Adapter, model: Model, example: Inputs | None, dynamic: Sequence[str], target: Target) -> Traced:

@@ -157,6 +157,9 @@ class Adapter(Runner, Protocol):
     def trace(self) -> Callable[..., Traced]:
         """Capture a float model: ``(model, example_inputs)``, and for PyTorch the names of the ``dynamic`` axes."""
 
+    def unheld(self, traced: Any, names: Set[str], suffix: str) -> Mapping[str, str]:
+        """Return what an artifact cannot hold of the operators ``names``, which keep the framework's implementation, by name."""
+
     def insert(
         self, traced: Any, plan: Plan, params: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray] = ...
     ) -> PreparedModel:

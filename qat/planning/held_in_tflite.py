@@ -139,4 +139,4 @@ def beyond(call: Called) -> str:
         return ""
     if call.name not in HELD:
         return call.name
-    return next((f"{call.name} {limit.text}" for limit in LIMITS.get(call.name, ()) if not limit.holds(call)), "")
+    return next((f"{call.name} ({limit.text})" for limit in LIMITS.get(call.name, ()) if not limit.holds(call)), "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ class PlannedOp:
         mode: ``static`` for an integer kernel, ``float``, or one of :data:`qat.planning.modes.STORED`.
         packed: whether the artifact holds the weight in 4 bits.
         kernels: the arithmetic of its kernel where it is not the target's, see :mod:`qat.arithmetic.kernels`.
+        unwritable: whether the target's format cannot hold it; ``reason`` says so.
     """
 
     op: Op
@@ -55,6 +56,7 @@ class PlannedOp:
     mode: Mode = "float"
     packed: bool = False
     kernels: str = ""
+    unwritable: bool = False
 
     @property
     def stored(self) -> bool:
@@ -222,6 +224,17 @@ class Plan(Displayed):
     def floats(self) -> dict[str, str]:
         """Return the operators that stay float and why, by name."""
         return {p.op.name: p.reason for p in self.ops if not p.integer and p.reason}
+
+    def unwritable(self) -> dict[str, str]:
+        """Return the operators that the target's format cannot hold, and what it lacks, by the paths of their layers."""
+        return {p.op.layer: p.reason for p in self.ops if p.unwritable}
+
+    def without(self, unheld: Mapping[str, str]) -> Plan:
+        """Return the plan with the operators marked that the target's format cannot hold; ``unheld`` says why, by their names."""
+        ops = tuple(
+            replace(p, reason=unheld[p.op.name], unwritable=True) if p.op.name in unheld and not p.stored else p for p in self.ops
+        )
+        return replace(self, ops=ops)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON-ready values: the target with all its fields, so that one of the user's own survives."""

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import torch
 
 import qat
 from qat.errors import ExportError
@@ -42,10 +43,62 @@ def test_a_run_ends_before_its_training(command, tmp_path, capfd):
     done = CommandLine(tmp_path, capfd)(command, "run.yaml")
     assert done.returncode == 2
     assert "linalg_svdvals" in done.stderr
-    assert "done prepare and calibrate" in done.stdout + done.stderr
-    assert "epoch 1/1" not in done.stdout.partition("prepare and calibrate")[2]
+    assert "my_net.py:11 `return self.end(torch.linalg.svdvals" in done.stderr
+    assert "done prepare and calibrate" not in done.stdout + done.stderr
     trained = {path.parent.name for path in (tmp_path / "runs" / "odd").rglob("last.*")}
     assert trained <= {"float"}  # the float model's own training
+
+
+class Ends(torch.nn.Module):
+    def __init__(self, end):
+        super().__init__()
+        self.stem, self.end = torch.nn.Conv2d(1, 8, 3), end
+
+    def forward(self, x):
+        return self.end(self.stem(x))
+
+
+def with_indices(x):
+    return torch.nn.functional.max_pool2d(x, 2, return_indices=True)
+
+
+TFLITE_LACKS = {
+    "_fft_c2c": lambda x: torch.fft.fft2(x).abs(),
+    "linalg_inv_ex": torch.linalg.inv,
+    "cubic curves": lambda x: torch.nn.functional.grid_sample(x, x[:, :2].permute(0, 2, 3, 1), mode="bicubic"),
+    "its indices": lambda x: with_indices(x)[1],
+    "of integers": lambda x: x.int() & 3,
+    "median.default": torch.median,
+}
+
+
+@pytest.mark.parametrize("lacking", TFLITE_LACKS)
+def test_prepare_and_plan_name_the_operator_that_a_tflite_cannot_hold(lacking):
+    model, x = Ends(TFLITE_LACKS[lacking]).eval(), torch.zeros(2, 1, 8, 8)
+    with pytest.raises(ExportError, match=rf"{lacking}.*test_unwritable.py:\d+ `"):
+        qat.prepare(model, x, target="litert")
+    said = qat.plan(model, x, target="litert").unwritable()
+    assert any(lacking in reason for reason in said.values())
+
+
+@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
+def test_what_a_format_holds_in_other_operators_is_prepared(target):
+    def end(x):
+        return torch.einsum("bchw,bdhw->bcd", x, torch.nn.functional.instance_norm(with_indices(x)[0]).relu().repeat(1, 1, 2, 2))
+
+    plan = qat.plan(Ends(end).eval(), torch.zeros(2, 1, 6, 6), target=target)
+    assert plan.floats()
+    assert not plan.unwritable()
+
+
+def test_an_onnx_cannot_hold_every_operator():
+    with pytest.raises(ExportError, match=r"a \.onnx cannot hold aten\.linalg_inv_ex"):
+        qat.prepare(Ends(torch.linalg.inv).eval(), torch.zeros(2, 1, 8, 8))
+
+
+def test_prepare_names_the_keras_layer_that_a_tflite_cannot_hold():
+    with pytest.raises(ExportError, match=r"lstm.*unroll=True"):
+        qat.prepare(recurrent())
 
 
 def recurrent():

@@ -1,5 +1,6 @@
 """The Keras 3 adapter (TensorFlow backend): a Functional or Sequential model in, a ``keras.Model`` of integer-grid nodes out."""
 
+from qat.adapters.keras.capture.held_layers import unheld
 from qat.adapters.keras.capture.trace import trace
 
 from .backend import require_tensorflow
@@ -38,4 +39,5 @@ __all__ = [
     "simulate",
     "trace",
     "twin_of",
+    "unheld",
 ]

@@ -1,5 +1,6 @@
 """The PyTorch adapter: ``torch.nn.Module`` in, an ``nn.Module`` of integer-grid nodes out."""
 
+from qat.adapters.torch.capture.core_operators import unheld
 from qat.adapters.torch.capture.trace import trace
 
 from .blocks import block_gradients, block_outputs, output_gradients
@@ -35,4 +36,5 @@ __all__ = [
     "simulate",
     "trace",
     "twin_of",
+    "unheld",
 ]

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import operator
-from collections.abc import Callable, Iterator
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 import torch
 from torch import fx
 
-from qat.planning.held_in_tflite import Called
+from qat.graph.graph import EXAMPLE_BATCH
+from qat.planning.held_in_tflite import Called, beyond
+from qat.system.silence import quiet
+
+from .export import NOT_THE_USERS
+from .trace import Traced
 
 aten = torch.ops.aten
+log = logging.getLogger("qat")
 
 #: What PyTorch would take apart into many operators.
 _WHOLE = (aten.upsample_bicubic2d.vec,)
@@ -53,3 +63,89 @@ def _described(given: Any) -> Any:
 
 def _dtype(value: Any) -> str:
     return str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else ""
+
+
+def unheld(traced: Traced, names: Set[str], suffix: str) -> Mapping[str, str]:
+    """Return what an artifact cannot hold of the operators that keep PyTorch's implementation, by their names.
+
+    Args:
+        traced: the captured model.
+        names: of those operators.
+        suffix: of the artifact.
+    """
+    found: dict[str, str] = {}
+    if not suffix:
+        return found
+    known: dict[str, list[str]] = {}  # by the call: a net repeats its blocks
+    for name, node in traced.nodes.items():
+        if name not in names or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        key = repr(called(node))
+        if key not in known:
+            known[key] = _lacking(node, suffix)
+        if lacking := known[key]:
+            found[name] = f"a {suffix} cannot hold {', '.join(lacking)}{_place(node)}"
+    return found
+
+
+def _lacking(node: fx.Node, suffix: str) -> list[str]:
+    """Return the operators of which a captured one consists, and that a format lacks."""
+    if not beyond(called(node)):  # what a .tflite holds an .onnx holds, too
+        return []
+    parts = _taken_apart(node)
+    if suffix == ".tflite":
+        return sorted({said for part in parts if (said := beyond(called(part)))})
+    if _in_onnx(node.target):
+        return []
+    return sorted({str(part.target) for part in parts if beyond(called(part)) and not _in_onnx(part.target)})
+
+
+def _taken_apart(node: fx.Node) -> list[fx.Node]:
+    """Return the core ATen operators that a captured one consists of; none where that cannot be found out here."""
+
+    class Alone(torch.nn.Module):
+        def forward(self, *tensors: Any) -> Any:
+            given = dict(zip(node.all_input_nodes, tensors, strict=True))
+            args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), given.__getitem__)
+            made = node.target(*args, **kwargs)  # type: ignore[operator]
+            read = called(node).read
+            return tuple(made[i] for i in sorted(read)) if read else made
+
+    examples = tuple(_example(source.meta.get("val")) for source in node.all_input_nodes)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(Alone().eval(), examples).run_decompositions(decompositions())
+    except Exception as error:  # torch.export's own share no base class but this; the export of the artifact will tell
+        log.debug("%s is not taken apart: %s", node.target, error)
+        return []
+    exported.graph.eliminate_dead_code()
+    return [n for n in exported.graph.nodes if n.op == "call_function" and n.target.__name__ not in dir(operator)]
+
+
+def _example(value: Any) -> Any:
+    """Return zeros like a captured tensor."""
+    if isinstance(value, torch.Tensor):
+        shape = [n if isinstance(n, int) else EXAMPLE_BATCH for n in value.shape]
+        return torch.zeros(shape, dtype=value.dtype)
+    return EXAMPLE_BATCH if isinstance(value, torch.SymInt) else value
+
+
+@functools.cache
+def _onnx_registry() -> Any:
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with quiet():
+        return ONNXRegistry.from_torchlib()
+
+
+def _in_onnx(target: Any) -> bool:
+    """Return whether ``torch.onnx`` has a form of an operator, by its own table."""
+    return bool(_onnx_registry().is_registered(target))
+
+
+def _place(node: fx.Node) -> str:
+    """Return where a captured node stands in the user's code."""
+    frames = re.findall(r'File "(.+?)", line (\d+).*\n\s*(.*)', node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if not frame[0].startswith(NOT_THE_USERS)]
+    return f" ({own[-1][0]}:{own[-1][1]} `{own[-1][2][:100]}`)" if own else ""

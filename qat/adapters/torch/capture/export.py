@@ -24,7 +24,7 @@ aten = torch.ops.aten
 log = logging.getLogger("qat")
 
 #: How the names of files begin that are not the user's: those of PyTorch, of this package, and of generated code.
-_NOT_THE_USERS = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parents[3]}{os.sep}", "<")
+NOT_THE_USERS = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parents[3]}{os.sep}", "<")
 
 
 def capture(model: nn.Module, example_inputs: tuple[Any, ...], dynamic: Sequence[str] = ()) -> torch.export.ExportedProgram:
@@ -131,7 +131,7 @@ def _explain(model: nn.Module, error: Exception) -> str:
 
     text = str(error).strip().splitlines()
     what = text[0] if text else type(error).__name__
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NOT_THE_USERS)]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(NOT_THE_USERS)]
     where = f" at {frames[-1].filename}:{frames[-1].lineno} `{(frames[-1].line or '')[:100]}`" if frames else ""
     return (
         f"torch.export cannot capture {type(model).__name__}{where}: {type(error).__name__}: {what}. Check that the example "
