@@ -16,6 +16,8 @@ PREFIX = "float/"
 TRANSLATED = 18
 #: The operators whose float weights and biases ONNX Runtime quantizes by itself.
 _ROUNDED_UNASKED = ("Conv", "ConvTranspose", "Gemm")
+#: The operators past which ONNX Runtime moves a QuantizeLinear.
+_MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice")
 
 
 def splice(writer: Writer, block: FrameworkBlock, opset: int) -> None:
@@ -51,7 +53,8 @@ def keep_float(writer: Writer) -> None:
     Of an operator that stands between a DequantizeLinear and a QuantizeLinear, the runtime rounds a float weight to int8, with
     one scale in all, and a float bias to int32, also where the weight is stored in 8 or 4 bits
     (onnxruntime/core/optimizer/qdq_transformer/weight_bias_quantization.cc). A sum of one tensor, which copies it, stands between
-    the DequantizeLinear and such an operator: the runtime does not look past that.
+    the DequantizeLinear and such an operator: the runtime does not look past that. Nor does it then make a QLinearSoftmax, whose
+    scale it takes for another, of a Softmax that is to stay float.
     """
     writers = {output: node for node in writer.nodes for output in node.output}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -63,9 +66,22 @@ def keep_float(writer: Writer) -> None:
         source, is_float = writers.get(node.input[0]), node.input[1] in writer.constants or node.name in stored
         if not is_float or source is None or source.op_type != "DequantizeLinear" or not _leads_to_grid(node, readers):
             continue
-        copied = f"{node.output[0]}/input"
-        writer.node("Sum", [node.input[0]], copied)
-        node.input[0] = copied
+        _copy_input(writer, node)
+    for node in [n for n in writer.nodes if n.op_type == "Softmax" and n.name.startswith(PREFIX)]:
+        if _reaches_grid(node, readers):
+            _copy_input(writer, node)
+
+
+def _copy_input(writer: Writer, node: onnx.NodeProto) -> None:
+    copied = f"{node.output[0]}/input"
+    writer.node("Sum", [node.input[0]], copied)
+    node.input[0] = copied
+
+
+def _reaches_grid(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> bool:
+    """Whether a QuantizeLinear reads an operator's output, perhaps through data movement."""
+    found = [reader for output in node.output for reader in readers.get(output, [])]
+    return any(n.op_type == "QuantizeLinear" or (n.op_type in _MOVES and _reaches_grid(n, readers)) for n in found)
 
 
 def _leads_to_grid(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> bool:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import qat
+from qat.planning.recipe import Recipe, Rule
 from qat.system.silence import quiet
 
 
@@ -68,3 +69,20 @@ def test_a_softmax_that_weighs_tensors_is_exact(framework, target, suffix, name,
     assert artifact.parity.exact == 1.0
     real, got = (np.asarray(y.detach() if framework == "torch" else y) for y in (model(x), prepared(x)))
     assert 10 * np.log10(np.square(real).mean() / np.square(real - got).mean()) > 28
+
+
+@pytest.mark.parametrize("name", ["branches", "places"])
+def test_a_softmax_that_a_rule_leaves_float_stays_float_in_the_runtime(name, tmp_path):
+    """ONNX Runtime made a QLinearSoftmax of it, by the whole part of 1 / scale."""
+    pytest.importorskip("torch")
+    from qat.runtimes.onnxruntime import OnnxSession
+
+    model, x = torch_nets()[name]
+    recipe = Recipe(name="r", rules=(Rule(), Rule(op="softmax", mode="float")))
+    with quiet():
+        prepared = qat.calibrate(qat.prepare(model, x, recipe), [x])
+        artifact = qat.export(prepared, tmp_path / "m.onnx", verify=[x])
+    ops = OnnxSession(str(artifact.path)).ops()
+    assert ops["Softmax"] == 1
+    assert ops["QLinearSoftmax"] == 0
+    assert artifact.parity.exact > 0.999
