@@ -26,6 +26,7 @@ class Builder:
         frozen: the parameters that are not trained.
         layers, arguments: the layer of each operator that keeps one, and the arguments of its call, by the operator's name.
         names: the graph's name of each symbolic tensor of Keras, by the id of the tensor.
+        opened: what layers were found to consist of; held, since :attr:`names` goes by the ids of its tensors.
         has_masks: whether layers of the model pass masks to others, which read them without an argument.
     """
 
@@ -37,6 +38,7 @@ class Builder:
         self.layers: dict[str, keras.Operation] = {}
         self.arguments: dict[str, Arguments] = {}
         self.names: dict[int, str] = {}
+        self.opened: list[Any] = []
         self.has_masks = has_masks
         self._variables: dict[int, str] = {}
         self._used: set[str] = set()

@@ -71,10 +71,11 @@ FUNCTION_RULES: dict[str, Rule] = dict.fromkeys(_FUNCTIONS, function)
 
 
 def binary(kind: str) -> Rule:
-    """Return the rule of a sum or product of two or more tensors of one rank, which broadcast."""
+    """Return the rule of a sum or product of two or more tensors of one rank, which broadcast; variables may have a lower one."""
 
     def rule(b: Builder, c: Call) -> str | None:
-        if any(len(b.specs[n].shape) != len(c.shape) for n in c.inputs) or len(c.inputs) < 2:
+        variables = {op.output for op in b.ops if op.kind == "constant"}
+        if any(len(b.specs[n].shape) != len(c.shape) for n in c.inputs if n not in variables) or len(c.inputs) < 2:
             return None
         name = c.inputs[0]
         for other in c.inputs[1:]:
@@ -85,6 +86,8 @@ def binary(kind: str) -> Rule:
 
 
 def _broadcast(a: Shape, b: Shape) -> Shape:
+    rank = max(len(a), len(b))
+    a, b = ((*(1,) * (rank - len(shape)), *shape) for shape in (a, b))
     return tuple(n if m == 1 else m for m, n in zip(a, b, strict=True))
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 
-from qat.errors import CaptureError
 from qat.graph.custom_layers import HANDLERS
 from qat.graph.graph import Graph
 
 from .builder import Builder, spec_of
+from .calls import calls_of, functional_of, nodes_of
 from .layer_calls import Arguments, Call, with_placeholders
 from .move_ops import is_move
+from .opening import kind_of, may_open, opened
 from .own_training import own_training
 from .rules import rule_of
 
@@ -66,21 +67,24 @@ class Traced:
 
 
 def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
-    """Capture a model. ``example_inputs`` is not needed: a Keras model knows its shapes.
+    """Capture a model. ``example_inputs`` is needed for a subclassed model that was never called; others know their shapes.
 
-    Layers that only act in training (dropout, noise, augmentation) are left out.
+    Layers that only act in training (dropout, noise, augmentation) are left out. Layers of the user's own are opened: the graph
+    has the layers and operations that their ``call`` consists of.
 
     Raises:
-        CaptureError: a subclassed model, a Sequential one without an input shape, or an image size that is not fixed.
+        CaptureError: a model without an input shape, or an image size that is not fixed.
     """
-    functional = _functional(model)
+    calls = calls_of(model, example_inputs)
     b = Builder(any(type(x).__name__ == "Masking" or getattr(x, "mask_zero", False) for x in model._flatten_layers()))
-    for tensor in functional.inputs:
+    tensors = keras.tree.flatten(calls.inputs)
+    for tensor in tensors:
         name = b.names[id(tensor)] = b.unique(tensor.name)
         b.specs[name] = spec_of(name, tensor)
     inputs = tuple(b.specs)
-    _walk(b, functional, "")
-    outputs = keras.tree.map_structure(lambda t: b.names[id(t)], functional._outputs_struct)
+    _lay_variables(b, calls.nodes, calls.variables, model.name)
+    _walk(b, calls.nodes, "")
+    outputs = keras.tree.map_structure(lambda t: b.names[id(t)], calls.outputs)
     distinct = tuple(dict.fromkeys(keras.tree.flatten(outputs)))
     return Traced(
         graph=Graph(b.unique(model.name), "NHWC", inputs, distinct, tuple(b.ops), b.specs),
@@ -88,65 +92,71 @@ def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
         layers=b.layers,
         arguments=b.arguments,
         frozen=frozenset(b.frozen),
-        inputs=keras.tree.map_structure(lambda t: b.names[id(t)], functional._inputs_struct),
-        input_layers={str(t.name): name for t, name in zip(functional.inputs, inputs, strict=True)},
+        inputs=keras.tree.map_structure(lambda t: b.names[id(t)], calls.inputs),
+        input_layers={str(t.name): name for t, name in zip(tensors, inputs, strict=True)},
         outputs=outputs,
-        output_names=tuple(functional.output_names),
+        output_names=calls.output_names,
         own_training=own_training(model),
     )
 
 
-def _functional(model: keras.Model) -> Any:
-    """Return the graph that Keras records of a model."""
-    if isinstance(model, keras.Sequential):
-        if not model.built or model._functional is None:
-            raise CaptureError(f"Sequential model '{model.name}' has no input shape: add keras.Input(shape) as its first layer")
-        return model._functional
-    # A subclass that is built as Functional(inputs, outputs) but computes something else in call is no graph either.
-    if hasattr(model, "_nodes_by_depth") and type(model).call.__module__.startswith("keras."):
-        return model
-    layers = ", ".join(layer.name for layer in model.layers[:4])
-    raise CaptureError(
-        f"'{model.name}' ({type(model).__name__}) is a subclassed model, whose graph Keras does not record (layers: {layers}): "
-        "rebuild it as keras.Model(inputs, outputs), or prepare its functional part"
-    )
+def _walk(b: Builder, nodes: Iterable[Any], scope: str) -> None:
+    """Add the operators of recorded calls, whose inputs have names already."""
+    for node in nodes:
+        inner = functional_of(node.operation)
+        if inner is not None:
+            _enter(b, node, inner, f"{scope}{node.operation.name}/")
+        else:
+            _add(b, node, f"{scope}{node.operation.name}")
 
 
-def _walk(b: Builder, functional: Any, scope: str) -> None:
-    """Add the operators of a functional graph, whose inputs have names already."""
-    for depth in sorted(functional._nodes_by_depth, reverse=True):
-        for node in functional._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            if isinstance(node.operation, keras.Model):
-                _enter(b, node, f"{scope}{node.operation.name}/")
-            else:
-                _add(b, node, f"{scope}{node.operation.name}")
-
-
-def _enter(b: Builder, node: Any, scope: str) -> None:
+def _enter(b: Builder, node: Any, inner: Any, scope: str) -> None:
     """Add the operators of a model that is a layer of another."""
-    inner = _functional(node.operation)
     for theirs, mine in zip(inner.inputs, node.arguments.keras_tensors, strict=True):
         b.names[id(theirs)] = b.names[id(mine)]
-    _walk(b, inner, scope)
+    _walk(b, nodes_of(inner), scope)
     for theirs, mine in zip(inner.outputs, node.outputs, strict=True):
         b.names[id(mine)] = b.names[id(theirs)]
 
 
 def _add(b: Builder, node: Any, path: str) -> None:
-    """Add the operators of one call of a layer: those of its rule, or one that keeps the layer."""
+    """Add the operators of one call of a layer: those of its rule, those that it consists of, or one that keeps the layer."""
     layer, outputs = node.operation, node.outputs
     call = Call(layer, tuple(b.names[id(t)] for t in node.arguments.keras_tensors), outputs[0], path, node.arguments)
-    # A user's subclass may compute anything: only Keras' own classes are known by name.
-    kind = type(layer).__name__ if type(layer).__module__.startswith("keras.") else ""
+    kind = kind_of(layer)
     name = call.inputs[0] if kind in _TRAINING_ONLY else _by_rule(b, kind, call) if len(outputs) == 1 else None
     if name is not None:
         b.names[id(outputs[0])] = name
         return
+    why = _open(b, node, path) if may_open(layer, kind) else ""
+    if why is None:
+        return
     kept = "move" if len(outputs) == 1 and is_move(kind, call) else "float"
-    names = b.keep(kept, layer, call.inputs, outputs, path, with_placeholders(node.arguments))
+    reason = {"reason": f"{type(layer).__name__} {why}"} if why else {}
+    names = b.keep(kept, layer, call.inputs, outputs, path, with_placeholders(node.arguments), **reason)
     b.names |= {id(tensor): name for tensor, name in zip(outputs, names, strict=True)}
+
+
+def _open(b: Builder, node: Any, path: str) -> str | None:
+    """Add the operators that a call of a layer consists of; a reason where they are not known."""
+    found = opened(node.operation, node.arguments.args, node.arguments.kwargs, b.names.keys())
+    if isinstance(found, str):
+        return found
+    if len(found.outputs) != len(node.outputs):
+        return "returns another number of values than Keras recorded"
+    b.opened.append(found)
+    _lay_variables(b, found.nodes, found.variables, path)
+    _walk(b, found.nodes, f"{path}/")
+    b.names |= {id(mine): b.names[id(theirs)] for theirs, mine in zip(found.outputs, node.outputs, strict=True)}
+    return None
+
+
+def _lay_variables(b: Builder, nodes: Iterable[Any], variables: Mapping[int, keras.Variable], path: str) -> None:
+    """Add the variables that recorded calls read, as tensors."""
+    for tensor in {id(t): t for node in nodes for t in node.arguments.keras_tensors}.values():
+        variable = variables.get(id(tensor))
+        if variable is not None:
+            b.names[id(tensor)] = b.emit("constant", [], tuple(variable.shape), f"{path}/{variable.name}", {"value": variable})
 
 
 def _by_rule(b: Builder, kind: str, call: Call) -> str | None:

@@ -1,0 +1,127 @@
+"""Layers that are made of others: ``call`` on symbolic tensors records the layers and operations of which they are made."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras.src.backend import is_float_dtype
+
+log = logging.getLogger("qat")
+
+#: Keras' own layers that are made of others, or of operations. Any other of its own is opened by its rule, or kept.
+_COMPOSITES = ("SpectralNormalization", "Attention", "AdditiveAttention", "GroupedQueryAttention", "StackedRNNCells")
+
+#: What a subclass of a layer may define and still compute what the layer does.
+_NO_COMPUTATION = {"build", "get_config", "from_config", "compute_output_shape", "compute_output_spec", "get_build_config"}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What one call of a layer consists of.
+
+    Attributes:
+        nodes: Keras' records of the calls, in order.
+        structure: the symbolic tensors that the layer returns, nested as it returns them.
+        variables: the layer's own variables by the id of the symbolic tensor that stood for each.
+    """
+
+    nodes: tuple[Any, ...]
+    structure: Any
+    variables: dict[int, keras.Variable]
+
+    @property
+    def outputs(self) -> tuple[keras.KerasTensor, ...]:
+        """The symbolic tensors that the layer returns, flattened."""
+        return tuple(keras.tree.flatten(self.structure))
+
+
+def kind_of(layer: keras.Operation) -> str:
+    """Return the class of Keras' own that computes what a layer does; empty where a class of the user's computes something else."""
+    classes = type(layer).__mro__
+    known = next(i for i, cls in enumerate(classes) if cls.__module__.startswith("keras."))
+    own = {name for cls in classes[:known] for name in vars(cls) if not name.startswith("__")} - _NO_COMPUTATION
+    return "" if any(hasattr(classes[known], name) for name in own) else classes[known].__name__
+
+
+def may_open(layer: keras.Operation, kind: str) -> bool:
+    """Return whether a layer is one of the user's own, or one of Keras' that is made of others."""
+    own = not kind or isinstance(layer, keras.Model)
+    return isinstance(layer, keras.layers.Layer) and layer.built and (own or kind in _COMPOSITES)
+
+
+def opened(layer: keras.layers.Layer, args: Sequence[Any], kwargs: Mapping[str, Any], known: Set[int]) -> Opened | str:
+    """Return the calls of which one call of a layer consists, in inference; a reason where Keras cannot record them.
+
+    The user's layers are left as they were.
+
+    Args:
+        layer: the layer, built.
+        args: the arguments of the call, symbolic tensors among them.
+        kwargs: likewise.
+        known: the ids of the symbolic tensors whose values are known; other records end there.
+    """
+    given = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
+    if layer.autocast and any(is_float_dtype(t.dtype) and t.dtype != layer.compute_dtype for t in given):
+        return f"casts its inputs to {layer.compute_dtype}"
+    options = {name: value for name, value in kwargs.items() if name != "training"}
+    if "training" in inspect.signature(layer.call).parameters:
+        options["training"] = False
+    inside = layer._flatten_layers()
+    before = {id(each): len(each._inbound_nodes) for each in inside}
+    try:
+        with _symbolic_variables(layer) as variables, keras.StatelessScope():
+            structure = layer.call(*args, **options)
+        nodes = _recorded(keras.tree.flatten(structure), known | set(variables))
+        return Opened(nodes, structure, variables) if nodes is not None else "returns values that no input reaches"
+    except Exception as error:  # whatever the user's code raises on tensors without values
+        log.debug("%s is kept whole", layer.name, exc_info=True)
+        return f"has a call that takes no symbolic tensors ({type(error).__name__})"
+    finally:
+        for each in inside:
+            del each._inbound_nodes[before[id(each)] :]
+
+
+@contextlib.contextmanager
+def _symbolic_variables(layer: keras.layers.Layer) -> Iterator[dict[int, keras.Variable]]:
+    """Let symbolic tensors stand for the variables that are attributes of a layer, so that what it makes of them is recorded."""
+    held = {name: value for name, value in vars(layer).items() if isinstance(value, keras.Variable)}
+    tensors = {name: keras.KerasTensor(value.shape, value.dtype, name=value.name) for name, value in held.items()}
+    vars(layer).update(tensors)
+    try:
+        yield {id(tensors[name]): value for name, value in held.items()}
+    finally:
+        vars(layer).update(held)
+
+
+def _recorded(outputs: Sequence[Any], known: Set[int]) -> tuple[Any, ...] | None:
+    """Return the records of the calls that lead from known tensors to outputs, in order; None where one is no symbolic tensor."""
+    done: dict[int, Any] = {}
+    order: list[Any] = []
+    todo = [(tensor, False) for tensor in reversed(outputs)]
+    while todo:
+        tensor, ready = todo.pop()
+        if id(tensor) in known:
+            continue
+        history = getattr(tensor, "_keras_history", None)
+        if history is None or history.operation is None:
+            return None
+        node = history.operation._inbound_nodes[history.node_index]
+        if id(node) in done:
+            continue
+        if node.is_input:
+            return None
+        if ready:
+            done[id(node)] = node
+            if node.arguments.kwargs.get("training") is False:
+                del node.arguments.kwargs["training"]  # the user's call did not say so: the layer trains where the model does
+            order.append(node)
+        else:
+            todo.append((tensor, True))
+            todo.extend((read, False) for read in reversed(node.arguments.keras_tensors))
+    return tuple(order)
