@@ -14,6 +14,7 @@ from qat.errors import CaptureError
 from qat.program.caller_names import caller_names
 
 from .opening import opened
+from .own_training import own_training
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ def functional_of(model: object) -> Any:
             raise CaptureError(f"Sequential model '{model.name}' has no input shape: add keras.Input(shape) as its first layer")
         return model._functional
     # A subclass that is built as Functional(inputs, outputs) but computes something else in call is no such graph.
-    recorded = isinstance(model, keras.Model) and hasattr(model, "_nodes_by_depth")
-    return model if recorded and type(model).call.__module__.startswith("keras.") else None
+    if not isinstance(model, keras.Model) or not hasattr(model, "_nodes_by_depth"):
+        return None
+    return model if type(model).call.__module__.startswith("keras.") else None
 
 
 def nodes_of(functional: Any) -> tuple[Any, ...]:
@@ -64,18 +66,27 @@ def calls_of(model: keras.Model, example_inputs: Any = None) -> Calls:
         example_inputs: arrays as the model takes them, read of a subclassed model alone.
 
     Raises:
-        CaptureError: the shape of the inputs is not known, or a subclassed model's ``call`` takes no symbolic tensors.
+        CaptureError: the shape of the inputs is not known, a subclassed model has training of its own,
+            or its ``call`` takes no symbolic tensors.
     """
     functional = functional_of(model)
     if functional is not None:
         names = tuple(functional.output_names)
         return Calls(nodes_of(functional), functional._inputs_struct, functional._outputs_struct, names)
+    methods = ", ".join(own_training(model))
+    if methods:
+        raise CaptureError(
+            f"'{model.name}' is a subclassed model, and the prepared model would lose {methods}: prepare keras.Model(x, model(x))"
+            " of an x = keras.Input(shape), and give the result the method"
+        )
     inputs = _symbolic_inputs(model, example_inputs)
+    if not model.built:
+        model(inputs)  # creates its variables
     found = opened(model, [inputs], {}, {id(t) for t in keras.tree.flatten(inputs)})
     if isinstance(found, str):
         raise CaptureError(
-            f"'{model.name}' ({type(model).__name__}) is a subclassed model that {found}: write its call in layers and keras.ops, "
-            "or rebuild it as keras.Model(inputs, outputs)"
+            f"'{model.name}' ({type(model).__name__}) is a subclassed model that {found}: write its call in layers and keras.ops,"
+            " or rebuild it as keras.Model(inputs, outputs)"
         )
     names = tuple("output" if len(found.outputs) == 1 else f"output_{i}" for i in range(len(found.outputs)))
     return Calls(found.nodes, inputs, found.structure, names, found.variables)
@@ -87,7 +98,9 @@ def _symbolic_inputs(model: keras.Model, example_inputs: Any) -> Any:
         return model._inputs_struct
     if example_inputs is not None:
         values = example_inputs[0] if isinstance(example_inputs, tuple) and len(example_inputs) == 1 else example_inputs
-        return _named(model, keras.tree.map_structure(lambda x: _input((None, *np.shape(x)[1:]), str(np.asarray(x).dtype)), values))
+        return _named(
+            model, keras.tree.map_structure(lambda x: _input((None, *np.shape(x)[1:]), str(np.asarray(x).dtype)), values)
+        )
     shapes = (model.get_build_config() or {}).get("input_shape") if model.built else None
     if shapes is None:
         raise CaptureError(

@@ -42,7 +42,7 @@ class Opened:
 
 
 def kind_of(layer: keras.Operation) -> str:
-    """Return the class of Keras' own that computes what a layer does; empty where a class of the user's computes something else."""
+    """Return the class of Keras' own that computes what a layer does; empty where the user's class computes another thing."""
     classes = type(layer).__mro__
     known = next(i for i, cls in enumerate(classes) if cls.__module__.startswith("keras."))
     own = {name for cls in classes[:known] for name in vars(cls) if not name.startswith("__")} - _NO_COMPUTATION

@@ -1,0 +1,149 @@
+"""Layers and models of one's own: what their ``call`` consists of is quantized, and exact in both runtimes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers as L
+from keras import ops
+
+import qat
+from qat.errors import CaptureError
+
+X = np.random.default_rng(0).normal(size=(8, 10, 10, 6)).astype("float32")
+
+
+class Residual(L.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv, self.norm, self.drop = L.Conv2D(6, 3, padding="same", name="conv"), L.BatchNormalization(), L.Dropout(0.2)
+
+    def call(self, x, training=False):
+        return ops.relu(self.drop(self.norm(self.conv(x), training=training), training=training)) + x
+
+
+class Scale(L.Layer):
+    def build(self, shape):
+        self.gamma = self.add_weight(shape=(shape[-1],), initializer="uniform", name="gamma")
+
+    def call(self, x):
+        return x * self.gamma
+
+
+class Stage(L.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.blocks, self.scale = [Residual(name=f"block{i}") for i in range(2)], Scale(name="scale")
+
+    def call(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.scale(x)
+
+
+class Swish(L.Layer):
+    def call(self, x):
+        return x * ops.sigmoid(x)
+
+
+class Narrow(L.Conv2D):
+    """Computes what a Conv2D does."""
+
+    def __init__(self, **kwargs):
+        super().__init__(4, 3, **kwargs)
+
+
+class Doubled(L.Conv2D):
+    """Computes something else."""
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, 2.0 * kernel)
+
+
+class Net(keras.Model):
+    def __init__(self):
+        super().__init__(name="net")
+        self.stage, self.head = Stage(name="stage"), L.Dense(4, name="head")
+
+    def call(self, x):
+        return self.head(ops.mean(self.stage(x), (1, 2)))
+
+
+@keras.saving.register_keras_serializable("test_opening")
+class OfTensorFlow(L.Layer):
+    def call(self, x):
+        return tf.raw_ops.Relu(features=x)
+
+
+def around(layer):
+    entry = keras.Input(X.shape[1:])
+    return keras.Model(entry, L.Dense(4, name="head")(L.Flatten()(layer(entry))))
+
+
+def called():
+    net = Net()
+    net(X)
+    return net
+
+
+MODELS = {
+    "residual": lambda: around(Residual(name="residual")),
+    "layers in layers": lambda: around(Stage(name="stage")),
+    "an operation": lambda: around(Swish()),
+    "a subclass of a layer": lambda: around(Narrow()),
+    "subclassed": called,
+    "subclassed, within another": lambda: around(lambda x: called()(x)),
+    "sequential": lambda: keras.Sequential([keras.Input(X.shape[1:]), Stage(), L.Flatten(), L.Dense(3)]),
+}
+
+
+@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
+@pytest.mark.parametrize("name", MODELS)
+def test_what_a_call_consists_of_is_quantized(name, target, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = MODELS[name]()
+    before = [np.copy(w) for w in model.get_weights()]
+    prepared = qat.prepare(model, target=target)
+    np.testing.assert_allclose(prepared(X), model(X), atol=1e-5)
+    assert not prepared.plan.floats()
+    qat.calibrate(prepared, [X])
+    file = tmp_path / f"model{prepared.plan.target.suffix}"
+    assert qat.export(prepared, file, verify=[X]).parity.exact == 1.0
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_paths_and_weights_keep_the_users_names(tmp_path):
+    model = around(Stage(name="stage"))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("name: own\nrules:\n  - {mode: static}\n  - {scope: stage/block0/conv, mode: float}\n")
+    prepared = qat.calibrate(qat.prepare(model, recipe=str(recipe)), [X])
+    assert "stage_block0_conv" in prepared.plan.floats()
+    assert "stage_block1_conv" not in prepared.plan.floats()
+    assert {"stage/block0/conv/kernel", "stage/block1/conv/kernel", "head/kernel"} <= {
+        v.path for v in prepared.trainable_variables
+    }
+    assert any(v.path.startswith("stage/scale") or "bias" in v.path for v in prepared.trainable_variables)
+    prepared.save(tmp_path / "prepared.keras")
+    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "prepared.keras")(X), prepared(X))
+    assert not model.get_layer("stage").blocks[0].conv._inbound_nodes
+
+
+def test_a_subclassed_model_that_was_never_called_takes_example_inputs():
+    with pytest.raises(CaptureError, match="input shape is not known: give example_inputs"):
+        qat.prepare(Net())
+    model = Net()
+    prepared = qat.prepare(model, X)
+    np.testing.assert_allclose(prepared(X), model(X), atol=1e-5)
+
+
+def test_a_layer_that_cannot_be_opened_stays_float_and_says_why():
+    model = around(OfTensorFlow(name="own"))
+    (row,) = [row for row in qat.plan(model).table() if row["scope"] == "own"]
+    assert row["runs"] == "float"
+    assert "OfTensorFlow has a call that takes no symbolic tensors" in row["reason"]
+
+
+def test_a_subclass_that_computes_something_else_is_not_taken_for_its_base():
+    model = around(Doubled(4, 3, name="doubled"))
+    np.testing.assert_allclose(qat.prepare(model)(X), model(X), atol=1e-5)
