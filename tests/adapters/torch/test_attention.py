@@ -209,3 +209,24 @@ def test_embeddings(target, suffix, tied, tmp_path):
     assert float(weight.grad.abs().sum()) > 0
     grid = prepared.grids[next(p.op.output for p in prepared.plan.ops if p.op.kind == "embedding")]
     assert float(weight.detach().abs().max()) < 1.05 * float(grid.range.abs().max())
+
+
+class RelativePositions(nn.Module):
+    """Attention whose scores get a parameter that a flattened integer buffer chooses from, as Swin's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.bias, self.qkv = nn.Parameter(torch.randn(9, 2)), nn.Linear(8, 24)
+        self.register_buffer("index", torch.arange(16).reshape(4, 4) % 9)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).reshape(len(x), 4, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        bias = self.bias[self.index.flatten()].view(4, 4, 2).permute(2, 0, 1)
+        return (torch.softmax(q @ k.transpose(-1, -2) + bias, -1) @ v).transpose(1, 2).reshape(len(x), 4, 8)
+
+
+def test_a_flattened_buffer_of_indices_stays_integers(tmp_path):
+    x = torch.randn(4, 4, 8, generator=torch.Generator().manual_seed(1))
+    prepared = qat.calibrate(qat.prepare(RelativePositions().eval(), x), [x])
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[x]).parity.exact == 1.0

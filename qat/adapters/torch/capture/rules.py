@@ -104,7 +104,7 @@ def _reshape(b: Builder, n: Any) -> Match | None:
     if not before or not after or any(not isinstance(d, int) for d in after[1:]):
         return _move(b, n)
     attrs: dict[str, Any] = {"shape": (-1, *(int(d) for d in after[1:]))}
-    if before[0] != after[0] and b.is_constant(n.args[0]):
+    if before[0] != after[0] and b.is_constant(n.args[0]) and b.is_operand(n.args[0]):
         attrs["folds"] = True
     elif before[0] != after[0]:
         if isinstance(after[0], int) or any(not isinstance(d, int) for d in before[1:]) or not b.is_operand(n):
