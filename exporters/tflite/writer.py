@@ -200,6 +200,7 @@ class Writer:
         outputs = [self.io.get(n, n) for n in program.outputs]
         graph.inputs = np.array([self.index[self.io.get(n) or self.float_tensor(n)] for n in program.inputs], np.int32)
         graph.tensors, graph.operators = self.tensors, self._in_order(graph.inputs)
+        self._refuse_empty(graph.inputs)
         graph.outputs = np.array([self.index[n] for n in (*outputs, *extra_outputs)], np.int32)
         model = schema.ModelT()
         model.version = 3
@@ -209,6 +210,17 @@ class Writer:
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
+
+    def _refuse_empty(self, inputs: np.ndarray) -> None:
+        """Raise for a tensor that operators read and nothing writes: LiteRT loads such a file, and cannot run it."""
+        given = {i for op in self.operators for i in op.outputs.tolist()} | set(inputs.tolist())
+        for index in sorted({i for op in self.operators for i in op.inputs.tolist() if i >= 0} - given):
+            tensor = self.tensors[index]
+            if tensor.buffer == 0 and not tensor.isVariable and np.prod(tensor.shape, dtype=np.int64):
+                raise ExportError(
+                    f"'{tensor.name}' of the .tflite would be read by an operator, and nothing writes it; nothing was written: "
+                    "compute what follows from parameters and buffers alone before qat.prepare, and keep the result as a buffer"
+                )
 
     def _signature(self, graph: Table) -> Table:
         """Return the names by which callers pass inputs and read outputs: the model's own, whatever the types of the file."""

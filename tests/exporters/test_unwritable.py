@@ -8,6 +8,8 @@ import torch
 import qat
 from qat.errors import ExportError
 from qat.exporters import refuse_unwritable
+from qat.exporters.tflite.writer import Op, Writer
+from qat.program.program import Program, Value
 from support.command_line import CommandLine
 
 MODULE = """
@@ -122,3 +124,13 @@ def test_the_check_leaves_nothing_and_passes_what_can_be_written(tmp_path, monke
     model = qat.calibrate(qat.prepare(keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])), [x])
     refuse_unwritable(model, ".tflite")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tflite_that_reads_what_nothing_writes_is_refused():
+    values = {"x": Value("x", (None, 4)), "lost": Value("lost", (1, 4)), "y": Value("y", (None, 4))}
+    writer = Writer(Program("net", "NHWC", "xnnpack", "litert", "static_wi8_ai8", ("x",), ("y",), values, ()), "float32")
+    for name in values:
+        writer.float_tensor(name)
+    writer.operator(Op.ADD, ["x", "lost"], "y", options="AddOptions")
+    with pytest.raises(ExportError, match=r"'lost' of the \.tflite would be read"):
+        writer.finish(())
