@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 
 import qat
 from qat.errors import ConfigError
-from support.random_graphs.specs import Spec, specs, used_inputs
+from support.random_graphs.specs import VOCABULARY, Spec, specs, used_inputs
 
 #: A number of graphs for the slow tests, which then draw others in each run; without it their seed is fixed, and a run repeats.
 FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
@@ -33,8 +33,11 @@ def batches(spec: Spec, channels_last: bool) -> list[tuple[np.ndarray, ...]]:
     rng = np.random.default_rng(spec.seed)
     found = []
     for _ in range(3):
-        arrays = [rng.normal(0, 1, (2, *shape)).astype(np.float32) for shape in spec.shapes[: spec.inputs]]
-        found.append(tuple(np.ascontiguousarray(a.transpose(0, 2, 3, 1)) if channels_last else a for a in arrays))
+        arrays = [rng.normal(0, 1, (2, *shape)).astype(np.float32) for shape in spec.shapes[: spec.inputs - spec.ids]]
+        arrays = [np.ascontiguousarray(a.transpose(0, 2, 3, 1)) if channels_last else a for a in arrays]
+        if spec.ids:
+            arrays.append(rng.integers(0, VOCABULARY, (2, *spec.shapes[spec.inputs - 1])))
+        found.append(tuple(arrays))
     return found
 
 

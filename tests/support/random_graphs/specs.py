@@ -17,6 +17,14 @@ ACTIVATIONS = (
     "relu", "relu6", "hard_swish", "silu", "sigmoid", "tanh", "gelu", "leaky_relu", "hard_sigmoid", "elu", "softplus",
 )  # fmt: skip
 
+#: How many different tokens there are.
+VOCABULARY = 10
+#: How a weight is computed from its parameters.
+COMPUTED = (None, None, None, "weight_norm", "spectral_norm", "standardized", "pruned")
+MASKS = (None, None, "causal", "hidden", "added")
+#: Steps whose layer may be called again on another value.
+LAYERS = ("conv", "depthwise", "dense")
+
 TARGETS = ("onnxruntime", "litert", "onnxruntime_vnni")
 
 
@@ -39,6 +47,7 @@ class Spec:
     outputs: tuple[int, ...]
     seed: int
     target: str
+    ids: bool = False  # whether the last input holds the ids of tokens, which the first step alone reads
 
 
 def _divisor(draw: Any, number: int) -> int:
@@ -66,7 +75,17 @@ def _conv(draw: Any, shape: Shape) -> Any:
     groups = _divisor(draw, shape[0])
     filters = groups * draw(st.sampled_from([1, 2, 3]))
     extra = {"groups": groups, "filters": filters, "bias": draw(st.booleans()), "norm": draw(st.booleans())}
-    return {**window[0], **extra, "act": _activation(draw)}, (filters, *window[1])
+    return {**window[0], **extra, **_inner(draw), "act": _activation(draw)}, (filters, *window[1])
+
+
+def _inner(draw: Any) -> dict[str, Any]:
+    """Draw how a weight is computed, and whether the layer stands within a layer of one's own."""
+    return {"computed": draw(st.sampled_from(COMPUTED)), "nested": draw(st.sampled_from([False, False, True]))}
+
+
+def _constant(draw: Any, shape: Shape) -> Any:
+    """Draw an operator whose other operand is computed from constants alone."""
+    return {"how": draw(st.sampled_from(["add", "mul"])), "whole": draw(st.booleans())}, shape
 
 
 def _depthwise(draw: Any, shape: Shape) -> Any:
@@ -105,7 +124,7 @@ def _crop(draw: Any, shape: Shape) -> Any:
 
 def _dense(draw: Any, shape: Shape) -> Any:
     units = draw(st.sampled_from([1, 3, 8]))
-    return {"units": units, "bias": draw(st.booleans()), "act": _activation(draw)}, (*shape[:-1], units)
+    return {"units": units, "bias": draw(st.booleans()), **_inner(draw), "act": _activation(draw)}, (*shape[:-1], units)
 
 
 def _any(draw: Any, shape: Shape) -> Any:
@@ -121,6 +140,7 @@ UNARY: dict[int, dict[str, Callable[[Any, Shape], Any]]] = {
         "max_pool": _pool,
         "avg_pool": _pool,
         "activation": _any,
+        "constant": _constant,
         "squeeze_excite": lambda draw, s: ({"squeezed": draw(st.sampled_from([1, 4]))}, s),
         "pad": _pad,
         "crop": _crop,
@@ -133,7 +153,8 @@ UNARY: dict[int, dict[str, Callable[[Any, Shape], Any]]] = {
     2: {
         "dense": _dense,
         "activation": _any,
-        "attention": lambda draw, s: ({"key": draw(st.sampled_from([2, 4]))}, s),
+        "attention": lambda draw, s: ({"key": draw(st.sampled_from([2, 4])), "mask": draw(st.sampled_from(MASKS))}, s),
+        "constant": _constant,
         "norm": lambda draw, s: ({}, s),
         "mean": lambda draw, s: ({}, (s[1],)),
         "flatten": lambda draw, s: ({}, (s[0] * s[1],)),
@@ -144,15 +165,26 @@ UNARY: dict[int, dict[str, Callable[[Any, Shape], Any]]] = {
 
 @st.composite
 def specs(draw: Any) -> Spec:
-    """Draw a graph of one or two inputs and two to seven steps."""
+    """Draw a graph of one or two inputs and two to seven steps; the ids of tokens may be an input besides."""
     inputs = draw(st.sampled_from([1, 1, 2]))
     size = draw(st.sampled_from([(5, 5), (6, 8), (7, 4)]))
     shapes: list[Shape] = [(draw(st.sampled_from([1, 2, 3, 4, 8])), *size) for _ in range(inputs)]
     steps: list[Step] = []
+    ids = draw(st.sampled_from([False, False, False, True]))
+    if ids:
+        length, width = draw(st.sampled_from([4, 7])), draw(st.sampled_from([4, 8]))
+        steps.append(Step("embedding", (inputs,), {"width": width}))
+        shapes += [(length,), (length, width)]
+        inputs += 1
     for _ in range(draw(st.integers(2, 7))):
         at = len(shapes) - 1 - draw(st.integers(0, min(3, len(shapes) - 1)))
-        join = draw(st.sampled_from([None, None, "add", "mul", "concat"]))
-        drawn = _join(draw, join, at, shapes) if join else None
+        if ids and at == inputs - 1:
+            at = inputs
+        join = draw(st.sampled_from([None, None, "add", "mul", "concat", "again"]))
+        if join == "again":
+            drawn = _again(draw, at, shapes, steps, inputs)
+        else:
+            drawn = _join(draw, join, at, shapes, inputs - 1 if ids else None) if join else None
         if drawn is None:
             table = UNARY[len(shapes[at])]
             op = draw(st.sampled_from(list(table)))
@@ -166,10 +198,20 @@ def specs(draw: Any) -> Spec:
     if draw(st.booleans()):
         other = draw(st.sampled_from(list(made)))
         outputs += [other] if other not in outputs else []
-    return Spec(inputs, tuple(shapes), tuple(steps), tuple(outputs), draw(st.integers(0, 2**16)), draw(st.sampled_from(TARGETS)))
+    seed, target = draw(st.integers(0, 2**16)), draw(st.sampled_from(TARGETS))
+    return Spec(inputs, tuple(shapes), tuple(steps), tuple(outputs), seed, target, ids)
 
 
-def _join(draw: Any, op: str, at: int, shapes: list[Shape]) -> tuple[Step, Shape] | None:
+def _again(draw: Any, at: int, shapes: list[Shape], steps: list[Step], inputs: int) -> tuple[Step, Shape] | None:
+    """Draw a layer that is there already and takes such a value, to be called once more; None where there is none."""
+    fits = [i for i, step in enumerate(steps) if step.op in LAYERS and shapes[step.sources[0]] == shapes[at]]
+    if not fits:
+        return None
+    of = draw(st.sampled_from(fits))
+    return Step("again", (at,), {"of": of}), shapes[inputs + of]
+
+
+def _join(draw: Any, op: str, at: int, shapes: list[Shape], without: int | None) -> tuple[Step, Shape] | None:
     """Draw a partner for a value: of the same shape for an addition or product, of the same places for a concatenation."""
     first = shapes[at]
     if op == "concat":
@@ -177,7 +219,7 @@ def _join(draw: Any, op: str, at: int, shapes: list[Shape]) -> tuple[Step, Shape
         fits = [i for i, s in enumerate(shapes) if len(s) == len(first) and s[places] == first[places]]
     else:
         fits = [i for i, s in enumerate(shapes) if s == first]
-    other = draw(st.sampled_from(fits))
+    other = draw(st.sampled_from([i for i in fits if i != without]))
     if op != "concat":
         return Step(op, (at, other)), first
     axis = 0 if len(first) == 3 else len(first) - 1

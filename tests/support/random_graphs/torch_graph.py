@@ -5,13 +5,36 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize, prune
 
-from .specs import Shape, Spec, Step
+from .specs import VOCABULARY, Shape, Spec, Step
 
 ACTIVATIONS = {
     "relu": F.relu, "relu6": F.relu6, "hard_swish": F.hardswish, "silu": F.silu, "sigmoid": torch.sigmoid, "tanh": torch.tanh,
     "gelu": F.gelu, "leaky_relu": F.leaky_relu, "hard_sigmoid": F.hardsigmoid, "elu": F.elu, "softplus": F.softplus,
 }  # fmt: skip
+
+
+class Standardized(nn.Module):
+    """A parametrization: each output channel's weights have the mean 0 and the variance 1."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        rows = weight.flatten(1)
+        variance, mean = torch.var_mean(rows, 1, keepdim=True, correction=0)
+        return ((rows - mean) * torch.rsqrt(variance + 1e-3)).view_as(weight)
+
+
+def computed(layer: nn.Module, how: str | None) -> nn.Module:
+    """Return the layer with a weight that is computed from its parameters."""
+    if how == "weight_norm":
+        return parametrizations.weight_norm(layer)
+    if how == "spectral_norm":
+        return parametrizations.spectral_norm(layer)
+    if how == "standardized":
+        parametrize.register_parametrization(layer, "weight", Standardized())
+    elif how == "pruned":
+        prune.random_unstructured(layer, "weight", 0.5)
+    return layer
 
 
 class Layer(nn.Module):
@@ -23,12 +46,18 @@ class Layer(nn.Module):
         if step.op in ("conv", "depthwise"):
             filters, groups = (o["filters"], o["groups"]) if step.op == "conv" else (shape[0], shape[0])
             padding = o["dilation"] * (o["kernel"] - 1) // 2 if o["same"] else 0
-            self.conv = nn.Conv2d(shape[0], filters, o["kernel"], o["stride"], padding, o["dilation"], groups, o["bias"])
+            conv = nn.Conv2d(shape[0], filters, o["kernel"], o["stride"], padding, o["dilation"], groups, o["bias"])
+            self.conv = computed(conv, o.get("computed"))
             self.norm = nn.BatchNorm2d(filters) if o["norm"] else nn.Identity()
         elif step.op == "conv_transpose":
             self.conv = nn.ConvTranspose2d(shape[0], o["filters"], o["kernel"], 2)
         elif step.op == "dense":
-            self.linear = nn.Linear(shape[-1], o["units"], o["bias"])
+            self.linear = computed(nn.Linear(shape[-1], o["units"], o["bias"]), o["computed"])
+        elif step.op == "embedding":
+            self.embedding = nn.Embedding(VOCABULARY, o["width"])
+        elif step.op == "constant":
+            values = shape if o["whole"] else (shape[0], 1, 1) if len(shape) == 3 else (shape[-1],)
+            self.register_buffer("values", torch.randn(values))
         elif step.op == "squeeze_excite":
             self.reduce, self.expand = nn.Conv2d(shape[0], o["squeezed"], 1), nn.Conv2d(o["squeezed"], shape[0], 1)
         elif step.op == "attention":
@@ -51,8 +80,16 @@ class Layer(nn.Module):
         if op == "squeeze_excite":
             return x * torch.sigmoid(self.expand(F.relu(self.reduce(F.adaptive_avg_pool2d(x, 1)))))
         if op == "attention":
-            return self.out(F.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x)))
+            return self.out(F.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x), **self.masked(x.shape[1])))
         return self.simple(x, y)
+
+    def masked(self, tokens: int) -> dict[str, object]:
+        """Return what hides tokens from the attention."""
+        mask = self.step.options["mask"]
+        if mask in (None, "causal"):
+            return {"is_causal": mask == "causal"}
+        seen = torch.arange(tokens) < max(1, tokens - 2)
+        return {"attn_mask": seen.expand(tokens, tokens) if mask == "hidden" else torch.where(seen, 0.0, -1e4)}
 
     def act(self, x: Tensor) -> Tensor:
         name = self.step.options["act"]
@@ -64,6 +101,11 @@ class Layer(nn.Module):
             return self.act(x)
         if op == "norm":
             return self.layer_norm(x)
+        if op == "embedding":
+            return self.embedding(x)
+        if op == "constant":
+            other = F.normalize(self.values, dim=0) + 0.5
+            return x + other if o["how"] == "add" else x * other
         if op == "pad":
             (top, bottom), (left, right) = o["padding"]
             return F.pad(x, (left, right, top, bottom))
@@ -100,6 +142,6 @@ class Model(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         values = list(inputs)
         for layer, step in zip(self.layers, self.spec.steps, strict=True):
-            values.append(layer(*(values[i] for i in step.sources)))
+            values.append((self.layers[step.options["of"]] if step.op == "again" else layer)(*(values[i] for i in step.sources)))
         outputs = tuple(values[i] for i in self.spec.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
