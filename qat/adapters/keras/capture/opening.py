@@ -78,6 +78,9 @@ def opened(layer: keras.layers.Layer, args: Sequence[Any], kwargs: Mapping[str, 
         with _symbolic_variables(layer) as variables, keras.StatelessScope():
             structure = layer.call(*args, **options)
         nodes = _recorded(keras.tree.flatten(structure), known | set(variables))
+        counted = next((node.operation.name for node in nodes or () if _holds_batch(node)), "")
+        if counted:
+            return f"has a call that needs the number of samples (in '{counted}')"
         return Opened(nodes, structure, variables) if nodes is not None else "returns values that no input reaches"
     except Exception as error:  # whatever the user's code raises on tensors without values
         log.debug("%s is kept whole", layer.name, exc_info=True)
@@ -125,3 +128,13 @@ def _recorded(outputs: Sequence[Any], known: Set[int]) -> tuple[Any, ...] | None
             todo.append((tensor, True))
             todo.extend((read, False) for read in reversed(node.arguments.keras_tensors))
     return tuple(order)
+
+
+def _holds_batch(node: Any) -> bool:
+    """Return whether an operation was recorded with a shape of which the batch, not known yet, is a part."""
+    operation = node.operation
+    # A reshape keeps its batch by rule; None among the keys of an index is a new axis.
+    if isinstance(operation, keras.layers.Layer) or type(operation).__name__ in ("Reshape", "GetItem"):
+        return False
+    held = [*vars(operation).values(), *node.arguments.args, *node.arguments.kwargs.values()]
+    return any(isinstance(value, (tuple, list)) and any(part is None for part in value) for value in held)
