@@ -43,7 +43,7 @@ from qat.sources.load import example_of, load
 from qat.trainers import Epoch, History, TrainingOptions, evaluate, finetune, load_weights
 
 from .errors import CaptureError, ConfigError, ConversionError, ExportError, QatError
-from .frameworks import adapter_for, framework_of, in_order, is_prepared
+from .frameworks import adapter_for, framework_of, is_prepared
 from .typing import Adapter, ConverterAdapter, Engine, Inputs, Model, P, PreparedModel, Runner, Traced
 
 if TYPE_CHECKING:
@@ -143,8 +143,10 @@ def prepare(
             layers and weights, and both are compared on a random batch; where a layer has no like in Keras 3, tfmot prepares it
             as ``engine="tfmot"`` does, and the logger ``qat`` names the layer. The path of a float ``.onnx`` or ``.tflite`` is
             loaded by :func:`load`.
-        example_inputs: PyTorch: a batch, or a tuple of batches, one for each argument of ``forward``. Keras: not needed. A file:
-            needed where it leaves sizes free besides the batch.
+        example_inputs: PyTorch: the inputs of a batch as the model takes them: a tensor, a tuple of the arguments of ``forward``
+            in their order, or a mapping of them by name. Arguments may be nested (tuples, dictionaries, dataclasses), and those
+            that are no tensors become part of the prepared model. Keras: not needed. A file: needed where it leaves sizes free
+            besides the batch.
         recipe: a built-in name (``qat recipes`` lists them), the path of a YAML file, or a Recipe.
         target: the runtime that the artifact is for: ``onnxruntime`` (the default for PyTorch), ``litert`` (the default for
             Keras and for a ``.tflite``), or another name of :data:`qat.planning.targets.TARGETS`. ``arm``, ``x86`` and ``any``
@@ -289,11 +291,7 @@ def _trace_and_plan(
 ) -> tuple[Traced, Plan, Mapping[str, np.ndarray]]:
     if dynamic and (framework_of(model) != "torch" or target.suffix != ".onnx"):
         raise ConfigError("dynamic sizes are for PyTorch models in .onnx: leave out dynamic")
-    example = None
-    if example_inputs is not None:
-        inputs = in_order(model, example_inputs)
-        example = adapter.inputs_of((inputs if isinstance(inputs, tuple) else (inputs,),))
-    traced = _traced(adapter, model, example, dynamic, target)
+    traced = _traced(adapter, model, example_inputs, dynamic, target)
     composed = target.row("composed")
 
     def admits(op: Op) -> bool:

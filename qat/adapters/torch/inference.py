@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.errors import DataError
 from qat.program.build import grid_value_name
 from qat.system.samples import check_fit, first_of_pair
 
+from .nests import opened
 from .prepared_model import PreparedModel
 
 
@@ -66,16 +66,20 @@ def fitting(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.T
 
 
 def forward(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[np.ndarray, ...]:
-    """Run the model in eval mode without gradients and return its outputs, flattened, as arrays."""
+    """Run the model in eval mode without gradients and return its outputs, flattened, as arrays.
+
+    A tensor that the model returns twice is one output, as in an artifact.
+    """
     inputs = fitting(model, inputs)
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            outputs = pytree.tree_leaves(model(*(x.to(device_of(model)) for x in inputs)))
+            _, outputs = opened(model(*(x.to(device_of(model)) for x in inputs)))
     finally:
         model.train(training)
-    return tuple(o.detach().cpu().numpy() for o in outputs if isinstance(o, torch.Tensor))
+    distinct = {id(o): o for o in outputs if isinstance(o, torch.Tensor)}
+    return tuple(o.detach().cpu().numpy() for o in distinct.values())
 
 
 def predict(model: nn.Module, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:

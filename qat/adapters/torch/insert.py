@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
 from qat.adapters.torch.autograd.clip_mask import ClipMask
 from qat.adapters.torch.capture.trace import Traced
@@ -45,7 +44,7 @@ def insert(
     writer = _Writer(traced, plan, root, params, masks)
     graph = writer.write()
     prepared = PreparedModel(root, graph, type(root).__name__)
-    prepared.meta["qat"] = Prepared(plan, traced.structure[1], writer.kept_nodes, writer.forms, traced.origin)
+    prepared.meta["qat"] = Prepared(plan, traced.signature, writer.kept_nodes, writer.forms, traced.origin)
     return prepared.to(traced.device)
 
 
@@ -142,11 +141,11 @@ class _Writer:
                 captured = self.traced.nodes[op.name]
                 self.real[op.output] = self.graph.node_copy(captured, self._captured_arg)
                 self.kept_nodes[op.name] = self.real[op.output].name
-        spec, leaves = self.traced.structure
-        values = [None if leaf is None else self._as_float(leaf) for leaf in leaves]
+        signature = self.traced.signature
+        values = [None if leaf is None else self._as_float(leaf) for leaf in signature.leaves]
         self.root.get_submodule(SCOPE).add_module("range_tracking", RangeTracker(self.grids.values()))
         self.graph.call_module(f"{SCOPE}.range_tracking", ())
-        self.graph.output(pytree.tree_unflatten(values, spec))
+        self.graph.output(signature.write(values) if signature.is_plain else tuple(values))
         self.graph.lint()
         return self.graph
 

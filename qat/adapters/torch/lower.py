@@ -14,7 +14,7 @@ from qat.adapters.torch.nodes.linear import Conv2d
 from qat.adapters.torch.nodes.stored_weight import StoredWeight
 from qat.planning.plan import PlannedOp
 from qat.program.build import block_border, build_program, grid_value_name, real_value_name
-from qat.program.caller_names import caller_names, paths_of
+from qat.program.caller_names import caller_names
 from qat.program.program import FrameworkBlock, Program
 
 from .prepared_model import SCOPE, PreparedModel
@@ -45,7 +45,7 @@ def lower(model: PreparedModel) -> Program:
 
     program = build_program(model.plan, encodings, integers, parameter, _block(model))
     origin = model.prepared.origin
-    inputs = model.plan.graph.inputs if origin is None else tuple(tensor.name for tensor in origin.inputs)
+    inputs = model.prepared.signature.input_names if origin is None else tuple(tensor.name for tensor in origin.inputs)
     return replace(program, input_names=inputs, output_names=_output_names(model), origin=origin)
 
 
@@ -54,8 +54,8 @@ def _output_names(model: PreparedModel) -> tuple[str, ...]:
 
     Those of a model that was read from a file are called as in the file.
     """
-    (returned,) = next(node for node in model.graph.nodes if node.op == "output").args
-    leaves, paths = model.prepared.leaves, [*paths_of(returned)]
+    signature = model.prepared.signature
+    leaves, paths = signature.leaves, signature.output_paths
     if model.prepared.origin is None:
         names = caller_names(paths, [f"output_{index}" for index in range(len(paths))])
     else:

@@ -16,6 +16,8 @@ from qat.adapters.torch.nodes.kept_zeros import KeptZeros
 from qat.planning.plan import Plan
 from qat.program.file_origin import FileOrigin
 
+from .signature import Signature
+
 #: A module that a weight passes through.
 W = TypeVar("W", bound=nn.Module)
 
@@ -29,14 +31,14 @@ class Prepared:
 
     Attributes:
         plan: the plan that it was built from.
-        leaves: the tensor of each leaf of the user's outputs.
+        signature: the form of the inputs and outputs.
         kept_nodes: the FX nodes of operators that keep PyTorch's implementation, by operator.
         forms: the FX nodes of values on the grid, by tensor.
         origin: the file that the float model was read from; None where it was not.
     """
 
     plan: Plan
-    leaves: tuple[str | None, ...]
+    signature: Signature
     kept_nodes: Mapping[str, str]
     forms: Mapping[str, str]
     origin: FileOrigin | None = None
@@ -50,6 +52,12 @@ class PreparedModel(fx.GraphModule):
     """
 
     qat_prepared = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Take inputs and return outputs as the user's model does; ``forward`` takes and returns the tensors alone."""
+        signature = self.prepared.signature
+        outputs = super().__call__(*signature.read(args, kwargs))
+        return outputs if signature.is_plain else signature.write(outputs)
 
     @property
     def plan(self) -> Plan:

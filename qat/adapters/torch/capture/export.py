@@ -6,12 +6,16 @@ import inspect
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
+from qat.adapters.torch.nests import Nest, opened
+from qat.adapters.torch.signature import Call, Signature
 from qat.errors import CaptureError
 from qat.system.silence import quiet
 
@@ -27,7 +31,22 @@ log = logging.getLogger("qat")
 NOT_THE_USERS = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parents[3]}{os.sep}", "<")
 
 
-def capture(model: nn.Module, example_inputs: tuple[Any, ...], dynamic: Sequence[str] = ()) -> torch.export.ExportedProgram:
+@dataclass(frozen=True)
+class Captured:
+    """A model as ATen operators, whose inputs and outputs are flat tuples of tensors.
+
+    Attributes:
+        exported: the operators.
+        examples: the input tensors with which the model was run.
+        signature: the form in which the user's model takes and returns them.
+    """
+
+    exported: torch.export.ExportedProgram
+    examples: tuple[Tensor, ...]
+    signature: Signature
+
+
+def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = ()) -> Captured:
     """Capture a model in eval mode, for any batch size, as ATen operators that return one tensor each where they can.
 
     ``dynamic`` names further axes of the inputs that are to be of any size, see :data:`qat.graph.graph.AXES`.
@@ -35,34 +54,36 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...], dynamic: Sequence
     Raises:
         CaptureError: torch.export cannot capture it; the message carries the user's line and what to do.
     """
-    free = free_axes(example_inputs, dynamic)
-    batch = {x.shape[0] for x in example_inputs if isinstance(x, torch.Tensor) and x.ndim > 0}
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise CaptureError(
+            f"{type(model).__name__} holds TorchScript, which has lost the code that a capture reads: pass the nn.Module that "
+            "torch.jit.script or torch.jit.trace was given"
+        )
+    signature, examples = call.signature(), tuple(call.tensors.values())
+    free = free_axes(examples, dynamic)
+    batch = {x.shape[0] for x in examples if x.ndim > 0}
     if len(batch) != 1:
         raise CaptureError(
             f"the example inputs have first dimensions {sorted(batch)}: pass tensors that share one batch size, batch first"
         )
     # torch.export would make a constant of a batch of 1.
     if batch == {1}:
-        example_inputs = tuple(x.repeat(2, *[1] * (x.ndim - 1)) if isinstance(x, torch.Tensor) else x for x in example_inputs)
+        examples = tuple(x.repeat(2, *[1] * (x.ndim - 1)) if x.ndim else x for x in examples)
     copied = copy_of(model).eval()
-    shapes: list[Any] = [
-        dict.fromkeys((0, *axes), torch.export.Dim.AUTO) if isinstance(x, torch.Tensor) and x.ndim else None
-        for x, axes in zip(example_inputs, free, strict=True)
-    ]
-    kinds = [p.kind for p in inspect.signature(copied.forward).parameters.values()]
-    if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(self, a, *rest): torch.export takes the rest as one
-        first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
-        shapes = [*shapes[:first], tuple(shapes[first:])]
+    flat = _Flat(copied, call, signature)
+    shapes = tuple(
+        dict.fromkeys((0, *axes), torch.export.Dim.AUTO) if x.ndim else None for x, axes in zip(examples, free, strict=True)
+    )
     try:
         with torch.no_grad(), quiet():
-            exported = _functional(_any_batch(copied, example_inputs, tuple(shapes)))
+            exported = _functional(_any_batch(copied, examples, shapes))
     except Exception as error:
         raise CaptureError(_explain(model, error)) from error
     if dynamic:
-        check_free(exported, example_inputs, free)
+        check_free(exported, examples, free)
     lift_computed_weights(exported.graph, owners(model, exported), {**exported.state_dict, **exported.constants})
     rewrite(exported.graph)
-    return exported
+    return Captured(exported, examples, replace(signature, outputs=flat.outputs or _form_of_outputs(exported)))
 
 
 def owners(model: nn.Module, exported: torch.export.ExportedProgram) -> dict[str, str]:
@@ -77,7 +98,43 @@ def owners(model: nn.Module, exported: torch.export.ExportedProgram) -> dict[str
     }
 
 
-def _any_batch(model: nn.Module, example_inputs: tuple[Any, ...], shapes: tuple[Any, ...]) -> torch.export.ExportedProgram:
+def _form_of_outputs(exported: torch.export.ExportedProgram) -> Nest | None:
+    """Return the form of the outputs that torch.export saw: of an FX graph it runs the nodes, and no ``forward``."""
+    spec = exported.call_spec.out_spec
+    assert spec is not None
+    form, _ = opened(pytree.tree_unflatten([0] * spec.num_leaves, spec))
+    return form
+
+
+class _Flat:
+    """A model whose ``forward`` takes tensors, and returns a tuple of tensors.
+
+    ``forward`` is replaced, and not the model put into another one: parameters and layers keep their names.
+
+    Attributes:
+        outputs: the form of the model's own outputs, once it has run; None where that is one tensor.
+    """
+
+    def __init__(self, model: nn.Module, call: Call, signature: Signature) -> None:
+        self.outputs: Nest | None = None
+        own = model.forward
+
+        def forward(*tensors: Tensor) -> Any:
+            args, kwargs = call.with_tensors(tensors).split()
+            form, leaves = opened(own(*args, **kwargs))
+            if form is None:
+                return leaves[0]
+            if not torch.compiler.is_dynamo_compiling():  # Dynamo runs no code, and would set what it has traced
+                self.outputs = form
+            return tuple(leaf if isinstance(leaf, Tensor) else None for leaf in leaves)
+
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        takes = inspect.Signature([inspect.Parameter(name, kind) for name in signature.inputs.values()])
+        forward.__signature__ = takes  # type: ignore[attr-defined]
+        model.forward = forward
+
+
+def _any_batch(model: nn.Module, example_inputs: tuple[Tensor, ...], shapes: tuple[Any, ...]) -> torch.export.ExportedProgram:
     """Capture a model by running it; from its bytecode where the run fixes the batch.
 
     ``len(x)`` is a plain number in a run, and a size for Dynamo, which on the other hand captures fewer models.

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from qat.adapters.torch.signature import Signature, call_of
 from qat.errors import CaptureError, ConfigError
 from qat.graph.computed_weights import factor_of
 from qat.graph.custom_layers import HANDLERS
@@ -40,7 +41,7 @@ class Traced:
         owner: the name of the parameter or buffer behind each captured placeholder.
         buffers: the names that are buffers, not parameters.
         frozen: the names of parameters that do not require a gradient.
-        structure: how the user's outputs are nested (a pytree spec), and its leaves by tensor name.
+        signature: the form of the inputs and outputs.
         device: that of the model's tensors.
         origin: the file that the model was read from; None where it was not.
     """
@@ -53,7 +54,7 @@ class Traced:
     owner: Mapping[str, str]
     buffers: frozenset[str]
     frozen: frozenset[str]
-    structure: tuple[Any, tuple[str | None, ...]]
+    signature: Signature
     device: torch.device
     origin: FileOrigin | None
 
@@ -67,17 +68,24 @@ class Traced:
         return replace(self, frozen=self.frozen | names)
 
 
-def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Sequence[str] = ()) -> Traced:
+def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = ()) -> Traced:
     """Capture a model for any batch size, and any size of the axes that ``dynamic`` names.
 
     The model is captured in eval mode: dropout and stochastic depth are off, BatchNorm uses its running statistics.
 
+    Args:
+        model: the float model.
+        example_inputs: a batch of its inputs, in any form that :func:`qat.adapters.torch.signature.call_of` knows.
+        dynamic: the names of further axes.
+
     Raises:
+        DataError: the example does not fit ``forward``.
         CaptureError: torch.export cannot capture it; the message carries the user's line and what to do.
     """
     if example_inputs is None:
         raise CaptureError("a PyTorch model is captured by running it: pass example_inputs, a batch of its inputs")
-    exported = capture(model, example_inputs, dynamic)
+    captured = capture(model, call_of(model, example_inputs), dynamic)
+    exported = captured.exported
     signature = exported.graph_signature
     if signature.buffers_to_mutate:
         names = ", ".join(sorted(signature.buffers_to_mutate.values())[:3])
@@ -90,7 +98,7 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Seq
     tensors = {**exported.state_dict, **exported.constants}
     tensors |= {name: weight.value.requires_grad_(weight.trained) for name, weight in computed.items()}
     walker = _Walker(Builder(owner, tensors), beside_masks(exported.graph, signature.inputs_to_parameters))
-    graph = walker.walk(exported.graph, type(model).__name__, example_inputs)
+    graph = walker.walk(exported.graph, type(model).__name__, captured.examples)
     origin: FileOrigin | None = origin_of(model)
     if origin is not None:
         graph = fold_padding(graph)
@@ -109,7 +117,9 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None, dynamic: Seq
         owner=owner,
         buffers=frozenset(tensors) - parameters - computed.keys(),
         frozen=frozenset(parameters - requires_grad | {name for name, weight in computed.items() if not weight.trained}),
-        structure=(exported.call_spec.out_spec, walker.leaves),
+        signature=replace(
+            captured.signature, inputs=dict(zip(captured.signature.inputs, graph.inputs, strict=True)), leaves=walker.leaves
+        ),
         device=next((t.device for t in model.state_dict().values()), torch.device("cpu")),
         origin=origin,
     )
@@ -130,7 +140,7 @@ class _Walker:
         self.read_by_kept: set[str] = set()
         self.leaves: tuple[str | None, ...] = ()
 
-    def walk(self, captured: fx.Graph, name: str, examples: Sequence[Any]) -> Graph:
+    def walk(self, captured: fx.Graph, name: str, examples: Sequence[torch.Tensor]) -> Graph:
         """Return the neutral graph."""
         builder, waiting = self.builder, iter(examples)
         inputs: list[str] = []
