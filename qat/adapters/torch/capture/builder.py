@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import torch
@@ -23,12 +23,13 @@ class Builder:
     Attributes:
         owner: the name of the parameter or buffer behind each captured placeholder.
         tensors: every parameter and buffer by name; a number in the model's code becomes one of them.
+        folded: the captured nodes among ``owner`` that were evaluated.
         sizes: the symbols of sizes that are free beside the batch, with those of the examples.
         specs: the tensors of the graph.
     """
 
-    def __init__(self, owner: Mapping[str, str], tensors: dict[str, Tensor]) -> None:
-        self.owner, self.tensors = owner, tensors
+    def __init__(self, owner: Mapping[str, str], tensors: dict[str, Tensor], folded: Set[str] = frozenset()) -> None:
+        self.owner, self.tensors, self.folded = owner, tensors, folded
         self.sizes: dict[Any, int] = {}
         self.specs: dict[str, TensorSpec] = {}
         self._constants: list[Op] = []
@@ -101,7 +102,8 @@ class Builder:
         else:
             name = f"{NUMBERS}.{node.name}"
             self.tensors[name] = torch.tensor(float(arg))
-        tensor = f"constant_{name.replace('.', '_')}"
+        folded = isinstance(arg, fx.Node) and arg.name in self.folded and arg.name
+        tensor = folded or f"constant_{name.replace('.', '_')}"
         if tensor not in self.specs:
             self.specs[tensor] = TensorSpec(tensor, tuple(self.tensors[name].shape))
             self._constants.append(Op(tensor, "constant", (), (tensor,), {"value": name}, {}, scope_of(node)))

@@ -22,6 +22,7 @@ from qat.system.silence import quiet
 from .computed_weights import lift_computed_weights
 from .float_copy import copy_of
 from .free_sizes import check_free, free_axes
+from .regions import inline_regions
 from .rewrites import rewrite
 
 aten = torch.ops.aten
@@ -76,7 +77,9 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = ()) -> Captur
     )
     try:
         with torch.no_grad(), quiet():
-            exported = _functional(_any_batch(copied, examples, shapes))
+            exported = _any_batch(copied, examples, shapes)
+            inline_regions(exported.graph_module)
+            exported = _functional(exported)
     except Exception as error:
         raise CaptureError(_explain(model, error)) from error
     if dynamic:

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from .attention import PRODUCTS
 from .per_channel import PER_CHANNEL
 from .reductions import REDUCTIONS, adaptive_max
-from .rewriter import Rewrite, Rewriter, given
+from .rewriter import Rewrite, Rewriter, given, reshape
 
 aten = torch.ops.aten
 
@@ -78,6 +78,12 @@ def _same(w: Rewriter, n: Any) -> fx.Node:
     """Replace an operator that does nothing in eval mode by its input."""
     node: fx.Node = n.args[0]
     return node
+
+
+def _cast(w: Rewriter, n: Any) -> fx.Node | None:
+    """Drop a cast to the type that the tensor has."""
+    x = n.args[0]
+    return x if isinstance(x, fx.Node) and x.meta["val"].dtype == n.meta["val"].dtype else None
 
 
 def _view(w: Rewriter, n: Any) -> None:
@@ -183,6 +189,17 @@ def _replaced(w: Rewriter, n: Any, x: fx.Node, value: fx.Node, axis: int, first:
     return w.call(n, aten.cat.default, [*before, value, *after], axis) if before or after else value
 
 
+def _view_as(w: Rewriter, n: Any) -> fx.Node | None:
+    """Reshape to known sizes; the batch is the tensor's own."""
+    x, sizes = n.args[0], list(n.meta["val"].shape[1:])
+    known = all(isinstance(size, int) for size in sizes) and x.meta["val"].shape[:1] == n.meta["val"].shape[:1]
+    return reshape(w, n, x, sizes) if known else None
+
+
+_CASTS = (
+    aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other, aten._to_copy.default, aten.type_as.default,
+)  # fmt: skip
+
 _PLAIN: dict[Any, Rewrite] = {
     aten.copy.default: _copy,
     aten.slice_scatter.default: _slice_scatter,
@@ -192,6 +209,10 @@ _PLAIN: dict[Any, Rewrite] = {
     aten.glu.default: _glu,
     aten.expand_as.default: _expand_as,
     aten.view.default: _view,
+    aten._unsafe_view.default: _view,
+    aten.view_as.default: _view_as,
+    aten.reshape_as.default: _view_as,
+    **dict.fromkeys(_CASTS, _cast),
     aten.sub.Tensor: _sub,
     aten.rsub.Scalar: _rsub,
     aten.div.Tensor: _div,

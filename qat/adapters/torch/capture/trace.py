@@ -22,6 +22,7 @@ from qat.program.file_origin import FileOrigin, origin_of
 from .attention_masks import REASON, beside_masks
 from .builder import Builder
 from .computed_weights import ComputedWeight, computed_weights
+from .constants import fold_constants
 from .export import capture, owners
 from .free_sizes import scope_of
 from .match import Match, is_tensor
@@ -97,7 +98,8 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = ()) ->
     computed = dict(found.values())
     tensors = {**exported.state_dict, **exported.constants}
     tensors |= {name: weight.value.requires_grad_(weight.trained) for name, weight in computed.items()}
-    walker = _Walker(Builder(owner, tensors), beside_masks(exported.graph, signature.inputs_to_parameters))
+    folded = fold_constants(exported.graph, owner, tensors)
+    walker = _Walker(Builder(owner, tensors, folded), beside_masks(exported.graph, signature.inputs_to_parameters))
     graph = walker.walk(exported.graph, type(model).__name__, captured.examples)
     origin: FileOrigin | None = origin_of(model)
     if origin is not None:
@@ -150,6 +152,8 @@ class _Walker:
                 inputs.append(node.name)
                 builder.take_sizes(node.meta["val"], next(waiting))
                 builder.describe(node)
+            elif node.name in builder.owner:
+                continue
             elif node.op == "call_function" and is_tensor(node):
                 op = self._op(node)
                 ops += [*builder.take_constants(), op]

@@ -1,0 +1,52 @@
+"""Operators that read constants alone, evaluated once: numbers, buffers, and parameters that are not trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from .match import is_tensor
+
+
+def fold_constants(graph: fx.Graph, owner: dict[str, str], tensors: dict[str, Tensor]) -> frozenset[str]:
+    """Make a constant of each captured tensor that no input and no trained parameter takes part in.
+
+    The nodes stay in the graph. ``owner`` and ``tensors`` get their values, as if they were buffers of the model.
+
+    Returns:
+        The names of the nodes.
+    """
+    known: dict[fx.Node, Any] = {}
+    folded: set[str] = set()
+    for node in graph.nodes:
+        name = owner.get(node.name) if node.op == "placeholder" else None
+        if name is not None and isinstance(tensors[name], Tensor) and not tensors[name].requires_grad:
+            known[node] = tensors[name]
+        elif _is_computable(node) and all(source in known for source in node.all_input_nodes):
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+            with torch.no_grad():
+                known[node] = node.target(*args, **kwargs)
+            if is_tensor(node):
+                name = f"{node.name}.value"
+                while name in tensors:
+                    name += "_"
+                owner[node.name], tensors[name] = name, known[node].detach()
+                folded.add(node.name)
+    return frozenset(folded)
+
+
+def _is_computable(node: fx.Node) -> bool:
+    """Whether a node computes the same values at any time: torch.export writes sizes that are not fixed as nodes of their own."""
+    if node.op != "call_function" or any(isinstance(v, torch.SymInt) for v in _sizes(node.meta.get("val"))):
+        return False
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return bool(node.all_input_nodes) and not node.is_impure()
+    return torch.Tag.nondeterministic_seeded not in node.target.tags and not node.target._schema.is_mutable
+
+
+def _sizes(value: Any) -> list[Any]:
+    if isinstance(value, Tensor):
+        return list(value.shape)
+    return [size for part in value for size in _sizes(part)] if isinstance(value, (tuple, list)) else [value]

@@ -1,0 +1,91 @@
+"""Capture of a PyTorch model: casts, regions, views and constants that a user's code has, and no kernel needs."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import qat
+
+X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.end = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+
+    def features(self, x):
+        return torch.relu(self.conv(x))
+
+    def scores(self, y):
+        return self.end(y.mean((2, 3)))
+
+
+class Casts(Net):
+    def forward(self, x):
+        y = self.features(x.float().to(torch.float32).type_as(self.conv.weight))
+        return self.scores(y.to(y))
+
+
+class Regions(Net):
+    def forward(self, x):
+        with torch.no_grad():
+            x = x * 2 + 1
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = self.features(x)
+            with torch.autocast("cpu", enabled=False):
+                y = torch.relu(self.conv(x)) + y
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            a, b = y * 0.5, y.relu()
+        return self.scores(a + b)
+
+
+class UnsafeViews(Net):
+    def forward(self, x):
+        y = self.features(x).permute(0, 2, 3, 1).contiguous()
+        y = torch.ops.aten._unsafe_view.default(y.permute(0, 3, 1, 2).clone(), [x.shape[0], 8, 6, 6])
+        return self.scores(y.view_as(y).reshape_as(y))
+
+
+class Constants(Net):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.5, 0.4, 0.3]))
+        self.register_buffer("deviation", torch.tensor([0.2, 0.3, 0.4]))
+        self.frozen = nn.Parameter(torch.randn(5, 8), requires_grad=False)
+
+    def forward(self, x):
+        x = (x - self.mean[:, None, None]) / self.deviation.view(1, 3, 1, 1).clamp(min=0.1)
+        scale = torch.linspace(0.5, 1.0, 8).to(x.device) * torch.stack([self.mean, self.deviation]).amax()
+        y = self.features(x) * scale[None, :, None, None]
+        mask = torch.arange(8) < 6
+        return F.linear(y.mean((2, 3)) * mask.float(), F.normalize(self.frozen, dim=-1))
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+@pytest.mark.parametrize("net", [Casts, Regions, UnsafeViews, Constants])
+def test_everything_runs_in_integers(net, suffix, tmp_path):
+    model = net().eval()
+    prepared = qat.prepare(model, X[:2], target="onnxruntime" if suffix == "onnx" else "litert").eval()
+    assert prepared.plan.floats() == {}
+    with torch.no_grad():
+        if net is not Regions:  # bfloat16 in the float model
+            torch.testing.assert_close(prepared(X), model(X), rtol=1e-4, atol=1e-5)
+    qat.calibrate(prepared, [X])
+    prepared.train()(X).sum().backward()
+    assert all(p.grad is not None for p in prepared.parameters() if p.requires_grad)
+    artifact = qat.export(prepared.eval(), tmp_path / f"net.{suffix}", verify=[X])
+    assert artifact.parity.exact == 1.0
+
+
+def test_casts_that_change_the_type_stay():
+    class Half(Net):
+        def forward(self, x):
+            return self.scores(self.features(x.to(torch.float32)))
+
+    pixels = (X * 255).to(torch.uint8)
+    prepared = qat.prepare(Half().eval(), pixels[:2]).eval()
+    assert prepared.plan.graph.tensors["x"].dtype == "uint8"
+    torch.testing.assert_close(prepared(pixels), Half().eval()(pixels))
