@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, overload
 
 from .errors import CaptureError, DataError, MissingDependencyError
+from .program.caller_names import caller_names
+from .system.nests import leaves
 from .typing import Adapter, ConverterAdapter, PreparedModel
 
 if TYPE_CHECKING:
@@ -86,27 +88,49 @@ def _parameters(model: Any) -> list[inspect.Parameter]:
 
 
 def in_order(model: Any, inputs: Any) -> Any:
-    """Return the inputs of a batch as a tuple in the model's order, where they are given by name; else as they are.
+    """Return the inputs of a batch as a tuple in the model's order, where they are nested or given by name; else as they are.
+
+    Nested inputs of a prepared or Keras model become a flat tuple. A mapping that a PyTorch module gets holds arguments of
+    ``forward`` by name, and the defaults stand for those between that it lacks; a mapping of none of their names is an argument.
 
     Raises:
         DataError: the model has no input of a name, or needs one that is not given.
     """
-    if not isinstance(inputs, Mapping):
-        return inputs
-    known = _input_names(model)
-    unknown = [name for name in inputs if not any(name in names for names, _ in known)]
-    found = [next((name for name in names if name in inputs), None) for names, _ in known]
-    lacking = [names[0] for (names, needed), name in zip(known, found, strict=True) if needed and name is None]
-    if unknown or lacking:
-        said = f"there is no input '{unknown[0]}'" if unknown else f"the input '{lacking[0]}' is not given"
-        raise DataError(f"{said}: the model's inputs are {', '.join(names[0] for names, _ in known)}")
-    return tuple(inputs[name] for name in found if name is not None)
-
-
-def _input_names(model: Any) -> list[tuple[list[str], bool]]:
-    """Return the names of each input of a model in order, the user's own first, and whether it must be given."""
     if not has_plan(model) and hasattr(model, "forward"):
-        return [([p.name], p.default is p.empty) for p in _parameters(model)]
+        return _arguments(model, inputs) if isinstance(inputs, Mapping) else inputs
+    found = list(leaves(inputs))
+    if not any(isinstance(key, str) for path, _ in found for key in path[:1]):
+        return tuple(leaf for _, leaf in found) if any(len(path) > 1 for path, _ in found) else inputs
+    given = dict(zip(caller_names([path for path, _ in found], [""] * len(found)), (leaf for _, leaf in found), strict=True))
+    known = _input_names(model)
+    unknown = [name for name in given if not any(name in names for names in known)]
+    chosen = [next((name for name in names if name in given), None) for names in known]
+    lacking = [names[0] for names, name in zip(known, chosen, strict=True) if name is None]
+    if unknown or lacking:
+        raise _unfit(unknown, lacking, [names[0] for names in known])
+    return tuple(given[name] for name in chosen if name is not None)
+
+
+def _arguments(model: Any, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the arguments of a float module's ``forward`` by position."""
+    parameters = _parameters(model)
+    names, needed = [p.name for p in parameters], [p.name for p in parameters if p.default is p.empty]
+    unknown, lacking = [name for name in inputs if name not in names], [name for name in needed if name not in inputs]
+    if len(unknown) == len(inputs) and names and len(needed) <= 1:
+        return (inputs,)
+    if unknown or lacking:
+        raise _unfit(unknown, lacking, names)
+    last = max(names.index(name) for name in inputs)
+    return tuple(inputs.get(p.name, p.default) for p in parameters[: last + 1])
+
+
+def _unfit(unknown: list[str], lacking: list[str], names: list[str]) -> DataError:
+    said = f"there is no input '{unknown[0]}'" if unknown else f"the input '{lacking[0]}' is not given"
+    return DataError(f"{said}: the model's inputs are {', '.join(names)}")
+
+
+def _input_names(model: Any) -> list[list[str]]:
+    """Return the names of each input of a prepared or a Keras model in order, the user's own first."""
     if has_plan(model):
         signature = getattr(model, "signature", None)  # of Keras
         inputs = model.plan.graph.inputs
@@ -114,6 +138,8 @@ def _input_names(model: Any) -> list[tuple[list[str], bool]]:
     else:
         inputs = tuple(tensor.name for tensor in model.inputs)
         keys, layers = getattr(model, "_inputs_struct", None), {}
-    tensor_of = {**(keys if isinstance(keys, Mapping) else {}), **layers}
+    paths = [(path, tensor) for path, tensor in leaves(keys) if any(isinstance(key, str) for key in path)]
+    names = caller_names([path for path, _ in paths], [""] * len(paths))
+    tensor_of = {**{name: tensor for name, (_, tensor) in zip(names, paths, strict=True)}, **layers}
     named = {key: getattr(tensor, "name", tensor) for key, tensor in tensor_of.items()}
-    return [([*(key for key, tensor in named.items() if tensor == name), name], True) for name in inputs]
+    return [[*(key for key, tensor in named.items() if tensor == name), name] for name in inputs]

@@ -31,10 +31,11 @@ class Array(Protocol):
     def __len__(self) -> int: ...
 
 
-#: The inputs of one batch: an array, several of them in the order in which the model takes them, or (Keras) by name.
+#: The inputs of one batch: an array, several of them in the order in which the model takes them, or by name.
 Inputs: TypeAlias = Array | Sequence[Array] | Mapping[str, Array]
 
-#: A batch: its inputs alone, or a pair ``(inputs, labels)``. Labels are an array, or what a loss of your own takes.
+#: A batch: its inputs alone, ``(inputs, labels)``, ``(inputs, labels, weights)``, or a mapping with a column of labels. Labels
+#: are an array, or any nest that a loss of your own takes.
 Batch: TypeAlias = Inputs | tuple[Inputs, Any] | list[Any]
 
 #: Batches: a list, a PyTorch ``DataLoader``, a ``tf.data.Dataset``, a generator where one pass is enough. A data set of single

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sized
 from typing import Any, cast
 
 from qat.errors import DataError
-from qat.system.sample_sets import as_batches, as_pair
-from qat.system.samples import first_of_pair
+from qat.system.sample_sets import as_batches
+from qat.system.samples import first_of_pair, parts_of
 from qat.typing import Batches
 
 from .options import TrainingOptions
+from .sample_weights import Weighted
 
 
 class Repeated:
@@ -84,10 +85,10 @@ def split_batch(batch: Any, index: int, labelled: bool, inputs: int) -> tuple[An
     """
     if not labelled:
         return first_of_pair(batch, inputs), None
-    batch = as_pair(batch)
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+    parts = parts_of(batch, 1)
+    if parts.labels is None:
         raise DataError(f"batch {index} is not an (inputs, labels) pair")
-    return batch[0], batch[1]
+    return parts.inputs, parts.labels if parts.weights is None else Weighted(parts.labels, parts.weights)
 
 
 def check_labels(labels: Any, expected: tuple[int, ...], classes: int, where: str) -> None:

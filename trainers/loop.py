@@ -12,7 +12,8 @@ import numpy as np
 from qat.calibration.evidence import warn_of_other_scale
 from qat.display.progress import Bar, bar, shown
 from qat.errors import ConfigError, DataError
-from qat.frameworks import has_plan
+from qat.frameworks import has_plan, in_order
+from qat.system.nests import leaves
 from qat.typing import Batches
 
 from . import checkpoint
@@ -200,7 +201,7 @@ class _Run:
     def _check_scale(self, inputs: Any) -> None:
         """Warn where the first batch is on another scale than the samples that calibrated the model."""
         model = self.learner.model
-        arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        arrays = [x for _, x in leaves(in_order(model, inputs))] if has_plan(model) else []
         if has_plan(model) and all(hasattr(x, "shape") for x in arrays):  # else shared out to several devices
             found = [np.asarray(x.detach().float().cpu() if hasattr(x, "detach") else x) for x in arrays]
             warn_of_other_scale(model, found, "training batch 0")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qat.errors import DataError
+from qat.system.nests import leaves
 
 #: A metric ``(outputs, labels) -> values`` on arrays: one value a sample, or one for the batch. Of a model with several outputs
 #: the first argument is a tuple, whose arrays have the outputs' names too; of several labels the second is what the data yields.
@@ -127,10 +128,7 @@ def _shapes(arrays: Any) -> str:
 
 
 def samples_of(arrays: Any) -> int:
-    """Return the number of samples of an array, or of the first one of a tuple, list or dictionary of arrays."""
-    while isinstance(arrays, (tuple, list, Mapping)) and len(arrays):
-        first = next(iter(arrays.values() if isinstance(arrays, Mapping) else arrays))
-        if not hasattr(first, "__len__") or isinstance(first, (Mapping, str)):
-            break
-        arrays = first
-    return len(arrays)
+    """Return the number of samples of an array, or of the first one of a nest of arrays; a list of mappings has one a sample."""
+    if isinstance(arrays, list) and arrays and isinstance(arrays[0], Mapping):
+        return len(arrays)
+    return len(next((array for path, array in leaves(arrays) if path and hasattr(array, "__len__")), arrays))

@@ -11,7 +11,7 @@ import numpy as np
 
 from qat.display.page import Displayed, Page
 from qat.display.table import Column, Table
-from qat.system.sample_sets import as_pair
+from qat.system.samples import parts_of
 from qat.typing import PreparedModel
 
 from . import doubts
@@ -117,12 +117,8 @@ class Evidence(Displayed):
 
 
 def labels_of(sample: Any, inputs: int) -> Any:
-    """Return the labels of a sample that is a pair ``(inputs, labels)``, None of any other."""
-    sample = as_pair(sample)
-    if not isinstance(sample, (tuple, list)) or len(sample) != 2:
-        return None
-    flat = inputs == 2 and all(hasattr(x, "shape") for x in sample)
-    return None if flat else sample[1]
+    """Return the labels of a batch, None of one that has none."""
+    return parts_of(sample, inputs).labels
 
 
 def _input_ranges(model: PreparedModel) -> dict[str, tuple[float, float]]:

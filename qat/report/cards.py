@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qat.display.table import Column, Style, Table
+from qat.system.nests import mapped
 from qat.trainers.detection_metrics import TO_COCO, detections, truth
 
 from .html.page import Gallery, Mood, Sample, Thumbnail
@@ -158,6 +159,4 @@ def _boxes(sample: ComparedSample, report: Report, names: Sequence[str]) -> tupl
 
 
 def _batch_of_one(label: Any) -> Any:
-    if isinstance(label, Mapping):
-        return {name: np.asarray(array)[None] for name, array in label.items()}
-    return tuple(np.asarray(array)[None] for array in label) if isinstance(label, tuple) else np.asarray(label)[None]
+    return mapped(lambda array: np.asarray(array)[None], label)

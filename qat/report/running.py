@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, permutations
 from typing import TypeAlias
@@ -12,9 +12,11 @@ import numpy as np
 
 from qat.display.progress import bar, tracked
 from qat.errors import DataError, RuntimeMismatchError
+from qat.program.caller_names import caller_names
 from qat.program.layout import LAYOUTS, permutation
 from qat.runtimes import Session, TensorInfo, open_session
 from qat.runtimes.model_file import ModelFile
+from qat.system.nests import leaves
 from qat.typing import Inputs
 
 #: The turns of the timing that warm a runtime up, and are not counted.
@@ -166,9 +168,9 @@ def _order(names: Sequence[str], found: tuple[np.ndarray, ...], reference: _Refe
 
 def _arrays(inputs: Inputs, names: Sequence[str]) -> list[np.ndarray]:
     """Return the inputs of a batch in the order of a file's; those that are given by other names than the file's as they come."""
-    if isinstance(inputs, Mapping):
-        return [np.asarray(inputs[name], np.float32) for name in (names if set(names) == set(inputs) else inputs)]
-    values = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+    found = list(leaves(inputs))
+    given = dict(zip(caller_names([path for path, _ in found], [""] * len(found)), (leaf for _, leaf in found), strict=True))
+    values = [given[name] for name in names] if set(names) == set(given) else given.values()
     return [np.asarray(value, np.float32) for value in values]
 
 

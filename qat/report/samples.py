@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from qat.runtimes.model_file import ModelFile
+from qat.system.nests import leaves, mapped
 from qat.trainers.metrics import default_metrics
 
 from .differences import error_of
@@ -145,8 +146,7 @@ def _distances(
 
 
 def _arrays(inputs: Any) -> tuple[np.ndarray, ...]:
-    values = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-    return tuple(np.asarray(value) for value in values)
+    return tuple(np.asarray(value) for _, value in leaves(inputs))
 
 
 def _one(arrays: Sequence[np.ndarray], index: int) -> tuple[np.ndarray, ...]:
@@ -154,10 +154,6 @@ def _one(arrays: Sequence[np.ndarray], index: int) -> tuple[np.ndarray, ...]:
 
 
 def _label(labels: Any, index: int) -> Any:
-    if labels is None:
-        return None
-    if isinstance(labels, Mapping):
-        return {name: _label(array, index) for name, array in labels.items()}
-    if isinstance(labels, tuple):
-        return tuple(_label(array, index) for array in labels)
-    return labels[index] if len(labels) > index else None
+    if isinstance(labels, list) and labels and isinstance(labels[0], Mapping):  # one a sample
+        return labels[index]
+    return mapped(lambda array: array[index] if len(array) > index else None, labels)

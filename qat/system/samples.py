@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,21 +38,44 @@ def check_fit(shapes: Mapping[str, tuple[int | None, ...]], arrays: Sequence[Any
             raise DataError(f"input '{name}' has shape {have}: the batch holds no samples")
 
 
-def first_of_pair(sample: Any, inputs: int = 1) -> Any:
-    """Return the inputs of a sample: a pair or triple ``(inputs, labels[, weights])`` is cut, anything else kept.
+class Parts(NamedTuple):
+    """The parts of a batch, each nested as the user gave it.
 
-    A list or tuple of length one is its only element. Where the model has several ``inputs``, a flat tuple of so many arrays
-    is those; with labels they are written ``((a, b), labels)``. Of a dictionary with a column of labels, the others are the
-    inputs.
+    Attributes:
+        inputs: what the model takes.
+        labels: what the loss takes; None of a batch that is inputs alone.
+        weights: of the samples in the loss; None where all count alike.
     """
-    sample = as_pair(sample)
-    if isinstance(sample, (tuple, list)):
-        if inputs > 1 and len(sample) == inputs and all(hasattr(x, "shape") for x in sample):
-            return tuple(sample)
-        if len(sample) == 0:
-            raise CaptureError("a calibration sample is an empty tuple: yield input batches, or (inputs, labels) pairs")
-        return sample[0]
-    return sample
+
+    inputs: Any
+    labels: Any = None
+    weights: Any = None
+
+
+def parts_of(batch: Any, inputs: int = 1) -> Parts:
+    """Return the parts of a batch. All calls take batches apart by this rule:
+
+    A pair or triple is ``(inputs, labels[, weights])``, anything else inputs. A list or tuple of length one is its only element.
+    Where the model has several ``inputs``, a flat tuple of so many arrays is those; with labels they are written
+    ``((a, b), labels)``. Of a mapping with a column of labels (``labels``, ``label``, ``targets``, ``target``), the others are
+    the inputs.
+
+    Raises:
+        CaptureError: the batch is empty.
+    """
+    batch = as_pair(batch)
+    if not isinstance(batch, (tuple, list)) or hasattr(batch, "_fields"):
+        return Parts(batch)
+    if inputs > 1 and len(batch) == inputs and all(hasattr(x, "shape") for x in batch):
+        return Parts(tuple(batch))
+    if len(batch) == 0:
+        raise CaptureError("a calibration sample is an empty tuple: yield input batches, or (inputs, labels) pairs")
+    return Parts(*batch) if len(batch) in (2, 3) else Parts(batch[0])
+
+
+def first_of_pair(sample: Any, inputs: int = 1) -> Any:
+    """Return the inputs of a batch, see :func:`parts_of`."""
+    return parts_of(sample, inputs).inputs
 
 
 def check_finite(x: np.ndarray, where: str) -> None:

@@ -12,12 +12,14 @@ import tensorflow as tf
 from qat.display.progress import length, tracked
 from qat.errors import DataError
 from qat.frameworks import in_order, input_count
+from qat.system.nests import arrays_of, leaves, mapped
 from qat.trainers.data_checks import split_batch
 from qat.trainers.metric import Metric
 from qat.trainers.metrics import measure
 from qat.trainers.named_outputs import named
 from qat.trainers.options import TrainingOptions
 from qat.trainers.preparation import evaluated
+from qat.trainers.sample_weights import unweighted
 from qat.typing import Batches
 
 from .distributed import Replicas
@@ -59,15 +61,14 @@ class Evaluator:
 
     def _expected(self, inputs: Any, labels: Any) -> Any:
         if self.options.labelled:
-            return labels
+            return unweighted(labels)[0]
         assert self.options.teacher is not None
         return _outputs(self.options.teacher, self.options.teacher(listed(inputs), training=False))
 
     def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], Any]]:
         """Yield batches as arrays: the inputs, and the labels or the teacher's outputs."""
         for inputs, labels in self.pairs(data):
-            inputs = in_order(self.model, inputs)
-            arrays = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+            arrays = [x for _, x in leaves(in_order(self.model, inputs))]
             yield tuple(np.asarray(x) for x in arrays), self._expected(inputs, labels)
 
 
@@ -89,17 +90,9 @@ def listed(inputs: Any) -> Any:
 def _pairs(data: Batches, labelled: bool, count: int) -> Iterator[tuple[Any, Any]]:
     for index, batch in enumerate(data):
         inputs, labels = split_batch(batch, index, labelled, count)
-        arrays = list(inputs.values()) if isinstance(inputs, dict) else inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        arrays = [x for _, x in leaves(inputs)]
         for x in arrays:
             if not np.isfinite(np.asarray(x)).all():
                 raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
         # Without labels the loop needs the number of samples alone.
-        yield inputs, _arrays(labels) if labelled else np.empty(len(np.asarray(arrays[0])), np.float32)
-
-
-def _arrays(labels: Any) -> Any:
-    """Return the labels of a batch as arrays: one, or several in a tuple, list or dictionary."""
-    nested = labels.values() if isinstance(labels, dict) else labels if isinstance(labels, (tuple, list)) else ()
-    if nested and all(hasattr(x, "shape") and len(x.shape) for x in nested):
-        return tf.nest.map_structure(np.asarray, labels)
-    return np.asarray(labels)
+        yield mapped(lambda x: x, inputs), arrays_of(labels) if labelled else np.empty(len(np.asarray(arrays[0])), np.float32)

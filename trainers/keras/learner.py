@@ -26,6 +26,7 @@ from qat.trainers.learner import LogWriter, Loss, Step, part
 from qat.trainers.loop import run
 from qat.trainers.options import TrainingOptions
 from qat.trainers.output_losses import OutputLosses
+from qat.trainers.sample_weights import unweighted
 from qat.typing import Batches
 
 from . import losses, optimizers
@@ -98,8 +99,9 @@ class _Learner(Evaluator):
             check_fit(self.model.plan.graph.input_shapes, arrays)
         if self.options.classifies and self.options.labelled:
             *pixels, classes = _output_sizes(self.model)
-            expected = (len(arrays[0]), *(n or m for n, m in zip(pixels, labels.shape[1:], strict=False)))
-            check_labels(labels, expected, classes, f"step {step.number}")
+            classes_of, _ = unweighted(labels)
+            expected = (len(arrays[0]), *(n or m for n, m in zip(pixels, classes_of.shape[1:], strict=False)))
+            check_labels(classes_of, expected, classes, f"step {step.number}")
         samples, replicas = len(arrays[0]), self.replicas
         parts, shares = replicas.split((listed(inputs), labels), samples), replicas.shares(samples, step.share)
         loss, gradients = self._forward(*parts, shares)
@@ -129,7 +131,10 @@ class _Learner(Evaluator):
     def _loss(self, inputs: Any, outputs: Tensor, labels: Tensor) -> Tensor:
         if self.probabilities:
             outputs = losses.logarithms(outputs)
-        return self.options.combined_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs))
+        labels, weights = unweighted(labels)
+        return self.options.combined_loss(
+            lambda: losses.of_batch(self.label_loss, outputs, labels, weights), self._distance(inputs, outputs)
+        )
 
     def _dampened(self) -> Tensor:
         return self.dampening * distance(self.model)

@@ -56,6 +56,15 @@ _LOSSES: dict[str, Loss] = {
 }
 
 
+def of_batch(loss: Loss, outputs: Any, labels: Any, weights: Tensor | None) -> Tensor:
+    """Return the loss of a batch; with weights the mean of each sample's own loss times its weight."""
+    if weights is None:
+        return loss(outputs, labels)
+    alone = lambda nest: tf.nest.map_structure(lambda x: x[None], nest)  # noqa: E731
+    each = tf.vectorized_map(lambda pair: loss(*alone(pair)), (outputs, labels))
+    return tf.reduce_mean(each * tf.cast(weights, each.dtype))
+
+
 def label_loss(options: TrainingOptions) -> Loss:
     """Return the loss against labels, ``(outputs, labels) -> scalar``. Keras' own losses take them the other way round."""
     loss = options.batch_loss

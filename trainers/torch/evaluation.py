@@ -11,22 +11,25 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from qat.adapters.torch import inputs_of
-from qat.adapters.torch.inference import device_of, fitting
+from qat.adapters.torch.inference import device_of, fitting, on_device
 from qat.display.progress import length, tracked
 from qat.errors import ConfigError, DataError
 from qat.frameworks import in_order, input_count
 from qat.program.caller_names import paths_of
+from qat.system.nests import leaves, mapped
 from qat.trainers.data_checks import split_batch
 from qat.trainers.metric import Metric
 from qat.trainers.metrics import measure
 from qat.trainers.named_outputs import named
 from qat.trainers.options import TrainingOptions
 from qat.trainers.preparation import evaluated
+from qat.trainers.sample_weights import unweighted
 from qat.typing import Batches
 
 from .distributed import Processes
 
-Tensors: TypeAlias = tuple[Tensor, ...]
+#: The inputs of a batch, nested as the user gave them.
+Tensors: TypeAlias = Any
 
 
 def evaluate(model: nn.Module, data: Batches, options: TrainingOptions) -> dict[str, float]:
@@ -65,24 +68,35 @@ class Evaluator:
 
     def _evaluated(self, data: Batches) -> Iterator[tuple[Any, Any]]:
         for inputs, labels in tracked(self.pairs(data), "evaluation", length(data)):
-            yield _outputs(self.model(*fitting(self.model, inputs))), self._expected(inputs, labels)
+            yield _outputs(self.model(*arguments(self.model, inputs))), self._expected(inputs, labels)
 
     def _expected(self, inputs: Tensors, labels: Any) -> Any:
         if self.options.labelled:
-            return _arrays(labels)
+            return _arrays(unweighted(labels)[0])
         assert self.teacher is not None
         with torch.no_grad():
-            return _outputs(self.teacher(*inputs))
+            return _outputs(self.teacher(*arguments(self.teacher, inputs)))
 
     def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], Any]]:
         """Yield batches as arrays: the inputs, and the labels or the teacher's outputs."""
         for inputs, labels in self.pairs(data):
-            yield tuple(x.cpu().numpy() for x in inputs), self._expected(inputs, labels)
+            yield tuple(x.cpu().numpy() for _, x in leaves(in_order(self.model, inputs))), self._expected(inputs, labels)
+
+
+def arguments(model: nn.Module, inputs: Any) -> tuple[Any, ...]:
+    """Return the inputs of a batch as a model's ``forward`` takes them, in its order; each model has its own."""
+    ordered = in_order(model, inputs)
+    return fitting(model, tuple(ordered) if isinstance(ordered, (tuple, list)) else (ordered,))
+
+
+def _input(value: Any) -> Any:
+    (tensor,) = inputs_of(((value,),))
+    return tensor
 
 
 def _arrays(labels: Any) -> Any:
     """Return labels as arrays, nested as they are."""
-    return pytree.tree_map(_array, labels)
+    return mapped(_array, labels)
 
 
 def _outputs(outputs: Any) -> Any:
@@ -99,24 +113,22 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _tensors(labels: Any, device: torch.device) -> Any:
-    """Return the labels of a batch as tensors on a device: one, or several in a tuple, list or dictionary."""
-    nested = labels.values() if isinstance(labels, dict) else labels if isinstance(labels, (tuple, list)) else ()
-    if nested and all(hasattr(x, "shape") and len(x.shape) for x in nested):
-        return pytree.tree_map(lambda x: torch.as_tensor(x, device=device), labels)
-    return torch.as_tensor(labels, device=device)
+    """Return the labels of a batch as tensors on a device, nested as they are."""
+    return mapped(lambda x: torch.as_tensor(x, device=device), labels)
 
 
 def _pairs(data: Batches, device: torch.device, labelled: bool, model: nn.Module) -> Iterator[tuple[Tensors, Any]]:
     for index, batch in enumerate(data):
         given, answers = split_batch(batch, index, labelled, input_count(model))
-        inputs = inputs_of((in_order(model, given),))
-        for x in inputs:  # before they go to an accelerator; on one a look at their values would wait for it
+        inputs = mapped(_input, given)
+        flat = [x for _, x in leaves(inputs) if isinstance(x, Tensor)]
+        for x in flat:  # before they go to an accelerator; on one a look at their values would wait for it
             if x.device.type == "cpu" and x.is_floating_point() and not bool(torch.isfinite(x).all()):
                 raise DataError(f"batch {index} of the data holds NaN or infinite values: clean it before training")
-        inputs = tuple(x.to(device) for x in inputs)
+        inputs = on_device(inputs, device)
         try:
             # Without labels the loop needs the number of samples alone.
-            labels = _tensors(answers, device) if labelled else torch.empty(len(inputs[0]), device=device)
+            labels = _tensors(answers, device) if labelled else torch.empty(len(flat[0]), device=device)
         except (TypeError, ValueError) as error:
             raise DataError(f"the labels of batch {index} are no numbers: {error}") from error
         yield inputs, labels

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from qat.adapters.torch import set_range_tracking
 from qat.adapters.torch.dampening import distance
 from qat.adapters.torch.freezing import Freezing
-from qat.adapters.torch.inference import device_of, fitting
+from qat.adapters.torch.inference import device_of
 from qat.adapters.torch.prepared_model import PreparedModel
 from qat.calibration.clear_borders import clear_borders
 from qat.errors import ConfigError, DataError
@@ -27,11 +27,12 @@ from qat.trainers.learner import LogWriter, Loss, Step, part
 from qat.trainers.loop import run
 from qat.trainers.options import TrainingOptions
 from qat.trainers.output_losses import OutputLosses
+from qat.trainers.sample_weights import unweighted
 from qat.typing import Batches
 
 from . import losses, optimizers
 from .distributed import accumulating
-from .evaluation import Evaluator, Tensors
+from .evaluation import Evaluator, Tensors, arguments
 from .weights import arrays_of, put, save_weights
 
 
@@ -76,7 +77,7 @@ class _Learner(Evaluator):
         self.model.train()
         self._track(step.tracking)
         with accumulating(self.shared, step.update), self._precision():
-            outputs = self.shared(*fitting(self.model, inputs))
+            outputs = self.shared(*arguments(self.model, inputs))
             loss = self._loss(inputs, outputs, labels, step.number)
             value = self.processes.mean(loss.detach())
             if self.late:
@@ -112,6 +113,7 @@ class _Learner(Evaluator):
 
     def _loss(self, inputs: Tensors, outputs: Any, labels: Tensor, number: int) -> Tensor:
         options, axis = self.options, 1
+        labels, weights = unweighted(labels)
         if options.classifies:
             outputs = losses.class_scores(outputs)
             axis = losses.class_axis(outputs, labels if options.labelled else None)
@@ -124,15 +126,17 @@ class _Learner(Evaluator):
                 if labels.device.type == "cpu":  # elsewhere the look at their values would wait for the device
                     check_labels(labels, (*shape[:axis], *shape[axis + 1 :]), outputs.shape[-1], f"step {number}")
                 labels = losses.class_labels(labels, outputs.shape[-1])
-        return options.combined_loss(lambda: self.label_loss(outputs, labels), self._distance(inputs, outputs, axis))
+        return options.combined_loss(
+            lambda: losses.of_batch(self.label_loss, outputs, labels, weights), self._distance(inputs, outputs, axis)
+        )
 
     def _distance(self, inputs: Tensors, outputs: Any, axis: int) -> Tensor | None:
         if self.teacher is None:
             return None
         with torch.no_grad():
-            taught = self.teacher(*inputs)
+            taught = self.teacher(*arguments(self.teacher, inputs))
         if self.options.classifies:
-            taught = losses.rows_of(taught, axis)
+            taught = losses.rows_of(losses.class_scores(taught), axis)
         return self.teacher_loss(outputs, losses.logarithms(taught) if self.probabilities else taught)
 
     def _track(self, tracking: bool) -> None:
@@ -145,7 +149,7 @@ class _Learner(Evaluator):
     def zero_output_loss(self, inputs: Tensors, labels: Tensor) -> float:
         self.model.eval()
         with torch.no_grad():
-            outputs = self.model(*fitting(self.model, inputs))
+            outputs = self.model(*arguments(self.model, inputs))
             zeros = pytree.tree_map(lambda t: torch.zeros_like(t) if t.is_floating_point() else t, outputs)
             return float(self.processes.mean(self._loss(inputs, zeros, labels, 1)))
 
@@ -164,7 +168,7 @@ class _Learner(Evaluator):
         hooks = [m.register_forward_hook(look(_scope_of(name, self.model))) for name, m in leaves if name]
         try:
             with torch.no_grad():
-                self.model(*fitting(self.model, inputs))
+                self.model(*arguments(self.model, inputs))
         finally:
             for handle in hooks:
                 handle.remove()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from qat.errors import ConfigError
+from qat.errors import ConfigError, DataError
 from qat.system.import_object import import_object
 from qat.trainers.options import TrainingOptions
 from qat.trainers.output_losses import LEAST, SHARE, TINY, OutputLoss, OutputLosses
@@ -40,6 +40,24 @@ def label_loss(options: TrainingOptions) -> Loss:
     return loss
 
 
+def of_batch(loss: Loss, outputs: Any, labels: Any, weights: Tensor | None) -> Tensor:
+    """Return the loss of a batch; with weights the mean of each sample's own loss times its weight.
+
+    Raises:
+        DataError: there is no weight for each sample.
+    """
+    if weights is None:
+        return loss(outputs, labels)
+    tensors = [x for x in pytree.tree_leaves((outputs, labels)) if isinstance(x, Tensor)]
+    if {len(x) for x in tensors} != {len(weights)} or weights.dim() != 1:
+        raise DataError(
+            f"sample weights have shape {tuple(weights.shape)}: give one for each sample, and for maps a loss= of your own"
+        )
+    alone = lambda nest: pytree.tree_map(lambda x: x[None], nest)  # noqa: E731
+    each = torch.vmap(lambda y, t: loss(alone(y), alone(t)))(outputs, labels)
+    return (each * weights.to(each.dtype)).mean()
+
+
 def teacher_loss(options: TrainingOptions) -> Loss:
     """Return the loss against a teacher's outputs.
 
@@ -58,7 +76,12 @@ def teacher_loss(options: TrainingOptions) -> Loss:
 
 
 def class_scores(outputs: Any) -> Tensor:
-    """Return the outputs that cross-entropy takes. Raises ConfigError where there are several."""
+    """Return the outputs that cross-entropy takes, the only ones of a nest. Raises ConfigError where there are several."""
+    if (
+        isinstance(outputs, Mapping)
+        and len(tensors := [x for x in pytree.tree_leaves(dict(outputs)) if isinstance(x, Tensor)]) == 1
+    ):
+        (outputs,) = tensors
     if not isinstance(outputs, Tensor):
         raise ConfigError("the model has several outputs: give loss=, a function of (outputs, labels)")
     return outputs

@@ -11,6 +11,7 @@ from torch import fx, nn
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.errors import DataError
 from qat.program.build import grid_value_name
+from qat.system.nests import mapped
 from qat.system.samples import check_fit, first_of_pair
 
 from .nests import opened
@@ -25,20 +26,27 @@ def inputs_of(sample: Any, device: torch.device | None = None) -> tuple[torch.Te
     """
     inputs = first_of_pair(sample)
     values = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-    out = []
-    for value in values:
-        if not isinstance(value, (torch.Tensor, np.ndarray)) and hasattr(
-            value, "__array__"
-        ):  # of NumPy, or a tensor of TensorFlow
-            value = np.array(value)
-        if isinstance(value, np.ndarray):
-            value = torch.from_numpy(np.ascontiguousarray(value))
-        if not isinstance(value, torch.Tensor):
-            raise DataError(
-                f"a sample holds a {type(value).__name__}: yield tensors, arrays, tuples of them, or (inputs, labels) pairs"
-            )
-        out.append(value.to(device) if device is not None else value)
-    return tuple(out)
+    return tuple(mapped(lambda x: _tensor(x, device), value) for value in values)
+
+
+def _tensor(value: Any, device: torch.device | None) -> Any:
+    """Return an array as a tensor on a device; a default of ``forward`` stays."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, (torch.Tensor, np.ndarray)) and hasattr(value, "__array__"):  # of NumPy, or a tensor of TensorFlow
+        value = np.array(value)
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.ascontiguousarray(value))
+    if not isinstance(value, torch.Tensor):
+        raise DataError(
+            f"a sample holds a {type(value).__name__}: yield tensors, arrays, nests of them, or (inputs, labels) pairs"
+        )
+    return value if device is None else value.to(device)
+
+
+def on_device(nest: Any, device: torch.device) -> Any:
+    """Return a nest with its tensors on a device."""
+    return mapped(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, nest)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -75,7 +83,7 @@ def forward(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[np.ndar
     model.eval()
     try:
         with torch.no_grad():
-            _, outputs = opened(model(*(x.to(device_of(model)) for x in inputs)))
+            _, outputs = opened(model(*on_device(inputs, device_of(model))))
     finally:
         model.train(training)
     distinct = {id(o): o for o in outputs if isinstance(o, torch.Tensor)}

@@ -10,8 +10,7 @@ import numpy as np
 from qat.display.progress import tracked
 from qat.errors import DataError
 from qat.frameworks import has_plan, in_order, input_count
-from qat.system.sample_sets import as_pair
-from qat.system.samples import batches_of, first_of_pair
+from qat.system.samples import batches_of, first_of_pair, parts_of
 
 #: Samples that are looked at together: one large array is never copied whole.
 _AT_ONCE = 64
@@ -86,12 +85,7 @@ def _array(value: Any, where: str) -> np.ndarray:
 
 def _labels(batch: Any, inputs: int) -> np.ndarray | None:
     """Return the labels of a pair, where they are one array."""
-    pair = as_pair(batch)
-    if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3):
-        return None
-    if inputs == len(pair) and all(hasattr(x, "shape") for x in pair):
-        return None
-    labels = pair[1]
+    labels = parts_of(batch, inputs).labels
     if hasattr(labels, "detach"):
         labels = labels.detach().cpu()
     return np.asarray(labels) if hasattr(labels, "shape") and len(labels.shape) else None
