@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from qat.graph.graph import Op
 from qat.graph.kept_zeros import masks_of
 from qat.graph.recognition.recognise import recognise
 from qat.graph.replacement import replaced
+from qat.graph.training_acts import placed
 from qat.planning.placement import float_by_role
 from qat.planning.plan import Plan
 from qat.planning.planner import plan as make_plan
@@ -96,6 +98,7 @@ def prepare(
     equalize: bool = ...,
     replace: Mapping[str, str] | None = ...,
     keep_zeros: bool = ...,
+    dropout: bool = ...,
     engine: Engine = ...,
 ) -> PreparedModule: ...
 @overload
@@ -108,6 +111,7 @@ def prepare(
     equalize: bool = ...,
     replace: Mapping[str, str] | None = ...,
     keep_zeros: bool = ...,
+    dropout: bool = ...,
     engine: Engine = ...,
 ) -> PreparedModule: ...
 @overload
@@ -120,6 +124,7 @@ def prepare(
     equalize: bool = ...,
     replace: Mapping[str, str] | None = ...,
     keep_zeros: bool = ...,
+    dropout: bool = ...,
     engine: Engine = ...,
 ) -> PreparedModel: ...
 def prepare(
@@ -131,6 +136,7 @@ def prepare(
     equalize: bool = False,
     replace: Mapping[str, str] | None = None,
     keep_zeros: bool = False,
+    dropout: bool = True,
     engine: Engine = "grid",
 ) -> PreparedModel:
     """Return a copy of a trained float model on the integer grid; the float model is not changed.
@@ -161,6 +167,8 @@ def prepare(
             ``teacher=`` the float model.
         keep_zeros: whether training keeps the zeros of pruned weights, wherever a layer's weight is zero now. Masks of
             ``torch.nn.utils.prune`` are kept in any case.
+        dropout: whether dropout, stochastic depth, noise and augmentation layers act in training as the float model's do. The
+            plan names them; evaluation and the artifact never have them.
         engine: ``grid``, or for a ``tf_keras`` model ``tfmot``: tensorflow-model-optimization's fake quantization, whose parity
             with the artifact is measured and not promised.
 
@@ -199,7 +207,7 @@ def prepare(
             return prepared
     adapter = adapter_for(framework)
     chosen = _target_for(adapter, model, target)
-    traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen, dynamic, equalize)
+    traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen, dynamic, equalize, dropout)
     if unheld := made.unwritable():
         lacking = "; ".join(f"'{layer}': {reason}" for layer, reason in unheld.items())
         raise ExportError(
@@ -288,10 +296,11 @@ def _trace_and_plan(
     target: Target,
     dynamic: Sequence[str],
     equalize: bool = False,
+    dropout: bool = True,
 ) -> tuple[Traced, Plan, Mapping[str, np.ndarray]]:
     if dynamic and (framework_of(model) != "torch" or target.suffix != ".onnx"):
         raise ConfigError("dynamic sizes are for PyTorch models in .onnx: leave out dynamic")
-    traced = _traced(adapter, model, example_inputs, dynamic, target)
+    traced = _traced(adapter, model, example_inputs, dynamic, target, dropout)
     composed = target.row("composed")
 
     def admits(op: Op) -> bool:
@@ -316,19 +325,23 @@ def _trace_and_plan(
     graph = for_target(replaced(graph, recipe.replace), target.kinds, of_one)
     made = make_plan(graph, recipe, target)
     kept = {p.op.name for p in made.ops if p.keeps_framework}
-    return traced.fixing(fixed), made.without(adapter.unheld(traced, kept, target.suffix)), params
+    made = made.without(adapter.unheld(traced, kept, target.suffix))
+    acts = placed(traced.acts, traced.graph, [p.op for p in made.ops])
+    return traced.fixing(fixed), dataclasses.replace(made, acts=acts), params
 
 
-def _traced(adapter: Adapter, model: Model, example: Inputs | None, dynamic: Sequence[str], target: Target) -> Traced:
+def _traced(
+    adapter: Adapter, model: Model, example: Inputs | None, dynamic: Sequence[str], target: Target, dropout: bool
+) -> Traced:
     """Trace a model; that of a file with the free sizes that the file has, wherever its layers allow that."""
     if dynamic:
-        return adapter.trace(model, example, dynamic)
+        return adapter.trace(model, example, dynamic, dropout=dropout)
     origin = origin_of(model)
     free = origin.free_axes if origin is not None and target.suffix == ".onnx" else ()
     alone = [(name,) for name in reversed(free)] if len(free) > 1 else []  # lines of text have one height and any width
     for axes in ([free] if free else []) + alone:
         try:
-            traced = adapter.trace(model, example, axes)
+            traced = adapter.trace(model, example, axes, dropout=dropout)
         except CaptureError as error:
             log.info("the %s cannot stay free: %s", " and the ".join(axes), error)
             continue
@@ -337,7 +350,7 @@ def _traced(adapter: Adapter, model: Model, example: Inputs | None, dynamic: Seq
         return traced
     if free:
         log.warning("the artifact takes the example's size alone, where the file leaves the %s free", " and the ".join(free))
-    return adapter.trace(model, example)
+    return adapter.trace(model, example, dropout=dropout)
 
 
 def load_prepared(model: P, path: str | Path) -> P:

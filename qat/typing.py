@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .arithmetic.encoding import Encoding
     from .graph.graph import Graph
+    from .graph.training_acts import TrainingAct
 
 
 class Array(Protocol):
@@ -130,6 +131,10 @@ class Traced(Protocol):
     @property
     def fixed(self) -> frozenset[str]:
         """The names of the parameters that are not trained."""
+
+    @property
+    def acts(self) -> tuple[TrainingAct, ...]:
+        """What training does with tensors of the graph."""
 
     def fixing(self, names: Set[str]) -> Traced:
         """Return the same with more parameters that are not trained."""

@@ -17,6 +17,7 @@ from qat.display.table import Column, Table
 from qat.graph.graph import Graph, Op
 from qat.graph.kinds import KINDS
 from qat.graph.residual_stream import residual_stream
+from qat.graph.training_acts import TrainingAct
 
 from .modes import STORED, Mode
 from .recipe import QuantSpec, Recipe
@@ -157,6 +158,7 @@ class Plan(Displayed):
         group_of: the group of every tensor on the integer grid.
         quantize: float tensors that an integer kernel reads.
         dequantize: tensors on the grid that are read in float: by a float operator or as a model output.
+        acts: what training adds, and the artifact has not: dropout, stochastic depth, augmentation.
     """
 
     graph: Graph
@@ -167,6 +169,7 @@ class Plan(Displayed):
     group_of: Mapping[str, str]
     quantize: tuple[str, ...]
     dequantize: tuple[str, ...]
+    acts: tuple[TrainingAct, ...] = ()
 
     def table(self) -> list[dict[str, str]]:
         """Return one row an operator: ``scope``, ``op``, ``runs`` (integer, float or a mode), ``how`` and ``reason``."""
@@ -177,6 +180,7 @@ class Plan(Displayed):
             if planned.weight is not None:
                 held = " held in int8" if planned.weight.bits <= 4 and not planned.packed else ""
                 how.append(f"weight int{planned.weight.bits}{held} per {planned.weight.granularity}, |q| <= {planned.qmax}")
+            how += [f"in training: {act.what}" for act in self.acts if act.tensor in op.outputs]
             if planned.stored:
                 how.append(_STORED_HOW[planned.mode])
             if planned.integer:
@@ -206,7 +210,8 @@ class Plan(Displayed):
     def _summary(self) -> str:
         runs = Counter("integer" if p.integer else p.mode for p in self.ops)
         parts = ", ".join(f"{count} {how}" for how, count in runs.most_common())
-        return f"recipe {self.recipe.name} for {self.target.name}: {len(self.ops)} operators, {parts}"
+        trained = f"; in training alone, {len(self.acts)} x dropout or the like" if self.acts else ""
+        return f"recipe {self.recipe.name} for {self.target.name}: {len(self.ops)} operators, {parts}{trained}"
 
     def few_bit_weights(self) -> tuple[PlannedOp, ...]:
         """Return the operators with an integer weight of fewer than 8 bits; of those that share a weight, the first."""
@@ -247,6 +252,7 @@ class Plan(Displayed):
             "group_of": dict(self.group_of),
             "quantize": list(self.quantize),
             "dequantize": list(self.dequantize),
+            "acts": [act.to_dict() for act in self.acts],
         }
 
     @classmethod
@@ -262,4 +268,5 @@ class Plan(Displayed):
             group_of=dict(data["group_of"]),
             quantize=tuple(data["quantize"]),
             dequantize=tuple(data["dequantize"]),
+            acts=tuple(TrainingAct.from_dict(act) for act in data.get("acts", ())),
         )

@@ -45,7 +45,7 @@ def _decisive(job: Job) -> dict[str, Any]:
         "framework": c.framework, "model": c.model.model_dump(mode="json"),
         "data": {name: value for name, value in c.data.model_dump(mode="json").items() if name not in _FREE},
         "recipe": c.recipe, "target": job.target.name, "equalize": c.equalize,
-        "replace": sorted(c.replace.items()), "keep_zeros": c.keep_zeros,
+        "replace": sorted(c.replace.items()), "keep_zeros": c.keep_zeros, "dropout": c.dropout,
         "calibration": c.calibration.model_dump(mode="json"), "float_training": c.float_training.decisive(),
         "training": training,
     }  # fmt: skip

@@ -67,5 +67,6 @@ def _of_weights(job: Job, data: RunData, path: Path) -> Model:
     if not float_files.is_checkpoint(path):
         return float_files.load(framework, model, path)
     c = job.config
-    prepared = api.prepare(model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize, keep_zeros=c.keep_zeros)
+    options = {"keep_zeros": c.keep_zeros, "dropout": c.dropout}
+    prepared = api.prepare(model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize, **options)
     return api.load_prepared(prepared, path)

@@ -177,6 +177,7 @@ class RunConfig(_Strict):
     equalize: bool = False
     replace: dict[str, str] = {}
     keep_zeros: bool = False
+    dropout: bool = True
     calibration: CalibrationConfig = CalibrationConfig()
     training: Annotated[TrainingOptions, PlainValidator(_training)] = TrainingOptions()
     control: bool = True

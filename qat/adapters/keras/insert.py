@@ -12,7 +12,7 @@ from qat.adapters.keras.capture.trace import Traced
 from qat.adapters.keras.nodes.learned_scales import LearnedLinear
 from qat.planning.plan import Plan
 
-from .kept_layers import KeptLayers
+from .kept_layers import KeptLayers, copy_of
 from .prepared_model import PreparedModel
 from .signature import Signature
 
@@ -32,7 +32,8 @@ def insert(
     used = dict.fromkeys(name for p in plan.ops for name in p.op.params.values())
     shapes = {name: (params[name].shape, name not in frozen) for name in used}
     signature = Signature(traced.inputs, traced.input_layers, traced.outputs, traced.output_names)
-    model = PreparedModel(plan, signature, kept, shapes, pruned=tuple(masks), name=plan.graph.name)
+    acting = {act.name: tuple(copy_of(layer) for layer in traced.act_layers[act.name]) for act in plan.acts}
+    model = PreparedModel(plan, signature, kept, shapes, pruned=tuple(masks), acting=acting, name=plan.graph.name)
     for name, variable in model.parameters.items():
         variable.assign(params[name])
     for name, mask in model.masks.items():

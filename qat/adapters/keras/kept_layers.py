@@ -28,7 +28,7 @@ class KeptLayers:
             CaptureError: a layer cannot be rebuilt from its configuration.
         """
         used = {p.op.name: layers[p.op.name] for p in plan.ops if p.op.name in layers}
-        copies = {id(layer): _copy(layer) for layer in used.values()}  # a layer that is called twice stays one
+        copies = {id(layer): copy_of(layer) for layer in used.values()}  # a layer that is called twice stays one
         kept = cls({name: copies[id(layer)] for name, layer in used.items()}, {name: arguments[name] for name in used})
         kept.build(plan)
         for layer in used.values():
@@ -79,7 +79,8 @@ class KeptLayers:
         return kept
 
 
-def _copy(layer: keras.Operation) -> keras.Operation:
+def copy_of(layer: keras.Operation) -> Any:
+    """Return a layer made again from its configuration."""
     try:
         copied = type(layer).from_config(layer.get_config())
     except (TypeError, ValueError, NotImplementedError) as error:

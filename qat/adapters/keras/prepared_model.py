@@ -21,6 +21,8 @@ from qat.adapters.keras.nodes.range_tracking import RangeTracker, derive_encodin
 from qat.adapters.keras.nodes.table import make_node
 from qat.errors import CalibrationError, ConfigError, ExportError
 from qat.graph.graph import Op
+from qat.graph.kinds import KINDS
+from qat.graph.training_acts import OUTPUT, TrainingAct, touched
 from qat.planning.plan import Plan, PlannedOp
 
 from .kept_layers import KeptLayers
@@ -28,6 +30,9 @@ from .signature import Signature
 
 #: By parameter: its shape, and whether it is trained.
 Shapes = Mapping[str, tuple[tuple[int, ...], bool]]
+
+#: By act: the layers that change a tensor in training, in order.
+Acting = Mapping[str, tuple[keras.layers.Layer, ...]]
 
 
 @keras.saving.register_keras_serializable("qat")
@@ -48,7 +53,14 @@ class PreparedModel(keras.Model):
     qat_prepared = True
 
     def __init__(
-        self, plan: Plan, signature: Signature, kept: KeptLayers, shapes: Shapes, pruned: Sequence[str] = (), **kwargs: Any
+        self,
+        plan: Plan,
+        signature: Signature,
+        kept: KeptLayers,
+        shapes: Shapes,
+        pruned: Sequence[str] = (),
+        acting: Acting | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         # XLA may reassociate: only on the user's explicit jit_compile=True.
@@ -59,6 +71,11 @@ class PreparedModel(keras.Model):
         self._traced_for: dict[str, tuple[bool, ...]] = {}
         self.grid_layers = [Grid(group, self._is_tracking, name=f"grid_{name}") for name, group in plan.groups.items()]
         self.float_layers = kept.distinct
+        self.acting = dict(acting or {})
+        self.training_layers = list({id(x): x for layers in self.acting.values() for x in layers}.values())
+        self.acts = {(act.tensor, reader): act for act in plan.acts for reader in act.readers or ("",)} if acting else {}
+        self.written = frozenset(t for p in plan.ops if p.integer for t in p.op.outputs)
+        self.touched = touched(plan.acts, [p.op for p in plan.ops])
         self.parameters = {name: _variable(name, shape, trainable) for name, (shape, trainable) in shapes.items()}
         self.masks = {
             name: self.add_weight(name=f"mask_{i}", shape=shapes[name][0], initializer="ones", dtype="bool", trainable=False)
@@ -122,11 +139,17 @@ class PreparedModel(keras.Model):
             if planned.op.name == until:
                 return current.real, current.grid
             (current.grid if planned.integer else current.real).update(current.compute(planned, values))
-        for name in self.plan.graph.outputs:
-            current.as_float(name)
+        current.reader = OUTPUT
+        current.real.update({name: current.as_float(name) for name in self.plan.graph.outputs})
         if tracker is not None:
             tracker.update_ranges()
         return current.real, current.grid
+
+    def changed(self, act: TrainingAct, x: Tensor) -> Tensor:
+        """Return a tensor as an act of training changes it."""
+        for layer in self.acting[act.name]:
+            x = layer(x, training=True)
+        return x
 
     def grid_of(self, tensor: str) -> Grid:
         """Return the grid of a tensor."""
@@ -188,6 +211,7 @@ class PreparedModel(keras.Model):
             "signature": self.signature.to_dict(),
             "kept": self.kept.to_dict(),
             "pruned": list(self.masks),
+            "acting": {name: [keras.saving.serialize_keras_object(x) for x in layers] for name, layers in self.acting.items()},
             "shapes": {name: [list(shape), trainable] for name, (shape, trainable) in self._shapes.items()},
         }
 
@@ -203,8 +227,11 @@ class PreparedModel(keras.Model):
         plan = Plan.from_dict(config["plan"])
         with keras.saving.custom_object_scope(custom_objects or {}):
             kept = KeptLayers.from_dict(config["kept"], plan)
+            load = keras.saving.deserialize_keras_object
+            acting = {name: tuple(map(load, layers)) for name, layers in config.get("acting", {}).items()}
         shapes = {name: (tuple(shape), trainable) for name, (shape, trainable) in config["shapes"].items()}
-        return cls(plan, Signature.from_dict(config["signature"]), kept, shapes, config.get("pruned", ()), name=config["name"])
+        signature, pruned = Signature.from_dict(config["signature"]), config.get("pruned", ())
+        return cls(plan, signature, kept, shapes, pruned, acting, name=config["name"])
 
 
 class _Pass:
@@ -214,14 +241,18 @@ class _Pass:
         self.model, self.training, self.on_grid = model, training, model.on_grid
         self.real: dict[str, Tensor] = inputs
         self.grid: dict[str, Tensor] = {}
+        self.reader = ""
+        self.acts = model.acts if training else {}
+        self.acted: dict[tuple[str, bool], Tensor] = {}
 
     def values(self, planned: PlannedOp) -> list[Tensor]:
         """Return the tensors that an operator reads, in the form in which it reads them."""
         op = planned.op
+        self.reader = op.name
         if not planned.integer:
             return [self.as_float(t) for t in op.inputs]
         read = op.inputs if planned.keeps_framework else planned.grid_inputs
-        return [self.as_integer(t) if t in read else self.as_float(t) for t in op.inputs]
+        return [self._of_kernel(op, t) if t in read else self.as_float(t) for t in op.inputs]
 
     def compute(self, planned: PlannedOp, values: list[Tensor]) -> dict[str, Tensor]:
         """Return an operator's outputs by name."""
@@ -230,13 +261,43 @@ class _Pass:
             return self.model.kept.call(planned.op, values)
         return {planned.op.output: node(values, self.model.params_of(planned.op), self.training, self.on_grid)}
 
+    def _of_kernel(self, op: Op, name: str) -> Tensor:
+        """Return a tensor on the grid as a kernel reads it; one that looks its input up reads what is within the limits."""
+        x, kind = self.as_integer(name), KINDS[op.kind]
+        if not self.acts or name not in self.model.touched or not (kind.function or kind.normalizes or op.kind == "softmax"):
+            return x
+        grid = self.model.grid_of(name)
+        return tf.clip_by_value(x, tf.convert_to_tensor(grid.lo), tf.convert_to_tensor(grid.hi)) if self.on_grid else x
+
+    def _act(self, name: str) -> TrainingAct | None:
+        return self.acts.get((name, self.reader)) or self.acts.get((name, ""))
+
+    def _acting(self, act: TrainingAct, on_grid: bool) -> Tensor:
+        """Return the tensor of an act as training changes it: where it is written, so that its other form is changed alike."""
+        key, name, model = (act.name, on_grid), act.tensor, self.model
+        if key not in self.acted:
+            if on_grid != (name in model.written):
+                x, grid = self._acting(act, not on_grid), model.grid_of(name)
+                self.acted[key] = quantize(x, grid, model.plan.target.kernels, True) if on_grid else dequantize(x, grid)
+            elif on_grid:
+                scale = model.grid_of(name).scale
+                v = model.changed(act, self.grid[name] * scale) / scale
+                self.acted[key] = v + tf.stop_gradient(tf.round(v) - v)
+            else:
+                self.acted[key] = model.changed(act, self.real[name])
+        return self.acted[key]
+
     def as_float(self, name: str) -> Tensor:
+        if (act := self._act(name)) is not None:
+            return self._acting(act, on_grid=False)
         if name not in self.real:
             x = self.grid[name]
             self.real[name] = dequantize(x, self.model.grid_of(name)) if self.on_grid else x
         return self.real[name]
 
     def as_integer(self, name: str) -> Tensor:
+        if (act := self._act(name)) is not None:
+            return self._acting(act, on_grid=True)
         if name not in self.grid:
             grid = self.model.grid_of(name)
             if self.on_grid:

@@ -21,9 +21,11 @@ from qat.adapters.torch.nodes.lookup import Function
 from qat.adapters.torch.nodes.quantize import Dequantize, Quantize
 from qat.adapters.torch.nodes.range_tracking import RangeTracker
 from qat.adapters.torch.nodes.table import NODES, make_node
+from qat.adapters.torch.nodes.training_act import Acting, WithinLimits
 from qat.graph.computed_weights import factor_of
 from qat.graph.graph import Op
 from qat.graph.kinds import KINDS
+from qat.graph.training_acts import OUTPUT, TrainingAct, touched
 from qat.planning.plan import Plan, PlannedOp
 
 from .prepared_model import SCOPE, Prepared, PreparedModel
@@ -39,7 +41,8 @@ def insert(
         value = torch.from_numpy(np.array(params[name])) if name in params else traced.state[name].detach().clone()
         _register(root, name, value, buffer=name in traced.buffers, frozen=name in traced.frozen)
     root.add_module(SCOPE, nn.Module())
-    for kind in ("nodes", "quantize", "dequantize", *(["weights"] if traced.computed or masks else [])):
+    parts = {"weights": traced.computed or masks, "acts": plan.acts}
+    for kind in ("nodes", "quantize", "dequantize", *(name for name, held in parts.items() if held)):
         root.get_submodule(SCOPE).add_module(kind, nn.Module())
     writer = _Writer(traced, plan, root, params, masks)
     graph = writer.write()
@@ -63,6 +66,7 @@ def _register(root: nn.Module, name: str, value: torch.Tensor, buffer: bool, fro
 def _clip_masks(plan: Plan) -> dict[str, ClipMask]:
     """Return the clip masks of tensors, which depend on their readers; a tensor that is not named has one of bytes."""
     found = dict.fromkeys(plan.graph.outputs, ClipMask.OUTPUT)
+    changed = touched(plan.acts, [p.op for p in plan.ops])
     readers: dict[str, list[PlannedOp]] = {}
     for p in plan.ops:
         for t in p.op.inputs:
@@ -72,7 +76,8 @@ def _clip_masks(plan: Plan) -> dict[str, ClipMask]:
     for p in plan.ops:
         node = _node_of_bytes(p)
         for t in p.op.outputs if node is not None and node.has_clip_mask else ():
-            if t not in found and not plan.groups[plan.group_of[t]].learned and all(map(_is_table, readers.get(t, ()))):
+            told = t in found or t in changed or plan.groups[plan.group_of[t]].learned
+            if not told and all(map(_is_table, readers.get(t, ()))):
                 found[t] = ClipMask.READERS
     return found
 
@@ -110,23 +115,29 @@ class _Writer:
         self.forms: dict[str, str] = {}
         self.clip_masks = _clip_masks(plan)
         self.writers = {t: p for p in plan.ops for t in p.op.outputs}
+        self.touched = touched(plan.acts, [p.op for p in plan.ops])
+        self.reader = ""
+        self.acts = {(act.tensor, reader): act for act in plan.acts for reader in act.readers or ("",)}
+        self.acted: dict[tuple[str, bool], fx.Node] = {}
 
     def write(self) -> fx.Graph:
         for name in self.plan.graph.inputs:
             self.real[name] = self.graph.placeholder(name)
         for planned in self.plan.ops:
             op = planned.op
+            self.reader = op.name
             if planned.integer and planned.keeps_framework:  # the operator as captured, on integers
                 self.grid[op.output] = self.graph.node_copy(self.traced.nodes[op.name], self._captured_grid_arg)
                 self.forms[op.output] = self.kept_nodes[op.name] = self.grid[op.output].name
             elif planned.integer:
                 read = planned.grid_inputs
-                args = (*(self._on_grid(t) if t in read else self._as_float(t) for t in op.inputs), *self._params(op))
+                args = (*(self._of_kernel(op, t) if t in read else self._as_float(t) for t in op.inputs), *self._params(op))
                 grids = tuple(self._grid_of(t) for t in (*read, *op.outputs))
                 node = make_node(planned, grids, self.plan.target.kernels)
                 assert node is not None
                 if isinstance(node, LearnedConv2d):
                     node.start(self.params[op.params["weight"]])
+                node.reads_acts = not self.touched.isdisjoint(op.inputs)
                 node.clip_mask = self.clip_masks.get(op.output, ClipMask.BYTES)
                 if isinstance(node, Function) and self.clip_masks.get(op.inputs[0]) is ClipMask.READERS:
                     node.writer = self.writers[op.inputs[0]]
@@ -141,6 +152,7 @@ class _Writer:
                 captured = self.traced.nodes[op.name]
                 self.real[op.output] = self.graph.node_copy(captured, self._captured_arg)
                 self.kept_nodes[op.name] = self.real[op.output].name
+        self.reader = OUTPUT
         signature = self.traced.signature
         values = [None if leaf is None else self._as_float(leaf) for leaf in signature.leaves]
         self.root.get_submodule(SCOPE).add_module("range_tracking", RangeTracker(self.grids.values()))
@@ -164,7 +176,41 @@ class _Writer:
     def _grid_of(self, tensor: str) -> Grid:
         return self.grids[self.plan.group_of[tensor]]
 
+    def _of_kernel(self, op: Op, tensor: str) -> fx.Node:
+        """Return a tensor on the grid as a kernel reads it; one that looks its input up reads what is within the limits."""
+        read, kind = self._on_grid(tensor), KINDS[op.kind]
+        if tensor not in self.touched or not (kind.function or kind.normalizes or op.kind == "softmax"):
+            return read
+        return self._call("acts", f"{op.name}_{tensor}", WithinLimits(self._grid_of(tensor)), (read,))
+
+    def _act(self, tensor: str) -> TrainingAct | None:
+        return self.acts.get((tensor, self.reader)) or self.acts.get((tensor, ""))
+
+    def _is_kernels(self, tensor: str) -> bool:
+        return tensor in self.writers and self.writers[tensor].integer
+
+    def _acting(self, act: TrainingAct, on_grid: bool) -> fx.Node:
+        """Return the tensor of an act as training changes it: where it is written, so that its other form is changed alike."""
+        if (act.name, on_grid) not in self.acted:
+            tensor, name = act.tensor, f"{act.name}_{act.tensor}"
+            grid = self._grid_of(tensor) if tensor in self.plan.group_of else None
+            if on_grid != self._is_kernels(tensor):
+                assert grid is not None
+                module: nn.Module = Quantize(tensor, grid, self.plan.target.kernels) if on_grid else Dequantize(grid)
+                module, source = self._owning(module, grid) if on_grid else module, self._acting(act, not on_grid)
+                name += "_form"
+            else:
+                module = Acting(self.traced.act_modules[act.name], grid if on_grid else None)
+                source = self.grid[tensor] if on_grid else self.real[tensor]
+            module.tensor = tensor  # type: ignore[assignment]
+            self.acted[act.name, on_grid] = self._call("acts", name, module, (source,))
+            if on_grid:
+                self.forms.setdefault(tensor, self.acted[act.name, on_grid].name)
+        return self.acted[act.name, on_grid]
+
     def _on_grid(self, tensor: str) -> fx.Node:
+        if (act := self._act(tensor)) is not None:
+            return self._acting(act, on_grid=True)
         if tensor not in self.grid:
             grid = self._grid_of(tensor)
             module = self._owning(Quantize(tensor, grid, self.plan.target.kernels), grid)
@@ -173,6 +219,8 @@ class _Writer:
         return self.grid[tensor]
 
     def _as_float(self, tensor: str) -> fx.Node:
+        if (act := self._act(tensor)) is not None:
+            return self._acting(act, on_grid=False)
         if tensor not in self.real:
             module = Dequantize(self._grid_of(tensor))
             self.real[tensor] = self._call("dequantize", tensor, module, (self.grid[tensor],))

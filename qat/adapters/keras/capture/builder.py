@@ -14,6 +14,7 @@ from qat.graph.graph import Op, TensorSpec
 from qat.graph.kinds import FUNCTIONS
 
 from .layer_calls import ONE_TENSOR, Arguments, Call, with_placeholders
+from .training_acts import Acts
 
 Shape = tuple[int | None, ...]
 
@@ -27,10 +28,12 @@ class Builder:
         layers, arguments: the layer of each operator that keeps one, and the arguments of its call, by the operator's name.
         names: the graph's name of each symbolic tensor of Keras, by the id of the tensor.
         opened: what layers were found to consist of; held, since :attr:`names` goes by the ids of its tensors.
+        acts: what training does with the tensors.
         has_masks: whether layers of the model pass masks to others, which read them without an argument.
     """
 
-    def __init__(self, has_masks: bool = False) -> None:
+    def __init__(self, has_masks: bool = False, dropout: bool = True) -> None:
+        self.acts = Acts(dropout)
         self.ops: list[Op] = []
         self.specs: dict[str, TensorSpec] = {}
         self.params: dict[str, np.ndarray] = {}

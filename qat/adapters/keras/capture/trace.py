@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 
 from qat.graph.custom_layers import HANDLERS
 from qat.graph.graph import Graph
+from qat.graph.training_acts import TrainingAct
 
 from .builder import Builder, spec_of
 from .calls import calls_of, functional_of, nodes_of
@@ -20,11 +22,16 @@ from .opening import kind_of, may_open, opened
 from .own_training import own_training
 from .rules import rule_of
 
+#: Layers that pass their input on.
+_NOTHING = ("ActivityRegularization", "Identity")
+
 #: Layers that are the identity outside training: dropout, noise, augmentation.
 _TRAINING_ONLY = (
     "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout", "GaussianNoise", "GaussianDropout",
-    "ActivityRegularization", "Identity", "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast",
-    "RandomBrightness",
+    "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness", "RandomShear",
+    "RandomColorJitter", "RandomErasing", "RandomHue", "RandomSaturation", "RandomSharpness", "RandomGaussianBlur",
+    "RandomGrayscale", "RandomPosterization", "RandomInvert", "RandomColorDegeneration", "RandomPerspective",
+    "RandomElasticTransform", "RandAugment", "AugMix",
 )  # fmt: skip
 
 
@@ -43,6 +50,8 @@ class Traced:
         outputs: the outputs by tensor name, nested as the model returns them.
         output_names: the model's own names of its outputs, by which losses may be given.
         own_training: what :func:`qat.adapters.keras.capture.own_training.own_training` says of the model.
+        acts: what training does with tensors of the graph.
+        act_layers: the layers of each, in order, by the act's name.
     """
 
     graph: Graph
@@ -55,6 +64,8 @@ class Traced:
     outputs: Any
     output_names: tuple[str, ...]
     own_training: tuple[str, ...] = ()
+    acts: tuple[TrainingAct, ...] = ()
+    act_layers: Mapping[str, tuple[keras.layers.Layer, ...]] = field(default_factory=dict)
 
     @property
     def fixed(self) -> frozenset[str]:
@@ -66,17 +77,17 @@ class Traced:
         return replace(self, frozen=self.frozen | names)
 
 
-def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
+def trace(model: keras.Model, example_inputs: Any = None, dropout: bool = True) -> Traced:
     """Capture a model. ``example_inputs`` is needed for a subclassed model that was never called; others know their shapes.
 
-    Layers that only act in training (dropout, noise, augmentation) are left out. Layers of the user's own are opened: the graph
+    Layers that only act in training (dropout, noise, augmentation) are no part of the graph: with ``dropout`` they are noted beside it. Layers of the user's own are opened: the graph
     has the layers and operations that their ``call`` consists of.
 
     Raises:
         CaptureError: a model without an input shape, or an image size that is not fixed.
     """
     calls = calls_of(model, example_inputs)
-    b = Builder(any(type(x).__name__ == "Masking" or getattr(x, "mask_zero", False) for x in model._flatten_layers()))
+    b = Builder(any(type(x).__name__ == "Masking" or getattr(x, "mask_zero", False) for x in model._flatten_layers()), dropout)
     tensors = keras.tree.flatten(calls.inputs)
     for tensor in tensors:
         name = b.names[id(tensor)] = b.unique(tensor.name)
@@ -97,6 +108,8 @@ def trace(model: keras.Model, example_inputs: Any = None) -> Traced:
         outputs=outputs,
         output_names=calls.output_names,
         own_training=own_training(model),
+        acts=b.acts.found(b.ops, b.names, keras.tree.flatten(calls.outputs)),
+        act_layers=b.acts.layers,
     )
 
 
@@ -114,9 +127,11 @@ def _enter(b: Builder, node: Any, inner: Any, scope: str) -> None:
     """Add the operators of a model that is a layer of another."""
     for theirs, mine in zip(inner.inputs, node.arguments.keras_tensors, strict=True):
         b.names[id(theirs)] = b.names[id(mine)]
+        b.acts.same(mine, theirs)
     _walk(b, nodes_of(inner), scope)
     for theirs, mine in zip(inner.outputs, node.outputs, strict=True):
         b.names[id(mine)] = b.names[id(theirs)]
+        b.acts.same(theirs, mine)
 
 
 def _add(b: Builder, node: Any, path: str) -> None:
@@ -124,9 +139,18 @@ def _add(b: Builder, node: Any, path: str) -> None:
     layer, outputs = node.operation, node.outputs
     call = Call(layer, tuple(b.names[id(t)] for t in node.arguments.keras_tensors), outputs[0], path, node.arguments)
     kind = kind_of(layer)
-    name = call.inputs[0] if kind in _TRAINING_ONLY else _by_rule(b, kind, call) if len(outputs) == 1 else None
+    acts = kind in _TRAINING_ONLY or _is_own_act(layer, node)
+    if acts or kind in _NOTHING:
+        b.names[id(outputs[0])] = call.inputs[0]
+        b.acts.same(node.arguments.keras_tensors[0], outputs[0])
+        if acts:
+            b.acts.add(layer, call.inputs[0], outputs[0])
+        return
+    before = len(b.ops)
+    name = _by_rule(b, kind, call) if len(outputs) == 1 else None
     if name is not None:
         b.names[id(outputs[0])] = name
+        b.acts.read(node.arguments.keras_tensors, b.names, b.ops[before:])
         return
     why = _open(b, node, path) if may_open(layer, kind) else ""
     if why is None:
@@ -135,6 +159,7 @@ def _add(b: Builder, node: Any, path: str) -> None:
     reason = {"reason": f"{type(layer).__name__} {why}"} if why else {}
     names = b.keep(kept, layer, call.inputs, outputs, path, with_placeholders(node.arguments), **reason)
     b.names |= {id(tensor): name for tensor, name in zip(outputs, names, strict=True)}
+    b.acts.read(node.arguments.keras_tensors, b.names, b.ops[before:])
 
 
 def _open(b: Builder, node: Any, path: str) -> str | None:
@@ -147,7 +172,9 @@ def _open(b: Builder, node: Any, path: str) -> str | None:
     b.opened.append(found)
     _lay_variables(b, found.nodes, found.variables, path)
     _walk(b, found.nodes, f"{path}/")
-    b.names |= {id(mine): b.names[id(theirs)] for theirs, mine in zip(found.outputs, node.outputs, strict=True)}
+    for theirs, mine in zip(found.outputs, node.outputs, strict=True):
+        b.names[id(mine)] = b.names[id(theirs)]
+        b.acts.same(theirs, mine)
     return None
 
 
@@ -166,3 +193,16 @@ def _by_rule(b: Builder, kind: str, call: Call) -> str | None:
         return b.emit(handled.kind, call.inputs, call.output, call.path, handled.params, **handled.attrs)
     rule = rule_of(b, kind, call)
     return rule(b, call) if rule else None
+
+
+def _is_own_act(layer: keras.Operation, node: Any) -> bool:
+    """Whether a layer of the user's own, without weights, passes its input on outside training: stochastic depth, say."""
+    if type(layer).__module__.startswith("keras.") or getattr(layer, "weights", True) or len(node.arguments.keras_tensors) != 1:
+        return False
+    if "training" not in inspect.signature(layer.call).parameters:
+        return False
+    (x,) = node.arguments.keras_tensors
+    try:
+        return layer.call(x, training=False) is x
+    except Exception:  # of whatever class the user's code raises on a symbolic tensor
+        return False

@@ -24,6 +24,7 @@ from .float_copy import copy_of
 from .free_sizes import check_free, free_axes
 from .regions import inline_regions
 from .rewrites import rewrite
+from .training_acts import Act, find_acts
 
 aten = torch.ops.aten
 log = logging.getLogger("qat")
@@ -40,17 +41,20 @@ class Captured:
         exported: the operators.
         examples: the input tensors with which the model was run.
         signature: the form in which the user's model takes and returns them.
+        acts: what training adds, by its name.
     """
 
     exported: torch.export.ExportedProgram
     examples: tuple[Tensor, ...]
     signature: Signature
+    acts: dict[str, Act]
 
 
-def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = ()) -> Captured:
+def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: bool = True) -> Captured:
     """Capture a model in eval mode, for any batch size, as ATen operators that return one tensor each where they can.
 
-    ``dynamic`` names further axes of the inputs that are to be of any size, see :data:`qat.graph.graph.AXES`.
+    ``dynamic`` names further axes of the inputs that are to be of any size, see :data:`qat.graph.graph.AXES`. With
+    ``dropout``, what training adds is found too, see :mod:`qat.adapters.torch.capture.training_acts`.
 
     Raises:
         CaptureError: torch.export cannot capture it; the message carries the user's line and what to do.
@@ -77,16 +81,26 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = ()) -> Captur
     )
     try:
         with torch.no_grad(), quiet():
-            exported = _any_batch(copied, examples, shapes)
-            inline_regions(exported.graph_module)
-            exported = _functional(exported)
+            captured = _any_batch(copied, examples, shapes)
+            inline_regions(captured.graph_module)
+            exported = _functional(captured)
     except Exception as error:
         raise CaptureError(_explain(model, error)) from error
     if dynamic:
         check_free(exported, examples, free)
+    outputs = flat.outputs or _form_of_outputs(exported)
+    taken_apart = exported is not captured
+
+    def in_training() -> torch.export.ExportedProgram:
+        with torch.no_grad(), quiet():
+            again = _any_batch(copied, examples, shapes)
+            inline_regions(again.graph_module)
+            return again.run_decompositions({}) if taken_apart else _functional(again, lenient=True)
+
+    acts = find_acts(copied, examples, in_training, exported) if dropout else {}
     lift_computed_weights(exported.graph, owners(model, exported), {**exported.state_dict, **exported.constants})
     rewrite(exported.graph)
-    return Captured(exported, examples, replace(signature, outputs=flat.outputs or _form_of_outputs(exported)))
+    return Captured(exported, examples, replace(signature, outputs=outputs), acts)
 
 
 def owners(model: nn.Module, exported: torch.export.ExportedProgram) -> dict[str, str]:
@@ -162,8 +176,8 @@ def _is_fixed(exported: torch.export.ExportedProgram) -> bool:
     return any(isinstance(size, int) or not size.node.expr.free_symbols for size in sizes)
 
 
-def _functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Replace the in-place operators that survive the capture by those that return their result."""
+def _functional(exported: torch.export.ExportedProgram, lenient: bool = False) -> torch.export.ExportedProgram:
+    """Replace in-place operators that survive the capture by those that return their result; ``lenient``: where one is known."""
     graph = exported.graph
     order = {node: index for index, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
@@ -173,6 +187,8 @@ def _functional(exported: torch.export.ExportedProgram) -> torch.export.Exported
         packet = getattr(aten, node.target._opname.removesuffix("_"), None)
         overload = getattr(packet, node.target._overloadname or "default", None)
         if overload is None or not isinstance(changed, fx.Node) or changed.op == "placeholder" or _is_view(changed):
+            if lenient:
+                continue
             # PyTorch's own pass handles all other cases, but takes BatchNorm apart.
             return exported.run_decompositions({})
         node.target = overload

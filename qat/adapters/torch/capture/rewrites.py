@@ -220,6 +220,7 @@ _PLAIN: dict[Any, Rewrite] = {
     aten.dropout.default: _same,
     aten.feature_dropout.default: _same,
     aten.alpha_dropout.default: _same,
+    aten.feature_alpha_dropout.default: _same,
     aten.clone.default: _same,
     aten.contiguous.default: _same,
     aten.alias.default: _same,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from qat.graph.custom_layers import HANDLERS
 from qat.graph.fold_padding import fold_padding
 from qat.graph.graph import Graph, Op, TensorSpec
 from qat.graph.kinds import KINDS
+from qat.graph.training_acts import TrainingAct
 from qat.program.file_origin import FileOrigin, origin_of
 
 from .attention_masks import REASON, beside_masks
@@ -27,6 +28,7 @@ from .export import capture, owners
 from .free_sizes import scope_of
 from .match import Match, is_tensor
 from .rules import RULES
+from .training_acts import acts_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Traced:
         signature: the form of the inputs and outputs.
         device: that of the model's tensors.
         origin: the file that the model was read from; None where it was not.
+        acts: what training does with tensors of the graph.
+        act_modules: the computation of each, by the act's name.
     """
 
     graph: Graph
@@ -58,6 +62,8 @@ class Traced:
     signature: Signature
     device: torch.device
     origin: FileOrigin | None
+    acts: tuple[TrainingAct, ...] = ()
+    act_modules: Mapping[str, fx.GraphModule] = field(default_factory=dict)
 
     @property
     def fixed(self) -> frozenset[str]:
@@ -69,10 +75,11 @@ class Traced:
         return replace(self, frozen=self.frozen | names)
 
 
-def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = ()) -> Traced:
+def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = (), dropout: bool = True) -> Traced:
     """Capture a model for any batch size, and any size of the axes that ``dynamic`` names.
 
-    The model is captured in eval mode: dropout and stochastic depth are off, BatchNorm uses its running statistics.
+    The model is captured in eval mode: BatchNorm uses its running statistics. What training adds (dropout, stochastic
+    depth) is no part of the graph; with ``dropout`` it is found beside it.
 
     Args:
         model: the float model.
@@ -85,8 +92,8 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = ()) ->
     """
     if example_inputs is None:
         raise CaptureError("a PyTorch model is captured by running it: pass example_inputs, a batch of its inputs")
-    captured = capture(model, call_of(model, example_inputs), dynamic)
-    exported = captured.exported
+    captured = capture(model, call_of(model, example_inputs), dynamic, dropout)
+    exported, acts = captured.exported, captured.acts
     signature = exported.graph_signature
     if signature.buffers_to_mutate:
         names = ", ".join(sorted(signature.buffers_to_mutate.values())[:3])
@@ -124,6 +131,8 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = ()) ->
         ),
         device=next((t.device for t in model.state_dict().values()), torch.device("cpu")),
         origin=origin,
+        acts=acts_of(exported.graph, acts),
+        act_modules={name: act.module for name, act in acts.items()},
     )
 
 

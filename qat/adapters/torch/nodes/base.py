@@ -35,12 +35,14 @@ class Node(nn.Module):
 
     Attributes:
         keeps_inputs: whether the node, in training, keeps its inputs for the backward pass.
+        reads_acts: whether training can change an input to values beyond the grid's limits, as dropout does.
         has_clip_mask: whether the node asks ``clip_mask``; one that does not keeps its output.
         clip_mask: from what the node tells in its backward pass where its output was clipped; its readers decide.
     """
 
     keeps_inputs = True
     has_clip_mask = False
+    reads_acts = False
 
     def __init__(self, planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> None:
         super().__init__()
@@ -111,7 +113,7 @@ class Node(nn.Module):
         It does while the range is tracked: a NaN in the data then reaches the loss, and training says so. Bytes would hide it.
         """
         grid = self.inputs[0]
-        tracked = self.training and grid.mode is RangeMode.TRACKING
+        tracked = self.training and (grid.mode is RangeMode.TRACKING or self.reads_acts)
         return None if tracked or grid.hi - grid.lo > 255 else int(grid.lo)
 
     def finish(self, v: Tensor) -> Tensor:
