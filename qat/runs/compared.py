@@ -67,6 +67,7 @@ def _of_weights(job: Job, data: RunData, path: Path) -> Model:
     if not float_files.is_checkpoint(path):
         return float_files.load(framework, model, path)
     c = job.config
-    options = {"keep_zeros": c.keep_zeros, "dropout": c.dropout}
-    prepared = api.prepare(model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize, **options)
+    prepared = api.prepare(
+        model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize, keep_zeros=c.keep_zeros, dropout=c.dropout
+    )
     return api.load_prepared(prepared, path)

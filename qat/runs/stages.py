@@ -38,8 +38,9 @@ def calibrated(job: Job, data: RunData, model: Model, start: bool = True) -> tup
     With ``start`` its blocks are reconstructed where the configuration has training start from there.
     """
     c = job.config
-    options = {"keep_zeros": c.keep_zeros, "dropout": c.dropout}
-    prepared = api.prepare(model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize, **options)
+    prepared = api.prepare(
+        model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize, keep_zeros=c.keep_zeros, dropout=c.dropout
+    )
     pairs, source = data.calibration_pairs()
     samples = [first_of_pair(batch, len(prepared.plan.graph.inputs) if has_plan(prepared) else 1) for batch in pairs]
     seen = None

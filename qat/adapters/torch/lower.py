@@ -159,7 +159,7 @@ def _values(model: PreparedModel) -> dict[str, str]:
         elif node.op == "call_module" and target.startswith(f"{SCOPE}.dequantize."):
             found[node.name] = real_value_name(plan, target.removeprefix(f"{SCOPE}.dequantize."))
         elif node.op == "call_module" and target.startswith(f"{SCOPE}.acts."):  # the identity outside training
-            found[node.name] = found.get(node.args[0].name, real_value_name(plan, str(model.get_submodule(target).tensor)))  # type: ignore[union-attr]
+            found[node.name] = found.get(node.args[0].name, real_value_name(plan, str(model.get_submodule(target).tensor)))
         elif node.name in kept:
             found[node.name] = kept[node.name]
         elif target in stored:

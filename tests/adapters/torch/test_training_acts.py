@@ -94,7 +94,9 @@ def test_the_same_random_numbers_give_the_float_models_result():
     want = model.train()(x)
     torch.manual_seed(3)
     got = prepared.train()(x)
-    assert (got - want).abs().max() < 0.05 * want.abs().max()
+    inside = (got > got.min()) & (got < got.max())  # dropout reaches beyond the calibrated range of the output
+    assert inside.sum() > 8
+    assert (got - want)[inside].abs().max() < 0.05 * want.abs().max()
 
 
 def test_a_copy_and_a_pickle_keep_it():

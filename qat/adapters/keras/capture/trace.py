@@ -80,8 +80,8 @@ class Traced:
 def trace(model: keras.Model, example_inputs: Any = None, dropout: bool = True) -> Traced:
     """Capture a model. ``example_inputs`` is needed for a subclassed model that was never called; others know their shapes.
 
-    Layers that only act in training (dropout, noise, augmentation) are no part of the graph: with ``dropout`` they are noted beside it. Layers of the user's own are opened: the graph
-    has the layers and operations that their ``call`` consists of.
+    Layers that only act in training (dropout, noise, augmentation) are no part of the graph: with ``dropout`` they are noted
+    beside it. Layers of the user's own are opened: the graph has the layers and operations that their ``call`` consists of.
 
     Raises:
         CaptureError: a model without an input shape, or an image size that is not fixed.
