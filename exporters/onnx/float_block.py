@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 import onnx_ir as ir
 from onnx import helper, version_converter
@@ -32,6 +34,8 @@ def splice(writer: Writer, block: FrameworkBlock, opset: int) -> None:
         translated = version_converter.convert_version(translated, opset)
     graph = ir.from_proto(translated).graph
     names = {value.name: name for value, name in zip(graph.inputs, block.inputs, strict=True)}
+    known = _known_before(writer)
+    _read_sizes_of([value for value in graph.inputs if names[value.name] in known], graph)
     passed_through = []
     for value, name in zip(graph.outputs, block.outputs, strict=True):
         # An output that is also an input, or another output, needs a node of its own.
@@ -45,6 +49,44 @@ def splice(writer: Writer, block: FrameworkBlock, opset: int) -> None:
         assert value.name is not None and value.const_value is not None
         writer.constants[value.name] = ir.to_proto(value.const_value)
     writer.nodes += [*(ir.to_proto(node) for node in graph), *passed_through]
+
+
+def _known_before(writer: Writer) -> set[str]:
+    """Return the tensors that need no output of the block: the model's inputs, constants, and what follows from them alone."""
+    known, waiting = {"", *writer.program.inputs, *writer.constants}, writer.nodes
+    while waiting:
+        blocked = []
+        for node in waiting:
+            if known.issuperset(node.input):
+                known.update(node.output)
+            else:
+                blocked.append(node)
+        if len(blocked) == len(waiting):
+            break
+        waiting = blocked
+    return known
+
+
+def _read_sizes_of(given: Sequence[ir.Value], graph: ir.Graph) -> None:
+    """Let a block read the sizes that its inputs share, such as the batch, from those that are known before it runs.
+
+    The framework's exporter reads them from any input that has them: from one perhaps that follows from an output of the block.
+    """
+    axes = {size: (value, axis) for value in given for axis, size in enumerate(value.shape or ()) if _is_free(size)}
+    for node in graph:
+        source = node.inputs[0] if node.op_type == "Shape" else None
+        if source is None or source not in graph.inputs or source in given:
+            continue
+        first, last = (node.attributes.get_int(name, default) for name, default in (("start", 0), ("end", None)))
+        sizes = (source.shape or ())[first:last]
+        if len(sizes) == 1 and sizes[0] in axes:
+            value, axis = axes[sizes[0]]
+            node.replace_input_with(0, value)
+            node.attributes["start"], node.attributes["end"] = ir.AttrInt64("start", axis), ir.AttrInt64("end", axis + 1)
+
+
+def _is_free(size: int | ir.SymbolicDim) -> bool:
+    return not isinstance(size, int) and size.value is not None
 
 
 def keep_float(writer: Writer) -> None:

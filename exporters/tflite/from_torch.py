@@ -47,6 +47,7 @@ def in_tensorflow(program: Program, block: FrameworkBlock) -> Callable[..., tupl
 
     exported = _core_aten(program, block)
     graph = exported.graph
+    _read_sizes_of_first(graph)
     graph.eliminate_dead_code()
     _check_held(graph)
     constants = _constants(exported)
@@ -76,6 +77,23 @@ def in_tensorflow(program: Program, block: FrameworkBlock) -> Callable[..., tupl
         raise ExportError("the block of operators that stay float has no output: report this with the output of `qat plan`")
 
     return run
+
+
+def _read_sizes_of_first(graph: Graph) -> None:
+    """Let sizes that tensors share, such as the batch, be read from the first input that has them.
+
+    ``torch.export`` reads a size from any tensor: from one perhaps that follows from an output of the block.
+    """
+    import torch
+
+    axes: dict[str, tuple[Node, int]] = {}
+    for node in graph.nodes:
+        if node.op == "placeholder" and isinstance(node.meta.get("val"), torch.Tensor):
+            for axis, size in enumerate(node.meta["val"].shape):
+                if not isinstance(size, int):
+                    axes.setdefault(str(size), (node, axis))
+        elif node.target is torch.ops.aten.sym_size.int:
+            node.args = axes.get(str(node.meta["val"]), node.args)
 
 
 def _check_held(graph: Graph) -> None:

@@ -90,6 +90,33 @@ def test_resume_of_a_float_model_with_dropout(framework, tmp_path):
     assert same(resumed, reference)
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_resume_of_a_prepared_model_with_dropout(framework, tmp_path):
+    def model(seed, dropout=True):
+        made, data = net(framework, seed), digits().batches("train", 64, layout(framework))
+        samples = next(iter(data))[0]
+        if framework == "torch":
+            import torch
+            from torch import nn
+
+            samples = torch.as_tensor(samples)
+            made = nn.Sequential(*made[:5], nn.Dropout(0.3), made[5])
+        else:
+            import keras
+
+            made = keras.Sequential([keras.Input((8, 8, 1)), *made.layers[:3], keras.layers.Dropout(0.3), made.layers[3]])
+        return qat.calibrate(qat.prepare(made, samples[:2], dropout=dropout), [samples])
+
+    reference, _ = train(framework, tmp_path / "whole", model(0))
+    without, _ = train(framework, tmp_path / "without", model(0, dropout=False))
+    assert len(reference.plan.acts) == 1
+    assert not same(reference, without)
+    with pytest.raises(Crash):
+        train(framework, tmp_path / "cut", model(0), **crash_at(12))
+    resumed, _ = train(framework, tmp_path / "cut", model(0), resume=True)
+    assert same(resumed, reference)
+
+
 def test_resume_with_a_shuffling_data_loader(tmp_path, caplog):
     import torch
     from torch.utils.data import DataLoader, TensorDataset, default_collate

@@ -90,7 +90,8 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
     nodes = {n.name: n for n in model.graph.nodes}
     # The integers of an input where it has some: an artifact with integer inputs has no float ones.
     measured = {node: grid_value_name(plan, str(node.target)) for node in _measured([nodes[name] for name in names.values()])}
-    inputs = tuple(dict.fromkeys((*inputs, *measured.values())))
+    # They come first: a size that several inputs share is read from the first, and these need no operator before them.
+    inputs = tuple(dict.fromkeys((*measured.values(), *inputs)))
     values = _values(model)
     computed = model.computed
     weights = {node: name for name, node in computed.items()}
@@ -159,7 +160,8 @@ def _values(model: PreparedModel) -> dict[str, str]:
         elif node.op == "call_module" and target.startswith(f"{SCOPE}.dequantize."):
             found[node.name] = real_value_name(plan, target.removeprefix(f"{SCOPE}.dequantize."))
         elif node.op == "call_module" and target.startswith(f"{SCOPE}.acts."):  # the identity outside training
-            found[node.name] = found.get(node.args[0].name, real_value_name(plan, str(model.get_submodule(target).tensor)))
+            known = found.get(node.all_input_nodes[0].name)
+            found[node.name] = real_value_name(plan, str(model.get_submodule(target).tensor)) if known is None else known
         elif node.name in kept:
             found[node.name] = kept[node.name]
         elif target in stored:

@@ -89,3 +89,31 @@ def test_casts_that_change_the_type_stay():
     prepared = qat.prepare(Half().eval(), pixels[:2]).eval()
     assert prepared.plan.graph.tensors["x"].dtype == "uint8"
     torch.testing.assert_close(prepared(pixels), Half().eval()(pixels))
+
+
+class SizesOfTheBatch(nn.Module):
+    """A class token and a mask, whose batch is that of the input; the scores that the mask hides follow from the token."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.token = nn.Conv2d(3, 16, 4, 4), nn.Parameter(torch.randn(1, 1, 16))
+        self.q, self.k, self.out = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+        self.register_buffer("seen", torch.arange(5) < 4)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), tokens], 1)
+        for _ in range(2):
+            scores = self.q(tokens) @ self.k(tokens).mT * 0.25
+            hidden = ~self.seen.expand(x.shape[0], 5, 5)
+            tokens = tokens + scores.masked_fill(hidden, -1e4).softmax(-1) @ tokens
+        return self.out(tokens[:, 0])
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+def test_sizes_of_the_batch_are_read_before_what_needs_them(suffix, tmp_path):
+    images = torch.rand(6, 3, 8, 8)
+    prepared = qat.prepare(SizesOfTheBatch().eval(), images[:2], target="onnxruntime" if suffix == "onnx" else "litert")
+    qat.calibrate(prepared, [images])
+    assert qat.export(prepared, tmp_path / f"net.{suffix}", verify=[images, images[:3]]).parity.exact == 1.0
