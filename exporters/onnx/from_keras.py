@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import onnx
-from onnx import TensorProto, defs, helper
+from onnx import TensorProto, defs, helper, numpy_helper
 
 from qat.errors import ExportError, MissingDependencyError, reason_of
 from qat.program.program import FrameworkBlock, Program
@@ -42,8 +42,11 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
     unknown = {node.op_type for node in model.graph.node if not defs.has(node.op_type, node.domain)}
     if unknown:  # tf2onnx leaves an operator that it does not know as TensorFlow names it
         raise _refusal(program, f"tf2onnx has no form of {', '.join(sorted(unknown))}")
-    # tf2onnx leaves out an input that no operator reads.
+    # tf2onnx leaves out an input that no operator reads, and makes an input of a constant that a layer's code has computed.
     found = {i.name: i for i in model.graph.input}
+    for value, stand_in in function.get_concrete_function(*specs).graph.captures:
+        if stand_in.name in found:
+            model.graph.initializer.append(numpy_helper.from_array(value.numpy(), stand_in.name))
     inputs = [found.get(s.name) or helper.make_tensor_value_info(s.name, TensorProto.FLOAT, None) for s in specs]
     del model.graph.input[:]
     model.graph.input.extend(inputs)

@@ -170,3 +170,16 @@ def test_a_call_that_needs_the_number_of_samples_stays_whole_and_runs(tmp_path):
     np.testing.assert_allclose(prepared(x), model(x), atol=1e-5)
     assert "needs the number of samples" in prepared.plan.floats()["token"]
     assert qat.export(qat.calibrate(prepared, [x]), tmp_path / "model.tflite", verify=[x]).parity.exact > 0.99
+
+
+def test_a_constant_of_a_kept_operator_is_in_the_onnx(tmp_path):
+    pytest.importorskip("tf2onnx")
+
+    class Causal(L.Layer):
+        def call(self, x):
+            return ops.where(ops.tril(ops.ones((10, 10), "bool"))[None, :, :, None], x, -1.0)
+
+    inputs = keras.Input(X.shape[1:])
+    model = keras.Model(inputs, L.Conv2D(3, 1)(Causal()(L.Conv2D(4, 1)(inputs))))
+    prepared = qat.calibrate(qat.prepare(model, target="onnxruntime"), [X])
+    assert qat.export(prepared, tmp_path / "net.onnx", verify=[X]).parity.exact == 1.0

@@ -117,3 +117,26 @@ def test_sizes_of_the_batch_are_read_before_what_needs_them(suffix, tmp_path):
     prepared = qat.prepare(SizesOfTheBatch().eval(), images[:2], target="onnxruntime" if suffix == "onnx" else "litert")
     qat.calibrate(prepared, [images])
     assert qat.export(prepared, tmp_path / f"net.{suffix}", verify=[images, images[:3]]).parity.exact == 1.0
+
+
+class Anchors(nn.Module):
+    """The head of a detector: boxes from distances, anchors and strides that are constants."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3, 2)
+        self.register_buffer("grid", torch.rand(2, 2, 9))
+
+    def forward(self, x):
+        anchors, strides = (self.grid.transpose(0, 1) * 8).unbind(0)
+        low, high = self.conv(x).flatten(2).chunk(2, 1)
+        return torch.cat([anchors.unsqueeze(0) - low, anchors.unsqueeze(0) + high], 1) * strides[:1]
+
+
+def test_a_detectors_anchors_are_constants(tmp_path):
+    images = torch.rand(6, 3, 8, 8)
+    prepared = qat.prepare(Anchors().eval(), images[:2]).eval()
+    torch.testing.assert_close(prepared(images), Anchors().eval()(images))
+    qat.calibrate(prepared, [images])
+    assert qat.export(prepared, tmp_path / "net.onnx", verify=[images]).parity.exact == 1.0

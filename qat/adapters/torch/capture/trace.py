@@ -116,12 +116,16 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = (), dr
     parameters = {name for name, _ in exported.named_parameters()}
     computed = {name: weight for name, weight in computed.items() if name in used | walker.read_by_kept}
     params = {name: tensors[name].detach().cpu().float().numpy() for name in used}
+    # What is no tensor of the graph, such as the parts of a split, is copied with the constants that it reads.
+    beside = {
+        owner[n.name] for n in exported.graph.nodes if n.name in folded and any(not is_tensor(reader) for reader in n.users)
+    }
     sources = {name: tensor for weight in computed.values() for name, tensor in weight.sources.items()}
     return Traced(
         graph=graph,
         params=params | {factor_of(name): np.ones((), np.float32) for name in computed},
         nodes=walker.nodes,
-        state={name: tensors[name] for name in walker.read_by_kept if name not in computed} | sources,
+        state={name: tensors[name] for name in walker.read_by_kept | beside if name not in computed} | sources,
         computed=computed,
         owner=owner,
         buffers=frozenset(tensors) - parameters - computed.keys(),
