@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, version_converter
 
+from qat.program.ordering import run_all
 from qat.program.program import FrameworkBlock, Program
 
 from .writer import Writer
@@ -53,17 +54,8 @@ def splice(writer: Writer, block: FrameworkBlock, opset: int) -> None:
 
 def _known_before(writer: Writer) -> set[str]:
     """Return the tensors that need no output of the block: the model's inputs, constants, and what follows from them alone."""
-    known, waiting = {"", *writer.program.inputs, *writer.constants}, writer.nodes
-    while waiting:
-        blocked = []
-        for node in waiting:
-            if known.issuperset(node.input):
-                known.update(node.output)
-            else:
-                blocked.append(node)
-        if len(blocked) == len(waiting):
-            break
-        waiting = blocked
+    known = {"", *writer.program.inputs, *writer.constants}
+    run_all(writer.nodes, lambda node: node.input, lambda node: node.output, known)
     return known
 
 

@@ -20,6 +20,12 @@ def _in_nhwc(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
     return lambda x: tf.transpose(function(tf.transpose(x, [0, 2, 3, 1])), [0, 3, 1, 2])
 
 
+def _in_groups(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Apply a convolution to each group of channels, which are last, with its part of the weight, which is first."""
+    parts = zip(tf.split(x, groups, -1), tf.split(weight, groups, 0), strict=True)
+    return tf.concat([function(a, w) for a, w in parts], -1)
+
+
 def convolution(
     x: Tensor,
     weight: Tensor,
@@ -52,8 +58,7 @@ def convolution(
             out, multiplier = weight.shape[0], weight.shape[0] // groups
             kernel = tf.reshape(tf.transpose(weight, [2, 3, 0, 1]), [*weight.shape[2:], out // multiplier, multiplier])
             return tf.nn.depthwise_conv2d(x, kernel, **options)
-        parts = zip(tf.split(x, groups, -1), tf.split(weight, groups, 0), strict=True)
-        return tf.concat([tf.nn.conv2d(a, tf.transpose(w, [2, 3, 1, 0]), **options) for a, w in parts], -1)
+        return _in_groups(lambda a, w: tf.nn.conv2d(a, tf.transpose(w, [2, 3, 1, 0]), **options), x, weight, groups)
 
     y = _in_nhwc(apply)(x)
     return y if bias is None else y + tf.reshape(bias, [1, -1, 1, 1])
@@ -75,10 +80,11 @@ def _conv_transpose(
 
     def apply(x: Tensor) -> Tensor:
         shape = [tf.shape(x)[0], *full, weight.shape[1]]
-        parts = zip(tf.split(x, groups, -1), tf.split(weight, groups, 0), strict=True)
-        y = tf.concat(
-            [tf.nn.conv2d_transpose(a, tf.transpose(w, [2, 3, 1, 0]), shape, list(stride), "VALID") for a, w in parts], -1
-        )
+
+        def apart(x: Tensor, weight: Tensor) -> Tensor:
+            return tf.nn.conv2d_transpose(x, tf.transpose(weight, [2, 3, 1, 0]), shape, list(stride), "VALID")
+
+        y = _in_groups(apart, x, weight, groups)
         ends = [size + e - p for size, e, p in zip(full, output_padding, padding, strict=True)]
         y = tf.pad(y, [(0, 0), *((0, max(end - size, 0)) for size, end in zip(full, ends, strict=True)), (0, 0)])
         return y[:, padding[0] : ends[0], padding[1] : ends[1]]
@@ -109,11 +115,8 @@ def _conv3d(
 ) -> Tensor:
     """Convolve volumes."""
     padded = tf.pad(tf.transpose(x, [0, 2, 3, 4, 1]), [(0, 0), *((p, p) for p in padding), (0, 0)])
-    parts = zip(tf.split(padded, groups, -1), tf.split(weight, groups, 0), strict=True)
-    made = [
-        tf.nn.conv3d(a, tf.transpose(w, [2, 3, 4, 1, 0]), [1, *stride, 1], "VALID", dilations=[1, *dilation, 1]) for a, w in parts
-    ]
-    y = tf.concat(made, -1)
+    options = {"strides": [1, *stride, 1], "padding": "VALID", "dilations": [1, *dilation, 1]}
+    y = _in_groups(lambda a, w: tf.nn.conv3d(a, tf.transpose(w, [2, 3, 4, 1, 0]), **options), padded, weight, groups)
     return tf.transpose(y if bias is None else y + bias, [0, 4, 1, 2, 3])
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from qat.errors import ExportError, reason_of
+from qat.planning.held_in_tflite import LOOPS
 from qat.program.program import FrameworkBlock, Program
 from qat.system.silence import quiet
 
@@ -13,8 +14,8 @@ from .writer import INTEGER_TYPES, Table, Writer
 
 #: Begins the names of the tensors that nothing outside the block reads.
 PREFIX = "float/"
-#: Layers that are loops where they are not unrolled.
-_RECURRENT = {"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional"}
+#: Layers that are loops where they are not unrolled, and those around one.
+_RECURRENT = LOOPS | {"RNN", "Bidirectional"}
 
 
 def splice(writer: Writer, block: FrameworkBlock) -> None:

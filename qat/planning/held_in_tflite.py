@@ -1,4 +1,4 @@
-"""What a ``.tflite`` holds of PyTorch's operators, by name: the planner and the exporter both read this table.
+"""What a ``.tflite`` holds of PyTorch's operators and Keras' layers, by name: planner and exporter both read these tables.
 
 :data:`qat.exporters.tflite.aten_table.ATEN` has the form of each one. Operators that PyTorch takes apart are not here, but the
 core ATen operators that they consist of: https://docs.pytorch.org/docs/stable/torch.compiler_ir.html.
@@ -89,6 +89,9 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
         (_AXIS,),
     ),
 }  # fmt: skip
+
+#: Keras' layers that are loops where they are not unrolled: TFLite has no form of a loop over a free batch.
+LOOPS = frozenset(("LSTM", "GRU", "SimpleRNN"))
 
 #: Assertions of sizes and types, which are left out: they compute nothing.
 ASSERTIONS = frozenset(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-#: The keys and indices that lead to one tensor among nested inputs or outputs.
-Path = tuple[str | int, ...]
+from qat.system.nests import Path
 
 
 def paths_of(structure: object) -> Iterator[Path]:

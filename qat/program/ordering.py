@@ -32,7 +32,32 @@ def by_dependency(
     Raises:
         ExportError: an operator reads a tensor that does not exist, or operators wait for each other.
     """
-    ready, ordered, waiting = set(available), [], list(operators)
+    ready = set(available)
+    ordered, blocked = run_all(operators, reads, writes, ready)
+    if blocked:
+        written = {tensor for operator in blocked for tensor in writes(operator)}
+        missing = sorted({str(t) for operator in blocked for t in reads(operator) if t not in ready and t not in written})
+        if missing:
+            raise ExportError(f"the program reads values that nothing writes: {', '.join(missing[:3])}")
+        raise ExportError("the operators of the program form a circle: report this with the output of `qat plan`")
+    return ordered
+
+
+def run_all(
+    operators: Iterable[Operator],
+    reads: Callable[[Operator], Iterable[Tensor]],
+    writes: Callable[[Operator], Iterable[Tensor]],
+    ready: set[Tensor],
+) -> tuple[list[Operator], list[Operator]]:
+    """Return the operators that can run, sorted by dependency, and those that cannot. ``ready`` gets the tensors that they write.
+
+    Args:
+        operators: in the order in which they were written.
+        reads: gives the tensors that an operator reads.
+        writes: gives the tensors that an operator writes.
+        ready: the tensors that are there; changed in place.
+    """
+    ordered, waiting = [], list(operators)
     while waiting:
         blocked = []
         for operator in waiting:
@@ -42,10 +67,6 @@ def by_dependency(
             else:
                 blocked.append(operator)
         if len(blocked) == len(waiting):
-            written = {tensor for operator in blocked for tensor in writes(operator)}
-            missing = sorted({str(t) for operator in blocked for t in reads(operator) if t not in ready and t not in written})
-            if missing:
-                raise ExportError(f"the program reads values that nothing writes: {', '.join(missing[:3])}")
-            raise ExportError("the operators of the program form a circle: report this with the output of `qat plan`")
+            break
         waiting = blocked
-    return ordered
+    return ordered, waiting

@@ -83,13 +83,21 @@ def load(framework: Framework, model: Any, path: Path) -> Any:
         return _load_pickled(model, path) if path.suffix in PICKLED else load_weights(model, path)
     if not path.is_file():
         raise ConfigError(f"no such weights file: {path}")
-    if path.suffix == ".keras" and not is_zipfile(path):
-        raise ConfigError(f"{path} is not a whole .keras file, which is a zip archive: copy it again, or save the model again")
+    if path.suffix == ".keras":
+        check_whole(path)
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{path} does not hold this model's weights: {reason_of(error)}") from error
     return model
+
+
+def check_whole(path: Path, where: str = "") -> None:
+    """Raise ConfigError, which begins with ``where``, unless a ``.keras`` file is a whole archive."""
+    if not is_zipfile(path):
+        raise ConfigError(
+            f"{where}{path} is not a whole .keras file, which is a zip archive: copy it again, or save the model again"
+        )
 
 
 def is_checkpoint(path: Path) -> bool:

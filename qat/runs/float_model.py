@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 from qat import api
 from qat.errors import ConfigError, DataError, ExportError, reason_of
@@ -82,10 +81,7 @@ def of_file(path: Path, where: str = "") -> Any:
     """Return the model of a ``.keras`` file. Raises ConfigError, which begins with ``where``, unless it is a whole one."""
     if not path.is_file():
         raise ConfigError(f"{where}no such file: {path}")
-    if not is_zipfile(path):
-        raise ConfigError(
-            f"{where}{path} is not a whole .keras file, which is a zip archive: copy it again, or save the model again"
-        )
+    float_files.check_whole(path, where)
     adapter_for("keras")  # a prepared model's classes are known from then on
     import keras
 

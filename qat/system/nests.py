@@ -47,6 +47,13 @@ def arrays_of(nest: Any) -> Any:
     return mapped(lambda x: np.asarray(x.detach().cpu() if hasattr(x, "detach") else x), nest)
 
 
+def fields_of(value: Any) -> list[str]:
+    """Return the fields with which a dataclass is made; empty for anything else."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return []
+    return [field.name for field in dataclasses.fields(value) if field.init]
+
+
 def _is_array(value: Any) -> bool:
     return hasattr(value, "shape") and len(value.shape) > 0
 
@@ -58,6 +65,5 @@ def _parts(value: Any) -> list[tuple[str | int, Any]] | None:
         return list(zip(value._fields, value, strict=True))
     if isinstance(value, (tuple, list)):
         return list(enumerate(value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value) if field.init]
-    return None
+    names = fields_of(value)
+    return [(name, getattr(value, name)) for name in names] if names else None

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
-from qat.program.caller_names import Path
+from qat.system.nests import Path, fields_of
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,9 @@ def _parts(value: Any) -> tuple[Any, Any, Sequence[str | int], Sequence[Any]] | 
     if node is not None:
         values, context = node.flatten_fn(value)
         values = list(values)
-        names = [str(key) for key in value] if isinstance(value, Mapping) else getattr(value, "_fields", None) or _fields(value)
+        names = [str(key) for key in value] if isinstance(value, Mapping) else getattr(value, "_fields", None) or fields_of(value)
         return kind, context, names if len(names) == len(values) else range(len(values)), values
     if isinstance(value, Mapping):
         return kind, tuple(value), [str(key) for key in value], list(value.values())
-    names = _fields(value)
+    names = fields_of(value)
     return (kind, None, names, [getattr(value, name) for name in names]) if names else None
-
-
-def _fields(value: Any) -> list[str]:
-    """Return the fields with which a dataclass is made; empty for anything else."""
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return []
-    return [field.name for field in dataclasses.fields(value) if field.init]

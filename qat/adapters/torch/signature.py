@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from qat.errors import DataError
-from qat.program.caller_names import Path, caller_names
+from qat.program.caller_names import caller_names
+from qat.system.nests import Path
 
 from .nests import Nest, filled, opened, paths_of
 

@@ -120,18 +120,19 @@ def test_sizes_of_the_batch_are_read_before_what_needs_them(suffix, tmp_path):
 
 
 class Anchors(nn.Module):
-    """The head of a detector: boxes from distances, anchors and strides that are constants."""
+    """The head of a detector: boxes from distances, anchors, and strides that are numbers of a buffer."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.conv = nn.Conv2d(3, 4, 3, 2)
-        self.register_buffer("grid", torch.rand(2, 2, 9))
+        self.register_buffer("grid", torch.rand(2, 9))
+        self.register_buffer("stride", torch.tensor([8.0, 16.0]))
 
     def forward(self, x):
-        anchors, strides = (self.grid.transpose(0, 1) * 8).unbind(0)
         low, high = self.conv(x).flatten(2).chunk(2, 1)
-        return torch.cat([anchors.unsqueeze(0) - low, anchors.unsqueeze(0) + high], 1) * strides[:1]
+        anchors, strides = self.grid.unsqueeze(0), x.new_full((9,), self.stride[0])
+        return torch.cat([anchors - low, anchors + high], 1) * strides
 
 
 def test_a_detectors_anchors_are_constants(tmp_path):

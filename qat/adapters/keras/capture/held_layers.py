@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 
-from .trace import Traced
+from qat.planning.held_in_tflite import LOOPS
 
-#: Layers that are loops where they are not unrolled.
-_RECURRENT = frozenset(("LSTM", "GRU", "SimpleRNN"))
+from .trace import Traced
 
 
 def unheld(traced: Traced, names: Set[str], suffix: str) -> Mapping[str, str]:
@@ -20,8 +19,7 @@ def unheld(traced: Traced, names: Set[str], suffix: str) -> Mapping[str, str]:
     """
     if suffix != ".tflite":
         return {}
-    layers = {name: layer for name, layer in traced.layers.items() if name in names and type(layer).__name__ in _RECURRENT}
-    # TFLite has no form of a loop over a free batch.
+    layers = {name: layer for name, layer in traced.layers.items() if name in names and type(layer).__name__ in LOOPS}
     return {
         name: f"a .tflite cannot hold the loop of {type(layer).__name__}: build recurrent layers with unroll=True"
         for name, layer in layers.items()

@@ -116,16 +116,12 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = (), dr
     parameters = {name for name, _ in exported.named_parameters()}
     computed = {name: weight for name, weight in computed.items() if name in used | walker.read_by_kept}
     params = {name: tensors[name].detach().cpu().float().numpy() for name in used}
-    # What is no tensor of the graph, such as the parts of a split, is copied with the constants that it reads.
-    beside = {
-        owner[n.name] for n in exported.graph.nodes if n.name in folded and any(not is_tensor(reader) for reader in n.users)
-    }
     sources = {name: tensor for weight in computed.values() for name, tensor in weight.sources.items()}
     return Traced(
         graph=graph,
         params=params | {factor_of(name): np.ones((), np.float32) for name in computed},
         nodes=walker.nodes,
-        state={name: tensors[name] for name in walker.read_by_kept | beside if name not in computed} | sources,
+        state={name: tensors[name] for name in walker.read_by_kept if name not in computed} | sources,
         computed=computed,
         owner=owner,
         buffers=frozenset(tensors) - parameters - computed.keys(),
@@ -201,8 +197,16 @@ class _Walker:
     def _keep(self, node: fx.Node) -> list[str]:
         """Keep a captured node as it is. Returns the tensors that it reads, without parameters."""
         self.nodes[node.name] = node
-        self.read_by_kept |= {self.builder.owner[a.name] for a in node.all_input_nodes if a.name in self.builder.owner}
+        self._note_reads(node)
         return [a.name for a in node.all_input_nodes if a.name not in self.builder.owner and (is_tensor(a) or _is_tuple(a))]
+
+    def _note_reads(self, node: fx.Node) -> None:
+        """Note the parameters and buffers that a node reads, also through sizes and numbers, which are copied with it."""
+        for source in node.all_input_nodes:
+            if source.name in self.builder.owner:
+                self.read_by_kept.add(self.builder.owner[source.name])
+            elif not (is_tensor(source) or _is_tuple(source)):
+                self._note_reads(source)
 
     def _float(self, node: fx.Node) -> Op:
         inputs = self._keep(node)
