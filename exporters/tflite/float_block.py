@@ -34,12 +34,12 @@ def splice(writer: Writer, block: FrameworkBlock) -> None:
             _rename(writer, name, indices[tensor])
         else:
             indices[tensor] = writer.index[writer.tensor(name)]
+            writer.tensors[indices[tensor]].buffer = _data_of(writer, model, graph.tensors[tensor])
     for number, tensor in enumerate(graph.tensors):
         if number in indices:
             continue
-        data = model.buffers[tensor.buffer].data
         tensor.name = f"{PREFIX}{tensor.name.decode()}"
-        tensor.buffer = writer.add_buffer(data) if data is not None and len(data) else 0
+        tensor.buffer = _data_of(writer, model, tensor)
         indices[number] = writer.index[tensor.name] = len(writer.tensors)
         writer.tensors.append(tensor)
     first = len(writer.codes)
@@ -50,6 +50,12 @@ def splice(writer: Writer, block: FrameworkBlock) -> None:
         op.outputs = np.array([indices[i] for i in op.outputs], np.int32)
         _pass_on_encoding(writer, op)
         writer.operators.append(op)
+
+
+def _data_of(writer: Writer, model: Table, tensor: Table) -> int:
+    """Return a tensor's buffer in the file: the converter computes what follows from constants, an output of the block too."""
+    data = model.buffers[tensor.buffer].data
+    return writer.add_buffer(data) if data is not None and len(data) else 0
 
 
 def _rename(writer: Writer, name: str, index: int) -> None:

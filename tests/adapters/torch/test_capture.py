@@ -135,9 +135,10 @@ class Anchors(nn.Module):
         return torch.cat([anchors - low, anchors + high], 1) * strides
 
 
-def test_a_detectors_anchors_are_constants(tmp_path):
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+def test_a_detectors_anchors_are_constants(suffix, tmp_path):
     images = torch.rand(6, 3, 8, 8)
-    prepared = qat.prepare(Anchors().eval(), images[:2]).eval()
+    prepared = qat.prepare(Anchors().eval(), images[:2], target="onnxruntime" if suffix == "onnx" else "litert").eval()
     torch.testing.assert_close(prepared(images), Anchors().eval()(images))
     qat.calibrate(prepared, [images])
-    assert qat.export(prepared, tmp_path / "net.onnx", verify=[images]).parity.exact == 1.0
+    assert qat.export(prepared, tmp_path / f"net.{suffix}", verify=[images]).parity.exact == 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from .match import is_tensor
 def fold_constants(graph: fx.Graph, owner: dict[str, str], tensors: dict[str, Tensor]) -> frozenset[str]:
     """Make a constant of each captured tensor that no input and no trained parameter takes part in.
 
-    The nodes stay in the graph. ``owner`` and ``tensors`` get their values, as if they were buffers of the model.
+    The nodes stay in the graph. ``owner`` and ``tensors`` get their values, as if they were buffers of the model. A number that
+    is read from such a tensor stands itself in the operators that take it.
 
     Returns:
         The names of the nodes.
@@ -34,6 +36,10 @@ def fold_constants(graph: fx.Graph, owner: dict[str, str], tensors: dict[str, Te
                     name += "_"
                 owner[node.name], tensors[name] = name, known[node].detach()
                 folded.add(node.name)
+            elif isinstance(known[node], (bool, int, float)):
+                for user in list(node.users):
+                    number = partial(_in_place_of, node, known[node])
+                    user.args, user.kwargs = fx.node.map_arg((user.args, user.kwargs), number)
     return frozenset(folded)
 
 
@@ -44,6 +50,10 @@ def _is_computable(node: fx.Node) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload):
         return bool(node.all_input_nodes) and not node.is_impure()
     return torch.Tag.nondeterministic_seeded not in node.target.tags and not node.target._schema.is_mutable
+
+
+def _in_place_of(node: fx.Node, value: Any, argument: fx.Node) -> Any:
+    return value if argument is node else argument
 
 
 def _sizes(value: Any) -> list[Any]:
