@@ -8,7 +8,7 @@ import numpy as np
 
 from qat.arithmetic.range_estimators import RangeMode, Spans, make_estimator
 from qat.display.progress import shown, tracked
-from qat.errors import CalibrationError, ConfigError, DataError, nearest
+from qat.errors import CalibrationError, ConfigError, DataError, QatError, nearest, reason_of
 from qat.frameworks import adapter_for, framework_of, in_order, is_prepared
 from qat.system.samples import batches_of, check_finite, first_of_pair
 from qat.typing import Estimator, P, PreparedModel, Samples
@@ -81,7 +81,12 @@ def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | No
             arrays = [np.asarray(x) for x in inputs]
             for x in arrays:
                 check_finite(x, f"calibration batch {index}")
-            adapter.forward(model, inputs)
+            try:
+                adapter.forward(model, inputs)
+            except QatError:
+                raise
+            except Exception as error:  # the frameworks' own share no base class but this
+                raise DataError(f"calibration batch {index}: the model does not take its values: {reason_of(error)}") from error
             evidence.add(arrays, labels_of(sample, len(graph.inputs)))
         if index < 0:
             raise DataError("calibration got no samples: pass at least one batch (a generator that was used up yields none)")

@@ -132,6 +132,8 @@ class Recipe(BaseModel):
         Raises:
             ConfigError: there is no such activation, or it cannot stand for another.
         """
+        if not isinstance(replace, Mapping):
+            raise ConfigError(f"replace names activations by those that they replace, {{'silu': 'hard_swish'}}, not {replace!r}")
         if fault := next(filter(None, map(fault_of, replace, replace.values())), ""):
             raise ConfigError(f"replace: {fault}")
         return self if not replace else self.model_copy(update={"replace": {**self.replace, **replace}})

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import qat
+from qat.errors import DataError
 from support.nets import net
 
 FRAMEWORKS = pytest.mark.parametrize("framework", ["torch", "keras"])
@@ -99,3 +100,19 @@ def test_a_training_batch_in_bfloat16_is_looked_at_too(caplog):
     batch = torch.from_numpy(255 * x[:16]).bfloat16()
     qat.finetune(model, [(batch, torch.zeros(16, dtype=torch.int64))], progress=False)
     assert "training batch 0 has values of" in caplog.text
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_values_that_the_model_does_not_take_are_said_by_the_batch(framework):
+    if framework == "torch":
+        torch = pytest.importorskip("torch")
+        net = torch.nn.Sequential(torch.nn.Embedding(10, 4), torch.nn.Linear(4, 2)).eval()
+        prepared = qat.prepare(net, torch.zeros((2, 3), dtype=torch.int64))
+    else:
+        keras = pytest.importorskip("keras")
+        prepared = qat.prepare(
+            keras.Sequential([keras.Input((3,), dtype="int32"), keras.layers.Embedding(10, 4), keras.layers.Dense(2)])
+        )
+    fine, beyond = np.zeros((2, 3), np.int64), np.full((2, 3), 99)
+    with pytest.raises(DataError, match="calibration batch 1: the model does not take its values: "):
+        qat.calibrate(prepared, [fine, beyond])

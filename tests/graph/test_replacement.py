@@ -115,3 +115,8 @@ def test_a_replacement_that_is_none_is_said(replace, said):
 def test_a_model_without_the_activation_is_warned_of(caplog: pytest.LogCaptureFixture):
     qat.prepare(Net(F.relu, F.relu).eval(), IMAGES, replace={"silu": "relu"})
     assert "the model has no silu that relu could replace" in caplog.text
+
+
+def test_what_is_no_mapping_is_refused():
+    with pytest.raises(ConfigError, match=r"replace names activations by those that they replace, .* not 'silu'"):
+        load_recipe("static_wi8_ai8").replacing("silu")

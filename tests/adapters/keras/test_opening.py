@@ -183,3 +183,16 @@ def test_a_constant_of_a_kept_operator_is_in_the_onnx(tmp_path):
     model = keras.Model(inputs, L.Conv2D(3, 1)(Causal()(L.Conv2D(4, 1)(inputs))))
     prepared = qat.calibrate(qat.prepare(model, target="onnxruntime"), [X])
     assert qat.export(prepared, tmp_path / "net.onnx", verify=[X]).parity.exact == 1.0
+
+
+def test_example_inputs_that_a_subclassed_model_does_not_take():
+    class Named(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = L.Dense(3)
+
+        def call(self, x):
+            return self.dense(x["a"])
+
+    with pytest.raises(CaptureError, match=r"\(Named\) does not take the example inputs: "):
+        qat.prepare(Named(), {"b": np.zeros((2, 4), "float32")})

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from qat.errors import CaptureError
+from qat.errors import CaptureError, reason_of
 from qat.program.caller_names import caller_names
 
 from .opening import opened
@@ -81,7 +81,12 @@ def calls_of(model: keras.Model, example_inputs: Any = None) -> Calls:
         )
     inputs = _symbolic_inputs(model, example_inputs)
     if not model.built:
-        model(inputs)  # creates its variables
+        try:
+            model(inputs)  # creates its variables
+        except Exception as error:  # whatever the user's call raises
+            raise CaptureError(
+                f"'{model.name}' ({type(model).__name__}) does not take the example inputs: {reason_of(error)}"
+            ) from error
     found = opened(model, [inputs], {}, {id(t) for t in keras.tree.flatten(inputs)})
     if isinstance(found, str):
         raise CaptureError(
