@@ -66,6 +66,12 @@ def placed(acts: Iterable[TrainingAct], graph: Graph, ops: Sequence[Op]) -> tupl
     return tuple(found)
 
 
+def looks_up(op: Op) -> bool:
+    """Return whether a kernel knows only integers within the limits of its input: a table, a normalization, a softmax."""
+    kind = KINDS[op.kind]
+    return kind.function or kind.normalizes or op.kind == "softmax"
+
+
 def touched(acts: Iterable[TrainingAct], ops: Sequence[Op]) -> frozenset[str]:
     """Return the tensors that can hold values off the grid in training: those that acts change, moved to other places too."""
     found = {act.tensor for act in acts}

@@ -21,8 +21,7 @@ from qat.adapters.keras.nodes.range_tracking import RangeTracker, derive_encodin
 from qat.adapters.keras.nodes.table import make_node
 from qat.errors import CalibrationError, ConfigError, ExportError
 from qat.graph.graph import Op
-from qat.graph.kinds import KINDS
-from qat.graph.training_acts import OUTPUT, TrainingAct, touched
+from qat.graph.training_acts import OUTPUT, TrainingAct, looks_up, touched
 from qat.planning.plan import Plan, PlannedOp
 
 from .kept_layers import KeptLayers
@@ -263,8 +262,8 @@ class _Pass:
 
     def _of_kernel(self, op: Op, name: str) -> Tensor:
         """Return a tensor on the grid as a kernel reads it; one that looks its input up reads what is within the limits."""
-        x, kind = self.as_integer(name), KINDS[op.kind]
-        if not self.acts or name not in self.model.touched or not (kind.function or kind.normalizes or op.kind == "softmax"):
+        x = self.as_integer(name)
+        if not self.acts or name not in self.model.touched or not looks_up(op):
             return x
         grid = self.model.grid_of(name)
         return tf.clip_by_value(x, tf.convert_to_tensor(grid.lo), tf.convert_to_tensor(grid.hi)) if self.on_grid else x

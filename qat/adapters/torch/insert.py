@@ -25,7 +25,7 @@ from qat.adapters.torch.nodes.training_act import Acting, WithinLimits
 from qat.graph.computed_weights import factor_of
 from qat.graph.graph import Op
 from qat.graph.kinds import KINDS
-from qat.graph.training_acts import OUTPUT, TrainingAct, touched
+from qat.graph.training_acts import OUTPUT, TrainingAct, looks_up, touched
 from qat.planning.plan import Plan, PlannedOp
 
 from .prepared_model import SCOPE, Prepared, PreparedModel
@@ -178,8 +178,8 @@ class _Writer:
 
     def _of_kernel(self, op: Op, tensor: str) -> fx.Node:
         """Return a tensor on the grid as a kernel reads it; one that looks its input up reads what is within the limits."""
-        read, kind = self._on_grid(tensor), KINDS[op.kind]
-        if tensor not in self.touched or not (kind.function or kind.normalizes or op.kind == "softmax"):
+        read = self._on_grid(tensor)
+        if tensor not in self.touched or not looks_up(op):
             return read
         return self._call("acts", f"{op.name}_{tensor}", WithinLimits(self._grid_of(tensor)), (read,))
 
