@@ -1,4 +1,7 @@
-"""Functions of one tensor in an ``.onnx``: the float operator where its error cannot change an integer, else a lookup table.
+"""Functions of one tensor in an ``.onnx``: sums and products of integers, a float operator, or a lookup table.
+
+A float operator stands where its error cannot change an integer. Hard swish and hard sigmoid are a product and a sum where these
+give the same integers.
 
 A Gather from 256 integers takes ten times as long as a float operator between DequantizeLinear and QuantizeLinear.
 :func:`qat.calibration.clear_borders.clear_borders` moves scales so that the proof holds; tables are left where scales still move.
@@ -16,6 +19,7 @@ from qat.arithmetic.grid import f32
 from qat.program.program import Instruction
 
 from .composed import write_steps
+from .hard_functions import hard_function_is_exact, write_hard_function
 from .writer import MICROSOFT, Writer
 
 #: Writes a function as nodes, from the names of the input and the output, and returns the output's name.
@@ -108,6 +112,9 @@ def write_function(writer: Writer, instruction: Instruction) -> None:
     (source,), (output,) = instruction.inputs, instruction.outputs
     kind, attrs = instruction.kind, instruction.attrs
     x, y = writer.program.encoding_of(source), writer.program.encoding_of(output)
+    if hard_function_is_exact(kind, x, y):
+        write_hard_function(writer, instruction)
+        return
     if float_is_exact(kind, attrs, x, y):
         real = _write_float(writer, instruction, writer.dequantize_input(instruction), f"{instruction.name}/real")
         writer.node("QuantizeLinear", [real, *writer.scale_and_zero_point(output)], output)

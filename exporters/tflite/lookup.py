@@ -1,4 +1,4 @@
-"""Functions of one tensor in a ``.tflite``: a kernel of LiteRT's own, or a lookup table of the integers."""
+"""Functions of one tensor in a ``.tflite``: a kernel of LiteRT's own, sums and products, or a lookup table of the integers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from qat.arithmetic import lookup
+from qat.arithmetic import hard_functions, lookup
 from qat.program.program import Instruction
 
+from .hard_functions import write_hard_function
 from .writer import Op, Writer
 
 Attributes = Mapping[str, Any]
@@ -41,9 +42,14 @@ _KERNELS = {
 
 def write_function(writer: Writer, instruction: Instruction) -> None:
     """Write a function of one tensor."""
-    source, output = (writer.integer_tensor(name) for name in (instruction.inputs[0], instruction.outputs[0]))
+    ends = instruction.inputs[0], instruction.outputs[0]
+    source, output = (writer.integer_tensor(name) for name in ends)
     kernel, attrs = _KERNELS.get(instruction.kind), instruction.attrs
-    if kernel is not None and kernel.fits(attrs):
+    in_integers = hard_functions.IN_INTEGERS.get(instruction.kind)
+    x, y = (writer.program.encoding_of(name) for name in ends)
+    if in_integers is not None and in_integers(x, y, writer.program.kernels) is not None:
+        write_hard_function(writer, instruction)
+    elif kernel is not None and kernel.fits(attrs):
         writer.operator(kernel.code, [source], output, kernel.version, kernel.options, **kernel.fields(attrs))
     else:
         _write_table(writer, instruction)

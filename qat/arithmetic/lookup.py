@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from . import hard_functions
 from . import lookup_fixed_point as fixed_point
 from .encoding import Encoding
 from .expressions import ARITHMETIC, Steps, evaluate
@@ -134,10 +135,16 @@ def real(kind: str, attrs: Mapping[str, Any], x: np.ndarray) -> np.ndarray:
         return np.asarray(FUNCTIONS[kind](np.asarray(x, np.float64), *(attrs[name] for name in ARGUMENTS[kind])))
 
 
-#: Functions that a runtime's kernel computes otherwise, by arithmetic and kind.
-_KERNELS: dict[tuple[str, str], Callable[..., np.ndarray]] = {
+def _litert_hard_swish(x: Encoding, y: Encoding) -> np.ndarray:
+    product = hard_functions.hard_swish(x, y, "xnnpack")
+    return fixed_point.hard_swish(x, y) if product is None else product
+
+
+#: Functions that a runtime's kernels compute otherwise, by arithmetic and kind. None: these encodings have no such kernel.
+_KERNELS: dict[tuple[str, str], Callable[..., np.ndarray | None]] = {
     ("xnnpack", "leaky_relu"): fixed_point.leaky_relu,
-    ("xnnpack", "hard_swish"): fixed_point.hard_swish,
+    ("xnnpack", "hard_swish"): _litert_hard_swish,
+    ("xnnpack", "hard_sigmoid"): lambda x, y: hard_functions.hard_sigmoid(x, y, "xnnpack"),
 }
 
 
@@ -146,11 +153,12 @@ def table(kind: str, attrs: Mapping[str, Any], x: Encoding, y: Encoding, kernels
 
     ``clamp(round_half_even(float32(f(s_x q)) / float32(s_y)))``: the float function between a DequantizeLinear and a
     QuantizeLinear, but for the rounding of ``f`` itself. LiteRT's kernels make the same table, but for those of
-    :mod:`qat.arithmetic.lookup_fixed_point`.
+    :mod:`qat.arithmetic.lookup_fixed_point` and :mod:`qat.arithmetic.hard_functions`.
     """
     kernel = _KERNELS.get((kernels, kind))
-    if kernel is not None:
-        return np.clip(kernel(x, y, **attrs), y.lo, y.hi).astype(np.int64)
+    values = None if kernel is None else kernel(x, y, **attrs)
+    if values is not None:
+        return np.clip(values, y.lo, y.hi).astype(np.int64)
     with np.errstate(over="ignore"):
         v = np.rint(real(kind, attrs, centres(x)).astype(f32) / f32(y.scale))
     return np.clip(v, y.lo, y.hi).astype(np.int64)

@@ -3,7 +3,7 @@
 An ``.onnx`` holds a function as a float operator, ten times as quick as a table, where its rounding cannot change an integer
 (:mod:`qat.arithmetic.float_functions`). That fails for one function in ten by chance: one of its 256 results is next to a border.
 The output's scale is ours: a few 2^-14 of it move the results away. The range changes in the model itself, so that model and
-artifact compute alike.
+artifact compute alike. What a hard swish reads is widened too, for either format: :mod:`qat.calibration.whole_steps`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from qat.graph.kinds import KINDS
 from qat.planning.plan import Group, Plan, PlannedOp
 from qat.typing import Grid, PreparedModel
 
+from .whole_steps import whole_steps
+
 #: By how much of itself a range grows from one trial to the next, and the most trials: 0.8 % in all.
 _STEP, _TRIALS = 2.0**-14, 128
 
@@ -24,7 +26,7 @@ Range = tuple[float, float]
 
 
 def clear_borders(model: PreparedModel) -> None:
-    """Widen the ranges of functions whose results lie near a border, each by as little as is enough.
+    """Widen ranges that hard swishes read, and of functions whose results lie near a border, each by as little as is enough.
 
     A range that a kernel prescribes stays, and so does one for which no trial is enough. A second call changes nothing.
 
@@ -32,10 +34,14 @@ def clear_borders(model: PreparedModel) -> None:
         model: calibrated, of PyTorch or Keras 3; its ranges should not move any more.
     """
     framework = framework_of(model)
-    if framework == "tf_keras" or model.plan.target.suffix != ".onnx":
+    if framework == "tf_keras":
         return
     grids: Mapping[str, Grid] = adapter_for(framework).grids(model)
     plan = model.plan
+    if plan.target.suffix:
+        whole_steps(plan, grids)
+    if plan.target.suffix != ".onnx":
+        return
     for name, writers in _functions_by_group(plan).items():
         if plan.groups[name].fixed is None:
             found = _wide_enough(plan, name, writers, grids)
