@@ -8,17 +8,28 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from qat.errors import MissingDependencyError
+from qat.errors import ConfigError, MissingDependencyError, nearest
+from qat.system.import_object import import_object
+
+from .detection_grid import decode as decode_grid
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 
 #: The matches of one image: of each class, what pycocotools' ``COCOeval.evaluateImg`` returns.
 _Matches = dict[int, Any]
+
+#: Boxes, class numbers and scores of an image; of a label without scores.
+_Image = tuple[np.ndarray, ...]
+
+#: Makes detections of a batch of raw outputs: for each image boxes ``[k, 4]``, class numbers ``[k]`` and scores ``[k]``.
+Decoder: TypeAlias = Callable[[Any], Sequence[_Image]]
+
+_DECODERS: dict[str, Decoder] = {"grid": decode_grid}
 
 #: By the letters of a format: the boxes as COCO has them, (left, top, width, height).
 TO_COCO: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -28,7 +39,7 @@ TO_COCO: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def matches(outputs: Any, labels: Any, *, boxes: BoxFormat = "xyxy") -> np.ndarray:
+def matches(outputs: Any, labels: Any, *, boxes: BoxFormat = "xyxy", decode: str | Decoder | None = None) -> np.ndarray:
     """Return for each image what its detections match, as an array of objects ``[n]``.
 
     Args:
@@ -37,20 +48,24 @@ def matches(outputs: Any, labels: Any, *, boxes: BoxFormat = "xyxy") -> np.ndarr
         labels: boxes and class numbers, by the names ``boxes`` and ``labels``, in that order, or ``[n, m, 5]`` with the class
             last; the number of an empty place is -1. Or a list of them, one an image.
         boxes: how outputs and labels write a box: two corners ``xyxy``, a corner and a size ``xywh``, or the middle and a size.
+        decode: makes detections of raw outputs: ``grid`` (:func:`qat.trainers.detection_grid.decode`),
+            ``package.module:function`` or a function; None where the outputs are detections.
 
     Raises:
+        ConfigError: there is no such decoder.
         ValueError: they are not of these shapes.
     """
     if boxes not in TO_COCO:
         raise ValueError(f"boxes are written {', '.join(TO_COCO)}, not '{boxes}'")
-    found = detections(outputs)
+    to_coco = TO_COCO[boxes]
+    found = detections(outputs, decode)
     wanted = truth(labels, len(found))
+    _check_sizes(wanted, to_coco)
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise MissingDependencyError("mAP needs pycocotools: pip install 'qat-toolkit[detection]'") from error
-    to_coco = TO_COCO[boxes]
     classes = sorted({int(c) for _, numbers, *_ in (*wanted, *found) for c in numbers})
     with contextlib.redirect_stdout(io.StringIO()):
         sides = [COCO(), COCO()]
@@ -91,9 +106,6 @@ def mean_average_precision(threshold: float | None = None) -> Callable[[np.ndarr
     return total
 
 
-_Image = tuple[np.ndarray, ...]
-
-
 def _annotations(images: list[_Image], to_coco: Callable[[np.ndarray], np.ndarray]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for image, (boxes, numbers, *scores) in enumerate(images):
@@ -104,8 +116,35 @@ def _annotations(images: list[_Image], to_coco: Callable[[np.ndarray], np.ndarra
     return rows
 
 
-def detections(outputs: Any) -> list[_Image]:
-    """Return boxes, class numbers and scores of each image. Raises ValueError."""
+def _check_sizes(images: list[_Image], to_coco: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Raise ValueError where a box of a label is not finite or has no size."""
+    for image, (boxes, _) in enumerate(images):
+        sizes = to_coco(boxes.astype(np.float64))[:, 2:]
+        for box, size in zip(boxes, sizes, strict=True):
+            if not np.isfinite(box).all() or not (size > 0).all():
+                raise ValueError(f"box {box.tolist()} of image {image} has no size: leave it out of the labels")
+
+
+def decoder(decode: str | Decoder) -> Decoder:
+    """Return the function that makes detections, by its name or its module's.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    if not isinstance(decode, str):
+        return decode
+    if decode in _DECODERS:
+        return _DECODERS[decode]
+    if ":" not in decode:
+        valid = f"{', '.join(_DECODERS)}, or package.module:function"
+        raise ConfigError(f"unknown decode '{decode}'{nearest(decode, _DECODERS)}; valid: {valid}")
+    return import_object(decode, "decode")
+
+
+def detections(outputs: Any, decode: str | Decoder | None = None) -> list[_Image]:
+    """Return boxes, class numbers and scores of each image. Raises ValueError, and ConfigError of a decoder."""
+    if decode is not None:
+        return [tuple(np.asarray(part) for part in image) for image in decoder(decode)(outputs)]
     parts = [_part(outputs, name, place) for place, name in enumerate(("boxes", "scores", "classes"))]
     if parts[0] is None or parts[1] is None:
         raise ValueError("mAP takes outputs of boxes and scores: several outputs, in this order or by these names")

@@ -143,6 +143,8 @@ def _with_options(spec: Mapping[str, Any]) -> Metric:
         if key not in valid:
             shown = ["output", "as", *valid]
             raise ConfigError(f"metric '{made.name}' has no option '{key}'{nearest(str(key), shown)}; valid: {', '.join(shown)}")
+    if isinstance(decode := options.get("decode"), str) and ":" not in decode:
+        detection_metrics.decoder(decode)  # a name is looked up now, a module when it is needed
     own = f"{made.name} of {output}" if output is not None else made.name
     title = f"{made.title or made.name} of {output}" if output is not None else made.title
     values = partial(made.values, **options) if options else made.values

@@ -29,7 +29,10 @@ LossFunction: TypeAlias = Callable[[Any, Any], Any]
 USUAL_LEARNING_RATE = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3, "adagrad": 1e-2}
 
 #: Losses by name; each framework has its own functions for them.
-LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "mae", "huber")
+LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "mae", "huber", "detection")
+
+#: What a detector is measured by where no metric is named: of its raw outputs, as the loss takes them.
+_OF_DETECTOR: tuple[MetricSpec, ...] = ({"name": "map", "decode": "grid"}, {"name": "map50", "decode": "grid"})
 
 #: The valid words of the options that are one.
 _WORDS: dict[str, tuple[str, ...]] = {
@@ -175,17 +178,18 @@ class TrainingOptions:
         observe_fraction: the share of the steps in which activation ranges follow the data before they are frozen; None is a
             tenth, without labels none: the calibrated ranges stay.
         seed: of every random generator used.
-        loss: a name (``cross_entropy``, ``binary_cross_entropy``, ``mse``, ``mae``, ``huber``), ``package.module:function``, or a
-            callable ``(outputs, labels) -> scalar``; None is cross-entropy, on logits or probabilities. Without labels None
-            chooses ``kl``, ``bernoulli_kl``, ``mse`` or ``cosine`` for each output by its values
-            (:mod:`qat.trainers.output_losses`); one of these is that for all outputs, ``{"boxes": "mse"}`` for some.
+        loss: a name (``cross_entropy``, ``binary_cross_entropy``, ``mse``, ``mae``, ``huber``; ``detection``: of boxes, see
+            docs/detection.md), ``package.module:function``, or a callable ``(outputs, labels) -> scalar``; None is cross-entropy,
+            on logits or probabilities. Without labels None chooses ``kl``, ``bernoulli_kl``, ``mse`` or ``cosine`` for each
+            output by its values (:mod:`qat.trainers.output_losses`); one of these is that for all outputs, ``{"boxes": "mse"}``
+            for some.
         metrics: names (:data:`qat.trainers.metrics.METRICS`), ``package.module:function``, callables
             ``(outputs, labels) -> values`` on arrays, one value a sample or one for the batch, or mappings of one of them with
             its options: see :func:`qat.trainers.metrics.metric`. The first one chooses the best epoch. None chooses by the
             labels: top-1 for class numbers, right pixels and mean IoU for maps of them, MSE and MAE for numbers of the outputs'
-            shape. Where no metric fits, there is none, and the last epoch is the best. Metrics ``to float`` wait for the
-            comparison, unless ``labels`` is ``none``. Without labels the first is by default ``distance``, the loss on the
-            evaluation data.
+            shape; mAP for the loss ``detection``. Where no metric fits, there is none, and the last epoch is the best. Metrics
+            ``to float`` wait for the comparison, unless ``labels`` is ``none``. Without labels the first is by default
+            ``distance``, the loss on the evaluation data.
         teacher: a float model; the model learns its outputs, besides the labels. None for none.
         temperature: that divides the logits of the teacher and of the model before their softmax.
         teacher_weight: the share of the teacher's loss in the loss, 0 to 1.
@@ -252,6 +256,8 @@ class TrainingOptions:
         if self.time_budget is not None:
             seconds_of(self.time_budget)
         self._check_loss()
+        if self.metrics is None and self.detects:
+            object.__setattr__(self, "metrics", _OF_DETECTOR)
         if self.metrics is not None:
             object.__setattr__(self, "metrics", _listed(self.metrics))
         if self.resume and self.checkpoint_dir is None:
@@ -265,6 +271,10 @@ class TrainingOptions:
         if isinstance(self.loss, str) and self.loss not in own and ":" not in self.loss:
             valid = f"{', '.join(own)}, or package.module:function"
             raise OptionError("loss", f"unknown loss '{self.loss}'{nearest(self.loss, own)}; valid: {valid}")
+        if self.detects and (self.teacher is not None or self.labels == "none"):
+            raise OptionError(
+                "loss", "loss 'detection' is against boxes, not a teacher's outputs: leave the teacher or the loss out"
+            )
 
     @classmethod
     def of(cls, **options: Any) -> TrainingOptions:
@@ -349,6 +359,11 @@ class TrainingOptions:
             return (METRICS["top1"],) if not self.labelled and self.loss in (None, "cross_entropy") else None
         found = chosen(self.metrics)
         return found if not self.labelled else tuple(m for m in found if not m.to_float) or None
+
+    @property
+    def detects(self) -> bool:
+        """Whether the loss is that of a detector, on boxes."""
+        return isinstance(self.loss, str) and self.loss == "detection"
 
     def higher_is_better(self, name: str) -> bool:
         """Whether more of a metric is better, by its name in the history."""

@@ -141,9 +141,9 @@ def _boxes(sample: ComparedSample, report: Report, names: Sequence[str]) -> tupl
     if pixels is None or metric is None:
         return ()
     options: Mapping[str, Any] = getattr(metric.values, "keywords", {})
-    to_coco = TO_COCO[options.get("boxes", "xyxy")]
+    to_coco, decode = TO_COCO[options.get("boxes", "xyxy")], options.get("decode")
     try:
-        found = [detections(tuple(output[None] for output in outputs))[0] for outputs in (sample.reference, sample.outputs)]
+        found = [detections(tuple(y[None] for y in outputs), decode)[0] for outputs in (sample.reference, sample.outputs)]
         wanted = truth(_batch_of_one(sample.label), 1)[0]
     except (ValueError, TypeError):  # outputs of the user's own form, which a metric of the user's own reads
         return tuple(_pictures(("input", sample.inputs[0])))

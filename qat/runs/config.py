@@ -56,10 +56,11 @@ def _square(size: object) -> object:
 class DataConfig(_Strict):
     """The data set. ``path`` is the folder or file of idx, npz, npy and folder; ``size`` is (height, width) of a folder's images.
 
+    ``scenes`` are ``count`` images for a detector, of digits or of the idx files in ``path``; ``size`` is theirs, 64 by default.
     ``workers`` make batches ahead; None: as many as decoding needs, none for arrays.
     """
 
-    source: Literal["digits", "idx", "npz", "npy", "folder", "factory"] = "digits"
+    source: Literal["digits", "idx", "npz", "npy", "folder", "factory", "scenes"] = "digits"
     path: str | None = None
     factory: str | None = None
     kwargs: dict[str, Any] = {}
@@ -76,6 +77,16 @@ class DataConfig(_Strict):
     scale: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=128, ge=1)
     seed: int = Field(default=0, ge=0)
+    count: int = Field(default=2500, ge=10)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_scenes(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("source") != "scenes":
+            if isinstance(values, dict) and "count" in values:
+                raise ValueError("count is for the source scenes, which are drawn: leave it out")
+            return values
+        return {"size": 64, **values}
 
     @model_validator(mode="after")
     def _layout_of_arrays(self) -> DataConfig:
@@ -86,7 +97,8 @@ class DataConfig(_Strict):
     @model_validator(mode="after")
     def _of_image_folder(self) -> DataConfig:
         for name in ("size", "resize", "interpolation", "color"):
-            if name in self.model_fields_set and self.source not in ("folder", "factory"):
+            of_scenes = name == "size" and self.source == "scenes"
+            if name in self.model_fields_set and self.source not in ("folder", "factory") and not of_scenes:
                 raise ValueError(f"{name} is for images in files: leave it out for the source {self.source}")
         return self
 

@@ -14,6 +14,7 @@ from qat.errors import ConfigError, DataError
 from qat.system.import_object import import_object
 from qat.system.sample_sets import SampleBatches, as_pair
 from qat.system.samples import first_of_pair
+from qat.trainers.detection_labels import check_boxes
 from qat.typing import Layout
 
 from . import datasets, float_files
@@ -23,6 +24,7 @@ from .dataset import Batches, Dataset, Split
 from .image_files import ImageForm
 from .own_data import OwnData, parts_of
 from .prefetch import Prefetched, default_workers
+from .scenes import scenes
 from .splits import missing_classes
 
 log = logging.getLogger("qat")
@@ -40,13 +42,15 @@ class RunData:
         self.config = config
         self.layout: Layout = float_files.layout_of(config, base)
         c = config.data
-        key = {"factory": "data.factory", "digits": "data.source"}.get(c.source, "data.path")
+        key = {"factory": "data.factory", "digits": "data.source"}.get(c.source, "data.path" if c.path else "data.source")
         self.dataset: Dataset | OwnData
         try:
             dataset = _read(c, base, config.training.labelled, self.layout)
             if isinstance(dataset, Dataset):
                 dataset = replace(dataset, seed=c.seed, scale=dataset.scale if c.scale is None else c.scale)
                 self._check_labels(dataset.train_y)
+                if config.training.detects:
+                    self._check_boxes(dataset)
             self.dataset = dataset
         except OSError as error:
             raise DataError(f"{key}: {error.filename or c.path} cannot be read: {error.strerror or error}") from error
@@ -80,6 +84,16 @@ class RunData:
             if labels.dtype.kind not in "fc":
                 advice = "np.unique(names, return_inverse=True) numbers the names of classes"
             raise DataError(f"labels must be integers, class numbers, found {labels.dtype}: {advice}")
+
+    def _check_boxes(self, dataset: Dataset) -> None:
+        """Raise ConfigError or DataError unless every split has boxes, and images keep their sides."""
+        if self.config.data.flip:
+            raise ConfigError("data.flip mirrors images, and their boxes stay: leave it out, or mirror both in data.factory")
+        splits = {"training": (dataset.train_x, dataset.train_y), "test": (dataset.test_x, dataset.test_y)}
+        if dataset.val_x is not None:
+            splits["validation"] = (dataset.val_x, dataset.val_y)
+        for split, (x, y) in splits.items():
+            check_boxes(y, x.shape[1], x.shape[2], None, f"data set '{dataset.name}', {split} split")
 
     def _labels(self) -> dict[str, np.ndarray]:
         """Return the labels of each part of the data that has any."""
@@ -180,6 +194,8 @@ def _read(c: DataConfig, base: Path, labelled: bool, layout: Layout) -> Dataset 
             raise ConfigError("data.source is 'factory': give data.factory (package.module:function)")
         made = datasets.factory(import_object(c.factory, "data.factory"), **c.kwargs)
         return made if isinstance(made, Dataset) else _own(made, c, layout)
+    if c.source == "scenes":
+        return replace(scenes(None if c.path is None else expand(c.path, base), c.size, c.count, c.seed), mean=c.mean, std=c.std)
     if c.path is None:
         raise ConfigError(f"data.source is '{c.source}': give data.path")
     path = expand(c.path, base)

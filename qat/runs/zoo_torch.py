@@ -1,9 +1,13 @@
-"""Example models in PyTorch: MobileNetV2 (Sandler et al. 2018) in three sizes, ResNet-18 (He et al. 2016)."""
+"""Example models in PyTorch: MobileNetV2 and SSDLite (Sandler et al. 2018) in a few sizes, ResNet-18 (He et al. 2016)."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
+
+from qat.trainers.detection_grid import LOGITS, OFFSETS
 
 #: (expansion, channels, repeats, stride) of each stage.
 Stages = tuple[tuple[int, int, int, int], ...]
@@ -73,6 +77,65 @@ def mobilenet_small(channels: int = 1, classes: int = 10) -> MobileNetV2:
 def mobilenet_v2(channels: int = 3, classes: int = 1000) -> MobileNetV2:
     """MobileNetV2 1.0."""
     return MobileNetV2(FULL, channels, classes, stem=32, stem_stride=2, head=1280)
+
+
+#: The stages of a detector's body up to a map of stride 8, and from there to one of stride 16.
+FINE: Stages = ((1, 16, 1, 1), (4, 24, 2, 2), (4, 48, 3, 2))
+COARSE: Stages = ((4, 96, 2, 2),)
+#: The share of the cells that an untrained detector takes for objects (Lin et al. 2017, "Focal Loss", section 4.1).
+PRIOR = 0.01
+
+
+def _stages(width: int, stages: Stages) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for expansion, outputs, repeats, stride in stages:
+        for index in range(repeats):
+            layers.append(InvertedResidual(width, outputs, stride if index == 0 else 1, expansion))
+            width = outputs
+    return nn.Sequential(*layers)
+
+
+class Head(nn.Module):
+    """Numbers for each cell of a map, by a depthwise and a pointwise convolution: ``[batch, cells, outputs]``."""
+
+    def __init__(self, width: int, outputs: int, bias: float = 0.0) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.depthwise = _block(width, width, 3, groups=width)
+        self.pointwise = nn.Conv2d(width, outputs, 1)
+        nn.init.normal_(self.pointwise.weight, std=0.01)
+        nn.init.constant_(self.pointwise.bias, bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the numbers of the cells, row by row."""
+        return self.pointwise(self.depthwise(x)).flatten(2).transpose(1, 2)
+
+
+class SSDLite(nn.Module):
+    """A one-stage detector without anchors: images [batch, channels, height, width] to offsets and logits for each cell.
+
+    A MobileNetV2 body gives maps of strides 8 and 16, and each map has a head for boxes and one for classes.
+    :mod:`qat.trainers.detection_grid` says what the numbers mean, and makes boxes of them.
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.stem = _block(channels, 16, 3, 2)
+        self.fine, self.coarse = _stages(16, FINE), _stages(48, COARSE)
+        self.box_offsets = nn.ModuleList([Head(48, 4), Head(96, 4)])
+        self.class_logits = nn.ModuleList([Head(width, classes, -math.log(1 / PRIOR - 1)) for width in (48, 96)])
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Return raw offsets and logits."""
+        fine = self.fine(self.stem(image))
+        maps = fine, self.coarse(fine)
+        heads = {OFFSETS: self.box_offsets, LOGITS: self.class_logits}
+        return {name: torch.cat([head(x) for head, x in zip(each, maps, strict=True)], 1) for name, each in heads.items()}
+
+
+def ssdlite(channels: int = 1, classes: int = 10) -> SSDLite:
+    """A detector, for 64x64 images by default: scenes of digits."""
+    return SSDLite(channels, classes)
 
 
 class BasicBlock(nn.Module):

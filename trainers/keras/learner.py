@@ -21,6 +21,7 @@ from qat.frameworks import framework_of, has_plan, in_order
 from qat.system.samples import check_fit
 from qat.trainers import randomness
 from qat.trainers.data_checks import check_labels
+from qat.trainers.detection_labels import check_boxes, limits_of
 from qat.trainers.history import History
 from qat.trainers.learner import LogWriter, Loss, Step, part
 from qat.trainers.loop import run
@@ -72,6 +73,7 @@ class _Learner(Evaluator):
         self.tracking: bool | None = None
         self.dampening = tf.Variable(0.0)
         self.sums: dict[int, Tensor] | None = None
+        self.limits: tuple[int, int, int] | None = None
         self.freezing = self._freezing()
         run_in_each = self.replicas.run
         self._forward = tf.function(lambda *args: run_in_each(self._loss_and_gradients, *args), reduce_retracing=True)
@@ -102,6 +104,9 @@ class _Learner(Evaluator):
             classes_of, _ = unweighted(labels)
             expected = (len(arrays[0]), *(n or m for n, m in zip(pixels, classes_of.shape[1:], strict=False)))
             check_labels(classes_of, expected, classes, f"step {step.number}")
+        if self.options.detects:
+            self.limits = self.limits or limits_of(self.answers(inputs))
+            check_boxes(unweighted(labels)[0], *self.limits, f"step {step.number}")
         samples, replicas = len(arrays[0]), self.replicas
         parts, shares = replicas.split((listed(inputs), labels), samples), replicas.shares(samples, step.share)
         loss, gradients = self._forward(*parts, shares)

@@ -11,6 +11,8 @@ from qat.system.import_object import import_object
 from qat.trainers.options import TrainingOptions
 from qat.trainers.output_losses import LEAST, SHARE, TINY, OutputLoss, OutputLosses
 
+from .detection_loss import detection_loss
+
 #: TensorFlow has no types.
 Tensor: TypeAlias = Any
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -53,6 +55,7 @@ _LOSSES: dict[str, Loss] = {
     "mse": lambda outputs, labels: tf.reduce_mean(tf.square(outputs - _like(labels, outputs))),
     "mae": lambda outputs, labels: tf.reduce_mean(tf.abs(outputs - _like(labels, outputs))),
     "huber": _huber,
+    "detection": detection_loss,
 }
 
 

@@ -22,6 +22,7 @@ from qat.errors import ConfigError, DataError
 from qat.frameworks import is_prepared
 from qat.trainers import randomness
 from qat.trainers.data_checks import check_labels
+from qat.trainers.detection_labels import check_boxes, limits_of
 from qat.trainers.history import History
 from qat.trainers.learner import LogWriter, Loss, Step, part
 from qat.trainers.loop import run
@@ -126,6 +127,8 @@ class _Learner(Evaluator):
                 if labels.device.type == "cpu":  # elsewhere the look at their values would wait for the device
                     check_labels(labels, (*shape[:axis], *shape[axis + 1 :]), outputs.shape[-1], f"step {number}")
                 labels = losses.class_labels(labels, outputs.shape[-1])
+        if options.detects and labels.device.type == "cpu":
+            check_boxes(labels, *limits_of(outputs), f"step {number}")
         return options.combined_loss(
             lambda: losses.of_batch(self.label_loss, outputs, labels, weights), self._distance(inputs, outputs, axis)
         )

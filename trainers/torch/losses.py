@@ -15,6 +15,8 @@ from qat.system.import_object import import_object
 from qat.trainers.options import TrainingOptions
 from qat.trainers.output_losses import LEAST, SHARE, TINY, OutputLoss, OutputLosses
 
+from .detection_loss import detection_loss
+
 Loss = Callable[[Any, Any], Tensor]
 
 _LOSSES: dict[str, Loss] = {
@@ -23,6 +25,7 @@ _LOSSES: dict[str, Loss] = {
     "mse": lambda outputs, labels: F.mse_loss(outputs, _like(labels, outputs)),
     "mae": lambda outputs, labels: F.l1_loss(outputs, _like(labels, outputs)),
     "huber": lambda outputs, labels: F.huber_loss(outputs, _like(labels, outputs)),
+    "detection": detection_loss,
 }
 
 
