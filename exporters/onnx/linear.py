@@ -9,14 +9,16 @@ import numpy as np
 from qat.errors import ExportError
 from qat.program.program import Instruction
 
+from .groups import in_quick_groups
 from .writer import Writer
 
 
 def write_conv(writer: Writer, instruction: Instruction) -> None:
     """Write a convolution of images or volumes."""
-    _, parameters = writer.parameters(instruction)
-    inputs = [writer.dequantize_input(instruction), *parameters]
-    writer.operator(instruction, "Conv", inputs, **conv_attributes(instruction))
+    quick, integers = in_quick_groups(writer, instruction)
+    _, parameters = writer.parameters(quick)
+    inputs = [writer.dequantize_input(quick, 0, integers), *parameters]
+    writer.operator(quick, "Conv", inputs, **conv_attributes(quick))
 
 
 def conv_attributes(instruction: Instruction) -> dict[str, Any]:

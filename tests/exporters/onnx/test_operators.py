@@ -74,7 +74,20 @@ def test_convolution_is_exact(seed, kernel, strides, dilations, rows, columns, p
 def test_depthwise_convolution_is_exact(seed, strides, multiplier, rows, activation):
     sketch = Sketch(seed, (3, 5, 7, 9))
     output = sketch.conv(sketch.x, 5 * multiplier, strides=strides, groups=5, padding=(rows, (1, 1)), activation=activation)
-    check(sketch, output, "QLinearConv", *clip_of(sketch, output))
+    repeated = ["Gather"] if multiplier > 1 else []
+    check(sketch, output, "QLinearConv", *repeated, *clip_of(sketch, output))
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "groups", "written"),
+    [(32, 32, 8, 2), (36, 36, 9, 1), (128, 64, 32, 4), (64, 64, 4, 4), (48, 96, 48, 96), (64, 64, 64, 64), (28, 28, 7, 1)],
+)
+def test_groups_are_those_that_the_kernel_is_quick_with(channels, outputs, groups, written):
+    sketch = Sketch(7, (2, channels, 5, 6))
+    output = sketch.conv(sketch.x, outputs, groups=groups, padding=((1, 1), (1, 1)))
+    check(sketch, output, "QLinearConv", *(["Gather"] if written > groups else []))
+    (node,) = (n for n in exporter.build(sketch.program(sketch.real(output, "again"))).graph.node if n.op_type == "Conv")
+    assert next(a.i for a in node.attribute if a.name == "group") == written
 
 
 @settings(max_examples=15, deadline=None)

@@ -1,0 +1,58 @@
+"""Convolutions in groups, in the groups that ONNX Runtime's integer kernels are quick with, to the same integers.
+
+QLinearConv computes a depthwise convolution in one kernel where it has as many outputs as channels, and any other group by
+group. For images of 56x56 on one thread of an x86 processor, in milliseconds: 64 depthwise outputs of 32 channels take 12, of
+channels that are there twice 0.3; 32 groups of 4 channels take 12, 8 groups of 16 with zeros for weights between them 1.6
+(float: 1.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from qat.program.program import Instruction
+
+from .writer import Writer
+
+#: The least number of inputs and outputs of a group; more bring little.
+_LEAST = 16
+
+
+def in_quick_groups(writer: Writer, instruction: Instruction) -> tuple[Instruction, str]:
+    """Return a convolution in quick groups, and the integers that it reads; an empty name: those of its own input.
+
+    TensorRT's builder chooses kernels by itself: for it nothing changes.
+    """
+    groups, weight = int(instruction.attrs["groups"]), instruction.weight
+    assert weight is not None
+    if groups == 1 or writer.program.strict_qdq:
+        return instruction, ""
+    outputs, inputs = len(weight) // groups, weight.shape[1]
+    if inputs == 1:
+        if outputs == 1:
+            return instruction, ""
+        channels = writer.constant(f"{instruction.name}.channels", np.repeat(np.arange(groups), outputs))
+        repeated = writer.node("Gather", [instruction.inputs[0], channels], f"{instruction.name}/repeated", axis=1)
+        return _of(instruction, weight, len(weight)), repeated
+    merged = _merged(groups, min(inputs, outputs))
+    return _of(instruction, _with_zeros(weight, outputs, merged), groups // merged), ""
+
+
+def _merged(groups: int, width: int) -> int:
+    """Return how many groups become one: the fewest that make it wide enough, of those that divide the groups evenly."""
+    return next((n for n in range(1, groups + 1) if groups % n == 0 and n * width >= _LEAST), groups)
+
+
+def _with_zeros(weight: np.ndarray, outputs: int, merged: int) -> np.ndarray:
+    """Return a weight for ``merged`` times the inputs: zeros but for those of an output's own group."""
+    count, inputs, *window = weight.shape
+    wide = np.zeros((count, merged, inputs, *window), weight.dtype)
+    rows = np.arange(count)
+    wide[rows, rows // outputs % merged] = weight
+    return wide.reshape(count, merged * inputs, *window)
+
+
+def _of(instruction: Instruction, weight: np.ndarray, groups: int) -> Instruction:
+    return replace(instruction, weight=weight, attrs={**instruction.attrs, "groups": groups})
