@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo screenshot test test-slow test-slow-ci lint format docs tree install peers clean
+.PHONY: demo screenshot test test-slow test-slow-ci lint format docs tree install peers gpu-check clean
 
 install: $(STAMP)
 
@@ -61,6 +61,10 @@ format: $(STAMP)
 peers:
 	test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers.txt --editable .
+
+# What a GPU makes of this toolkit, as JSON; without one it says so.
+gpu-check: $(STAMP)
+	$(BIN)/python benchmarks/gpu_check.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-peers build dist *.egg-info

@@ -5,6 +5,7 @@ Weights are never clipped, since their scale is their largest magnitude, so thei
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from qat.arithmetic.grid import BIAS_LIMIT
 
-from . import vnni
+from . import tensor_cores, vnni
 from .clip_mask import ClipMask, Limits, apply_clip_mask, save_clip_mask
 from .conv_gradients import of_convolution
 from .extremes import extra_output
@@ -45,6 +46,11 @@ def quantize_weight(weight: Tensor, scale: Tensor) -> Tensor:
     The backward pass computes them again: the weight is in memory anyway, and keeping the integers was not faster.
     """
     return (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round_()
+
+
+def kernels_of(x: Tensor) -> ModuleType:
+    """Return the module with the accumulators of a tensor's device."""
+    return tensor_cores if x.is_cuda else vnni
 
 
 def save_input(x: Tensor, lo: int | None) -> Tensor:
@@ -82,7 +88,7 @@ class _Conv2d(torch.autograd.Function):
         w_int = quantize_weight(weight, scale).to(torch.int8)
         b_int = None if bias is None else (bias / bias_scale).round_()
         multiplier = (bias_scale / output_scale).view(-1, 1, 1)
-        v = vnni.conv2d(x, w_int, b_int, geometry, lo)
+        v = kernels_of(x).conv2d(x, w_int, b_int, geometry, lo)
         v.mul_(multiplier)
         found = extra_output(ctx, v, tracked)
         y = v.round_().clamp_(*limits)
@@ -147,7 +153,7 @@ class _Dense(torch.autograd.Function):
         b_int = None if bias is None else (bias / bias_scale).round_()
         multiplier = bias_scale / output_scale
         kept_x = save_input(x, lo)
-        v = vnni.linear(x, kept_x, w_int, b_int, lo).mul_(multiplier)
+        v = kernels_of(x).linear(x, kept_x, w_int, b_int, lo).mul_(multiplier)
         found = extra_output(ctx, v, tracked)
         y = v.round_().clamp_(*limits)
         ctx.save_for_backward(kept_x, weight, scale, save_clip_mask(y, limits, clip_mask), multiplier, input_scale, output_scale)
