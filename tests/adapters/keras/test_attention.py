@@ -88,10 +88,11 @@ def test_embeddings(target, suffix, tmp_path):
     assert prepared.plan.ops[0].op.kind == "embedding"
 
 
-def test_attention_with_a_mask_keeps_its_layer(sequences):
+def test_attention_with_a_mask_keeps_its_scores_in_float_and_no_more(sequences):
     causal = model(lambda x: layers.MultiHeadAttention(4, 4)(x, x, use_causal_mask=True))
     prepared = qat.calibrate(qat.prepare(causal), [sequences])
-    assert "MultiHeadAttention" in " ".join(prepared.plan.floats().values())
+    assert "DotProductAttention" in " ".join(prepared.plan.floats().values())
+    assert sum(p.integer and p.op.kind == "dense" for p in prepared.plan.ops) == 6
     expected = np.asarray(causal(sequences))
     assert np.linalg.norm(prepared(sequences) - expected) < 0.1 * np.linalg.norm(expected)
 
@@ -105,6 +106,34 @@ def test_a_mask_of_padding_is_not_lost():
     prepared = qat.calibrate(qat.prepare(net), [ids])
     expected = np.asarray(net(ids))
     assert np.linalg.norm(prepared(ids) - expected) < 0.1 * np.linalg.norm(expected)
+
+
+def padded(last):
+    entry = keras.Input((LENGTH,), dtype="int32")
+    return keras.Model(entry, layers.Dense(10)(last(layers.Dense(WIDTH)(layers.Embedding(50, WIDTH, mask_zero=True)(entry)))))
+
+
+MASKED = {
+    "attention": lambda x: layers.MultiHeadAttention(4, 4)(x, x),
+    "two inputs": lambda x: layers.MultiHeadAttention(4, 4)(x, layers.Dense(WIDTH)(x)),
+    "pooling": layers.GlobalAveragePooling1D(),
+    "normalization": layers.BatchNormalization(),
+    "recurrent": layers.LSTM(8, unroll=True),
+    "within a model": lambda x: keras.Sequential([keras.Input((LENGTH, WIDTH)), layers.GlobalAveragePooling1D()])(x),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masks_of_padding_reach_their_readers_through_integers(name, tmp_path):
+    keras.utils.set_random_seed(0)
+    ids = np.random.default_rng(0).integers(0, 3, (8, LENGTH)).astype(np.int32)
+    ids[:, 0] = 1
+    net = padded(MASKED[name])
+    prepared = qat.prepare(net)
+    assert prepared.plan.ops[0].op.kind == "embedding"
+    np.testing.assert_allclose(prepared(ids), net(ids), atol=1e-5)
+    qat.calibrate(prepared, [ids])
+    assert qat.export(prepared, tmp_path / "model.tflite", verify=[ids]).parity.max_lsb <= 1
 
 
 def test_equations():

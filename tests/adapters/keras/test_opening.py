@@ -149,29 +149,6 @@ def test_a_subclass_that_computes_something_else_is_not_taken_for_its_base():
     np.testing.assert_allclose(qat.prepare(model)(X), model(X), atol=1e-5)
 
 
-class Token(L.Layer):
-    """Puts one vector in front of each sequence, by the number of samples."""
-
-    def build(self, shape):
-        self.token = self.add_weight(shape=(1, 1, shape[-1]), name="token")
-
-    def call(self, x):
-        return ops.concatenate([ops.broadcast_to(self.token, (ops.shape(x)[0], 1, x.shape[-1])), x], axis=1)
-
-    def compute_output_shape(self, shape):
-        return (shape[0], shape[1] + 1, shape[2])
-
-
-def test_a_call_that_needs_the_number_of_samples_stays_whole_and_runs(tmp_path):
-    entry = keras.Input((5, 6))
-    model = keras.Model(entry, L.Dense(3)(Token(name="token")(L.Dense(6)(entry))))
-    x = X[:, 0, :5]
-    prepared = qat.prepare(model)
-    np.testing.assert_allclose(prepared(x), model(x), atol=1e-5)
-    assert "needs the number of samples" in prepared.plan.floats()["token"]
-    assert qat.export(qat.calibrate(prepared, [x]), tmp_path / "model.tflite", verify=[x]).parity.exact > 0.99
-
-
 def test_a_constant_of_a_kept_operator_is_in_the_onnx(tmp_path):
     pytest.importorskip("tf2onnx")
 

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 
 from qat.graph.einsum import as_dense, as_product
 
@@ -16,11 +17,31 @@ from .layer_calls import Call
 
 
 def embedding(b: Builder, c: Call) -> str | None:
-    """The vectors of a weight at integer indices; an embedding whose mask other layers read keeps its layer."""
+    """The vectors of a weight at integer indices."""
     layer = c.layer
-    if layer.mask_zero or type(layer).__name__ != "Embedding" or getattr(layer, "lora_enabled", False):
+    if type(layer).__name__ not in ("Embedding", "ReversibleEmbedding") or getattr(layer, "lora_enabled", False):
         return None
     return b.emit("embedding", c.inputs, c.output, c.path, {"weight": layer.embeddings})
+
+
+def reversible_embedding(b: Builder, c: Call) -> str | None:
+    """An embedding, or, in reverse, the product with the transposed weight that gives each index its score."""
+    layer = c.layer
+    bound = inspect.signature(type(layer).call).bind(layer, *c.arguments.args, **c.arguments.kwargs).arguments
+    if not bound.get("reverse", False):
+        return embedding(b, c)
+    if layer.reverse_dtype not in (None, "float32") or getattr(layer, "lora_enabled", False):
+        return None
+    weight, axis = (layer.embeddings, 0) if layer.tie_weights else (layer.reverse_embeddings, -1)
+    name = b.emit("dense", c.inputs, c.output, c.path, {"weight": weight}, channel_axis=axis)
+    cap = layer.logit_soft_cap
+    if cap is None:
+        return name
+    for number, kind in ((1 / cap, "tanh"), (cap, "")):
+        factor = b.constant(np.full([1] * len(c.shape), number, np.float32), c.path)
+        name = b.emit("mul", [name, factor], c.output, c.path)
+        name = b.emit(kind, [name], c.output, c.path) if kind else name
+    return name
 
 
 def softmax(b: Builder, c: Call) -> str | None:
@@ -85,7 +106,7 @@ def multi_head_attention(b: Builder, c: Call) -> str | None:
     layer, path = c.layer, c.path
     called: Any = inspect.signature(type(layer).call).bind(layer, *c.arguments.args, **c.arguments.kwargs).arguments
     bound = {name: value for name, value in called.items() if value is not None and value is not False}
-    if set(bound) - {"self", "query", "value", "key", "training"} or b.has_masks or not _is_plain(layer):
+    if set(bound) - {"self", "query", "value", "key", "training"} or not _is_plain(layer):
         return None
     query, value, key = bound["query"], bound["value"], bound.get("key", bound["value"])
     if any(len(t.shape) != 3 or None in t.shape[1:] or str(t.dtype) != "float32" for t in (query, value, key)):
@@ -114,3 +135,24 @@ def _is_plain(layer: keras.layers.Layer) -> bool:
     """Whether a layer is the attention of Vaswani et al. 2017 on the only axis of a sequence."""
     others = ("_use_gate", "_sliding_window")
     return tuple(layer._attention_axes) == (1,) and not any(getattr(layer, name, None) for name in others)
+
+
+def dot_product_attention(b: Builder, c: Call) -> str | None:
+    """``keras.ops.dot_product_attention`` of ``[batch, length, heads, size]``, without a mask."""
+    bound = inspect.signature(type(c.layer).call).bind(c.layer, *c.arguments.args, **c.arguments.kwargs).arguments
+    query, key, value = (bound[name] for name in ("query", "key", "value"))
+    if any(bound.get(name) is not None for name in ("bias", "mask")) or c.layer.is_causal or len(c.inputs) != 3:
+        return None
+    if any(None in b.specs[n].shape[1:] or b.specs[n].dtype != "float32" for n in c.inputs) or key.shape[1] == 1:
+        return None
+    groups = query.shape[2] // key.shape[2]
+    if groups > 1 or c.layer.attn_logits_soft_cap is not None:
+        return None
+    scale = bound.get("scale")
+    scale = 1 / math.sqrt(key.shape[-1]) if scale is None else float(scale)
+    heads = [permuted(b, b.names[id(t)], (0, 2, 1, 3), c.path) for t in (query, key, value)]
+    scores: Shape = (query.shape[0], query.shape[2], query.shape[1], key.shape[1])
+    name = b.emit("matmul", heads[:2], scores, f"{c.path}/scores", transpose_b=True)
+    name = b.emit("softmax", [name], scores, f"{c.path}/softmax", beta=scale)
+    made = (*scores[:3], value.shape[-1])
+    return permuted(b, b.emit("matmul", [name, heads[2]], made, f"{c.path}/values", transpose_b=False), (0, 2, 1, 3), c.path)

@@ -29,10 +29,9 @@ class Builder:
         names: the graph's name of each symbolic tensor of Keras, by the id of the tensor.
         opened: what layers were found to consist of; held, since :attr:`names` goes by the ids of its tensors.
         acts: what training does with the tensors.
-        has_masks: whether layers of the model pass masks to others, which read them without an argument.
     """
 
-    def __init__(self, has_masks: bool = False, dropout: bool = True) -> None:
+    def __init__(self, dropout: bool = True) -> None:
         self.acts = Acts(dropout)
         self.ops: list[Op] = []
         self.specs: dict[str, TensorSpec] = {}
@@ -42,7 +41,6 @@ class Builder:
         self.arguments: dict[str, Arguments] = {}
         self.names: dict[int, str] = {}
         self.opened: list[Any] = []
-        self.has_masks = has_masks
         self._variables: dict[int, str] = {}
         self._used: set[str] = set()
 
@@ -125,6 +123,10 @@ class Builder:
         if not variable.trainable:
             self.frozen.add(name)
         return name
+
+    def is_parameter(self, tensor: str) -> bool:
+        """Return whether a tensor is a parameter, or a constant."""
+        return any(op.kind == "constant" and op.output == tensor for op in self.ops)
 
     def attempt(self, make: Callable[[], str | None]) -> str | None:
         """Return what ``make`` returns; where that is None, whatever it added is taken out again."""

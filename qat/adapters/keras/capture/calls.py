@@ -13,6 +13,8 @@ import numpy as np
 from qat.errors import CaptureError, reason_of
 from qat.program.caller_names import caller_names
 
+from .counted_batch import StandIns
+from .example_sizes import of_sizes
 from .opening import opened
 from .own_training import own_training
 
@@ -26,7 +28,8 @@ class Calls:
         inputs: the model's symbolic inputs, nested as the model takes them.
         outputs: its symbolic outputs, nested as the model returns them.
         output_names: the model's own names of its outputs.
-        variables: the model's own variables by the id of the symbolic tensor that stands for each.
+        variables: the model's variables by the id of the symbolic tensor that stands for each.
+        stand_ins: the tensors that stand for inputs, and those.
     """
 
     nodes: tuple[Any, ...]
@@ -34,6 +37,7 @@ class Calls:
     outputs: Any
     output_names: tuple[str, ...]
     variables: Mapping[int, keras.Variable] = field(default_factory=dict)
+    stand_ins: StandIns = ()
 
 
 def functional_of(model: object) -> Any:
@@ -63,7 +67,7 @@ def calls_of(model: keras.Model, example_inputs: Any = None) -> Calls:
 
     Args:
         model: Functional, Sequential or subclassed.
-        example_inputs: arrays as the model takes them, read of a subclassed model alone.
+        example_inputs: arrays as the model takes them; they fix the sizes that a model leaves free, but for the batch.
 
     Raises:
         CaptureError: the shape of the inputs is not known, a subclassed model has training of its own,
@@ -71,8 +75,12 @@ def calls_of(model: keras.Model, example_inputs: Any = None) -> Calls:
     """
     functional = functional_of(model)
     if functional is not None:
-        names = tuple(functional.output_names)
-        return Calls(nodes_of(functional), functional._inputs_struct, functional._outputs_struct, names)
+        names, nodes = tuple(functional.output_names), nodes_of(functional)
+        sized = of_sizes(functional, nodes, example_inputs)
+        found = "" if sized is None else opened(functional, [sized], {}, {id(t) for t in keras.tree.flatten(sized)})
+        if not isinstance(found, str):
+            return Calls(found.nodes, sized, found.structure, names, found.variables, found.stand_ins)
+        return Calls(nodes, functional._inputs_struct, functional._outputs_struct, names)
     methods = ", ".join(own_training(model))
     if methods:
         raise CaptureError(
@@ -94,7 +102,7 @@ def calls_of(model: keras.Model, example_inputs: Any = None) -> Calls:
             " or rebuild it as keras.Model(inputs, outputs)"
         )
     names = tuple("output" if len(found.outputs) == 1 else f"output_{i}" for i in range(len(found.outputs)))
-    return Calls(found.nodes, inputs, found.structure, names, found.variables)
+    return Calls(found.nodes, inputs, found.structure, names, found.variables, found.stand_ins)
 
 
 def _symbolic_inputs(model: keras.Model, example_inputs: Any) -> Any:

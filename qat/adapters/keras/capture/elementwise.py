@@ -74,15 +74,22 @@ def binary(kind: str) -> Rule:
     """Return the rule of a sum or product of two or more tensors of one rank, which broadcast; variables may have a lower one."""
 
     def rule(b: Builder, c: Call) -> str | None:
-        variables = {op.output for op in b.ops if op.kind == "constant"}
-        if any(len(b.specs[n].shape) != len(c.shape) for n in c.inputs if n not in variables) or len(c.inputs) < 2:
+        lower = [n for n in c.inputs if len(b.specs[n].shape) != len(c.shape) and not b.is_parameter(n)]
+        if any(None in b.specs[n].shape for n in lower) or len(c.inputs) < 2:
             return None
-        name = c.inputs[0]
-        for other in c.inputs[1:]:
+        name, *others = (_of_rank(b, n, len(c.shape), c.path) if n in lower else n for n in c.inputs)
+        for other in others:
             name = b.emit(kind, [name, other], _broadcast(b.specs[name].shape, b.specs[other].shape), c.path)
         return name
 
     return rule
+
+
+def _of_rank(b: Builder, name: str, rank: int, path: str) -> str:
+    """Give a tensor without a batch, such as a part of a parameter, a first axis of one, and others."""
+    shape = b.specs[name].shape
+    made = (*(1,) * (rank - len(shape)), *shape)
+    return b.emit("reshape", [name], made, path, shape=(-1, *made[1:]), folds=True)
 
 
 def _broadcast(a: Shape, b: Shape) -> Shape:

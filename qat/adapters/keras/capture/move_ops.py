@@ -9,7 +9,7 @@ MOVES = frozenset(
     {
         "Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D", "RepeatVector",
         "GlobalMaxPooling1D", "GlobalMaxPooling2D",
-        "GetItem", "Flip", "Roll", "ExpandDims", "Squeeze", "Max", "Repeat", "Tile", "Swapaxes", "Moveaxis",
+        "GetItem", "Slice", "Take", "Flip", "Roll", "ExpandDims", "Squeeze", "Max", "Repeat", "Tile", "Swapaxes", "Moveaxis",
     }
 )  # fmt: skip
 
@@ -18,4 +18,5 @@ def is_move(kind: str, call: Call) -> bool:
     """Whether a call of a layer only moves values, from one tensor to one other."""
     layer = call.layer
     plain = getattr(layer, "interpolation", "nearest") == "nearest" and getattr(layer, "initial", None) is None
-    return kind in MOVES and len(call.inputs) == 1 and plain
+    lines = kind != "Take" or (layer.axis is not None and len(call.shape) == len(call.arguments.keras_tensors[0].shape))
+    return kind in MOVES and len(call.inputs) == 1 and plain and lines

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 from keras.src.backend import is_float_dtype
 
+from .batch_operations import PerSample
+from .counted_batch import NUMBERS, CountsSamples, StandIns, free_batch, freed, with_samples
+from .symbolic_variables import in_inference, symbolic_variables
+
 log = logging.getLogger("qat")
 
 #: Keras' own layers that are made of others, or of operations. Any other of its own is opened by its rule, or kept.
-_COMPOSITES = ("SpectralNormalization", "Attention", "AdditiveAttention", "GroupedQueryAttention", "StackedRNNCells")
+_COMPOSITES = (
+    "SpectralNormalization",
+    "Attention",
+    "AdditiveAttention",
+    "GroupedQueryAttention",
+    "StackedRNNCells",
+    "MultiHeadAttention",
+)
 
 #: What a subclass of a layer may define and still compute what the layer does.
 _NO_COMPUTATION = {"build", "get_config", "from_config", "compute_output_shape", "compute_output_spec", "get_build_config"}
@@ -28,12 +37,14 @@ class Opened:
     Attributes:
         nodes: Keras' records of the calls, in order.
         structure: the symbolic tensors that the layer returns, nested as it returns them.
-        variables: the layer's own variables by the id of the symbolic tensor that stood for each.
+        variables: the variables of the layer, and of its layers, by the id of the symbolic tensor that stood for each.
+        stand_ins: the tensors that stood for the layer's inputs, and those.
     """
 
     nodes: tuple[Any, ...]
     structure: Any
-    variables: dict[int, keras.Variable]
+    variables: Mapping[int, keras.Variable]
+    stand_ins: StandIns = ()
 
     @property
     def outputs(self) -> tuple[keras.KerasTensor, ...]:
@@ -58,7 +69,8 @@ def may_open(layer: keras.Operation, kind: str) -> bool:
 def opened(layer: keras.layers.Layer, args: Sequence[Any], kwargs: Mapping[str, Any], known: Set[int]) -> Opened | str:
     """Return the calls of which one call of a layer consists, in inference; a reason where Keras cannot record them.
 
-    The user's layers are left as they were.
+    A call that computes with the number of samples is recorded with a number, see :mod:`.counted_batch`. The user's layers are
+    left as they were.
 
     Args:
         layer: the layer, built.
@@ -66,22 +78,31 @@ def opened(layer: keras.layers.Layer, args: Sequence[Any], kwargs: Mapping[str, 
         kwargs: likewise.
         known: the ids of the symbolic tensors whose values are known; other records end there.
     """
-    given = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
-    if layer.autocast and any(is_float_dtype(t.dtype) and t.dtype != layer.compute_dtype for t in given):
+    given = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, (keras.KerasTensor, PerSample))]
+    tensors = [t for t in given if isinstance(t, keras.KerasTensor)]
+    if layer.autocast and any(is_float_dtype(t.dtype) and t.dtype != layer.compute_dtype for t in tensors):
         return f"casts its inputs to {layer.compute_dtype}"
-    options = {name: value for name, value in kwargs.items() if name != "training"}
-    if "training" in inspect.signature(layer.call).parameters:
-        options["training"] = False
+    options = in_inference(layer, kwargs)
+    found = _call(layer, args, options, known, None) if len(tensors) == len(given) else "has arguments for each sample"
+    if isinstance(found, str) or any(map(_holds_batch, found.nodes)):
+        counted = _call_of_samples(layer, args, options, known)
+        found = counted if isinstance(counted, Opened) or not isinstance(found, str) else counted or found
+    return found
+
+
+def _call(
+    layer: keras.layers.Layer, args: Sequence[Any], options: Mapping[str, Any], known: Set[int], number: int | None
+) -> Opened | str:
+    """Return what a call of a layer consists of, with a number of samples or a free one; a reason where that is not known."""
     inside = layer._flatten_layers()
     before = {id(each): len(each._inbound_nodes) for each in inside}
+    (given, named), stand_ins = with_samples((list(args), dict(options)), number)
+    known = known | {id(tensor) for tensor, _ in stand_ins}
     try:
-        with _symbolic_variables(layer) as variables, keras.StatelessScope():
-            structure = layer.call(*args, **options)
-        nodes = _recorded(keras.tree.flatten(structure), known | set(variables))
-        counted = next((node.operation.name for node in nodes or () if _holds_batch(node)), "")
-        if counted:
-            return f"has a call that needs the number of samples (in '{counted}')"
-        return Opened(nodes, structure, variables) if nodes is not None else "returns values that no input reaches"
+        with symbolic_variables(layer) as variables, keras.StatelessScope():
+            structure = layer.call(*given, **named)
+        nodes = recorded(keras.tree.flatten(structure), known | set(variables))
+        return Opened(nodes, structure, variables, stand_ins) if nodes is not None else "returns values that no input reaches"
     except Exception as error:  # whatever the user's code raises on tensors without values
         log.debug("%s is kept whole", layer.name, exc_info=True)
         return f"has a call that takes no symbolic tensors ({type(error).__name__})"
@@ -90,19 +111,24 @@ def opened(layer: keras.layers.Layer, args: Sequence[Any], kwargs: Mapping[str, 
             del each._inbound_nodes[before[id(each)] :]
 
 
-@contextlib.contextmanager
-def _symbolic_variables(layer: keras.layers.Layer) -> Iterator[dict[int, keras.Variable]]:
-    """Let symbolic tensors stand for the variables that are attributes of a layer, so that what it makes of them is recorded."""
-    held = {name: value for name, value in vars(layer).items() if isinstance(value, keras.Variable)}
-    tensors = {name: keras.KerasTensor(value.shape, value.dtype, name=value.name) for name, value in held.items()}
-    vars(layer).update(tensors)
+def _call_of_samples(layer: keras.layers.Layer, args: Sequence[Any], options: Mapping[str, Any], known: Set[int]) -> Opened | str:
+    """Return what a call consists of that computes with the number of samples; empty where no input has a free one."""
+    first, second = (_call(layer, args, options, known, number) for number in NUMBERS)
+    if isinstance(first, str) or isinstance(second, str):
+        return first if isinstance(first, str) else str(second)
+    of_samples = [tensor for tensor, given in first.stand_ins if tensor.shape != given.shape]
+    if not of_samples:
+        return ""
     try:
-        yield {id(tensors[name]): value for name, value in held.items()}
-    finally:
-        vars(layer).update(held)
+        nodes = freed(first.nodes, second.nodes, of_samples[0])
+    except CountsSamples as operation:
+        return f"has a call that computes with the number of samples (in '{operation}')"
+    for tensor in of_samples:
+        free_batch(tensor)
+    return replace(first, nodes=nodes)
 
 
-def _recorded(outputs: Sequence[Any], known: Set[int]) -> tuple[Any, ...] | None:
+def recorded(outputs: Sequence[Any], known: Set[int]) -> tuple[Any, ...] | None:
     """Return the records of the calls that lead from known tensors to outputs, in order; None where one is no symbolic tensor."""
     done: dict[int, Any] = {}
     order: list[Any] = []
@@ -133,8 +159,7 @@ def _recorded(outputs: Sequence[Any], known: Set[int]) -> tuple[Any, ...] | None
 def _holds_batch(node: Any) -> bool:
     """Return whether an operation was recorded with a shape of which the batch, not known yet, is a part."""
     operation = node.operation
-    # A reshape keeps its batch by rule; None among the keys of an index is a new axis.
-    if isinstance(operation, keras.layers.Layer) or type(operation).__name__ in ("Reshape", "GetItem"):
+    if isinstance(operation, keras.layers.Layer) or type(operation).__name__ == "GetItem":  # None of an index is a new axis
         return False
     held = [*vars(operation).values(), *node.arguments.args, *node.arguments.kwargs.values()]
     return any(isinstance(value, (tuple, list)) and any(part is None for part in value) for value in held)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from .activations import activated, activation_layer
 from .affine import average, layer_scale, normalization, prelu, rescaling, scaled_residual
-from .attention import einsum, einsum_dense, embedding, matmul, multi_head_attention, softmax
+from .attention import (
+    dot_product_attention,
+    einsum,
+    einsum_dense,
+    embedding,
+    matmul,
+    multi_head_attention,
+    reversible_embedding,
+    softmax,
+)
 from .builder import Builder, Rule
 from .elementwise import ARITHMETIC, FUNCTION_RULES, arithmetic, binary, clip, divide, relu, subtract
 from .layer_calls import Call
@@ -53,13 +66,17 @@ def _rms_norm(b: Builder, c: Call) -> str:
     return _norm(b, c, "rms_norm", {"gamma": c.layer.scale}, least=0.0)
 
 
-def _norm(b: Builder, c: Call, kind: str, variables: Mapping[str, Any], **attrs: float) -> str:
-    """Keep the layer of a norm; over the last axis alone its parameters are named among the attributes."""
-    axes = [c.layer.axis] if isinstance(c.layer.axis, int) else list(c.layer.axis)
-    usual = [axis % len(c.shape) for axis in axes] == [len(c.shape) - 1] and not getattr(c.layer, "rms_scaling", False)
-    params = {role: b.param(variable, c.path) for role, variable in variables.items() if usual and variable is not None}
-    known: dict[str, Any] = {"epsilon": float(c.layer.epsilon), **attrs, **params}
-    return b.computes(kind, c, **known)
+def _norm(b: Builder, c: Call, kind: str, variables: Mapping[str, Any], **attrs: Any) -> str:
+    """A norm over any axes but the batch; one that scales by the deviation alone, or whose sizes are free, keeps its layer."""
+    rank, axis = len(c.shape), c.layer.axis
+    axes = tuple(sorted(a % rank for a in ([axis] if isinstance(axis, int) else axis)))
+    known: dict[str, Any] = {"epsilon": float(c.layer.epsilon), **attrs}
+    if axes != (rank - 1,):
+        known["axes"] = axes
+    fixed = axes == (rank - 1,) or None not in c.shape[1:]
+    if getattr(c.layer, "rms_scaling", False) or 0 in axes or not fixed or str(c.output.dtype) != "float32":
+        return b.computes(kind, c, epsilon=known["epsilon"], **attrs)
+    return b.emit(kind, c.inputs[:1], c.output, c.path, variables, **known)
 
 
 def _concat(b: Builder, c: Call) -> str | None:
@@ -67,8 +84,39 @@ def _concat(b: Builder, c: Call) -> str | None:
 
 
 def _reshape(b: Builder, c: Call) -> str | None:
-    fixed = [int(n) for n in c.shape[1:] if n is not None]
-    return b.emit("reshape", c.inputs, c.output, c.path, shape=(-1, *fixed)) if len(fixed) == len(c.shape) - 1 else None
+    """A change of shape; the first axis stays the batch, or holds it folded with other axes."""
+    before, after = b.specs[c.inputs[0]].shape, c.shape
+    kept, made = ([int(n) for n in shape[1:] if n is not None] for shape in (before, after))
+    if len(made) < len(after) - 1:
+        return None
+    attrs: dict[str, Any] = {"shape": (-1, *made)}
+    fixed = len(kept) == len(before) - 1
+    if before[:1] != after[:1] or (fixed and math.prod(kept) != math.prod(made)):
+        if not fixed:
+            return None
+        attrs["folds"] = True
+    return b.emit("reshape", c.inputs, c.output, c.path, **attrs)
+
+
+def _axis_of_one(b: Builder, c: Call) -> str | None:
+    """``expand_dims`` and ``squeeze`` of a parameter, which may be laid out anew; of any other tensor they move values."""
+    return _reshape(b, c) if b.is_parameter(c.inputs[0]) else None
+
+
+def _slice(b: Builder, c: Call) -> str | None:
+    """A slice that is the whole tensor."""
+    return c.inputs[0] if c.shape == b.specs[c.inputs[0]].shape and len(c.inputs) == 1 else None
+
+
+def _take(b: Builder, c: Call) -> str | None:
+    """All lines of a parameter, in their order: those of positions, say."""
+    bound = inspect.signature(c.layer.call).bind(*c.arguments.args, **c.arguments.kwargs).arguments
+    lines = b.specs[c.inputs[0]].shape[0] or 0
+    if len(c.inputs) != 1 or not b.is_parameter(c.inputs[0]) or c.layer.axis != 0:
+        return None
+    if not np.array_equal(np.ravel(np.asarray(bound["indices"])), np.arange(lines)):
+        return None
+    return c.inputs[0] if c.shape[0] == lines and np.ndim(bound["indices"]) == 1 else _reshape(b, c)
 
 
 def _permute(b: Builder, c: Call) -> str | None:
@@ -94,7 +142,9 @@ RULES: dict[str, Rule] = {
     "Matmul": matmul,
     "Einsum": einsum,
     "MultiHeadAttention": multi_head_attention,
+    "DotProductAttention": dot_product_attention,
     "Embedding": embedding,
+    "ReversibleEmbedding": reversible_embedding,
     "Softmax": softmax,
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
@@ -130,6 +180,10 @@ RULES: dict[str, Rule] = {
     "Transpose": _transpose,
     "Flatten": _reshape,
     "Reshape": _reshape,
+    "ExpandDims": _axis_of_one,
+    "Squeeze": _axis_of_one,
+    "Slice": _slice,
+    "Take": _take,
     "Resizing": resizing,
     "ZeroPadding2D": zero_padding,
     "Conv1D": of_signals(conv2d),

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.backend.common.masking import get_keras_mask
 
 from qat.graph.custom_layers import HANDLERS
 from qat.graph.graph import Graph
@@ -16,10 +17,13 @@ from qat.graph.training_acts import TrainingAct
 
 from .builder import Builder, spec_of
 from .calls import calls_of, functional_of, nodes_of
+from .counted_batch import StandIns
+from .implicit_masks import with_masks
 from .layer_calls import Arguments, Call, with_placeholders
 from .move_ops import is_move
-from .opening import kind_of, may_open, opened
+from .opening import kind_of, may_open, opened, recorded
 from .own_training import own_training
+from .per_sample import settled, without_spreads
 from .rules import rule_of
 
 #: Layers that pass their input on.
@@ -87,15 +91,17 @@ def trace(model: keras.Model, example_inputs: Any = None, dropout: bool = True) 
         CaptureError: a model without an input shape, or an image size that is not fixed.
     """
     calls = calls_of(model, example_inputs)
-    b = Builder(any(type(x).__name__ == "Masking" or getattr(x, "mask_zero", False) for x in model._flatten_layers()), dropout)
+    b = Builder(dropout)
     tensors = keras.tree.flatten(calls.inputs)
     for tensor in tensors:
         name = b.names[id(tensor)] = b.unique(tensor.name)
         b.specs[name] = spec_of(name, tensor)
     inputs = tuple(b.specs)
+    _stand_in(b, calls.stand_ins)
     _lay_variables(b, calls.nodes, calls.variables, model.name)
     _walk(b, calls.nodes, "")
     outputs = keras.tree.map_structure(lambda t: b.names[id(t)], calls.outputs)
+    b.ops = without_spreads(b.ops, b.specs, keras.tree.flatten(outputs))
     distinct = tuple(dict.fromkeys(keras.tree.flatten(outputs)))
     return Traced(
         graph=Graph(b.unique(model.name), "NHWC", inputs, distinct, tuple(b.ops), b.specs),
@@ -117,10 +123,19 @@ def _walk(b: Builder, nodes: Iterable[Any], scope: str) -> None:
     """Add the operators of recorded calls, whose inputs have names already."""
     for node in nodes:
         inner = functional_of(node.operation)
-        if inner is not None:
+        if inner is not None and _is_to_open(node, inner):
+            _add(b, node, f"{scope}{node.operation.name}")
+        elif inner is not None:
             _enter(b, node, inner, f"{scope}{node.operation.name}/")
         else:
             _add(b, node, f"{scope}{node.operation.name}")
+
+
+def _is_to_open(node: Any, inner: Any) -> bool:
+    """Return whether a model within another is called on tensors with masks, or of sizes that it leaves free."""
+    pairs = [*zip(node.arguments.keras_tensors, inner.inputs, strict=False)]
+    sized = any(None in free.shape[1:] and given.shape[1:] != free.shape[1:] for given, free in pairs)
+    return sized or any(get_keras_mask(given) is not None for given, _ in pairs)
 
 
 def _enter(b: Builder, node: Any, inner: Any, scope: str) -> None:
@@ -137,10 +152,13 @@ def _enter(b: Builder, node: Any, inner: Any, scope: str) -> None:
 def _add(b: Builder, node: Any, path: str) -> None:
     """Add the operators of one call of a layer: those of its rule, those that it consists of, or one that keeps the layer."""
     layer, outputs = node.operation, node.outputs
-    call = Call(layer, tuple(b.names[id(t)] for t in node.arguments.keras_tensors), outputs[0], path, node.arguments)
+    if not isinstance(layer, keras.layers.Layer):
+        node = settled(b, node, path)
     kind = kind_of(layer)
+    node = _masked(b, node, kind, path)
+    call = Call(layer, tuple(b.names[id(t)] for t in node.arguments.keras_tensors), outputs[0], path, node.arguments)
     acts = kind in _TRAINING_ONLY or _is_own_act(layer, node)
-    if acts or kind in _NOTHING:
+    if acts or kind in _NOTHING or _converts_nothing(kind, call):
         b.names[id(outputs[0])] = call.inputs[0]
         b.acts.same(node.arguments.keras_tensors[0], outputs[0])
         if acts:
@@ -155,9 +173,26 @@ def _add(b: Builder, node: Any, path: str) -> None:
     why = _open(b, node, path) if may_open(layer, kind) else ""
     if why is None:
         return
-    kept = "move" if len(outputs) == 1 and is_move(kind, call) else "float"
-    reason = {"reason": f"{type(layer).__name__} {why}"} if why else {}
-    names = b.keep(kept, layer, call.inputs, outputs, path, with_placeholders(node.arguments), **reason)
+    _keep(b, settled(b, node, path), path, {"reason": f"{type(layer).__name__} {why}"} if why else {})
+
+
+def _masked(b: Builder, node: Any, kind: str, path: str) -> Any:
+    """Return a call with the masks that it reads as arguments, and add the operators that make them."""
+    masked = with_masks(node, kind)
+    for tensor in masked.arguments.keras_tensors:
+        made = () if id(tensor) in b.names else recorded([tensor], b.names.keys())
+        if made is None:  # a mask that the layer before makes by itself
+            return node
+        _walk(b, made, f"{path}/")
+    return masked
+
+
+def _keep(b: Builder, node: Any, path: str, attrs: Mapping[str, Any]) -> None:
+    """Add an operator that keeps a layer as it is."""
+    layer, outputs, before = node.operation, node.outputs, len(b.ops)
+    call = Call(layer, tuple(b.names[id(t)] for t in node.arguments.keras_tensors), outputs[0], path, node.arguments)
+    kept = "move" if len(outputs) == 1 and is_move(kind_of(layer), call) else "float"
+    names = b.keep(kept, layer, call.inputs, outputs, path, with_placeholders(node.arguments), **attrs)
     b.names |= {id(tensor): name for tensor, name in zip(outputs, names, strict=True)}
     b.acts.read(node.arguments.keras_tensors, b.names, b.ops[before:])
 
@@ -170,12 +205,20 @@ def _open(b: Builder, node: Any, path: str) -> str | None:
     if len(found.outputs) != len(node.outputs):
         return "returns another number of values than Keras recorded"
     b.opened.append(found)
+    _stand_in(b, found.stand_ins)
     _lay_variables(b, found.nodes, found.variables, path)
     _walk(b, found.nodes, f"{path}/")
     for theirs, mine in zip(found.outputs, node.outputs, strict=True):
         b.names[id(mine)] = b.names[id(theirs)]
         b.acts.same(theirs, mine)
     return None
+
+
+def _stand_in(b: Builder, stand_ins: StandIns) -> None:
+    """Give the tensors of a call that was recorded with a number of samples the names of those that they stand for."""
+    for tensor, given in stand_ins:
+        b.names[id(tensor)] = b.names[id(given)]
+        b.acts.same(given, tensor)
 
 
 def _lay_variables(b: Builder, nodes: Iterable[Any], variables: Mapping[int, keras.Variable], path: str) -> None:
@@ -193,6 +236,12 @@ def _by_rule(b: Builder, kind: str, call: Call) -> str | None:
         return b.emit(handled.kind, call.inputs, call.output, call.path, handled.params, **handled.attrs)
     rule = rule_of(b, kind, call)
     return rule(b, call) if rule else None
+
+
+def _converts_nothing(kind: str, call: Call) -> bool:
+    """Return whether a conversion gives a tensor the dtype that it has."""
+    (source, *_) = call.arguments.keras_tensors or (None,)
+    return kind in ("ConvertToTensor", "Cast") and source is not None and source.dtype == call.output.dtype
 
 
 def _is_own_act(layer: keras.Operation, node: Any) -> bool:

@@ -112,7 +112,9 @@ class Embedding(Node):
 
 
 def as_matrix(kind: str, role: str, value: Tensor, channel_axis: int | Sequence[int]) -> Tensor:
-    """Return a dense layer's parameter of several axes as a matrix [in, out], or its bias as a vector; any other as it is."""
+    """Return a dense layer's parameter as a matrix [in, out], or its bias as a vector; any other as it is."""
+    if kind == "dense" and role == "weight" and channel_axis == 0:  # the weight of an embedding
+        return tf.transpose(value)
     if KINDS[kind].spatial or not KINDS[kind].linear or len(value.shape) <= (2 if role == "weight" else 1):
         return value
     first = channel_axis if isinstance(channel_axis, int) else channel_axis[0]
