@@ -30,7 +30,7 @@ class MatMul(Node):
         ga, gb = self.inputs
         if self.training:
             scale = ga.scale * gb.scale / self.output.scale
-            return self.noted(*kernels.matmul(a, b, scale, self.limits(), self.clip_mask, self.tracks_output))
+            return self.noted(*kernels.matmul(a, b, scale, self.limits(), self.saved_clip_mask, self.tracks_output))
         largest = max(-ga.lo, ga.hi) * max(-gb.lo, gb.hi) * a.shape[-1]
         acc = torch.matmul(a, b) if largest < _EXACT else torch.matmul(a.double(), b.double())
         name = attention.product_kernels(self.kernels, gb.group.qmin - int(gb.lo))

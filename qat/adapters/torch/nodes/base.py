@@ -54,6 +54,11 @@ class Node(nn.Module):
         self.clip_mask = ClipMask.OUTPUT
 
     @property
+    def saved_clip_mask(self) -> ClipMask:
+        """The clip mask of the pass in progress: one without gradients saves nothing."""
+        return self.clip_mask if torch.is_grad_enabled() else ClipMask.READERS
+
+    @property
     def inputs(self) -> tuple[Grid, ...]:
         """The grids of the inputs."""
         return self.grids[:-1]

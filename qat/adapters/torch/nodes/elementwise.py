@@ -24,7 +24,7 @@ class Add(Node):
         ra, rb = (grid.scale_value / self.output.scale_value for grid in (ga, gb))
         if self.output.group.learned:
             return self.finish((a * ra).add_(b, alpha=rb))
-        return self.noted(*kernels.add(a, b, ra, rb, self.limits(), self.clip_mask, self.tracks_output))
+        return self.noted(*kernels.add(a, b, ra, rb, self.limits(), self.saved_clip_mask, self.tracks_output))
 
     def real(self, a: Tensor, b: Tensor) -> Tensor:
         """Float addition."""

@@ -27,7 +27,7 @@ class LayerNorm(Node):
         if self.training:
             if self.output.group.learned:
                 return self.finish(F.layer_norm(x, x.shape[-1:], gamma, beta, float(epsilon)) / self.output.scale)
-            how = (float(epsilon), self.output.scale, self.limits(), self.clip_mask, self.tracks_output)
+            how = (float(epsilon), self.output.scale, self.limits(), self.saved_clip_mask, self.tracks_output)
             return self.noted(*kernels.layer_norm(x, gamma, beta, *how))
         q = x + self.inputs[0].zero_point
         total = q.sum(-1, keepdim=True)

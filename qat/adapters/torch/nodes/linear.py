@@ -42,7 +42,7 @@ class Conv2d(Node):
             w_int, b_int = self.quantized(weight, bias, scale)
             return self.requantize_builtin(F.conv2d(x, w_int, b_int, *geometry), scale)
         x_scale, y_scale = self.inputs[0].scale, self.output.scale
-        how = (self.limits(), self.clip_mask, geometry, self.tracks_output, self.byte_offset)
+        how = (self.limits(), self.saved_clip_mask, geometry, self.tracks_output, self.byte_offset)
         return self.noted(*linear.conv2d(x, weight, bias, scale, x_scale, y_scale, *how))
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -92,7 +92,7 @@ class Dense(Conv2d):
         """One autograd node from the float weight to the output's integers."""
         scale = self.weight_scale(weight, bias)
         x_scale, y_scale = self.inputs[0].scale, self.output.scale
-        how = (self.limits(), self.clip_mask, self.tracks_output, self.byte_offset)
+        how = (self.limits(), self.saved_clip_mask, self.tracks_output, self.byte_offset)
         return self.noted(*linear.dense(x, weight, bias, scale, x_scale, y_scale, *how))
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ import qat
 from qat.adapters.torch import set_range_tracking
 from qat.adapters.torch.autograd import conv_gradients as gradients
 from qat.adapters.torch.autograd import functions as kernels
-from qat.adapters.torch.autograd import vnni
+from qat.adapters.torch.autograd import linear, vnni
 from qat.adapters.torch.autograd.clip_mask import ClipMask, apply_clip_mask, save_clip_mask
 from qat.adapters.torch.nodes import data_movement
 from qat.runs import zoo_torch as zoo
@@ -155,6 +155,26 @@ def test_an_output_that_no_reader_keeps_is_kept_as_bytes():
     assert masks["conv2d"] is ClipMask.BYTES  # max pooling reads it
     assert masks["conv2d_1"] is ClipMask.OUTPUT  # a convolution does
     assert masks["conv2d_2"] is ClipMask.BYTES  # an addition does
+
+
+def test_a_pass_without_gradients_saves_no_clip_mask(monkeypatch):
+    saved = []
+
+    def save(y, limits, clip_mask):
+        saved.append(save_clip_mask(y, limits, clip_mask))
+        return saved[-1]
+
+    for module in (linear, kernels):
+        monkeypatch.setattr(module, "save_clip_mask", save)
+    x = torch.randn(2, 3, 32, 32)
+    model = qat.calibrate(qat.prepare(zoo.resnet18(classes=10).eval(), x), [x])
+    with torch.no_grad():
+        expected = model.train()(x)
+    masks, saved[:] = list(saved), []
+    assert len(masks) > 20
+    assert all(mask is None for mask in masks)
+    assert torch.equal(model(x), expected)
+    assert all(mask is not None for mask in saved)
 
 
 class Gelu(nn.Module):
