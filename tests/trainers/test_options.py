@@ -93,6 +93,11 @@ def test_every_optimizer_lowers_the_loss(framework, optimizer, tmp_path):
     assert history.epochs[-1].loss < history.epochs[0].loss * 0.95
 
 
+def test_adamw_of_keras_trains_without_weight_decay(tmp_path):
+    history = train("keras", None, optimizer="adamw", max_steps=1, weight_decay=0.0)[1]
+    assert len(history.epochs) == 1
+
+
 @FRAMEWORKS
 def test_accumulation_is_a_larger_batch(framework):
     """Two batches of 16 give the update of one of 32; where 9 batches are left over in groups of 2, the last group has one."""

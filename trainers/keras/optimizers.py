@@ -12,7 +12,7 @@ from qat.trainers.options import TrainingOptions
 _MAKERS: dict[str, Callable[..., Any]] = {
     "sgd": lambda keras, rate, **kw: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **kw),
     "adam": lambda keras, rate, **kw: keras.optimizers.Adam(rate, **kw),
-    "adamw": lambda keras, rate, **kw: keras.optimizers.AdamW(rate, **kw),
+    "adamw": lambda keras, rate, weight_decay, **kw: keras.optimizers.AdamW(rate, weight_decay=weight_decay or 0.0, **kw),
     "rmsprop": lambda keras, rate, **kw: keras.optimizers.RMSprop(rate, rho=0.9, momentum=0.9, **kw),
     "adagrad": lambda keras, rate, **kw: keras.optimizers.Adagrad(rate, **kw),
 }

@@ -119,3 +119,23 @@ def halves(n=160):
 
     cut = 2 * n // 3
     return DataLoader(rows[:cut], 16, shuffle=True, collate_fn=collate), DataLoader(rows[cut:], 16, collate_fn=collate)
+
+
+class RawDetector(nn.Module):
+    """Offsets and logits of cells at strides 8 and 16, as the zoo's detector returns them, in few layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(1, 8, 8, stride=8), nn.Conv2d(8, 8, 2, stride=2)
+        self.offsets = nn.ModuleList([nn.Conv2d(8, 4, 1) for _ in range(2)])
+        self.logits = nn.ModuleList([nn.Conv2d(8, 10, 1) for _ in range(2)])
+
+    def forward(self, image):
+        fine = torch.relu(self.fine(image))
+        maps = fine, torch.relu(self.coarse(fine))
+        heads = {"box_offsets": self.offsets, "class_logits": self.logits}
+        return {name: torch.cat([rows(head(x)) for head, x in zip(each, maps, strict=True)], 1) for name, each in heads.items()}
+
+
+def raw_detector():
+    return RawDetector()
