@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ import numpy as np
 
 from qat.calibration.evidence import Beyond
 from qat.display.progress import bar, shown, tracked
-from qat.errors import CalibrationError, ExportError
+from qat.errors import CalibrationError, ConfigError, ExportError
 from qat.frameworks import adapter_for, framework_of, has_plan, in_order, is_prepared
 from qat.graph.kinds import STEPS
 from qat.planning.targets import TARGETS, Target
@@ -19,7 +20,7 @@ from qat.program.program import Program
 from qat.program.rename import names_in_file, renamed
 from qat.runtimes import TFLITE
 from qat.system.samples import batches_of, first_of_pair
-from qat.typing import IoDtype, Layout, PreparedModel, Samples
+from qat.typing import Adapter, IoDtype, Layout, PreparedModel, Samples
 
 from .artifact import Artifact
 from .export import export_converted, export_lowered
@@ -37,6 +38,7 @@ def export(
     layout: Layout | None = None,
     metadata: Metadata | None = None,
     *,
+    outputs: Sequence[str] | None = None,
     progress: bool = True,
 ) -> Artifact:
     """Write a calibrated (and trained) model as an integer artifact, and its encodings as JSON beside it.
@@ -54,6 +56,9 @@ def export(
             Inside the artifact images lie as the format's kernels demand; a transpose stands where the two differ.
         metadata: labels, the normalization of pixels, a description, for the libraries that read them from the file: in a
             ``.tflite`` as TFLite's metadata, in an ``.onnx`` as ``metadata_props``.
+        outputs: the names of the outputs that the artifact has, and with it the operators that compute these: without heads
+            that training alone needs. None: all. The names are the keys of a dictionary, else ``output_0``, ``output_1``, ...
+            of PyTorch and those of the output layers of Keras.
         progress: as for :func:`qat.calibrate`.
 
     Returns:
@@ -61,7 +66,7 @@ def export(
 
     Raises:
         CalibrationError: the model is not prepared, or not calibrated.
-        ConfigError: a label is no line of text, or a number of the normalization is missing or wrong.
+        ConfigError: a label is no line of text, a number of the normalization is missing or wrong, or there is no such output.
         ExportError: the path cannot be written, or exists, or has another suffix than the target's; or the metadata do not fit.
         RuntimeMismatchError: a scale in the artifact is not the trained one.
 
@@ -76,7 +81,7 @@ def export(
     if not is_prepared(model):
         raise CalibrationError("export needs a prepared model: call qat.prepare and qat.calibrate first")
     with shown(progress), bar(f"export of {Path(path).name}"):
-        return _export(model, Path(path), verify, io_dtype, overwrite, layout, metadata)
+        return _export(model, Path(path), verify, io_dtype, overwrite, layout, metadata, outputs)
 
 
 def refuse_unwritable(model: PreparedModel, suffix: str, io_dtype: IoDtype = "int8") -> None:
@@ -102,6 +107,7 @@ def _export(
     overwrite: bool,
     layout: Layout | None,
     metadata: Metadata | None,
+    chosen: Sequence[str] | None,
 ) -> Artifact:
     framework = framework_of(model)
     inputs = len(model.plan.graph.inputs) if has_plan(model) else 1
@@ -110,6 +116,8 @@ def _export(
     if framework == "tf_keras":
         if layout not in (None, "NHWC"):
             raise ExportError("a tf_keras model is exported by TensorFlow's converter in its own layout: leave out layout")
+        if chosen is not None:
+            raise ExportError("a tf_keras model is exported by TensorFlow's converter, with all its outputs: leave out outputs")
         converter = adapter_for(framework)
         return export_converted(
             partial(converter.convert, model, path, io_dtype),
@@ -122,12 +130,16 @@ def _export(
         )
     _check_suffix(model.plan.target, path)
     adapter = adapter_for(framework)
-    lowered = adapter.lower(model)
+    places, lowered = _lowered(adapter, model, chosen)
     names = names_in_file(lowered, signature=path.suffix == TFLITE.suffix)
     program = renamed(lowered, names)
 
     def locate(*inputs: np.ndarray) -> dict[str, np.ndarray]:
         return {names.get(name, name): value for name, value in adapter.grid_values(model, *inputs).items()}
+
+    def predict(*inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        found = adapter.predict(model, *inputs)
+        return tuple(found[place] for place in places)
 
     beyond = Beyond(model)
     made = export_lowered(
@@ -136,7 +148,7 @@ def _export(
         framework=framework,
         io_dtype=io_dtype,
         overwrite=overwrite,
-        predict=partial(adapter.predict, model),
+        predict=predict,
         locate=locate,
         data=None if data is None else beyond.counted(data),
         layout=layout or _default_layout(program, path),
@@ -144,6 +156,19 @@ def _export(
     )
     beyond.log()
     return made
+
+
+def _lowered(adapter: Adapter, model: PreparedModel, chosen: Sequence[str] | None) -> tuple[Sequence[int], Program]:
+    """Return the places of the chosen outputs among the model's, and the program that computes them."""
+    program = adapter.lower(model)
+    if chosen is None:
+        return range(len(program.outputs)), program
+    names = program.output_names
+    if isinstance(chosen, str) or not chosen or (unknown := [name for name in chosen if name not in names]):
+        said = "outputs is a list of names" if isinstance(chosen, str) or not chosen else f"there is no output '{unknown[0]}'"
+        raise ConfigError(f"{said}: the model's outputs are {', '.join(names)}")
+    places = [place for place, name in enumerate(names) if name in chosen]
+    return places, adapter.lower(model, [model.plan.graph.outputs[place] for place in places])
 
 
 def _default_layout(program: Program, path: Path) -> Layout | None:

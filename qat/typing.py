@@ -180,8 +180,8 @@ class Adapter(Runner, Protocol):
     def set_range_tracking(self, model: Any, tracking: bool) -> None:
         """Let training move the activation ranges, or freeze them."""
 
-    def lower(self, model: Any) -> Program:
-        """Return the integer program of a calibrated model."""
+    def lower(self, model: Any, outputs: Sequence[str] | None = None) -> Program:
+        """Return the integer program of a calibrated model, of some of the graph's outputs or of all."""
 
     def twin_of(self, model: Any) -> Any:
         """Return a copy of a prepared model that shares nothing with it."""

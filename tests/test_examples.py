@@ -15,7 +15,7 @@ NEEDS = {"torch_loop": "torch", "keras_fit": "keras", "torch_accelerate": "accel
 
 
 def test_all_are_run():
-    in_another_test = {"tensorrt_build", "precision_report"}  # tests/exporters/tensorrt, and below
+    in_another_test = {"tensorrt_build", "precision_report", "yolo"}  # tests/exporters/tensorrt, and below
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(NEEDS) | in_another_test
 
 
@@ -46,3 +46,16 @@ def test_the_precision_report_shows_every_picture(tmp_path):
     assert [sample["verdict"] for sample in found["samples"]] == [verdict for _, verdict in rows]
     page = (tmp_path / "precision_report" / "report.html").read_text()
     assert page.count('class="verdict ') == 12 and page.count('alt="input"') == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+def test_their_predictor_finds_in_the_artifact_what_the_prepared_model_finds(suffix, tmp_path):
+    pytest.importorskip("ultralytics")
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "yolo.py"), "--format", suffix, "--steps", "40"],
+        capture_output=True, text=True, cwd=tmp_path, timeout=580, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (found,) = re.findall(r"^(\d+) detections of 8 pictures, those of the prepared model", done.stdout, re.MULTILINE)
+    assert int(found) > 0

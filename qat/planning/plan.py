@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -240,6 +240,24 @@ class Plan(Displayed):
             replace(p, reason=unheld[p.op.name], unwritable=True) if p.op.name in unheld and not p.stored else p for p in self.ops
         )
         return replace(self, ops=ops)
+
+    def returning(self, outputs: Sequence[str]) -> Plan:
+        """Return the plan of what some of the outputs need, in the order of the graph; all scales stay."""
+        needed, kept = set(outputs), []
+        for planned in reversed(self.ops):
+            if needed.intersection(planned.op.outputs):
+                needed |= set(planned.op.inputs)
+                kept.append(planned)
+        returned = tuple(name for name in self.graph.outputs if name in outputs)
+        in_float = {t for p in kept for t in p.op.inputs if t not in p.grid_inputs or not p.integer} | set(returned)
+        on_grid = {t for p in kept if p.integer for t in p.grid_inputs}
+        return replace(
+            self,
+            graph=replace(self.graph, outputs=returned),
+            ops=tuple(reversed(kept)),
+            quantize=tuple(t for t in self.quantize if t in on_grid),
+            dequantize=tuple(t for t in self.dequantize if t in in_float),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON-ready values: the target with all its fields, so that one of the user's own survives."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,19 +11,20 @@ from tensorflow import Tensor
 from qat.adapters.keras.nodes.linear import Linear
 from qat.adapters.keras.nodes.stored_weight import StoredWeight
 from qat.graph.kinds import KINDS
-from qat.planning.plan import PlannedOp
+from qat.planning.plan import Plan, PlannedOp
 from qat.program.build import block_border, build_program, grid_value_name, real_value_name
 from qat.program.program import FrameworkBlock, Program
 
 from .prepared_model import PreparedModel
 
 
-def lower(model: PreparedModel) -> Program:
-    """Return the integer program of a calibrated model.
+def lower(model: PreparedModel, outputs: Sequence[str] | None = None) -> Program:
+    """Return the integer program of a calibrated model; ``outputs``: those of the graph's that it is to return, by default all.
 
     Raises:
         CalibrationError: the model has not been calibrated.
     """
+    plan = model.plan if outputs is None else model.plan.returning(outputs)
     encodings = {name: grid.encoding for name, grid in model.grids.items()}
 
     def integers(planned: PlannedOp) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -36,8 +38,8 @@ def lower(model: PreparedModel) -> Program:
     def parameter(name: str) -> np.ndarray:
         return np.asarray(model.parameters[name], np.float32)
 
-    program = build_program(model.plan, encodings, integers, parameter, _block(model))
-    input_names, output_names = model.signature.caller_names(model.plan.graph)
+    program = build_program(plan, encodings, integers, parameter, _block(model, plan))
+    input_names, output_names = model.signature.caller_names(plan.graph)
     return replace(program, input_names=input_names, output_names=output_names)
 
 
@@ -67,9 +69,8 @@ def to_program_layout(weight: np.ndarray, kind: str) -> np.ndarray:
     return weight.transpose(2, 3, 0, 1) if properties.transposed else weight.transpose(3, 2, 0, 1)
 
 
-def _block(model: PreparedModel) -> FrameworkBlock | None:
+def _block(model: PreparedModel, plan: Plan) -> FrameworkBlock | None:
     """Return the operators that keep Keras' implementation as one function of the program's values at their borders."""
-    plan = model.plan
     kept = [p for p in plan.ops if p.keeps_framework]
     if not kept:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, fx
 from qat.adapters.torch.nodes.kept_zeros import KeptZeros
 from qat.adapters.torch.nodes.linear import Conv2d
 from qat.adapters.torch.nodes.stored_weight import StoredWeight
-from qat.planning.plan import PlannedOp
+from qat.planning.plan import Plan, PlannedOp
 from qat.program.build import block_border, build_program, grid_value_name, real_value_name
 from qat.program.caller_names import caller_names
 from qat.program.program import FrameworkBlock, Program
@@ -23,12 +24,13 @@ from .prepared_model import SCOPE, PreparedModel
 Integers = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
-def lower(model: PreparedModel) -> Program:
-    """Return the integer program of a calibrated model.
+def lower(model: PreparedModel, outputs: Sequence[str] | None = None) -> Program:
+    """Return the integer program of a calibrated model; ``outputs``: those of the graph's that it is to return, by default all.
 
     Raises:
         CalibrationError: the model has not been calibrated.
     """
+    plan = model.plan if outputs is None else model.plan.returning(outputs)
     encodings = {name: grid.encoding for name, grid in model.grids.items()}
 
     def integers(planned: PlannedOp) -> Integers:
@@ -43,13 +45,13 @@ def lower(model: PreparedModel) -> Program:
     def parameter(name: str) -> np.ndarray:
         return model.tensor(name).detach().cpu().float().numpy()
 
-    program = build_program(model.plan, encodings, integers, parameter, _block(model))
+    program = build_program(plan, encodings, integers, parameter, _block(model, plan))
     origin = model.prepared.origin
     inputs = model.prepared.signature.input_names if origin is None else tuple(tensor.name for tensor in origin.inputs)
-    return replace(program, input_names=inputs, output_names=_output_names(model), origin=origin)
+    return replace(program, input_names=inputs, output_names=_output_names(model, plan), origin=origin)
 
 
-def _output_names(model: PreparedModel) -> tuple[str, ...]:
+def _output_names(model: PreparedModel, plan: Plan) -> tuple[str, ...]:
     """Return the keys of the user's outputs, or ``output_0``, ``output_1``, ... where they are not in a dict.
 
     Those of a model that was read from a file are called as in the file.
@@ -61,7 +63,7 @@ def _output_names(model: PreparedModel) -> tuple[str, ...]:
     else:
         names = tuple(tensor.name for tensor in model.prepared.origin.outputs)
     by_tensor = dict(reversed([*zip(leaves, names, strict=True)]))
-    return tuple(by_tensor[tensor] for tensor in model.plan.graph.outputs)
+    return tuple(by_tensor[tensor] for tensor in plan.graph.outputs)
 
 
 @torch.no_grad()
@@ -81,9 +83,9 @@ def _of_stored(node: StoredWeight, weight: Tensor, bias: Tensor | None) -> Integ
     return w.cpu().numpy().astype(dtype), scale.cpu().numpy(), None if bias is None else bias.detach().cpu().numpy()
 
 
-def _block(model: PreparedModel) -> FrameworkBlock | None:
+def _block(model: PreparedModel, plan: Plan) -> FrameworkBlock | None:
     """Return one module of all operators that keep PyTorch's implementation; the integer kernels stand around it."""
-    plan, names = model.plan, model.prepared.kept_nodes
+    names = {p.op.name: model.prepared.kept_nodes[p.op.name] for p in plan.ops if p.keeps_framework}
     if not names:
         return None
     inputs, outputs = block_border(plan)
@@ -92,7 +94,7 @@ def _block(model: PreparedModel) -> FrameworkBlock | None:
     measured = {node: grid_value_name(plan, str(node.target)) for node in _measured([nodes[name] for name in names.values()])}
     # They come first: a size that several inputs share is read from the first, and these need no operator before them.
     inputs = tuple(dict.fromkeys((*measured.values(), *inputs)))
-    values = _values(model)
+    values = _values(model, plan)
     computed = model.computed
     weights = {node: name for name, node in computed.items()}
     graph = fx.Graph()
@@ -148,9 +150,9 @@ def _measured(nodes: list[fx.Node]) -> list[fx.Node]:
     return list(found)
 
 
-def _values(model: PreparedModel) -> dict[str, str]:
+def _values(model: PreparedModel, plan: Plan) -> dict[str, str]:
     """Return the program's value that each tensor node of the prepared model holds."""
-    plan, found = model.plan, {}
+    found = {}
     kept = {node: op for op, node in model.prepared.kept_nodes.items()}
     stored = {f"{SCOPE}.nodes.{p.op.name}": p.op.output for p in plan.ops if p.stored}
     for node in model.graph.nodes:

@@ -142,3 +142,35 @@ def test_a_detectors_anchors_are_constants(suffix, tmp_path):
     torch.testing.assert_close(prepared(images), Anchors().eval()(images))
     qat.calibrate(prepared, [images])
     assert qat.export(prepared, tmp_path / f"net.{suffix}", verify=[images]).parity.exact == 1.0
+
+
+class KeptSizes(Net):
+    """A scale of each column, made anew where the size is not that of the call before; PyTorch calls it "to"."""
+
+    shape = None
+
+    def forward(self, x):
+        y = self.features(x)
+        if self.shape != y.shape:
+            self.shape, self.scale = y.shape, torch.arange(1, y.shape[-1] + 1).float()
+        return self.scores(y * self.scale)
+
+
+def test_a_model_that_has_seen_the_batch_before_is_captured_for_any(tmp_path):
+    model = KeptSizes().eval()
+    model(X)
+    prepared = qat.calibrate(qat.prepare(model, X), [X])
+    artifact = qat.export(prepared, tmp_path / "net.onnx", verify=[X, X[:3]])
+    assert artifact.parity.exact == 1.0
+
+
+def test_a_tensor_that_is_only_like_another_does_not_read_it():
+    class Like(Net):
+        def forward(self, x):
+            y = self.features(x)
+            ones = torch.ones_like(y[0, 0]) + y.new_zeros(6, 6) + torch.full_like(y[0, 0], 2.0)
+            return self.scores(y * (ones * torch.arange(6).type_as(y)))
+
+    prepared = qat.prepare(Like().eval(), X).eval()
+    assert prepared.plan.floats() == {}
+    torch.testing.assert_close(prepared(X), Like().eval()(X))

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from .match import is_tensor
 
@@ -31,7 +31,7 @@ def fold_constants(graph: fx.Graph, owner: dict[str, str], tensors: dict[str, Te
             with torch.no_grad():
                 known[node] = node.target(*args, **kwargs)
             if is_tensor(node):
-                name = f"{node.name}.value"
+                name = f"{node.name}_.value" if hasattr(nn.Module, node.name) else f"{node.name}.value"  # x.to(...) makes "to"
                 while name in tensors:
                     name += "_"
                 owner[node.name], tensors[name] = name, known[node].detach()

@@ -152,19 +152,24 @@ class _Flat:
 
 
 def _any_batch(model: nn.Module, example_inputs: tuple[Tensor, ...], shapes: tuple[Any, ...]) -> torch.export.ExportedProgram:
-    """Capture a model by running it; from its bytecode where the run fixes the batch.
+    """Capture a model by running it; where the run fixes the batch, with another batch, and then from its bytecode.
 
-    ``len(x)`` is a plain number in a run, and a size for Dynamo, which on the other hand captures fewer models.
+    A model that keeps sizes from call to call (the anchors of YOLO) compares the batch with the one that it saw last: the
+    capture learns "is that number" of the same batch, and "is another" of any other. ``len(x)`` is a plain number in a run,
+    and a size for Dynamo, which on the other hand captures fewer models.
     """
     exported = torch.export.export(model, example_inputs, dynamic_shapes=shapes, strict=False)
-    if not _is_fixed(exported):
-        return exported
-    try:
-        strict = torch.export.export(model, example_inputs, dynamic_shapes=shapes, strict=True)
-    except Exception as error:  # torch.export's own share no base class but this
-        log.debug("the batch stays fixed: %s", error)
-        return exported
-    return exported if _is_fixed(strict) else strict
+    more = tuple(torch.cat([x, x[:1]]) if x.ndim else x for x in example_inputs)
+    for examples, strict in ((more, False), (example_inputs, True)):
+        if not _is_fixed(exported):
+            break
+        try:
+            again = torch.export.export(model, examples, dynamic_shapes=shapes, strict=strict)
+        except Exception as error:  # torch.export's own share no base class but this
+            log.debug("the batch stays fixed: %s", error)
+            continue
+        exported = exported if _is_fixed(again) else again
+    return exported
 
 
 def _is_fixed(exported: torch.export.ExportedProgram) -> bool:

@@ -81,9 +81,26 @@ def _same(w: Rewriter, n: Any) -> fx.Node:
 
 
 def _cast(w: Rewriter, n: Any) -> fx.Node | None:
-    """Drop a cast to the type that the tensor has."""
-    x = n.args[0]
-    return x if isinstance(x, fx.Node) and x.meta["val"].dtype == n.meta["val"].dtype else None
+    """Drop a cast to the type that the tensor has; name the type that is another tensor's, which is then not read."""
+    x, made = n.args[0], n.meta["val"]
+    if isinstance(x, fx.Node) and x.meta["val"].dtype == made.dtype:
+        return x
+    return w.call(n, aten.to.dtype, x, made.dtype) if n.target in (aten.type_as.default, aten.to.other) else None
+
+
+def _filled(number: float | None = None) -> Rewrite:
+    """Return the rule that writes a tensor of one number, and of another tensor's type, without that tensor.
+
+    ``number``: the operator's own; None where it is its last argument.
+    """
+
+    def rule(w: Rewriter, n: Any) -> fx.Node | None:
+        made, value = n.meta["val"], n.args[-1] if number is None else number
+        if not all(isinstance(size, int) for size in made.shape) or not _is_number(value):
+            return None
+        return w.call(n, aten.full.default, list(made.shape), value, dtype=made.dtype, device=made.device)
+
+    return rule
 
 
 def _view(w: Rewriter, n: Any) -> None:
@@ -213,6 +230,10 @@ _PLAIN: dict[Any, Rewrite] = {
     aten.view_as.default: _view_as,
     aten.reshape_as.default: _view_as,
     **dict.fromkeys(_CASTS, _cast),
+    aten.new_full.default: _filled(),
+    aten.full_like.default: _filled(),
+    **dict.fromkeys((aten.new_zeros.default, aten.zeros_like.default), _filled(0)),
+    **dict.fromkeys((aten.new_ones.default, aten.ones_like.default), _filled(1)),
     aten.sub.Tensor: _sub,
     aten.rsub.Scalar: _rsub,
     aten.div.Tensor: _div,
