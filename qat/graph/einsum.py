@@ -63,3 +63,38 @@ def as_dense(equation: str) -> int | None:
         if left[-count:] == kernel[:count] and result == kept + made and not set(kept) & set(kernel):
             return count
     return None
+
+
+class DenseTerms(NamedTuple):
+    """A dense layer between permutations: of its input, of its weight (outputs first), and of its result.
+
+    Attributes:
+        input: the input's axes: those that the result keeps, then the summed ones.
+        weight: the weight's axes: those of the result, then the summed ones.
+        result: the axes of the result, of those that the input keeps and those of the weight.
+        summed: the labels that both operands have, and the result has not.
+    """
+
+    input: tuple[int, ...]
+    weight: tuple[int, ...]
+    result: tuple[int, ...]
+    summed: str
+
+
+def dense_terms(left: str, weight: str, result: str) -> DenseTerms | None:
+    """Return how a dense layer computes the terms of an equation; None where it does not.
+
+    The input's first axis is the batch, which the result must keep first.
+
+    >>> dense_terms("bij", "oj", "bio")
+    DenseTerms(input=(0, 1, 2), weight=(0, 1), result=(0, 1, 2), summed='j')
+    >>> dense_terms("bji", "jko", "bkoi").result
+    (0, 2, 3, 1)
+    """
+    terms = (left, weight, result)
+    summed = "".join(label for label in left if label in weight and label not in result)
+    kept, made = ("".join(label for label in term if label not in summed) for term in (left, weight))
+    plain = all(len(set(term)) == len(term) for term in terms) and sorted(kept + made) == sorted(result)
+    if not plain or not summed or set(kept) & set(made) or left[:1] != result[:1]:
+        return None
+    return DenseTerms(_axes(left, kept + summed), _axes(weight, made + summed), _axes(kept + made, result), summed)

@@ -62,18 +62,8 @@ def lift_computed_weights(graph: fx.Graph, owner: Mapping[str, str], tensors: Ma
         owner: the name of the parameter or buffer behind each placeholder.
         tensors: those by name.
     """
-    derived: dict[fx.Node, bool] = {  # whether parameters take part, and not buffers alone
-        node: isinstance(tensors[owner[node.name]], torch.nn.Parameter)
-        for node in graph.nodes
-        if node.op == "placeholder" and node.name in owner
-    }
-    for node in graph.nodes:
-        sources = node.all_input_nodes
-        if node.op == "call_function" and sources and all(source in derived for source in sources):
-            derived[node] = any(derived[source] for source in sources)
-    ends = [
-        node for node, of_parameters in derived.items() if of_parameters and node.op != "placeholder" and _is_end(node, derived)
-    ]
+    derived = of_parameters(graph, owner, tensors)
+    ends = [node for node, trained in derived.items() if node.op != "placeholder" and _is_end(node, trained, derived)]
     inside = {node for end in ends for node in _behind(end)}
     ends += [node for node in inside if node.op == "placeholder" and derived[node] and any(_outside(node, derived))]
     taken = set(owner.values()) | set(tensors)
@@ -90,18 +80,32 @@ def lift_computed_weights(graph: fx.Graph, owner: Mapping[str, str], tensors: Ma
     graph.eliminate_dead_code()
 
 
+def of_parameters(graph: fx.Graph, owner: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[fx.Node, bool]:
+    """Return the nodes that no input of the model takes part in, and whether parameters do, and not buffers alone."""
+    found = {
+        node: isinstance(tensors[owner[node.name]], torch.nn.Parameter)
+        for node in graph.nodes
+        if node.op == "placeholder" and node.name in owner
+    }
+    for node in graph.nodes:
+        sources = node.all_input_nodes
+        if node.op == "call_function" and sources and all(source in found for source in sources):
+            found[node] = any(found[source] for source in sources)
+    return found
+
+
 def computed_weights(graph: fx.Graph) -> dict[str, tuple[str, ComputedWeight]]:
     """Return each placeholder's weight and its name."""
     return {n.name: n.meta["computed_weight"] for n in graph.nodes if n.op == "placeholder" and "computed_weight" in n.meta}
 
 
-def _is_end(node: fx.Node, derived: Mapping[fx.Node, bool]) -> bool:
-    """Return whether a computed tensor is a weight, that is, the rest of the model reads it."""
+def _is_end(node: fx.Node, parameters: bool, derived: Mapping[fx.Node, bool]) -> bool:
+    """Return whether a computed tensor is a weight: the rest of the model reads it, or of buffers alone a layer as its weight."""
     value = node.meta.get("val")
     if not isinstance(value, Tensor) or value.dtype != torch.float32 or not all(isinstance(n, int) for n in value.shape):
         return False
     readers = list(_outside(node, derived))
-    if all(n.target in _VIEWS for n in _behind(node) if n.op == "call_function"):
+    if not parameters or all(n.target in _VIEWS for n in _behind(node) if n.op == "call_function"):
         return any(reader.target in _LAYERS and node in reader.args[1:2] for reader in readers)
     return any(reader.op != "output" for reader in readers)
 

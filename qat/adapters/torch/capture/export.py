@@ -19,9 +19,10 @@ from qat.adapters.torch.signature import Call, Signature
 from qat.errors import CaptureError
 from qat.system.silence import quiet
 
-from .computed_weights import lift_computed_weights
+from .computed_weights import lift_computed_weights, of_parameters
 from .float_copy import copy_of
 from .free_sizes import check_free, free_axes
+from .parameter_products import as_layers
 from .regions import inline_regions
 from .rewrites import rewrite
 from .training_acts import Act, find_acts
@@ -98,7 +99,9 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
             return again.run_decompositions({}) if taken_apart else _functional(again, lenient=True)
 
     acts = find_acts(copied, examples, in_training, exported) if dropout else {}
-    lift_computed_weights(exported.graph, owners(model, exported), {**exported.state_dict, **exported.constants})
+    owner, tensors = owners(model, exported), {**exported.state_dict, **exported.constants}
+    as_layers(exported.graph, of_parameters(exported.graph, owner, tensors))
+    lift_computed_weights(exported.graph, owner, tensors)
     rewrite(exported.graph)
     return Captured(exported, examples, replace(signature, outputs=outputs), acts)
 

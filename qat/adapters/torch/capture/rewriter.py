@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 aten = torch.ops.aten
 
@@ -29,6 +30,13 @@ class Rewriter:
         with self.mode:
             node.meta = {**like.meta, "val": value()}
         return node
+
+
+def fake_mode(graph: fx.Graph) -> FakeTensorMode:
+    """Return the mode that a captured graph's tensors were made in."""
+    values = [n.meta.get("val") for n in graph.nodes if n.op == "placeholder"]
+    found: FakeTensorMode | None = next((v.fake_mode for v in values if hasattr(v, "fake_mode")), None)
+    return found or FakeTensorMode()
 
 
 #: From a node to the node that replaces it; None where the node stays.

@@ -8,21 +8,18 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .attention import PRODUCTS
 from .per_channel import PER_CHANNEL
 from .reductions import REDUCTIONS, adaptive_max
-from .rewriter import Rewrite, Rewriter, given, reshape
+from .rewriter import Rewrite, Rewriter, fake_mode, given, reshape
 
 aten = torch.ops.aten
 
 
 def rewrite(graph: fx.Graph) -> None:
     """Apply :data:`REWRITES` to a graph, in place."""
-    values = [n.meta.get("val") for n in graph.nodes if n.op == "placeholder"]
-    mode = next((v.fake_mode for v in values if hasattr(v, "fake_mode")), None) or FakeTensorMode()
-    writer = Rewriter(graph, mode)
+    writer = Rewriter(graph, fake_mode(graph))
     for node in list(graph.nodes):
         rules = REWRITES.get(node.target, ()) if node.op == "call_function" else ()
         replacement = next((made for rule in rules if (made := rule(writer, node)) is not None), None)
