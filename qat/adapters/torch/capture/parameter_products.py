@@ -105,7 +105,8 @@ class _Writer:
 
     def added(self, n: fx.Node, labels: str, bias: fx.Node, x: fx.Node, y: fx.Node) -> fx.Node | None:
         """Write ``beta * bias + alpha * (x @ y)``."""
-        beta, alpha = (n.kwargs.get(name, 1) for name in ("beta", "alpha"))
+        numbers: list[Any] = [n.kwargs.get(name, 1) for name in ("beta", "alpha")]
+        beta, alpha = numbers
         made = self.einsum(n, labels, x, y, alpha) if _is_float(bias) else None
         if made is None or beta == 0:
             return made
