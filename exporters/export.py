@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from qat.runtimes.model_file import Parity
 from qat.system.atomic_files import refuse_existing, write_atomically
 
 from .artifact import Artifact
+from .divergence import refuse_diverged
 from .exporter import exporter_of
+from .loading import loaded
 from .metadata import Metadata, check
 from .verify import Batch, Locate, Predict, verify
 
@@ -61,20 +64,22 @@ def export_lowered(
         ExportError, RuntimeMismatchError: as :func:`export_program` and :func:`qat.exporters.verify.verify` say.
     """
     file_format = _check(path, io_dtype, overwrite)
-    exporter = exporter_of(file_format)
-    program = share_weights(exporter.legalize(to_layout(program, file_format.layout, layout)))
-    size = export_program(program, path, io_dtype=io_dtype, overwrite=overwrite, metadata=metadata)
+    made = _made(to_layout(program, file_format.layout, layout), path, file_format, io_dtype, metadata)
 
     def open_artifact(extra_outputs: tuple[str, ...]) -> Session:
-        model = exporter.write(program, io_dtype, extra_outputs) if extra_outputs else path
-        return file_format.open(model, kernels=program.kernels)
+        if not extra_outputs:
+            return made.session
+        raw = exporter_of(file_format).write(made.program, io_dtype, extra_outputs)
+        return file_format.open(raw, kernels=program.kernels)
 
-    parity = None if data is None else verify(open_artifact, program, predict, locate, data)
+    parity = None if data is None else verify(open_artifact, made.program, predict, locate, data)
+    _write_files(path, made.raw, _document(made.program), overwrite)
     _report_distance(path, parity)
+    program = made.program
     axes = tuple(program.values[name].axes for name in program.inputs)
     return Artifact(
-        name=path.stem, kind="qat", path=path, bytes=size, framework=framework, tool="qat", recipe=program.recipe, parity=parity,
-        axes=axes, target=program.target, encodings=program.encodings(),
+        name=path.stem, kind="qat", path=path, bytes=len(made.raw), framework=framework, tool="qat", recipe=program.recipe,
+        parity=parity, axes=axes, target=program.target, encodings=program.encodings(),
     )  # fmt: skip
 
 
@@ -98,18 +103,39 @@ def export_program(
             metadata do not fit it.
         RuntimeMismatchError: an encoding is missing in the artifact, or differs from the trained one in a bit.
     """
-    exporter = exporter_of(_check(path, io_dtype, overwrite))
+    made = _made(program, path, _check(path, io_dtype, overwrite), io_dtype, metadata)
+    _write_files(path, made.raw, _document(made.program), overwrite)
+    return len(made.raw)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The bytes of a file, the program in the format's operators, and the session in which the file was run."""
+
+    raw: bytes
+    program: Program
+    session: Session
+
+
+def _made(program: Program, path: Path, file_format: Format, io_dtype: str, metadata: Metadata | None) -> _Made:
+    """Return a file that holds the program's encodings, and that its runtime takes."""
+    exporter = exporter_of(file_format)
+    refuse_diverged(program)
     if metadata is not None:
         check(metadata, program, io_dtype)
     program = share_weights(exporter.legalize(program))
     raw = exporter.write(program, io_dtype)
     _compare_encodings(program, exporter.read_encodings(raw), path)
     raw = raw if metadata is None else exporter.describe(raw, metadata)
+    return _Made(raw, program, loaded(raw, path, file_format, program))
+
+
+def _document(program: Program) -> dict[str, Any]:
+    """Return what stands beside an artifact."""
     encodings = program.encodings()
     scopes = {name: scope for name, scope in program.scopes.items() if name in encodings}
-    document = {"recipe": program.recipe, "target": program.target, "kernels": program.kernels}
-    _write_files(path, raw, document | {"encodings": encodings, "scopes": scopes}, overwrite)
-    return len(raw)
+    said = {"recipe": program.recipe, "target": program.target, "kernels": program.kernels}
+    return said | {"encodings": encodings, "scopes": scopes}
 
 
 def export_converted(
@@ -129,15 +155,15 @@ def export_converted(
     """
     file_format = _check(path, io_dtype, overwrite)
     raw = convert()
+    session = loaded(raw, path, file_format, None)
     if metadata is not None:
-        check(metadata, _program_of_outputs(file_format.open(raw)), io_dtype)
+        check(metadata, _program_of_outputs(session), io_dtype)
         raw = exporter_of(file_format).describe(raw, metadata)
     found = {name: encoding.to_dict() for name, encoding in exporter_of(file_format).read_encodings(raw).items()}
-    _write_files(path, raw, {"recipe": "static_wi8_ai8", "target": "litert", "encodings": found}, overwrite)
     parity = None
     if data is not None:
-        session = file_format.open(path)
         parity = verify(lambda extra: session, _program_of_outputs(session), predict, None, data)
+    _write_files(path, raw, {"recipe": "static_wi8_ai8", "target": "litert", "encodings": found}, overwrite)
     _report_distance(path, parity)
     return Artifact(
         name=path.stem, kind="qat", path=path, bytes=len(raw), framework="tf_keras", tool="tfmot", recipe="static_wi8_ai8",

@@ -23,6 +23,7 @@ from qat.system.samples import batches_of, first_of_pair
 from qat.typing import Adapter, IoDtype, Layout, PreparedModel, Samples
 
 from .artifact import Artifact
+from .divergence import ADVICE
 from .export import export_converted, export_lowered
 from .metadata import Metadata
 
@@ -130,6 +131,8 @@ def _export(
         )
     _check_suffix(model.plan.target, path)
     adapter = adapter_for(framework)
+    if (found := adapter.first_not_finite(model)) is not None:
+        raise ExportError(f"'{found}' holds NaN or infinite values: the weights have diverged: {ADVICE}")
     places, lowered = _lowered(adapter, model, chosen)
     names = names_in_file(lowered, signature=path.suffix == TFLITE.suffix)
     program = renamed(lowered, names)

@@ -201,6 +201,9 @@ class Adapter(Runner, Protocol):
     def layer_scale(self, model: Any, name: str, weight: str, bias: str | None) -> np.ndarray:
         """Return the scale of each output channel of an operator's weight, float32 of shape ``(channels,)``."""
 
+    def first_not_finite(self, model: Any) -> str | None:
+        """Return the first parameter or range of a prepared model that holds NaN or infinite values."""
+
     def parameter(self, model: Any, name: str) -> np.ndarray:
         """Return a copy of a parameter."""
 

@@ -49,6 +49,13 @@ def read_weights(raw: bytes) -> Iterator[Weight]:
             yield Weight(tensor.name.decode(), tuple(int(n) for n in tensor.shape), dtype, _scale(tensor))
 
 
+def tensor_written_by(raw: bytes, number: int) -> str:
+    """Return the name of the first tensor that an operator of a file writes, by the operator's number."""
+    graph = _model(raw).subgraphs[0]
+    name: str = graph.tensors[graph.operators[number].outputs[0]].name.decode()
+    return name
+
+
 def _model(raw: bytes) -> Table:
     return schema.ModelT.InitFromObj(schema.Model.GetRootAs(raw))
 

@@ -79,6 +79,12 @@ class LiteRTSession:
 
     def invoke(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the outputs in the file's types for inputs in the file's types: the runtime's own work and nothing else."""
+        try:
+            return self._invoke(inputs)
+        except (ValueError, RuntimeError) as error:
+            raise QatError(f"LiteRT fails to run the artifact: {reason_of(error)}") from error
+
+    def _invoke(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         details = self._interpreter.get_input_details()
         if len(inputs[0]) != self._batch:
             for array, detail in zip(inputs, details, strict=True):

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qat.errors import CaptureError, DataError
+from qat.errors import CaptureError
 from qat.program.file_origin import ORIGIN, FileTensor
+from qat.runtimes.trial import Run
 
 if TYPE_CHECKING:
     from torch import fx
@@ -30,8 +27,6 @@ LIMIT = 0.01
 _LEAST_SPREAD = 1e-4
 #: Of fewer values the spread says little.
 _FEW = 16
-#: How long a runtime may take, in seconds.
-_PATIENCE = 600
 #: Sizes to try for the free axes of images (height, width) and, the second of each, of sequences; the first batch is of two.
 _SIZES = (
     (64, 64), (224, 224), (48, 320), (32, 320), (320, 320), (640, 640), (128, 128), (256, 256), (512, 512), (32, 32), (16, 16),
@@ -55,46 +50,6 @@ class Agreement:
     def worst(self) -> float:
         """The largest of the differences."""
         return max(self.differences.values(), default=0.0)
-
-
-@dataclass(frozen=True)
-class Run:
-    """The inputs that a file's runtime took, and what it made of them."""
-
-    inputs: tuple[np.ndarray, ...]
-    outputs: tuple[np.ndarray, ...]
-
-
-def run_in_runtime(path: Path, candidates: Sequence[Sequence[np.ndarray]]) -> Run:
-    """Run a file on the first of several inputs that its runtime takes, in a process of its own.
-
-    Raises:
-        DataError: the runtime takes none of them; the message holds its reason.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for number, arrays in enumerate(candidates):
-            np.savez(folder / f"{number}.npz", *arrays)
-        command = [sys.executable, "-m", "qat.sources.runtime_child", str(path.resolve()), name]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        try:
-            child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_PATIENCE, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise DataError(
-                f"{path} runs for more than {_PATIENCE} seconds in its own runtime: it is damaged, or too large"
-            ) from error
-        if (folder / "outputs.npz").is_file():
-            with np.load(folder / "outputs.npz") as archive:
-                outputs = [archive[f"arr_{i}"] for i in range(len(archive.files) - 1)]
-                return Run(tuple(candidates[int(archive["number"])]), tuple(outputs))
-        error_file = folder / "error.txt"
-        reason = error_file.read_text() if error_file.is_file() else _last_words(child.stderr)
-        raise DataError(f"{path} does not run in its own runtime: {reason}")
-
-
-def _last_words(stderr: str) -> str:
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    return f"the process ended ({lines[-1][:200]})" if lines else "the process ended without a word"
 
 
 def random_inputs(tensors: Sequence[FileTensor], seed: int = 0) -> Iterator[list[np.ndarray]]:

@@ -76,7 +76,9 @@ def load(path: str | Path, example_inputs: Inputs | None = None) -> fx.GraphModu
 
 
 def _of_tflite(path: Path, example: Sequence[np.ndarray] | None) -> fx.GraphModule:
-    from .agreement import proved, random_inputs, run_in_runtime
+    from qat.runtimes.trial import run_in_runtime
+
+    from .agreement import proved, random_inputs
     from .tflite.read import read_tflite
 
     module = read_tflite(path)

@@ -7,7 +7,7 @@ from .backend import require_tensorflow
 from .blocks import block_gradients, block_outputs, output_gradients
 from .inference import forward, grid_values, grids, inputs_of, predict
 from .insert import insert
-from .layer_access import layer_input, layer_scale, parameter, set_parameter, twin_of
+from .layer_access import first_not_finite, layer_input, layer_scale, parameter, set_parameter, twin_of
 from .lower import lower
 from .prepared_model import set_range_tracking
 from .simulation import first_order, float_values, simulate
@@ -21,6 +21,7 @@ __all__ = [
     "DEFAULT_TARGET",
     "block_gradients",
     "block_outputs",
+    "first_not_finite",
     "first_order",
     "float_values",
     "forward",

@@ -43,6 +43,16 @@ def set_parameter(model: PreparedModel, name: str, value: np.ndarray) -> None:
     model.parameters[name].assign(value * np.asarray(model.masks[name]) if name in model.masks else value)
 
 
+def first_not_finite(model: PreparedModel) -> str | None:
+    """Return the first parameter or range that holds NaN or infinite values, or the first buffer with NaN; None without one."""
+    held = [(name, np.isfinite(variable)) for name, variable in model.parameters.items()]
+    kept = [variable for layer in model.float_layers for variable in getattr(layer, "weights", ())]
+    # A mask of attention may well hold infinite values.
+    held += [(v.path, np.isfinite(v) if v.trainable else ~np.isnan(v)) for v in kept if "float" in v.dtype]
+    held += [(f"{name} (range)", np.isfinite(grid.range)) for name, grid in model.grids.items() if grid.calibrated]
+    return next((name for name, finite in held if not np.all(finite)), None)
+
+
 def _node(model: PreparedModel, name: str) -> Linear:
     node = model.nodes[name]
     assert isinstance(node, Linear)

@@ -59,6 +59,15 @@ def set_parameter(model: PreparedModel, name: str, value: np.ndarray) -> None:
     model.set_tensor(name, torch.from_numpy(value))
 
 
+def first_not_finite(model: PreparedModel) -> str | None:
+    """Return the first parameter or range that holds NaN or infinite values, or the first buffer with NaN; None without one."""
+    held = [(name, tensor.isfinite()) for name, tensor in model.named_parameters()]
+    # A mask of attention may well hold infinite values.
+    held += [(name, ~tensor.isnan()) for name, tensor in model.named_buffers() if not name.startswith(SCOPE)]
+    held += [(f"{name} (range)", grid.range.isfinite()) for name, grid in model.grids.items() if grid.calibrated]
+    return next((name for name, finite in held if not finite.all()), None)
+
+
 def _node(model: PreparedModel, name: str) -> Conv2d:
     node = model.get_submodule(f"{SCOPE}.nodes.{name}")
     assert isinstance(node, Conv2d)

@@ -11,7 +11,8 @@ from torch import fx
 
 from qat.errors import DataError, QatError
 from qat.program.file_origin import FileOrigin
-from qat.sources.agreement import Run, proved, random_inputs, run_in_runtime
+from qat.runtimes.trial import Run, run_in_runtime
+from qat.sources.agreement import proved, random_inputs
 from qat.system.silence import quiet
 
 from .importing import batch_of, to_module
