@@ -27,7 +27,7 @@ from .preparation import Preparation
 log = logging.getLogger("qat")
 
 #: The layout of the file; a reader refuses others.
-FORMAT = 4
+FORMAT = 5
 CURRENT, PREVIOUS, NEXT = (f"training.{part}safetensors" for part in ("", "previous.", "next."))
 
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import machine
+from . import kernel_cache, machine
 from .packages import DISTRIBUTION, EXTRAS, Package, complete, import_error, install, keras_backend, packages
 
 #: Below this much free disk a run may end before its artifacts are written.
@@ -39,7 +39,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Installation:
-    """What is installed and what the machine has; ``cached`` is the bytes that the cache holds."""
+    """What is installed and what the machine has.
+
+    ``cached`` is the bytes that the cache holds, ``kernels`` which kernels were measured to be the fastest.
+    """
 
     qat: str
     python: str
@@ -51,6 +54,7 @@ class Installation:
     accelerator: str
     cache: machine.Folder
     cached: int
+    kernels: tuple[kernel_cache.Measured, ...]
     working: machine.Folder
     terminal: machine.Terminal
     problems: tuple[Problem, ...] = ()
@@ -106,6 +110,7 @@ def look(imports: bool = False) -> Installation:
         accelerator=machine.accelerator(),
         cache=machine.folder(cache),
         cached=machine.size_of(cache),
+        kernels=kernel_cache.remembered(),
         working=machine.folder(Path.cwd()),
         terminal=machine.terminal(),
     )

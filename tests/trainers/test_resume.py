@@ -56,6 +56,32 @@ def test_resume_ends_with_the_same_weights(framework, optimizer, step, tmp_path,
     assert resumed.steps == 18
 
 
+def test_resume_computes_with_the_kernels_of_before(tmp_path, monkeypatch):
+    """On another machine, which has no cache of this one, and where other kernels are the fastest."""
+    from qat.adapters.torch.autograd import conv_gradients, kernel_choice
+
+    plain = conv_gradients.of_weight.forms[0]
+    rough = kernel_choice.Form("rough", lambda *args: tuple(None if g is None else 1.001 * g for g in plain.compute(*args)))
+    monkeypatch.setattr(conv_gradients, "of_weight", kernel_choice.Kernel("gradient", (plain, rough), batches=2))
+
+    def machine(name, fastest):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        monkeypatch.setattr(kernel_choice, "_answers", {})
+        monkeypatch.setattr(kernel_choice, "_fastest", lambda kernel, args: kernel.by_name.get(fastest, kernel.forms[0]))
+
+    machine("one", "rough")
+    reference, _ = train("torch", tmp_path / "whole")
+    machine("other", "operator")
+    other, _ = train("torch", tmp_path / "other")
+    assert not same(reference, other)
+    machine("one", "rough")
+    with pytest.raises(Crash):
+        train("torch", tmp_path / "cut", **crash_at(7))
+    machine("other", "operator")
+    resumed, _ = train("torch", tmp_path / "cut", prepared("torch", seed=9), resume=True)
+    assert same(resumed, reference)
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_resume_goes_on_freezing(framework, tmp_path):
     """Weights of 3 bits that flip at a high rate: what is frozen, and what was nearly, is so again after the stop."""

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from qat.adapters.torch.autograd.kernel_choice import Choices, merged
 from qat.frameworks import is_prepared
 
 
@@ -31,6 +32,7 @@ class Processes:
         self.device = device
         self.size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         self.first = self.size == 1 or dist.get_rank() == 0
+        self._agreed = 0
 
     def averaging(self, model: nn.Module) -> nn.Module:
         """Return the model with its gradients averaged over the processes; alone, the model as it is."""
@@ -56,3 +58,12 @@ class Processes:
         if self.size == 1:
             return flag
         return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def agree_on(self, kernels: Choices) -> None:
+        """Let all processes compute with the same kernels from the next step on, so that one checkpoint continues all of them."""
+        if self.size == 1 or self.device.type != "cpu" or not self.any(len(kernels.forms) != self._agreed):
+            return
+        each: list[dict[str, str]] = [{} for _ in range(self.size)]
+        dist.all_gather_object(each, kernels.forms)
+        kernels.take(merged(each))
+        self._agreed = len(kernels.forms)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from qat.adapters.torch import set_range_tracking
+from qat.adapters.torch.autograd.kernel_choice import Choices, computing_with
 from qat.adapters.torch.dampening import distance
 from qat.adapters.torch.freezing import Freezing
 from qat.adapters.torch.inference import device_of
@@ -57,6 +58,7 @@ class _Learner(Evaluator):
         self.lost: Tensor | None = None
         self.label_loss, self.teacher_loss = losses.label_loss(options), losses.teacher_loss(options)
         self.shared = self.processes.averaging(model)
+        self.kernels = Choices()
         self.writes = self.processes.first
         self.probabilities = False
         self.freezing: Freezing | None = None
@@ -77,7 +79,7 @@ class _Learner(Evaluator):
     def step(self, inputs: Tensors, labels: Tensor, step: Step) -> Loss:
         self.model.train()
         self._track(step.tracking)
-        with accumulating(self.shared, step.update), self._precision():
+        with accumulating(self.shared, step.update), self._precision(), computing_with(self.kernels):
             outputs = self.shared(*arguments(self.model, inputs))
             loss = self._loss(inputs, outputs, labels, step.number)
             value = self.processes.mean(loss.detach())
@@ -89,6 +91,7 @@ class _Learner(Evaluator):
             if step.dampening and isinstance(self.model, PreparedModel):
                 loss = loss + step.dampening * distance(self.model)
             (loss * step.share).backward()
+        self.processes.agree_on(self.kernels)
         if step.update:
             self._update(step.rate)
         return value.item
@@ -204,7 +207,7 @@ class _Learner(Evaluator):
         arrays |= {f"optimizer/{name}": array for name, array in optimizers.state(self.optimizer).items()}
         if self.freezing is not None:
             arrays |= {f"freezing/{name}": array for name, array in arrays_of(self.freezing).items()}
-        return arrays, {"probabilities": self.probabilities}
+        return arrays, {"probabilities": self.probabilities, "kernels": self.kernels.forms}
 
     def restore(self, arrays: dict[str, np.ndarray], values: Mapping[str, Any]) -> None:
         model = part(arrays, "model/")
@@ -216,6 +219,7 @@ class _Learner(Evaluator):
         if self.freezing is not None:
             put(self.freezing, part(arrays, "freezing/"))
         self.probabilities = bool(values["probabilities"])
+        self.kernels.take(values["kernels"])
 
     def random_state(self, data: Batches) -> dict[str, np.ndarray]:
         states = randomness.state() | {"torch": torch.get_rng_state().numpy().copy()}

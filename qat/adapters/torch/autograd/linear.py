@@ -105,11 +105,6 @@ class _Conv2d(torch.autograd.Function):
         ratio = input_scale / output_scale
         grad = apply_clip_mask(grad, saved, ctx.limits)
         gx = gw = gb = None
-        if vnni.prefers_plain_layout(weight, grad):
-            x, grad = vnni.in_plain_layout(x), vnni.in_plain_layout(grad)
-        elif x.numel() < grad.numel() and not grad.is_contiguous():  # else the gradient would be copied into its layout
-            x = x.contiguous(memory_format=torch.channels_last)
-
         need_b = need_b and ctx.has_bias
         if weight.numel() > grad.numel():
             if need_x:

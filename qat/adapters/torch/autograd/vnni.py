@@ -1,7 +1,8 @@
 """Accumulators by the CPU's instructions for 8-bit integers: the same numbers as in float32, in a fraction of the time.
 
 x86 processors with VNNI multiply bytes and add into int32. oneDNN, which is part of PyTorch, has such kernels with a result in
-float32. An accumulator below 2^24 is the same number in both, so that a node may use either, in training and in evaluation.
+float32. An accumulator below 2^24 is the same number in both, so that a node may use either, in training and in evaluation. The
+conversions to bytes take time: which of both is faster for a shape is measured (:mod:`.kernel_choice`).
 """
 
 from __future__ import annotations
@@ -13,14 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .kernel_choice import Form, Kernel
+
 #: (strides, padding, dilations, groups) of a convolution.
 Geometry = tuple[Any, Any, Any, int]
 
 onednn = torch.ops.onednn
-
-#: The kernel must save more time than the conversions to bytes take. It was measured to do so from this many products for each
-#: converted integer. An integer of the input has ``outputs * window / strides`` products, one of the weight one for each pixel.
-_PRODUCTS_OF_AN_INPUT, _PRODUCTS_OF_A_WEIGHT = 32, 64
 
 
 @cache
@@ -41,25 +40,37 @@ def to_bytes(x: Tensor, lo: int) -> Tensor:
     return found.add_(-lo) if lo else found
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int | None) -> Tensor:
-    """Return a convolution's accumulator, float32 [batch, channels, height, width].
+def _in_float32(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int | None) -> Tensor:
+    return _last(F.conv2d(x, weight.float(), bias, *geometry))
 
-    Args:
-        x: integers in float32.
-        weight: integers in int8.
-        bias: integers in float32.
-        geometry: strides, padding, dilations, groups.
-        lo: ``x`` lies in ``[lo, lo + 255]``; None computes in float32.
-    """
-    strides, padding, dilations, groups = geometry
-    window = weight.shape[2:].numel()  # in Python: an operator on a tensor takes longer
-    products = weight.shape[0] * window / (strides[0] * strides[1])
-    pixels = x.numel() / (x.shape[1] * strides[0] * strides[1])
-    if lo is None or groups > 1 or not _pays(x, products, pixels):
-        return F.conv2d(x, weight.float(), bias, strides, padding, dilations, groups)
-    rows = to_bytes(x.contiguous(memory_format=torch.channels_last), lo)
-    result = _convolution(rows, weight, bias, geometry, lo)
-    return in_plain_layout(result) if prefers_plain_layout(weight, result) else result
+
+def _in_channels_last(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int | None) -> Tensor:
+    return F.conv2d(x.contiguous(memory_format=torch.channels_last), weight.float(), bias, *geometry)
+
+
+def _in_bytes(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int) -> Tensor:
+    return _convolution(to_bytes(x.contiguous(memory_format=torch.channels_last), lo), weight, bias, geometry, lo)
+
+
+def _last(x: Tensor) -> Tensor:
+    """Return images channels last: one layout for all, on a processor that of its fastest kernels, spares copies between them."""
+    return x if torch.compiler.is_compiling() or x.device.type != "cpu" else x.contiguous(memory_format=torch.channels_last)
+
+
+#: A convolution's accumulator, float32 [batch, channels, height, width], channels last in memory, of: the input's integers in
+#: float32; the weight's in int8; the bias's in float32, or None; the geometry; ``lo``: the input lies in ``[lo, lo + 255]``, None
+#: where it may not.
+conv2d = Kernel(
+    "convolution",
+    (
+        Form("float32", _in_float32),
+        Form("channels_last", _in_channels_last, lambda x, *rest: not x.is_contiguous(memory_format=torch.channels_last)),
+        Form("bytes", _in_bytes, lambda x, weight, bias, geometry, lo: lo is not None and available()),
+    ),
+    batches=1,
+    asked=lambda x, weight, bias, geometry, lo: (x, weight, geometry, "float" if lo is None else None),
+    exact=True,
+)
 
 
 def _convolution(rows: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int) -> Tensor:
@@ -72,31 +83,35 @@ def _convolution(rows: Tensor, weight: Tensor, bias: Tensor | None, geometry: Ge
     return result
 
 
-def prefers_plain_layout(weight: Tensor, result: Tensor) -> bool:
-    """Return whether a convolution's backward pass is faster with channels second.
-
-    It is where the weight has that layout and is larger than the result: converting the weight costs more than the result.
-    """
-    return weight.numel() > result.numel() and weight.shape[2:].numel() > 1 and weight.is_contiguous()
-
-
-def in_plain_layout(x: Tensor) -> Tensor:
-    """Return ``x`` with channels second; a copy where it has another layout."""
-    return x.contiguous() if x.device.type == "cpu" else x
-
-
 def linear(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None) -> Tensor:
     """Return a fully connected layer's accumulator.
 
-    The arguments are those of :func:`conv2d`; ``stored`` has ``x`` in bytes, less ``lo``, where that is not None. The kernel is
-    that of a 1x1 convolution of an image of height 1, whose weight is packed in a quarter of the time.
+    The arguments are those of :data:`conv2d`; ``stored`` has ``x`` in bytes, less ``lo``, where that is not None.
     """
-    rows = x.numel() // x.shape[-1]
-    if lo is None or not _pays(x, weight.shape[0], rows):
-        return F.linear(x, weight.float(), bias)
-    image = stored.reshape(1, rows, 1, x.shape[-1]).permute(0, 3, 1, 2)
+    return _rows_times(x.flatten(0, -2), stored.flatten(0, -2), weight, bias, lo).view(*x.shape[:-1], len(weight))
+
+
+def _rows_in_float32(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None) -> Tensor:
+    return F.linear(x, weight.float(), bias)
+
+
+def _rows_in_bytes(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int) -> Tensor:
+    """Compute as a 1x1 convolution of an image of height 1, whose weight is packed in a quarter of a linear layer's time."""
+    image = stored.reshape(1, len(x), 1, -1).permute(0, 3, 1, 2)
     result = _convolution(image, weight[..., None, None], bias, ((1, 1), (0, 0), (1, 1), 1), lo)
-    return result.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+    return result.permute(0, 2, 3, 1).reshape(len(x), -1)
+
+
+_rows_times = Kernel(
+    "fully connected layer",
+    (
+        Form("float32", _rows_in_float32),
+        Form("bytes", _rows_in_bytes, lambda x, stored, weight, bias, lo: lo is not None and available()),
+    ),
+    batches=2,
+    asked=lambda x, stored, weight, bias, lo: (x, stored, weight, "float" if lo is None else None),
+    exact=True,
+)
 
 
 def to_table_index(x: Tensor, first: int) -> Tensor:
@@ -106,11 +121,7 @@ def to_table_index(x: Tensor, first: int) -> Tensor:
 
 def as_captured(x: Tensor) -> Tensor:
     """Return ``x`` in the layout of the captured float model, on which the views after it rely."""
-    return x if torch.compiler.is_compiling() or not available() else in_plain_layout(x)
-
-
-def _pays(x: Tensor, products: float, pixels: float) -> bool:
-    return products >= _PRODUCTS_OF_AN_INPUT and pixels >= _PRODUCTS_OF_A_WEIGHT and _on_this_processor(x)
+    return x if torch.compiler.is_compiling() or x.device.type != "cpu" else x.contiguous()
 
 
 def _on_this_processor(x: Tensor) -> bool:

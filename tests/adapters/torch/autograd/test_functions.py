@@ -7,7 +7,6 @@ from torch import nn
 
 import qat
 from qat.adapters.torch import set_range_tracking
-from qat.adapters.torch.autograd import conv_gradients as gradients
 from qat.adapters.torch.autograd import functions as kernels
 from qat.adapters.torch.autograd import linear, vnni
 from qat.adapters.torch.autograd.clip_mask import ClipMask, apply_clip_mask, save_clip_mask
@@ -79,56 +78,6 @@ def test_a_table_is_read_at_the_same_index_by_bytes_and_by_floats(by_bytes, monk
         return values[index] + (x - x.detach()) * slopes[index]
 
     assert_same(both(lambda x: kernels.lookup(x, values, slopes, -30), written_out, x))
-
-
-@pytest.fixture
-def by_pytorch(monkeypatch):
-    """The gradients that PyTorch's own operator computed: of input, weight and bias, or not."""
-    asked, operator = [], gradients.convolution_backward
-    monkeypatch.setattr(gradients, "convolution_backward", lambda *args: asked.append(args[-1]) or operator(*args))
-    return asked
-
-
-def torch_gradients(grad, x, weight, geometry, needed):
-    window, groups = geometry[:3], geometry[3]
-    return torch.ops.aten.convolution_backward(grad, x, weight, [len(weight)], *window, False, [0, 0], groups, needed)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [((3, 3), (1, 1), (1, 1)), ((1, 1), (2, 2), (0, 0)), ((3, 2), (2, 1), (1, 0))]
-)
-def test_the_gradient_of_a_large_weight_is_that_of_the_convolution(layout, kernel, stride, padding, by_pytorch):
-    x, weight = torch.randn(2, 5, 4, 6).to(memory_format=layout), torch.randn(256, 5, *kernel).to(memory_format=layout)
-    geometry = (stride, padding, (1, 1), 1)
-    grad = torch.randn_like(F.conv2d(x, weight, None, *geometry))
-    found = gradients.of_convolution(grad, x, weight, geometry, (True, True, True))
-    assert by_pytorch == [[True, False, False]]  # the input's alone
-    expected = torch_gradients(grad, x, weight, geometry, [True, True, True])
-    for mine, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
-    assert found[1].is_contiguous(memory_format=layout) or kernel == (1, 1)
-
-
-@pytest.mark.parametrize("needed", [(True, True, True), (False, True, True), (True, False, False), (False, False, False)])
-def test_the_gradients_of_few_places_and_windows_of_one_are_those_of_the_convolution(needed, by_pytorch):
-    x, grad = (torch.randn(2, channels, 4, 6).to(memory_format=torch.channels_last) for channels in (5, 16))
-    weight, geometry = torch.randn(16, 5, 1, 1), ((1, 1), (0, 0), (1, 1), 1)
-    found = gradients.of_convolution(grad, x, weight, geometry, needed)
-    assert not by_pytorch
-    for mine, theirs, asked in zip(found, torch_gradients(grad, x, weight, geometry, [True] * 3), needed, strict=True):
-        assert (mine is not None) == asked
-        if asked:
-            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
-    assert found[0] is None or found[0].is_contiguous(memory_format=torch.channels_last)
-
-
-def test_other_layouts_and_windows_are_left_to_pytorch(by_pytorch):
-    x, grad = (torch.randn(2, channels, 4, 6).to(memory_format=torch.channels_last) for channels in (5, 16))
-    weight = torch.randn(16, 5, 1, 1)
-    gradients.of_convolution(grad.contiguous(), x, weight, ((1, 1), (0, 0), (1, 1), 1), (True, False, True))
-    gradients.of_convolution(grad[:, :, :2, :3], x, weight, ((2, 2), (0, 0), (1, 1), 1), (True, False, True))
-    assert by_pytorch == [[True, False, True]] * 2
 
 
 @pytest.mark.parametrize("limits", [(-255.0, 0.0), (0.0, 255.0), (-100.0, 90.0), (-40000.0, 20000.0)])

@@ -10,24 +10,23 @@ from torch import nn
 import qat
 from qat.adapters.torch import set_range_tracking
 from qat.adapters.torch.autograd import vnni
+from qat.adapters.torch.autograd.kernel_choice import computing_with
 from qat.adapters.torch.autograd.linear import save_input
+from support.kernels import Always
 
 pytestmark = pytest.mark.skipif(not vnni.available(), reason="this processor has no VNNI, or this PyTorch no kernels for it")
 
 
 @pytest.fixture(autouse=True)
-def always_pays(monkeypatch):
-    monkeypatch.setattr(vnni, "_PRODUCTS_OF_AN_INPUT", 0)
-    monkeypatch.setattr(vnni, "_PRODUCTS_OF_A_WEIGHT", 0)
+def called():
+    """Compute by bytes wherever that is possible; the kernels' forms in the order of their calls."""
+    always = Always("bytes")
+    with computing_with(always):
+        yield always.asked
 
 
-@pytest.fixture
-def called(monkeypatch):
-    """Count the accumulators that the kernels computed."""
-    calls = []
-    to_bytes = vnni.to_bytes
-    monkeypatch.setattr(vnni, "to_bytes", lambda *args: calls.append(1) or to_bytes(*args))
-    return calls
+def in_bytes(called):
+    return [name for name, form in called if form == "bytes"]
 
 
 @pytest.mark.parametrize("lo", [0, -1, -100, -128, -255])
@@ -44,7 +43,7 @@ def test_convolutions_equal_those_in_float32(lo, last, kernel, stride, padding, 
     x = x.to(memory_format=torch.channels_last) if last else x
     for bias in (None, torch.randint(-(2**22), 2**22, (13,), generator=g).float()):
         assert torch.equal(vnni.conv2d(x, w.to(torch.int8), bias, geometry, lo), F.conv2d(x, w, bias, *geometry))
-    assert len(called) == 2
+    assert len(in_bytes(called)) == 2
 
 
 @pytest.mark.parametrize("shape", [(33, 20), (2, 5, 20)])
@@ -52,7 +51,7 @@ def test_fully_connected_layers_equal_those_in_float32(shape, called):
     x, w = torch.randint(-90, 166, shape).float(), torch.randint(-127, 128, (9, 20)).float()
     for bias in (None, torch.randint(-(2**22), 2**22, (9,)).float()):
         assert torch.equal(vnni.linear(x, save_input(x, -90), w.to(torch.int8), bias, -90), F.linear(x, w, bias))
-    assert len(called) == 2
+    assert len(in_bytes(called)) == 2
 
 
 class Net(nn.Module):
@@ -79,7 +78,7 @@ def test_a_training_step_is_the_same_with_and_without(monkeypatch, called):
         y = model(x)
         y.square().mean().backward()
         results.append((y, {name: p.grad for name, p in model.named_parameters()}))
-    assert len(called) == 3
+    assert len(in_bytes(called)) == 4
     assert torch.equal(results[0][0], results[1][0])
     for name, grad in results[0][1].items():
         torch.testing.assert_close(grad, results[1][1][name], rtol=1e-4, atol=1e-6)
@@ -91,7 +90,7 @@ def test_a_prepared_model_is_exact_with_it(tmp_path, called):
     net = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 8, 1), nn.Flatten(), nn.Linear(8 * 256, 10))
     prepared = qat.calibrate(qat.prepare(net.eval(), x), [x])
     assert qat.export(prepared, tmp_path / "m.onnx", verify=[x.numpy()]).parity.exact == 1.0
-    assert called
+    assert in_bytes(called)
 
 
 def test_while_ranges_are_tracked_accumulators_are_left_to_float32(called):
@@ -99,4 +98,4 @@ def test_while_ranges_are_tracked_accumulators_are_left_to_float32(called):
     prepared = qat.calibrate(qat.prepare(Net().eval(), x), [x])
     set_range_tracking(prepared, True)
     prepared.train()(x)
-    assert not called
+    assert called and not in_bytes(called)
