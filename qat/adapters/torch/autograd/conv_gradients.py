@@ -31,8 +31,8 @@ def of_convolution(
     of_x = of_input.form(grad, x, weight, geometry) if need_x else None
     of_w = of_weight.form(grad, x, weight, geometry, need_b) if need_w else None
     if of_x is of_input.forms[0] and of_w is of_weight.forms[0]:  # one call does both
-        gx, gw, gb = _backward(grad, x, weight, geometry, [*needed])
-        return _as(gx, x), _as(gw, weight), gb if need_b else None
+        both = _backward(grad, x, weight, geometry, [*needed])
+        return _as(both[0], x), _as(both[1], weight), both[2] if need_b else None
     gx = None if of_x is None else of_x.compute(grad, x, weight, geometry)
     if of_w is not None:
         return gx, *of_w.compute(grad, x, weight, geometry, need_b)

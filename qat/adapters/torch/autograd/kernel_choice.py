@@ -48,6 +48,10 @@ class Form(Generic[R]):
     fits: Callable[..., bool] = field(default=lambda *args: True)
 
 
+def _all(*args: Any) -> tuple[Any, ...]:
+    return args
+
+
 @dataclass(frozen=True)
 class Kernel(Generic[R]):
     """A kernel, and the forms that compute it, the plain one first: what PyTorch itself would do.
@@ -63,7 +67,7 @@ class Kernel(Generic[R]):
     name: str
     forms: tuple[Form[R], ...]
     batches: int
-    asked: Callable[..., tuple[Any, ...]] = field(default=lambda *args: args)
+    asked: Callable[..., tuple[Any, ...]] = _all
     exact: bool = False
 
     @cached_property
@@ -201,7 +205,7 @@ def _in_memory(x: Tensor) -> str:
     return dtype + (":last" if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) else ":strided")
 
 
-def _fastest(kernel: Kernel[R], args: tuple[Any, ...]) -> Form[R]:
+def _fastest(kernel: Kernel[Any], args: tuple[Any, ...]) -> Form[Any]:
     """Return the form that takes the least time."""
     plain, *others = kernel.forms
     others = [form for form in others if form.fits(*args)]
@@ -231,11 +235,11 @@ def _fastest(kernel: Kernel[R], args: tuple[Any, ...]) -> Form[R]:
     return best if times[best] < _WORTH * times[plain] else plain
 
 
-def _quickest(form: Form[R], args: tuple[Any, ...]) -> float:
+def _quickest(form: Form[Any], args: tuple[Any, ...]) -> float:
     return min(_seconds(form, args) for _ in range(2))
 
 
-def _seconds(form: Form[R], args: tuple[Any, ...]) -> float:
+def _seconds(form: Form[Any], args: tuple[Any, ...]) -> float:
     # Of one thread its own time counts, which other work on the machine hardly changes.
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     started = clock()
