@@ -48,10 +48,6 @@ class Form(Generic[R]):
     fits: Callable[..., bool] = field(default=lambda *args: True)
 
 
-def _all(*args: Any) -> tuple[Any, ...]:
-    return args
-
-
 @dataclass(frozen=True)
 class Kernel(Generic[R]):
     """A kernel, and the forms that compute it, the plain one first: what PyTorch itself would do.
@@ -60,20 +56,24 @@ class Kernel(Generic[R]):
         name: in the cache, in checkpoints and in ``qat doctor``.
         forms: the plain one first.
         batches: how many of the arguments, the first ones, have a row for each sample (axis 0).
-        asked: the arguments that decide how long a form takes; all where it is not given.
+        asked: returns the arguments that decide how long a form takes, the batches first; None: all do.
         exact: whether each form must return the plain form's numbers in every bit; one that does not is left out.
     """
 
     name: str
     forms: tuple[Form[R], ...]
     batches: int
-    asked: Callable[..., tuple[Any, ...]] = _all
+    asked: Callable[..., tuple[Any, ...]] | None = None
     exact: bool = False
 
     @cached_property
     def by_name(self) -> dict[str, Form[R]]:
         """The forms by name."""
         return {form.name: form for form in self.forms}
+
+    def question(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments that decide how long a form takes."""
+        return args if self.asked is None else self.asked(*args)
 
     def __call__(self, *args: Any) -> R:
         """Compute by the fastest form. The arguments are tensors and what describes them, hashable."""
@@ -97,7 +97,7 @@ class Choices:
 
     def form(self, kernel: Kernel[R], args: tuple[Any, ...]) -> Form[R]:
         """Return the form for these arguments."""
-        asked = kernel.asked(*args)
+        asked = kernel.question(args)
         key = (kernel.name, torch.get_num_threads(), *(_layout(a) if isinstance(a, Tensor) else a for a in asked))
         if (found := self._known.get(key)) is None:
             found = self._known[key] = self._decided(kernel, args)
@@ -174,7 +174,7 @@ def _layout(x: Tensor) -> tuple[Any, ...]:
 
 def _question(kernel: Kernel[Any], args: tuple[Any, ...]) -> str:
     """Return a kernel and its arguments in words. A batch of another size, or of images of another size, is seldom a new one."""
-    words = [_of_batch(a) if i < kernel.batches else _word(a) for i, a in enumerate(kernel.asked(*args))]
+    words = [_of_batch(a) if i < kernel.batches else _word(a) for i, a in enumerate(kernel.question(args))]
     return " ".join([f"{kernel.name}:", *filter(None, words)])
 
 
