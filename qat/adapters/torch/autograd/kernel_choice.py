@@ -97,8 +97,7 @@ class Choices:
 
     def form(self, kernel: Kernel[R], args: tuple[Any, ...]) -> Form[R]:
         """Return the form for these arguments."""
-        asked = kernel.question(args)
-        key = (kernel.name, torch.get_num_threads(), *(_layout(a) if isinstance(a, Tensor) else a for a in asked))
+        key = (kernel.name, torch.get_num_threads(), *map(_hashable, kernel.question(args)))
         if (found := self._known.get(key)) is None:
             found = self._known[key] = self._decided(kernel, args)
         return found
@@ -168,8 +167,8 @@ def _remembered() -> dict[str, str]:
     return _answers[conditions]
 
 
-def _layout(x: Tensor) -> tuple[Any, ...]:
-    return x.dtype, x.shape, x.stride()
+def _hashable(value: Any) -> Any:
+    return (value.dtype, value.shape, value.stride()) if isinstance(value, Tensor) else value
 
 
 def _question(kernel: Kernel[Any], args: tuple[Any, ...]) -> str:
