@@ -13,7 +13,7 @@ import numpy as np
 
 from qat.arithmetic.encoding import Encoding
 from qat.errors import ExportError, RuntimeMismatchError, nearest
-from qat.graph.kinds import FUNCTIONS
+from qat.graph.kinds import FUNCTIONS, STEPS
 from qat.program.layout import to_layout
 from qat.program.program import Instruction, Program, Value
 from qat.program.shared_weights import share_weights
@@ -222,7 +222,11 @@ def _compare_encodings(program: Program, found: Mapping[str, Encoding], path: Pa
     trained = {v.name: v.encoding for v in program.values.values() if v.encoding is not None}
     trained |= {i.weight_tensor: i.weight_encoding for i in program.instructions if i.weight_encoding is not None}
     # In an .onnx, integers that are only moved or looked up pass between no QuantizeLinear and DequantizeLinear.
-    unmarked = {name for i in program.instructions if i.keeps_framework or i.kind in FUNCTIONS for name in i.outputs}
+    unmarked: set[str] = set()
+    for i in program.instructions:
+        looked_up = i.keeps_framework or i.kind in FUNCTIONS or STEPS[i.kind].indices
+        if looked_up or (STEPS[i.kind].carries and unmarked.issuperset(i.inputs)):
+            unmarked.update(i.outputs)
     for name, encoding in trained.items():
         if name not in found and name in unmarked:
             continue

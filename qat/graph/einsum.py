@@ -45,26 +45,6 @@ def _axes(have: str, want: str) -> tuple[int, ...]:
     return tuple(have.index(c) for c in want)
 
 
-def as_dense(equation: str) -> int | None:
-    """Return over how many last axes of its input an equation sums as a dense layer does; None where it is something else.
-
-    The kernel's first axes are the summed ones, in the input's order; the rest become the last axes of the output.
-
-    >>> as_dense("abcd,cde->abe")
-    2
-    """
-    terms, _, result = equation.replace(" ", "").replace("...", "@").partition("->")
-    labels = terms.split(",")
-    if len(labels) != 2 or any(len(set(term)) != len(term) for term in (*labels, result)):
-        return None
-    left, kernel = labels
-    for count in range(1, min(len(left), len(kernel))):
-        kept, made = left[:-count], kernel[count:]
-        if left[-count:] == kernel[:count] and result == kept + made and not set(kept) & set(kernel):
-            return count
-    return None
-
-
 class DenseTerms(NamedTuple):
     """A dense layer between permutations: of its input, of its weight (outputs first), and of its result.
 
@@ -98,3 +78,35 @@ def dense_terms(left: str, weight: str, result: str) -> DenseTerms | None:
     if not plain or not summed or set(kept) & set(made) or left[:1] != result[:1]:
         return None
     return DenseTerms(_axes(left, kept + summed), _axes(weight, made + summed), _axes(kept + made, result), summed)
+
+
+class DenseSum(NamedTuple):
+    """A dense layer over permuted axes.
+
+    Attributes:
+        source: the order of the input's axes in which the summed ones are last, in the order of the kernel's.
+        summed: how many those are.
+        made: the axes of the kernel that become the last ones of the output.
+        result: the order of the axes of the layer's output that is the result's.
+    """
+
+    source: tuple[int, ...]
+    summed: int
+    made: tuple[int, ...]
+    result: tuple[int, ...]
+
+
+def as_dense_sum(equation: str) -> DenseSum | None:
+    """Return how a dense layer computes an equation of an input and a kernel; None where it does not, or the batch moves.
+
+    >>> as_dense_sum("btd,ndh->btnh")
+    DenseSum(source=(0, 1, 2), summed=1, made=(0, 2), result=(0, 1, 2, 3))
+    """
+    terms, _, result = equation.replace(" ", "").partition("->")
+    left, _, kernel = terms.partition(",")
+    found = dense_terms(left, kernel, result) if "." not in equation else None
+    if found is None or len(found.weight) == len(found.summed):
+        return None
+    count = len(found.summed)
+    summed = tuple(left.index(label) for label in sorted(found.summed, key=kernel.index))
+    return DenseSum((*found.input[:-count], *summed), count, found.weight[:-count], found.result)

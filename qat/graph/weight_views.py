@@ -15,7 +15,7 @@ def by_channel(op: Op, weight: np.ndarray) -> np.ndarray | None:
     """Return a layer's weight as ``[groups, outputs, inputs, *taps]``, channels counted within their group: a view of it.
 
     Channel ``c`` of all is channel ``c % n`` of group ``c // n``. A depthwise layer has a group for each input channel. None for
-    a layer whose weight has no such view: a transposed one in groups.
+    a layer whose weight has no such view: a transposed one in groups, a dense one of scattered axes.
 
     Args:
         op: a linear one.
@@ -30,6 +30,8 @@ def by_channel(op: Op, weight: np.ndarray) -> np.ndarray | None:
         return weight.reshape(groups, weight.shape[0] // groups, 1, *weight.shape[2:])
     if not kind.spatial and weight.ndim > 2:  # Keras': the input's axes, then the output's
         first = axis[0] if isinstance(axis, tuple) else axis
+        if isinstance(axis, tuple) and axis != tuple(range(axis[0], weight.ndim)):
+            return None  # the output's axes lie between the input's
         return weight.reshape(-1, int(np.prod(weight.shape[first:]))).T[None]
     groups = int(op.attrs.get("groups", 1))
     if not isinstance(axis, int) or (kind.transposed and groups > 1):

@@ -83,7 +83,7 @@ def copy_of(layer: keras.Operation) -> Any:
     """Return a layer made again from its configuration."""
     try:
         copied = type(layer).from_config(layer.get_config())
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # whatever the user's get_config raises
         if isinstance(layer, keras.layers.Layer) and not layer.weights:
             return layer  # nothing in it is trained: a Lambda, say
         raise CaptureError(

@@ -28,8 +28,10 @@ class _Link:
 
 def fold_affine(sheet: Sheet) -> None:
     """Write the factors and shifts that follow a layer as a BatchNorm of it."""
+    # A BatchNorm is not folded into a weight that is an embedding, too.
+    vectors = {name for op in sheet if not KINDS[op.kind].linear for name in op.params.values()}
     for layer in sheet:
-        if KINDS[layer.kind].linear and layer.name in sheet.ops:
+        if KINDS[layer.kind].linear and layer.name in sheet.ops and layer.params["weight"] not in vectors:
             axis = _channel_axis(sheet, layer.output, dense=not KINDS[layer.kind].spatial)
             _write(sheet, _chain(sheet, layer.output, axis), axis)
 

@@ -6,7 +6,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 import qat  # noqa: E402
-from qat.graph.einsum import as_dense, as_product  # noqa: E402
+from qat.graph.einsum import as_dense_sum, as_product  # noqa: E402
 
 layers, ops = keras.layers, keras.ops
 LENGTH, WIDTH = 6, 16
@@ -140,5 +140,7 @@ def test_equations():
     assert as_product("ij,jk->ik") == ((0, 1), (0, 1), False, (0, 1))
     assert as_product("abc,adc->abd").transposed
     assert all(as_product(e) is None for e in ("ij,jk->i", "ii,ij->j", "ijk,jkl->il", "...ij,...jk->...ik", "ij->ji"))
-    assert as_dense("...x,xy->...y") == 1 and as_dense("abc,cde->abde") == 1 and as_dense("abcd,cde->abe") == 2
-    assert all(as_dense(e) is None for e in ("abc,bd->adc", "abcd,dce->abe", "abc,abd->acd"))
+    assert as_dense_sum("abc,cde->abde") == ((0, 1, 2), 1, (1, 2), (0, 1, 2, 3))
+    assert as_dense_sum("abcd,dce->abe") == ((0, 1, 3, 2), 2, (2,), (0, 1, 2))
+    assert as_dense_sum("abc,bd->adc") == ((0, 2, 1), 1, (1,), (0, 2, 1))
+    assert all(as_dense_sum(e) is None for e in ("abc,abd->acd", "abc,ad->bcd", "ab,cd->abcd", "abc,cd->bad", "ab,b->a"))

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from qat.graph.einsum import as_dense, as_product
+from qat.graph.einsum import DenseSum, as_dense_sum, as_product
 
 from .activations import activated
 from .builder import Builder, Shape
@@ -47,6 +47,7 @@ def reversible_embedding(b: Builder, c: Call) -> str | None:
 def softmax(b: Builder, c: Call) -> str | None:
     """A softmax over one axis, without a mask. Any axis but the last is permuted to its place, and back."""
     axis, rank = c.layer.axis, len(c.shape)
+    axis = axis[0] if isinstance(axis, (tuple, list)) and len(axis) == 1 else axis
     if len(c.inputs) != 1 or not isinstance(axis, int) or axis % rank == 0 or (c.shape[axis] or 1) == 1:
         return None
     turn = (*(a for a in range(rank) if a != axis % rank), axis % rank)
@@ -56,34 +57,81 @@ def softmax(b: Builder, c: Call) -> str | None:
 
 
 def einsum_dense(b: Builder, c: Call) -> str | None:
-    """A dense layer over several axes: the axes that it sums, and those that it makes, are merged."""
-    layer, (source,), shape = c.layer, c.inputs, c.shape
-    count, kernel = as_dense(layer.equation), tuple(layer.kernel.shape)
-    if count is None or (layer.bias is not None and tuple(layer.bias.shape) != kernel[count:]):
+    """A dense layer over several axes; a bias that is one for several outputs is added."""
+    layer = c.layer
+    found = _equation(layer.equation, len(b.specs[c.inputs[0]].shape))
+    made = tuple(layer.kernel.shape[a] for a in found.made) if found is not None else ()
+    whole = layer.bias is None or (found is not None and tuple(layer.bias.shape) == made and _is_in_order(found.result))
+    name = None if found is None else dense_sum(b, c, found, layer.kernel, layer.bias if whole else None)
+    if name is None:
         return None
-    read = b.specs[source].shape
-    if None in (*read[1:], *shape[1:]) or len(read) <= count:
-        return None
-    kept = read[:-count]
-    if count > 1:
-        source = b.reshape(source, (*kept, math.prod(kernel[:count])), f"{c.path}_merged", c.path)
-    params = {"weight": layer.kernel, "bias": layer.bias}
-    axes = tuple(range(count, len(kernel)))
-    made = (*kept, math.prod(kernel[count:]))
-    name = b.emit("dense", [source], made, c.path, params, channel_axis=axes if len(axes) > 1 else axes[0])
-    if len(axes) > 1:
-        name = b.reshape(name, shape, f"{c.path}_split", c.path)
+    if not whole:
+        bias = b.emit("constant", [], tuple(layer.bias.shape), f"{c.path}/bias", {"value": layer.bias})
+        name = b.emit("add", [name, bias], c.output, c.path)
     return activated(b, name, c)
 
 
+def dense_sum(b: Builder, c: Call, found: DenseSum, weight: Any, bias: Any = None) -> str | None:
+    """Add a dense layer over permuted axes: those that it sums, and those that it makes, are merged. ``weight``: see ``emit``."""
+    read = b.specs[c.inputs[0]].shape
+    if None in (*read[1:], *c.shape[1:]) or b.specs[c.inputs[0]].dtype != "float32":
+        return None
+    source = permuted(b, c.inputs[0], found.source, c.path)
+    kept, summed = (tuple(read[a] for a in axes) for axes in (found.source[: -found.summed], found.source[-found.summed :]))
+    if found.summed > 1:
+        source = b.reshape(source, (*kept, math.prod(n or 1 for n in summed)), f"{c.path}_merged", c.path)
+    result = tuple(c.shape[found.result.index(i)] for i in range(len(c.shape)))
+    made = (*kept, math.prod(n or 1 for n in result[len(kept) :]))
+    axes = found.made if len(found.made) > 1 else found.made[0]
+    name = b.emit("dense", [source], made, c.path, {"weight": weight, "bias": bias}, channel_axis=axes)
+    if len(found.made) > 1:
+        name = b.reshape(name, result, f"{c.path}_split", c.path)
+    return permuted(b, name, found.result, c.path)
+
+
+def _equation(equation: str, rank: int) -> DenseSum | None:
+    """Return an equation as a dense layer's; an ellipsis stands for the axes that are left of an input of some rank."""
+    if "..." in equation:
+        left = equation.replace(" ", "").partition(",")[0].replace("...", "")
+        others = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation][: rank - len(left)]
+        equation = equation.replace("...", "".join(others))
+    return as_dense_sum(equation)
+
+
+def _is_in_order(axes: tuple[int, ...]) -> bool:
+    return axes == tuple(range(len(axes)))
+
+
 def matmul(b: Builder, c: Call) -> str | None:
-    """``keras.ops.matmul`` of two tensors."""
-    fits = len(c.inputs) == 2 and all(len(b.specs[n].shape) >= 2 and b.specs[n].dtype == "float32" for n in c.inputs)
-    return b.emit("matmul", c.inputs, c.output, c.path, transpose_b=False) if fits else None
+    """``keras.ops.matmul`` of two tensors, or of a tensor and a weight."""
+    fits = all(len(b.specs[n].shape) >= 2 and b.specs[n].dtype == "float32" for n in c.inputs)
+    weight = _weight(b, c)
+    if fits and weight is not None and len(weight[1]) == 2:
+        return b.emit("dense", c.inputs[:1], c.output, c.path, {"weight": weight[0]}, channel_axis=weight[2])
+    return b.emit("matmul", c.inputs, c.output, c.path, transpose_b=False) if fits and len(c.inputs) == 2 else None
+
+
+def _weight(b: Builder, c: Call) -> tuple[Any, tuple[int, ...], int] | None:
+    """Return the second operand of a product as a weight, its shape, and the axis of its outputs; None for an activation."""
+    if len(c.inputs) == 2:
+        turned = b.turned.get(c.inputs[1])
+        name = turned or c.inputs[1]
+        parameter = b.parameter(name)
+        spec = b.specs[name].shape
+        known = parameter is not None and not b.is_parameter(c.inputs[0]) and tuple(b.params[parameter].shape) == spec
+        return (parameter, tuple(n or 1 for n in spec), 0 if turned else 1) if known else None
+    values = [*c.arguments.args, *c.arguments.kwargs.values()]
+    if len(values) != 2 or isinstance(values[1], keras.KerasTensor):
+        return None
+    array = np.asarray(keras.ops.convert_to_numpy(values[1]), np.float32)
+    return array, array.shape, 1
 
 
 def einsum(b: Builder, c: Call) -> str | None:
-    """``keras.ops.einsum`` that is a product of two permuted tensors, whose batch stays first."""
+    """``keras.ops.einsum`` that is a product of two permuted tensors, whose batch stays first, or of a tensor and a weight."""
+    weight, equation = _weight(b, c), _equation(c.layer.subscripts, len(b.specs[c.inputs[0]].shape))
+    if weight is not None and equation is not None:
+        return dense_sum(b, c, equation, weight[0])
     found = as_product(c.layer.subscripts) if len(c.inputs) == 2 else None
     if found is None or any(axes[0] for axes in (found.a, found.b, found.result)):
         return None
@@ -106,7 +154,8 @@ def multi_head_attention(b: Builder, c: Call) -> str | None:
     layer, path = c.layer, c.path
     called: Any = inspect.signature(type(layer).call).bind(layer, *c.arguments.args, **c.arguments.kwargs).arguments
     bound = {name: value for name, value in called.items() if value is not None and value is not False}
-    if set(bound) - {"self", "query", "value", "key", "training"} or not _is_plain(layer):
+    # With dropout its parts are recorded, so that it acts in training.
+    if set(bound) - {"self", "query", "value", "key", "training"} or not _is_plain(layer) or layer._dropout > 0:
         return None
     query, value, key = bound["query"], bound["value"], bound.get("key", bound["value"])
     if any(len(t.shape) != 3 or None in t.shape[1:] or str(t.dtype) != "float32" for t in (query, value, key)):

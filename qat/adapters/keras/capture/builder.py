@@ -27,6 +27,8 @@ class Builder:
         frozen: the parameters that are not trained.
         layers, arguments: the layer of each operator that keeps one, and the arguments of its call, by the operator's name.
         names: the graph's name of each symbolic tensor of Keras, by the id of the tensor.
+        walk: adds the operators of a call within another, from its record and the scope that it stands in.
+        turned: the parameter of two axes of which a tensor is the transpose, both by the names of tensors.
         opened: what layers were found to consist of; held, since :attr:`names` goes by the ids of its tensors.
         acts: what training does with the tensors.
     """
@@ -40,6 +42,8 @@ class Builder:
         self.layers: dict[str, keras.Operation] = {}
         self.arguments: dict[str, Arguments] = {}
         self.names: dict[int, str] = {}
+        self.walk: Callable[[Any, str], None] = _no_walk
+        self.turned: dict[str, str] = {}
         self.opened: list[Any] = []
         self._variables: dict[int, str] = {}
         self._used: set[str] = set()
@@ -55,14 +59,10 @@ class Builder:
     ) -> str:
         """Add an operator whose output has the shape of ``output``, and return the output's name.
 
-        ``params`` are variables of a layer, or arrays, which are not trained, by role; one that is None is left out.
+        ``params`` are variables of a layer, arrays, which are not trained, or names of parameters, by role; None is left out.
         """
         name = self.unique(f"{path}_{kind}" if kind in ("relu", "relu6") or kind in FUNCTIONS else path)
-        named = {
-            role: self.array(value, f"{path}/{role}") if isinstance(value, np.ndarray) else self.param(value, path)
-            for role, value in (params or {}).items()
-            if value is not None
-        }
+        named = {role: self._named(value, role, path) for role, value in (params or {}).items() if value is not None}
         return self._add(Op(name, kind, tuple(inputs), (name,), named, attrs, path), output)
 
     def reshape(self, source: str, shape: Shape, name: str, path: str) -> str:
@@ -124,9 +124,18 @@ class Builder:
             self.frozen.add(name)
         return name
 
+    def _named(self, value: Any, role: str, path: str) -> str:
+        if isinstance(value, str):
+            return value
+        return self.array(value, f"{path}/{role}") if isinstance(value, np.ndarray) else self.param(value, path)
+
+    def parameter(self, tensor: str) -> str | None:
+        """Return the name of the parameter that a tensor is, a variable or a constant; None where it is computed."""
+        return next((op.params["value"] for op in self.ops if op.kind == "constant" and op.output == tensor), None)
+
     def is_parameter(self, tensor: str) -> bool:
         """Return whether a tensor is a parameter, or a constant."""
-        return any(op.kind == "constant" and op.output == tensor for op in self.ops)
+        return self.parameter(tensor) is not None
 
     def attempt(self, make: Callable[[], str | None]) -> str | None:
         """Return what ``make`` returns; where that is None, whatever it added is taken out again."""
@@ -157,6 +166,10 @@ def spec_of(name: str, tensor: keras.KerasTensor | Shape) -> TensorSpec:
     if isinstance(tensor, (tuple, list)):
         return TensorSpec(name, tuple(tensor))
     return TensorSpec(name, tuple(tensor.shape), str(tensor.dtype))
+
+
+def _no_walk(node: Any, scope: str) -> None:
+    raise NotImplementedError(scope)
 
 
 def _numbered(name: str, taken: Mapping[str, Any] | set[str]) -> str:

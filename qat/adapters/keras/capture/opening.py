@@ -18,13 +18,9 @@ log = logging.getLogger("qat")
 
 #: Keras' own layers that are made of others, or of operations. Any other of its own is opened by its rule, or kept.
 _COMPOSITES = (
-    "SpectralNormalization",
-    "Attention",
-    "AdditiveAttention",
-    "GroupedQueryAttention",
-    "StackedRNNCells",
-    "MultiHeadAttention",
-)
+    "SpectralNormalization", "Attention", "AdditiveAttention", "MultiHeadAttention", "GroupedQueryAttention", "StackedRNNCells",
+    "Lambda",
+)  # fmt: skip
 
 #: What a subclass of a layer may define and still compute what the layer does.
 _NO_COMPUTATION = {"build", "get_config", "from_config", "compute_output_shape", "compute_output_spec", "get_build_config"}

@@ -16,6 +16,8 @@ from .builder import Builder
 from .counted_batch import Record
 from .layer_calls import placeholder
 
+#: The operation that gives each sample the same values.
+SPREAD = SpreadOverBatch.__name__
 #: Operations of which an operand may have one sample where another one has many.
 _BROADCASTING = {
     "Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Power", "Mod", "Maximum", "Minimum", "Where", "LogicalAnd",
@@ -55,9 +57,9 @@ def _spread(b: Builder, value: PerSample, path: str) -> keras.KerasTensor:
     return made
 
 
-def without_spreads(ops: Sequence[Op], specs: Mapping[str, TensorSpec], outputs: Collection[str]) -> list[Op]:
+def without_spreads(ops: Sequence[Op], specs: Mapping[str, TensorSpec]) -> list[Op]:
     """Return operators that read what was spread over the batch as it was before, where they broadcast it themselves."""
-    source = {op.output: op.inputs[0] for op in ops if op.attrs.get("target") == "SpreadOverBatch" and len(op.inputs) == 2}
+    source = {op.output: op.inputs[0] for op in ops if op.attrs.get("target") == SPREAD and len(op.inputs) == 2}
 
     def bare(op: Op) -> Op:
         if op.kind not in _BROADCASTING_KINDS or not source.keys() & set(op.inputs):
@@ -65,6 +67,15 @@ def without_spreads(ops: Sequence[Op], specs: Mapping[str, TensorSpec], outputs:
         whole = [t for t in op.inputs if t not in source and specs[t].shape == specs[op.output].shape]
         return replace(op, inputs=tuple(source.get(t, t) for t in op.inputs)) if whole else op
 
-    found = [bare(op) for op in ops]
-    read = {t for op in found for t in op.inputs} | set(outputs)
-    return [op for op in found if op.output not in source or op.output in read]
+    return [bare(op) for op in ops]
+
+
+def without_unread(ops: Sequence[Op], droppable: Collection[str], outputs: Collection[str]) -> list[Op]:
+    """Return operators without unread ones: parameters, what spreads a tensor, and what writes a ``droppable`` one."""
+    read, kept = set(outputs), list[Op]()
+    for op in reversed(ops):
+        needless = op.kind == "constant" or op.output in droppable or op.attrs.get("target") == SPREAD
+        if not needless or op.output in read:
+            kept.append(op)
+            read.update(op.inputs)
+    return kept[::-1]

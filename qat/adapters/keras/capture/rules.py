@@ -23,9 +23,13 @@ from .attention import (
 )
 from .builder import Builder, Rule
 from .elementwise import ARITHMETIC, FUNCTION_RULES, arithmetic, binary, clip, divide, relu, subtract
-from .layer_calls import Call
+from .layer_calls import Call, with_placeholders
+from .parts import glu, stack
 from .reductions import greatest, mean, norm, spread, total
+from .time_distributed import time_distributed
 from .window_rules import (
+    adaptive_average,
+    conv,
     conv2d,
     conv_transpose2d,
     depthwise_conv2d,
@@ -64,6 +68,15 @@ def _layer_norm(b: Builder, c: Call) -> str:
 
 def _rms_norm(b: Builder, c: Call) -> str:
     return _norm(b, c, "rms_norm", {"gamma": c.layer.scale}, least=0.0)
+
+
+def _unit_norm(b: Builder, c: Call) -> str | None:
+    """``x / sqrt(sum(x^2))`` over the last axis: the root of the mean square, and a factor."""
+    n = c.shape[-1]
+    if c.layer.axis not in (-1, len(c.shape) - 1) or n is None or str(c.output.dtype) != "float32":
+        return None
+    gamma = np.full(n, n**-0.5, np.float32)
+    return b.emit("rms_norm", c.inputs[:1], c.output, c.path, {"gamma": gamma}, epsilon=0.0, least=1e-6 * n**-0.5)
 
 
 def _norm(b: Builder, c: Call, kind: str, variables: Mapping[str, Any], **attrs: Any) -> str:
@@ -124,6 +137,11 @@ def _permute(b: Builder, c: Call) -> str | None:
 
 
 def _transpose(b: Builder, c: Call) -> str | None:
+    source = c.inputs[0]
+    if b.is_parameter(source) and len(c.shape) == 2 and c.layer.axes in (None, (1, 0), [1, 0]):
+        (name,) = b.keep("float", c.layer, c.inputs, [c.output], c.path, with_placeholders(c.arguments))
+        b.turned[name] = source
+        return name
     return _transposed(b, c, c.layer.axes or tuple(reversed(range(len(c.shape)))))
 
 
@@ -165,6 +183,12 @@ RULES: dict[str, Rule] = {
     "Norm": norm,
     "Max": greatest,
     "Concatenate": _concat,
+    "Stack": stack,
+    "Glu": glu,
+    "Conv": conv,
+    "UnitNormalization": _unit_norm,
+    "AdaptiveAveragePooling2D": adaptive_average,
+    "TimeDistributed": time_distributed,
     "ReLU": relu,
     "PReLU": prelu,
     "Activation": activation_layer,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +23,8 @@ from .layer_calls import Arguments, Call, with_placeholders
 from .move_ops import is_move
 from .opening import kind_of, may_open, opened, recorded
 from .own_training import own_training
-from .per_sample import settled, without_spreads
+from .parts import MULTIPLE
+from .per_sample import settled, without_spreads, without_unread
 from .rules import rule_of
 
 #: Layers that pass their input on.
@@ -97,11 +98,12 @@ def trace(model: keras.Model, example_inputs: Any = None, dropout: bool = True) 
         name = b.names[id(tensor)] = b.unique(tensor.name)
         b.specs[name] = spec_of(name, tensor)
     inputs = tuple(b.specs)
+    b.walk = lambda node, scope: _walk(b, (node,), scope)
     _stand_in(b, calls.stand_ins)
     _lay_variables(b, calls.nodes, calls.variables, model.name)
     _walk(b, calls.nodes, "")
     outputs = keras.tree.map_structure(lambda t: b.names[id(t)], calls.outputs)
-    b.ops = without_spreads(b.ops, b.specs, keras.tree.flatten(outputs))
+    b.ops = without_unread(without_spreads(b.ops, b.specs), b.turned.keys(), keras.tree.flatten(outputs))
     distinct = tuple(dict.fromkeys(keras.tree.flatten(outputs)))
     return Traced(
         graph=Graph(b.unique(model.name), "NHWC", inputs, distinct, tuple(b.ops), b.specs),
@@ -165,9 +167,9 @@ def _add(b: Builder, node: Any, path: str) -> None:
             b.acts.add(layer, call.inputs[0], outputs[0])
         return
     before = len(b.ops)
-    name = _by_rule(b, kind, call) if len(outputs) == 1 else None
-    if name is not None:
-        b.names[id(outputs[0])] = name
+    names = _by_rule(b, kind, call, outputs)
+    if names is not None:
+        b.names |= {id(tensor): name for tensor, name in zip(outputs, names, strict=True)}
         b.acts.read(node.arguments.keras_tensors, b.names, b.ops[before:])
         return
     why = _open(b, node, path) if may_open(layer, kind) else ""
@@ -229,13 +231,19 @@ def _lay_variables(b: Builder, nodes: Iterable[Any], variables: Mapping[int, ker
             b.names[id(tensor)] = b.emit("constant", [], tuple(variable.shape), f"{path}/{variable.name}", {"value": variable})
 
 
-def _by_rule(b: Builder, kind: str, call: Call) -> str | None:
+def _by_rule(b: Builder, kind: str, call: Call, outputs: Sequence[keras.KerasTensor]) -> list[str] | None:
+    """Add the operators of a layer that has a rule, or a handler of the user's, and return the names of its outputs."""
+    if kind in MULTIPLE:
+        return MULTIPLE[kind](b, call, outputs)
     handler = HANDLERS.get(type(call.layer))
     handled = handler(call.layer) if handler else None
+    if len(outputs) != 1:
+        return None
     if handled is not None:
-        return b.emit(handled.kind, call.inputs, call.output, call.path, handled.params, **handled.attrs)
+        return [b.emit(handled.kind, call.inputs, call.output, call.path, handled.params, **handled.attrs)]
     rule = rule_of(b, kind, call)
-    return rule(b, call) if rule else None
+    name = rule(b, call) if rule else None
+    return None if name is None else [name]
 
 
 def _converts_nothing(kind: str, call: Call) -> bool:

@@ -39,6 +39,27 @@ def conv2d(b: Builder, c: Call) -> str | None:
     return activated(b, name, c)
 
 
+def conv(b: Builder, c: Call) -> str | None:
+    """``keras.ops.conv`` of images and a weight, without groups."""
+    operation, rank = c.layer, len(c.shape)
+    weight = b.parameter(c.inputs[1]) if len(c.inputs) == 2 else None
+    if weight is None or rank != 4 or (operation.data_format or "channels_last") != "channels_last":
+        return None
+    kernel, spec = b.params[weight], b.specs[c.inputs[0]]
+    if kernel.ndim != rank or kernel.shape[-2] != spec.shape[-1]:
+        return None
+    strides, dilations = (
+        (value,) * (rank - 2) if isinstance(value, int) else tuple(value)
+        for value in (operation.strides, operation.dilation_rate)
+    )
+    window = tuple((k - 1) * d + 1 for k, d in zip(kernel.shape, dilations, strict=False))
+    padding = _padding(operation, spec, window, strides, c.path)
+    if padding is None:
+        return None
+    attrs = {"strides": strides, "padding": padding, "dilations": dilations, "groups": 1, "channel_axis": -1}
+    return b.emit("conv2d", c.inputs[:1], c.output, c.path, {"weight": weight}, **attrs)
+
+
 def depthwise_conv2d(b: Builder, c: Call) -> str | None:
     """Filters that each read one channel."""
     name = _by_channel(b, c, c.output, _params(c.layer))
@@ -82,6 +103,19 @@ def pooling(kind: str) -> Rule:
         return b.emit(kind, c.inputs, c.output, c.path, kernel=kernel, strides=strides, padding=padding)
 
     return rule
+
+
+def adaptive_average(b: Builder, c: Call) -> str | None:
+    """An adaptive average of windows of one size."""
+    (_, *sizes, _), (_, *results, _) = b.specs[c.inputs[0]].shape, c.shape
+    if (
+        c.layer.data_format != "channels_last"
+        or None in sizes
+        or any((n or 0) % (m or 1) for n, m in zip(sizes, results, strict=True))
+    ):
+        return None
+    kernel = tuple((n or 0) // (m or 1) for n, m in zip(sizes, results, strict=True))
+    return b.emit("avg_pool2d", c.inputs, c.output, c.path, kernel=kernel, strides=kernel, padding=((0, 0), (0, 0)))
 
 
 def global_average(b: Builder, c: Call) -> str | None:
@@ -137,7 +171,7 @@ def _window(b: Builder, c: Call) -> dict[str, Any] | None:
 
 
 def _padding(
-    layer: keras.layers.Layer, spec: TensorSpec, window: tuple[int, ...], strides: tuple[int, ...], path: str
+    layer: keras.Operation, spec: TensorSpec, window: tuple[int, ...], strides: tuple[int, ...], path: str
 ) -> Padding | None:
     if layer.padding == "valid":
         return ((0, 0),) * len(window)

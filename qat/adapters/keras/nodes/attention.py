@@ -117,6 +117,10 @@ def as_matrix(kind: str, role: str, value: Tensor, channel_axis: int | Sequence[
         return tf.transpose(value)
     if KINDS[kind].spatial or not KINDS[kind].linear or len(value.shape) <= (2 if role == "weight" else 1):
         return value
-    first = channel_axis if isinstance(channel_axis, int) else channel_axis[0]
-    made = int(np.prod(value.shape[first:])) if role == "weight" else -1
-    return tf.reshape(value, [-1, made] if role == "weight" else [-1])
+    if role != "weight":
+        return tf.reshape(value, [-1])
+    rank = len(value.shape)
+    made = [a % rank for a in ((channel_axis,) if isinstance(channel_axis, int) else channel_axis)]
+    order = [*(a for a in range(rank) if a not in made), *made]
+    laid = value if order == [*range(rank)] else tf.transpose(value, order)
+    return tf.reshape(laid, [-1, int(np.prod([value.shape[a] for a in made]))])
