@@ -175,6 +175,7 @@ class _Comparison:
         self.samples = sum(samples_of(out[0]) for out in (self.ran[0].outputs or ())) if self.ran else 0
         if self.first is not None and self.first.name in ("top1", "top5"):
             self._check_labels()
+        self.totals = statistics.Totals()
         self.values = {id(run): {m.name: self._values(run, m) for m in self.measured} for run in self.ran}
 
     def _batches(self, run: Run) -> list[Any]:
@@ -236,7 +237,8 @@ class _Comparison:
     def _against_ptq(self, run: Run, entry: Entry, best: Run, first: Metric) -> Entry:
         if id(run) not in self.values:
             return entry
-        found = statistics.difference(first, self.values[id(run)][first.name], self.values[id(best)][first.name])
+        mine, theirs = (self.values[id(r)][first.name] for r in (run, best))
+        found = statistics.difference(first, mine, theirs, self.totals)
         return entry if found is None else replace(entry, p_best_ptq=found.p)
 
     def _entry(self, run: Run) -> Entry:
@@ -268,7 +270,7 @@ class _Comparison:
             first = self.first
             mine, theirs = (self.values[id(r)][first.name] for r in (run, reference))
             figures["delta"] = first.total(mine) - first.total(theirs)
-            found = statistics.difference(first, mine, theirs)
+            found = statistics.difference(first, mine, theirs, self.totals)
             if found is not None:
                 figures |= {"delta_low": found.low, "delta_high": found.high, "p_float": found.p}
         outputs, wanted = run.joined(), reference.joined()

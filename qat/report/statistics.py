@@ -25,18 +25,34 @@ class Difference:
     high: float
 
 
+class Totals:
+    """A metric of chosen samples, made once for each file and choice: every difference resamples the same samples."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int, int], tuple[np.ndarray, float]] = {}
+
+    def of(self, metric: Metric, values: np.ndarray, chosen: np.ndarray) -> float:
+        """Return the metric of a file's values at the chosen places."""
+        key = metric.name, id(values), hash(chosen.tobytes())
+        if key not in self._known:
+            self._known[key] = values, metric.total(values[chosen])  # the array is kept, so that its id is not another's
+        return self._known[key][1]
+
+
 def are_hits(values: Sequence[np.ndarray]) -> bool:
     """Whether the values of every file are of one a sample, right or wrong: 0, and 1 or 100."""
     numbers = all(v.ndim == 1 and v.dtype != object for v in values)
     return numbers and any(all(np.isin(v, (0, right)).all() for v in values) for right in (1, 100))
 
 
-def difference(metric: Metric, a: np.ndarray, b: np.ndarray) -> Difference | None:
+def difference(metric: Metric, a: np.ndarray, b: np.ndarray, totals: Totals | None = None) -> Difference | None:
     """Compare a metric's values of two files on the same samples; None where there are too few to tell, or too many to resample.
 
     Hits and misses by McNemar's exact test and the interval of Agresti & Min (2005), others by a paired bootstrap: its p-value
-    is twice the share of the resamples on the other side of zero (Efron & Tibshirani 1993, chapter 15).
+    is twice the share of the resamples on the other side of zero (Efron & Tibshirani 1993, chapter 15). ``totals`` remembers what
+    differences have in common, from call to call.
     """
+    totals = totals or Totals()
     if are_hits((a, b)) and len(a) >= 1:
         unit = max(a.max(), b.max(), 1) / 100
         low, high = _interval_of_hits(a > 0, b > 0)
@@ -52,7 +68,7 @@ def difference(metric: Metric, a: np.ndarray, b: np.ndarray) -> Difference | Non
     else:
         found = stats.bootstrap(
             (np.arange(len(a)),),
-            lambda chosen: metric.total(a[chosen]) - metric.total(b[chosen]),
+            lambda chosen: totals.of(metric, a, chosen) - totals.of(metric, b, chosen),
             vectorized=False,
             n_resamples=_SLOW_RESAMPLES if metric.most is None else _SLOWEST_RESAMPLES,
             method="percentile",
