@@ -221,12 +221,13 @@ def _compare_encodings(program: Program, found: Mapping[str, Encoding], path: Pa
     """Compare the artifact's scales and zero points with the trained ones, in every bit."""
     trained = {v.name: v.encoding for v in program.values.values() if v.encoding is not None}
     trained |= {i.weight_tensor: i.weight_encoding for i in program.instructions if i.weight_encoding is not None}
-    # In an .onnx, integers that are only moved or looked up pass between no QuantizeLinear and DequantizeLinear.
+    # In an .onnx, integers that are only moved, looked up or compared pass between no QuantizeLinear and DequantizeLinear.
     unmarked: set[str] = set()
     for i in program.instructions:
         looked_up = i.keeps_framework or i.kind in FUNCTIONS or STEPS[i.kind].indices
         if looked_up or (STEPS[i.kind].carries and unmarked.issuperset(i.inputs)):
             unmarked.update(i.outputs)
+    unmarked |= {i.inputs[1] for i in program.instructions if i.kind == "mask"}
     for name, encoding in trained.items():
         if name not in found and name in unmarked:
             continue

@@ -11,6 +11,8 @@ from .writer import Writer
 
 #: Ends the name of a scale that a softmax multiplies its factor into. It is not the encoding of the tensor that it dequantizes.
 BETA = "/times_beta"
+#: Ends the name of a Min that hides scores. The integers of its second input have no scale.
+HIDING = "/hide"
 
 
 def write_matmul(writer: Writer, instruction: Instruction) -> None:
@@ -36,6 +38,11 @@ def write_softmax(writer: Writer, instruction: Instruction) -> None:
         _, zero_point = writer.scale_and_zero_point(source)
         real = writer.node("DequantizeLinear", [source, scale, zero_point], f"{instruction.name}/input0")
     writer.operator(instruction, "Softmax", [real], axis=-1)
+
+
+def write_mask(writer: Writer, instruction: Instruction) -> None:
+    """Write a Min of scores and of integers, which are the greatest where a score is shown, else the least."""
+    writer.node("Min", instruction.inputs, instruction.outputs[0], instruction.name + HIDING)
 
 
 def write_embedding(writer: Writer, instruction: Instruction) -> None:

@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 from qat.arithmetic.encoding import Encoding
 from qat.runtimes import WEIGHT_TYPES, Weight
 
-from .attention import BETA
+from .attention import BETA, HIDING
 from .stored_weight import INTEGER_PRODUCTS
 
 #: Operators that keep their input's scale and may stand on integers, between no QuantizeLinear and DequantizeLinear.
@@ -43,7 +43,8 @@ def read_encodings(raw: bytes) -> dict[str, Encoding]:
     # Backwards: a look-up writes integers between no QuantizeLinear and DequantizeLinear, for an operator on integers to read.
     for node in reversed(graph.node):
         if node.op_type in _ON_INTEGERS and node.output[0] in found:
-            for name in node.input if node.op_type in _OF_SEVERAL else node.input[:1]:
+            several = node.op_type in _OF_SEVERAL and not node.name.endswith(HIDING)
+            for name in node.input if several else node.input[:1]:
                 found.setdefault(name, found[node.output[0]])
     return found
 

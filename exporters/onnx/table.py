@@ -7,7 +7,7 @@ from collections.abc import Callable, MutableMapping
 from qat.graph.kinds import FUNCTIONS
 from qat.program.program import Instruction, Value
 
-from .attention import write_embedding, write_matmul, write_softmax
+from .attention import write_embedding, write_mask, write_matmul, write_softmax
 from .averages import write_avg_pool, write_mean
 from .conv_transpose import conv_transpose_as_conv
 from .data_movement import (
@@ -53,6 +53,7 @@ WRITERS: dict[str, WriteOperator] = {
     "crop": write_crop,
     "matmul": write_matmul,
     "softmax": write_softmax,
+    "mask": write_mask,
     "embedding": write_embedding,
     "layer_norm": write_layer_norm,
     "rms_norm": write_rms_norm,

@@ -27,6 +27,7 @@ WRITERS: dict[str, WriteOperator] = {
     "add": write_add,
     "mul": write_mul,
     "minimum": write_minimum,
+    "mask": write_minimum,
     "maximum": write_maximum,
     "relu": write_relu,
     "relu6": write_relu6,

@@ -52,7 +52,8 @@ def _sets(integer: Sequence[PlannedOp], rows: Mapping[str, Row]) -> dict[str, li
         for name in (*p.grid_inputs, *p.op.outputs):
             find(name)
         if rows[p.op.name].output == "as_input":
-            for name in (*p.op.inputs[1:], *p.op.outputs):
+            sharing = p.op.inputs[1:] if rows[p.op.name].second is None else ()
+            for name in (*sharing, *p.op.outputs):
                 parent[find(name)] = find(p.op.inputs[0])
     sets: dict[str, list[str]] = {}
     for name in parent:
@@ -77,6 +78,8 @@ def _demands(integer: Sequence[PlannedOp], rows: Mapping[str, Row], rules: Mappi
         for name in (*p.grid_inputs, *p.op.outputs):
             demands.specs.setdefault(name, rules[p.op.name].activation)
         demands.centred.update(p.op.inputs[place] for place in row.symmetric)
+        if row.second is not None:
+            demands.fixed[p.op.inputs[1]] = row.second
         if isinstance(row.output, Fixed):
             demands.fixed[p.op.output] = row.output
         elif row.output == "probabilities":

@@ -44,6 +44,7 @@ class Row:
         groups: whether its kernel takes groups.
         symmetric: the indices of the inputs whose zero point must be 0.
         readers: the kinds of which one must read its output, through data movement; empty for any.
+        second: the scale of the second input, where it has none of its own and does not share that of the first one.
         leaves: whether it joins several tensors in integers where the result only leaves the model.
         of_one: the function that its kernel computes where both inputs are one tensor; empty where it stays what it is.
         holds: of a composed function, the operators of which one must be in it for its table to be worth more than their kernels.
@@ -59,6 +60,7 @@ class Row:
     groups: bool = True
     symmetric: tuple[int, ...] = ()
     readers: tuple[str, ...] = ()
+    second: Fixed | None = None
     leaves: bool = True
     of_one: str = ""
     holds: tuple[str, ...] = ()
@@ -128,11 +130,13 @@ class Target:
     def from_dict(cls, data: Mapping[str, Any]) -> Target:
         """Read what :meth:`to_dict` wrote."""
         fields = as_tuples(data)
-        rows = tuple(Row(**{**row, "output": _output(row["output"])}) for row in fields["rows"])
+        rows = tuple(
+            Row(**{**row, "output": _fixed(row["output"]), "second": _fixed(row.get("second"))}) for row in fields["rows"]
+        )
         return cls(**{**fields, "rows": rows, "modes": Modes.from_dict(fields["modes"])})
 
 
-def _output(value: str | Mapping[str, Any]) -> Fixed | str:
+def _fixed(value: Any) -> Any:
     return Fixed(**value) if isinstance(value, Mapping) else value
 
 
@@ -203,6 +207,8 @@ _READERS_OF_SOFTMAX = ("matmul", "mul", "add", "mean", "dense", "conv2d", "depth
 _LITERT_ATTENTION_ROWS = (
     Row("matmul", output="own", starts=True, symmetric=(1,), note="BATCH_MATMUL of two activations"),
     Row("softmax", output="probabilities", readers=_READERS_OF_SOFTMAX),
+    # The mask holds the least and the greatest integer, whatever the scale of the scores.
+    Row("mask", output="as_input", second=Fixed(1.0, 0), note="MINIMUM of integers: a hidden score is the least integer"),
     Row("embedding", output="own", starts=True, note="GATHER of integers; the scale is that of the whole table"),
 )
 
@@ -236,6 +242,7 @@ _ONNXRUNTIME_ROWS = (
     ),
     Row("matmul", output="own", starts=True, note="QLinearMatMul of two activations"),
     Row("softmax", output="probabilities", readers=_READERS_OF_SOFTMAX, note="QLinearSoftmax"),
+    Row("mask", output="as_input", second=Fixed(1.0, 128), note="Min of integers: a hidden score is the least integer"),
     Row("embedding", output="own", starts=True, note="Gather of integers; the scale is that of the whole table"),
     Row("layer_norm", output="own", note="sums of integers, then single float32 operators"),
     Row("rms_norm", output="own", note="sums of integers, then single float32 operators; an L2 norm too"),

@@ -201,6 +201,10 @@ def _maximum(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.nd
     return np.maximum(*xs)
 
 
+def _mask(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    return np.where(xs[1] > 0, xs[0], np.float32(program.encoding_of(step.outputs[0]).lo))
+
+
 def _concat(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(xs, step.attrs["axis"])
 
@@ -294,6 +298,7 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "dense": _dense,
     "matmul": _matmul,
     "softmax": _softmax,
+    "mask": _mask,
     "embedding": _embedding,
     "constant": _constant,
     "layer_norm": _layer_norm,

@@ -9,7 +9,7 @@ from ..graph import Op
 from .sheet import Sheet
 
 #: Operators that a factor may be moved across.
-_MOVES = ("transpose", "reshape", "move")
+_MOVES = ("transpose", "reshape", "move", "mask")
 
 
 def join_factors(sheet: Sheet) -> None:
@@ -28,21 +28,33 @@ def join_factors(sheet: Sheet) -> None:
             if factor.name in sheet.ops:
                 sheet.bypass(factor, source)
         if known:
-            beta = op.attrs["beta"] * math.prod(number for *_, number in known)
+            joined = math.prod(number for *_, number in known)
             softmax = sheet.ops[op.name]
-            sheet.replace(softmax, replace(softmax, attrs={"beta": beta}))
+            sheet.replace(softmax, replace(softmax, attrs={"beta": op.attrs["beta"] * joined}))
+            for mask in _masks(sheet, op.inputs[0]):
+                sheet.replace(mask, replace(mask, attrs={"reach": mask.attrs["reach"] / joined}))
 
 
 def _factors(sheet: Sheet, tensor: str) -> list[tuple[Op, str]]:
     """Return the multiplications by a number that lead to a tensor, the last one first, and what each multiplies."""
     found: list[tuple[Op, str]] = []
     while (op := sheet.writers.get(tensor)) is not None and _is_private(sheet, tensor):
-        sources = sheet.sources(op)
+        # A hidden score stays one, whatever it is multiplied by.
+        sources = [*op.inputs[:1]] if op.kind == "mask" else sheet.sources(op)
         if len(sources) != 1 or (op.kind not in _MOVES and _number(sheet, op) is None):
             break
         (tensor,) = sources
         if op.kind not in _MOVES:
             found.append((op, tensor))
+    return found
+
+
+def _masks(sheet: Sheet, tensor: str) -> list[Op]:
+    """Return the masks that lead to a tensor, whose scores have another unit where a factor has become the softmax's."""
+    found: list[Op] = []
+    while (op := sheet.writers.get(tensor)) is not None and op.kind in _MOVES:
+        found += [op] if op.kind == "mask" else []
+        tensor = op.inputs[0]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Attention in PyTorch, however it is written: exact in both runtimes, trained with a gradient, float where a mask takes part."""
+"""Attention in PyTorch, however it is written: exact in both runtimes, trained with a gradient."""
 
 import math
 
@@ -10,7 +10,6 @@ from torch import nn
 
 import qat
 from qat.adapters import torch as adapter
-from qat.adapters.torch.capture.attention_masks import REASON
 from qat.program import interpreter as reference
 
 WIDTH, HEADS, LENGTH = 16, 4, 6
@@ -46,14 +45,6 @@ WAYS = {
     "einsum": lambda m, q, k, v: torch.einsum("bhij,bhjd->bhid", torch.einsum("bhid,bhjd->bhij", q, k).softmax(-1), v),
     "dropout": lambda m, q, k, v: F.dropout(scores(q, k).softmax(-1), 0.1, m.training) @ v,
     "learned bias": lambda m, q, k, v: (scores(q, k) + m.bias).softmax(-1) @ v,
-}
-FLOAT = {
-    "causal": lambda m, q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
-    "mask": lambda m, q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=m.far),
-    "boolean mask": lambda m, q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=m.far == 0),
-    "filled": lambda m, q, k, v: scores(q, k).masked_fill(m.far < 0, float("-inf")).softmax(-1) @ v,
-    "where": lambda m, q, k, v: torch.where(m.far < 0, m.far, scores(q, k)).softmax(-1) @ v,
-    "added": lambda m, q, k, v: (scores(q, k) + m.far).softmax(-1) @ v,
 }
 
 
@@ -98,35 +89,6 @@ def test_attention_is_exact_in_litert(name, tokens, tmp_path):
     assert not prepared.plan.floats(), prepared.plan.floats()
     artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[tokens])
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
-
-
-@pytest.mark.parametrize("name", FLOAT)
-def test_scores_with_a_mask_stay_float_between_integer_products(name, tokens, tmp_path):
-    prepared = trained(Attention(FLOAT[name]), tokens, "onnxruntime")
-    floats = prepared.plan.floats()
-    assert set(floats.values()) == {REASON} and any("softmax" in op for op in floats)
-    assert [p.op.kind for p in prepared.plan.ops if p.integer].count("matmul") == 2
-    artifact = qat.export(prepared, tmp_path / "m.onnx", verify=[tokens])
-    assert artifact.parity.exact > 0.9 and artifact.parity.max_lsb <= 1
-
-
-def test_a_mask_that_is_an_input_keeps_its_range_out_of_the_scores(tmp_path):
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            torch.manual_seed(0)
-            self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, 10)
-
-        def forward(self, x, mask):
-            q, k, v = self.qkv(x).chunk(3, -1)
-            hidden = ((1 - mask) * -10000.0)[:, None]
-            return self.out((scores(q, k) + hidden).softmax(-1) @ v)
-
-    x, mask = torch.randn(8, LENGTH, WIDTH), (torch.rand(8, LENGTH) > 0.3).float()
-    model = Model().eval()
-    prepared = qat.calibrate(qat.prepare(model, (x, mask)), [(x, mask)]).eval()
-    with torch.no_grad():
-        assert float((prepared(x, mask) - model(x, mask)).norm() / model(x, mask).norm()) < 0.05
 
 
 @pytest.mark.parametrize("weights", [True, False])

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from qat.arithmetic.masks import MAKES_MASK, SHOWN, reach
 from qat.graph.einsum import DenseSum, as_dense_sum, as_product
 
 from .activations import activated
@@ -45,15 +46,33 @@ def reversible_embedding(b: Builder, c: Call) -> str | None:
 
 
 def softmax(b: Builder, c: Call) -> str | None:
-    """A softmax over one axis, without a mask. Any axis but the last is permuted to its place, and back."""
+    """A softmax over one axis, perhaps with a mask. Any axis but the last is permuted to its place, and back."""
     axis, rank = c.layer.axis, len(c.shape)
     axis = axis[0] if isinstance(axis, (tuple, list)) and len(axis) == 1 else axis
-    if len(c.inputs) != 1 or not isinstance(axis, int) or axis % rank == 0 or (c.shape[axis] or 1) == 1:
+    if len(c.inputs) > 2 or not isinstance(axis, int) or axis % rank == 0 or (c.shape[axis] or 1) == 1:
         return None
     turn = (*(a for a in range(rank) if a != axis % rank), axis % rank)
-    source = permuted(b, c.inputs[0], turn, c.path)
+    source = c.inputs[0]
+    if len(c.inputs) == 2:
+        if axis % rank != rank - 1 or b.specs[source].dtype != "float32":
+            return None
+        source = masked(b, source, shown(b, c.inputs[1], c.path), c.path)
+    source = permuted(b, source, turn, c.path)
     name = b.emit("softmax", [source], tuple(c.shape[a] for a in turn), c.path, beta=1.0)
     return permuted(b, name, tuple(turn.index(a) for a in range(rank)), c.path)
+
+
+def shown(b: Builder, mask: str, path: str) -> str:
+    """Add the numbers of a mask that is true where scores are shown: positive there, negative elsewhere."""
+    made = keras.KerasTensor(b.specs[mask].shape, "float32")
+    layer = keras.layers.Rescaling(2 * SHOWN, -SHOWN, dtype="float32")
+    return b.keep("float", layer, [mask], [made], path, target="shown", reason=MAKES_MASK)[0]
+
+
+def masked(b: Builder, scores: str, shown: str, path: str) -> str:
+    """Add a mask of scores that a softmax reads, and return the output's name."""
+    shape = b.specs[scores].shape
+    return b.emit("mask", [scores, shown], shape, f"{path}/mask", reach=reach(shape[-1]))
 
 
 def einsum_dense(b: Builder, c: Call) -> str | None:
@@ -150,12 +169,13 @@ def permuted(b: Builder, name: str, axes: tuple[int, ...], path: str) -> str:
 
 
 def multi_head_attention(b: Builder, c: Call) -> str | None:
-    """``MultiHeadAttention`` on sequences, without a mask: one with a mask keeps its layer."""
+    """``MultiHeadAttention`` on sequences, with or without masks that are given to it."""
     layer, path = c.layer, c.path
     called: Any = inspect.signature(type(layer).call).bind(layer, *c.arguments.args, **c.arguments.kwargs).arguments
     bound = {name: value for name, value in called.items() if value is not None and value is not False}
+    masks = {"attention_mask", "use_causal_mask"}
     # With dropout its parts are recorded, so that it acts in training.
-    if set(bound) - {"self", "query", "value", "key", "training"} or not _is_plain(layer) or layer._dropout > 0:
+    if set(bound) - {"self", "query", "value", "key", "training"} - masks or not _is_plain(layer) or layer._dropout > 0:
         return None
     query, value, key = bound["query"], bound["value"], bound.get("key", bound["value"])
     if any(len(t.shape) != 3 or None in t.shape[1:] or str(t.dtype) != "float32" for t in (query, value, key)):
@@ -173,6 +193,14 @@ def multi_head_attention(b: Builder, c: Call) -> str | None:
     batch, length, _ = query.shape
     scores: Shape = (batch, layer.num_heads, length, key.shape[1])
     name = b.emit("matmul", heads[:2], scores, f"{path}/scores", transpose_b=True)
+    if (given := bound.get("attention_mask")) is not None:
+        if len(given.shape) != 3 or None in given.shape[1:]:
+            return None
+        seen = shown(b, b.names[id(given)], path)
+        name = masked(b, name, b.reshape(seen, (batch, 1, *given.shape[1:]), f"{path}_mask_of_heads", path), path)
+    if bound.get("use_causal_mask", False):
+        causal = np.where(np.tri(query.shape[1], key.shape[1]) > 0, SHOWN, -SHOWN)[None, None]
+        name = masked(b, name, b.constant(causal, path), path)
     name = b.emit("softmax", [name], scores, f"{path}/softmax", beta=float(layer._inverse_sqrt_key_dim))
     result: Shape = (*scores[:3], layer._value_dim)
     name = permuted(b, b.emit("matmul", [name, heads[2]], result, f"{path}/values", transpose_b=False), (0, 2, 1, 3), path)

@@ -19,6 +19,7 @@ from .layer_norm import LayerNorm, RmsNorm
 from .learned_scales import LearnedLinear
 from .linear import BatchNorm, Linear
 from .lookup import FUNCTIONS, Constant, Function
+from .masks import Mask
 from .stored_weight import StoredWeight
 
 NODES: dict[str, type[Node]] = {
@@ -36,6 +37,7 @@ NODES: dict[str, type[Node]] = {
     "rms_norm": RmsNorm,
     "matmul": MatMul,
     "softmax": Softmax,
+    "mask": Mask,
     "embedding": Embedding,
     "mean": Mean,
     "concat": Concat,

@@ -1,46 +1,264 @@
-"""Masks of attention: the operators between a product and a softmax stay float where a mask takes part in them.
+"""Masks of attention: where a mask does nothing but hide scores, the softmax's integers need not hold it.
 
-A mask shifts scores by thousands, or to minus infinity. One scale for the mask and the scores would leave the scores no integers.
-A learned bias, of positions for example, is no mask: its addition runs in integers.
+A mask shifts scores by thousands, or to minus infinity: one scale for the mask and the scores would leave the scores no integers.
+Each of the ways to hide scores becomes one function, :func:`masked`, which chooses between a score and the least integer. Where a
+mask may also shift scores that it does not hide, all that it takes part in stays float. A learned bias, of positions for example,
+is no mask: its addition runs in integers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
+
+from qat.arithmetic.masks import HIDDEN, MAKES_MASK, SHOWN
 
 from .attention import product, softmax
+from .constants import known_constants
 from .move_ops import MOVES
+from .rewriter import Rewriter, fake_mode
 
 aten = torch.ops.aten
 
 #: The reason in a plan why these operators stay float.
 REASON = "a mask takes part in these scores: one scale for both would leave the scores no integers"
+#: What is added to a score and is not above this hides it: the score's share of a softmax is below float32's precision.
+HIDES = -32.0
+#: No scores are multiplied by a number as large: a mask is.
+FAR = 1000.0
+
 #: Operators that only change the shape of the scores, their first operand.
 _SHAPES = {aten.reshape.default, aten.view.default, aten.unsqueeze.default, aten.squeeze.dim, *MOVES}
 _FILLS = (aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+_CHOICES = (aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar)
+_OF_TWO: dict[Any, Callable[[float, float], float]] = {
+    aten.add.Tensor: operator.add, aten.mul.Tensor: operator.mul, aten.minimum.default: min, aten.maximum.default: max,
+}  # fmt: skip
+_TRUTH = frozenset([0.0, 1.0])
+#: More different numbers than these are not followed.
+_FEW = 8
+_CASTS = (aten.to.dtype, aten._to_copy.default, aten.to.dtype_layout)
 
 
-def beside_masks(graph: fx.Graph, learned: Iterable[str]) -> set[fx.Node]:
-    """Return the operators that a mask keeps float: those between product and softmax, and those that only make the mask.
+def masked(scores: Tensor, shown: Tensor) -> Tensor:
+    """Return the scores where ``shown`` is positive, elsewhere a number of which a softmax makes 0."""
+    return torch.where(shown > 0, scores, HIDDEN)
+
+
+def hide_masked(graph: fx.Graph, owner: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Write the masks that only hide scores as :func:`masked`, in place.
 
     Args:
         graph: the captured graph, rewritten.
+        owner: the name of the parameter or buffer behind each placeholder.
+        tensors: every parameter and buffer by name.
+    """
+    known = known_constants(graph, owner, tensors)
+    inputs = {node for node in graph.nodes if node.op == "placeholder" and node.name not in owner}
+    writer = _Writer(graph, _Values(known, inputs))
+    for node in list(graph.nodes):
+        if node.target is softmax:
+            writer.hide_before(node)
+    graph.eliminate_dead_code()
+
+
+class _Writer(Rewriter):
+    """Replaces the operators that hide scores.
+
+    Attributes:
+        values: says which numbers a tensor may hold.
+        made: the masks that were written, by what they were made of, and whether that shows scores.
+    """
+
+    def __init__(self, graph: fx.Graph, values: _Values) -> None:
+        super().__init__(graph, fake_mode(graph))
+        self.values = values
+        self.made: dict[tuple[fx.Node, bool | None], fx.Node] = {}
+
+    def hide_before(self, node: Any) -> None:
+        """Replace the operators that hide scores on the way to a softmax.
+
+        A hidden score must stay the least number up to the softmax: a sum or a factor behind a mask moves before it.
+        """
+        x = node.args[0]
+        while isinstance(x, fx.Node) and x.op == "call_function" and len(x.users) == 1:
+            found = self._masking(x) or self._masking_before(x)
+            if found is not None:
+                scores, shown = found
+                x.replace_all_uses_with(self.call(x, masked, scores, shown))
+                self.graph.erase_node(x)
+                x = scores
+            elif x.target in _SHAPES:
+                x = x.args[0]
+            else:
+                return
+
+    def _masking_before(self, n: Any) -> tuple[fx.Node, fx.Node] | None:
+        """Return the same of a sum, or of a product by a positive number, whose scores were masked before: it moves there."""
+        if n.target is not aten.add.Tensor and not (_by_number(n) and n.args[1] > 0):
+            return None
+        for place in (0, 1):
+            inner = n.args[place]
+            if isinstance(inner, fx.Node) and inner.op == "call_function" and len(inner.users) == 1:
+                found = self._masking(inner) or self._masking_before(inner)
+                if found is not None:
+                    args = list(n.args)
+                    args[place] = found[0]
+                    return self.call(n, n.target, *args, **n.kwargs), found[1]
+        return None
+
+    def _masking(self, n: Any) -> tuple[fx.Node, fx.Node] | None:
+        """Return the scores, and where they are shown, of an operator that hides scores; None for any other operator."""
+        found = self._choosing(n, n)
+        if found is None and n.target is aten.add.Tensor and _is_plain_sum(n):
+            for scores, mask in (n.args[:2], n.args[1::-1]):
+                if self.values.only_hide(mask):
+                    return scores, self._shown_by_sum(n, mask)
+                shifting = self._shifting(n, mask) if _leads_to_product(scores) else None
+                if shifting is not None:
+                    return self.call(n, aten.add.Tensor, scores, shifting[0]), shifting[1]
+        return found
+
+    def _shifting(self, n: fx.Node, mask: Any) -> tuple[fx.Node, fx.Node] | None:
+        """Return the bias, and where scores are shown, of a mask that shifts the scores that it shows, as T5's does."""
+        if mask.target is aten.add.Tensor and _is_plain_sum(mask):
+            for bias, hiding in (mask.args[:2], mask.args[1::-1]):
+                if self.values.only_hide(hiding):
+                    return bias, self._shown_by_sum(n, hiding)
+        return self._choosing(n, mask)
+
+    def _choosing(self, n: fx.Node, choice: Any) -> tuple[fx.Node, fx.Node] | None:
+        """Return what is kept, and where, of an operator that puts a number that hides scores in other places."""
+        if choice.target in _FILLS:
+            scores, hidden, value = choice.args[:3]
+            return (scores, self._shown(n, hidden, False)) if self.values.hide(value) else None
+        if choice.target in _CHOICES:
+            condition, a, b = choice.args
+            for scores, value, kept in ((a, b, True), (b, a, False)):
+                if self.values.hide(value) and isinstance(scores, fx.Node) and not self.values.hide(scores):
+                    return scores, self._shown(n, condition, kept)
+        return None
+
+    def _shown(self, n: fx.Node, condition: fx.Node, kept: bool) -> fx.Node:
+        """Write a condition as numbers: positive where scores are shown, which is where it is ``kept``."""
+        if (condition, kept) not in self.made:
+            sign = 1.0 if kept else -1.0
+            real = self._behind(condition, n, aten.to.dtype, torch.float32)
+            scaled = self._behind(real, n, aten.mul.Tensor, 2 * sign * SHOWN)
+            self.made[condition, kept] = self._behind(scaled, n, aten.add.Tensor, -sign * SHOWN)
+        return self.made[condition, kept]
+
+    def _shown_by_sum(self, n: fx.Node, mask: fx.Node) -> fx.Node:
+        """Write a mask that is added as numbers: positive where scores are shown."""
+        if (mask, None) not in self.made:
+            limited = self._behind(mask, n, aten.clamp_min.default, HIDES)  # it may hold minus infinity
+            raised = self._behind(limited, n, aten.add.Tensor, -HIDES / 2)
+            self.made[mask, None] = self._behind(raised, n, aten.mul.Tensor, SHOWN)
+        return self.made[mask, None]
+
+    def _behind(self, source: fx.Node, like: fx.Node, target: Any, *args: Any) -> fx.Node:
+        """Add an operator of the scope of ``like`` right behind the one that it reads: several softmaxes share masks."""
+        place = source.next
+        while place.op in ("placeholder", "get_attr"):
+            place = place.next
+        made = self.call(place, target, source, *args)
+        made.meta = {**like.meta, "val": made.meta["val"]}
+        return made
+
+
+class _Values:
+    """Says which numbers a tensor may hold, where those are few: 0 and 1 of a truth value or integer that was cast, and so on.
+
+    Attributes:
+        known: the value of each node that follows from constants alone.
+        inputs: the model's inputs. One of float32 counts as 0 and 1 where a number multiplies it that only masks have.
+    """
+
+    def __init__(self, known: Mapping[fx.Node, Any], inputs: Set[fx.Node]) -> None:
+        self.known, self.inputs = known, inputs
+        self.found: dict[tuple[fx.Node, bool], frozenset[float]] = {}
+
+    def hide(self, arg: Any) -> bool:
+        """Whether every number hides the score that it stands for."""
+        values = self.of(arg)
+        return bool(values) and max(values) <= HIDES
+
+    def only_hide(self, arg: Any) -> bool:
+        """Whether the numbers are added to scores only to hide them."""
+        values = self.of(arg)
+        return bool(values) and min(values) <= HIDES and all(v == 0 or v <= HIDES for v in values)
+
+    def of(self, arg: Any, far: bool = False) -> frozenset[float]:
+        """Return the numbers that an operand may hold; none where they are many. ``far``: a mask's number multiplies it."""
+        if not isinstance(arg, fx.Node):
+            return frozenset([float(arg)]) if isinstance(arg, (int, float)) else frozenset()
+        if (arg, far) not in self.found:
+            found = self._of_constant(self.known[arg]) if arg in self.known else self._of(arg, far)
+            self.found[arg, far] = frozenset() if any(map(math.isnan, found)) else found
+        return self.found[arg, far]
+
+    def _of_constant(self, value: Any) -> frozenset[float]:
+        different = torch.as_tensor(value).unique()
+        return frozenset(different.double().tolist()) if different.numel() <= _FEW else frozenset()
+
+    def _of(self, n: Any, far: bool) -> frozenset[float]:
+        if n.op != "call_function":
+            return _TRUTH if far and n in self.inputs else frozenset()
+        if n.target in _CASTS:
+            return self.of(n.args[0], far) if n.args[0].meta["val"].is_floating_point() else _TRUTH
+        if n.target in _SHAPES:
+            return self.of(n.args[0], far)
+        if n.target is aten.neg.default:
+            return frozenset(-v for v in self.of(n.args[0], far))
+        if n.target in _CHOICES or n.target in _FILLS:
+            a, b = (self.of(x, far) for x in (n.args[1:] if n.target in _CHOICES else (n.args[0], n.args[2])))
+            return a | b if a and b else frozenset()
+        if n.target in _OF_TWO and n.kwargs.get("alpha", 1) == 1:
+            far |= n.target is aten.mul.Tensor and any(abs(v) >= FAR for x in n.args[:2] for v in self.of(x))
+            a, b = (self.of(x, far) for x in n.args[:2])
+            found = frozenset(_OF_TWO[n.target](x, y) for x in a for y in b)
+            return found if len(found) <= _FEW else frozenset()
+        return frozenset()
+
+
+def _is_plain_sum(n: Any) -> bool:
+    return n.kwargs.get("alpha", 1) == 1 and all(isinstance(a, fx.Node) for a in n.args[:2])
+
+
+def _by_number(n: Any) -> bool:
+    return n.target is aten.mul.Tensor and not isinstance(n.args[1], fx.Node)
+
+
+def beside_masks(graph: fx.Graph, learned: Iterable[str]) -> dict[fx.Node, str]:
+    """Return the operators that a mask keeps float, each with the reason.
+
+    Those are the operators between a product and a softmax where a mask does more than hide scores, and those that only make a
+    mask.
+
+    Args:
+        graph: the captured graph, after :func:`hide_masked`.
         learned: the names of the placeholders of parameters.
     """
-    learned, found = frozenset(learned), set()
+    learned, found = frozenset(learned), dict[fx.Node, str]()
     for node in graph.nodes:
         if node.target is softmax:
             chain, others = _to_product(node.args[0])
             if any(not _is_learned(other, learned) for other in others):
-                found |= {*chain, node}
+                found |= dict.fromkeys([*chain, node], REASON)
+    hidden = {node for node in graph.nodes if node.target is masked and node not in found}
+    masks = {node.args[1]: MAKES_MASK for node in hidden}
+    found |= {node: reason for node, reason in masks.items() if node.op == "call_function"}
     if found:
         for node in reversed(list(graph.nodes)):
-            if node.op == "call_function" and node.users and node.target is not product and all(u in found for u in node.users):
-                found.add(node)
+            readers = [found[user] for user in node.users if user in found]
+            free = node.op == "call_function" and node.target is not product and node not in found
+            if free and readers and len(readers) == len(node.users):
+                found[node] = readers[0]
     return found
 
 
@@ -51,27 +269,27 @@ def _to_product(node: Any) -> tuple[list[fx.Node], list[Any]]:
     if node.target is product:
         return [], []
     ways: list[tuple[Any, list[Any]]] = []
-    if node.target in _SHAPES or (node.target is aten.mul.Tensor and not isinstance(node.args[1], fx.Node)):
+    if node.target in _SHAPES or node.target is masked or _by_number(node):
         ways = [(node.args[0], [])]
     elif node.target is aten.add.Tensor:
         ways = [(node.args[0], [node.args[1]]), (node.args[1], [node.args[0]])]
     elif node.target in _FILLS:
         ways = [(node.args[0], [node.args[1]])]
-    elif node.target is aten.where.self:
+    elif node.target in _CHOICES:
         ways = [(node.args[1], [node.args[0], node.args[2]]), (node.args[2], [node.args[0], node.args[1]])]
     for scores, others in ways:
-        if isinstance(scores, fx.Node) and _holds_product(scores):
+        if isinstance(scores, fx.Node) and _leads_to_product(scores):
             chain, more = _to_product(scores)
             return [node, *chain], [*others, *more]
     return [], []
 
 
-def _holds_product(node: fx.Node) -> bool:
-    """Return whether additions, scalings and changes of shape lead from a product to a node."""
+def _leads_to_product(node: fx.Node) -> bool:
+    """Return whether additions, scalings, masks and changes of shape lead from a product to a node."""
     if node.target is product:
         return True
-    steps = (*_SHAPES, *_FILLS, aten.add.Tensor, aten.mul.Tensor, aten.where.self)
-    return node.target in steps and any(_holds_product(a) for a in node.all_input_nodes)
+    steps = (*_SHAPES, *_FILLS, masked, aten.add.Tensor, aten.mul.Tensor, *_CHOICES)
+    return node.target in steps and any(_leads_to_product(a) for a in node.all_input_nodes)
 
 
 def _is_learned(other: Any, learned: frozenset[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from .match import is_tensor
+
+aten = torch.ops.aten
+
+#: Operators that read no value of their tensor, by the number that they fill a new one with; None for one that is given last.
+_FILLED: dict[Any, float | None] = {
+    aten.new_zeros.default: 0, aten.zeros_like.default: 0, aten.new_ones.default: 1, aten.ones_like.default: 1,
+    aten.new_full.default: None, aten.full_like.default: None,
+}  # fmt: skip
 
 
 def fold_constants(graph: fx.Graph, owner: dict[str, str], tensors: dict[str, Tensor]) -> frozenset[str]:
@@ -20,8 +29,26 @@ def fold_constants(graph: fx.Graph, owner: dict[str, str], tensors: dict[str, Te
     Returns:
         The names of the nodes.
     """
+    known, folded = known_constants(graph, owner, tensors), set[str]()
+    for node, value in known.items():
+        if node.op == "placeholder":
+            continue
+        if is_tensor(node):
+            name = f"{node.name}_.value" if hasattr(nn.Module, node.name) else f"{node.name}.value"  # x.to(...) makes "to"
+            while name in tensors:
+                name += "_"
+            owner[node.name], tensors[name] = name, value.detach()
+            folded.add(node.name)
+        elif isinstance(value, (bool, int, float)):
+            for user in list(node.users):
+                number = partial(_in_place_of, node, value)
+                user.args, user.kwargs = fx.node.map_arg((user.args, user.kwargs), number)
+    return frozenset(folded)
+
+
+def known_constants(graph: fx.Graph, owner: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[fx.Node, Any]:
+    """Return the values of the nodes that no input and no trained parameter takes part in, in the order of the graph."""
     known: dict[fx.Node, Any] = {}
-    folded: set[str] = set()
     for node in graph.nodes:
         name = owner.get(node.name) if node.op == "placeholder" else None
         if name is not None and isinstance(tensors[name], Tensor) and not tensors[name].requires_grad:
@@ -30,17 +57,12 @@ def fold_constants(graph: fx.Graph, owner: dict[str, str], tensors: dict[str, Te
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
             with torch.no_grad():
                 known[node] = node.target(*args, **kwargs)
-            if is_tensor(node):
-                name = f"{node.name}_.value" if hasattr(nn.Module, node.name) else f"{node.name}.value"  # x.to(...) makes "to"
-                while name in tensors:
-                    name += "_"
-                owner[node.name], tensors[name] = name, known[node].detach()
-                folded.add(node.name)
-            elif isinstance(known[node], (bool, int, float)):
-                for user in list(node.users):
-                    number = partial(_in_place_of, node, known[node])
-                    user.args, user.kwargs = fx.node.map_arg((user.args, user.kwargs), number)
-    return frozenset(folded)
+        elif _is_computable(node) and node.target in _FILLED:
+            made, number = node.meta["val"], _FILLED[node.target]
+            number = node.args[-1] if number is None else number
+            if isinstance(number, (bool, int, float)):
+                known[node] = torch.full(made.shape, number, dtype=made.dtype)
+    return known
 
 
 def _is_computable(node: fx.Node) -> bool:

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from qat.arithmetic.masks import reach
+
 from .attention import product, softmax
+from .attention_masks import masked
 from .builder import Builder, Rule
 from .match import Match, argument, for_axes, is_tensor, shape_of
 from .move_ops import MOVES
@@ -192,6 +195,11 @@ def _softmax(b: Builder, n: Any) -> Match | None:
     return Match("softmax", [n.args[0]], {}, {"beta": n.args[1]}) if isinstance(length, int) and length > 1 else None
 
 
+def _masked(b: Builder, n: Any) -> Match | None:
+    length = shape_of(n)[-1]
+    return Match("mask", [n.args[0], n.args[1]], {}, {"reach": reach(length if isinstance(length, int) else None)})
+
+
 def _embedding(b: Builder, n: Any) -> Match | None:
     params = b.params(weight=n.args[0])
     return None if params is None or b.is_constant(n.args[1]) else Match("embedding", [n.args[1]], params)
@@ -331,6 +339,7 @@ RULES: dict[Any, Rule] = {
     aten.mul.Tensor: _binary("mul"),
     product: _product,
     softmax: _softmax,
+    masked: _masked,
     aten.embedding.default: _embedding,
     aten.cat.default: _concat,
     aten.relu.default: _relu("relu"),

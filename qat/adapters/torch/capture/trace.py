@@ -20,7 +20,7 @@ from qat.graph.kinds import KINDS
 from qat.graph.training_acts import TrainingAct
 from qat.program.file_origin import FileOrigin, origin_of
 
-from .attention_masks import REASON, beside_masks
+from .attention_masks import beside_masks, hide_masked
 from .builder import Builder
 from .computed_weights import ComputedWeight, computed_weights
 from .constants import fold_constants
@@ -105,6 +105,7 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = (), dr
     computed = dict(found.values())
     tensors = {**exported.state_dict, **exported.constants}
     tensors |= {name: weight.value.requires_grad_(weight.trained) for name, weight in computed.items()}
+    hide_masked(exported.graph, owner, tensors)
     folded = fold_constants(exported.graph, owner, tensors)
     walker = _Walker(Builder(owner, tensors, folded), beside_masks(exported.graph, signature.inputs_to_parameters))
     graph = walker.walk(exported.graph, type(model).__name__, captured.examples)
@@ -145,7 +146,7 @@ class _Walker:
         leaves: the tensor of each leaf of the user's outputs.
     """
 
-    def __init__(self, builder: Builder, stay_float: Set[fx.Node]) -> None:
+    def __init__(self, builder: Builder, stay_float: Mapping[fx.Node, str]) -> None:
         self.builder, self.stay_float = builder, stay_float
         self.nodes: dict[str, fx.Node] = {}
         self.read_by_kept: set[str] = set()
@@ -212,7 +213,7 @@ class _Walker:
         inputs = self._keep(node)
         if _is_tuple(node):
             self.builder.specs[node.name] = TensorSpec(node.name, (), "tuple")
-        attrs = {"target": _name(node.target)} | ({"reason": REASON} if node in self.stay_float else {})
+        attrs = {"target": _name(node.target)} | ({"reason": self.stay_float[node]} if node in self.stay_float else {})
         return Op(node.name, "float", tuple(inputs), (node.name,), {}, attrs, scope_of(node))
 
 

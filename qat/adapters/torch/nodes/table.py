@@ -17,6 +17,7 @@ from .layer_norm import LayerNorm, RmsNorm
 from .learned_scales import LearnedConv2d, LearnedDense
 from .linear import BatchNorm, Conv2d, Dense
 from .lookup import FUNCTIONS, Constant, Function
+from .masks import Mask
 from .stored_weight import StoredWeight
 from .upsampling import ResizeBilinear2d, UpsampleBilinear2d
 
@@ -36,6 +37,7 @@ NODES: dict[str, type[Node]] = {
     "rms_norm": RmsNorm,
     "matmul": MatMul,
     "softmax": Softmax,
+    "mask": Mask,
     "embedding": Embedding,
     "mean": Mean,
     "concat": Concat,

@@ -1,0 +1,164 @@
+"""Masked scores in PyTorch: every way to hide them runs in integers, exact in both runtimes; a hidden token has no influence."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import qat
+from qat.adapters.torch.capture.attention_masks import REASON
+from qat.arithmetic.masks import MAKES_MASK
+
+LENGTH, WIDTH, HEADS = 12, 16, 2
+
+
+def scores(q, k):
+    return q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+
+
+def padding(mask):
+    return mask[:, None, None, :]
+
+
+def far(mask):
+    return (1.0 - padding(mask).float()) * torch.finfo(torch.float32).min
+
+
+CAUSAL = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
+
+#: ``(module, queries, keys, values, mask of int64 with 1 for a token)`` to the result.
+WAYS = {
+    "causal": lambda m, q, k, v, mask: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+    "boolean": lambda m, q, k, v, mask: F.scaled_dot_product_attention(q, k, v, attn_mask=padding(mask) > 0),
+    "least": lambda m, q, k, v, mask: F.scaled_dot_product_attention(q, k, v, attn_mask=far(mask)),
+    "buffer": lambda m, q, k, v, mask: (scores(q, k) + m.far).softmax(-1) @ v,
+    "filled": lambda m, q, k, v, mask: scores(q, k).masked_fill(padding(mask) == 0, -torch.inf).softmax(-1) @ v,
+    "chosen": lambda m, q, k, v, mask: torch.where((padding(mask) > 0) & m.seen, scores(q, k), -1e4).softmax(-1) @ v,
+    "subtracted": lambda m, q, k, v, mask: (scores(q, k) - 1e4 * (1 - padding(mask).float())).softmax(-1) @ v,
+    "two masks": lambda m, q, k, v, mask: (scores(q, k).masked_fill(~m.seen, -1e9) + far(mask)).softmax(-1) @ v,
+    "with a bias": lambda m, q, k, v, mask: (scores(q, k) + (m.bias + far(mask))).softmax(-1) @ v,
+    "in a bias": lambda m, q, k, v, mask: (scores(q, k) + torch.where(padding(mask) > 0, m.bias, -1e9)).softmax(-1) @ v,
+    "scaled after": lambda m, q, k, v, mask: (
+        ((q @ k.mT).masked_fill(padding(mask) == 0, -torch.inf) / WIDTH**0.5).softmax(-1) @ v
+    ),
+    "bias after": lambda m, q, k, v, mask: (scores(q, k).masked_fill(padding(mask) == 0, -1e9) + m.bias).softmax(-1) @ v,
+    "zeros like": lambda m, q, k, v, mask: (
+        (scores(q, k) + q.new_zeros(LENGTH, LENGTH).masked_fill(~m.seen, -100.0)).softmax(-1) @ v
+    ),
+}
+
+
+class Attention(nn.Module):
+    def __init__(self, way):
+        super().__init__()
+        torch.manual_seed(0)
+        self.way = way
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, 5)
+        self.bias = nn.Parameter(torch.randn(1, HEADS, LENGTH, LENGTH))
+        self.register_buffer("seen", CAUSAL)
+        self.register_buffer("far", torch.where(CAUSAL, 0.0, -torch.inf))
+        with torch.no_grad():
+            self.qkv.weight[: 2 * WIDTH] *= 3  # scores that differ
+
+    def forward(self, x, mask):
+        q, k, v = (t.view(-1, LENGTH, HEADS, WIDTH // HEADS).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+        return self.out(self.way(self, q, k, v, mask).transpose(1, 2).reshape(-1, LENGTH, WIDTH))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    g = torch.Generator().manual_seed(0)
+    lengths = torch.randint(3, LENGTH + 1, (24,), generator=g)
+    return torch.randn(24, LENGTH, WIDTH, generator=g), (torch.arange(LENGTH)[None] < lengths[:, None]).long()
+
+
+def trained(model, batch, target):
+    """Prepare, calibrate, take a step: the model in eval mode, near the float one before the step."""
+    prepared = qat.calibrate(qat.prepare(model.eval(), tuple(t[:2] for t in batch), target=target), [batch])
+    with torch.no_grad():
+        expected = model(*batch)
+        assert float((prepared.eval()(*batch) - expected).norm() / expected.norm()) < 0.1
+    prepared.train()
+    prepared(*batch).square().mean().backward()
+    torch.optim.SGD(prepared.parameters(), 0.01).step()
+    return prepared.eval()
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_masked_scores_are_exact_in_integers(name, batch, tmp_path):
+    prepared = trained(Attention(WAYS[name]), batch, "onnxruntime")
+    plan = prepared.plan
+    made = {op for op, reason in plan.floats().items() if reason != MAKES_MASK}
+    left = [p.op for p in plan.ops if p.op.name in made and plan.graph.tensors[p.op.output].dtype == "float32"]
+    assert not left, left
+    kinds = [p.op.kind for p in plan.ops if p.integer]
+    assert kinds.count("mask") == (2 if name == "two masks" else 1) and kinds.count("softmax") == 1
+    assert float(prepared.get_parameter("qkv.weight").grad.abs().sum()) > 0
+    artifact = qat.export(prepared, tmp_path / "m.onnx", verify=[batch])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+
+
+@pytest.mark.parametrize("name", ["causal", "least", "in a bias"])
+def test_masked_scores_are_exact_in_litert(name, batch, tmp_path):
+    pytest.importorskip("tensorflow")
+    prepared = trained(Attention(WAYS[name]), batch, "litert")
+    assert {p.op.kind for p in prepared.plan.ops if p.integer} >= {"mask", "softmax", "matmul"}
+    artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[batch])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+def test_a_hidden_token_has_no_influence(target, batch):
+    prepared = trained(Attention(WAYS["least"]), batch, target)
+    x, mask = batch
+    with torch.no_grad():
+        before, after = prepared(x, mask), prepared(torch.where(mask[..., None] > 0, x, -x.flip(1)), mask)
+    assert torch.equal(before[mask > 0], after[mask > 0])
+    with torch.no_grad():  # a row of which nothing is shown
+        assert torch.isfinite(prepared(x, torch.zeros_like(mask))).all()
+
+
+def test_training_that_tracks_ranges_keeps_room_for_hidden_scores(batch):
+    prepared = qat.calibrate(qat.prepare(Attention(WAYS["least"]).eval(), tuple(t[:2] for t in batch)), [batch])
+    plan = prepared.plan
+    (mask,) = [p.op for p in plan.ops if p.op.kind == "mask"]
+    grid = prepared.grids[plan.group_of[mask.output]]
+    assert plan.group_of[mask.inputs[0]] == grid.group.name != plan.group_of[mask.inputs[1]]
+    calibrated = float(grid.range[0])
+    qat.finetune(prepared, [(batch, torch.zeros(24, LENGTH, 5))] * 20, loss="mse", learning_rate=1e-9, progress=False)
+    assert float(grid.range[0]) == pytest.approx(calibrated, rel=0.2)
+
+
+def test_a_float_mask_of_the_models_own_inputs_hides(tmp_path):
+    def way(m, q, k, v, mask):
+        return (scores(q, k) + ((1 - mask) * -10000.0)[:, None, None]).softmax(-1) @ v
+
+    x, mask = torch.randn(8, LENGTH, WIDTH), (torch.rand(8, LENGTH) > 0.3).float()
+    prepared = trained(Attention(way), (x, mask), "onnxruntime")
+    assert [p.op.kind for p in prepared.plan.ops if p.integer].count("mask") == 1
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[(x, mask)]).parity.exact == 1.0
+
+
+def test_a_mask_that_shifts_the_scores_it_shows_keeps_them_float(batch, tmp_path):
+    slopes = torch.tensor([0.5, 0.25])[:, None, None]
+
+    def alibi(m, q, k, v, mask):
+        places = padding(mask).float().cumsum(-1) * slopes
+        return (scores(q, k) + places).masked_fill(padding(mask) == 0, -torch.inf).softmax(-1) @ v
+
+    prepared = trained(Attention(alibi), batch, "onnxruntime")
+    floats = prepared.plan.floats()
+    assert REASON in floats.values() and any("softmax" in op for op in floats)
+    artifact = qat.export(prepared, tmp_path / "m.onnx", verify=[batch])
+    assert artifact.parity.exact > 0.9 and artifact.parity.max_lsb <= 1
+
+
+def test_what_one_scale_has_to_hold():
+    from qat.arithmetic.masks import reach, spread
+
+    assert reach(1024) == reach(None) > reach(16)
+    x, shown = np.array([[3.0, -40.0, 9.0], [1.0, 2.0, 0.0], [5.0, 5.0, 5.0]]), np.array([[1, 1, -1], [1, 1, 1], [-1, -1, -1]])
+    np.testing.assert_array_equal(spread(x, shown, 10.0), [[3.0, -7.0, -7.0], [1.0, 2.0, 0.0]])
