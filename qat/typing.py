@@ -60,6 +60,9 @@ Layout: TypeAlias = Literal["NCHW", "NHWC"]
 #: The type of a ``.tflite``'s inputs and outputs.
 IoDtype: TypeAlias = Literal["int8", "uint8", "float32"]
 
+#: In what the products of gradients are computed: float32; bfloat16 with sums in float32; or whichever is faster.
+Gradients: TypeAlias = Literal["float32", "bf16", "auto"]
+
 #: What prepares a model: the integer grid, or (``tf_keras``) tensorflow-model-optimization.
 Engine: TypeAlias = Literal["grid", "tfmot"]
 

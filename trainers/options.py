@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from qat.errors import ConfigError, OptionError, nearest
-from qat.typing import Model
+from qat.typing import Gradients, Model
 
 from . import schedules
 from .epoch import Epoch
@@ -39,6 +39,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "optimizer": tuple(USUAL_LEARNING_RATE),
     "schedule": tuple(schedules.SCHEDULES),
     "precision": ("float32", "bf16"),
+    "gradients": ("float32", "bf16", "auto"),
     "labels": ("given", "none"),
 }
 
@@ -137,6 +138,7 @@ class TrainingKeywords(EvaluationKeywords, total=False):
     gradient_clip: float | None
     accumulate: int
     precision: Precision
+    gradients: Gradients
     patience: int | None
     observe_fraction: float | None
     seed: int
@@ -174,6 +176,8 @@ class TrainingOptions:
         gradient_clip: limit on the gradients' global norm; None for none.
         accumulate: batches whose gradients are averaged for one update of the weights.
         precision: ``bf16`` computes what stays float in bfloat16 (PyTorch's autocast); the grid's nodes stay exact in float32.
+        gradients: in what the products of the integer nodes' gradients are computed: ``float32``; ``bf16``, bfloat16 with sums in
+            float32; ``auto``: whichever is faster for a shape. The outputs are the same. Keras computes in float32.
         patience: epochs without a better first metric after which training stops; None for no such stop.
         observe_fraction: the share of the steps in which activation ranges follow the data before they are frozen; None is a
             tenth, without labels none: the calibrated ranges stay.
@@ -224,6 +228,7 @@ class TrainingOptions:
     gradient_clip: float | None = 1.0
     accumulate: int = 1
     precision: Precision = "float32"
+    gradients: Gradients = "float32"
     patience: int | None = None
     observe_fraction: float | None = None
     seed: int = 0

@@ -6,8 +6,8 @@ from qat.adapters.torch.autograd.kernel_choice import Choices
 class Always(Choices):
     """The form of a name, wherever it fits; the plain one elsewhere. ``asked`` has each kernel's name and its form's."""
 
-    def __init__(self, name):
-        super().__init__()
+    def __init__(self, name, gradients="float32"):
+        super().__init__(gradients)
         self.name, self.asked = name, []
 
     def form(self, kernel, args):

@@ -30,6 +30,7 @@ def total_error(outputs, labels):
     [
         ({"optimizer": "sdg"}, r"unknown optimizer 'sdg' \(did you mean 'sgd'\?\); valid: sgd, adam"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"gradients": "bfloat16"}, "unknown gradients 'bfloat16'.*valid: float32, bf16, auto"),
         ({"loss": "mae2"}, "did you mean 'mae'.*package.module:function"),
         ({"metrics": "top1"}, "a list of one or more"),
         ({"metrics": []}, "a list of one or more"),
@@ -196,6 +197,29 @@ def test_bf16_keeps_the_grid_exact(tmp_path):
 def test_bf16_in_keras_is_chosen_when_the_float_model_is_built():
     with pytest.raises(ConfigError, match="mixed_bfloat16"):
         train("keras", None, precision="bf16")
+
+
+@pytest.mark.parametrize("gradients", ["auto", "bf16"])
+def test_gradients_in_bf16_keep_the_outputs_exact(gradients, tmp_path, monkeypatch):
+    from qat.adapters.torch.autograd import kernel_choice
+
+    def last(kernel, args):
+        return [form for form in kernel.forms if form.fits(*args)][-1]  # of auto and bf16 one in bfloat16
+
+    monkeypatch.setattr(kernel_choice, "_fastest", last)
+    monkeypatch.setattr(kernel_choice, "_answers", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    reference, _ = train("torch", None, epochs=2)
+    model, history = train("torch", None, gradients=gradients, epochs=2)
+    assert history.epochs[-1].loss < history.epochs[0].loss
+    assert same(model, reference) == (gradients == "auto" and not kernel_choice.has_bf16())
+    artifact = qat.export(model, tmp_path / "m.onnx", verify=digits().batches("test", 50, "NCHW"))
+    assert artifact.parity.exact == 1.0
+
+
+def test_gradients_in_keras_are_float32():
+    with pytest.raises(ConfigError, match="'float32' or 'auto'"):
+        train("keras", None, gradients="bf16")
 
 
 @FRAMEWORKS

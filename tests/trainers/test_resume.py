@@ -60,9 +60,9 @@ def test_resume_computes_with_the_kernels_of_before(tmp_path, monkeypatch):
     """On another machine, which has no cache of this one, and where other kernels are the fastest."""
     from qat.adapters.torch.autograd import conv_gradients, kernel_choice
 
-    plain = conv_gradients.of_weight.forms[0]
+    plain = conv_gradients.of_weight["float32"].forms[0]
     rough = kernel_choice.Form("rough", lambda *args: tuple(None if g is None else 1.001 * g for g in plain.compute(*args)))
-    monkeypatch.setattr(conv_gradients, "of_weight", kernel_choice.Kernel("gradient", (plain, rough), batches=2))
+    monkeypatch.setitem(conv_gradients.of_weight, "float32", kernel_choice.Kernel("gradient", (plain, rough), batches=2))
 
     def machine(name, fastest):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))

@@ -64,6 +64,8 @@ class _Learner(Evaluator):
                 "precision: Keras fixes it when a layer is built, and the grid's nodes are float32: for bfloat16 in the layers "
                 "that stay float, call keras.config.set_dtype_policy('mixed_bfloat16') before building the float model"
             )
+        if options.gradients == "bf16":
+            raise ConfigError("gradients: TensorFlow's kernels compute them in float32; give 'float32' or 'auto'")
         self.writes = self.replicas.first
         with self.replicas.strategy.scope():
             self.optimizer = optimizers.optimizer(keras, self.variables, options, self.replicas.size)

@@ -58,7 +58,7 @@ class _Learner(Evaluator):
         self.lost: Tensor | None = None
         self.label_loss, self.teacher_loss = losses.label_loss(options), losses.teacher_loss(options)
         self.shared = self.processes.averaging(model)
-        self.kernels = Choices()
+        self.kernels = Choices(options.gradients)
         self.writes = self.processes.first
         self.probabilities = False
         self.freezing: Freezing | None = None

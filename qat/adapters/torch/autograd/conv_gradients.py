@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .kernel_choice import Form, Kernel
+from .kernel_choice import Form, by_precision, gradients, has_bf16, rounded
 from .vnni import Geometry
 
 convolution_backward = torch.ops.aten.convolution_backward.default
@@ -28,9 +28,10 @@ def of_convolution(
     Those of input and weight have the layout of input and weight in memory.
     """
     need_x, need_w, need_b = needed
-    of_x = of_input.form(grad, x, weight, geometry) if need_x else None
-    of_w = of_weight.form(grad, x, weight, geometry, need_b) if need_w else None
-    if of_x is of_input.forms[0] and of_w is of_weight.forms[0]:  # one call does both
+    precision = gradients()
+    of_x = of_input[precision].form(grad, x, weight, geometry) if need_x else None
+    of_w = of_weight[precision].form(grad, x, weight, geometry, need_b) if need_w else None
+    if of_x is _INPUT[0] and of_w is _WEIGHT[0]:  # one call does both
         both = _backward(grad, x, weight, geometry, [*needed])
         return _as(both[0], x), _as(both[1], weight), both[2] if need_b else None
     gx = None if of_x is None else of_x.compute(grad, x, weight, geometry)
@@ -119,17 +120,26 @@ def _can_be_convolution(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geome
     return tuple(strides) == (1, 1) and min(around) >= 0
 
 
-of_input = Kernel(
-    "gradient of the input",
-    (
-        Form("operator", _input_plainly),
-        _input_in(LAST),
-        _input_in(PLAIN),
-        Form("product", _input_as_product, lambda grad, x, weight, geometry: _is_pointwise(weight, geometry)),
-        Form("convolution", _input_as_convolution, _can_be_convolution),
-    ),
-    batches=2,
+def _input_in_bf16(form: Form[Tensor]) -> Form[Tensor]:
+    def compute(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+        shape = torch.empty_like(x, dtype=torch.bfloat16)  # no form reads more of the input
+        return form.compute(grad.bfloat16(), shape, weight.bfloat16(), geometry).float()
+
+    return Form(f"bf16 {form.name}", compute, lambda *args: has_bf16() and form.fits(*args))
+
+
+def _input_rounded(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    return _input_plainly(rounded(grad), x, rounded(weight), geometry)
+
+
+_INPUT = (
+    Form("operator", _input_plainly),
+    _input_in(LAST),
+    _input_in(PLAIN),
+    Form("product", _input_as_product, lambda grad, x, weight, geometry: _is_pointwise(weight, geometry)),
+    Form("convolution", _input_as_convolution, _can_be_convolution),
 )
+of_input = by_precision("gradient of the input", 2, _INPUT, Form("rounded", _input_rounded), tuple(map(_input_in_bf16, _INPUT)))
 
 # --- of weight and bias ---------------------------------------------------------------------------------------------------
 
@@ -194,15 +204,28 @@ def _is_depthwise(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, b
     return geometry[3] == x.shape[1] == len(weight) and geometry[3] > 1
 
 
-of_weight = Kernel(
-    "gradient of the weight",
-    (
-        Form("operator", _weight_plainly),
-        _weight_in(LAST),
-        _weight_in(PLAIN),
-        Form("product", _weight_as_product, lambda grad, x, weight, geometry, bias: _is_pointwise(weight, geometry)),
-        Form("windows", _weight_by_windows, _has_windows),
-        Form("taps", _weight_by_taps, _is_depthwise),
-    ),
-    batches=2,
+def _weight_in_bf16(form: Form[_Pair]) -> Form[_Pair]:
+    def compute(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, bias: bool) -> _Pair:
+        shape = torch.empty_like(weight, dtype=torch.bfloat16)  # no form reads more of the weight
+        gw, _ = form.compute(grad.bfloat16(), x.bfloat16(), shape, geometry, False)
+        return None if gw is None else gw.float(), grad.sum((0, 2, 3)) if bias else None
+
+    return Form(f"bf16 {form.name}", compute, lambda *args: has_bf16() and form.fits(*args))
+
+
+def _weight_rounded(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, bias: bool) -> _Pair:
+    gw, _ = _weight_plainly(rounded(grad), rounded(x), weight, geometry, False)
+    return gw, grad.sum((0, 2, 3)) if bias else None
+
+
+_WEIGHT = (
+    Form("operator", _weight_plainly),
+    _weight_in(LAST),
+    _weight_in(PLAIN),
+    Form("product", _weight_as_product, lambda grad, x, weight, geometry, bias: _is_pointwise(weight, geometry)),
+    Form("windows", _weight_by_windows, _has_windows),
+    Form("taps", _weight_by_taps, _is_depthwise),
+)
+of_weight = by_precision(
+    "gradient of the weight", 2, _WEIGHT, Form("rounded", _weight_rounded), tuple(map(_weight_in_bf16, _WEIGHT[:-1]))
 )

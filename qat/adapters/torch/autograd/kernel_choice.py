@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from math import inf
 from typing import Any, Generic, TypeVar
 
@@ -20,15 +20,16 @@ import torch
 from torch import Tensor
 
 from qat.system import kernel_cache
+from qat.typing import Gradients
 
-R = TypeVar("R", Tensor, tuple[Tensor | None, Tensor | None])
+R = TypeVar("R")
 
 #: The forms are measured in turn, at most and at least so often, until all of them together took so many seconds. One that takes
 #: so many times as long as the quickest is not measured again.
 _MOST, _LEAST, _ENOUGH, _NEAR = 40, 3, 0.03, 1.3
 #: From this many seconds of the plain form on, a small part of the batch is tried first: a form that takes so many times as long
 #: as the plain one there is not measured further. Some take a hundred times as long.
-_LONG, _SHARE, _HOPELESS = 1e-3, 32, 4.0
+_LONG, _SHARE, _HOPELESS = 3e-4, 32, 4.0
 #: Another form must take at most this share of the plain form's time: what differs less is noise.
 _WORTH = 0.95
 
@@ -81,17 +82,19 @@ class Kernel(Generic[R]):
 
     def form(self, *args: Any) -> Form[R]:
         """Return the fastest form for these arguments."""
-        return _choices.form(self, args) if _measures(args) else self.forms[0]
+        return _choices.form(self, args) if len(self.forms) > 1 and _measures(args) else self.forms[0]
 
 
 class Choices:
     """The forms that a run computes with.
 
     Attributes:
+        gradients: in what the products of gradients are computed.
         forms: of each question that the run has met, by name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gradients: Gradients = "float32") -> None:
+        self.gradients = gradients
         self.forms: dict[str, str] = {}
         self._known: dict[tuple[Any, ...], Form[Any]] = {}
 
@@ -120,6 +123,28 @@ class Choices:
         self._known.clear()
 
 
+def rounded(x: Tensor) -> Tensor:
+    """Return the values of bfloat16 in float32."""
+    return x.to(torch.bfloat16).float()
+
+
+@cache
+def has_bf16() -> bool:
+    """Return whether this processor has kernels for bfloat16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def by_precision(
+    name: str, batches: int, float32: tuple[Form[R], ...], rounded: Form[R], bf16: tuple[Form[R], ...]
+) -> dict[Gradients, Kernel[R]]:
+    """Return a gradient's kernels by :data:`qat.typing.Gradients`; ``rounded`` is the plain form in bfloat16, on any processor."""
+    return {
+        "float32": Kernel(name, float32, batches),
+        "bf16": Kernel(f"{name} in bf16", (rounded, *bf16), batches),
+        "auto": Kernel(f"{name} in float32 or bf16", (*float32, *bf16), batches),
+    }
+
+
 def merged(each: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """Return the forms of several processes as one; where they differ, those of the first that has one."""
     found: dict[str, str] = {}
@@ -132,6 +157,11 @@ def merged(each: Iterable[Mapping[str, str]]) -> dict[str, str]:
 _choices = Choices()
 #: The cache's content, as far as this process knows it.
 _answers: dict[kernel_cache.Conditions, dict[str, str]] = {}
+
+
+def gradients() -> Gradients:
+    """Return in what the products of gradients are computed now."""
+    return _choices.gradients
 
 
 @contextmanager

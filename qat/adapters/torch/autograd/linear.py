@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qat.arithmetic.grid import BIAS_LIMIT
 
-from . import tensor_cores, vnni
+from . import dense_gradients, tensor_cores, vnni
 from .clip_mask import ClipMask, Limits, apply_clip_mask, save_clip_mask
 from .conv_gradients import of_convolution
 from .extremes import extra_output
@@ -161,8 +161,12 @@ class _Dense(torch.autograd.Function):
         grad = apply_clip_mask(grad, saved, ctx.limits)
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         rows = grad.flatten(0, -2)
-        gx = grad @ quantize_weight(weight, scale).mul_(multiplier.view(-1, 1)) if need_x else None
-        gw = (rows.t() @ load_input(kept_x, ctx.lo).flatten(0, -2)).mul_(input_scale / output_scale) if need_w else None
+        gx = gw = None
+        if need_x:
+            w = quantize_weight(weight, scale).mul_(multiplier.view(-1, 1))
+            gx = dense_gradients.of_input(rows, w).view(kept_x.shape)
+        if need_w:
+            gw = dense_gradients.of_weight(rows, load_input(kept_x, ctx.lo).flatten(0, -2)).mul_(input_scale / output_scale)
         gb = rows.sum(0).div_(output_scale) if ctx.has_bias and need_b else None
         return gx, gw, gb, None, None, None, None, None, None, None
 

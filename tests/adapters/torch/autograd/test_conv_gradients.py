@@ -6,11 +6,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qat.adapters.torch.autograd.conv_gradients import of_convolution, of_input, of_weight
+from qat.adapters.torch.autograd import conv_gradients
+from qat.adapters.torch.autograd.conv_gradients import of_convolution
 from qat.adapters.torch.autograd.kernel_choice import computing_with
 from support.kernels import Always
 
+ONE = ((1, 1), (0, 0), (1, 1), 1)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
+of_input, of_weight = conv_gradients.of_input["float32"], conv_gradients.of_weight["float32"]
 FORMS = sorted({*of_input.by_name, *of_weight.by_name})
 
 
@@ -98,7 +101,7 @@ def test_forms_are_asked_where_they_compute_something_else():
         torch.randn(4, 1, 3, 3),
         torch.randn(512, 4, 3, 3),
     )
-    one, half = ((1, 1), (0, 0), (1, 1), 1), ((2, 2), (0, 0), (1, 1), 1)
+    one, half = ONE, ((2, 2), (0, 0), (1, 1), 1)
     assert fitting(of_input, x, dense, one) == ["operator", "channels_last", "product", "convolution"]
     assert fitting(of_input, x, dense, half) == ["operator", "channels_last", "product"]
     assert fitting(of_input, x, depthwise, ((1, 1), (1, 1), (1, 1), 4)) == ["operator", "channels_last", "convolution"]
