@@ -137,7 +137,7 @@ def has_bf16() -> bool:
 def by_precision(
     name: str, batches: int, float32: tuple[Form[R], ...], rounded: Form[R], bf16: tuple[Form[R], ...]
 ) -> dict[Gradients, Kernel[R]]:
-    """Return a gradient's kernels by :data:`qat.typing.Gradients`; ``rounded`` is the plain form in bfloat16, on any processor."""
+    """Return the kernels of a gradient, by its option; ``rounded`` is the plain form in bfloat16, on any processor."""
     return {
         "float32": Kernel(name, float32, batches),
         "bf16": Kernel(f"{name} in bf16", (rounded, *bf16), batches),
