@@ -20,6 +20,7 @@ from qat.program.shared_weights import share_weights
 from qat.runtimes import LIMITS, Format, Session, format_of
 from qat.runtimes.model_file import Parity
 from qat.system.atomic_files import refuse_existing, write_atomically
+from qat.system.machine import usable_threads
 
 from .artifact import Artifact
 from .divergence import refuse_diverged
@@ -70,7 +71,7 @@ def export_lowered(
         if not extra_outputs:
             return made.session
         raw = exporter_of(file_format).write(made.program, io_dtype, extra_outputs)
-        return file_format.open(raw, kernels=program.kernels)
+        return file_format.open(raw, threads=usable_threads(), kernels=program.kernels)
 
     parity = None if data is None else verify(open_artifact, made.program, predict, locate, data)
     _write_files(path, made.raw, _document(made.program), overwrite)

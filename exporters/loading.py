@@ -13,6 +13,7 @@ from qat.errors import DataError, ExportError, QatError, reason_of
 from qat.program.program import Program
 from qat.runtimes import TFLITE, Format, Session
 from qat.runtimes.trial import Crashed, run_in_runtime, zeros_of
+from qat.system.machine import usable_threads
 
 from .divergence import ADVICE, LIMIT, scale_ratios
 
@@ -40,7 +41,7 @@ def loaded(raw: bytes, path: Path, file_format: Format, program: Program | None)
     if file_format is TFLITE and (program is None or _may_abort(program)):
         _survive(raw, path, program, zeros)
     try:
-        session = file_format.open(raw, kernels=kernels)
+        session = file_format.open(raw, threads=usable_threads(), kernels=kernels)
         session.run(*(zeros or zeros_of(session)))
     except QatError as error:
         reason = reason_of(error.__cause__ or error)

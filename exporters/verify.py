@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,9 @@ Predict = Callable[..., tuple[np.ndarray, ...]]
 Locate = Callable[..., Mapping[str, np.ndarray]]
 #: Takes names of quantized values, returns a session of the artifact that has those values as further outputs.
 OpenArtifact = Callable[[tuple[str, ...]], Session]
+
+#: Batches are joined up to so many samples and bytes of inputs; a larger one stays as it is.
+_MOST_SAMPLES, _MOST_BYTES = 64, 4 * 2**20
 
 
 def verify(
@@ -42,8 +45,7 @@ def verify(
     scales = [_scale(program, name) for name in program.outputs]
     tally = _Tally()
     failing: tuple[np.ndarray, ...] | None = None
-    for batch in data:
-        arrays = tuple(np.asarray(a, np.float32) for a in (batch if isinstance(batch, (tuple, list)) else (batch,)))
+    for arrays in _joined(map(_arrays, data), program):
         expected = tuple(y.astype(np.float32) if y.dtype == bool else y for y in predict(*arrays))
         got = _aligned(session.run(*_in_layout(program, arrays)), expected, program)
         for want, have, scale in zip(expected, got, scales, strict=True):
@@ -54,6 +56,33 @@ def verify(
     if tally.samples == 0:
         raise DataError("verification got no samples: pass at least one batch")
     return tally.parity(None if failing is None else _first_difference(open_artifact, program, locate, failing))
+
+
+def _arrays(batch: Batch) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(a, np.float32) for a in (batch if isinstance(batch, (tuple, list)) else (batch,)))
+
+
+def _joined(batches: Iterable[tuple[np.ndarray, ...]], program: Program) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield batches, small ones joined where samples do not depend on each other: each pass prepares the model's weights."""
+    free = all(program.values[name].shape[:1] == (None,) for name in program.inputs)
+    together = free and all(instruction.mode != "dynamic" for instruction in program.instructions)
+    held: list[tuple[np.ndarray, ...]] = []
+    for arrays in batches:
+        if held and not (together and _can_join([*held, arrays])):
+            yield tuple(map(np.concatenate, zip(*held, strict=True)))
+            held = []
+        held.append(arrays)
+    if held:
+        yield tuple(map(np.concatenate, zip(*held, strict=True)))
+
+
+def _can_join(batches: Sequence[tuple[np.ndarray, ...]]) -> bool:
+    """Return whether batches have one shape but for the number of samples, and are few and small enough to be one."""
+    shapes = {tuple(a.shape[1:] for a in arrays) for arrays in batches}
+    counts = [{len(a) if a.ndim else 0 for a in arrays} for arrays in batches]
+    if len(shapes) > 1 or any(len(of_batch) > 1 or 0 in of_batch for of_batch in counts):
+        return False
+    return sum(map(sum, counts)) <= _MOST_SAMPLES and sum(a.nbytes for arrays in batches for a in arrays) <= _MOST_BYTES
 
 
 @dataclass

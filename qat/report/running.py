@@ -16,6 +16,7 @@ from qat.program.caller_names import caller_names
 from qat.program.layout import LAYOUTS, permutation
 from qat.runtimes import Session, TensorInfo, open_session
 from qat.runtimes.model_file import ModelFile
+from qat.system.machine import usable_threads
 from qat.system.nests import leaves
 from qat.typing import Inputs
 
@@ -59,7 +60,7 @@ def run_all(
     count: int | None = None,
     watch: Watch | None = None,
 ) -> list[Run]:
-    """Run every file on the inputs of the batches, and time all of them in turn on the first sample.
+    """Run every file on the inputs of the batches, on all threads, and time all of them in turn on the first sample, on one.
 
     The batches are read once, and none is kept; ``watch`` sees each of them. The outputs of a file come in the order of the first
     file's: a converter may order several otherwise, see :func:`_order`.
@@ -103,7 +104,7 @@ class _Feed:
 
     def __init__(self, file: ModelFile, inputs: Inputs) -> None:
         assert file.path is not None
-        self.path, self.session = file.path, open_session(file.path, threads=1)
+        self.path, self.session = file.path, open_session(file.path, threads=usable_threads())
         self.axes = file.axes or _turns(self.session, _arrays(inputs, self.session.input_names))
         self.order: tuple[int, ...] | None = None
 
@@ -191,13 +192,14 @@ def _turns(session: Session, arrays: Sequence[np.ndarray]) -> Axes:
 
 def _latencies(feeds: Sequence[_Feed], inputs: Inputs, runs: int) -> list[tuple[float, float] | None]:
     """Time the artifacts in turn, so that a change of the machine's speed meets all of them; each gets the types of its file."""
+    sessions = [open_session(feed.path, threads=1) if runs else feed.session for feed in feeds]
     ones = [feed.session.in_file_types(*(array[:1] for array in feed.arrays(inputs))) for feed in feeds]
     times: list[list[float]] = [[] for _ in feeds]
     turns = range(runs + _WARM_UP if runs else 0)
     for turn in tracked(turns, "timing", still=True):
-        for feed, one, taken in zip(feeds, ones, times, strict=True):
+        for session, one, taken in zip(sessions, ones, times, strict=True):
             started = time.perf_counter()
-            feed.session.invoke(*one)
+            session.invoke(*one)
             if turn >= _WARM_UP:
                 taken.append(1e3 * (time.perf_counter() - started))
     return [(float(np.median(t)), float(np.percentile(t, 95))) if t else None for t in times]

@@ -66,6 +66,13 @@ def threads() -> tuple[int, int]:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there, there
 
 
+def usable_threads() -> int:
+    """Return how many threads a runtime should compute with: those of this process, or fewer by ``OMP_NUM_THREADS``."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    allowed, _ = threads()
+    return min(int(wanted), allowed) if wanted.isdigit() and int(wanted) > 0 else allowed
+
+
 def memory() -> int | None:
     """Return the machine's memory in bytes; None where nobody says."""
     try:

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from qat.errors import DataError, ExportError, QatError, RuntimeMismatchError
-from qat.exporters import export_lowered, export_program
+from qat.exporters import export_lowered, export_program, verify
 from qat.exporters import onnx as onnx_exporter
 from qat.program.program import Instruction, Program, Value
 from qat.runtimes import open_session
@@ -174,6 +174,31 @@ def test_nan_is_an_error(program, sketch, tmp_path):
     nan = np.full_like(sketch.floats["y"], np.nan)
     with pytest.raises(RuntimeMismatchError, match=r"the model gives NaN in output 'y'"):
         exported(program, sketch, tmp_path / "m.onnx", predict=lambda x: (nan,))
+
+
+def test_small_batches_are_verified_together(program, sketch, tmp_path, monkeypatch):
+    x, seen = sketch.feeds["x"], []
+
+    def predict(batch):
+        seen.append(len(batch))
+        return (sketch.floats["y"][: len(batch)],)
+
+    options = {"predict": predict, "overwrite": True}
+    parity = exported(program, sketch, tmp_path / "m.onnx", data=[x[i : i + 1] for i in range(6)], **options).parity
+    assert (seen, parity.samples, parity.exact) == ([6], 6, 1.0)
+    monkeypatch.setattr(verify, "_MOST_SAMPLES", 4)
+    seen.clear()
+    parity = exported(program, sketch, tmp_path / "m.onnx", data=[x[:3], x[3:4], x[:1], x], **options).parity
+    assert (seen, parity.samples, parity.exact) == ([4, 1, 6], 11, 1.0)
+
+
+def test_batches_that_depend_on_their_samples_stay_apart(program, sketch):
+    x = sketch.feeds["x"]
+    dense = next(i for i in program.instructions if i.kind == "dense")
+    others = tuple(i for i in program.instructions if i is not dense)
+    dynamic = dataclasses.replace(program, instructions=(*others, dataclasses.replace(dense, mode="dynamic")))
+    for given, of in (([x[:1], x[:2]], dynamic), ([x[:1], x[:1, :, :4]], program), ([x[:1], x[:0]], program)):
+        assert [len(arrays[0]) for arrays in verify._joined([(a,) for a in given], of)] == [len(a) for a in given]
 
 
 def test_verification_without_data_is_an_error(program, sketch, tmp_path):

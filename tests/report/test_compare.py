@@ -11,6 +11,7 @@ from torch import nn
 import qat
 from qat.baselines import float_baseline
 from qat.errors import CaptureError, DataError, ExportError, QatError, RuntimeMismatchError
+from qat.report import running
 from qat.report import statistics as metrics
 from qat.report.compare import decide
 from qat.report.entry import Entry
@@ -47,6 +48,21 @@ def test_models_are_judged_as_the_artifacts_they_become(report):
     assert artifact.size_ratio == pytest.approx(base.bytes / artifact.bytes)
     assert artifact.latency_p50 <= artifact.latency_p95
     assert artifact.metrics["error_rate"] == pytest.approx(1 - artifact.top1 / 100)
+
+
+def test_files_run_on_all_threads_and_are_timed_on_one(model, batches, monkeypatch):
+    opened = []
+    open_session = running.open_session
+
+    def noted(path, threads):
+        opened.append(threads)
+        return open_session(path, threads=threads)
+
+    monkeypatch.setattr(running, "open_session", noted)
+    monkeypatch.setattr(running, "usable_threads", lambda: 2)
+    qat.compare([model], batches, latency_runs=1)
+    qat.compare([model], batches, latency_runs=0)
+    assert opened == [2, 1, 2]
 
 
 def test_a_path_is_fed_images_as_its_artifact_takes_them(model, batches, tmp_path):

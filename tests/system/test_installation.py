@@ -166,3 +166,10 @@ def test_json_holds_everything(qat):
         found
     )
     assert {"name", "version", "extra", "needs", "fits"} <= set(found["packages"][0])
+
+
+@pytest.mark.parametrize(("wanted", "threads"), [("", 4), ("2", 2), ("16", 4), ("3,1", 3), ("0", 4), ("many", 4)])
+def test_runtimes_take_the_threads_that_the_user_allows(wanted, threads, monkeypatch):
+    monkeypatch.setattr(machine, "threads", lambda: (4, 8))
+    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    assert machine.usable_threads() == threads
