@@ -10,6 +10,8 @@ from qat.errors import ExportError, reason_of
 from qat.program.program import FrameworkBlock, Program
 from qat.system.silence import quiet
 
+from .torch_functions import FUNCTIONS
+
 
 def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.ModelProto:
     """Return a block as an ONNX model, whose inputs and outputs are in the block's order.
@@ -21,8 +23,9 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
     try:
         with quiet():
             exported = torch.onnx.export(
-                block.module, examples, dynamo=True, dynamic_shapes=shapes, opset_version=opset, verbose=False
-            )
+                block.module, examples, dynamo=True, dynamic_shapes=shapes, opset_version=opset, verbose=False,
+                custom_translation_table=dict(FUNCTIONS),
+            )  # fmt: skip
     except Exception as error:
         floats = {i.label for i in program.instructions if i.kind == "float"}
         raise ExportError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -72,9 +74,31 @@ def _pass_on_encoding(writer: Writer, op: Table) -> None:
     The converter wrote it in float32. An operator of the block that reads integers is a data movement: it keeps their scale.
     """
     integers = [writer.tensors[i] for i in op.inputs if i >= 0 and writer.tensors[i].type in INTEGER_TYPES]
+    if not integers:
+        return
     for tensor in (writer.tensors[i] for i in op.outputs):
-        if integers and tensor.type == schema.TensorType.FLOAT32:
+        if tensor.type == schema.TensorType.FLOAT32:
             tensor.type, tensor.quantization = integers[0].type, integers[0].quantization
+    op.inputs = np.array([i if i < 0 else _on_grid(writer, i, integers[0]) for i in op.inputs], np.int32)
+
+
+def _on_grid(writer: Writer, index: int, like: Table) -> int:
+    """Return the tensor that stands for a number beside integers, the value of a padding: that number on their grid."""
+    tensor = writer.tensors[index]
+    data = writer.buffers[tensor.buffer].data
+    if tensor.type != schema.TensorType.FLOAT32 or data is None or len(data) == 0:
+        return index
+    name = f"{tensor.name}/{like.name.decode() if isinstance(like.name, bytes) else like.name}"
+    if name not in writer.index:
+        dtype = np.int16 if like.type == schema.TensorType.INT16 else np.int8
+        limits, scale = np.iinfo(dtype), float(like.quantization.scale[0])
+        steps = np.rint(np.frombuffer(bytes(data), np.float32).astype(np.float64) / scale) + like.quantization.zeroPoint[0]
+        made = copy.copy(tensor)
+        made.name, made.type, made.quantization = name, like.type, like.quantization
+        made.buffer = writer.add_buffer(np.clip(steps, limits.min, limits.max).astype(dtype))
+        writer.index[name] = len(writer.tensors)
+        writer.tensors.append(made)
+    return writer.index[name]
 
 
 def translate(program: Program, block: FrameworkBlock) -> Table:

@@ -27,4 +27,5 @@ def fake_quantized(x: Tensor, grid: Grid, kernels_name: str) -> Tensor:
 
 def dequantize(x: Tensor, grid: Grid) -> Tensor:
     """Return the real values of a tensor on a grid."""
-    return x * grid.scale
+    # A rounded -0.3 is -0.0; the runtime's zero, of integers, has no sign, which atan2 and 1 / x would tell.
+    return x * grid.scale + 0.0

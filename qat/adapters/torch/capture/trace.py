@@ -29,6 +29,7 @@ from .free_sizes import scope_of
 from .match import Match, is_tensor
 from .rules import RULES
 from .training_acts import acts_of
+from .window_rules import why_float
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,8 @@ class _Walker:
         inputs = self._keep(node)
         if _is_tuple(node):
             self.builder.specs[node.name] = TensorSpec(node.name, (), "tuple")
-        attrs = {"target": _name(node.target)} | ({"reason": self.stay_float[node]} if node in self.stay_float else {})
+        reason = self.stay_float.get(node) or why_float(node)
+        attrs = {"target": _name(node.target)} | ({"reason": reason} if reason else {})
         return Op(node.name, "float", tuple(inputs), (node.name,), {}, attrs, scope_of(node))
 
 

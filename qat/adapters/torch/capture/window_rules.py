@@ -47,6 +47,17 @@ def _conv(b: Builder, n: Any) -> Match | None:
     return Match("depthwise_conv2d" if depthwise else _KINDS[count], [n.args[0]], params, attrs)
 
 
+def why_float(n: Any) -> str:
+    """Return what keeps a node of these rules from an integer kernel, in words; empty where that is not known."""
+    if n.target not in (aten.conv_transpose1d.default, aten.conv_transpose2d.input):
+        return ""
+    if max(for_axes(argument(n, 7, "dilation", 1), 1)) > 1:
+        return "a transposed convolution with dilation has no integer kernel"
+    if int(argument(n, 6, "groups", 1)) > 1:
+        return "a transposed convolution in groups has no integer kernel, unless each channel is a group with one output"
+    return ""
+
+
 def _conv_transpose(b: Builder, n: Any) -> Match | None:
     params = b.params(weight=n.args[1], bias=argument(n, 2, "bias", None))
     if params is None or b.tensors[params["weight"]].ndim != len(shape_of(n)):

@@ -57,4 +57,8 @@ class Dequantize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return real values once calibrated."""
         (grid,) = self.grids
-        return vnni.as_captured(x) * grid.scale if grid.on_grid else x
+        if not grid.on_grid:
+            return x
+        real = vnni.as_captured(x) * grid.scale
+        # A rounded -0.3 is -0.0; the runtime's zero, of integers, has no sign, which atan2 and 1 / x would tell.
+        return real if self.training else real + 0.0
