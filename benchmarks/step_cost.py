@@ -7,7 +7,8 @@
 A step is forward, backward and optimizer (SGD with momentum) on 32 images of 64x64, on one thread. The kinds take turns, so that
 other work on the machine meets all of them; what counts is the median of the CPU's seconds, which waiting for a turn does not
 add to. Peak memory is measured in a process of its own: the most that it held during a step beyond what it held before the model,
-once a first model of the kind had been built, trained for a step (in Keras of two images) and freed.
+once a first model of the kind had been built, trained for a step (in Keras of two images) and freed. The column "fastest float"
+has the time as a multiple of the fastest float step of the same run: all layouts of memory, with and without autocast.
 ``--json`` keeps the figures, merged with those that are there; ``--render docs/benchmarks.md`` writes them as tables into that
 document and measures nothing.
 """
@@ -76,6 +77,10 @@ def measure(model: str, kinds: list[str], runs: int) -> dict[str, Row]:
     for kind, seconds in times.items():
         rows[kind]["seconds"] = statistics.median(seconds)
     add_ratios(model, rows, "seconds", "ratio")
+    rivals = [row["seconds"] for kind, row in rows.items() if MODELS[model][3][kind].rival and "seconds" in row]
+    for row in rows.values():
+        if rivals and "seconds" in row:
+            row["of_fastest"] = row["seconds"] / min(rivals)
     return rows
 
 
@@ -136,7 +141,7 @@ def render(results: dict[str, dict[str, Row]]) -> str:
         rows = results.get(model)
         if not rows:
             continue
-        lines = [("step", "time", "ms", "peak memory", "MiB"), ("---",) * 5]
+        lines = [("step", "time", "fastest float", "ms", "peak memory", "MiB"), ("---",) * 6]
         lines += [(shown(kind, rows[name]), *cells(rows[name])) for name, kind in kinds.items() if name in rows]
         parts.append(f"**{title}, 32 images of 64x64**\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join(parts)
@@ -150,9 +155,10 @@ def shown(kind: Kind, row: Row) -> str:
 def cells(row: Row) -> tuple[str, ...]:
     """Return time and memory as multiples of the base's, and themselves."""
     if "error" in row:
-        return (f"none: {row['error']}".replace("|", "\\|"), "", "", "")
-    figures = (row["ratio"], 1e3 * row["seconds"], row.get("peak_ratio"), (row.get("peak") or 0) / 2**20)
-    return tuple(f"{v:.{digits}f}" if v else "-" for v, digits in zip(figures, (2, 0, 2, 0), strict=True))
+        return (f"none: {row['error']}".replace("|", "\\|"), "", "", "", "")
+    peak = (row.get("peak") or 0) / 2**20
+    figures = (row["ratio"], row.get("of_fastest"), 1e3 * row["seconds"], row.get("peak_ratio"), peak)
+    return tuple(f"{v:.{digits}f}" if v else "-" for v, digits in zip(figures, (2, 2, 0, 2, 0), strict=True))
 
 
 def write_section(path: Path, text: str) -> None:

@@ -26,12 +26,14 @@ class Kind:
         build: returns the step.
         base: the kind that its cost is a multiple of.
         package: the distribution whose version the table names.
+        rival: whether it is a float step that a user may have; the fastest one is what all are held against.
     """
 
     title: str
     build: Callable[[Any, Any, Any], Step]
     base: str = "float"
     package: str | None = None
+    rival: bool = False
 
 
 # --- PyTorch -----------------------------------------------------------------------------------------------------------
@@ -128,6 +130,36 @@ def ours_in_float32(model: Any, x: Any, labels: Any) -> Step:
     return without
 
 
+def autocast(build: Callable[..., Step]) -> Callable[..., Step]:
+    """Return the same kind under PyTorch's autocast to bfloat16."""
+
+    def narrow(model: Any, x: Any, labels: Any) -> Step:
+        import torch
+
+        step = build(model, x, labels)
+
+        def narrowed() -> None:
+            with torch.autocast("cpu", torch.bfloat16):
+                step()
+
+        return narrowed
+
+    return narrow
+
+
+def ours_auto(model: Any, x: Any, labels: Any) -> Step:
+    """This toolkit with the training option ``gradients: auto``."""
+    from qat.adapters.torch.autograd.kernel_choice import Choices, computing_with
+
+    step, choices = ours(model, x, labels), Choices("auto")
+
+    def chosen() -> None:
+        with computing_with(choices):
+            step()
+
+    return chosen
+
+
 def ours_compiled(model: Any, x: Any, labels: Any) -> Step:
     """This toolkit under torch.compile."""
     import torch
@@ -171,12 +203,15 @@ def nncf(model: Any, x: Any, labels: Any) -> Step:
 
 
 TORCH_KINDS = {
-    "float": Kind("float, BatchNorm in training mode", floating),
+    "float": Kind("float, BatchNorm in training mode", floating, rival=True),
+    "float_bf16": Kind("float, bf16 autocast", autocast(floating), rival=True),
     "folded": Kind("float, BatchNorm folded", folded),
     "qat": Kind("**qat**", ours),
+    "qat_auto": Kind("**qat, `gradients: auto`**", ours_auto),
     "qat_float32": Kind("qat, accumulators in float32", ours_in_float32),
     "compiled": Kind("qat, torch.compile", ours_compiled),
-    "float_last": Kind("float, channels_last", channels_last(floating)),
+    "float_last": Kind("float, channels_last", channels_last(floating), rival=True),
+    "float_last_bf16": Kind("float, channels_last, bf16 autocast", channels_last(autocast(floating)), rival=True),
     "folded_last": Kind("float, BatchNorm folded, channels_last", channels_last(folded), "float_last"),
     "qat_last": Kind("**qat, channels_last**", channels_last(ours), "float_last"),
     "qat_last_float32": Kind("qat, channels_last, accumulators in float32", channels_last(ours_in_float32), "float_last"),
@@ -187,7 +222,7 @@ TORCH_KINDS = {
 }
 
 #: Rows of BatchNorm and of images in channels_last, which say nothing of a transformer.
-OF_CONVOLUTIONS = ("folded", "float_last", "folded_last", "qat_last", "qat_last_float32")
+OF_CONVOLUTIONS = ("folded", "float_last", "float_last_bf16", "folded_last", "qat_last", "qat_last_float32")
 
 # --- Keras -------------------------------------------------------------------------------------------------------------
 
@@ -258,7 +293,7 @@ def tfmot(model: Any, x: Any, labels: Any) -> Step:
 
 
 KERAS_KINDS = {
-    "float": Kind("float", keras_step, package="keras"),
+    "float": Kind("float", keras_step, package="keras", rival=True),
     "folded": Kind("float, BatchNorm folded", folded_in_keras),
     "qat": Kind("**qat**", ours_in_keras),
     "tf_keras": Kind("float, tf_keras", tf_keras_float, "tf_keras", "tf_keras"),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "step_cost.py"
@@ -12,7 +13,7 @@ def test_tables_are_written_from_the_kept_figures(tmp_path):
     figures = {
         "mobilenet_v2": {
             "float": {"seconds": 0.2, "ratio": 1.0, "peak": 200 * 2**20, "peak_ratio": 1.0, "version": None},
-            "qat": {"seconds": 0.13, "ratio": 0.65, "peak": 110 * 2**20, "peak_ratio": 0.55, "version": None},
+            "qat": {"seconds": 0.13, "ratio": 0.65, "of_fastest": 1.3, "peak": 110 * 2**20, "peak_ratio": 0.55, "version": None},
             "nncf": {"error": "ImportError: no | such", "ratio": None},
         }
     }
@@ -24,7 +25,8 @@ def test_tables_are_written_from_the_kept_figures(tmp_path):
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert "| **qat** | 0.65 | 130 | 0.55 | 110 |" in text
+    assert "| **qat** | 0.65 | 1.30 | 130 | 0.55 | 110 |" in text
+    assert "| float, BatchNorm in training mode | 1.00 | - | 200 | 1.00 | 200 |" in text
     assert "| NNCF | none: ImportError: no \\| such |" in text
 
 
@@ -32,3 +34,31 @@ def test_an_unknown_model_is_named():
     done = subprocess.run([sys.executable, str(BENCHMARK), "alexnet"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "unknown model: alexnet; valid: mobilenet_v2, resnet18, vit, keras" in done.stderr
+
+
+def test_the_fastest_float_step_of_the_run_is_what_all_are_held_against(monkeypatch):
+    import step_cost
+    from step_rows import MODELS, Kind
+
+    def taking(seconds):
+        def build(model, x, labels):
+            def step():
+                until = time.process_time() + seconds
+                while time.process_time() < until:
+                    pass
+
+            return step
+
+        return build
+
+    kinds = {
+        "float": Kind("float", taking(0.04), rival=True),
+        "last": Kind("float, channels_last", taking(0.01), rival=True),
+        "folded": Kind("folded", taking(0.002)),
+        "qat": Kind("qat", taking(0.02)),
+    }
+    monkeypatch.setitem(MODELS, "net", ("Net", lambda name: (None, [], []), "net", kinds))
+    rows = step_cost.measure("net", list(kinds), 3)
+    fastest = rows["last"]["seconds"]
+    assert {kind: row["of_fastest"] for kind, row in rows.items()} == {k: row["seconds"] / fastest for k, row in rows.items()}
+    assert rows["float"]["of_fastest"] > rows["qat"]["of_fastest"] > rows["last"]["of_fastest"] == 1.0
