@@ -6,7 +6,6 @@ import pytest
 keras = pytest.importorskip("keras")
 
 import qat  # noqa: E402
-from qat.arithmetic.masks import MAKES_MASK  # noqa: E402
 from qat.graph.einsum import as_dense_sum, as_product  # noqa: E402
 
 layers, ops = keras.layers, keras.ops
@@ -138,7 +137,37 @@ def test_equations():
     assert all(as_dense_sum(e) is None for e in ("abc,abd->acd", "abc,ad->bcd", "ab,cd->abcd", "abc,cd->bad", "ab,b->a"))
 
 
+CAUSAL = np.tri(LENGTH, dtype=bool)
+
+
+def scores(x):
+    return ops.matmul(x, ops.transpose(x, (0, 2, 1))) * 0.2
+
+
+def attended(x, mask):
+    return ops.matmul(ops.softmax(mask(scores(x))), x)
+
+
+def heads(x):
+    return ops.reshape(x, (-1, LENGTH, 4, WIDTH // 4))
+
+
 HIDING = {
+    "where": lambda x, mask: attended(x, lambda s: ops.where(mask, s, -1e9)),
+    "where not": lambda x, mask: attended(x, lambda s: ops.where(ops.logical_not(mask), -1e4, s)),
+    "where constant": lambda x, mask: attended(x, lambda s: ops.where(CAUSAL[None], s, -1e9)),
+    "sum": lambda x, mask: attended(x, lambda s: s + (1.0 - ops.cast(mask, "float32")) * -1e9),
+    "sum of constant": lambda x, mask: attended(x, lambda s: s + np.where(CAUSAL, 0, -1e9).astype("float32")[None]),
+    "softmax of constant": lambda x, mask: ops.matmul(layers.Softmax()(scores(x), mask=CAUSAL), x),
+    "products": lambda x, mask: ops.reshape(
+        ops.dot_product_attention(heads(x), heads(x), heads(x), mask=ops.expand_dims(mask, 1)), (-1, LENGTH, WIDTH)
+    ),
+    "causal products": lambda x, mask: ops.reshape(
+        ops.dot_product_attention(heads(x), heads(x), heads(x), is_causal=True), (-1, LENGTH, WIDTH)
+    ),
+    "dropout": lambda x, mask: layers.MultiHeadAttention(4, 4, dropout=0.1)(x, x, use_causal_mask=True),
+    "constant mask": lambda x, mask: layers.MultiHeadAttention(4, 4)(x, x, attention_mask=CAUSAL[None]),
+    "grouped": lambda x, mask: layers.GroupQueryAttention(4, 4, 2)(x, x, use_causal_mask=True),
     "causal": lambda x, mask: layers.MultiHeadAttention(4, 4)(x, x, use_causal_mask=True),
     "mask": lambda x, mask: layers.MultiHeadAttention(4, 4)(x, x, attention_mask=mask),
     "both": lambda x, mask: layers.MultiHeadAttention(4, 4)(x, x, attention_mask=mask, use_causal_mask=True),
@@ -147,17 +176,19 @@ HIDING = {
 
 
 @pytest.mark.parametrize(
-    ("name", "target"), [*((name, "onnxruntime") for name in HIDING), ("both", "litert"), ("softmax", "litert")]
+    ("name", "target"), [*((name, "onnxruntime") for name in HIDING), *((name, "litert") for name in ("both", "softmax", "sum"))]
 )
 def test_masked_scores_run_in_integers(name, target, sequences, tmp_path):
     keras.utils.set_random_seed(0)
     x, mask = keras.Input((LENGTH, WIDTH), name="x"), keras.Input((LENGTH, LENGTH), dtype="bool", name="mask")
     y = layers.Dense(10)(HIDING[name](layers.Dense(WIDTH)(x), mask))
-    net = keras.Model(x if name == "causal" else [x, mask], y)
+    alone = any(word in name for word in ("causal", "constant", "dropout", "grouped"))
+    net = keras.Model(x if alone else [x, mask], y)
     seen = np.repeat((np.arange(LENGTH)[None] < 3 + np.arange(8)[:, None] % 4)[:, None], LENGTH, 1)
-    batch = sequences if name == "causal" else (sequences, seen)
+    batch = sequences if alone else (sequences, seen)
     prepared = qat.calibrate(qat.prepare(net, target=target), [batch])
-    assert set(prepared.plan.floats().values()) <= {MAKES_MASK, "its inputs are float, and it is not worth a region of its own"}
+    floats = {p.op.attrs.get("target", p.op.kind) for p in prepared.plan.ops if p.op.name in prepared.plan.floats()}
+    assert floats <= {"shown", "Cast", "LogicalNot", "ExpandDims", "mul", "add", "reshape"}  # they make the mask
     kinds = [p.op.kind for p in prepared.plan.ops if p.integer]
     assert kinds.count("mask") == (2 if name == "both" else 1) and kinds.count("softmax") == 1
     expected, found = (np.asarray(m(batch, training=False)) for m in (net, prepared))

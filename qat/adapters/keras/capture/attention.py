@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from qat.arithmetic.masks import MAKES_MASK, SHOWN, reach
 from qat.graph.einsum import DenseSum, as_dense_sum, as_product
 
 from .activations import activated
+from .attention_masks import causal, masked, shown, written_masks
 from .builder import Builder, Shape
 from .layer_calls import Call
 
@@ -49,30 +49,27 @@ def softmax(b: Builder, c: Call) -> str | None:
     """A softmax over one axis, perhaps with a mask. Any axis but the last is permuted to its place, and back."""
     axis, rank = c.layer.axis, len(c.shape)
     axis = axis[0] if isinstance(axis, (tuple, list)) and len(axis) == 1 else axis
-    if len(c.inputs) > 2 or not isinstance(axis, int) or axis % rank == 0 or (c.shape[axis] or 1) == 1:
+    if not isinstance(axis, int) or axis % rank == 0 or (c.shape[axis] or 1) == 1 or b.specs[c.inputs[0]].dtype != "float32":
         return None
     turn = (*(a for a in range(rank) if a != axis % rank), axis % rank)
-    source = c.inputs[0]
-    if len(c.inputs) == 2:
-        if axis % rank != rank - 1 or b.specs[source].dtype != "float32":
+    source, mask = c.inputs[0], _arguments(c).get("mask")
+    if axis % rank == rank - 1:
+        source = written_masks(b, source, c.path)
+    elif mask is not None:
+        return None
+    if mask is not None:
+        seen = shown(b, mask, rank, c.path)
+        if seen is None:
             return None
-        source = masked(b, source, shown(b, c.inputs[1], c.path), c.path)
+        source = masked(b, source, seen, c.path)
     source = permuted(b, source, turn, c.path)
     name = b.emit("softmax", [source], tuple(c.shape[a] for a in turn), c.path, beta=1.0)
     return permuted(b, name, tuple(turn.index(a) for a in range(rank)), c.path)
 
 
-def shown(b: Builder, mask: str, path: str) -> str:
-    """Add the numbers of a mask that is true where scores are shown: positive there, negative elsewhere."""
-    made = keras.KerasTensor(b.specs[mask].shape, "float32")
-    layer = keras.layers.Rescaling(2 * SHOWN, -SHOWN, dtype="float32")
-    return b.keep("float", layer, [mask], [made], path, target="shown", reason=MAKES_MASK)[0]
-
-
-def masked(b: Builder, scores: str, shown: str, path: str) -> str:
-    """Add a mask of scores that a softmax reads, and return the output's name."""
-    shape = b.specs[scores].shape
-    return b.emit("mask", [scores, shown], shape, f"{path}/mask", reach=reach(shape[-1]))
+def _arguments(c: Call) -> dict[str, Any]:
+    """Return the arguments of a call by name."""
+    return dict(inspect.signature(c.layer.call).bind(*c.arguments.args, **c.arguments.kwargs).arguments)
 
 
 def einsum_dense(b: Builder, c: Call) -> str | None:
@@ -173,14 +170,18 @@ def multi_head_attention(b: Builder, c: Call) -> str | None:
     layer, path = c.layer, c.path
     called: Any = inspect.signature(type(layer).call).bind(layer, *c.arguments.args, **c.arguments.kwargs).arguments
     bound = {name: value for name, value in called.items() if value is not None and value is not False}
-    masks = {"attention_mask", "use_causal_mask"}
     # With dropout its parts are recorded, so that it acts in training.
+    masks = {"attention_mask", "use_causal_mask"}
     if set(bound) - {"self", "query", "value", "key", "training"} - masks or not _is_plain(layer) or layer._dropout > 0:
         return None
     query, value, key = bound["query"], bound["value"], bound.get("key", bound["value"])
     if any(len(t.shape) != 3 or None in t.shape[1:] or str(t.dtype) != "float32" for t in (query, value, key)):
         return None
     if key.shape[1] == 1:  # a softmax of one element
+        return None
+    given = bound.get("attention_mask")
+    seen = None if given is None else shown(b, given, 3, path)
+    if given is not None and (seen is None or None in b.specs[seen].shape[1:]):
         return None
     heads = []
     for tensor, dense in ((query, layer._query_dense), (key, layer._key_dense), (value, layer._value_dense)):
@@ -193,14 +194,11 @@ def multi_head_attention(b: Builder, c: Call) -> str | None:
     batch, length, _ = query.shape
     scores: Shape = (batch, layer.num_heads, length, key.shape[1])
     name = b.emit("matmul", heads[:2], scores, f"{path}/scores", transpose_b=True)
-    if (given := bound.get("attention_mask")) is not None:
-        if len(given.shape) != 3 or None in given.shape[1:]:
-            return None
-        seen = shown(b, b.names[id(given)], path)
-        name = masked(b, name, b.reshape(seen, (batch, 1, *given.shape[1:]), f"{path}_mask_of_heads", path), path)
+    if seen is not None:
+        count, *sizes = b.specs[seen].shape
+        name = masked(b, name, b.reshape(seen, (count, 1, *sizes), f"{path}_mask_of_heads", path), path)
     if bound.get("use_causal_mask", False):
-        causal = np.where(np.tri(query.shape[1], key.shape[1]) > 0, SHOWN, -SHOWN)[None, None]
-        name = masked(b, name, b.constant(causal, path), path)
+        name = masked(b, name, causal(b, scores, path), path)
     name = b.emit("softmax", [name], scores, f"{path}/softmax", beta=float(layer._inverse_sqrt_key_dim))
     result: Shape = (*scores[:3], layer._value_dim)
     name = permuted(b, b.emit("matmul", [name, heads[2]], result, f"{path}/values", transpose_b=False), (0, 2, 1, 3), path)
@@ -215,21 +213,29 @@ def _is_plain(layer: keras.layers.Layer) -> bool:
 
 
 def dot_product_attention(b: Builder, c: Call) -> str | None:
-    """``keras.ops.dot_product_attention`` of ``[batch, length, heads, size]``, without a mask."""
-    bound = inspect.signature(type(c.layer).call).bind(c.layer, *c.arguments.args, **c.arguments.kwargs).arguments
+    """``keras.ops.dot_product_attention`` of ``[batch, length, heads, size]``, perhaps with masks and a bias."""
+    bound = _arguments(c)
     query, key, value = (bound[name] for name in ("query", "key", "value"))
-    if any(bound.get(name) is not None for name in ("bias", "mask")) or c.layer.is_causal or len(c.inputs) != 3:
+    parts = [b.names.get(id(t), "") for t in (query, key, value)]
+    if "" in parts or any(None in b.specs[n].shape[1:] or b.specs[n].dtype != "float32" for n in parts) or key.shape[1] == 1:
         return None
-    if any(None in b.specs[n].shape[1:] or b.specs[n].dtype != "float32" for n in c.inputs) or key.shape[1] == 1:
+    bias, mask, scale = (bound.get(name) for name in ("bias", "mask", "scale"))
+    plain = query.shape[2] == key.shape[2] and c.layer.attn_logits_soft_cap is None
+    if not plain or not (bias is None or isinstance(bias, keras.KerasTensor)):
         return None
-    groups = query.shape[2] // key.shape[2]
-    if groups > 1 or c.layer.attn_logits_soft_cap is not None:
-        return None
-    scale = bound.get("scale")
     scale = 1 / math.sqrt(key.shape[-1]) if scale is None else float(scale)
-    heads = [permuted(b, b.names[id(t)], (0, 2, 1, 3), c.path) for t in (query, key, value)]
     scores: Shape = (query.shape[0], query.shape[2], query.shape[1], key.shape[1])
+    seen = None if mask is None else shown(b, mask, 4, c.path)
+    if mask is not None and seen is None:
+        return None
+    heads = [permuted(b, name, (0, 2, 1, 3), c.path) for name in parts]
     name = b.emit("matmul", heads[:2], scores, f"{c.path}/scores", transpose_b=True)
+    if bias is not None:
+        factor = b.constant(np.full((1,) * 4, scale, np.float32), c.path)
+        name, scale = b.emit("mul", [name, factor], scores, f"{c.path}/scaled"), 1.0
+        name = b.emit("add", [name, b.names[id(bias)]], scores, f"{c.path}/bias")
+    name = name if seen is None else masked(b, name, seen, c.path)
+    name = masked(b, name, causal(b, scores, c.path), c.path) if c.layer.is_causal else name
     name = b.emit("softmax", [name], scores, f"{c.path}/softmax", beta=scale)
     made = (*scores[:3], value.shape[-1])
     return permuted(b, b.emit("matmul", [name, heads[2]], made, f"{c.path}/values", transpose_b=False), (0, 2, 1, 3), c.path)

@@ -28,6 +28,7 @@ class Builder:
         layers, arguments: the layer of each operator that keeps one, and the arguments of its call, by the operator's name.
         names: the graph's name of each symbolic tensor of Keras, by the id of the tensor.
         walk: adds the operators of a call within another, from its record and the scope that it stands in.
+        spare: tensors whose operators go where nothing reads them.
         turned: the parameter of two axes of which a tensor is the transpose, both by the names of tensors.
         opened: what layers were found to consist of; held, since :attr:`names` goes by the ids of its tensors.
         acts: what training does with the tensors.
@@ -43,6 +44,7 @@ class Builder:
         self.arguments: dict[str, Arguments] = {}
         self.names: dict[int, str] = {}
         self.walk: Callable[[Any, str], None] = _no_walk
+        self.spare: set[str] = set()
         self.turned: dict[str, str] = {}
         self.opened: list[Any] = []
         self._variables: dict[int, str] = {}

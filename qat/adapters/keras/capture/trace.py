@@ -103,7 +103,7 @@ def trace(model: keras.Model, example_inputs: Any = None, dropout: bool = True) 
     _lay_variables(b, calls.nodes, calls.variables, model.name)
     _walk(b, calls.nodes, "")
     outputs = keras.tree.map_structure(lambda t: b.names[id(t)], calls.outputs)
-    b.ops = without_unread(without_spreads(b.ops, b.specs), b.turned.keys(), keras.tree.flatten(outputs))
+    b.ops = without_unread(without_spreads(b.ops, b.specs), b.turned.keys() | b.spare, keras.tree.flatten(outputs))
     distinct = tuple(dict.fromkeys(keras.tree.flatten(outputs)))
     return Traced(
         graph=Graph(b.unique(model.name), "NHWC", inputs, distinct, tuple(b.ops), b.specs),
