@@ -1,41 +1,53 @@
-"""A prepared model under Hugging Face's Trainer, on the embedded digits."""
+"""A Hugging Face model, prepared, in Hugging Face's Trainer: a small BERT, which learns to tell lines of words."""
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from transformers import Trainer, TrainingArguments
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 import qat
-from qat.runs import datasets as load
-from qat.runs.zoo_torch import mobilenet_tiny
+
+LENGTH, WORDS = 12, 40
 
 
-class Task(torch.nn.Module):
-    """The module that Trainer calls: keyword arguments in, a dictionary with the loss out."""
+def lines(count, seed):
+    """Return lines of words, and whether each has more words of the upper half of the vocabulary."""
+    random = np.random.default_rng(seed)
+    words = torch.from_numpy(random.integers(1, WORDS, (count, LENGTH)))
+    labels = ((words >= WORDS // 2).sum(1) > LENGTH // 2).long()
+    return [{"input_ids": x, "attention_mask": torch.ones_like(x), "labels": y} for x, y in zip(words, labels, strict=True)]
 
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
 
-    def forward(self, image, labels):
-        logits = self.model(image)
-        return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+def batches(samples, size=64):
+    """Return the inputs of samples in batches, by their names."""
+    names = ("input_ids", "attention_mask")
+    return [{n: torch.stack([s[n] for s in samples[i : i + size]]) for n in names} for i in range(0, len(samples), size)]
+
+
+def accuracy(evaluation):
+    """Return the share of lines told rightly."""
+    return {"accuracy": float((evaluation.predictions.argmax(-1) == evaluation.label_ids).mean())}
+
+
+def trainer(model, rate, epochs):
+    """Return Hugging Face's Trainer of a model, float or prepared."""
+    arguments = TrainingArguments(
+        "lines", num_train_epochs=epochs, per_device_train_batch_size=64, learning_rate=rate, max_grad_norm=1.0,
+        eval_strategy="epoch", save_strategy="no", report_to=[], disable_tqdm=True,
+    )  # fmt: skip
+    return Trainer(model, arguments, train_dataset=train, eval_dataset=test, compute_metrics=accuracy)
 
 
 torch.manual_seed(0)
-data = load.digits()
-train = list(data.batches("train", 64, "NCHW", shuffle=0))
-float_model = mobilenet_tiny()
-qat.finetune(float_model, train, epochs=4, learning_rate=0.1, gradient_clip=None)
-model = qat.calibrate(qat.prepare(float_model, train[0][0]), [x for x, _ in train])
+train, test = lines(1024, seed=0), lines(256, seed=1)
+float_model = BertForSequenceClassification(BertConfig(
+    vocab_size=WORDS, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+    max_position_embeddings=LENGTH,
+))  # fmt: skip
+trainer(float_model, 1e-3, 4).train()
 
-samples = [
-    {"image": torch.from_numpy(x), "labels": int(y)} for images, labels in train for x, y in zip(images, labels, strict=True)
-]
-arguments = TrainingArguments(
-    "digits", num_train_epochs=1, per_device_train_batch_size=64, learning_rate=1e-4, max_grad_norm=1.0,
-    report_to=[], save_strategy="no", disable_tqdm=True,
-)  # fmt: skip
-Trainer(Task(model), arguments, train_dataset=samples).train()
+float_model.cpu().eval()
+model = qat.calibrate(qat.prepare(float_model, batches(train)[0]), batches(train))
+trainer(model, 1e-4, 1).train()
 
-artifact = qat.export(model.cpu().eval(), "digits.onnx", verify=data.batches("test", 100, "NCHW"), overwrite=True)
+artifact = qat.export(model.cpu().eval(), "lines.onnx", verify=batches(test), overwrite=True)
 print(f"{artifact.path}: {100 * artifact.parity.exact:.2f} % of outputs exactly equal")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, overload
 
 from .errors import CaptureError, DataError, MissingDependencyError
-from .program.caller_names import caller_names
+from .program.caller_names import caller_names, said_of_whole
 from .system.nests import leaves
 from .typing import Adapter, ConverterAdapter, PreparedModel
 
@@ -122,6 +122,13 @@ def _arguments(model: Any, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
         raise _unfit(unknown, lacking, names)
     last = max(names.index(name) for name in inputs)
     return tuple(inputs.get(p.name, p.default) for p in parameters[: last + 1])
+
+
+def taken_whole(model: Any, inputs: Any) -> str:
+    """Return what to say of a mapping that a float PyTorch model was given as one argument; empty where it was not."""
+    if has_plan(model) or not hasattr(model, "forward"):
+        return ""
+    return said_of_whole([p.name for p in _parameters(model)], inputs)
 
 
 def _unfit(unknown: list[str], lacking: list[str], names: list[str]) -> DataError:

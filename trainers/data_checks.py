@@ -4,15 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 from typing import Any, cast
 
-from qat.errors import DataError
+from qat.errors import DataError, QatError, reason_of
+from qat.frameworks import taken_whole
 from qat.system.sample_sets import as_batches
 from qat.system.samples import first_of_pair, parts_of
 from qat.typing import Batches
 
 from .options import TrainingOptions
 from .sample_weights import Weighted
+
+#: How the frameworks call the error of a device that has no memory left: that is no fault of a batch.
+_NO_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError")
+
+
+@contextmanager
+def of_batch(where: str, model: Any, inputs: Any, fails: str = "the model") -> Iterator[None]:
+    """Name the batch on which a user's code fails.
+
+    Args:
+        where: the batch.
+        model: that is called.
+        inputs: of the batch, as the data yielded them.
+        fails: what does not take the batch.
+
+    Raises:
+        DataError: for any error that is not this package's own.
+    """
+    try:
+        yield
+    except (QatError, MemoryError):
+        raise
+    except Exception as error:  # the frameworks' own share no base class but this
+        if type(error).__name__ in _NO_MEMORY:
+            raise
+        reason = reason_of(error) + taken_whole(model, inputs)
+        raise DataError(f"{where}: {fails} does not take its values: {reason}") from error
 
 
 class Repeated:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from qat.system.nests import Path
 
@@ -38,3 +38,10 @@ def caller_names(paths: Iterable[Path], otherwise: Iterable[str]) -> tuple[str, 
             name, number = f"{wanted}_{number}", number + 1
         found.append(name)
     return tuple(found)
+
+
+def said_of_whole(names: Sequence[str], inputs: object) -> str:
+    """Return what to say of a mapping none of whose keys is an input's name, so that it was taken for one input; else nothing."""
+    if not isinstance(inputs, Mapping) or not inputs or not names or not set(inputs).isdisjoint(names):
+        return ""
+    return f" ('{next(iter(inputs))}' is none of the model's inputs, {', '.join(names)}: the mapping was taken for one of them)"

@@ -13,7 +13,7 @@ from qat.display.progress import length, tracked
 from qat.errors import DataError
 from qat.frameworks import in_order, input_count
 from qat.system.nests import arrays_of, leaves, mapped
-from qat.trainers.data_checks import split_batch
+from qat.trainers.data_checks import of_batch, split_batch
 from qat.trainers.metric import Metric
 from qat.trainers.metrics import measure
 from qat.trainers.named_outputs import named
@@ -47,9 +47,13 @@ class Evaluator:
 
     def evaluate(self, data: Batches, metrics: Sequence[Metric] | None = None) -> dict[str, float]:
         """Return the metrics, of all processes together; by default the options'."""
-        pairs = tracked(self.pairs(data), "evaluation", length(data))
-        batches = ((_outputs(self.model, self.answers(inputs)), self._expected(inputs, labels)) for inputs, labels in pairs)
-        return self.replicas.mean_of(measure(metrics or self.options.chosen_metrics, batches))
+        return self.replicas.mean_of(measure(metrics or self.options.chosen_metrics, self._evaluated(data)))
+
+    def _evaluated(self, data: Batches) -> Iterator[tuple[Any, Any]]:
+        for index, (inputs, labels) in enumerate(tracked(self.pairs(data), "evaluation", length(data))):
+            with of_batch(f"evaluation batch {index}", self.model, inputs):
+                outputs = _outputs(self.model, self.answers(inputs))
+            yield outputs, self._expected(inputs, labels, f"evaluation batch {index}")
 
     def answers(self, inputs: Any) -> Any:
         """Return the outputs for a batch as arrays, nested as the model returns them."""
@@ -59,17 +63,18 @@ class Evaluator:
     def _outputs(self, inputs: Any) -> Any:
         return self.model(inputs, training=False)
 
-    def _expected(self, inputs: Any, labels: Any) -> Any:
+    def _expected(self, inputs: Any, labels: Any, where: str) -> Any:
         if self.options.labelled:
             return unweighted(labels)[0]
         assert self.options.teacher is not None
-        return _outputs(self.options.teacher, self.options.teacher(listed(inputs), training=False))
+        with of_batch(where, self.options.teacher, inputs, "the teacher"):
+            return _outputs(self.options.teacher, self.options.teacher(listed(inputs), training=False))
 
     def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], Any]]:
         """Yield batches as arrays: the inputs, and the labels or the teacher's outputs."""
-        for inputs, labels in self.pairs(data):
+        for index, (inputs, labels) in enumerate(self.pairs(data)):
             arrays = [x for _, x in leaves(in_order(self.model, inputs))]
-            yield tuple(np.asarray(x) for x in arrays), self._expected(inputs, labels)
+            yield tuple(np.asarray(x) for x in arrays), self._expected(inputs, labels, f"evaluation batch {index}")
 
 
 def _outputs(model: Any, outputs: Any) -> Any:

@@ -20,7 +20,7 @@ from qat.errors import ConfigError
 from qat.frameworks import framework_of, has_plan, in_order
 from qat.system.samples import check_fit
 from qat.trainers import randomness
-from qat.trainers.data_checks import check_labels
+from qat.trainers.data_checks import check_labels, of_batch
 from qat.trainers.detection_labels import check_boxes, limits_of
 from qat.trainers.history import History
 from qat.trainers.learner import LogWriter, Loss, Step, part
@@ -111,7 +111,8 @@ class _Learner(Evaluator):
             check_boxes(unweighted(labels)[0], *self.limits, f"step {step.number}")
         samples, replicas = len(arrays[0]), self.replicas
         parts, shares = replicas.split((listed(inputs), labels), samples), replicas.shares(samples, step.share)
-        loss, gradients = self._forward(*parts, shares)
+        with of_batch(f"step {step.number}", self.model, inputs, "the model or the loss"):
+            loss, gradients = self._forward(*parts, shares)
         value = replicas.value(loss) / step.share
         if not math.isfinite(value):
             return lambda: value

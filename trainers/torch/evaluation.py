@@ -17,7 +17,7 @@ from qat.errors import ConfigError, DataError
 from qat.frameworks import in_order, input_count
 from qat.program.caller_names import paths_of
 from qat.system.nests import leaves, mapped
-from qat.trainers.data_checks import split_batch
+from qat.trainers.data_checks import of_batch, split_batch
 from qat.trainers.metric import Metric
 from qat.trainers.metrics import measure
 from qat.trainers.named_outputs import named
@@ -67,20 +67,23 @@ class Evaluator:
         return self.processes.mean_of(found)
 
     def _evaluated(self, data: Batches) -> Iterator[tuple[Any, Any]]:
-        for inputs, labels in tracked(self.pairs(data), "evaluation", length(data)):
-            yield _outputs(self.model(*arguments(self.model, inputs))), self._expected(inputs, labels)
+        for index, (inputs, labels) in enumerate(tracked(self.pairs(data), "evaluation", length(data))):
+            with of_batch(f"evaluation batch {index}", self.model, inputs):
+                outputs = _outputs(self.model(*arguments(self.model, inputs)))
+            yield outputs, self._expected(inputs, labels, f"evaluation batch {index}")
 
-    def _expected(self, inputs: Tensors, labels: Any) -> Any:
+    def _expected(self, inputs: Tensors, labels: Any, where: str) -> Any:
         if self.options.labelled:
             return _arrays(unweighted(labels)[0])
         assert self.teacher is not None
-        with torch.no_grad():
+        with torch.no_grad(), of_batch(where, self.teacher, inputs, "the teacher"):
             return _outputs(self.teacher(*arguments(self.teacher, inputs)))
 
     def labelled(self, data: Batches) -> Iterator[tuple[tuple[np.ndarray, ...], Any]]:
         """Yield batches as arrays: the inputs, and the labels or the teacher's outputs."""
-        for inputs, labels in self.pairs(data):
-            yield tuple(x.cpu().numpy() for _, x in leaves(in_order(self.model, inputs))), self._expected(inputs, labels)
+        for index, (inputs, labels) in enumerate(self.pairs(data)):
+            arrays = tuple(x.cpu().numpy() for _, x in leaves(in_order(self.model, inputs)))
+            yield arrays, self._expected(inputs, labels, f"evaluation batch {index}")
 
 
 def arguments(model: nn.Module, inputs: Any) -> tuple[Any, ...]:

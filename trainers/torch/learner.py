@@ -22,7 +22,7 @@ from qat.calibration.clear_borders import clear_borders
 from qat.errors import ConfigError, DataError
 from qat.frameworks import is_prepared
 from qat.trainers import randomness
-from qat.trainers.data_checks import check_labels
+from qat.trainers.data_checks import check_labels, of_batch
 from qat.trainers.detection_labels import check_boxes, limits_of
 from qat.trainers.history import History
 from qat.trainers.learner import LogWriter, Loss, Step, part
@@ -80,8 +80,10 @@ class _Learner(Evaluator):
         self.model.train()
         self._track(step.tracking)
         with accumulating(self.shared, step.update), self._precision(), computing_with(self.kernels):
-            outputs = self.shared(*arguments(self.model, inputs))
-            loss = self._loss(inputs, outputs, labels, step.number)
+            with of_batch(f"step {step.number}", self.model, inputs):
+                outputs = self.shared(*arguments(self.model, inputs))
+            with of_batch(f"step {step.number}", self.model, inputs, "the loss"):
+                loss = self._loss(inputs, outputs, labels, step.number)
             value = self.processes.mean(loss.detach())
             if self.late:
                 lost = value.isfinite().logical_not().float()

@@ -47,8 +47,8 @@ def insert(
     writer = _Writer(traced, plan, root, params, masks)
     graph = writer.write()
     prepared = PreparedModel(root, graph, type(root).__name__)
-    prepared.meta["qat"] = Prepared(plan, traced.signature, writer.kept_nodes, writer.forms, traced.origin)
-    return prepared.to(traced.device)
+    facts = (plan, traced.signature, writer.kept_nodes, writer.forms, traced.origin, traced.own_loss, traced.config)
+    return prepared.carry(Prepared(*facts)).to(traced.device)
 
 
 def _register(root: nn.Module, name: str, value: torch.Tensor, buffer: bool, frozen: bool) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -13,9 +15,11 @@ from torch import Tensor, fx, nn
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.adapters.torch.nodes.computed_weight import ComputedWeight
 from qat.adapters.torch.nodes.kept_zeros import KeptZeros
+from qat.errors import ConfigError
 from qat.planning.plan import Plan
 from qat.program.file_origin import FileOrigin
 
+from .own_loss import OwnLoss
 from .signature import Signature
 
 #: A module that a weight passes through.
@@ -35,6 +39,8 @@ class Prepared:
         kept_nodes: the FX nodes of operators that keep PyTorch's implementation, by operator.
         forms: the FX nodes of values on the grid, by tensor.
         origin: the file that the float model was read from; None where it was not.
+        own_loss: the loss that the model computes of labels; None where it has none.
+        config: that of a Hugging Face model; None of any other.
     """
 
     plan: Plan
@@ -42,6 +48,8 @@ class Prepared:
     kept_nodes: Mapping[str, str]
     forms: Mapping[str, str]
     origin: FileOrigin | None = None
+    own_loss: OwnLoss | None = None
+    config: Any = None
 
 
 class PreparedModel(fx.GraphModule):
@@ -52,12 +60,17 @@ class PreparedModel(fx.GraphModule):
     """
 
     qat_prepared = True
+    #: For Hugging Face's Trainer: the mean loss of a batch is not divided by the tokens of the batches that are accumulated.
+    accepts_loss_kwargs = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Take inputs and return outputs as the user's model does; ``forward`` takes and returns the tensors alone."""
-        signature = self.prepared.signature
+        signature, own = self.prepared.signature, self.prepared.own_loss
+        labels = {} if own is None else {name: kwargs.pop(name) for name in own.labels if name in kwargs}
+        labels = {name: value for name, value in labels.items() if value is not None}
         outputs = super().__call__(*signature.read(args, kwargs))
-        return outputs if signature.is_plain else signature.write(outputs)
+        outputs = outputs if signature.is_plain else signature.write(outputs)
+        return own.added_to(outputs, signature.arguments(args, kwargs), labels) if own is not None and labels else outputs
 
     @property
     def plan(self) -> Plan:
@@ -69,6 +82,48 @@ class PreparedModel(fx.GraphModule):
         """The facts that the model carries with it."""
         prepared: Prepared = self.meta["qat"]
         return prepared
+
+    @property
+    def config(self) -> Any:
+        """The configuration of a Hugging Face model, a copy of the float model's."""
+        if self.prepared.config is None:
+            raise AttributeError("config")
+        return self.prepared.config
+
+    def save_pretrained(self, save_directory: str | Path, state_dict: Mapping[str, Tensor] | None = None, **_: Any) -> None:
+        """Save weights and ranges (``model.safetensors``, for :func:`qat.load_prepared`) and a Hugging Face configuration."""
+        from safetensors.torch import save_file
+
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = self.state_dict() if state_dict is None else state_dict
+        save_file({name: x.contiguous() for name, x in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+        if self.prepared.config is not None:
+            self.prepared.config.save_pretrained(folder)
+
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse what Hugging Face's Trainer asks for: the nodes keep their inputs in bytes already."""
+        raise ConfigError(
+            "a prepared model has no gradient checkpointing: leave out gradient_checkpointing, and take a smaller batch with "
+            "gradient_accumulation_steps where memory is short"
+        )
+
+    gradient_checkpointing_enable = activation_checkpointing_enable
+
+    def carry(self, prepared: Prepared) -> PreparedModel:
+        """Let the model carry its facts, and show libraries that read signatures the labels that it takes."""
+        self.meta["qat"] = prepared
+        if prepared.own_loss is not None:
+            kind, forward = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.signature(type(self).forward)
+            labels = [inspect.Parameter(name, kind, default=None) for name in prepared.own_loss.labels]
+            given = [p for p in forward.parameters.values() if p.name not in prepared.own_loss.labels]
+            type(self).forward.__signature__ = forward.replace(parameters=[*given, *labels])  # type: ignore[attr-defined]
+            type(self).__name__ = prepared.own_loss.name  # by it the Trainer knows question answering
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PreparedModel:
+        copied: PreparedModel = super().__deepcopy__(memo)
+        return copied.carry(copied.prepared)
 
     def tensor(self, name: str) -> Tensor:
         """Return a parameter, or a buffer where the float model keeps a weight as one, or a weight that is computed."""
@@ -114,13 +169,13 @@ class PreparedModel(fx.GraphModule):
         root = nn.Module()
         root.__dict__.update({key: self.__dict__[key] for key in root.__dict__ if key in self.__dict__})
         # A copy: the graph refers to this model, and pickle would never end.
-        return _rebuild, (root, copy.deepcopy(self.graph), self._get_name(), self.prepared)
+        # Without the code that computes a loss: a class of the user's own may be known to this process alone.
+        return _rebuild, (root, copy.deepcopy(self.graph), self._get_name(), replace(self.prepared, own_loss=None))
 
 
 def _rebuild(root: nn.Module, graph: fx.Graph, name: str, prepared: Prepared) -> PreparedModel:
     model = PreparedModel(root, graph, name)
-    model.meta["qat"] = prepared
-    return model.train(root.training)
+    return model.carry(prepared).train(root.training)
 
 
 def set_range_tracking(model: PreparedModel, tracking: bool) -> None:

@@ -68,6 +68,13 @@ class Signature:
             raise DataError(f"the input '{self._said(missing[0])}' is not given: the model takes {takes}")
         return tuple(given[path] for path in self.inputs)
 
+    def arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call by name, with those that the model was captured with."""
+        captured = {str(path[0]): value for path, value in self.settings.items() if len(path) == 1 and value is not None}
+        given = _bound(self.forward, args, kwargs)
+        free = [p.name for p in self.forward.parameters.values() if p.kind is p.VAR_KEYWORD]
+        return captured | {**given, **(given.pop(free[0], {}) if free else {})}
+
     def write(self, leaves: Sequence[Any]) -> Any:
         """Return the outputs as the user's model returns them."""
         return filled(self.outputs, iter(leaves))

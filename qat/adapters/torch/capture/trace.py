@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from qat.adapters.torch.own_loss import OwnLoss, own_loss_of
 from qat.adapters.torch.signature import Signature, call_of
 from qat.errors import CaptureError, ConfigError
 from qat.graph.computed_weights import factor_of
@@ -18,6 +20,7 @@ from qat.graph.fold_padding import fold_padding
 from qat.graph.graph import Graph, Op, TensorSpec
 from qat.graph.kinds import KINDS
 from qat.graph.training_acts import TrainingAct
+from qat.program.caller_names import said_of_whole
 from qat.program.file_origin import FileOrigin, origin_of
 
 from .attention_masks import beside_masks, hide_masked
@@ -50,6 +53,8 @@ class Traced:
         origin: the file that the model was read from; None where it was not.
         acts: what training does with tensors of the graph.
         act_modules: the computation of each, by the act's name.
+        own_loss: the loss that the model computes of labels; None where it has none.
+        config: that of a Hugging Face model; None of any other.
     """
 
     graph: Graph
@@ -65,6 +70,8 @@ class Traced:
     origin: FileOrigin | None
     acts: tuple[TrainingAct, ...] = ()
     act_modules: Mapping[str, fx.GraphModule] = field(default_factory=dict)
+    own_loss: OwnLoss | None = None
+    config: Any = None
 
     @property
     def fixed(self) -> frozenset[str]:
@@ -93,7 +100,11 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = (), dr
     """
     if example_inputs is None:
         raise CaptureError("a PyTorch model is captured by running it: pass example_inputs, a batch of its inputs")
-    captured = capture(model, call_of(model, example_inputs), dynamic, dropout)
+    call = call_of(model, example_inputs)
+    try:
+        captured = capture(model, call, dynamic, dropout)
+    except CaptureError as error:
+        raise CaptureError(f"{error}{said_of_whole(list(call.forward.parameters), example_inputs)}") from error
     exported, acts = captured.exported, captured.acts
     signature = exported.graph_signature
     if signature.buffers_to_mutate:
@@ -135,6 +146,8 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = (), dr
         origin=origin,
         acts=acts_of(exported.graph, acts),
         act_modules={name: act.module for name, act in acts.items()},
+        own_loss=own_loss_of(model, call.arguments),
+        config=copy.deepcopy(config) if hasattr(config := getattr(model, "config", None), "save_pretrained") else None,
     )
 
 

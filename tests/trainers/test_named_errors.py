@@ -1,0 +1,67 @@
+"""What a user's model or loss does not take is named by the batch, in every call and both frameworks."""
+
+import numpy as np
+import pytest
+
+import qat
+from qat.errors import CaptureError, DataError
+
+X, Y = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32), np.array([0, 1, 2, 1])
+
+
+def of_torch():
+    import torch
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(6, 3)
+
+        def forward(self, image):
+            return self.layer(image)
+
+    return Net()
+
+
+def of_keras():
+    import keras
+
+    return keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+
+
+@pytest.mark.parametrize("net", [of_torch, of_keras])
+def test_the_model(net):
+    data = [(X, Y), (X[:, :5], Y)]
+    with pytest.raises(DataError, match=r"^evaluation batch 1: the model does not take its values: .+"):
+        qat.evaluate(net(), data)
+    with pytest.raises(DataError, match=r"^step 1: the model (or the loss )?does not take its values: .+"):
+        qat.finetune(net(), data, steps=2)
+
+
+@pytest.mark.parametrize("net", [of_torch, of_keras])
+def test_the_loss_and_the_teacher(net):
+    def loss(outputs, labels):
+        raise KeyError("boxes")
+
+    with pytest.raises(DataError, match=r"^step 0: the (model or the )?loss does not take its values: .*boxes"):
+        qat.finetune(net(), [(X, Y)], steps=1, loss=loss)
+    other = qat.prepare(net(), X)
+    qat.calibrate(other, [X])
+
+    def failing(*args, **kwargs):
+        raise RuntimeError("no teacher today")
+
+    teacher = net()
+    setattr(teacher, "forward" if net is of_torch else "call", failing)
+    with pytest.raises(DataError, match=r"^evaluation batch 0: the teacher does not take its values: no teacher today"):
+        qat.evaluate(other, [X], teacher=teacher, labels="none")
+
+
+def test_a_mistyped_key():
+    said = r"\('imge' is none of the model's inputs, image: the mapping was taken for one of them\)$"
+    with pytest.raises(CaptureError, match=said):
+        qat.prepare(of_torch(), {"imge": X})
+    with pytest.raises(DataError, match=r"^step 0: the model does not take its values: .+" + said):
+        qat.finetune(of_torch(), [({"imge": X}, Y)], steps=1)
+    with pytest.raises(DataError, match=said):
+        qat.evaluate(of_torch(), [({"imge": X}, Y)])
