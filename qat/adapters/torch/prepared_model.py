@@ -122,7 +122,8 @@ class PreparedModel(fx.GraphModule):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PreparedModel:
-        copied: PreparedModel = super().__deepcopy__(memo)
+        copied = super().__deepcopy__(memo)
+        assert isinstance(copied, PreparedModel)
         return copied.carry(copied.prepared)
 
     def tensor(self, name: str) -> Tensor:
