@@ -19,7 +19,7 @@ from qat.errors import ConfigError
 from qat.planning.plan import Plan
 from qat.program.file_origin import FileOrigin
 
-from .own_loss import OwnLoss
+from .capture.own_loss import OwnLoss
 from .signature import Signature
 
 #: A module that a weight passes through.

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from qat.adapters.torch.own_loss import OwnLoss, own_loss_of
 from qat.adapters.torch.signature import Signature, call_of
 from qat.errors import CaptureError, ConfigError
 from qat.graph.computed_weights import factor_of
@@ -30,6 +29,7 @@ from .constants import fold_constants
 from .export import capture, owners
 from .free_sizes import scope_of
 from .match import Match, is_tensor
+from .own_loss import OwnLoss, own_loss_of
 from .rules import RULES
 from .training_acts import acts_of
 from .window_rules import why_float

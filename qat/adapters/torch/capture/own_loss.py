@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from qat.errors import DataError, reason_of
 from qat.system.silence import quiet
 
-from .capture.float_copy import copy_of
+from .float_copy import copy_of
 
 #: Arguments of ``forward`` that are labels, besides those with "label" in their names: of Hugging Face's question answering.
 _POSITIONS = ("start_positions", "end_positions")
