@@ -117,14 +117,16 @@ def ours(model: Any, x: Any, labels: Any) -> Step:
 
 def ours_in_float32(model: Any, x: Any, labels: Any) -> Step:
     """This toolkit without the processor's instructions for 8-bit integers: what they bring."""
-    from unittest import mock
+    from qat.adapters.torch.autograd.kernel_choice import Choices, Form, Kernel, computing_with
 
-    from qat.adapters.torch.autograd import vnni
+    class WithoutBytes(Choices):
+        def form(self, kernel: Kernel[Any], args: tuple[Any, ...]) -> Form[Any]:
+            return kernel.forms[0] if "bytes" in kernel.by_name else super().form(kernel, args)
 
-    step = ours(model, x, labels)
+    step, choices = ours(model, x, labels), WithoutBytes()
 
     def without() -> None:
-        with mock.patch.object(vnni, "available", return_value=False):
+        with computing_with(choices):
             step()
 
     return without
