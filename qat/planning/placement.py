@@ -28,14 +28,22 @@ def float_by_role(graph: Graph, recipe: Recipe) -> set[str]:
     return {name for name, rule in rules.items() if rule is not None and rule.role and rule.mode == "float"}
 
 
-def place(graph: Graph, recipe: Recipe, target: Target) -> tuple[list[PlannedOp], dict[str, Rule]]:
+def place(
+    graph: Graph, recipe: Recipe, target: Target, float_by_choice: Mapping[str, str] | None = None
+) -> tuple[list[PlannedOp], dict[str, Rule]]:
     """Return the planned operators in order, fused activations merged, and the rule of each integer operator by its name.
+
+    Args:
+        graph: the model.
+        recipe: its rules.
+        target: its kernels.
+        float_by_choice: operators that stay float whatever the rules say, and why, by name.
 
     Raises:
         ConfigError: the recipe asks for bits that the target cannot run.
     """
     roles = roles_of(graph)
-    placement = _Placement(graph, recipe, target, roles)
+    placement = _Placement(graph, recipe, target, roles, float_by_choice or {})
     planned = [placement.planned(op, activation) for op, activation in _fuse(graph, recipe, target, roles)]
     wanted = {name for p in planned if p.integer for name in p.grid_inputs}
     # A constant that no integer kernel reads stays the parameter that it is.
@@ -75,6 +83,7 @@ class _Placement:
 
     Attributes:
         roles: the role of each operator that has one.
+        float_by_choice: why operators stay float whatever the rules say.
         rules: the rule of each integer operator so far.
         on_grid: the tensors on the grid so far. Inputs of the graph count: they are quantized where the model is entered.
         prescribed: those whose scale a kernel prescribes.
@@ -84,6 +93,7 @@ class _Placement:
     recipe: Recipe
     target: Target
     roles: Mapping[str, Role]
+    float_by_choice: Mapping[str, str]
     rules: dict[str, Rule] = field(default_factory=dict)
     on_grid: set[str] = field(default_factory=set)
     prescribed: set[str] = field(default_factory=set)
@@ -124,7 +134,12 @@ class _Placement:
             return f"no rule of recipe '{self.recipe.name}' matches it"
         if rule.mode == "float":
             return f"rule {rule} of recipe '{self.recipe.name}' leaves it float"
-        return self._beyond_kernel(op, row) or self._isolated(op, row) or self._beyond_width(op, rule)
+        return (
+            self._beyond_kernel(op, row)
+            or self.float_by_choice.get(op.name, "")
+            or self._isolated(op, row)
+            or self._beyond_width(op, rule)
+        )
 
     def _beyond_kernel(self, op: Op, row: Row) -> str:
         """Return how an operator exceeds the kernel of its row."""

@@ -16,6 +16,7 @@ from qat.graph.kinds import KINDS
 
 from .placement import place, roles_of
 from .plan import Group, Plan, PlannedOp
+from .prefer_speed import quicker_in_float
 from .recipe import Recipe
 from .recipe_support import check_modes
 from .shared_scales import share_scales
@@ -33,6 +34,8 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
     check_modes(recipe, target)
     _warn_of_idle_rules(graph, recipe)
     planned, rules = place(graph, recipe, target)
+    if recipe.prefer == "speed":
+        planned, rules = place(graph, recipe, target, quicker_in_float(planned, graph, target))
     if not any(p.integer or p.stored for p in planned):
         reasons = "; ".join(sorted({p.reason for p in planned if p.reason})) or "the model has no operators"
         raise ConfigError(f"recipe '{recipe.name}' quantizes nothing of this model for target '{target.name}': {reasons}")

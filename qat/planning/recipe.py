@@ -104,6 +104,8 @@ class Rule(BaseModel):
 class Recipe(BaseModel):
     """An ordered list of rules. An operator that no rule matches stays float.
 
+    ``prefer: speed`` leaves operators float where that is quicker, by the times of :mod:`qat.planning.operator_costs`; any other
+    recipe runs in integers what it can.
     ``replace`` names activations that another stands for, such as ``{"silu": "hard_swish"}``; the rules see the new one. See
     :mod:`qat.graph.replacement`.
     """
@@ -113,6 +115,7 @@ class Recipe(BaseModel):
     name: str
     description: str = ""
     rules: tuple[Rule, ...] = Field(min_length=1)
+    prefer: Literal["integers", "speed"] = "integers"
     replace: Mapping[str, str] = {}
 
     @field_validator("replace")

@@ -27,8 +27,9 @@ def recipe_yaml(recipe: Recipe) -> str:
     text = StringIO()
     document = {"name": recipe.name}
     described = {"description": recipe.description} if recipe.description else {}
+    preferred = {"prefer": recipe.prefer} if recipe.prefer != "integers" else {}
     replaced = {"replace": dict(recipe.replace)} if recipe.replace else {}
-    yaml.dump(document | described | replaced | {"rules": [_plain(rule) for rule in recipe.rules]}, text)
+    yaml.dump(document | described | preferred | replaced | {"rules": [_plain(rule) for rule in recipe.rules]}, text)
     return text.getvalue()
 
 
