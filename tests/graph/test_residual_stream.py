@@ -111,7 +111,7 @@ def test_keras_layers():
     x = layers.LayerNormalization()(layers.Dropout(0.1)(x))
     plan = qat.plan(keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(x))))
     labels = [p.op.label for p in plan.residual_stream()]
-    assert labels == ["LayerNormalization", "add", "RMSNormalization", "add"] * 2 + ["LayerNormalization"]
+    assert labels == ["layer_norm", "add", "rms_norm", "add"] * 2 + ["layer_norm"]
 
 
 def test_convolution_nets_have_none():
