@@ -72,6 +72,26 @@ def _fuse(graph: Graph, recipe: Recipe, target: Target, roles: Mapping[str, Role
     return out
 
 
+def divisors(graph: Graph) -> set[str]:
+    """Return the operators that compute a divisor, through numbers that are added or multiplied, and through moves.
+
+    A divisor is of any size near zero, and the integer grid rounds small ones to zero: linear attention (EfficientViT) divides
+    by a sum of products, and gave NaN.
+    """
+    writers = {output: op for op in graph.ops for output in op.outputs}
+    waiting = [op.inputs[1] for op in graph.ops if op.attrs.get("computes") == "div" and len(op.inputs) == 2]
+    found: set[str] = set()
+    while waiting:
+        writer = writers.get(waiting.pop())
+        if writer is None or writer.name in found or writer.kind == "constant":
+            continue
+        found.add(writer.name)
+        constant = [name for name in writer.inputs if name in writers and writers[name].kind == "constant"]
+        if moves(writer) or (writer.kind in ("add", "mul") and constant):
+            waiting += writer.inputs
+    return found
+
+
 def moves(op: Op) -> bool:
     """Return whether an operator only puts the values of its inputs elsewhere."""
     return op.kind in ("reshape", "transpose", "concat") or (op.kind == "move" and KINDS[op.kind].framework)
@@ -87,6 +107,7 @@ class _Placement:
         rules: the rule of each integer operator so far.
         on_grid: the tensors on the grid so far. Inputs of the graph count: they are quantized where the model is entered.
         prescribed: those whose scale a kernel prescribes.
+        divisors: the operators that compute a divisor.
     """
 
     graph: Graph
@@ -97,8 +118,10 @@ class _Placement:
     rules: dict[str, Rule] = field(default_factory=dict)
     on_grid: set[str] = field(default_factory=set)
     prescribed: set[str] = field(default_factory=set)
+    divisors: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.divisors = divisors(self.graph)
         self.on_grid.update(name for name in self.graph.inputs if self.graph.tensors[name].dtype == "float32")
 
     def planned(self, op: Op, activation: str | None) -> PlannedOp:
@@ -134,6 +157,8 @@ class _Placement:
             return f"no rule of recipe '{self.recipe.name}' matches it"
         if rule.mode == "float":
             return f"rule {rule} of recipe '{self.recipe.name}' leaves it float"
+        if op.name in self.divisors and not moves(op):
+            return "a division reads it as its divisor: the integer grid rounds small ones to zero"
         return (
             self._beyond_kernel(op, row)
             or self.float_by_choice.get(op.name, "")
