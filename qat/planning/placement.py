@@ -108,6 +108,7 @@ class _Placement:
         on_grid: the tensors on the grid so far. Inputs of the graph count: they are quantized where the model is entered.
         prescribed: those whose scale a kernel prescribes.
         divisors: the operators that compute a divisor.
+        wide: those of 16 bits.
     """
 
     graph: Graph
@@ -119,6 +120,7 @@ class _Placement:
     on_grid: set[str] = field(default_factory=set)
     prescribed: set[str] = field(default_factory=set)
     divisors: set[str] = field(default_factory=set)
+    wide: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.divisors = divisors(self.graph)
@@ -139,6 +141,8 @@ class _Placement:
     def _enter(self, op: Op, rule: Rule, row: Row) -> None:
         """Take note of an operator that runs on the grid."""
         self.rules[op.name] = rule
+        if rule.activation.bits == 16:
+            self.wide.update(op.outputs)
         if op.inputs:  # a constant alone is no reason to enter the grid
             self.on_grid.update(op.outputs)
         if (
@@ -199,7 +203,9 @@ class _Placement:
         return [*found.values()]
 
     def _beyond_width(self, op: Op, rule: Rule) -> str:
-        if rule.activation.bits == 16 and op.kind not in self.target.modes.int16:
+        # No kernel reads 16 bits and writes 8. A norm that has no 16-bit one is worth its float inputs; others are refused.
+        reads_wide = KINDS[op.kind].normalizes and not self.wide.isdisjoint(op.inputs)
+        if (rule.activation.bits == 16 or reads_wide) and op.kind not in self.target.modes.int16:
             return f"target '{self.target.name}' has no 16-bit kernel for {op.label}"
         return ""
 

@@ -202,6 +202,11 @@ _LITERT_FUNCTION_ROWS = (
 #: The sums and products that a softmax weighs; between two integer kernels ONNX Runtime makes a QLinearSoftmax of any other too.
 _READERS_OF_SOFTMAX = ("matmul", "mul", "add", "mean", "dense", "conv2d", "depthwise_conv2d")
 
+_NORMS = (
+    Row("layer_norm", output="own", note="sums of integers, then single float32 operators"),
+    Row("rms_norm", output="own", note="sums of integers, then single float32 operators; an L2 norm too"),
+)
+
 # Attention (qat/arithmetic/attention.py). A product whose second operand has a zero point takes 16 to 50 times as long: the
 # delegate leaves it to TFLite's own kernel. The scale of softmax is the specification's, or a finer one by way of 16 bits.
 _LITERT_ATTENTION_ROWS = (
@@ -210,6 +215,7 @@ _LITERT_ATTENTION_ROWS = (
     # The mask holds the least and the greatest integer, whatever the scale of the scores.
     Row("mask", output="as_input", second=Fixed(1.0, 0), note="MINIMUM of integers: a hidden score is the least integer"),
     Row("embedding", output="own", starts=True, note="GATHER of integers; the scale is that of the whole table"),
+    *_NORMS,
 )
 
 # ONNX Runtime, onnxruntime/core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc. A ReLU is
@@ -244,8 +250,7 @@ _ONNXRUNTIME_ROWS = (
     Row("softmax", output="probabilities", readers=_READERS_OF_SOFTMAX, note="QLinearSoftmax"),
     Row("mask", output="as_input", second=Fixed(1.0, 128), note="Min of integers: a hidden score is the least integer"),
     Row("embedding", output="own", starts=True, note="Gather of integers; the scale is that of the whole table"),
-    Row("layer_norm", output="own", note="sums of integers, then single float32 operators"),
-    Row("rms_norm", output="own", note="sums of integers, then single float32 operators; an L2 norm too"),
+    *_NORMS,
 )  # fmt: skip
 
 # NVIDIA TensorRT, "Working with Quantized Types", https://docs.nvidia.com/deeplearning/tensorrt/. IElementWiseLayer,
