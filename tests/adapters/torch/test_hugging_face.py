@@ -79,6 +79,7 @@ def test_a_loss_of_more_than_the_outputs_is_refused():
     class Contrastive(nn.Module):
         def __init__(self):
             super().__init__()
+            self.config = transformers.BertConfig()
             self.layer, self.centres = nn.Linear(4, 3), nn.Parameter(torch.randn(2, 3))
 
         def forward(self, x, labels=None):

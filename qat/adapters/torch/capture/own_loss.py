@@ -118,7 +118,9 @@ _OUTSIDE = "compute the loss outside the model (compute_loss_func= of the Traine
 
 
 def own_loss_of(model: nn.Module, given: Mapping[str, Any]) -> OwnLoss | None:
-    """Return the loss that a model computes of labels which are not among the arguments ``given``; None where it has none."""
+    """Return the loss that a Hugging Face model computes of labels which are not among the arguments ``given``; else None."""
+    if not hasattr(getattr(model, "config", None), "save_pretrained"):
+        return None
     names = inspect.signature(model.forward).parameters
     labels = tuple(name for name in names if ("label" in name or name in _POSITIONS) and given.get(name) is None)
     return OwnLoss(model, labels) if labels else None
