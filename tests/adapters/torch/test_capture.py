@@ -144,6 +144,20 @@ def test_a_detectors_anchors_are_constants(suffix, tmp_path):
     assert qat.export(prepared, tmp_path / f"net.{suffix}", verify=[images]).parity.exact == 1.0
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+def test_parts_of_a_constant_tuple_are_constants(suffix, tmp_path):
+    class Grid(Net):
+        def forward(self, x):
+            y = self.features(x)
+            down, across = torch.meshgrid(torch.arange(6).type_as(y), torch.arange(6).type_as(y), indexing="ij")
+            return self.scores(y * down + across)
+
+    prepared = qat.prepare(Grid().eval(), X, target="onnxruntime" if suffix == "onnx" else "litert")
+    assert prepared.plan.floats() == {}
+    artifact = qat.export(qat.calibrate(prepared, [X]), tmp_path / f"net.{suffix}", verify=[X])
+    assert artifact.parity.exact == 1.0
+
+
 class KeptSizes(Net):
     """A scale of each column, made anew where the size is not that of the call before; PyTorch calls it "to"."""
 

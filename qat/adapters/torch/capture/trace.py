@@ -183,7 +183,8 @@ class _Walker:
                 ops += [*builder.take_constants(), op]
                 builder.describe(node)
             elif node.op == "call_function" and _is_tuple(node):
-                ops.append(self._float(node))
+                if not all(reader.name in builder.owner for reader in node.users):  # else its parts are constants
+                    ops.append(self._float(node))
             elif node.op == "output":
                 self.leaves = tuple(a.name if isinstance(a, fx.Node) else None for a in node.args[0])
         outputs = tuple(dict.fromkeys(name for name in self.leaves if name is not None))
