@@ -225,8 +225,9 @@ def _compare_encodings(program: Program, found: Mapping[str, Encoding], path: Pa
     # In an .onnx, integers that are only moved, looked up or compared pass between no QuantizeLinear and DequantizeLinear.
     unmarked: set[str] = set()
     for i in program.instructions:
-        looked_up = i.keeps_framework or i.kind in FUNCTIONS or STEPS[i.kind].indices
-        if looked_up or (STEPS[i.kind].carries and unmarked.issuperset(i.inputs)):
+        step = STEPS.get(i.kind)  # None of what an exporter puts in itself (depth_to_space)
+        looked_up = i.keeps_framework or i.kind in FUNCTIONS or (step is not None and step.indices)
+        if looked_up or (step is not None and step.carries and unmarked.issuperset(i.inputs)):
             unmarked.update(i.outputs)
     unmarked |= {i.inputs[1] for i in program.instructions if i.kind == "mask"}
     for name, encoding in trained.items():

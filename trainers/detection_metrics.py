@@ -57,15 +57,15 @@ def matches(outputs: Any, labels: Any, *, boxes: BoxFormat = "xyxy", decode: str
     """
     if boxes not in TO_COCO:
         raise ValueError(f"boxes are written {', '.join(TO_COCO)}, not '{boxes}'")
-    to_coco = TO_COCO[boxes]
-    found = detections(outputs, decode)
-    wanted = truth(labels, len(found))
-    _check_sizes(wanted, to_coco)
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise MissingDependencyError("mAP needs pycocotools: pip install 'qat-toolkit[detection]'") from error
+    to_coco = TO_COCO[boxes]
+    found = detections(outputs, decode)
+    wanted = truth(labels, len(found))
+    _check_sizes(wanted, to_coco)
     classes = sorted({int(c) for _, numbers, *_ in (*wanted, *found) for c in numbers})
     with contextlib.redirect_stdout(io.StringIO()):
         sides = [COCO(), COCO()]

@@ -57,7 +57,7 @@ def _entries(archive: zipfile.ZipFile, where: str, limit: int) -> Iterator[Entry
     total = 0
     for info in archive.infolist():
         name = info.filename
-        if info.is_dir():
+        if name.endswith("/"):
             continue
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.name:

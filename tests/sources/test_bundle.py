@@ -100,6 +100,12 @@ def test_an_entry_that_is_longer_than_the_zip_says():
         read_entries(bytes(raw), "it")
 
 
+def test_an_entry_without_a_name_is_one_sentence():
+    raw = zipped({"net.tflite": b"x"}).replace(b"net.tflite", bytes(10))  # zipfile reads a name up to its first zero
+    with pytest.raises(DataError, match=r"^it: its zip names ''"):
+        read_entries(raw, "it")
+
+
 @settings(deadline=None, max_examples=300)
 @given(st.data())
 def test_any_damage_ends_in_one_sentence(data):
