@@ -7,6 +7,7 @@ Floats hold the integers, each of them up to 2^24; the sum of squares may pass t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from qat.arithmetic.layer_norm import scaled_epsilon, scaled_least
 from qat.program.program import Instruction
 
 from .writer import Op, Writer
+
+#: XNNPACK takes tensors of six axes at most (XNN_MAX_TENSOR_DIMS); an operator on more runs in TFLite's own kernel.
+_BEYOND_XNNPACK = 7
 
 
 def write_layer_norm(writer: Writer, instruction: Instruction) -> None:
@@ -97,8 +101,19 @@ class _Steps:
         return self.operator(name, Op.DIV, [a, b], single, "DivOptions")
 
     def root(self, name: str, x: str) -> str:
-        """Add a square root."""
-        return self.operator(name, Op.SQRT, [x], True)
+        """Add a square root by TFLite's own kernel: XNNPACK's starts from an estimate on x86, and may miss the last bit."""
+        rows = None if None in self.shape else prod(size or 1 for size in self.shape[:-1])
+        of_root, wide = f"{self.instruction.name}/{name}", (rows, *[1] * (_BEYOND_XNNPACK - 1))
+        spread = self.reshaped(f"{of_root}_in", x, wide)
+        root = self.writer.add_tensor(f"{of_root}_out", wide, "float32")
+        self.writer.operator(Op.SQRT, [spread], root, 1)
+        return self.reshaped(of_root, root, (*self.shape[:-1], 1))
+
+    def reshaped(self, output: str, x: str, shape: Sequence[int | None]) -> str:
+        """Add a tensor of another shape, whose batch is free."""
+        sizes = self.writer.constant(f"{output}.shape", [-1 if size is None else size for size in shape])
+        self.writer.operator(Op.RESHAPE, [x, sizes], self.writer.add_tensor(output, shape, "float32"), 1, "ReshapeOptions")
+        return output
 
     def rounded(self, name: str, x: str, single: bool = False) -> str:
         """Add a rounding, of halves to even."""

@@ -8,8 +8,7 @@ from architectures import ARCHITECTURES
 from coverage_row import measure
 
 #: ``(row, least share of multiply-accumulates in integers, least share of equal outputs, most LSB)``. Where all operators are
-#: integer kernels every output is equal. The softmax that ends three Keras models is float, and differs in the last bits; the
-#: LayerNormalization of the Transformer may move the integers after it by one, a difference that float32 gives as 1.000002.
+#: integer kernels every output is equal. The softmax that ends three Keras models is float, and differs in the last bits.
 SUBSET = (
     ("torch/MobileNetV2/onnx", 1.0, 1.0, 0.0),
     ("torch/ResNet-18/onnx", 1.0, 1.0, 0.0),
@@ -23,7 +22,7 @@ SUBSET = (
     ("keras/MobileNet/tflite", 1.0, 0.9, 1e-3),
     ("keras/MobileNetV2/tflite", 1.0, 0.9, 1e-3),
     ("keras/VGG16/tflite", 1.0, 0.9, 1e-3),
-    ("keras/Transformer/tflite", 1.0, 0.9, 1.0 + 1e-5),
+    ("keras/Transformer/tflite", 1.0, 0.9, 1e-3),
     ("keras/U-Net/tflite", 1.0, 1.0, 0.0),
 )
 BY_KEY = {a.key: a for a in ARCHITECTURES}
