@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import statistics
-import subprocess
 import sys
 import time
 import warnings
@@ -29,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 import torch.nn.functional as F
-from step_cost import give_back, held
+from step_cost import held_by, peak_of
 from step_rows import Step
 
 import qat
@@ -105,24 +104,13 @@ def seconds_of(setting: Setting, runs: int) -> dict[str, float]:
 
 
 def peak_here(kind: str, setting: Setting) -> int:
-    """Return the bytes that this process came to hold during a step, beyond what it held before the model. Linux only."""
-    step_of(kind, Setting(batch=2))()
-    give_back()
-    before = held("VmRSS")
-    step = step_of(kind, setting)
-    step()
-    give_back()
-    Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak
-    step()
-    return held("VmHWM") - before
+    """Return the bytes that this process came to hold during a step."""
+    return held_by(step_of(kind, Setting(batch=2)), lambda: step_of(kind, setting))
 
 
 def peak(kind: str, setting: Setting) -> int:
-    """Return :func:`peak_here` from a process of its own, in which each tensor has pages of its own."""
-    pages = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-    command = [sys.executable, __file__, "--peak", kind, json.dumps(asdict(setting))]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | pages)
-    return int(done.stdout.split()[-1])
+    """Return :func:`peak_here` from a process of its own."""
+    return peak_of(__file__, kind, json.dumps(asdict(setting)))
 
 
 def measure(runs: int, keep: Callable[[Curves], None]) -> None:

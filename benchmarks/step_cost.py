@@ -28,6 +28,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,23 @@ def version(kind: Kind) -> str | None:
 
 
 def peak_here(model: str, kind: str) -> int:
-    """Return the bytes that this process came to hold during a step, beyond what it held before the model. Linux only."""
+    """Return :func:`held_by` of a row's step."""
     # What a framework loads and keeps once is none of the model's. TensorFlow keeps what tensors took, so there of few images.
-    build(model, kind, images=2 if model == "keras" else None)()
+    return held_by(build(model, kind, images=2 if model == "keras" else None), lambda: build(model, kind))
+
+
+def held_by(first: Step, make: Callable[[], Step]) -> int:
+    """Return the bytes that this process came to hold during a step, beyond what it held before its model. Linux only.
+
+    Args:
+        first: a step of another model, which is taken before: what is loaded and kept once does not count.
+        make: builds the model.
+    """
+    first()
+    del first
     give_back()
     before = held("VmRSS")
-    step = build(model, kind)
+    step = make()
     step()
     give_back()
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak
@@ -124,13 +136,23 @@ def held(field: str) -> int:
 
 def peak(model: str, kind: str) -> int | None:
     """Return :func:`peak_here` from a process of its own; None where it cannot be had."""
-    command = [sys.executable, __file__, "--peak", model, kind]
+    try:
+        return peak_of(__file__, model, kind)
+    except subprocess.CalledProcessError as error:
+        print(f"{model} {kind}: no peak memory: {error.stderr[-300:]}", file=sys.stderr)
+        return None
+
+
+def peak_of(script: str, *row: str) -> int:
+    """Return what a script prints for ``--peak`` and a row, from a process of its own.
+
+    Raises:
+        CalledProcessError: the process failed.
+    """
     # mallopt(3): each tensor has pages of its own, which go back when it is freed. Else the figure is the heap's luck.
     pages = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | pages)
-    if done.returncode:
-        print(f"{model} {kind}: no peak memory: {done.stderr[-300:]}", file=sys.stderr)
-        return None
+    command = [sys.executable, script, "--peak", *row]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | pages)
     return int(done.stdout.split()[-1])
 
 

@@ -368,7 +368,7 @@ class TrainingOptions:
     @property
     def detects(self) -> bool:
         """Whether the loss is that of a detector, on boxes."""
-        return isinstance(self.loss, str) and self.loss == "detection"
+        return self.loss == "detection"
 
     def higher_is_better(self, name: str) -> bool:
         """Whether more of a metric is better, by its name in the history."""
