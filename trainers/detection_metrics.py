@@ -1,12 +1,12 @@
-"""COCO's mean average precision, by pycocotools: each image is matched once, and any choice of images makes the metric anew.
+"""What a detector finds, matched with the boxes of its labels by pycocotools: each image once.
 
-torchmetrics' form of it needs PyTorch and torchvision; this one serves a Keras user too, and resamples without matching again.
+:mod:`qat.trainers.average_precision` makes mAP of the matches. torchmetrics' form of it needs PyTorch and torchvision; this one
+serves a Keras user too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -82,28 +82,6 @@ def matches(outputs: Any, labels: Any, *, boxes: BoxFormat = "xyxy", decode: str
     for image in range(len(found)):
         rows[image] = {c: tool.evalImgs[k * len(found) + image] for k, c in enumerate(classes)}
     return rows
-
-
-def mean_average_precision(threshold: float | None = None) -> Callable[[np.ndarray], float]:
-    """Return the function that makes mAP of :func:`matches`, in percent: at IoU 0.50 to 0.95, or at one ``threshold``."""
-
-    def total(rows: np.ndarray) -> float:
-        from pycocotools.cocoeval import COCOeval
-
-        tool = COCOeval(iouType="bbox")
-        classes = sorted({c for row in rows for c in row})
-        p = tool.params
-        p.imgIds, p.catIds, p.areaRng, p.areaRngLbl, p.maxDets = [*range(len(rows))], classes, [[0, 1e10]], ["all"], [100]
-        tool._paramsEval = copy.deepcopy(p)
-        tool.evalImgs = [row.get(c) for c in classes for row in rows]
-        with contextlib.redirect_stdout(io.StringIO()):
-            tool.accumulate()
-        precision = tool.eval["precision"]  # [thresholds, recalls, classes, areas, detections]
-        kept = precision if threshold is None else precision[np.isclose(p.iouThrs, threshold)]
-        kept = kept[kept > -1]
-        return 100.0 * float(kept.mean()) if kept.size else 0.0
-
-    return total
 
 
 def _annotations(images: list[_Image], to_coco: Callable[[np.ndarray], np.ndarray]) -> list[dict[str, Any]]:

@@ -37,7 +37,8 @@ class Metric:
         output: the output, by name or number, that it measures, and the label of that name or number; None for all.
         to_float: whether it measures the distance to the float model's outputs, not to labels.
         floor: the value of a model that knows nothing; None where there is none.
-        most: the most samples of which a bootstrap is affordable; None for any number.
+        drawn: makes of the rows of all samples the function that gives the metric of how often each sample is drawn, ``[n]``
+            integers: what a bootstrap asks for thousands of times. None where ``total`` of the rows drawn is quick enough.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Metric:
     output: str | int | None = None
     to_float: bool = False
     floor: float | None = None
-    most: int | None = None
+    drawn: Callable[[np.ndarray], Callable[[np.ndarray], float]] | None = None
 
     @property
     def is_mean(self) -> bool:

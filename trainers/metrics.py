@@ -19,13 +19,11 @@ from qat.errors import ConfigError, DataError, nearest
 
 from . import detection_metrics, embedding_metrics, text_metrics
 from . import metric_functions as functions
+from .average_precision import average_precision, mean_average_precision
 from .metric import Metric, MetricFunction, samples_of
 
 #: A metric as a user writes it: a name, ``package.module:function``, a function, or a mapping of one of them with its options.
 MetricSpec: TypeAlias = str | MetricFunction | Metric | Mapping[str, Any]
-
-#: The most images of which a bootstrap makes mAP anew in seconds.
-_MOST_IMAGES = 500
 
 #: The metric of a run without labels: the loss against the teacher on the evaluation data.
 DISTANCE = "distance"
@@ -51,12 +49,12 @@ METRICS: dict[str, Metric] = {
             "perplexity", functions.negative_log_likelihood, higher_is_better=False, total=functions.perplexity_of_sums,
         ),
         Metric(
-            "map", detection_metrics.matches, unit=" %", title="mAP", total=detection_metrics.mean_average_precision(),
-            most=_MOST_IMAGES, floor=0.0,
+            "map", detection_metrics.matches, unit=" %", title="mAP", total=mean_average_precision,
+            drawn=average_precision, floor=0.0,
         ),
         Metric(
-            "map50", detection_metrics.matches, unit=" %", title="mAP50", total=detection_metrics.mean_average_precision(0.5),
-            most=_MOST_IMAGES, floor=0.0,
+            "map50", detection_metrics.matches, unit=" %", title="mAP50", total=partial(mean_average_precision, threshold=0.5),
+            drawn=partial(average_precision, threshold=0.5), floor=0.0,
         ),
         Metric("cosine", embedding_metrics.cosine, floor=0.0),
         Metric(

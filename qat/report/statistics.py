@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,8 @@ from scipy import special, stats
 
 from qat.trainers.metric import Metric
 
-#: Resamples of a bootstrap: of means, which are quick, of metrics that are made anew for each, and of mAP, which is slow.
-_RESAMPLES, _SLOW_RESAMPLES, _SLOWEST_RESAMPLES = 1999, 499, 199
+#: Resamples of a bootstrap: of means, which are quick, and of metrics that are made anew for each.
+_RESAMPLES, _SLOW_RESAMPLES = 1999, 499
 #: Fewer values than these tell nothing about noise.
 _FEWEST = 8
 
@@ -29,14 +29,27 @@ class Totals:
     """A metric of chosen samples, made once for each file and choice: every difference resamples the same samples."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int, int], tuple[np.ndarray, float]] = {}
+        self._known: dict[tuple[str, int, int], float] = {}
+        # Each array is kept beside what is made of it, so that its id is not another's.
+        self._of: dict[tuple[str, int], tuple[np.ndarray, Callable[[np.ndarray], float]]] = {}
 
     def of(self, metric: Metric, values: np.ndarray, chosen: np.ndarray) -> float:
         """Return the metric of a file's values at the chosen places."""
-        key = metric.name, id(values), hash(chosen.tobytes())
+        file = metric.name, id(values)
+        key = *file, hash(chosen.tobytes())
         if key not in self._known:
-            self._known[key] = values, metric.total(values[chosen])  # the array is kept, so that its id is not another's
-        return self._known[key][1]
+            if file not in self._of:
+                self._of[file] = values, _of_chosen(metric, values)
+            self._known[key] = self._of[file][1](chosen)
+        return self._known[key]
+
+
+def _of_chosen(metric: Metric, values: np.ndarray) -> Callable[[np.ndarray], float]:
+    """Return the function that makes the metric of the values at chosen places."""
+    if metric.drawn is None:
+        return lambda chosen: metric.total(values[chosen])
+    of_counts = metric.drawn(values)
+    return lambda chosen: of_counts(np.bincount(chosen, minlength=len(values)))
 
 
 def are_hits(values: Sequence[np.ndarray]) -> bool:
@@ -46,7 +59,7 @@ def are_hits(values: Sequence[np.ndarray]) -> bool:
 
 
 def difference(metric: Metric, a: np.ndarray, b: np.ndarray, totals: Totals | None = None) -> Difference | None:
-    """Compare a metric's values of two files on the same samples; None where there are too few to tell, or too many to resample.
+    """Compare a metric's values of two files on the same samples; None where there are too few to tell.
 
     Hits and misses by McNemar's exact test and the interval of Agresti & Min (2005), others by a paired bootstrap: its p-value
     is twice the share of the resamples on the other side of zero (Efron & Tibshirani 1993, chapter 15). ``totals`` remembers what
@@ -57,7 +70,7 @@ def difference(metric: Metric, a: np.ndarray, b: np.ndarray, totals: Totals | No
         unit = max(a.max(), b.max(), 1) / 100
         low, high = _interval_of_hits(a > 0, b > 0)
         return Difference(mcnemar_of_hits(a > 0, b > 0), unit * low, unit * high)
-    if a.shape != b.shape or len(a) < _FEWEST or (metric.most is not None and len(a) > metric.most):
+    if a.shape != b.shape or len(a) < _FEWEST:
         return None
     if a.dtype != object and np.array_equal(a, b):
         return Difference(1.0, 0.0, 0.0)
@@ -70,7 +83,7 @@ def difference(metric: Metric, a: np.ndarray, b: np.ndarray, totals: Totals | No
             (np.arange(len(a)),),
             lambda chosen: totals.of(metric, a, chosen) - totals.of(metric, b, chosen),
             vectorized=False,
-            n_resamples=_SLOW_RESAMPLES if metric.most is None else _SLOWEST_RESAMPLES,
+            n_resamples=_SLOW_RESAMPLES,
             method="percentile",
             random_state=np.random.default_rng(0),
         )

@@ -6,6 +6,7 @@ from sklearn.metrics import average_precision_score
 
 import qat
 from qat.errors import ConfigError, DataError, MissingDependencyError
+from qat.report import statistics
 from qat.trainers import TrainingOptions
 from qat.trainers.metrics import METRICS, chosen, measure, metric, shown
 from qat.trainers.named_outputs import NamedOutputs
@@ -66,6 +67,25 @@ def test_map_is_that_of_coco_whatever_the_batches_and_the_format():
     middle = both("map", {"boxes": "cxcywh"}, (sized(found), scores), (sized(truth), classes))
     assert middle == pytest.approx(expected["map"], abs=0.01)
     assert measure([METRICS["map"]], [((truth, np.eye(3)[classes.clip(0)]), wanted)])["map"] > 80
+
+
+def test_map_of_drawn_images_is_coco_s_of_the_images_drawn():
+    """A bootstrap draws images many times, or never: each draw is held against pycocotools on a data set of these images."""
+    pytest.importorskip("pycocotools")
+    truth, classes = boxes(14, 3), RANDOM.integers(0, 3, (14, 3))
+    classes[:4, 0] = -1
+    found, scores = detections(truth, classes, 2.0)
+    scores += RANDOM.uniform(0, 0.04, scores.shape).astype(np.float32)  # among equal scores the order of the images would decide
+    rows = METRICS["map"].of_batch((found, scores), (truth, classes), "batch 0")
+    drawn = {name: METRICS[name].drawn(rows) for name in ("map", "map50")}
+    for _ in range(8):
+        chosen = RANDOM.integers(0, 14, 14)
+        expected = reference_map(found[chosen], scores[chosen], truth[chosen], classes[chosen])
+        made = {name: of(np.bincount(chosen, minlength=14)) for name, of in drawn.items()}
+        assert made == pytest.approx(expected, rel=1e-9)
+    assert drawn["map"](np.zeros(14, int)) == 0.0
+    one = statistics.difference(METRICS["map"], rows, METRICS["map"].of_batch((truth, scores), (truth, classes), "batch 0"))
+    assert one.low < one.high < 0 and one.p < 0.05
 
 
 def reference_map(found, scores, truth, classes):
