@@ -64,6 +64,7 @@ def matches(outputs: Any, labels: Any, *, boxes: BoxFormat = "xyxy", decode: str
         raise MissingDependencyError("mAP needs pycocotools: pip install 'qat-toolkit[detection]'") from error
     to_coco = TO_COCO[boxes]
     found = detections(outputs, decode)
+    _check_order(found, to_coco)
     wanted = truth(labels, len(found))
     _check_sizes(wanted, to_coco)
     classes = sorted({int(c) for _, numbers, *_ in (*wanted, *found) for c in numbers})
@@ -92,6 +93,16 @@ def _annotations(images: list[_Image], to_coco: Callable[[np.ndarray], np.ndarra
             row |= {"area": float(box[2] * box[3])} | ({"score": float(scores[0][place])} if scores else {})
             rows.append(row)
     return rows
+
+
+def _check_order(images: list[_Image], to_coco: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Raise ValueError where most of what was found cannot be boxes: raw outputs of a detector, or boxes of another format."""
+    sizes = np.concatenate([to_coco(boxes.reshape(-1, 4).astype(np.float64))[:, 2:] for boxes, *_ in images] or [np.ones((1, 2))])
+    if len(sizes) and np.mean((sizes < 0).any(-1)) > 0.5:
+        raise ValueError(
+            "most of the boxes found have a negative size: name the function that makes boxes of raw outputs (decode: grid, of the "
+            "zoo's detector), or how boxes are written (boxes: xyxy, xywh or cxcywh)"
+        )
 
 
 def _check_sizes(images: list[_Image], to_coco: Callable[[np.ndarray], np.ndarray]) -> None:
