@@ -100,8 +100,8 @@ def _check_order(images: list[_Image], to_coco: Callable[[np.ndarray], np.ndarra
     sizes = np.concatenate([to_coco(boxes.reshape(-1, 4).astype(np.float64))[:, 2:] for boxes, *_ in images] or [np.ones((1, 2))])
     if len(sizes) and np.mean((sizes < 0).any(-1)) > 0.5:
         raise ValueError(
-            "most of the boxes found have a negative size: name the function that makes boxes of raw outputs (decode: grid, of the "
-            "zoo's detector), or how boxes are written (boxes: xyxy, xywh or cxcywh)"
+            "most of the boxes found have a negative size: name the function that makes boxes of raw outputs (decode: grid, for "
+            "the zoo's detector), or how boxes are written (boxes: xyxy, xywh or cxcywh)"
         )
 
 
