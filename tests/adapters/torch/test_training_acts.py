@@ -36,13 +36,14 @@ class InForward(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self):
+    def __init__(self, p=0.5):
         super().__init__()
+        self.p = p
         self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 4)
 
     def forward(self, x):
         q, k, v = self.qkv(x).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4).unbind(0)
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=0.5 if self.training else 0.0)
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.p if self.training else 0.0)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
@@ -115,6 +116,20 @@ def test_a_model_without_has_no_place_for_it():
 def test_dropout_of_probability_0_is_none():
     model, x = vectors(nn.Dropout(0.0))
     assert qat.prepare(model, x).plan.acts == ()
+
+
+def test_attention_without_dropout_is_captured_once(monkeypatch):
+    """PyTorch counts its kernel among the random operators, whatever the probability."""
+    captured, export = [], torch.export.export
+
+    def counted(*args, **kwargs):
+        captured.append(args)
+        return export(*args, **kwargs)
+
+    monkeypatch.setattr(torch.export, "export", counted)
+    assert qat.prepare(Attention(0.0), torch.rand(4, 6, 16)).plan.acts == ()
+    assert len(captured) == 1
+    assert len(qat.prepare(Attention(), torch.rand(4, 6, 16)).plan.acts) == 1
 
 
 def test_the_float_model_keeps_its_mode_and_its_statistics():

@@ -35,6 +35,9 @@ _SOURCE, _ACTS, _ATTENTION = "source", "training_acts", "attention_act"
 #: ``(x, p, train)``.
 _DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default)
 
+#: What operators that drop call their probability.
+_PROBABILITIES = ("dropout_p", "p")
+
 #: More operators than any act has between a tensor and its changed form: what is larger is another part of the model.
 _LARGEST = 64
 
@@ -102,13 +105,22 @@ def _training(modules: Iterable[nn.Module], model: nn.Module) -> Iterator[None]:
 
 
 class _Draws(TorchDispatchMode):
-    """Notes whether an operator draws random numbers."""
+    """Notes whether an operator draws random numbers. Attention is a random operator that draws none without dropout."""
 
     drawn = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.drawn |= _is_random(func)
-        return func(*args, **(kwargs or {}))
+        given = kwargs or {}
+        self.drawn |= _is_random(func) and _probability(func, args, given) != 0
+        return func(*args, **given)
+
+
+def _probability(func: Any, args: Any, kwargs: Any) -> float | None:
+    """Return the probability with which an operator drops; None of one that has no such argument."""
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.name in _PROBABILITIES:
+            return args[place] if place < len(args) else kwargs.get(argument.name, argument.default_value)
+    return None
 
 
 def _draws(model: nn.Module, examples: tuple[Any, ...]) -> bool:
