@@ -1,4 +1,4 @@
-"""LayerNorm and RMSNorm as ONNX nodes whose results have the same bits on every machine; see :mod:`qat.arithmetic.layer_norm`.
+"""Norms as ONNX nodes whose results have the same bits on every machine; see :mod:`qat.arithmetic.layer_norm`.
 
 Most of the time goes into passes over the whole tensor, so that there are few: integers are held in float32, which adds them
 exactly below 2^24, in any order. The mean of integers is then one sum and one division.
@@ -6,6 +6,7 @@ exactly below 2^24, in any order. The mean of integers is then one sum and one d
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,22 +14,24 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from qat.arithmetic.grid import f32
-from qat.arithmetic.layer_norm import scaled_epsilon, scaled_least
+from qat.arithmetic.layer_norm import centred_square, scaled_epsilon, scaled_least, summed_in_float, type_of_sums
 from qat.program.program import Instruction
 
 from .writer import Writer
 
 #: The largest sum of integers that float32 holds whatever their order.
 _EXACT = 2**24
+_TYPES = {"int32": TensorProto.INT32, "int64": TensorProto.INT64}
 
 
 class _Nodes:
-    """Writes the nodes of one normalization."""
+    """Writes the nodes of one normalization, whose rows lie along the last axis."""
 
     def __init__(self, writer: Writer, instruction: Instruction) -> None:
         assert instruction.weight is not None
-        self.writer, self.name, self.count = writer, instruction.name, len(instruction.weight)
-        self.rank = len(writer.program.values[instruction.inputs[0]].shape)
+        self.writer, self.instruction, self.name, self.count = writer, instruction, instruction.name, len(instruction.weight)
+        self.shape = writer.program.values[instruction.inputs[0]].shape
+        self.rank, self.encoding = len(self.shape), writer.program.encoding_of(instruction.inputs[0])
         self.last = self.number("axes", np.array([-1], np.int64))
 
     def node(self, kind: str, *inputs: str, name: str, **attributes: Any) -> str:
@@ -39,10 +42,43 @@ class _Nodes:
         """Store a constant and return its name."""
         return self.writer.constant(f"{self.name}.{name}", value)
 
+    def centred(self, q: str) -> tuple[str, str]:
+        """Write the distances from the integer nearest to the mean, and what the mean is off it."""
+        if self.count * self.largest >= _EXACT:
+            return self.centred_by_total(q)
+        center = self.node("Round", self.node("ReduceMean", q, self.last, name="mean"), name="center")
+        d = self.node("Sub", q, center, name="distance")
+        return d, self.node("ReduceMean", d, self.last, name="rest")
+
+    @property
+    def largest(self) -> int:
+        """The greatest magnitude of an integer."""
+        return max(abs(self.encoding.qmin), abs(self.encoding.qmax))
+
+    def centred_by_total(self, q: str) -> tuple[str, str]:
+        """Write the same from the sum of the integers."""
+        total, n = self.total(q), self.number("count", f32(self.count))
+        center = self.node("Round", self.node("Div", total, n, name="mean"), name="center")
+        left = self.node("Sub", total, self.node("Mul", center, n, name="centers"), name="left")
+        return self.node("Sub", q, self.spread(center), name="distance"), self.node("Div", left, n, name="rest")
+
+    def total(self, q: str) -> str:
+        """Write the sum of integers that may pass what float32 holds."""
+        whole = self.node("Cast", q, name="integers_whole", to=_TYPES[type_of_sums(self.count, self.largest)])
+        return self.node("Cast", self.node("ReduceSum", whole, self.last, name="total_whole"), name="total", to=TensorProto.FLOAT)
+
+    def spread(self, row: str) -> str:
+        """Return a number of each row as the image reads it."""
+        return row
+
+    def along(self, parameter: np.ndarray) -> np.ndarray:
+        """Return a parameter as the image reads it."""
+        return parameter.astype(f32)
+
     def mean_square(self, integers: str, largest: int, mean: float) -> str:
         """Write the mean of the squares of integers, which float32 numbers hold.
 
-        A sum that may pass 2^24 is one of int32 numbers: of the sums of parts that do not, else of the squares.
+        A sum that may pass 2^24 is one of whole numbers: of the sums of parts that do not, else of the squares.
 
         Args:
             integers: of one row each.
@@ -57,7 +93,7 @@ class _Nodes:
             shape = self.number("parts", np.array([*[0] * (self.rank - 1), parts, self.count // parts], np.int64))
             split = self.node("Reshape", squares, shape, name="split")
             squares = self.node("ReduceSum", split, self.last, name="partial", keepdims=0)
-        whole = self.node("Cast", squares, name="whole", to=TensorProto.INT32)
+        whole = self.node("Cast", squares, name="whole", to=_TYPES[type_of_sums(self.count, mean)])
         total = self.node("ReduceSum", whole, self.last, name="squares")
         real = self.node("Cast", total, name="squares_real", to=TensorProto.FLOAT)
         return self.node("Div", real, self.number("count", f32(self.count)), name="square")
@@ -66,27 +102,90 @@ class _Nodes:
         """Write the products with gamma, the sums with beta, and the QuantizeLinear; those that change nothing are left out."""
         gamma, beta = instruction.weight, instruction.bias
         if gamma is not None and np.any(gamma != 1):
-            y = self.node("Mul", y, self.number("gamma", gamma.astype(f32)), name="scaled")
+            y = self.node("Mul", y, self.number("gamma", self.along(gamma)), name="scaled")
         if beta is not None and np.any(beta != 0):
-            y = self.node("Add", y, self.number("beta", beta.astype(f32)), name="shifted")
+            y = self.node("Add", y, self.number("beta", self.along(beta)), name="shifted")
         output = instruction.outputs[0]
         self.writer.node("QuantizeLinear", [y, *self.writer.scale_and_zero_point(output)], output, instruction.name)
 
 
+class _Groups(_Nodes):
+    """The same for groups of channels: ``[batch, groups, 1]`` holds a number of each."""
+
+    def __init__(self, writer: Writer, instruction: Instruction) -> None:
+        super().__init__(writer, instruction)
+        self.axis, self.groups = instruction.attrs["axis"], instruction.attrs["groups"]
+        self.places = [a for a in range(1, self.rank) if a != self.axis]
+        self.channels = (self.shape[self.axis] or 1) // self.groups  # of one group
+        self.count = math.prod(self.shape[a] or 1 for a in self.places) * self.channels
+
+    def centred(self, q: str) -> tuple[str, str]:
+        """Write the distances from the integer nearest to the mean, and what the mean is off it."""
+        return self.centred_by_total(q)
+
+    def total(self, q: str) -> str:
+        """Write the sum of the integers of each group."""
+        return self._summed("total", q, self.largest, self.largest)
+
+    def mean_square(self, integers: str, largest: int, mean: float) -> str:
+        """Write the mean of the squares of each group."""
+        squared = self.node("Mul", integers, integers, name="squared")
+        squares = self._summed("squares", squared, largest**2, mean)
+        return self.node("Div", squares, self.number("count", f32(self.count)), name="square")
+
+    def _summed(self, name: str, x: str, largest: int, mean: float) -> str:
+        """Write exact sums: in float32 as far as it holds every integer, then of integers; ``mean`` limits a group's mean."""
+        count = summed_in_float([self.shape[a] or 1 for a in self.places], largest)
+        first, then = self.places[len(self.places) - count :], self.places[: len(self.places) - count]
+        if first:
+            x = self.node("ReduceSum", x, self.number(f"axes_of_{name}", np.array(first)), name=f"{name}_real")
+        whole = self.count * largest >= _EXACT
+        if whole:
+            x = self.node("Cast", x, name=f"{name}_whole", to=_TYPES[type_of_sums(self.count, mean)])
+        if then:
+            x = self.node("ReduceSum", x, self.number(f"axes_of_whole_{name}", np.array(then)), name=f"{name}_of_channels")
+        x = self.node("Reshape", x, self.number("grouped", np.array([0, self.groups, self.channels])), name=f"{name}_grouped")
+        if self.channels > 1:
+            x = self.node("ReduceSum", x, self.last, name=f"{name}_of_groups")
+        return self.node("Cast", x, name=f"{name}_rounded", to=TensorProto.FLOAT) if whole else x
+
+    def spread(self, row: str) -> str:
+        """Return a number of each group as the image reads it: one for each of the channels, or for all."""
+        name = row.removeprefix(f"{self.name}/")
+        if self.groups > 1 and self.channels > 1:
+            row = self.node("Expand", row, self.number("times", np.array([1, 1, self.channels])), name=f"{name}_of_channels")
+        made = self.groups if self.groups == 1 else self.groups * self.channels
+        shape = np.array([0, *(made if a == self.axis else 1 for a in range(1, self.rank))])
+        return self.node("Reshape", row, self.number("spread", shape), name=f"{name}_spread")
+
+    def along(self, parameter: np.ndarray) -> np.ndarray:
+        """Return a parameter of the channels as the image reads it."""
+        return parameter.astype(f32).reshape([-1, *[1] * (self.rank - 1 - self.axis)])
+
+
 def write_layer_norm(writer: Writer, instruction: Instruction) -> None:
     """Write the distances from the integer nearest to the mean, and from them the variance and the result."""
-    nodes, x = _Nodes(writer, instruction), writer.program.encoding_of(instruction.inputs[0])
-    node, span = nodes.node, x.qmax - x.qmin
-    q = node("Cast", instruction.inputs[0], name="integers", to=TensorProto.FLOAT)
-    center = node("Round", node("ReduceMean", q, nodes.last, name="mean"), name="center")
-    d = node("Sub", q, center, name="distance")
-    rest = node("ReduceMean", d, nodes.last, name="rest")
-    # The variance of numbers is at most the square of half their span; the center is half a unit off the mean at most.
-    square = nodes.mean_square(d, span, (span / 2) ** 2 + 0.25)
+    _write(_Nodes(writer, instruction))
+
+
+def write_group_norm(writer: Writer, instruction: Instruction) -> None:
+    """Write the same for groups of channels."""
+    _write(_Groups(writer, instruction))
+
+
+def _write(nodes: _Nodes) -> None:
+    node, x, attrs = nodes.node, nodes.encoding, nodes.instruction.attrs
+    q = node("Cast", nodes.instruction.inputs[0], name="integers", to=TensorProto.FLOAT)
+    d, rest = nodes.centred(q)
+    square = nodes.mean_square(d, x.qmax - x.qmin, centred_square(x))
     variance = node("Sub", square, node("Mul", rest, rest, name="rest_squared"), name="variance")
-    epsilon = nodes.number("epsilon", scaled_epsilon(instruction.attrs["epsilon"], float(x.scale)))
+    epsilon = nodes.number("epsilon", scaled_epsilon(attrs["epsilon"], float(x.scale)))
     deviation = node("Sqrt", node("Add", variance, epsilon, name="regular"), name="deviation")
-    nodes.finish(node("Div", node("Sub", d, rest, name="centered"), deviation, name="normalized"), instruction)
+    if attrs.get("uncentered", False):
+        y = node("Sub", q, nodes.number("origin", f32(x.zero_point)), name="centered") if x.zero_point else q
+    else:
+        y = node("Sub", d, nodes.spread(rest), name="centered")
+    nodes.finish(node("Div", y, nodes.spread(deviation), name="normalized"), nodes.instruction)
 
 
 def write_rms_norm(writer: Writer, instruction: Instruction) -> None:

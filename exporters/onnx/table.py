@@ -20,7 +20,7 @@ from .data_movement import (
     write_transpose,
 )
 from .elementwise import write_add, write_maximum, write_minimum, write_mul, write_relu, write_relu6
-from .layer_norm import write_layer_norm, write_rms_norm
+from .layer_norm import write_group_norm, write_layer_norm, write_rms_norm
 from .linear import write_conv, write_dense
 from .lookup import write_function
 from .quantize import write_constant, write_dequantize, write_quantize
@@ -56,6 +56,7 @@ WRITERS: dict[str, WriteOperator] = {
     "mask": write_mask,
     "embedding": write_embedding,
     "layer_norm": write_layer_norm,
+    "group_norm": write_group_norm,
     "rms_norm": write_rms_norm,
     **dict.fromkeys(FUNCTIONS, write_function),
 }

@@ -1,4 +1,4 @@
-"""LayerNorm and RMSNorm in a ``.tflite``, of float operators whose results have the same bits on every machine.
+"""Norms in a ``.tflite``, of float operators whose results have the same bits on every machine.
 
 The operators are those of :mod:`qat.arithmetic.layer_norm`: sums of integers, and single float32 operators that IEEE 754 rounds.
 Floats hold the integers, each of them up to 2^24; the sum of squares may pass that, and is one of int32.
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qat.arithmetic.grid import f32
-from qat.arithmetic.layer_norm import scaled_epsilon, scaled_least
+from qat.arithmetic.layer_norm import centred_square, scaled_epsilon, scaled_least, summed_in_float, type_of_sums
 from qat.program.program import Instruction
 
 from .writer import Op, Writer
@@ -23,22 +23,32 @@ _BEYOND_XNNPACK = 7
 
 
 def write_layer_norm(writer: Writer, instruction: Instruction) -> None:
-    """Write the sums of integers, and from them the mean, the variance and the result."""
-    assert instruction.weight is not None and instruction.bias is not None
-    w = _Steps(writer, instruction)
-    scale, zero_point = w.encoding.scale, w.encoding.zero_point
-    q = w.add("integers", w.centered(), w.number("origin", zero_point))
-    total = w.total("total", q)
+    """Write the sums of integers over the last axis, and from them the mean, the variance and the result."""
+    _write(_Steps(writer, instruction))
+
+
+def write_group_norm(writer: Writer, instruction: Instruction) -> None:
+    """Write the same for groups of channels."""
+    _write(_Groups(writer, instruction))
+
+
+def _write(w: _Steps) -> None:
+    weight, bias, attrs = w.instruction.weight, w.instruction.bias, w.instruction.attrs
+    assert weight is not None and bias is not None
+    x = w.centered()
+    q = w.add("integers", x, w.number("origin", w.encoding.zero_point))
+    total = w.total(q)
     c = w.rounded("center", w.div("mean", total, w.count, single=True), single=True)
-    d = w.sub("distance", q, c)
+    d = w.sub("distance", q, w.spread(c))
     rest = w.sub("left", total, w.mul("centers", c, w.count, single=True), single=True)
     rest = w.div("rest", rest, w.count, single=True)
-    variance = w.sub("variance", w.mean_square(d), w.mul("rest_squared", rest, rest, single=True), single=True)
-    epsilon = w.number("epsilon", scaled_epsilon(instruction.attrs["epsilon"], float(scale)))
+    squares = w.squares(d, centred_square(w.encoding))
+    variance = w.sub("variance", squares, w.mul("rest_squared", rest, rest, single=True), single=True)
+    epsilon = w.number("epsilon", scaled_epsilon(attrs["epsilon"], float(w.encoding.scale)))
     deviation = w.root("deviation", w.add("regular", variance, epsilon, single=True))
-    y = w.div("normalized", w.sub("centered", d, rest), deviation)
-    y = w.mul("scaled", y, w.number("gamma", instruction.weight))
-    w.quantize(w.add("shifted", y, w.number("beta", instruction.bias)))
+    x = x if attrs.get("uncentered", False) else w.sub("centered", d, w.spread(rest))
+    y = w.mul("scaled", w.div("normalized", x, w.spread(deviation)), w.number("gamma", w.along(weight)))
+    w.quantize(w.add("shifted", y, w.number("beta", w.along(bias))))
 
 
 def write_rms_norm(writer: Writer, instruction: Instruction) -> None:
@@ -46,22 +56,28 @@ def write_rms_norm(writer: Writer, instruction: Instruction) -> None:
     assert instruction.weight is not None
     w = _Steps(writer, instruction)
     q, scale = w.centered(), float(w.encoding.scale)
+    farthest = max(w.encoding.qmax - w.encoding.zero_point, w.encoding.zero_point - w.encoding.qmin)
     epsilon = w.number("epsilon", scaled_epsilon(instruction.attrs["epsilon"], scale))
-    root = w.root("root", w.add("regular", w.mean_square(q), epsilon, single=True))
+    root = w.root("root", w.add("regular", w.squares(q, farthest**2), epsilon, single=True))
     least = w.number("least", scaled_least(instruction.attrs["least"], scale))
     root = w.operator("limited", Op.MAXIMUM, [root, least], True, "MaximumMinimumOptions")
     w.quantize(w.mul("scaled", w.div("normalized", q, root), w.number("gamma", instruction.weight)))
 
 
 class _Steps:
-    """Writes the operators of one instruction. A ``single`` one has one value for each row of the normalized axis."""
+    """Writes the operators of one instruction, whose rows lie along the last axis. A ``single`` one has a value for each row."""
 
     def __init__(self, writer: Writer, instruction: Instruction) -> None:
         self.writer, self.instruction = writer, instruction
         self.encoding = writer.program.encoding_of(instruction.inputs[0])
         self.shape = writer.program.values[instruction.inputs[0]].shape
-        self.count = self.number("count", self.shape[-1] or 1)
-        self.axes = writer.constant(f"{instruction.name}.axes", [len(self.shape) - 1])
+        self.rows, self.terms = self.of_rows()
+        self.count = self.number("count", self.terms)
+        self.axes = writer.constant(f"{instruction.name}.axes", [len(self.rows) - 1])
+
+    def of_rows(self) -> tuple[Sequence[int | None], int]:
+        """Return the shape of a number of each row, and how many integers a row has."""
+        return (*self.shape[:-1], 1), self.shape[-1] or 1
 
     def number(self, name: str, value: npt.ArrayLike) -> str:
         """Add numbers of float32."""
@@ -79,8 +95,7 @@ class _Steps:
         **fields: object,
     ) -> str:
         """Add an operator, and return the name of its output."""
-        shape = (*self.shape[:-1], 1) if single else self.shape
-        output = self.writer.add_tensor(f"{self.instruction.name}/{name}", shape, dtype)
+        output = self.writer.add_tensor(f"{self.instruction.name}/{name}", self.rows if single else self.shape, dtype)
         self.writer.operator(code, inputs, output, 1, options, **fields)
         return output
 
@@ -102,26 +117,49 @@ class _Steps:
 
     def root(self, name: str, x: str) -> str:
         """Add a square root by TFLite's own kernel: XNNPACK's starts from an estimate on x86, and may miss the last bit."""
-        rows = None if None in self.shape else prod(size or 1 for size in self.shape[:-1])
+        rows = None if None in self.rows else prod(size or 1 for size in self.rows)
         of_root, wide = f"{self.instruction.name}/{name}", (rows, *[1] * (_BEYOND_XNNPACK - 1))
         spread = self.reshaped(f"{of_root}_in", x, wide)
         root = self.writer.add_tensor(f"{of_root}_out", wide, "float32")
         self.writer.operator(Op.SQRT, [spread], root, 1)
-        return self.reshaped(of_root, root, (*self.shape[:-1], 1))
+        return self.reshaped(of_root, root, self.rows)
 
-    def reshaped(self, output: str, x: str, shape: Sequence[int | None]) -> str:
+    def reshaped(self, output: str, x: str, shape: Sequence[int | None], dtype: str = "float32") -> str:
         """Add a tensor of another shape, whose batch is free."""
         sizes = self.writer.constant(f"{output}.shape", [-1 if size is None else size for size in shape])
-        self.writer.operator(Op.RESHAPE, [x, sizes], self.writer.add_tensor(output, shape, "float32"), 1, "ReshapeOptions")
+        self.writer.operator(Op.RESHAPE, [x, sizes], self.writer.add_tensor(output, shape, dtype), 1, "ReshapeOptions")
         return output
 
     def rounded(self, name: str, x: str, single: bool = False) -> str:
         """Add a rounding, of halves to even."""
         return self.operator(name, Op.ROUND, [x], single)
 
-    def total(self, name: str, x: str, dtype: str = "float32") -> str:
-        """Add a sum over the last axis."""
-        return self.operator(name, Op.SUM, [x, self.axes], True, "ReducerOptions", dtype, keepDims=True)
+    def total(self, q: str) -> str:
+        """Add the sum of the integers of each row."""
+        greatest = max(abs(self.encoding.qmin), abs(self.encoding.qmax))
+        if summed_in_float([self.terms], greatest):
+            return self.operator("total", Op.SUM, [q, self.axes], True, "ReducerOptions", keepDims=True)
+        return self._in_integers("total", "integers_whole", q, type_of_sums(self.terms, greatest), "total_whole")
+
+    def squares(self, d: str, mean: float) -> str:
+        """Add the mean of the squares of integers, which is ``mean`` at most."""
+        squared, dtype = self.mul("squared", d, d), type_of_sums(self.terms, mean)
+        squares = self._in_integers("squares", "squared_whole", squared, dtype, "squares_whole")
+        return self.div("square", squares, self.count, single=True)
+
+    def _in_integers(self, name: str, whole: str, x: str, dtype: str, total: str) -> str:
+        """Add a sum over the last axis that may pass 2^24, beyond which float32 does not hold every integer."""
+        whole = self.operator(whole, Op.CAST, [x], False, "CastOptions", dtype)
+        sums = self.operator(total, Op.SUM, [whole, self.axes], True, "ReducerOptions", dtype, keepDims=True)
+        return self.operator(name, Op.CAST, [sums], True, "CastOptions")
+
+    def spread(self, row: str) -> str:
+        """Return a number of each row as the image reads it."""
+        return row
+
+    def along(self, parameter: np.ndarray) -> np.ndarray:
+        """Return a parameter as the image reads it."""
+        return parameter
 
     def centered(self) -> str:
         """Add the input's integers less their zero point: their real values times the inverse scale are near them."""
@@ -131,13 +169,76 @@ class _Steps:
         )
         return self.rounded("whole", self.mul("units", real, self.number("per_unit", f32(1) / f32(self.encoding.scale))))
 
-    def mean_square(self, x: str) -> str:
-        """Add the mean of the squares of integers."""
-        whole = self.operator("squared_whole", Op.CAST, [self.mul("squared", x, x)], False, "CastOptions", "int32")
-        squares = self.operator("squares", Op.CAST, [self.total("squares_whole", whole, "int32")], True, "CastOptions")
-        return self.div("square", squares, self.count, single=True)
-
     def quantize(self, y: str) -> None:
         """Add the step to the output's integers."""
         output = self.writer.integer_tensor(self.instruction.outputs[0])
         self.writer.operator(Op.QUANTIZE, [y], output, 1, "QuantizeOptions")
+
+
+class _Groups(_Steps):
+    """The same for groups of channels: ``[batch, groups, 1]`` holds a number of each."""
+
+    def of_rows(self) -> tuple[Sequence[int | None], int]:
+        """Return the shape of a number of each group, and how many integers a group has."""
+        self.axis, self.groups = self.instruction.attrs["axis"], self.instruction.attrs["groups"]
+        self.places = [a for a in range(1, len(self.shape)) if a != self.axis]
+        self.channels = (self.shape[self.axis] or 1) // self.groups  # of one group
+        return (self.shape[0], self.groups, 1), prod(self.shape[a] or 1 for a in self.places) * self.channels
+
+    def total(self, q: str) -> str:
+        """Add the sum of the integers of each group."""
+        greatest = max(abs(self.encoding.qmin), abs(self.encoding.qmax))
+        return self._summed("total", q, greatest, greatest)
+
+    def squares(self, d: str, mean: float) -> str:
+        """Add the mean of the squares of integers, which is ``mean`` at most."""
+        farthest = self.encoding.qmax - self.encoding.qmin
+        return self.div("square", self._summed("squares", self.mul("squared", d, d), farthest**2, mean), self.count, single=True)
+
+    def _summed(self, name: str, x: str, greatest: int, mean: float) -> str:
+        """Add exact sums: in float32 as far as it holds every integer, then in integers; ``mean`` limits a group's mean."""
+        count = summed_in_float([self.shape[a] or 1 for a in self.places], greatest)
+        first, then = self.places[len(self.places) - count :], self.places[: len(self.places) - count]
+        whole = self.terms * greatest >= 2**24
+        dtype = type_of_sums(self.terms, mean) if whole else "float32"
+        shape = list(self.shape)
+        if first:
+            x = self._over(first, shape, x, f"{name}_real", "float32")
+        if whole:
+            x = self._tensor(f"{name}_whole", shape, dtype, Op.CAST, [x], "CastOptions")
+        if then:
+            x = self._over(then, shape, x, f"{name}_of_channels", dtype)
+        grouped: list[int | None] = [self.shape[0], self.groups, self.channels]
+        x = self.reshaped(f"{self.instruction.name}/{name}_grouped", x, grouped, dtype)
+        if self.channels > 1:
+            x = self._over([2], grouped, x, f"{name}_of_groups", dtype, self.axes)
+        return self._tensor(f"{name}_rounded", grouped, "float32", Op.CAST, [x], "CastOptions") if whole else x
+
+    def _over(self, axes: Sequence[int], shape: list[int | None], x: str, name: str, dtype: str, places: str = "") -> str:
+        """Add a sum over axes, which the constant ``places`` may hold; ``shape`` becomes that of the result."""
+        for a in axes:
+            shape[a] = 1
+        places = places or self.writer.constant(f"{self.instruction.name}.{name}.axes", axes)
+        return self._tensor(name, shape, dtype, Op.SUM, [x, places], "ReducerOptions", keepDims=True)
+
+    def _tensor(
+        self, name: str, shape: Sequence[int | None], dtype: str, code: int, inputs: Sequence[str], options: str, **fields: object
+    ) -> str:
+        """Add an operator whose output has a shape of its own."""
+        output = self.writer.add_tensor(f"{self.instruction.name}/{name}", shape, dtype)
+        self.writer.operator(code, inputs, output, 1, options, **fields)
+        return output
+
+    def spread(self, row: str) -> str:
+        """Return a number of each group as the image reads it: one for each of the channels, or for all."""
+        name = row.removeprefix(f"{self.instruction.name}/")
+        if self.groups > 1 and self.channels > 1:
+            shape, ones = (self.shape[0], self.groups, self.channels), self.number("times", np.ones((1, 1, self.channels)))
+            row = self._tensor(f"{name}_of_channels", shape, "float32", Op.MUL, [row, ones], "MulOptions")
+        made = self.groups if self.groups == 1 else self.groups * self.channels
+        spread = [self.shape[0], *(made if a == self.axis else 1 for a in range(1, len(self.shape)))]
+        return self.reshaped(f"{self.instruction.name}/{name}_spread", row, spread)
+
+    def along(self, parameter: np.ndarray) -> np.ndarray:
+        """Return a parameter of the channels as the image reads it."""
+        return parameter.reshape([-1, *[1] * (len(self.shape) - 1 - self.axis)])

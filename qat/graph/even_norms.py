@@ -76,7 +76,7 @@ def _named(norm: Op, held: Mapping[str, str]) -> Op:
     """Return a norm as an operator of its kind, whose parameters are the graph's."""
     if KINDS[norm.kind].normalizes:
         return norm
-    attrs = {name: norm.attrs[name] for name in KINDS[norm.attrs["computes"]].attrs}
+    attrs = {name: norm.attrs[name] for name in KINDS[norm.attrs["computes"]].attrs if name in norm.attrs}
     return Op(f"{norm.name}_even", norm.attrs["computes"], norm.inputs, norm.outputs, dict(held), attrs, norm.scope)
 
 
@@ -96,7 +96,8 @@ def _factor(params: Mapping[str, np.ndarray], held: Mapping[str, str], inputs: l
 def _readers(graph: Graph, norm: Op) -> list[Op]:
     """Return the layers of products that read a norm's channels as their input channels; none where anything else reads them."""
     consumers, found = graph.consumers(), []
-    waiting = [(norm.output, len(graph.tensors[norm.output].shape) - 1)]
+    rank = len(graph.tensors[norm.output].shape)
+    waiting = [(norm.output, int(norm.attrs.get("axis", rank - 1)))]
     while waiting:
         tensor, axis = waiting.pop()
         if tensor in graph.outputs or tensor not in consumers:

@@ -108,7 +108,10 @@ KINDS: dict[str, Kind] = {
         Kind("embedding", ("weight",), (), layout="model", indices=True, output_grid="weight"),
         # A parameter on the grid, in a shape that may be another than the user's. It has no inputs.
         Kind("constant", ("value",), ("shape",), layout="model", output_grid="value"),
-        Kind("layer_norm", ("gamma", "beta"), ("epsilon",), layout="model", normalizes=True),  # over the last axis
+        # Over the last axis. One with ``uncentered`` only divides by the deviation.
+        Kind("layer_norm", ("gamma", "beta"), ("epsilon", "uncentered"), layout="model", normalizes=True),
+        # Over all axes but the batch, in groups of the channels, which lie along ``axis``.
+        Kind("group_norm", ("gamma", "beta"), ("epsilon", "groups", "axis"), normalizes=True),
         # Over the last axis; the root is ``least`` at least.
         Kind("rms_norm", ("gamma",), ("epsilon", "least"), layout="model", normalizes=True),
         Kind(

@@ -204,6 +204,7 @@ _READERS_OF_SOFTMAX = ("matmul", "mul", "add", "mean", "dense", "conv2d", "depth
 
 _NORMS = (
     Row("layer_norm", output="own", note="sums of integers, then single float32 operators"),
+    Row("group_norm", output="own", note="sums of integers, then single float32 operators; an InstanceNorm too"),
     Row("rms_norm", output="own", note="sums of integers, then single float32 operators; an L2 norm too"),
 )
 

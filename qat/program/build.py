@@ -174,8 +174,8 @@ def _parameters(planned: PlannedOp, writer: _Writer, integers: Integers, paramet
         grid = KERNELS[writer.plan.target.kernels].quantize(parameter(op.params[kind.output_grid]), encoding)
         held = (grid + encoding.zero_point).astype(encoding.dtype)
         return _Weight(held.reshape(op.attrs["shape"]) if "shape" in op.attrs else held)
-    if "gamma" in kind.params:  # float32, of a LayerNorm or RMSNorm, which may have neither
-        width = writer.plan.graph.tensors[op.output].shape[-1] or 1
+    if "gamma" in kind.params:  # float32, of a norm, which may have neither
+        width = writer.plan.graph.tensors[op.output].shape[op.attrs.get("axis", -1)] or 1
         gamma, beta = (
             parameter(op.params[role]).ravel() if role in op.params else np.full(width, fill, f32)
             for role, fill in (("gamma", 1.0), ("beta", 0.0))

@@ -15,7 +15,7 @@ from qat.arithmetic import lookup as functions
 from qat.arithmetic.attention import product_kernels
 from qat.arithmetic.grid import dequantize
 from qat.arithmetic.kernels import KERNELS
-from qat.arithmetic.layer_norm import layer_norm, rms_norm
+from qat.arithmetic.layer_norm import group_norm, layer_norm, rms_norm
 from qat.arithmetic.upsampling import UPSAMPLING
 from qat.errors import DataError
 from qat.graph.kinds import FUNCTIONS, STEPS, bounds
@@ -174,7 +174,15 @@ def _constant(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.n
 def _layer_norm(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
     assert step.weight is not None and step.bias is not None
     x, y = program.encoding_of(step.inputs[0]), program.encoding_of(step.outputs[0])
-    return layer_norm(xs[0], step.weight, step.bias, step.attrs["epsilon"], x, y, program.kernels)
+    uncentered = bool(step.attrs.get("uncentered", False))
+    return layer_norm(xs[0], step.weight, step.bias, step.attrs["epsilon"], x, y, program.kernels, uncentered)
+
+
+def _group_norm(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    assert step.weight is not None and step.bias is not None
+    x, y = program.encoding_of(step.inputs[0]), program.encoding_of(step.outputs[0])
+    groups, axis = step.attrs["groups"], step.attrs["axis"]
+    return group_norm(xs[0], step.weight, step.bias, step.attrs["epsilon"], groups, axis, x, y, program.kernels)
 
 
 def _rms_norm(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
@@ -302,6 +310,7 @@ _STEPS: dict[str, Callable[[Program, Instruction, list[np.ndarray]], np.ndarray]
     "embedding": _embedding,
     "constant": _constant,
     "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
     "rms_norm": _rms_norm,
     "add": _binary("add"),
     "mul": _binary("mul"),

@@ -57,7 +57,7 @@ class Instruction:
     Weights are in one layout whatever the framework: convolutions ``[out, in / groups, height, width]`` (a depthwise one
     ``[channels * multiplier, 1, h, w]`` with ``groups = channels``), dense ``[out, in]``.
     ``weight_encoding.axis`` is 0, or None for one scale per tensor.
-    ``weight`` and ``bias`` of a ``layer_norm`` are float32.
+    ``weight`` and ``bias`` of a norm are float32.
     The ``weight`` of a ``constant`` or ``embedding`` holds integers of the output's encoding, zero point included.
     ``activation`` names the fused activation (``relu``, ``relu6``) and ``clamp`` the limits it leaves, in the output's
     integers (zero point included).

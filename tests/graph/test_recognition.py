@@ -27,6 +27,10 @@ def spread(x, axes):
     return (centred(x, axes) ** 2).mean(axes, keepdim=True)
 
 
+def even(x, axes):
+    return centred(x, axes) / torch.sqrt(spread(x, axes) + 1e-5)
+
+
 def square_mean(x):
     return (x * x).mean(-1, keepdim=True)
 
@@ -129,6 +133,26 @@ SPELLINGS = {
     "layer norm of images": (
         lambda m, x: F.layer_norm(x, (4, 6, 6)),
         lambda m, x: centred(x, (1, 2, 3)) / torch.sqrt(spread(x, (1, 2, 3)) + 1e-5),
+    ),
+    "deviation norm": (
+        lambda m, x: x / torch.sqrt(spread(x, -1) + 1e-5),
+        lambda m, x: x * torch.rsqrt(x.var(-1, keepdim=True, correction=0) + 1e-5),
+    ),
+    "instance norm": (
+        lambda m, x: F.instance_norm(x, None, None, m.gamma, m.beta),
+        lambda m, x: F.group_norm(x, 4, m.gamma, m.beta),
+        lambda m, x: even(x, (2, 3)) * m.gamma_image + m.beta_image,
+        lambda m, x: m.gamma[:, None, None] * centred(x, (2, 3)) * torch.rsqrt(spread(x, (2, 3)) + 1e-5) + m.beta_image,
+        lambda m, x: m.beta_image + centred(x, (2, 3)) * (x.var((2, 3), False, True) + 1e-5) ** -0.5 * m.gamma_image,
+    ),
+    "instance norm alone": (
+        lambda m, x: F.instance_norm(x),
+        lambda m, x: even(x, (2, 3)),
+    ),
+    "group norm": (
+        lambda m, x: F.group_norm(x, 2, m.gamma, m.beta),
+        lambda m, x: even(x.view(-1, 2, 72), -1).view_as(x) * m.gamma_image + m.beta_image,
+        lambda m, x: m.beta_image + m.gamma[:, None, None] * even(x.view(-1, 2, 2, 6, 6), (2, 3, 4)).view(-1, 4, 6, 6),
     ),
     "rms norm": (
         lambda m, x: F.rms_norm(x, (6,), eps=1e-5),

@@ -1,4 +1,4 @@
-"""LayerNorm, RMSNorm, L2 norm and softmax that are written in pieces, recognised by their values.
+"""LayerNorm, GroupNorm, RMSNorm, L2 norm and softmax that are written in pieces, recognised by their values.
 
 A region of elementwise operators and reductions is evaluated on random numbers, of usual size and of the sizes at which the
 numbers that it adds, such as an epsilon, weigh most. It is the function whose values it has.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class _Form:
     """
 
     kind: str
-    attrs: Callable[[float, int], dict[str, float]]
+    attrs: Callable[[float, int], dict[str, Any]]
     values: Callable[[np.ndarray, Axes, float], np.ndarray]
     factor: Callable[[int], float] = lambda n: 1.0
     any_axes: bool = True
@@ -46,6 +47,10 @@ def _rms_norm(x: np.ndarray, axes: Axes, epsilon: float) -> np.ndarray:
     return np.asarray(x / np.sqrt(np.square(x).mean(axes, keepdims=True) + epsilon))
 
 
+def _uncentered(x: np.ndarray, axes: Axes, epsilon: float) -> np.ndarray:
+    return np.asarray(x / np.sqrt(x.var(axes, keepdims=True) + epsilon))
+
+
 def _l2_norm(x: np.ndarray, axes: Axes, least: float) -> np.ndarray:
     return np.asarray(x / np.maximum(np.sqrt(np.square(x).sum(axes, keepdims=True)), least))
 
@@ -57,6 +62,7 @@ def _softmax(x: np.ndarray, axes: Axes, _: float) -> np.ndarray:
 
 _FORMS = (
     _Form("layer_norm", lambda epsilon, n: {"epsilon": epsilon}, _layer_norm),
+    _Form("layer_norm", lambda epsilon, n: {"epsilon": epsilon, "uncentered": True}, _uncentered),
     _Form("rms_norm", lambda epsilon, n: {"epsilon": epsilon, "least": 0.0}, _rms_norm),
     # x / max(|x|, least) = (x / sqrt(n)) / max(sqrt(mean(x^2)), least / sqrt(n))
     _Form("rms_norm", lambda least, n: {"epsilon": 0.0, "least": least / n**0.5}, _l2_norm, lambda n: n**-0.5),
@@ -82,7 +88,10 @@ def _written(sheet: Sheet, region: Region) -> bool:
     """Put an operator in the place of a region that is a normalization; return whether it is one."""
     base, root = sheet.tensors[region.base], region.ops[-1]
     axes, gammas = _axes(sheet, region), _factors(sheet, region)
-    if axes is None or len(gammas) > 1 or not all(_varies_over(sheet, gamma, axes, len(base.shape)) for gamma in gammas):
+    if axes is None or len(gammas) > 1:
+        return False
+    places = [axes, *([channel] if (channel := _other_axes(axes, len(base.shape))) is not None else [])]
+    if not all(any(_varies_over(sheet, gamma, over, len(base.shape)) for over in places) for gamma in gammas):
         return False
     sizes = [n or 4 for n in base.example or base.shape]
     n = math.prod(sizes[a] for a in axes)
@@ -90,6 +99,13 @@ def _written(sheet: Sheet, region: Region) -> bool:
     if found is None:
         return False
     form, number = found
+    if form.kind == "layer_norm" and not form.attrs(number, n).get("uncentered"):
+        grouped = _in_groups(sheet, region, axes, gammas, number)
+        if grouped is not None:
+            sheet.replace(*grouped)
+            return True
+    if not all(_varies_over(sheet, gamma, axes, len(base.shape)) for gamma in gammas):
+        return False
     params: dict[str, str] = {}
     last = root
     if form.kind != "softmax" and form.factor(n) == 1:
@@ -107,6 +123,55 @@ def _written(sheet: Sheet, region: Region) -> bool:
     made = Op(last.name, form.kind, (region.base,), last.outputs, params, form.attrs(number, n), root.scope)
     sheet.replace(last, *over_last_axis(sheet, made, axes))
     return True
+
+
+def _other_axes(axes: Axes, rank: int) -> Axes | None:
+    """Return the only axis but the batch that a norm does not read; None where there are none, or several."""
+    others = tuple(a for a in range(1, rank) if a not in axes)
+    return others if len(others) == 1 else None
+
+
+def _in_groups(sheet: Sheet, region: Region, axes: Axes, gammas: Sequence[str], epsilon: float) -> tuple[Op, Op] | None:
+    """Return the last operator of a GroupNorm or InstanceNorm that a LayerNorm over ``axes`` is part of, and that norm.
+
+    The axis that is left is that of the groups: of the channels, or of what a reshape has made of the channels, and another
+    reshape joins again.
+    """
+    base, root = sheet.tensors[region.base], region.ops[-1]
+    rank, other = len(base.shape), _other_axes(axes, len(base.shape))
+    if other is None or any(n is None for n in base.shape[1:]):
+        return None
+    (axis,), source, last, groups = other, region.base, root, base.shape[other[0]] or 1
+    before, readers = sheet.writers.get(source), sheet.readers.get(root.output, [])
+    joins = len(readers) == 1 and readers[0].kind == "reshape" and root.output not in sheet.graph.outputs and not gammas
+    if before is not None and before.kind == "reshape" and joins:
+        image = sheet.tensors[before.inputs[0]].shape
+        channel = _channels(image, base.shape, axis)
+        if channel is not None and sheet.tensors[readers[0].output].shape == image:
+            source, last, axis, rank = before.inputs[0], readers[0], channel, len(image)
+    elif axes == (rank - 1,) and not gammas and not any(_joined(sheet, root, kind, other)[1] for kind in ("mul", "add")):
+        return None  # a LayerNorm as it stands
+    elif any(_joined(sheet, root, kind, axes)[1] for kind in ("mul", "add")):
+        return None  # whose factors vary along the other axes
+    if not all(_varies_over(sheet, gamma, (axis,), rank) for gamma in gammas):
+        return None
+    gamma = gammas[0] if gammas else None
+    if gamma is None:
+        last, gamma = _joined(sheet, last, "mul", (axis,))
+    last, beta = _joined(sheet, last, "add", (axis,))
+    params = {role: sheet.parameter(t) or "" for role, t in (("gamma", gamma), ("beta", beta)) if t is not None}
+    attrs = {"epsilon": epsilon, "groups": groups, "axis": axis}
+    return last, Op(last.name, "group_norm", (source,), last.outputs, params, attrs, root.scope)
+
+
+def _channels(image: Sequence[int | None], grouped: Sequence[int | None], axis: int) -> int | None:
+    """Return the axis of an image whose channels a reshape has divided into groups along ``axis``; None for another reshape."""
+    sizes, made = ([n or 0 for n in shape[1:]] for shape in (image, grouped))
+    groups = grouped[axis] or 0
+    if axis == 1 and sizes and sizes[0] % groups == 0 and math.prod(sizes) == math.prod(made):
+        return 1
+    last = axis == len(grouped) - 2 and made[:-2] == sizes[:-1] and groups * made[-1] == sizes[-1]
+    return len(image) - 1 if last else None
 
 
 def _axes(sheet: Sheet, region: Region) -> Axes | None:

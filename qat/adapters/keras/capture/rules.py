@@ -63,7 +63,17 @@ def _batch_norm(b: Builder, c: Call) -> str | None:
 
 
 def _layer_norm(b: Builder, c: Call) -> str:
+    if getattr(c.layer, "rms_scaling", False):  # divides by the deviation, and adds no beta
+        return _norm(b, c, "layer_norm", {"gamma": c.layer.gamma}, uncentered=True)
     return _norm(b, c, "layer_norm", {"gamma": c.layer.gamma, "beta": c.layer.beta})
+
+
+def _group_norm(b: Builder, c: Call) -> str | None:
+    layer, rank = c.layer, len(c.shape)
+    if None in c.shape[1:] or not isinstance(layer.axis, int) or layer.axis % rank == 0 or str(c.output.dtype) != "float32":
+        return None
+    attrs = {"epsilon": float(layer.epsilon), "groups": int(layer.groups), "axis": layer.axis % rank}
+    return b.emit("group_norm", c.inputs[:1], c.output, c.path, {"gamma": layer.gamma, "beta": layer.beta}, **attrs)
 
 
 def _rms_norm(b: Builder, c: Call) -> str:
@@ -71,25 +81,31 @@ def _rms_norm(b: Builder, c: Call) -> str:
 
 
 def _unit_norm(b: Builder, c: Call) -> str | None:
-    """``x / sqrt(sum(x^2))`` over the last axis: the root of the mean square, and a factor."""
-    n = c.shape[-1]
-    if c.layer.axis not in (-1, len(c.shape) - 1) or n is None or str(c.output.dtype) != "float32":
+    """``x / sqrt(sum(x^2))``: the root of the mean square, and a factor. Nothing is divided by less than Keras' epsilon."""
+    axes, where = _axes_of_norm(c)
+    if axes is None:
         return None
-    gamma = np.full(n, n**-0.5, np.float32)
-    return b.emit("rms_norm", c.inputs[:1], c.output, c.path, {"gamma": gamma}, epsilon=0.0, least=1e-6 * n**-0.5)
+    n = math.prod(c.shape[a] or 1 for a in axes)
+    params = {"gamma": np.full(n, n**-0.5, np.float32)}
+    return b.emit("rms_norm", c.inputs[:1], c.output, c.path, params, epsilon=0.0, least=1e-12 * n**-0.5, **where)
 
 
 def _norm(b: Builder, c: Call, kind: str, variables: Mapping[str, Any], **attrs: Any) -> str:
-    """A norm over any axes but the batch; one that scales by the deviation alone, or whose sizes are free, keeps its layer."""
+    """A norm over any axes but the batch; one whose sizes are free keeps its layer."""
+    (axes, where), epsilon = _axes_of_norm(c), float(c.layer.epsilon)
+    if axes is None:
+        return b.computes(kind, c, epsilon=epsilon, **attrs)
+    return b.emit(kind, c.inputs[:1], c.output, c.path, variables, epsilon=epsilon, **where, **attrs)
+
+
+def _axes_of_norm(c: Call) -> tuple[tuple[int, ...] | None, dict[str, Any]]:
+    """Return the axes that a norm reads, None where a kernel cannot, and the attribute that says so of others than the last."""
     rank, axis = len(c.shape), c.layer.axis
     axes = tuple(sorted(a % rank for a in ([axis] if isinstance(axis, int) else axis)))
-    known: dict[str, Any] = {"epsilon": float(c.layer.epsilon), **attrs}
-    if axes != (rank - 1,):
-        known["axes"] = axes
-    fixed = axes == (rank - 1,) or None not in c.shape[1:]
-    if getattr(c.layer, "rms_scaling", False) or 0 in axes or not fixed or str(c.output.dtype) != "float32":
-        return b.computes(kind, c, epsilon=known["epsilon"], **attrs)
-    return b.emit(kind, c.inputs[:1], c.output, c.path, variables, **known)
+    last = axes == (rank - 1,)
+    if 0 in axes or None in (c.shape[-1:] if last else c.shape[1:]) or str(c.output.dtype) != "float32":
+        return None, {}
+    return axes, {} if last else {"axes": axes}
 
 
 def _concat(b: Builder, c: Call) -> str | None:
@@ -166,6 +182,7 @@ RULES: dict[str, Rule] = {
     "Softmax": softmax,
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
+    "GroupNormalization": _group_norm,
     "RMSNormalization": _rms_norm,
     "Add": binary("add"),
     "Multiply": binary("mul"),

@@ -1,4 +1,4 @@
-"""The nodes of LayerNorm and RMSNorm; the arithmetic is that of :mod:`qat.arithmetic.layer_norm`.
+"""The nodes of LayerNorm, GroupNorm and RMSNorm; the arithmetic is that of :mod:`qat.arithmetic.layer_norm`.
 
 TensorFlow may turn a division into a product with a rounded reciprocal. Each float32 operator of that arithmetic is hence one of
 float64 here, whose result is rounded: the same bits, since float64 has more than twice the digits.
@@ -6,6 +6,7 @@ float64 here, whose result is rounded: the same bits, since float64 has more tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -28,20 +29,60 @@ class LayerNorm(Node):
         gamma, beta = _in_line(params.get("gamma")), _in_line(params.get("beta"))
         epsilon = _scaled_epsilon(self.attrs["epsilon"], gx.scale)
         if training:
-            return self.finish(_layer_norm(x, gamma, beta, tf.cast(epsilon, tf.float32)) / gy.scale, training)
-        q = tf.cast(x, tf.float64) + tf.cast(gx.zero_point, tf.float64)
-        n = tf.cast(tf.shape(q)[-1], tf.float64)
-        total = tf.reduce_sum(q, -1, keepdims=True)
-        c = tf.round(_rounded(total / n))
-        d, rest = q - c, _rounded((total - c * n) / n)
-        squares = _rounded(tf.reduce_sum(d * d, -1, keepdims=True))
-        variance = _rounded(_rounded(_rounded(squares / n) - _rounded(rest * rest)) + epsilon)
-        y = _rounded(_rounded(d - rest) / _rounded(tf.sqrt(variance)))
-        return _quantized(self, y, gamma, beta)
+            return self.finish(self._float(x, gamma, beta, tf.cast(epsilon, tf.float32)) / gy.scale, training)
+        y, deviation = _centred(x, gx.zero_point, epsilon)
+        y = tf.cast(x, tf.float64) if self.uncentered else y
+        return _quantized(self, _rounded(y / deviation), gamma, beta)
 
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The float normalization."""
-        return _layer_norm(inputs[0], _in_line(params.get("gamma")), _in_line(params.get("beta")), self.attrs["epsilon"])
+        return self._float(inputs[0], _in_line(params.get("gamma")), _in_line(params.get("beta")), self.attrs["epsilon"])
+
+    @property
+    def uncentered(self) -> bool:
+        """Whether it only divides by the deviation."""
+        return bool(self.attrs.get("uncentered", False))
+
+    def _float(self, x: Tensor, gamma: Tensor | None, beta: Tensor | None, epsilon: Any) -> Tensor:
+        y = _normalized(x, [-1], epsilon, self.uncentered)
+        return _affine(y, gamma, beta)
+
+
+class GroupNorm(Node):
+    """Normalization over all axes but the batch, in groups of the channels."""
+
+    def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
+        """In training compute the float formula on integers; else compute by sums of integers."""
+        (x,), (gx, gy) = inputs, self.grids
+        gamma, beta = (self._along(params.get(role), len(x.shape)) for role in ("gamma", "beta"))
+        epsilon = _scaled_epsilon(self.attrs["epsilon"], gx.scale)
+        if training:
+            y = self._normalized(x, tf.cast(epsilon, tf.float32))
+            return self.finish(_affine(y, gamma, beta) / gy.scale, training)
+        grouped, axes = self._grouped(x)
+        y, deviation = _centred(grouped, gx.zero_point, epsilon, axes)
+        return _quantized(self, tf.reshape(_rounded(y / deviation), tf.shape(x)), gamma, beta)
+
+    def real(self, inputs: list[Tensor], params: Params) -> Tensor:
+        """The float normalization."""
+        (x,) = inputs
+        gamma, beta = (self._along(params.get(role), len(x.shape)) for role in ("gamma", "beta"))
+        return _affine(self._normalized(x, self.attrs["epsilon"]), gamma, beta)
+
+    def _normalized(self, x: Tensor, epsilon: Any) -> Tensor:
+        grouped, axes = self._grouped(x)
+        return tf.reshape(_normalized(grouped, axes, epsilon), tf.shape(x))
+
+    def _grouped(self, x: Tensor) -> tuple[Tensor, list[int]]:
+        """Return the input with an axis for the groups and one for the channels of each, and the axes to sum over."""
+        axis, groups, shape = self.attrs["axis"], self.attrs["groups"], x.shape
+        sizes = [-1, *shape[1:axis], groups, shape[axis] // groups, *shape[axis + 1 :]]
+        return tf.reshape(x, sizes), [a for a in range(1, len(sizes)) if a != axis]
+
+    def _along(self, parameter: Tensor | None, rank: int) -> Tensor | None:
+        """Return a parameter of the channels along their axis."""
+        along = [-1 if a == self.attrs["axis"] else 1 for a in range(rank)]
+        return None if parameter is None else tf.reshape(parameter, along)
 
 
 class RmsNorm(Node):
@@ -75,9 +116,25 @@ def _quantized(node: Node, y: Tensor, gamma: Tensor | None, beta: Tensor | None)
     return quantize(tf.cast(y, tf.float32), node.output, node.kernels, False)
 
 
-def _layer_norm(x: Tensor, gamma: Tensor | None, beta: Tensor | None, epsilon: Any) -> Tensor:
-    centred = x - tf.reduce_mean(x, -1, keepdims=True)
-    y = centred / tf.sqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + epsilon)
+def _centred(x: Tensor, zero_point: Tensor, epsilon: Tensor, axes: Sequence[int] = (-1,)) -> tuple[Tensor, Tensor]:
+    """Return ``x - mean`` and ``sqrt(variance + epsilon)`` over axes, as :mod:`qat.arithmetic.layer_norm` does."""
+    q = tf.cast(x, tf.float64) + tf.cast(zero_point, tf.float64)
+    n = tf.cast(tf.reduce_prod(tf.gather(tf.shape(q), [a % len(q.shape) for a in axes])), tf.float64)
+    total = _rounded(tf.reduce_sum(q, axes, keepdims=True))
+    c = tf.round(_rounded(total / n))
+    d, rest = q - c, _rounded(_rounded(total - _rounded(c * n)) / n)
+    squares = _rounded(tf.reduce_sum(d * d, axes, keepdims=True))
+    variance = _rounded(_rounded(_rounded(squares / n) - _rounded(rest * rest)) + epsilon)
+    return _rounded(d - rest), _rounded(tf.sqrt(variance))
+
+
+def _normalized(x: Tensor, axes: Sequence[int], epsilon: Any, uncentered: bool = False) -> Tensor:
+    centred = x - tf.reduce_mean(x, axes, keepdims=True)
+    deviation = tf.sqrt(tf.reduce_mean(tf.square(centred), axes, keepdims=True) + epsilon)
+    return (x if uncentered else centred) / deviation
+
+
+def _affine(y: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
     y = y if gamma is None else y * gamma
     return y if beta is None else y + beta
 

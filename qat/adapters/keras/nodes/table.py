@@ -15,7 +15,7 @@ from .conv_transpose import ConvTranspose2d
 from .data_movement import Concat, MaxPool2d, Pad, Reshape, Transpose
 from .elementwise import Add, Maximum, Minimum, Mul, Relu, Relu6
 from .int16 import Int16Add, Int16Linear, Int16Mean, Int16Mul
-from .layer_norm import LayerNorm, RmsNorm
+from .layer_norm import GroupNorm, LayerNorm, RmsNorm
 from .learned_scales import LearnedLinear
 from .linear import BatchNorm, Linear
 from .lookup import FUNCTIONS, Constant, Function
@@ -34,6 +34,7 @@ NODES: dict[str, type[Node]] = {
     "maximum": Maximum,
     "constant": Constant,
     "layer_norm": LayerNorm,
+    "group_norm": GroupNorm,
     "rms_norm": RmsNorm,
     "matmul": MatMul,
     "softmax": Softmax,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,30 @@ def _layer_norm(b: Builder, n: Any) -> Match | None:
     if params is None or axes is None:
         return None
     return Match("layer_norm", [n.args[0]], params, axes | {"epsilon": float(argument(n, 4, "eps", 1e-5))})
+
+
+def _group_norm(b: Builder, n: Any) -> Match | None:
+    params = b.params(gamma=argument(n, 2, "weight", None), beta=argument(n, 3, "bias", None))
+    return None if params is None else _in_groups(n, params, int(n.args[1]), argument(n, 4, "eps", 1e-5))
+
+
+def _instance_norm(b: Builder, n: Any) -> Match | None:
+    """A norm of each channel's values; by the statistics of training, where there are some, it is a BatchNorm."""
+    x, gamma, beta, mean, variance, of_input, _, epsilon, *_ = n.args
+    params = b.params(gamma=gamma, beta=beta, **({} if of_input else {"mean": mean, "variance": variance}))
+    if params is None:
+        return None
+    if not of_input:
+        return Match("batch_norm", [x], params, {"epsilon": float(epsilon), "axis": 1})
+    channels = shape_of(x)[1]
+    return _in_groups(n, params, channels, epsilon) if isinstance(channels, int) else None
+
+
+def _in_groups(n: Any, params: Mapping[str, str], groups: int, epsilon: float) -> Match | None:
+    """Return a norm in groups of channels; None where a size is free, without which a kernel cannot count."""
+    if not all(isinstance(size, int) for size in shape_of(n)[1:]):
+        return None
+    return Match("group_norm", [n.args[0]], params, {"epsilon": float(epsilon), "groups": groups, "axis": 1})
 
 
 def _rms_norm(b: Builder, n: Any) -> Match | None:
@@ -334,6 +358,8 @@ RULES: dict[Any, Rule] = {
     aten.linear.default: _linear,
     aten.batch_norm.default: _batch_norm,
     aten.layer_norm.default: _layer_norm,
+    aten.group_norm.default: _group_norm,
+    aten.instance_norm.default: _instance_norm,
     aten.rms_norm.default: _rms_norm,
     aten.add.Tensor: _binary("add"),
     aten.mul.Tensor: _binary("mul"),

@@ -13,7 +13,7 @@ from .conv_transpose import ConvTranspose2d
 from .data_movement import Concat, MaxPool2d, Pad, Relu, Reshape, Transpose
 from .elementwise import Add, Maximum, Minimum, Mul, Relu6
 from .int16 import Int16Add, Int16Conv2d, Int16Dense, Int16Mean, Int16Mul
-from .layer_norm import LayerNorm, RmsNorm
+from .layer_norm import GroupNorm, LayerNorm, RmsNorm
 from .learned_scales import LearnedConv2d, LearnedDense
 from .linear import BatchNorm, Conv2d, Dense
 from .lookup import FUNCTIONS, Constant, Function
@@ -34,6 +34,7 @@ NODES: dict[str, type[Node]] = {
     "maximum": Maximum,
     "constant": Constant,
     "layer_norm": LayerNorm,
+    "group_norm": GroupNorm,
     "rms_norm": RmsNorm,
     "matmul": MatMul,
     "softmax": Softmax,
