@@ -67,7 +67,7 @@ Gradients: TypeAlias = Literal["float32", "bf16", "auto"]
 Engine: TypeAlias = Literal["grid", "tfmot"]
 
 #: How calibration finds the range of an activation: see :mod:`qat.arithmetic.range_estimators`.
-Estimator: TypeAlias = Literal["minmax", "ema", "percentile", "mse", "entropy"]
+Estimator: TypeAlias = Literal["minmax", "ema", "percentile", "mse", "importance", "entropy"]
 
 
 class Model(Protocol):
@@ -236,8 +236,9 @@ class Adapter(Runner, Protocol):
         inputs: Mapping[str, np.ndarray],
         tensors: Sequence[str],
         slopes: Callable[[str, np.ndarray], np.ndarray],
+        ends: Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Return the gradients of the float outputs, multiplied by slopes of each, by tensors."""
+        """Return the gradients of the float outputs, or of ``ends``, multiplied by slopes of each, by tensors."""
 
 
 class ConverterAdapter(Runner, Protocol):

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, shape_inference
 
 from qat.arithmetic.range_estimators import make_estimator
 from qat.display.progress import tracked
-from qat.errors import CalibrationError, DataError
+from qat.errors import CalibrationError, DataError, OptionError
 from qat.runtimes.onnxruntime import OnnxSession
 from qat.system.samples import batches_of, check_finite, first_of_pair
 from qat.typing import Estimator, Samples
@@ -39,6 +39,7 @@ def calibrate_onnx(
     Raises:
         CalibrationError: a tensor holds NaN or infinite values, or the file holds Q/DQ already.
         DataError: there are no samples, or they do not fit the inputs.
+        OptionError: the estimator is ``importance``, which needs gradients.
         QatError: the file is missing or is no ONNX model.
 
     Examples:
@@ -49,6 +50,8 @@ def calibrate_onnx(
         >>> round(calibrate_onnx("net.onnx", [x], "minmax").scales["x"] * 127, 6)
         1.0
     """
+    if estimator == "importance":
+        raise OptionError("estimator", "the estimator importance needs gradients, which an .onnx has not: take entropy or mse")
     OnnxSession(path)  # says in one sentence what is wrong with the file
     model = onnx.load(path)
     if any(node.op_type in _QUANTIZES for node in model.graph.node):

@@ -6,16 +6,18 @@ from typing import get_args
 
 import numpy as np
 
-from qat.arithmetic.range_estimators import RangeMode, Spans, make_estimator
+from qat.arithmetic.range_estimators import Importance, RangeEstimator, RangeMode, Spans, make_estimator
 from qat.display.progress import shown, tracked
 from qat.errors import CalibrationError, ConfigError, DataError, QatError, nearest, reason_of
 from qat.frameworks import adapter_for, framework_of, in_order, is_prepared
+from qat.planning.plan import Group
 from qat.system.samples import batches_of, check_finite, first_of_pair
 from qat.typing import Estimator, P, PreparedModel, Samples
 
 from .clear_borders import clear_borders
 from .coarse_members import coarse_members
 from .evidence import Evidence, labels_of
+from .weighing import Weigher
 
 _ESTIMATORS = get_args(Estimator)
 
@@ -30,7 +32,7 @@ def calibrate(model: P, samples: Samples, estimator: Estimator | None = None, *,
         model: from :func:`qat.prepare`.
         samples: batches of inputs, or ``(inputs, labels)`` pairs: a DataLoader, a tf.data pipeline, a list of arrays. A single
             array is one batch.
-        estimator: ``minmax``, ``ema``, ``percentile``, ``mse`` or ``entropy``; None takes the recipe's.
+        estimator: ``minmax``, ``ema``, ``percentile``, ``mse``, ``importance`` or ``entropy``; None takes the recipe's.
         progress: whether to show how far it is, where it takes longer than two seconds.
 
     Returns:
@@ -69,11 +71,11 @@ def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | No
     grids = adapter.grids(model)
     graph = model.plan.graph
     evidence = Evidence(graph.layout, graph.inputs)
-    for grid in grids.values():
-        group = grid.group
-        name = "minmax" if group.probabilities else estimator or group.spec.estimator
-        grid.estimator = make_estimator(name, group.qmin, group.qmax, group.symmetric)
-        grid.mode, grid.spans = RangeMode.CALIBRATING, Spans()
+    estimators = {name: _estimator_of(grid.group, estimator) for name, grid in grids.items()}
+    weighed = {name: found for name, found in estimators.items() if isinstance(found, Importance)}
+    weigher = Weigher(model, adapter, weighed) if weighed else None
+    for name, grid in grids.items():
+        grid.estimator, grid.mode, grid.spans = estimators[name], RangeMode.CALIBRATING, Spans()
     try:
         index = -1
         for index, sample in enumerate(tracked(batches_of(samples, "calibration"), "calibration")):
@@ -87,6 +89,8 @@ def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | No
                 raise
             except Exception as error:  # the frameworks' own share no base class but this
                 raise DataError(f"calibration batch {index}: the model does not take its values: {reason_of(error)}") from error
+            if weigher is not None:
+                weigher.see(arrays)
             evidence.add(arrays, labels_of(sample, len(graph.inputs)))
         if index < 0:
             raise DataError("calibration got no samples: pass at least one batch (a generator that was used up yields none)")
@@ -102,6 +106,12 @@ def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | No
             grid.estimator, grid.mode = None, RangeMode.FROZEN
     clear_borders(model)
     return evidence
+
+
+def _estimator_of(group: Group, wanted: Estimator | None) -> RangeEstimator:
+    """Return the estimator of a group: the one that is wanted for all, or the recipe's."""
+    name = "minmax" if group.probabilities else wanted or group.spec.estimator
+    return make_estimator(name, group.qmin, group.qmax, group.symmetric)
 
 
 def _refuse_unknown(estimator: str | None) -> None:

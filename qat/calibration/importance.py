@@ -27,21 +27,37 @@ _TINY = 1e-6
 Importance = list[dict[str, np.ndarray]]
 
 
+class RandomSlopes:
+    """Random slopes of a model's outputs, by which the expected square of a gradient is the diagonal of Gauss and Newton.
+
+    Args:
+        plan: of the model.
+        seed: of the signs.
+    """
+
+    def __init__(self, plan: Plan, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._by_softmax = {p.op.output for p in plan.ops if p.op.kind == "softmax"}
+        self._spread: dict[str, float] = {}
+
+    def __call__(self, name: str, y: np.ndarray) -> np.ndarray:
+        """Return the slopes of an output's numbers."""
+        signs = self.signs(y.shape)
+        if name in self._by_softmax:
+            return np.asarray(signs / np.sqrt(np.maximum(y, _TINY)), np.float32)
+        self._spread.setdefault(name, float(y.std()) or 1.0)
+        return np.asarray(signs / self._spread[name], np.float32)
+
+    def signs(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return random signs, float32."""
+        return np.asarray(self._random.choice(np.array([-1.0, 1.0], np.float32), shape))
+
+
 def importance_of(
     adapter: Adapter, twin: Any, plan: Plan, batches: Sequence[Mapping[str, np.ndarray]], tensors: Sequence[str], seed: int
 ) -> Importance:
     """Return the importance of tensors, batch by batch; a tensor that no gradient reaches is left out."""
-    random, layout = np.random.default_rng(seed), plan.graph.layout
-    by_softmax = {p.op.output for p in plan.ops if p.op.kind == "softmax"}
-    spread: dict[str, float] = {}
-
-    def slopes(name: str, y: np.ndarray) -> np.ndarray:
-        signs = random.choice(np.array([-1.0, 1.0], np.float32), y.shape)
-        if name in by_softmax:
-            return np.asarray(signs / np.sqrt(np.maximum(y, _TINY)), np.float32)
-        spread.setdefault(name, float(y.std()) or 1.0)
-        return np.asarray(signs / spread[name], np.float32)
-
+    slopes, layout = RandomSlopes(plan, seed), plan.graph.layout
     places: Importance = []
     channels: dict[str, np.ndarray] = {}
     for batch in batches:

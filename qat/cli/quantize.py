@@ -40,7 +40,8 @@ def quantize(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder of the results; default: beside each file.")] = None,
     target: Annotated[str | None, typer.Option(help="A target that qat recipes lists; default: by the format.")] = None,
     estimator: Annotated[
-        str | None, typer.Option(help="Of the ranges: minmax, ema, percentile, mse, entropy; default: the best of three.")
+        str | None,
+        typer.Option(help="Of the ranges: minmax, ema, percentile, mse, importance, entropy; default: the best of four."),
     ] = None,
     scale: Scale = None,
     size: Size = None,
@@ -48,6 +49,10 @@ def quantize(
     outputs: Annotated[
         str, typer.Option(help="auto: coordinates may leave unrounded where 256 values are few for them; or int8.")
     ] = "auto",
+    max_error: Annotated[
+        float | None,
+        typer.Option(help="In percent: the layers that lose most stay in 16 bits or float, until the error is at most this."),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page for people there, report.html for example.")] = None,
     force: Annotated[bool, typer.Option("--force", "--overwrite", help="Replace existing results.")] = False,
 ) -> Result:
@@ -66,7 +71,7 @@ def quantize(
         recipe=recipe or short or DEFAULT_RECIPE, exclude=exclude or (), rules=rule or (), train=train,
         start=cast("Start | None", start), tool=cast("Tool", tool), io_dtype=cast("IoDtype", io_dtype), out=out, target=target,
         estimator=cast("Estimator | None", estimator), scale=scale, size=size_of(size), samples=samples, overwrite=force,
-        outputs=cast("Outputs", outputs),
+        outputs=cast("Outputs", outputs), max_error=max_error,
     )  # fmt: skip
     if report is not None:  # before the work
         if not force:

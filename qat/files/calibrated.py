@@ -21,6 +21,7 @@ from qat.report.statistics import error_percent
 from qat.trainers.output_losses import OutputLosses, choose
 from qat.typing import Estimator
 
+from .inputs import unpacked
 from .opened import Opened
 from .request import Request
 
@@ -30,7 +31,7 @@ Arrays = tuple[np.ndarray, ...]
 CALIBRATING, JUDGING = 128, 64
 
 #: The estimators that are tried where neither the request nor the recipe names one.
-TRIED: tuple[Estimator, ...] = ("minmax", "percentile", "mse")
+TRIED: tuple[Estimator, ...] = ("minmax", "percentile", "mse", "importance")
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,16 @@ class Calibrated:
 
     Attributes:
         model: the prepared one.
-        estimator: that found its ranges; empty where the recipe has none to find, or rules name several.
+        estimator: that found its ranges; None where the recipe has none to find, or rules name several.
         unrounded: the outputs that leave as float values, since their own grid made much of their error.
+        precise: the layers in higher precision, and in which, by an error bound.
     """
 
     model: Any
-    estimator: str = ""
+    estimator: Estimator | None = None
     unrounded: tuple[str, ...] = ()
+    precise: tuple[str, ...] = ()
+    precision: str = ""
 
 
 def calibrated(opened: Opened, request: Request, kept: Sequence[Arrays]) -> Calibrated:
@@ -61,23 +65,36 @@ def calibrated(opened: Opened, request: Request, kept: Sequence[Arrays]) -> Cali
     statics = [rule for rule in recipe.rules if rule.mode == "static"]
     if not statics:
         return Calibrated(prepared)
-    count = -(-CALIBRATING // opened.batch)
-    trial = _Trial(opened, request, kept[:count], kept[count : count + -(-JUDGING // opened.batch)] or kept[:count])
+    trial = Trial.of(opened, request, kept)
     named = any(rule.activation.estimator != Rule().activation.estimator for rule in statics)
     estimator = request.estimator if request.estimator or named else trial.nearest(prepared)
     trial.set_ranges(prepared, estimator, last=True)
-    found = Calibrated(prepared, estimator or ("" if named else TRIED[0]))
+    found = Calibrated(prepared, estimator or (None if named else TRIED[0]))
     return found if request.outputs == "int8" or request.io_dtype != "float32" else trial.freed(found, recipe)
 
 
 @dataclass
-class _Trial:
-    """The samples of :func:`calibrated`."""
+class Trial:
+    """The samples of :func:`calibrated`.
+
+    Attributes:
+        opened, request: the model, and the options.
+        samples: that calibrate.
+        judging: that judge.
+        real: the float outputs for these.
+        losses: of the outputs.
+    """
 
     opened: Opened
     request: Request
     samples: Sequence[Arrays]
     judging: Sequence[Arrays]
+
+    @classmethod
+    def of(cls, opened: Opened, request: Request, kept: Sequence[Arrays]) -> Trial:
+        """Return the samples among the batches to learn from."""
+        count = -(-CALIBRATING // opened.batch)
+        return cls(opened, request, kept[:count], kept[count : count + -(-JUDGING // opened.batch)] or kept[:count])
 
     def __post_init__(self) -> None:
         self.real = self.opened.outputs(self.opened.model, self.judging)
@@ -87,7 +104,7 @@ class _Trial:
     def set_ranges(self, model: Any, estimator: Estimator | None, last: bool = False) -> None:
         """Calibrate, and say what was seen where it is the last time."""
         with shown(self.request.progress):
-            seen = set_ranges(model, [batch if len(batch) > 1 else batch[0] for batch in self.samples], estimator)
+            seen = set_ranges(model, unpacked(self.samples), estimator)
         if last:
             self.say(seen)
 
@@ -98,6 +115,10 @@ class _Trial:
             named = [dict(zip(seen.names, batch, strict=True)) for batch in self.samples]
             check_data(named, progress=self.request.progress).log()
         seen.log(checked=not random)
+
+    def error(self, model: Any) -> float:
+        """Return the outputs' distance from float, in percent of their spread."""
+        return error_percent(self.opened.outputs(model, self.judging), self.real)
 
     def nearest(self, model: Any) -> Estimator:
         """Return the estimator with whose ranges the outputs are nearest to float's, in the losses that training would have."""
@@ -115,7 +136,7 @@ class _Trial:
 
     def freed(self, found: Calibrated, recipe: Recipe) -> Calibrated:
         """Let the outputs leave unrounded whose grid makes much of their error, where that lowers it."""
-        plan, estimator = found.model.plan, found.estimator or None
+        plan, estimator = found.model.plan, found.estimator
         got = self.opened.outputs(found.model, self.judging)
         numbers = {name for name, loss in zip(plan.graph.outputs, self.losses.each, strict=True) if loss.name == "mse"}
         coarse = [name for name in coarse_outputs(found.model, got, self.real) if name in numbers]
@@ -124,7 +145,7 @@ class _Trial:
         while rules:
             wanted = self.request.full_recipe([rule for each in rules.values() for rule in each])
             model: Any = api.prepare(self.opened.model, self.samples[0], wanted, self.request.target)
-            self.set_ranges(model, estimator)  # type: ignore[arg-type]
+            self.set_ranges(model, estimator)
             outputs = zip(plan.graph.outputs, self.opened.outputs(model, self.judging), got, self.real, strict=True)
             better = {name for name, now, then, y in outputs if error_percent([now], [y]) < error_percent([then], [y])}
             if better.issuperset(rules):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -72,3 +73,8 @@ def batches(arrays: Sequence[np.ndarray], size: int) -> list[tuple[np.ndarray, .
     count = len(arrays[0])
     starts = range(0, count - size + 1, size) if count >= size else (0,)
     return [tuple(x[start : start + size] for x in arrays) for start in starts]
+
+
+def unpacked(found: Sequence[tuple[np.ndarray, ...]]) -> list[Any]:
+    """Return batches as training and calibration take them: one input is no tuple."""
+    return [batch if len(batch) > 1 else batch[0] for batch in found]

@@ -11,9 +11,9 @@ from qat.analysis.mixed.result import MixedPrecision
 from qat.planning.recipe import load_recipe
 from qat.runs.mixed_precision import Wishes
 
-from .inputs import BATCH
+from .inputs import BATCH, unpacked
 from .opened import open_float
-from .own import parts_of, unpacked
+from .own import parts_of
 from .request import Request
 
 

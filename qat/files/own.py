@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from qat.planning.plan import Plan
 from qat.report.statistics import error_percent
 from qat.trainers.output_losses import choose
 
+from .bounded import bounded
 from .calibrated import CALIBRATING, calibrated
 from .distance import agreement_percent
 from .held_out import held_out
-from .inputs import batches
+from .inputs import batches, unpacked
 from .opened import Opened
 from .request import Request, Start
 from .result import QuantizedFile
@@ -39,7 +40,7 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
             "start", f"{request.start} learns for integer kernels, and recipe '{recipe.name}' has no static rule: leave start out"
         )
     kept, held = parts_of(opened)
-    ranges = calibrated(opened, request, kept)
+    ranges = bounded(calibrated(opened, request, kept), opened, request, kept)
     prepared = ranges.model
     if request.start is not None:
         _STARTS[request.start](prepared, unpacked(kept[: -(-CALIBRATING // opened.batch)]))
@@ -59,7 +60,8 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
         source=source, path=path, tool="qat", recipe=recipe.name, float_bytes=opened.bytes, bytes=artifact.bytes,
         error_percent=error_percent(after, before), agreement=agreement_percent(after, before, kinds),
         exact=None if artifact.parity is None else artifact.parity.exact, quantized=_counted(prepared.plan),
-        data=opened.samples.said, losses=losses, steps=steps, unrounded=ranges.unrounded, estimator=ranges.estimator,
+        data=opened.samples.said, losses=losses, steps=steps, unrounded=ranges.unrounded, precise=ranges.precise,
+        precision=ranges.precision, estimator=ranges.estimator or "",
         seconds=time.perf_counter() - started, plan=prepared.plan,
         comparison=held_out(opened, path.name, held, before, after, kinds),
     )  # fmt: skip
@@ -70,11 +72,6 @@ def parts_of(opened: Opened) -> tuple[list[tuple[np.ndarray, ...]], list[tuple[n
     out = max(len(opened.samples) // _HELD_OUT, opened.batch)
     kept = tuple(x[: len(x) - out] if len(x) > out else x for x in opened.samples.arrays)
     return batches(kept, opened.batch), batches(tuple(x[-out:] for x in opened.samples.arrays), opened.batch)
-
-
-def unpacked(found: Sequence[tuple[np.ndarray, ...]]) -> list[Any]:
-    """Return batches as training and calibration take them: one input is no tuple."""
-    return [batch if len(batch) > 1 else batch[0] for batch in found]
 
 
 def _counted(plan: Plan) -> tuple[int, int]:

@@ -43,6 +43,7 @@ def quantize(
     overwrite: bool = False,
     progress: bool = True,
     outputs: Outputs = "auto",
+    max_error: float | None = None,
 ) -> QuantizedFile:
     """Quantize a float file, and train it to its own float outputs where that is asked for.
 
@@ -67,8 +68,8 @@ def quantize(
         io_dtype: the type of a ``.tflite``'s inputs and outputs.
         out: the folder of the result; None is that of the file, for a factory the working folder.
         target: the runtime; None: LiteRT for a ``.tflite``, ONNX Runtime for an ``.onnx``.
-        estimator: how calibration finds ranges; None tries ``minmax``, ``percentile`` and ``mse``, and takes the one
-            whose outputs are nearest to float's, or those that the recipe names.
+        estimator: how calibration finds ranges; None tries ``minmax``, ``percentile``, ``mse`` and ``importance``, and takes
+            the one whose outputs are nearest to float's, or those that the recipe names.
         scale: the range of images' values: ``0..1``, ``-1..1``, ``0..255``, ``imagenet``, or ``"127.5,127.5"``, mean and standard
             deviation; None takes what the file's metadata say.
         size: height and width of images where the file leaves them free.
@@ -79,6 +80,9 @@ def quantize(
         outputs: ``auto`` lets an output that is neither scores nor shares leave as float values, by a dynamic kernel on integer
             weights, where the rounding to its own 256 values makes a quarter of its error or more, and that lowers the error;
             ``int8`` never does, nor does an ``io_dtype`` other than float32.
+        max_error: the most that the calibrated outputs may differ from float's, as ``error_percent`` of the result, on samples
+            that did not calibrate: the layers that lose most stay in 16 bits, where the target's kernels allow that, else in
+            float, as few as are enough. Training starts from there. None: any error.
 
     Returns:
         The file, its size, and its distance from the float file on samples held out.
@@ -98,7 +102,7 @@ def quantize(
     """
     request = Request(
         recipe, exclude, rules, train, start, tool, io_dtype, None if out is None else Path(out), target, estimator, scale,
-        size, samples, seed, overwrite, progress, outputs,
+        size, samples, seed, overwrite, progress, outputs, max_error,
     )  # fmt: skip
     return run(path, data, request)
 

@@ -62,12 +62,17 @@ class Request:
     overwrite: bool = False
     progress: bool = True
     outputs: Outputs = "auto"
+    max_error: float | None = None
 
     def __post_init__(self) -> None:
         if self.tool not in TOOLS:
             raise OptionError("tool", f"unknown tool '{self.tool}'{nearest(self.tool, TOOLS)}; valid: {', '.join(TOOLS)}")
         if self.outputs not in OUTPUTS:
             raise OptionError("outputs", f"outputs is {' or '.join(OUTPUTS)}, not {self.outputs!r}")
+        if self.max_error is not None and not self.max_error > 0:
+            raise OptionError("max_error", f"max_error is a percentage above 0, not {self.max_error!r}")
+        if self.max_error is not None and self.tool != "qat":
+            raise OptionError("max_error", f"max_error is not an option of the tool '{self.tool}': leave it out")
         if self.samples < 1:
             raise OptionError("samples", f"samples must be a whole number of at least 1, not {self.samples!r}")
         if self.trains and self.tool != "qat":

@@ -35,6 +35,7 @@ class QuantizedFile(Displayed):
         steps: of training.
         estimator: that found the ranges; empty where there are none, or the recipe names several.
         unrounded: the outputs that leave as float values of integer weights, since their own grid made much of their error.
+        precise: the layers that are in higher precision, so that ``max_error`` holds, and in which: ``int16`` or ``float``.
         seconds: that it took.
         failed: why it failed; None where it did not.
         parts: of a bundle: its models.
@@ -57,6 +58,8 @@ class QuantizedFile(Displayed):
     steps: int = 0
     estimator: str = ""
     unrounded: tuple[str, ...] = ()
+    precise: tuple[str, ...] = ()
+    precision: str = ""
     seconds: float = 0.0
     failed: str | None = None
     parts: tuple[QuantizedFile, ...] = ()
@@ -77,6 +80,7 @@ class QuantizedFile(Displayed):
             "path": path,
             "losses": dict(self.losses),
             "unrounded": list(self.unrounded),
+            "precise": list(self.precise),
             "ratio": self.ratio,
             "parts": parts,
             "samples": [] if self.comparison is None else samples_dict(self.comparison),
@@ -100,6 +104,7 @@ class QuantizedFile(Displayed):
             ("file", str(self.path)), ("by", f"{self.tool}, {self.recipe}"), ("ranges by", self.estimator),
             ("size", size), ("quantized", ops),
             ("unrounded outputs", ", ".join(self.unrounded)),
+            ("layers in higher precision", f"{self.precision}: {', '.join(self.precise)}" if self.precise else ""),
             ("data", self.data), ("trained without labels", taught), ("error against float", shown(self.error_percent, " %")),
             ("same answers as float", shown(self.agreement, " %")),
             ("equal to the trained model", "" if self.exact is None else f"{100 * self.exact:.2f} % of outputs"),
@@ -160,7 +165,12 @@ class Quantization(Displayed):
             for f in made
             if f.unrounded and f.path is not None
         ]
-        return Page((*table, *meaning, *said, *taught, *unrounded, *failed))
+        precise = [
+            f"{f.path.name}: in {f.precision}, so that the error keeps its bound: {_quoted(f.precise)}"
+            for f in made
+            if f.precise and f.path is not None
+        ]
+        return Page((*table, *meaning, *said, *taught, *unrounded, *precise, *failed))
 
 
 def _row(file: QuantizedFile) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from .modes import STORED, Mode
 #: The part of an operator in the model. ``residual``: it is of the residual stream, see :mod:`qat.graph.residual_stream`.
 Role = Literal["residual"]
 
-Estimator = Literal["minmax", "ema", "percentile", "mse", "entropy"]
+Estimator = Literal["minmax", "ema", "percentile", "mse", "importance", "entropy"]
 
 
 class QuantSpec(BaseModel):

@@ -97,7 +97,7 @@ def test_weights_use_their_whole_range_and_the_bias_fits(seed, axis, heavy):
         assert np.abs(q).max() == 64
 
 
-@pytest.mark.parametrize("name", ["minmax", "ema", "percentile", "mse"])
+@pytest.mark.parametrize("name", ["minmax", "ema", "percentile", "mse", "importance"])
 def test_estimators_stream_and_ignore_the_order_of_scale(name):
     rng = np.random.default_rng(0)
     estimator = make_estimator(name, -128, 127, False)

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 import qat
 from qat.errors import ConfigError, DataError, ExportError
 from qat.exporters.inspection import inspect
+from qat.files.calibrated import TRIED
 from qat.files.inputs import Wanted, batches
 from qat.files.request import Request, ending_of, rule_of
 from qat.files.result import Quantization
@@ -369,7 +370,7 @@ def test_the_estimator_nearest_to_float_is_taken(folder, tmp_path):
     x = np.random.default_rng(1).normal(size=(160, 3, 8, 8)).astype(np.float32)
     x[::16, 0, 0, 0] = 400
     path = folder / "net.onnx"
-    tried = {name: qat.quantize(path, x, estimator=name, out=tmp_path / name) for name in ("minmax", "percentile", "mse")}
+    tried = {name: qat.quantize(path, x, estimator=name, out=tmp_path / name) for name in TRIED}
     made = qat.quantize(path, x, out=tmp_path)
     assert made.estimator != "minmax" and tried["minmax"].estimator == "minmax"
     assert made.path.read_bytes() == tried[made.estimator].path.read_bytes()

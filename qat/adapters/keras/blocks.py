@@ -64,12 +64,13 @@ def output_gradients(
     inputs: Mapping[str, np.ndarray],
     tensors: Sequence[str],
     slopes: Callable[[str, np.ndarray], np.ndarray],
+    ends: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the gradients by tensors of the float model's outputs, each multiplied by ``slopes(name, values)`` and summed.
 
-    A tensor from which no gradient leads to an output is left out.
+    A tensor from which no gradient leads to an output is left out. ``ends`` are tensors in place of the outputs.
     """
-    current, outputs = _Pass(twin, inputs, None), twin.plan.graph.outputs
+    current, outputs = _Pass(twin, inputs, None), twin.plan.graph.outputs if ends is None else ends
     with tf.GradientTape() as tape:
         tape.watch([x for x in current.known.values() if x.dtype.is_floating])
         found = current.run(twin.plan.ops)

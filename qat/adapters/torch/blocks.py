@@ -71,13 +71,17 @@ def output_gradients(
     inputs: Mapping[str, np.ndarray],
     tensors: Sequence[str],
     slopes: Callable[[str, np.ndarray], np.ndarray],
+    ends: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the gradients by tensors of the float model's outputs, each multiplied by ``slopes(name, values)`` and summed.
 
-    A tensor from which no gradient leads to an output is left out.
+    A tensor from which no gradient leads to an output is left out. ``ends`` are tensors in place of the outputs.
     """
     current = _Pass(twin, inputs, None)
-    outputs = twin.plan.graph.outputs
+    for x in current.known.values():
+        if x.is_floating_point():
+            x.requires_grad_()
+    outputs = twin.plan.graph.outputs if ends is None else ends
     with torch.enable_grad():
         found = current.run([*tensors, *outputs], tracing=True)
         total = sum(

@@ -17,6 +17,9 @@ from .layers import Layer
 #: What pinned layers become.
 Precision: TypeAlias = Literal["float", "int16"]
 
+#: Of a layer's loss, the share of its weights from which its readers are left as they are.
+_WEIGHTS_ALONE = 0.5
+
 #: The rules' parts that differ from the recipe's, by precision.
 _RULES: dict[Precision, dict[str, object]] = {
     "int16": {"mode": "static", "activation": QuantSpec(bits=16, symmetric=True)},
@@ -63,6 +66,20 @@ def pins_of(layer: Layer, plan: Plan, activation: bool) -> tuple[Pin, ...]:
     for tensor in tensors if activation else ():
         found |= {p.op.name: p for p in _integer_readers(plan, tensor)}
     return tuple(dict.fromkeys(Pin(p.op.layer, p.op.kind) for p in plan.ops if p.op.name in found))
+
+
+def all_pins(plan: Plan, layers: Sequence[Layer], weight_shares: Sequence[float]) -> tuple[Pin, ...]:
+    """Return the pins of several layers, in the order of the model; readers where activations make most of a layer's loss.
+
+    Args:
+        plan: of the model.
+        layers: that should round nothing.
+        weight_shares: the share of each one's loss that its weights make.
+    """
+    found = {
+        pin for layer, share in zip(layers, weight_shares, strict=True) for pin in pins_of(layer, plan, share < _WEIGHTS_ALONE)
+    }
+    return tuple(pin for pin in dict.fromkeys(Pin(p.op.layer, p.op.kind) for p in plan.ops) if pin in found)
 
 
 def _integer_readers(plan: Plan, tensor: str) -> Iterable[PlannedOp]:

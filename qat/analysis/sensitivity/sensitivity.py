@@ -14,7 +14,6 @@ from qat import api
 from qat.display.progress import shown
 from qat.errors import ConfigError, DataError, nearest
 from qat.frameworks import input_count, is_prepared
-from qat.planning.plan import Plan
 from qat.planning.recipe import Recipe, load_recipe
 from qat.planning.targets import Target, load_target
 from qat.system.samples import batches_of, first_of_pair
@@ -24,7 +23,7 @@ from qat.typing import Batches, Estimator, Inputs, Model, PreparedModel, Samples
 from . import exact, fast
 from .judge import Judge, Score, check_plan
 from .layers import Layer, Part, check_part, layers_of
-from .pinning import Pin, Precision, pinned, pins_of
+from .pinning import Pin, Precision, all_pins, pinned
 from .result import LayerSensitivity, Sensitivity, Trial
 from .trial import Options, Setup
 
@@ -38,8 +37,6 @@ _METHODS: tuple[Method, ...] = get_args(Method)
 _MOST_EVALUATIONS = 10.0
 #: The most recipes that are tried, besides the one given.
 _MOST_TRIALS = 6
-#: Of a layer's loss, the share of its weights from which its readers are left as they are.
-_WEIGHTS_ALONE = 0.5
 
 
 def sensitivity(
@@ -215,7 +212,7 @@ def _trials(setup: Setup, judge: Judge, order: Sequence[tuple[LayerSensitivity, 
     made, done, count = [whole], set[tuple[Pin, ...]](), sensitive
     while len(made) <= _MOST_TRIALS and count <= len(order) and (not made[-1].enough or (sensitive and len(made) == 1)):
         count = max(count, 1)
-        pins = _pins(plan, [layer for _, layer in order[:count]], [row for row, _ in order[:count]])
+        pins = all_pins(plan, [layer for _, layer in order[:count]], [row.weight_share for row, _ in order[:count]])
         if pins and pins not in done:
             done.add(pins)
             try:
@@ -226,15 +223,6 @@ def _trials(setup: Setup, judge: Judge, order: Sequence[tuple[LayerSensitivity, 
             made.append(_trial(setup, judge, found.recipe, pins, found.precision, count - sensitive, budget))
         count += max(1, count - sensitive)
     return tuple(made)
-
-
-def _pins(plan: Plan, layers: Sequence[Layer], rows: Sequence[LayerSensitivity]) -> tuple[Pin, ...]:
-    """Return the pins of several layers, in the order of the model; readers where activations make most of a layer's loss."""
-    found = {
-        pin for layer, row in zip(layers, rows, strict=True) for pin in pins_of(layer, plan, row.weight_share < _WEIGHTS_ALONE)
-    }
-    ordered = dict.fromkeys(Pin(p.op.layer, p.op.kind) for p in plan.ops)
-    return tuple(pin for pin in ordered if pin in found)
 
 
 def _trial(
