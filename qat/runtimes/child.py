@@ -45,13 +45,14 @@ def _read(folder: Path) -> list[list[np.ndarray]]:
 
 
 def _limit_memory() -> None:
-    """Let the process have as much memory as the machine has: a file that asks for more fails, and nothing else does."""
+    """Let the process have as much memory as the machine has, and as its user may: a file that asks for more fails alone."""
     if sys.platform == "linux":
         import os
         import resource
 
         whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        resource.setrlimit(resource.RLIMIT_AS, (whole, whole))
+        limits = [n for n in (whole, *resource.getrlimit(resource.RLIMIT_AS)) if n != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_AS, (min(limits), min(limits)))
 
 
 if __name__ == "__main__":

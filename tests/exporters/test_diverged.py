@@ -1,6 +1,8 @@
 """A file is run once before it is written: diverged weights and files that a runtime does not take end in one sentence."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import keras
@@ -105,3 +107,15 @@ def test_a_process_of_its_own_is_started_only_where_a_runtime_may_abort(tmp_path
     monkeypatch.setattr(loading, "run_in_runtime", lambda *_: pytest.fail("a process was started"))
     model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), X[0, 0, :, :4], target="litert"), [X[0, 0, :, :4]])
     qat.export(model, tmp_path / "m.tflite")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_file_is_tried_within_the_memory_that_its_user_may_have(tmp_path):
+    import resource
+
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), X[0, 0, :, :4]), [X[0, 0, :, :4]])
+    qat.export(model, tmp_path / "m.onnx")
+    command = [sys.executable, "-m", "qat.runtimes.child", str(tmp_path / "m.onnx"), str(tmp_path), ""]
+    subprocess.run(command, check=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (half, half)))
+    assert (tmp_path / "outputs.npz").is_file()

@@ -49,6 +49,30 @@ class Attention(nn.Module):
         return self.after(self.attention(x, x, x, need_weights=False)[0])
 
 
+class Encoder(nn.Module):
+    """A layer of PyTorch's own transformer, its heads folded into the batch behind the tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Behind(nn.Module):
+    """The batch is no first axis, and a multiple of it becomes one: (tokens, heads of all samples, width)."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.after = nn.Linear(8, 8), nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = self.before(x).transpose(0, 1)
+        y = self.after(y.reshape(x.shape[1], -1, 4).flip(0))
+        return y.view(x.shape[1], x.shape[0], 8).transpose(0, 1)
+
+
 class Token(nn.Module):
     """A class token before the rest, as ViT: ``len`` of a tensor is no symbol where the model is captured by running it."""
 
@@ -75,6 +99,8 @@ CASES = {
     "function between dense layers": (LookedUp, (3, 8, 8)),
     "windows": (Windows, (4, 4, 8)),
     "heads": (Attention, (5, 8)),
+    "encoder": (Encoder, (5, 8)),
+    "behind": (Behind, (5, 8)),
     "token": (Token, (5, 8)),
     "prefix": (Prefix, (8,)),
 }
@@ -101,7 +127,14 @@ def test_sizes_of_windows_are_multiples_of_the_batch():
     assert (specs["linear"].shape, specs["linear"].example) == ((None, 4, 24), (4 * graph.EXAMPLE_BATCH, 4, 24))
 
 
-@pytest.mark.parametrize("name", ["windows", "heads", "prefix"])
+@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+@pytest.mark.parametrize("name", ["windows", "heads", "encoder", "behind"])
+def test_moves_of_a_folded_batch_are_of_integers(name, target):
+    made, shape = CASES[name]
+    assert not qat.plan(made().eval(), torch.randn(2, *shape), target=target).floats()
+
+
+@pytest.mark.parametrize("name", ["windows", "heads", "encoder", "behind", "prefix"])
 def test_folded_batch_is_exported_to_tflite(name, tmp_path):
     pytest.importorskip("tensorflow")
     artifact = exported(name, "litert", tmp_path / "m.tflite")

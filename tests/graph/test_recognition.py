@@ -274,6 +274,40 @@ def test_a_near_miss_stays_another_function_and_exact(target, suffix, tmp_path):
     assert not {p.op.kind for p in prepared.plan.ops} & {kind for kind, _ in NEAR_MISSES.values()}
 
 
+class Pairs(nn.Module):
+    """A mean over pairs of rows, as of a mixture's two experts: a fold of the batch within a product with one weight a column."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.weight, self.after = nn.Linear(8, 8), nn.Parameter(torch.rand(8)), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.after(self.before(x).view(-1, 2, 8).mean(1) * self.weight)
+
+
+class RowsOfGroups(nn.Module):
+    """A normalization of groups by hand: each group of a sample is a row."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.weight, self.after = nn.Conv2d(3, 8, 3), nn.Parameter(torch.rand(1, 8, 1, 1)), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        y = self.before(x)
+        rows = y.reshape(len(y) * 2, -1)
+        rows = centred(rows, 1) * torch.rsqrt(spread(rows, 1) + 1e-5)
+        return self.after(rows.view(y.shape) * self.weight)
+
+
+@pytest.mark.parametrize(("target", "suffix"), RUNTIMES)
+@pytest.mark.parametrize(("net", "sizes"), [(Pairs, (4, 8)), (RowsOfGroups, (3, 6, 6))])
+def test_a_fold_of_the_batch_is_no_part_of_a_function(net, sizes, target, suffix, tmp_path):
+    x = torch.randn(4, *sizes)
+    prepared = qat.calibrate(qat.prepare(net().eval(), x[:2], target=target), [x])
+    parity = qat.export(prepared, tmp_path / f"m.{suffix}", verify=[x, x[:1]]).parity
+    assert parity.exact == 1.0, parity.first_difference
+
+
 def test_a_trained_number_is_no_constant():
     """``x * sigmoid(beta x)`` with a trained ``beta`` of 1 is no SiLU for long."""
 

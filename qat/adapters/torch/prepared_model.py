@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,12 +169,31 @@ class PreparedModel(fx.GraphModule):
         """Pickle the graph itself: FX would pickle its code alone, and lose :attr:`prepared`."""
         root = nn.Module()
         root.__dict__.update({key: self.__dict__[key] for key in root.__dict__ if key in self.__dict__})
-        # A copy: the graph refers to this model, and pickle would never end.
         # Without the code that computes a loss: a class of the user's own may be known to this process alone.
-        return _rebuild, (root, copy.deepcopy(self.graph), self._get_name(), replace(self.prepared, own_loss=None))
+        graph, operators = _in_words(self.graph)
+        return _rebuild, (root, graph, operators, self._get_name(), replace(self.prepared, own_loss=None))
 
 
-def _rebuild(root: nn.Module, graph: fx.Graph, name: str, prepared: Prepared) -> PreparedModel:
+def _in_words(graph: fx.Graph) -> tuple[fx.Graph, dict[str, str]]:
+    """Return a copy of a graph that pickle takes, and by node the names of the operators of ``torch.ops``, which it does not.
+
+    The copy refers to no model, without which pickle would never end, and has no meta data, which hold the capture's tensors.
+    """
+    copied, made, operators = fx.Graph(), dict[fx.Node, fx.Node](), dict[str, str]()
+    for node in graph.nodes:
+        target = node.target
+        if isinstance(target, torch._ops.OpOverload):
+            operators[node.name] = str(target)
+            target = operator.attrgetter  # stands for the operator
+        args, kwargs = fx.map_arg((node.args, node.kwargs), made.__getitem__)
+        made[node] = copied.create_node(node.op, target, args, kwargs, node.name, node.type)
+    return copied, operators
+
+
+def _rebuild(root: nn.Module, graph: fx.Graph, operators: Mapping[str, str], name: str, prepared: Prepared) -> PreparedModel:
+    for node in graph.nodes:
+        if node.name in operators:
+            node.target = operator.attrgetter(operators[node.name])(torch.ops)
     model = PreparedModel(root, graph, name)
     return model.carry(prepared).train(root.training)
 

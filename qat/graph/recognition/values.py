@@ -46,9 +46,8 @@ def reduction(op: Op) -> str:
 def has_values(sheet: Sheet, op: Op, arrays: bool = False) -> bool:
     """Whether :func:`values_of` knows an operator of float32 tensors and numbers, or ``arrays``."""
     kind = KINDS[op.kind]
-    known = bool(
-        is_reduction(op) or meaning(op) in BINARY or kind.function or kind.bounds or op.kind == "reshape" or is_spread(op)
-    )
+    shaped = is_spread(op) or (op.kind == "reshape" and not op.attrs.get("folds"))  # a fold of the batch mixes samples
+    known = bool(is_reduction(op) or meaning(op) in BINARY or kind.function or kind.bounds or shaped)
     numbers = arrays or all(sheet.number(t) is not None for t in op.inputs if sheet.is_constant(t))
     return known and numbers and sheet.admits(op) and sheet.tensors[op.output].dtype == "float32"
 

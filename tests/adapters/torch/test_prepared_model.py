@@ -448,6 +448,33 @@ def test_whole_model_is_saved_and_loaded(prepared, images, tmp_path):
     assert train(loaded, images)
 
 
+def test_a_model_with_operators_of_pytorch_is_saved_and_loaded(tmp_path):
+    class Kept(nn.Module):
+        """A float operator, one of integers, one that reads the batch, and dropout."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner, self.outer, self.dropout = nn.Linear(6, 6), nn.Linear(6, 4), nn.Dropout(0.5)
+
+        def forward(self, x):
+            y = self.dropout(self.inner(x)).cumsum(-1).roll(1, -1)
+            return {"out": self.outer(y).view(len(x), -1, 2)}
+
+    x = torch.randn(5, 3, 6)
+    prepared = qat.calibrate(qat.prepare(Kept().eval(), x[:2]), [x]).eval()
+    torch.save(prepared, tmp_path / "m.pt")
+    loaded = torch.load(tmp_path / "m.pt", weights_only=False)
+    assert torch.equal(loaded(x)["out"], prepared(x)["out"])
+    assert torch.equal(copy.deepcopy(prepared)(x)["out"], prepared(x)["out"])
+    assert qat.export(loaded, tmp_path / "m.onnx", verify=[x]).parity.exact == 1.0
+    trained = []
+    for model in (prepared, loaded):
+        torch.manual_seed(0)
+        model.train()(x)["out"].sum().backward()
+        trained.append(model.get_parameter("inner.weight").grad)
+    assert torch.equal(*trained)
+
+
 def test_forward_of_any_number_of_inputs(images, tmp_path):
     class Sums(nn.Module):
         def __init__(self):

@@ -58,10 +58,6 @@ class Builder:
         named = {role: self.param(arg) for role, arg in roles.items() if arg is not None}
         return None if any(name is None for name in named.values()) else {k: v for k, v in named.items() if v is not None}
 
-    def keeps_batch(self, size: Any) -> bool:
-        """Return whether a captured size is a number, is the batch itself, or does not depend on the batch."""
-        return isinstance(size, int) or size.node.expr.is_symbol or size.node.expr.free_symbols <= self.sizes.keys()
-
     # --- parts of the graph ---
 
     def take_sizes(self, captured: Any, example: Any) -> None:

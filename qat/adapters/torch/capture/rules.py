@@ -155,9 +155,7 @@ def _pad(b: Builder, n: Any) -> Match | None:
 
 
 def _move(b: Builder, n: Any) -> Match | None:
-    """A data movement: of one tensor that is no parameter, by constants, with the batch as it is."""
-    if not all(b.keeps_batch(size) for node in (n.args[0], n) for size in shape_of(node)):
-        return None
+    """A data movement: of one tensor that is no parameter, by constants and sizes."""
     moved = [a for a in n.all_input_nodes if is_tensor(a) and a.name not in b.owner]
     return Match("move", moved, {}, {"target": str(n.target)}) if moved == [n.args[0]] and b.is_operand(n) else None
 
