@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo screenshot test test-slow test-slow-ci lint format docs tree install peers gpu-check clean
+.PHONY: demo screenshot test test-slow test-slow-ci lint format docs tree install peers cost gpu-check clean
 
 install: $(STAMP)
 
@@ -61,6 +61,15 @@ format: $(STAMP)
 peers:
 	test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers.txt --editable .
+
+# All figures of cost in docs/benchmarks.md and README.md, measured anew: half an hour on a quiet machine. Peers stay as they are.
+cost: $(STAMP)
+	$(BIN)/python benchmarks/step_cost.py --kinds $(COST_KINDS) --json docs/step_cost.json
+	$(BIN)/python benchmarks/step_cost.py --keras --json docs/step_cost.json
+	$(BIN)/python benchmarks/growth.py --json docs/growth.json --plot docs/growth.png
+	$(BIN)/python benchmarks/step_cost.py --json docs/step_cost.json --render docs/benchmarks.md README.md
+
+COST_KINDS := float float_bf16 folded qat qat_auto float_last float_last_bf16 folded_last qat_last
 
 # What a GPU makes of this toolkit, as JSON; without one it says so.
 gpu-check: $(STAMP)

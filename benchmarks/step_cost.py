@@ -9,8 +9,8 @@ other work on the machine meets all of them; what counts is the median of the CP
 add to. Peak memory is measured in a process of its own: the most that it held during a step beyond what it held before the model,
 once a first model of the kind had been built, trained for a step (in Keras of two images) and freed. The column "fastest float"
 has the time as a multiple of the fastest float step of the same run: all layouts of memory, with and without autocast.
-``--json`` keeps the figures, merged with those that are there; ``--render docs/benchmarks.md`` writes them as tables into that
-document and measures nothing.
+``--json`` keeps the figures, merged with those that are there; ``--render docs/benchmarks.md README.md`` writes them as tables
+between the marks of these documents and measures nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from step_rows import MODELS, Kind, Step
 
 WARM_UP = 3
-MARKS = ("<!-- step cost: begin -->", "<!-- step cost: end -->")
+#: The rows of this toolkit whose best one counts, and the one with gradients in bfloat16 where that is faster.
+OURS, OURS_AUTO = ("qat", "qat_last"), "qat_auto"
 
 Row = dict[str, Any]
 
@@ -81,8 +82,16 @@ def measure(model: str, kinds: list[str], runs: int) -> dict[str, Row]:
     rivals = [row["seconds"] for kind, row in rows.items() if MODELS[model][3][kind].rival and "seconds" in row]
     for row in rows.values():
         if rivals and "seconds" in row:
-            row["of_fastest"] = row["seconds"] / min(rivals)
+            row |= {"of_fastest": row["seconds"] / min(rivals), "machine": machine()}
     return rows
+
+
+def machine() -> str:
+    """Return the machine in words."""
+    from qat.system.machine import processor, threads
+
+    found = processor()
+    return ", ".join([f"{threads()[0]} cores of {found.name}", *(name for name, has in found.features.items() if has)])
 
 
 def add_ratios(model: str, rows: dict[str, Row], figure: str, name: str) -> None:
@@ -183,10 +192,43 @@ def cells(row: Row) -> tuple[str, ...]:
     return tuple(f"{v:.{digits}f}" if v else "-" for v, digits in zip(figures, (2, 2, 0, 2, 0), strict=True))
 
 
-def write_section(path: Path, text: str) -> None:
+def headline(results: dict[str, dict[str, Row]]) -> str:
+    """Return this toolkit's step against the fastest float step of the same run, a row for each model."""
+    lines = [
+        ("32 images of 64x64, one thread", "QAT step / float step", "`gradients: auto`", "peak memory", "the float step"),
+        ("---",) * 5,
+    ]
+    machines = set()
+    for model, (title, _, _, kinds) in MODELS.items():
+        rows = {name: row for name, row in results.get(model, {}).items() if "seconds" in row}
+        rivals, ours = [n for n in rows if kinds[n].rival], [n for n in rows if n in OURS]
+        if not (rivals and ours):
+            continue
+        seconds = {name: row["seconds"] for name, row in rows.items()}
+        rival, best = min(rivals, key=seconds.__getitem__), min(ours, key=seconds.__getitem__)
+        auto = f"{seconds[OURS_AUTO] / seconds[rival]:.2f}" if OURS_AUTO in rows else "-"
+        peaks = rows[best].get("peak"), rows[rival].get("peak")
+        memory = f"{peaks[0] / peaks[1]:.2f}" if all(peaks) else "-"
+        name = f"{kinds[rival].title}, {1e3 * seconds[rival]:.0f} ms"
+        lines.append((title, f"**{seconds[best] / seconds[rival]:.2f}**", auto, memory, name))
+        machines.add(rows[best].get("machine", "a machine of 2 cores with AVX512-VNNI, before its name was kept"))
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{table}\n\nMeasured on {'; '.join(sorted(machines))}."
+
+
+#: What is written between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
+SECTIONS = {"step cost": render, "headline": headline}
+
+
+def write_sections(path: Path, results: dict[str, dict[str, Row]]) -> None:
     """Replace what stands between the marks of a document."""
-    head, rest = path.read_text().split(MARKS[0])
-    path.write_text(f"{head}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+    text = path.read_text()
+    for name, written in SECTIONS.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        if begin in text:
+            head, rest = text.split(begin)
+            text = f"{head}{begin}\n{written(results)}\n{end}{rest.split(end)[1]}"
+    path.write_text(text)
 
 
 def keep(results: dict[str, dict[str, Row]], path: Path | None) -> None:
@@ -203,7 +245,13 @@ def main() -> None:
     parser.add_argument("--keras", action="store_true", help="the Keras rows instead of PyTorch's")
     parser.add_argument("--no-memory", action="store_true", help="time alone")
     parser.add_argument("--json", type=Path, help="keep the figures here")
-    parser.add_argument("--render", type=Path, metavar="DOCUMENT", help="write the tables of --json into a document and end")
+    parser.add_argument(
+        "--render",
+        type=Path,
+        nargs="+",
+        metavar="DOCUMENT",
+        help="write the tables of --json into documents, and measure nothing",
+    )
     parser.add_argument("--peak", nargs=2, metavar=("MODEL", "KIND"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -215,7 +263,8 @@ def main() -> None:
     if options.json and options.json.exists():
         results = json.loads(options.json.read_text())
     if options.render:
-        write_section(options.render, render(results))
+        for document in options.render:
+            write_sections(document, results)
         return
     models = options.models or (["keras"] if options.keras else [m for m in MODELS if m != "keras"])
     if unknown := set(models) - set(MODELS):

@@ -7,7 +7,8 @@ The step is that of benchmarks/step_cost.py, on one thread. The Python function 
 
 *Limit* is the roofline: the longer of a part's arithmetic at the peak of its numbers, and of its bytes at the bandwidth of the
 memory, both measured in the same run. An operator's bytes are those of its inputs and its result. A part that works in the caches
-can beat the memory's limit. The profiler knows no seconds of the CPU: on a machine with other work the parts come out too long.
+can beat the memory's limit. Of compiled passes the profiler has the time; while work is counted, PyTorch's operators stand in for
+them. The profiler knows no seconds of the CPU: on a machine with other work the parts come out too long.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from step_rows import MODELS, Step
 from torch._C._profiler import _ExperimentalConfig
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -39,8 +40,10 @@ from torch.utils.flop_counter import flop_registry
 #: The part of an operator by the function that calls it: the end of its file's path, its name (any where empty), the part.
 PARTS = (
     ("autograd/clip_mask.py", "", "clip masks"),
-    ("autograd/linear.py", "weight_scale", "weights"),
-    ("autograd/linear.py", "quantize_weight", "weights"),
+    ("autograd/by_operators.py", "requantize", "epilogue"),
+    ("autograd/by_operators.py", "to_bytes", "epilogue"),
+    ("autograd/by_operators.py", "mask_by_bytes", "clip masks"),
+    ("autograd/by_operators.py", "", "weights"),
     ("autograd/vnni.py", "to_bytes", "epilogue"),
     ("autograd/vnni.py", "", "accumulators"),
     ("autograd/conv_gradients.py", "", "gradients"),
@@ -52,7 +55,14 @@ PARTS = (
     ("qat/adapters/torch/nodes/linear.py", "", "weights"),
 )
 #: An operator by name, before its caller is asked.
-OPERATORS = {"onednn::qconv_prepack": "weights"}
+OPERATORS = {
+    "onednn::qconv_prepack": "weights",
+    "passes::weight_integers": "weights",
+    "passes::rounded_weight": "weights",
+    "passes::requantize": "epilogue",
+    "passes::to_bytes": "epilogue",
+    "passes::mask_by_bytes": "clip masks",
+}
 OTHER = "other operators"
 PYTHON = "Python and dispatch"
 
@@ -148,9 +158,23 @@ def _profiled(step: Step) -> dict[tuple[str, str], list[float]]:
         step()
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in profiled.events() or ():
-        if event.name.startswith(("aten::", "onednn::", "mkldnn::")):
+        if event.name.startswith(("aten::", "onednn::", "mkldnn::", "passes::")):
             found[part_of(event.name, _frames(event.cpu_parent)), event.name].append(event.self_cpu_time_total / 1e6)
     return found
+
+
+def name_passes(monitored: Any) -> None:
+    """Let the profiler see compiled passes, which are no operators of PyTorch, by their names."""
+    for name in (operator.partition("::")[2] for operator in OPERATORS if operator.startswith("passes::")):
+        setattr(monitored, name, _named(getattr(monitored, name), f"passes::{name}"))
+
+
+def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def called(*args: Any) -> Any:
+        with record_function(name):
+            return function(*args)
+
+    return called
 
 
 def _frames(event: Any) -> Iterable[tuple[str, str]]:
@@ -245,6 +269,8 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
+    from qat.adapters.torch.autograd import passes
+
     machine = measure_machine()
     peaks = ", ".join(f"{kind} {rate / 1e9:.0f}" for kind, rate in machine.products.items())
     print(f"one thread: 10^9 products a second: {peaks}; memory {machine.bandwidth / 1e9:.1f} GB/s")
@@ -252,6 +278,8 @@ def main() -> None:
         title, make, name, kinds = MODELS[model]
         step = kinds[options.kind].build(*make(name))
         whole = statistics.median(_timed(step, options.runs))
+        if (walks := passes.walks()) is not None:
+            name_passes(walks)
         print(f"\n**{title}, {kinds[options.kind].title.strip('*')}, {1e3 * whole:.0f} ms**\n")
         seconds = seconds_of(step, options.steps)
         print(table(seconds, work_of(step), machine, whole), flush=True)

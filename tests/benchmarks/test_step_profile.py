@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from step_profile import OTHER, PYTHON, Machine, Work, part_of, seconds_of, table, work_of
+from step_profile import OTHER, PYTHON, Machine, Work, name_passes, part_of, seconds_of, table, work_of
 from step_rows import ours
+
+from qat.adapters.torch.autograd import passes
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,20 @@ def test_every_part_has_time_and_a_limit(step):
     assert {"accumulators", "epilogue", "clip masks", "weights", "gradients", "optimizer"} <= set(seconds)
     text = table(seconds, work, Machine({"float32": 1e9, "int8": 1e9}, 1e9), 1.0)
     assert all(f"| {part} |" in text for part in (*seconds, PYTHON))
+
+
+@pytest.mark.skipif(passes.walks() is None, reason="no C compiler, or not one for this system")
+def test_compiled_passes_have_time(step, monkeypatch):
+    walks = passes.Walks(passes.walks().library)
+    monkeypatch.setattr(passes, "walks", lambda: walks)
+    called = []
+    requantize = walks.requantize
+    monkeypatch.setattr(walks, "requantize", lambda *args: called.append(1) or requantize(*args))
+    name_passes(walks)
+    assert seconds_of(step, 1)["epilogue"] > 0
+    assert len(called) == 3
+    assert work_of(step)["epilogue"].operators >= 9  # the operators that stand in for them
+    assert len(called) == 3
 
 
 def test_the_limit_is_the_longer_of_arithmetic_and_memory():

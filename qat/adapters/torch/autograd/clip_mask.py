@@ -10,13 +10,10 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from . import vnni
+from . import passes, vnni
+from .by_operators import Limits as Limits
 
-aten = torch.ops.aten
-hardtanh_backward = aten.hardtanh_backward.default
-
-#: The smallest and the largest integer of an output.
-Limits = tuple[float, float]
+hardtanh_backward = torch.ops.aten.hardtanh_backward.default
 
 
 class ClipMask(Enum):
@@ -47,6 +44,5 @@ def apply_clip_mask(grad: Tensor, saved: Tensor | None, limits: Limits) -> Tenso
     if saved is None:
         return grad
     if saved.dtype is torch.uint8:
-        index = saved.float()
-        return aten.hardtanh_backward.grad_input(grad, index, 0.0, limits[1] - limits[0], grad_input=index)
+        return passes.of(grad).mask_by_bytes(grad, saved, limits[1] - limits[0])
     return hardtanh_backward(grad, saved, *limits)

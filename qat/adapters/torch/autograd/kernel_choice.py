@@ -22,6 +22,8 @@ from torch import Tensor
 from qat.system import kernel_cache
 from qat.typing import Gradients
 
+from . import passes
+
 R = TypeVar("R")
 
 #: The forms are measured in turn, at most and at least so often, until all of them together took so many seconds. One that takes
@@ -100,7 +102,7 @@ class Choices:
 
     def form(self, kernel: Kernel[R], args: tuple[Any, ...]) -> Form[R]:
         """Return the form for these arguments."""
-        key = (kernel.name, torch.get_num_threads(), *map(_hashable, kernel.question(args)))
+        key = (kernel.name, torch.get_num_threads(), *[_hashable(a) for a in kernel.question(args)])
         if (found := self._known.get(key)) is None:
             found = self._known[key] = self._decided(kernel, args)
         return found
@@ -175,19 +177,24 @@ def computing_with(choices: Choices) -> Iterator[None]:
         _choices = before
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
 def _measures(args: tuple[Any, ...]) -> bool:
     """Return whether forms are chosen: on a processor, eagerly, and unless the user asks for determinism by other means."""
+    first = args[0]  # the other tensors lie where it lies
     return (
-        not torch.compiler.is_compiling()
+        type(first) in _PLAIN
+        and first.is_cpu
+        and not torch.compiler.is_compiling()
         and not torch.are_deterministic_algorithms_enabled()
-        and all(type(a) in (Tensor, torch.nn.Parameter) and a.device.type == "cpu" for a in args if isinstance(a, Tensor))
-    )
+    )  # fmt: skip
 
 
 def _conditions() -> kernel_cache.Conditions:
-    return kernel_cache.conditions(
-        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}", torch.get_num_threads()
-    )
+    compiled = "" if passes.walks() is None else ", compiled passes"  # a form's conversions to bytes are faster then
+    framework = f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}{compiled}"
+    return kernel_cache.conditions(framework, torch.get_num_threads())
 
 
 def _remembered() -> dict[str, str]:

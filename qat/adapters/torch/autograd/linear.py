@@ -5,6 +5,7 @@ Weights are never clipped, since their scale is their largest magnitude, so thei
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -13,39 +14,67 @@ from torch import Tensor
 
 from qat.arithmetic.grid import BIAS_LIMIT
 
-from . import dense_gradients, tensor_cores, vnni
-from .clip_mask import ClipMask, Limits, apply_clip_mask, save_clip_mask
+from . import dense_gradients, passes, tensor_cores, vnni
+from .by_operators import Limits
+from .clip_mask import ClipMask, apply_clip_mask, save_clip_mask
 from .conv_gradients import of_convolution
 from .extremes import extra_output
 
-#: Below this many weights the second reduction costs more than the copy.
-_FEW = 2**15
-_SMALLEST_SCALE = float(torch.finfo(torch.float32).tiny) * 2.0**40
+
+@dataclass(frozen=True)
+class WeightIntegers:
+    """What a kernel computes with, besides its input.
+
+    Attributes:
+        scale: of each output channel's weights, float32 [channels].
+        weight: int8 of the weight's shape and layout.
+        bias: integers in float32 [channels]; None without a bias.
+        multiplier: of each output channel's accumulator, float32 [channels].
+        pack: packs the weight, and keeps it for the next batch of the same shape.
+    """
+
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    multiplier: Tensor
+    pack: vnni.Packed = field(default_factory=vnni.Packed)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """The tensors in their order."""
+        return self.scale, self.weight, self.bias, self.multiplier
 
 
-def weight_scale(
-    weight: Tensor, bias: Tensor | None, input_scale: Tensor, qmax: int, per_channel: bool, bias_limit: float = BIAS_LIMIT
-) -> Tensor:
-    """Return each output channel's scale (axis 0), of shape (channels,); see :func:`qat.arithmetic.grid.weight_scale`."""
-    axes = tuple(range(1 if per_channel else 0, weight.ndim))
-    weight = weight.detach()
-    if weight.numel() < _FEW:
-        peak = weight.abs().amax(axes)
-    else:  # two reductions without a copy: several times faster for a large weight than abs, or than aminmax over an axis
-        peak = torch.maximum(weight.amax(axes), -weight.amin(axes))
-    scale = (peak / qmax).clamp_min_(_SMALLEST_SCALE)
-    if bias is not None:
-        floor = bias.detach().abs().div_(input_scale * bias_limit)
-        scale = torch.maximum(scale, floor if per_channel else floor.amax())
-    return scale if per_channel else scale.expand(weight.shape[0])
+def weight_integers(
+    weight: Tensor,
+    bias: Tensor | None,
+    scales: tuple[Tensor, Tensor],
+    qmax: int,
+    per_channel: bool,
+    bias_limit: float = BIAS_LIMIT,
+) -> WeightIntegers:
+    """Return what a kernel computes with; the arguments are those of :func:`.by_operators.weight_integers`."""
+    by = passes.of(weight)
+    return WeightIntegers(*by.weight_integers(weight, bias, scales, qmax, per_channel, bias_limit))
 
 
-def quantize_weight(weight: Tensor, scale: Tensor) -> Tensor:
-    """Return a weight's integers, float32 in its layout in memory.
+def _rounded_weight(weight: Tensor, scale: Tensor, factor: Tensor | None) -> Tensor:
+    """Return a weight's integers times a factor of each channel.
 
     The backward pass computes them again: the weight is in memory anyway, and keeping the integers was not faster.
     """
-    return (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round_()
+    return passes.of(weight).rounded_weight(weight, scale, factor)
+
+
+def _requantized(
+    ctx: Any, acc: Tensor, multiplier: Tensor, limits: Limits, axis: int, tracked: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the output's integers in the memory of an accumulator, and the extremes before rounding where they are tracked."""
+    if not tracked:
+        return passes.of(acc).requantize(acc, multiplier, limits, axis), None
+    v = acc.mul_(multiplier.view(-1, 1, 1) if axis == 1 else multiplier)
+    found = extra_output(ctx, v, tracked)
+    return v.round_().clamp_(*limits), found
 
 
 def kernels_of(x: Tensor) -> ModuleType:
@@ -66,33 +95,24 @@ def load_input(kept: Tensor, lo: int | None) -> Tensor:
     return x.add_(lo) if lo else x
 
 
+#: What has no gradient: the tensors of :class:`WeightIntegers`, then the scales of input and output. PyTorch looks at each
+#: argument of a function: a tuple counts as one.
+Parts = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
+#: Limits of the output, its clip mask, whether its range is tracked, ``lo`` of :data:`.vnni.conv2d`.
+How = tuple[Limits, ClipMask, bool, int | None]
+
+
 class _Conv2d(torch.autograd.Function):
     """``clamp(round(conv(x, w_int, b_int) * multiplier), lo, hi)`` from the float weight and bias, in one node."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        scale: Tensor,
-        input_scale: Tensor,
-        output_scale: Tensor,
-        limits: Limits,
-        clip_mask: ClipMask,
-        geometry: vnni.Geometry,
-        tracked: bool,
-        lo: int | None,
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, parts: Parts, how: How, geometry: vnni.Geometry
     ) -> tuple[Tensor, Tensor | None]:
-        bias_scale = scale * input_scale
-        w_int = quantize_weight(weight, scale).to(torch.int8)
-        b_int = None if bias is None else (bias / bias_scale).round_()
-        multiplier = (bias_scale / output_scale).view(-1, 1, 1)
-        v = kernels_of(x).conv2d(x, w_int, b_int, geometry, lo)
-        v.mul_(multiplier)
-        found = extra_output(ctx, v, tracked)
-        y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(x, weight, scale, save_clip_mask(y, limits, clip_mask), multiplier, input_scale, output_scale)
+        (scale, w_int, b_int, multiplier, *scales), (limits, clip_mask, tracked, lo) = parts, how
+        acc = kernels_of(x).conv2d(x, w_int, b_int, geometry, lo, vnni.pack)
+        y, found = _requantized(ctx, acc, multiplier, limits, 1, tracked)
+        ctx.save_for_backward(x, weight, scale, save_clip_mask(y, limits, clip_mask), multiplier, *scales)
         ctx.limits, ctx.geometry, ctx.has_bias = limits, geometry, bias is not None
         return y, found
 
@@ -108,50 +128,31 @@ class _Conv2d(torch.autograd.Function):
         need_b = need_b and ctx.has_bias
         if weight.numel() > grad.numel():
             if need_x:
-                gx, _, _ = of_convolution(
-                    grad * multiplier, x, quantize_weight(weight, scale), ctx.geometry, (True, False, False)
-                )
+                w = _rounded_weight(weight, scale, None)
+                gx, _, _ = of_convolution(grad * multiplier.view(-1, 1, 1), x, w, ctx.geometry, (True, False, False))
             _, gw, gb = of_convolution(grad * ratio, x, weight, ctx.geometry, (False, need_w, need_b))
             bias_factor = input_scale
         else:
-            w = quantize_weight(weight, scale)
-            if need_x:
-                w.mul_(multiplier.unsqueeze(-1))
+            w = _rounded_weight(weight, scale, multiplier) if need_x else weight  # else its shape alone is read
             gx, gw, gb = of_convolution(grad, x, w, ctx.geometry, (need_x, need_w, need_b))
             if gw is not None:
                 gw.mul_(ratio)
             bias_factor = output_scale
         if gb is not None:
             gb.div_(bias_factor)
-        return gx, gw, gb, None, None, None, None, None, None, None, None
+        return gx, gw, gb, None, None, None
 
 
 class _Dense(torch.autograd.Function):
     """``clamp(round((x w_int^T + b_int) * multiplier), lo, hi)`` from the float weight and bias, in one node."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        scale: Tensor,
-        input_scale: Tensor,
-        output_scale: Tensor,
-        limits: Limits,
-        clip_mask: ClipMask,
-        tracked: bool,
-        lo: int | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        bias_scale = scale * input_scale
-        w_int = quantize_weight(weight, scale).to(torch.int8)
-        b_int = None if bias is None else (bias / bias_scale).round_()
-        multiplier = bias_scale / output_scale
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, parts: Parts, how: How) -> tuple[Tensor, Tensor | None]:
+        (scale, w_int, b_int, multiplier, *scales), (limits, clip_mask, tracked, lo) = parts, how
         kept_x = save_input(x, lo)
-        v = kernels_of(x).linear(x, kept_x, w_int, b_int, lo).mul_(multiplier)
-        found = extra_output(ctx, v, tracked)
-        y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(kept_x, weight, scale, save_clip_mask(y, limits, clip_mask), multiplier, input_scale, output_scale)
+        acc = kernels_of(x).linear(x, kept_x, w_int, b_int, lo, vnni.pack)
+        y, found = _requantized(ctx, acc, multiplier, limits, -1, tracked)
+        ctx.save_for_backward(kept_x, weight, scale, save_clip_mask(y, limits, clip_mask), multiplier, *scales)
         ctx.limits, ctx.lo, ctx.has_bias = limits, lo, bias is not None
         return y, found
 
@@ -163,13 +164,53 @@ class _Dense(torch.autograd.Function):
         rows = grad.flatten(0, -2)
         gx = gw = None
         if need_x:
-            w = quantize_weight(weight, scale).mul_(multiplier.view(-1, 1))
+            w = _rounded_weight(weight, scale, multiplier)
             gx = dense_gradients.of_input(rows, w).view(kept_x.shape)
         if need_w:
             gw = dense_gradients.of_weight(rows, load_input(kept_x, ctx.lo).flatten(0, -2)).mul_(input_scale / output_scale)
         gb = rows.sum(0).div_(output_scale) if ctx.has_bias and need_b else None
-        return gx, gw, gb, None, None, None, None, None, None, None
+        return gx, gw, gb, None, None
 
 
-conv2d = _Conv2d.apply
-dense = _Dense.apply
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    integers: WeightIntegers,
+    scales: tuple[Tensor, Tensor],
+    how: How,
+    geometry: vnni.Geometry,
+) -> tuple[Tensor, Tensor | None]:
+    """Return a convolution's integers, and their extremes before rounding where they are tracked.
+
+    Args:
+        x: the input's integers.
+        weight: float32, which with ``bias`` gets a gradient.
+        bias: float32.
+        integers: what the kernel computes with.
+        scales: of input and output.
+        how: what is asked of the output.
+        geometry: of the windows.
+    """
+    found: tuple[Tensor, Tensor | None] = _Conv2d.apply(x, weight, bias, (*integers.tensors, *scales), how, geometry)
+    return found
+
+
+def dense(
+    x: Tensor, weight: Tensor, bias: Tensor | None, integers: WeightIntegers, scales: tuple[Tensor, Tensor], how: How
+) -> tuple[Tensor, Tensor | None]:
+    """Return a fully connected layer's integers; the arguments are those of :func:`conv2d`, without a geometry."""
+    found: tuple[Tensor, Tensor | None] = _Dense.apply(x, weight, bias, (*integers.tensors, *scales), how)
+    return found
+
+
+def evaluated_conv2d(x: Tensor, integers: WeightIntegers, limits: Limits, geometry: vnni.Geometry, lo: int | None) -> Tensor:
+    """Return a convolution's integers without what a backward pass reads; the packed weight is kept for the next batch."""
+    acc = kernels_of(x).conv2d(x, integers.weight, integers.bias, geometry, lo, integers.pack)
+    return passes.of(acc).requantize(acc, integers.multiplier, limits, 1)
+
+
+def evaluated_dense(x: Tensor, integers: WeightIntegers, limits: Limits, lo: int | None) -> Tensor:
+    """Return a fully connected layer's integers as :func:`evaluated_conv2d`."""
+    acc = kernels_of(x).linear(x, save_input(x, lo), integers.weight, integers.bias, lo, integers.pack)
+    return passes.of(acc).requantize(acc, integers.multiplier, limits, -1)

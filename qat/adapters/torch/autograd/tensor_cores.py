@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .vnni import Geometry
+from .vnni import Geometry, Pack
 
 #: So many products of a byte and a weight have a sum below 2^24, whatever their signs: a multiple of a tensor core's tile.
 PRODUCTS = 2**24 // (255 * 127) // 16 * 16
@@ -71,8 +71,10 @@ FORMS = (Form("bfloat16", _in_bfloat16, pointwise=True), Form("float32", _in_flo
 chosen: dict[Any, Form] = {}
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int | None) -> Tensor:
-    """Return a convolution's accumulator; the arguments are those of ``vnni.conv2d``."""
+def conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int | None, pack: Pack | None = None
+) -> Tensor:
+    """Return a convolution's accumulator; the arguments are those of ``vnni.conv2d``. Nothing is packed."""
     if lo is None or torch.compiler.is_compiling():
         return _in_float32(x, weight, bias, geometry)
     last = x.is_contiguous(memory_format=torch.channels_last)
@@ -82,8 +84,8 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, l
     return chosen[key].compute(x, weight, bias, geometry)
 
 
-def linear(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None) -> Tensor:
-    """Return a fully connected layer's accumulator; the arguments are those of ``vnni.linear``."""
+def linear(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None, pack: Pack | None = None) -> Tensor:
+    """Return a fully connected layer's accumulator; the arguments are those of ``vnni.linear``. Nothing is packed."""
     if lo is None or torch.compiler.is_compiling():
         return F.linear(x, weight.float(), bias)
     pixels = x.reshape(-1, x.shape[-1], 1, 1)

@@ -7,19 +7,50 @@ conversions to bytes take time: which of both is faster for a shape is measured 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import by_operators, passes
 from .kernel_choice import Form, Kernel
 
 #: (strides, padding, dilations, groups) of a convolution.
 Geometry = tuple[Any, Any, Any, int]
 
+#: Returns an int8 weight in the kernel's own layout, of: the weight, the geometry, ``lo``, and the shape of the input.
+Pack: TypeAlias = Callable[[Tensor, Geometry, int, torch.Size], Tensor]
+
 onednn = torch.ops.onednn
+
+
+def pack(weight: Tensor, geometry: Geometry, lo: int, shape: torch.Size) -> Tensor:
+    """Return an int8 weight in the layout that the kernel wants for an input of a shape."""
+    one, _ = _neutral()
+    packed: Tensor = onednn.qconv_prepack(weight, one, 1.0, -lo, *geometry, shape)
+    return packed
+
+
+class Packed:
+    """:func:`pack` of one weight, which keeps the last one: batches mostly have the same shape."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Any, Tensor] | None = None
+
+    def __call__(self, weight: Tensor, geometry: Geometry, lo: int, shape: torch.Size) -> Tensor:
+        """Return the packed weight."""
+        last, key = self._last, (lo, shape)
+        if last is None or last[0] != key:
+            last = self._last = key, pack(weight, geometry, lo, shape)
+        return last[1]
+
+
+def _words(lo: int | None, packs: Pack) -> tuple[str | None, str | None]:
+    """Return what decides how long a kernel takes, besides shapes: an input that is not of bytes, a packed weight."""
+    return "float" if lo is None else None, None if packs is pack else "packed"
 
 
 @cache
@@ -31,25 +62,24 @@ def available() -> bool:
     if not (torch.cpu._is_vnni_supported() and hasattr(onednn, "qconv2d_pointwise")):
         return False
     integers = torch.arange(256.0)
-    return all(torch.equal(to_bytes(integers + lo, lo).float(), integers) for lo in (0, -1, -127, -128, -129, -255))
+    return all(torch.equal(by_operators.to_bytes(integers + lo, lo).float(), integers) for lo in (0, -1, -127, -128, -129, -255))
 
 
 def to_bytes(x: Tensor, lo: int) -> Tensor:
     """Return ``x - lo`` in uint8, for integers in ``[lo, lo + 255]``; the layout in memory stays."""
-    found = x.to(torch.int8).view(torch.uint8)
-    return found.add_(-lo) if lo else found
+    return passes.of(x).to_bytes(x, lo)
 
 
-def _in_float32(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int | None) -> Tensor:
+def _in_float32(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int | None, pack: Pack) -> Tensor:
     return _last(F.conv2d(x, weight.float(), bias, *geometry))
 
 
-def _in_channels_last(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int | None) -> Tensor:
+def _in_channels_last(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int | None, pack: Pack) -> Tensor:
     return F.conv2d(x.contiguous(memory_format=torch.channels_last), weight.float(), bias, *geometry)
 
 
-def _in_bytes(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int) -> Tensor:
-    return _convolution(to_bytes(x.contiguous(memory_format=torch.channels_last), lo), weight, bias, geometry, lo)
+def _in_bytes(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int, pack: Pack) -> Tensor:
+    return _convolution(to_bytes(x.contiguous(memory_format=torch.channels_last), lo), weight, bias, geometry, lo, pack)
 
 
 def _last(x: Tensor) -> Tensor:
@@ -59,46 +89,45 @@ def _last(x: Tensor) -> Tensor:
 
 #: A convolution's accumulator, float32 [batch, channels, height, width], channels last in memory, of: the input's integers in
 #: float32; the weight's in int8; the bias's in float32, or None; the geometry; ``lo``: the input lies in ``[lo, lo + 255]``, None
-#: where it may not.
+#: where it may not; what packs the weight.
 conv2d = Kernel(
     "convolution",
     (
         Form("float32", _in_float32),
         Form("channels_last", _in_channels_last, lambda x, *rest: not x.is_contiguous(memory_format=torch.channels_last)),
-        Form("bytes", _in_bytes, lambda x, weight, bias, geometry, lo: lo is not None and available()),
+        Form("bytes", _in_bytes, lambda x, weight, bias, geometry, lo, pack: lo is not None and available()),
     ),
     batches=1,
-    asked=lambda x, weight, bias, geometry, lo: (x, weight, geometry, "float" if lo is None else None),
+    asked=lambda x, weight, bias, geometry, lo, pack: (x, weight, geometry, *_words(lo, pack)),
     exact=True,
 )
 
 
-def _convolution(rows: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int) -> Tensor:
+def _convolution(rows: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int, pack: Pack) -> Tensor:
     """Return the kernel's accumulator of an input in bytes, channels last in memory."""
     one, zero = _neutral()
-    packed = onednn.qconv_prepack(weight, one, 1.0, -lo, *geometry, rows.shape)
     result: Tensor = onednn.qconv2d_pointwise.default(
-        rows, 1.0, -lo, packed, one, zero, bias, *geometry, 1.0, 0, torch.float32, "none", [], ""
+        rows, 1.0, -lo, pack(weight, geometry, lo, rows.shape), one, zero, bias, *geometry, 1.0, 0, torch.float32, "none", [], ""
     )
     return result
 
 
-def linear(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None) -> Tensor:
+def linear(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None, pack: Pack) -> Tensor:
     """Return a fully connected layer's accumulator.
 
     The arguments are those of :data:`conv2d`; ``stored`` has ``x`` in bytes, less ``lo``, where that is not None.
     """
-    return _rows_times(x.flatten(0, -2), stored.flatten(0, -2), weight, bias, lo).view(*x.shape[:-1], len(weight))
+    return _rows_times(x.flatten(0, -2), stored.flatten(0, -2), weight, bias, lo, pack).view(*x.shape[:-1], len(weight))
 
 
-def _rows_in_float32(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None) -> Tensor:
+def _rows_in_float32(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None, pack: Pack) -> Tensor:
     return F.linear(x, weight.float(), bias)
 
 
-def _rows_in_bytes(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int) -> Tensor:
+def _rows_in_bytes(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int, pack: Pack) -> Tensor:
     """Compute as a 1x1 convolution of an image of height 1, whose weight is packed in a quarter of a linear layer's time."""
     image = stored.reshape(1, len(x), 1, -1).permute(0, 3, 1, 2)
-    result = _convolution(image, weight[..., None, None], bias, ((1, 1), (0, 0), (1, 1), 1), lo)
+    result = _convolution(image, weight[..., None, None], bias, ((1, 1), (0, 0), (1, 1), 1), lo, pack)
     return result.permute(0, 2, 3, 1).reshape(len(x), -1)
 
 
@@ -106,10 +135,10 @@ _rows_times = Kernel(
     "fully connected layer",
     (
         Form("float32", _rows_in_float32),
-        Form("bytes", _rows_in_bytes, lambda x, stored, weight, bias, lo: lo is not None and available()),
+        Form("bytes", _rows_in_bytes, lambda x, stored, weight, bias, lo, pack: lo is not None and available()),
     ),
     batches=2,
-    asked=lambda x, stored, weight, bias, lo: (x, stored, weight, "float" if lo is None else None),
+    asked=lambda x, stored, weight, bias, lo, pack: (x, stored, weight, *_words(lo, pack)),
     exact=True,
 )
 

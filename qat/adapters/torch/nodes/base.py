@@ -6,8 +6,9 @@ names that they have in the user's model, and a tied one is quantized where it i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,10 @@ from qat.planning.plan import PlannedOp
 from qat.planning.rounding import Rounding
 
 from .activation_grid import Grid
+from .kept import Kept, can_keep
 from .quantize import fake_quantized
+
+T = TypeVar("T")
 
 
 class Node(nn.Module):
@@ -52,6 +56,17 @@ class Node(nn.Module):
         self.grids = grids
         self.kernels = kernels_name
         self.clip_mask = ClipMask.OUTPUT
+        self._kept = Kept()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; what evaluation keeps would only take memory in training."""
+        if mode:
+            self._kept.forget()
+        return super().train(mode)
+
+    def kept(self, name: str, make: Callable[[], T], *sources: Tensor | None) -> T:
+        """Return ``make()``, which follows from ``sources``: evaluation keeps it for the next batch while these are the same."""
+        return self._kept.of(name, make, *sources) if can_keep(self, *sources) else make()
 
     @property
     def saved_clip_mask(self) -> ClipMask:

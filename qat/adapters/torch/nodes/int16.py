@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qat.adapters.torch.autograd.linear import weight_scale
 from qat.arithmetic import int16
 from qat.graph.kinds import KINDS
 
@@ -20,7 +19,9 @@ from .linear import Conv2d, Dense
 
 
 class Int16Conv2d(Conv2d):
-    """conv2d and depthwise_conv2d."""
+    """conv2d and depthwise_conv2d. A bias has a larger limit than with 8-bit activations."""
+
+    bias_limit = float(int16.BIAS_LIMIT)
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Accumulate exactly in float64 when evaluated."""
@@ -30,19 +31,11 @@ class Int16Conv2d(Conv2d):
 
     def exact(self, x: Tensor, weight: Tensor, bias: Tensor | None, channels: tuple[int, ...]) -> Tensor:
         """Return the kernel's integers; ``channels`` lays one value an output channel along the accumulator's axes."""
-        scale = self.weight_scale(weight, bias)
-        w_int, b_int = self.quantized(weight, bias, scale)
+        scale, w_int, b_int = self.rounded(weight, bias)
         acc = self.real(x.double(), w_int.double(), None if b_int is None else b_int.double())
         multiplier = self.inputs[0].scale.double() * scale.double() / self.output.scale.double()
         requantize = int16.requantize_conv if KINDS[self.planned.op.kind].spatial else int16.requantize_dense
         return _by_numpy(lambda a, m: requantize(a, m, *self.limits()), acc, multiplier.view(channels))
-
-    def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the weight's scale for each output channel; a bias has a larger limit than with 8-bit activations."""
-        spec = self.planned.weight
-        assert spec is not None
-        per_channel = spec.granularity == "channel"
-        return weight_scale(weight, bias, self.inputs[0].scale, self.planned.qmax, per_channel, int16.BIAS_LIMIT)
 
 
 class Int16Dense(Int16Conv2d, Dense):

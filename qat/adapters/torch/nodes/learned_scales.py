@@ -40,11 +40,14 @@ class LearnedConv2d(Conv2d):
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Compute the kernel in three autograd nodes, so that each rounding has a gradient of its own."""
-        scale = self.weight_scale(weight, bias)
-        w_int, b_int = self.quantized(weight, bias, scale)
+        scale, w_int, b_int = self.rounded(weight, bias)
         if self.planned.kernels == "builtin" and not self.training:
             return self.requantize_builtin(self.real(x, w_int, b_int), scale)
         return self.finish(self.real(x, w_int, b_int) * self.along(scale * self.inputs[0].scale / self.output.scale))
+
+    def sources(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return what the integers follow from."""
+        return *super().sources(weight, bias), self.weight_step
 
     def along(self, channels: Tensor) -> Tensor:
         """Lay one value an output channel along the accumulator's axes."""

@@ -7,19 +7,26 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from qat.adapters.torch.autograd import linear
+from qat.adapters.torch.autograd import by_operators, linear
 from qat.adapters.torch.autograd.functions import straight_through
 from qat.adapters.torch.autograd.tflite import halves_up
+from qat.arithmetic.grid import BIAS_LIMIT
 from qat.planning.rounding import Rounding
 
 from .base import Node
 from .image_weight import as_image_weight
+from .kept import can_keep
 
 
 class Conv2d(Node):
-    """conv2d and depthwise_conv2d, with bias and fused activation."""
+    """conv2d and depthwise_conv2d, with bias and fused activation.
+
+    Attributes:
+        bias_limit: the largest integer of a bias, in grid units.
+    """
 
     has_clip_mask = True
+    bias_limit: float = BIAS_LIMIT
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Compute with the weight in the program's layout."""
@@ -31,7 +38,6 @@ class Conv2d(Node):
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """One autograd node from the float weight to the output's integers."""
-        scale = self.weight_scale(weight, bias)
         (top, bottom), (left, right) = self.attrs["padding"]
         if (top, left) != (bottom, right):
             x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
@@ -39,11 +45,12 @@ class Conv2d(Node):
             padding = (top, left)
         geometry = (self.attrs["strides"], padding, self.attrs["dilations"], self.attrs["groups"])
         if self.planned.kernels == "builtin" and not self.training:
-            w_int, b_int = self.quantized(weight, bias, scale)
+            scale, w_int, b_int = self.rounded(weight, bias)
             return self.requantize_builtin(F.conv2d(x, w_int, b_int, *geometry), scale)
-        x_scale, y_scale = self.inputs[0].scale, self.output.scale
-        how = (self.limits(), self.saved_clip_mask, geometry, self.tracks_output, self.byte_offset)
-        return self.noted(*linear.conv2d(x, weight, bias, scale, x_scale, y_scale, *how))
+        if can_keep(self, weight, bias):
+            return linear.evaluated_conv2d(x, self.integers(weight, bias), self.limits(), geometry, self.byte_offset)
+        how = (self.limits(), self.saved_clip_mask, self.tracks_output, self.byte_offset)
+        return self.noted(*linear.conv2d(x, weight, bias, self.integers(weight, bias), self.scales, how, geometry))
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The float convolution."""
@@ -71,11 +78,42 @@ class Conv2d(Node):
 
     def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the weight's scale for each output channel."""
+        how = (self.planned.qmax, self.per_channel, self.bias_limit)
+        return by_operators.weight_scale(weight, bias, self.inputs[0].scale, *how)
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether each output channel has a scale of its own."""
         spec = self.planned.weight
         assert spec is not None
-        return linear.weight_scale(
-            weight, bias, self.inputs[0].scale, self.planned.qmax, spec.granularity == "channel"
-        )  # fmt: skip
+        return spec.granularity == "channel"
+
+    @property
+    def scales(self) -> tuple[Tensor, Tensor]:
+        """The scales of input and output."""
+        return self.inputs[0].scale, self.output.scale
+
+    def integers(self, weight: Tensor, bias: Tensor | None) -> linear.WeightIntegers:
+        """Return what the kernel computes with, besides its input."""
+
+        def make() -> linear.WeightIntegers:
+            how = (self.planned.qmax, self.per_channel, self.bias_limit)
+            return linear.weight_integers(weight, bias, self.scales, *how)
+
+        return self.kept("integers", make, weight, bias, *self.scales)
+
+    def rounded(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the weight's scale for each output channel, and the integers of weight and bias in float32."""
+
+        def make() -> tuple[Tensor, Tensor, Tensor | None]:
+            scale = self.weight_scale(weight, bias)
+            return scale, *self.quantized(weight, bias, scale)
+
+        return self.kept("rounded", make, *self.sources(weight, bias))
+
+    def sources(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return what :meth:`rounded` follows from."""
+        return weight, bias, self.inputs[0].scale
 
     def quantized(self, weight: Tensor, bias: Tensor | None, scale: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the weight's and the bias's integers, as the kernel computes them."""
@@ -90,10 +128,10 @@ class Dense(Conv2d):
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """One autograd node from the float weight to the output's integers."""
-        scale = self.weight_scale(weight, bias)
-        x_scale, y_scale = self.inputs[0].scale, self.output.scale
+        if can_keep(self, weight, bias):
+            return linear.evaluated_dense(x, self.integers(weight, bias), self.limits(), self.byte_offset)
         how = (self.limits(), self.saved_clip_mask, self.tracks_output, self.byte_offset)
-        return self.noted(*linear.dense(x, weight, bias, scale, x_scale, y_scale, *how))
+        return self.noted(*linear.dense(x, weight, bias, self.integers(weight, bias), self.scales, how))
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The float layer."""
@@ -105,14 +143,18 @@ class StraightThroughConv(Conv2d):
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Accumulate the integers of input, weight and bias, and rescale."""
-        scale = self.weight_scale(weight, bias)
-        bias_scale = scale * self.inputs[0].scale
+        scale, w_int, b_int = self.rounded(weight, bias)
+        multiplier = scale * self.inputs[0].scale / self.output.scale
+        return self.finish(self.real(x, w_int, b_int) * multiplier.view(-1, *[1] * (x.ndim - 2)))
+
+    def quantized(self, weight: Tensor, bias: Tensor | None, scale: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the weight's and the bias's integers with straight-through gradients."""
         w = weight / scale.view(-1, *[1] * (weight.ndim - 1))
-        w_int, b_int = straight_through(w, w.detach().round()), None
-        if bias is not None:
-            b = bias / bias_scale
-            b_int = straight_through(b, b.detach().round())
-        return self.finish(self.real(x, w_int, b_int) * (bias_scale / self.output.scale).view(-1, *[1] * (x.ndim - 2)))
+        w_int = straight_through(w, w.detach().round())
+        if bias is None:
+            return w_int, None
+        b = bias / (scale * self.inputs[0].scale)
+        return w_int, straight_through(b, b.detach().round())
 
 
 class BatchNorm(Node):

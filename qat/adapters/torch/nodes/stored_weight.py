@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from qat.adapters.torch.autograd import dynamic
+from qat.adapters.torch.autograd.by_operators import weight_scale
 from qat.adapters.torch.autograd.functions import straight_through
-from qat.adapters.torch.autograd.linear import weight_scale
 from qat.arithmetic.dynamic import range_axes
 from qat.graph.kinds import KINDS
 from qat.planning.plan import PlannedOp
@@ -43,9 +43,9 @@ class StoredWeight(Node):
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The operator on the weight as it is stored."""
-        w, scale = self.quantized(weight)
         if self.planned.mode != "dynamic":
-            return self.operator.real(x, w * _along_weight(scale, w), bias)
+            return self.operator.real(x, self.kept("rounded", lambda: self.rounded(weight), weight), bias)
+        w, scale = self.kept("quantized", lambda: self.quantized(weight), weight)
         x_int, x_scale = self._on_grid(x, weight)
         channels = (-1,) if self.planned.op.kind == "dense" else (-1, *[1] * (x.ndim - 2))
         acc = self.operator.real(x_int, w, None)
@@ -60,8 +60,7 @@ class StoredWeight(Node):
             x_int, x_scale = self._on_grid(x, weight)
             x = x_int * x_scale
         if rounding.weight:
-            stored, scale = self.quantized(weight)
-            weight = stored * _along_weight(scale, stored)
+            weight = self.rounded(weight)
         return activate(self.operator.real(x, weight, *bias), self.planned.activation)
 
     def _on_grid(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,6 +68,11 @@ class StoredWeight(Node):
         attrs, spatial = self.planned.op.attrs, bool(KINDS[self.planned.op.kind].spatial)
         axes = range_axes(spatial, attrs.get("strides", ()), self.kernels, x.shape, weight.shape[2:], channel_axis=1)
         return dynamic.on_grid(x, axes, self.kernels)
+
+    def rounded(self, weight: Tensor) -> Tensor:
+        """Return the real values of the stored weight."""
+        stored, scale = self.quantized(weight)
+        return stored * _along_weight(scale, stored)
 
     def quantized(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return the stored weight, in float32, and the scale of each output channel, of shape (channels,)."""

@@ -42,7 +42,7 @@ def test_convolutions_equal_those_in_float32(lo, last, kernel, stride, padding, 
     geometry = ((stride, stride), (padding, padding), (dilation, dilation), 1)
     x = x.to(memory_format=torch.channels_last) if last else x
     for bias in (None, torch.randint(-(2**22), 2**22, (13,), generator=g).float()):
-        assert torch.equal(vnni.conv2d(x, w.to(torch.int8), bias, geometry, lo), F.conv2d(x, w, bias, *geometry))
+        assert torch.equal(vnni.conv2d(x, w.to(torch.int8), bias, geometry, lo, vnni.pack), F.conv2d(x, w, bias, *geometry))
     assert len(in_bytes(called)) == 2
 
 
@@ -50,7 +50,7 @@ def test_convolutions_equal_those_in_float32(lo, last, kernel, stride, padding, 
 def test_fully_connected_layers_equal_those_in_float32(shape, called):
     x, w = torch.randint(-90, 166, shape).float(), torch.randint(-127, 128, (9, 20)).float()
     for bias in (None, torch.randint(-(2**22), 2**22, (9,)).float()):
-        assert torch.equal(vnni.linear(x, save_input(x, -90), w.to(torch.int8), bias, -90), F.linear(x, w, bias))
+        assert torch.equal(vnni.linear(x, save_input(x, -90), w.to(torch.int8), bias, -90, vnni.pack), F.linear(x, w, bias))
     assert len(in_bytes(called)) == 2
 
 

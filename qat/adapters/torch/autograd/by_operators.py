@@ -1,0 +1,82 @@
+"""The passes of a kernel around its products, by operators of PyTorch; :mod:`.passes` chooses between these and compiled ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qat.arithmetic.grid import BIAS_LIMIT
+
+aten = torch.ops.aten
+
+#: The smallest and the largest integer of an output.
+Limits = tuple[float, float]
+
+#: Below this many weights the second reduction costs more than the copy.
+_FEW = 2**15
+SMALLEST_SCALE = float(torch.finfo(torch.float32).tiny) * 2.0**40
+
+
+def requantize(acc: Tensor, multiplier: Tensor, limits: Limits, axis: int) -> Tensor:
+    """Return ``clamp(round(acc * multiplier), *limits)`` in the memory of an accumulator; the channels' axis is 1 or -1."""
+    return acc.mul_(multiplier.view(-1, 1, 1) if axis == 1 else multiplier).round_().clamp_(*limits)
+
+
+def to_bytes(x: Tensor, lo: int) -> Tensor:
+    """Return ``x - lo`` in uint8, for integers in ``[lo, lo + 255]``; the layout in memory stays."""
+    found = x.to(torch.int8).view(torch.uint8)
+    return found.add_(-lo) if lo else found
+
+
+def mask_by_bytes(grad: Tensor, saved: Tensor, width: float) -> Tensor:
+    """Return the gradient where a byte is above 0 and below ``width``, else 0."""
+    index = saved.float()
+    found: Tensor = aten.hardtanh_backward.grad_input(grad, index, 0.0, width, grad_input=index)
+    return found
+
+
+def weight_scale(
+    weight: Tensor, bias: Tensor | None, input_scale: Tensor, qmax: int, per_channel: bool, bias_limit: float = BIAS_LIMIT
+) -> Tensor:
+    """Return each output channel's scale (axis 0), of shape (channels,); see :func:`qat.arithmetic.grid.weight_scale`."""
+    axes = tuple(range(1 if per_channel else 0, weight.ndim))
+    weight = weight.detach()
+    if weight.numel() < _FEW:
+        peak = weight.abs().amax(axes)
+    else:  # two reductions without a copy: several times faster for a large weight than abs, or than aminmax over an axis
+        peak = torch.maximum(weight.amax(axes), -weight.amin(axes))
+    scale = (peak / qmax).clamp_min_(SMALLEST_SCALE)
+    if bias is not None:
+        floor = bias.detach().abs().div_(input_scale * bias_limit)
+        scale = torch.maximum(scale, floor if per_channel else floor.amax())
+    return scale if per_channel else scale.expand(weight.shape[0])
+
+
+@torch.no_grad()
+def weight_integers(
+    weight: Tensor, bias: Tensor | None, scales: tuple[Tensor, Tensor], qmax: int, per_channel: bool, bias_limit: float
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Return what a kernel computes with.
+
+    Args:
+        weight: float32 [channels, ...].
+        bias: float32 [channels], or None.
+        scales: of input and output.
+        qmax: the largest integer of a weight.
+        per_channel: whether each channel has a scale of its own.
+        bias_limit: the largest integer of a bias.
+
+    Returns:
+        The scale of each channel's weights; the weight in int8; the bias's integers in float32; the accumulator's multipliers.
+    """
+    scale = weight_scale(weight, bias, scales[0], qmax, per_channel, bias_limit)
+    bias_scale = scale * scales[0]
+    w_int = rounded_weight(weight, scale, None).to(torch.int8)
+    return scale, w_int, None if bias is None else (bias / bias_scale).round_(), bias_scale / scales[1]
+
+
+def rounded_weight(weight: Tensor, scale: Tensor, factor: Tensor | None) -> Tensor:
+    """Return a weight's integers, float32 in its layout in memory, times a factor of each channel if there is one."""
+    along = (-1, *[1] * (weight.ndim - 1))
+    found = (weight / scale.view(along)).round_()
+    return found if factor is None else found.mul_(factor.view(along))

@@ -1,0 +1,119 @@
+// The passes of a kernel around its products, each in one walk over memory: what passes.py computes by several operators of
+// PyTorch, to the same bits. No sum is here, and no operation is contracted, so that each result is rounded as IEEE 754 says.
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define GRAIN 32768 // values of one thread at the least, as in PyTorch
+#define TILE 512    // multipliers in a row: channels are few, and a short loop is slow
+
+static inline float clamped(float v, float lo, float hi) { // keeps a NaN
+    v = v < lo ? lo : v;
+    return v > hi ? hi : v;
+}
+
+// The larger of two, and a NaN if there is one.
+static inline float larger(float a, float b) { return a != a ? a : (b > a || b != b) ? b : a; }
+
+// v = clamp(round(v * multiplier), lo, hi): rows of channels, in place.
+void requantize(float *restrict v, const float *restrict multiplier, int64_t rows, int64_t channels, float lo, float hi) {
+    if (channels >= TILE) {
+#pragma omp parallel for if (rows * channels > GRAIN)
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t c = 0; c < channels; c++)
+                v[row * channels + c] = clamped(rintf(v[row * channels + c] * multiplier[c]), lo, hi);
+        return;
+    }
+    float tile[2 * TILE];
+    int64_t together = 2 * TILE / channels, width = together * channels, blocks = rows / together;
+    for (int64_t i = 0; i < together; i++)
+        memcpy(tile + i * channels, multiplier, channels * sizeof(float));
+#pragma omp parallel for if (rows * channels > GRAIN)
+    for (int64_t block = 0; block < blocks; block++)
+        for (int64_t i = 0; i < width; i++)
+            v[block * width + i] = clamped(rintf(v[block * width + i] * tile[i]), lo, hi);
+    for (int64_t i = blocks * width; i < rows * channels; i++)
+        v[i] = clamped(rintf(v[i] * tile[i - blocks * width]), lo, hi);
+}
+
+// v = clamp(round(v), lo, hi), in place.
+void round_clamp(float *restrict v, int64_t size, float lo, float hi) {
+#pragma omp parallel for if (size > GRAIN)
+    for (int64_t i = 0; i < size; i++)
+        v[i] = clamped(rintf(v[i]), lo, hi);
+}
+
+// found = x - lo in a byte.
+void to_bytes(uint8_t *restrict found, const float *restrict x, int64_t size, int32_t lo) {
+#pragma omp parallel for if (size > GRAIN)
+    for (int64_t i = 0; i < size; i++)
+        found[i] = (uint8_t)((int32_t)x[i] - lo);
+}
+
+// found = the gradient where 0 < saved < width, else 0.
+void mask_by_bytes(float *restrict found, const float *restrict grad, const uint8_t *restrict saved, int64_t size, int32_t width) {
+#pragma omp parallel for if (size > GRAIN)
+    for (int64_t i = 0; i < size; i++)
+        found[i] = saved[i] > 0 && saved[i] < width ? grad[i] : 0.0f;
+}
+
+// The largest magnitude of some values; a NaN if there is one, whose bits are above those of infinity.
+static float peak_of(const float *w, int64_t size) {
+    int32_t largest = 0;
+    for (int64_t i = 0; i < size; i++) {
+        int32_t bits;
+        memcpy(&bits, w + i, sizeof bits);
+        bits &= 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    float peak;
+    memcpy(&peak, &largest, sizeof peak);
+    return peak;
+}
+
+// The scale, integers, bias and multiplier of each channel; bias and b_int may be NULL.
+void weight_integers(const float *restrict w, const float *restrict bias, int64_t channels, int64_t size,
+                     const float *input_scale, const float *output_scale, float qmax, float smallest, float bias_limit,
+                     int32_t per_channel, float *restrict scale, int8_t *restrict w_int, float *restrict b_int,
+                     float *restrict multiplier) {
+    const float s_x = *input_scale, s_y = *output_scale, limit = s_x * bias_limit;
+#pragma omp parallel for if (channels * size > GRAIN)
+    for (int64_t c = 0; c < channels; c++) {
+        float s = peak_of(w + c * size, size) / qmax;
+        scale[c] = s < smallest ? smallest : s;
+    }
+    if (!per_channel)
+        for (int64_t c = 1; c < channels; c++)
+            scale[0] = larger(scale[0], scale[c]);
+    if (bias) {
+        if (per_channel)
+            for (int64_t c = 0; c < channels; c++)
+                scale[c] = larger(scale[c], fabsf(bias[c]) / limit);
+        else
+            for (int64_t c = 0; c < channels; c++)
+                scale[0] = larger(scale[0], fabsf(bias[c]) / limit);
+    }
+    if (!per_channel)
+        for (int64_t c = 1; c < channels; c++)
+            scale[c] = scale[0];
+#pragma omp parallel for if (channels * size > GRAIN)
+    for (int64_t c = 0; c < channels; c++) {
+        const float s = scale[c], s_b = s * s_x;
+        for (int64_t i = 0; i < size; i++)
+            w_int[c * size + i] = (int8_t)(int32_t)rintf(w[c * size + i] / s);
+        if (bias)
+            b_int[c] = rintf(bias[c] / s_b);
+        multiplier[c] = s_b / s_y;
+    }
+}
+
+// found = round(w / scale) * factor; factor may be NULL.
+void rounded_weight(float *restrict found, const float *restrict w, const float *restrict scale, const float *restrict factor,
+                    int64_t channels, int64_t size) {
+#pragma omp parallel for if (channels * size > GRAIN)
+    for (int64_t c = 0; c < channels; c++) {
+        const float s = scale[c], f = factor ? factor[c] : 1.0f;
+        for (int64_t i = 0; i < size; i++)
+            found[c * size + i] = rintf(w[c * size + i] / s) * f;
+    }
+}
