@@ -211,7 +211,7 @@ def headline(results: dict[str, dict[str, Row]]) -> str:
         memory = f"{peaks[0] / peaks[1]:.2f}" if all(peaks) else "-"
         name = f"{kinds[rival].title}, {1e3 * seconds[rival]:.0f} ms"
         lines.append((title, f"**{seconds[best] / seconds[rival]:.2f}**", auto, memory, name))
-        machines.add(rows[best].get("machine", "a machine of 2 cores with AVX512-VNNI, before its name was kept"))
+        machines.add(rows[best].get("machine", "2 cores of a server with AVX512-VNNI (an earlier run)"))
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{table}\n\nMeasured on {'; '.join(sorted(machines))}."
 
