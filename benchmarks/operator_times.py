@@ -124,6 +124,7 @@ def cases() -> list[Case]:
         made += [at("conv2d", layer=partial(nn.Conv2d, c, c, k, padding=k // 2)) for k in (1, 3)]
         made += [at("depthwise_conv2d", layer=partial(nn.Conv2d, c, c, k, padding=k // 2, groups=c)) for k in (3, 5)]
         made.append(at("conv_transpose2d", layer=partial(nn.ConvTranspose2d, c, c // 2, 2, 2)))
+        made.append(at("group_norm", layer=partial(nn.GroupNorm, 8, c)))
     for rows, columns in TOKENS:
         at = partial(Case, shape=(8, rows, columns))
         made += [

@@ -102,8 +102,8 @@ KINDS: dict[str, Kind] = {
         Kind("matmul", (), ("transpose_b",), layout="model"),  # the product of two activations, over their last two axes
         Kind("softmax", (), ("beta",), layout="model"),  # of beta times the input, over the last axis
         # Of the scores where the second input is positive, and of the least number elsewhere. ``reach`` is how far below the
-        # greatest score of a row a softmax makes nothing of a score.
-        Kind("mask", (), ("reach",), layout="model", learnable_output=True),
+        # greatest score of a row a softmax makes nothing of a score. ``hidden`` is what stands for the least number in float.
+        Kind("mask", (), ("reach", "hidden"), layout="model", learnable_output=True),
         # Lines of the weight, by indices.
         Kind("embedding", ("weight",), (), layout="model", indices=True, output_grid="weight"),
         # A parameter on the grid, in a shape that may be another than the user's. It has no inputs.

@@ -82,6 +82,7 @@ COSTS: dict[str, dict[str, OperatorCost]] = {
         "matmul": OperatorCost((3.02, 0.0, 0.017), (1.6, 0.0, 0.022)),
         "softmax": OperatorCost((0.3, 1.4, 0.0), (0.5, 0.18, 0.0)),
         "layer_norm": OperatorCost((0.0, 0.62, 0.0), (0.0, 0.28, 0.0)),
+        "group_norm": OperatorCost((11.95, 0.5, 0.0), (2.8, 0.26, 0.0)),
         "rms_norm": OperatorCost((0.0, 0.42, 0.0), (0.0, 0.45, 0.0)),
     },
     ".tflite": {
@@ -120,6 +121,9 @@ COSTS: dict[str, dict[str, OperatorCost]] = {
         "dense": OperatorCost((0.0, 0.24, 0.0047), (0.3, 0.0065, 0.021)),
         "matmul": OperatorCost((0.7, 0.19, 0.0069), (1.7, 0.0, 0.034)),
         "softmax": OperatorCost((0.18, 2.6, 0.0), (0.4, 0.37, 0.0)),
+        "layer_norm": OperatorCost((1.33, 0.96, 0.0), (0.4, 0.43, 0.0)),
+        "group_norm": OperatorCost((1.33, 0.55, 0.0), (0.4, 0.35, 0.0)),
+        "rms_norm": OperatorCost((0.8, 0.72, 0.0), (0.0, 0.28, 0.0)),
     },
 }
 

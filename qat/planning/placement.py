@@ -180,7 +180,8 @@ class _Placement:
 
     def _isolated(self, op: Op, row: Row) -> str:
         """Return why the operators around an operator keep it float."""
-        if row.output == "as_input" and len(op.inputs) > 1 and self.prescribed.intersection(op.inputs):
+        shared = op.inputs[:1] if row.second is not None else op.inputs
+        if row.output == "as_input" and len(shared) > 1 and self.prescribed.intersection(shared):
             return "the kernel before it prescribes a scale, which its other inputs cannot share"
         if row.readers and not any(reader.kind in row.readers for reader in self._readers(op)):
             return f"no {' or '.join(row.readers)} reads it: 256 integers are few for a result"

@@ -200,7 +200,7 @@ _LITERT_FUNCTION_ROWS = (
 )  # fmt: skip
 
 #: The sums and products that a softmax weighs; between two integer kernels ONNX Runtime makes a QLinearSoftmax of any other too.
-_READERS_OF_SOFTMAX = ("matmul", "mul", "add", "mean", "dense", "conv2d", "depthwise_conv2d")
+_READERS_OF_SOFTMAX = ("matmul", "mul", "add", "mean", "dense", "conv2d", "depthwise_conv2d", "mask")
 
 _NORMS = (
     Row("layer_norm", output="own", note="sums of integers, then single float32 operators"),

@@ -190,7 +190,8 @@ def test_masked_scores_run_in_integers(name, target, sequences, tmp_path):
     floats = {p.op.attrs.get("target", p.op.kind) for p in prepared.plan.ops if p.op.name in prepared.plan.floats()}
     assert floats <= {"shown", "Cast", "LogicalNot", "ExpandDims", "mul", "add", "reshape"}  # they make the mask
     kinds = [p.op.kind for p in prepared.plan.ops if p.integer]
-    assert kinds.count("mask") == (2 if name == "both" else 1) and kinds.count("softmax") == 1
+    # A layer's mask that may hide a whole row clears the shares, too.
+    assert kinds.count("mask") == (2 if name in ("both", "softmax") else 1) and kinds.count("softmax") == 1
     expected, found = (np.asarray(m(batch, training=False)) for m in (net, prepared))
     assert np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected)
     qat.finetune(prepared, [(batch, np.ones_like(expected))], loss="mse", learning_rate=1e-3, progress=False)
@@ -201,3 +202,29 @@ def test_masked_scores_run_in_integers(name, target, sequences, tmp_path):
         before, after = (np.asarray(prepared((values, seen), training=False)) for values in (sequences, other))
         shown = seen[:, 0]
         np.testing.assert_array_equal(before[shown], after[shown])
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+def test_a_row_that_a_mask_hides_whole_is_of_zeros_where_keras_has_them(target, sequences, tmp_path):
+    x, mask = keras.Input((LENGTH, WIDTH)), keras.Input((LENGTH, LENGTH), dtype="bool")
+    hidden = {name: layers.Dense(10)(HIDING[name](layers.Dense(WIDTH)(x), mask)) for name in ("softmax", "mask", "where")}
+    model = keras.Model([x, mask], list(hidden.values()))
+    seen = np.arange(LENGTH) < np.arange(8)[:, None] % 4
+    batch = (sequences, seen[:, None] & seen[:, :, None])
+    prepared = qat.prepare(model, target=target)
+    for found, expected in zip(prepared.predict(batch, verbose=0), model.predict(batch, verbose=0), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    qat.calibrate(prepared, [batch])
+    for found, expected in zip(prepared.predict(batch, verbose=0), model.predict(batch, verbose=0), strict=True):
+        assert np.linalg.norm(found - expected) < 0.06 * np.linalg.norm(expected)
+    parity = qat.export(prepared, tmp_path / f"m{prepared.plan.target.suffix}", verify=[batch]).parity
+    assert parity.exact == 1.0, parity.first_difference
+
+
+def test_hidden_tokens_have_no_share_where_scores_are_small(sequences):
+    """The softmax multiplies scores by a factor, beside which a hidden one must lie as far below."""
+    x = keras.Input((LENGTH, WIDTH))
+    model = keras.Model(x, layers.MultiHeadAttention(2, 64)(x, x, use_causal_mask=True))
+    prepared = qat.calibrate(qat.prepare(model), [0.1 * sequences])
+    expected, found = (np.asarray(m(0.1 * sequences, training=False)) for m in (model, prepared))
+    assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)

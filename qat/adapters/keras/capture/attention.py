@@ -12,7 +12,7 @@ import numpy as np
 from qat.graph.einsum import DenseSum, as_dense_sum, as_product
 
 from .activations import activated
-from .attention_masks import causal, masked, shown, written_masks
+from .attention_masks import causal, cleared, hides_rows, masked, shown, written_masks
 from .builder import Builder, Shape
 from .layer_calls import Call
 
@@ -46,7 +46,10 @@ def reversible_embedding(b: Builder, c: Call) -> str | None:
 
 
 def softmax(b: Builder, c: Call) -> str | None:
-    """A softmax over one axis, perhaps with a mask. Any axis but the last is permuted to its place, and back."""
+    """A softmax over one axis, perhaps with a mask. Any axis but the last is permuted to its place, and back.
+
+    Keras makes zeros of a row that a mask hides whole.
+    """
     axis, rank = c.layer.axis, len(c.shape)
     axis = axis[0] if isinstance(axis, (tuple, list)) and len(axis) == 1 else axis
     if not isinstance(axis, int) or axis % rank == 0 or (c.shape[axis] or 1) == 1 or b.specs[c.inputs[0]].dtype != "float32":
@@ -57,13 +60,13 @@ def softmax(b: Builder, c: Call) -> str | None:
         source = written_masks(b, source, c.path)
     elif mask is not None:
         return None
-    if mask is not None:
-        seen = shown(b, mask, rank, c.path)
-        if seen is None:
-            return None
-        source = masked(b, source, seen, c.path)
+    seen = "" if mask is None else shown(b, mask, rank, c.path)
+    if seen is None:
+        return None
+    source = masked(b, source, seen, c.path) if seen else source
     source = permuted(b, source, turn, c.path)
     name = b.emit("softmax", [source], tuple(c.shape[a] for a in turn), c.path, beta=1.0)
+    name = cleared(b, name, seen, c.path) if seen and hides_rows(mask) else name
     return permuted(b, name, tuple(turn.index(a) for a in range(rank)), c.path)
 
 
@@ -194,12 +197,13 @@ def multi_head_attention(b: Builder, c: Call) -> str | None:
     batch, length, _ = query.shape
     scores: Shape = (batch, layer.num_heads, length, key.shape[1])
     name = b.emit("matmul", heads[:2], scores, f"{path}/scores", transpose_b=True)
+    beta = float(layer._inverse_sqrt_key_dim)
     if seen is not None:
         count, *sizes = b.specs[seen].shape
-        name = masked(b, name, b.reshape(seen, (count, 1, *sizes), f"{path}_mask_of_heads", path), path)
+        name = masked(b, name, b.reshape(seen, (count, 1, *sizes), f"{path}_mask_of_heads", path), path, beta)
     if bound.get("use_causal_mask", False):
-        name = masked(b, name, causal(b, scores, path), path)
-    name = b.emit("softmax", [name], scores, f"{path}/softmax", beta=float(layer._inverse_sqrt_key_dim))
+        name = masked(b, name, causal(b, scores, path), path, beta)
+    name = b.emit("softmax", [name], scores, f"{path}/softmax", beta=beta)
     result: Shape = (*scores[:3], layer._value_dim)
     name = permuted(b, b.emit("matmul", [name, heads[2]], result, f"{path}/values", transpose_b=False), (0, 2, 1, 3), path)
     last = layer._output_dense
@@ -234,8 +238,8 @@ def dot_product_attention(b: Builder, c: Call) -> str | None:
         factor = b.constant(np.full((1,) * 4, scale, np.float32), c.path)
         name, scale = b.emit("mul", [name, factor], scores, f"{c.path}/scaled"), 1.0
         name = b.emit("add", [name, b.names[id(bias)]], scores, f"{c.path}/bias")
-    name = name if seen is None else masked(b, name, seen, c.path)
-    name = masked(b, name, causal(b, scores, c.path), c.path) if c.layer.is_causal else name
+    name = name if seen is None else masked(b, name, seen, c.path, scale)
+    name = masked(b, name, causal(b, scores, c.path), c.path, scale) if c.layer.is_causal else name
     name = b.emit("softmax", [name], scores, f"{c.path}/softmax", beta=scale)
     made = (*scores[:3], value.shape[-1])
     return permuted(b, b.emit("matmul", [name, heads[2]], made, f"{c.path}/values", transpose_b=False), (0, 2, 1, 3), c.path)

@@ -49,10 +49,22 @@ def causal(b: Builder, scores: Shape, path: str) -> str:
     return b.constant(np.where(np.tri(queries, keys) > 0, SHOWN, -SHOWN).astype(np.float32)[None, None], path)
 
 
-def masked(b: Builder, scores: str, shown: str, path: str) -> str:
-    """Add a mask of scores that a softmax reads, and return the output's name."""
+def masked(b: Builder, scores: str, shown: str, path: str, beta: float = 1.0) -> str:
+    """Add a mask of scores that a softmax reads ``beta`` times, and return the output's name."""
     shape = b.specs[scores].shape
-    return b.emit("mask", [scores, shown], shape, f"{path}/mask", reach=reach(shape[-1]))
+    return b.emit("mask", [scores, shown], shape, f"{path}/mask", reach=reach(shape[-1]) / beta)
+
+
+def cleared(b: Builder, shares: str, shown: str, path: str) -> str:
+    """Add the zeros of a softmax's shares where scores are hidden, and return the output's name."""
+    return b.emit("mask", [shares, shown], b.specs[shares].shape, f"{path}/cleared", reach=0.0, hidden=0.0)
+
+
+def hides_rows(mask: Any) -> bool:
+    """Return whether a mask that is true where scores are shown may hide a row whole."""
+    return isinstance(mask, (keras.KerasTensor, PerSample)) or not bool(
+        (np.asarray(keras.ops.convert_to_numpy(mask)) > 0.5).any(-1).all()
+    )
 
 
 def written_masks(b: Builder, source: str, path: str) -> str:

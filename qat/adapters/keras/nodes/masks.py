@@ -36,7 +36,7 @@ class Mask(Node):
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The scores in float."""
         x, shown = inputs
-        return tf.where(shown > 0, x, masks.HIDDEN)
+        return tf.where(shown > 0, x, self.attrs.get("hidden", masks.HIDDEN))
 
 
 def _ends(y: Tensor, shown: Tensor, reach: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class Mask(Node):
 
     def real(self, x: Tensor, shown: Tensor) -> Tensor:
         """The scores in float."""
-        return torch.where(shown > 0, x, masks.HIDDEN)
+        return torch.where(shown > 0, x, self.attrs.get("hidden", masks.HIDDEN))
 
 
 def _ends(y: Tensor, shown: Tensor, reach: Tensor) -> Tensor:
