@@ -45,6 +45,12 @@ WAYS = {
         ((q @ k.mT).masked_fill(padding(mask) == 0, -torch.inf) / WIDTH**0.5).softmax(-1) @ v
     ),
     "bias after": lambda m, q, k, v, mask: (scores(q, k).masked_fill(padding(mask) == 0, -1e9) + m.bias).softmax(-1) @ v,
+    "bias of a layer": lambda m, q, k, v, mask: (
+        (scores(q, k) + (q @ m.near).view(-1, HEADS, LENGTH, 1, LENGTH).squeeze(3))
+        .masked_fill(padding(mask) == 0, -1e9)
+        .softmax(-1)
+        @ v
+    ),
     "zeros like": lambda m, q, k, v, mask: (
         (scores(q, k) + q.new_zeros(LENGTH, LENGTH).masked_fill(~m.seen, -100.0)).softmax(-1) @ v
     ),
@@ -58,7 +64,9 @@ class Attention(nn.Module):
         self.way = way
         self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, 5)
         self.bias = nn.Parameter(torch.randn(1, HEADS, LENGTH, LENGTH))
+        self.near = nn.Parameter(torch.randn(WIDTH // HEADS, LENGTH))
         self.register_buffer("seen", CAUSAL)
+        self.register_buffer("places", torch.linspace(-4, 4, LENGTH * LENGTH).view(LENGTH, LENGTH))
         self.register_buffer("far", torch.where(CAUSAL, 0.0, -torch.inf))
         with torch.no_grad():
             self.qkv.weight[: 2 * WIDTH] *= 3  # scores that differ
@@ -101,7 +109,7 @@ def test_masked_scores_are_exact_in_integers(name, batch, tmp_path):
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
 
 
-@pytest.mark.parametrize("name", ["causal", "least", "in a bias"])
+@pytest.mark.parametrize("name", ["causal", "least", "in a bias", "bias of a layer"])
 def test_masked_scores_are_exact_in_litert(name, batch, tmp_path):
     pytest.importorskip("tensorflow")
     prepared = trained(Attention(WAYS[name]), batch, "litert")
@@ -140,6 +148,20 @@ def test_a_float_mask_of_the_models_own_inputs_hides(tmp_path):
     prepared = trained(Attention(way), (x, mask), "onnxruntime")
     assert [p.op.kind for p in prepared.plan.ops if p.integer].count("mask") == 1
     assert qat.export(prepared, tmp_path / "m.onnx", verify=[(x, mask)]).parity.exact == 1.0
+
+
+def test_a_bias_is_no_mask(batch):
+    """Positions as SAM and BoTNet have them, and those of a buffer, as LeViT keeps them."""
+
+    def layer(m, q, k, v, mask):
+        near = torch.einsum("bhqc,ck->bhqk", q, m.near)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=near * 2) * padding(mask).mT
+
+    def buffer(m, q, k, v, mask):
+        return (scores(q, k) + m.places).softmax(-1) @ v * padding(mask).mT
+
+    for way in (layer, buffer):
+        assert REASON not in qat.plan(Attention(way).eval(), tuple(t[:2] for t in batch)).floats().values()
 
 
 def test_a_mask_that_shifts_the_scores_it_shows_keeps_them_float(batch, tmp_path):

@@ -2,8 +2,8 @@
 
 A mask shifts scores by thousands, or to minus infinity: one scale for the mask and the scores would leave the scores no integers.
 Each of the ways to hide scores becomes one function, :func:`masked`, which chooses between a score and the least integer. Where a
-mask may also shift scores that it does not hide, all that it takes part in stays float. A learned bias, of positions for example,
-is no mask: its addition runs in integers.
+mask may also shift scores that it does not hide, all that it takes part in stays float. A bias, of positions for example, is no
+mask, whether it is learned, a buffer or computed by a layer: its addition runs in integers.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ _OF_TWO: dict[Any, Callable[[float, float], float]] = {
 _TRUTH = frozenset([0.0, 1.0])
 #: More different numbers than these are not followed.
 _FEW = 8
+#: What these compute of activations is a bias of positions (SAM, BoTNet), and no mask.
+_LAYERS = (product, aten.linear.default, aten.einsum.default, aten.matmul.default, aten.conv1d.default, aten.conv2d.default)
 _CASTS = (aten.to.dtype, aten._to_copy.default, aten.to.dtype_layout)
 
 
@@ -234,6 +236,11 @@ def _by_number(n: Any) -> bool:
     return n.target is aten.mul.Tensor and not isinstance(n.args[1], fx.Node)
 
 
+def shift(constant: Tensor) -> bool:
+    """Return whether a constant that is added to scores hides none of them: one scale can hold both."""
+    return constant.is_floating_point() and constant.numel() > 0 and bool((constant.abs() < -HIDES).all())
+
+
 def beside_masks(graph: fx.Graph, learned: Iterable[str]) -> dict[fx.Node, str]:
     """Return the operators that a mask keeps float, each with the reason.
 
@@ -242,13 +249,13 @@ def beside_masks(graph: fx.Graph, learned: Iterable[str]) -> dict[fx.Node, str]:
 
     Args:
         graph: the captured graph, after :func:`hide_masked`.
-        learned: the names of the placeholders of parameters.
+        learned: the names of the nodes that are parameters, or constants that :func:`shift`.
     """
     learned, found = frozenset(learned), dict[fx.Node, str]()
     for node in graph.nodes:
         if node.target is softmax:
             chain, others = _to_product(node.args[0])
-            if any(not _is_learned(other, learned) for other in others):
+            if any(not _is_bias(other, learned) for other in others):
                 found |= dict.fromkeys([*chain, node], REASON)
     hidden = {node for node in graph.nodes if node.target is masked and node not in found}
     masks = {node.args[1]: MAKES_MASK for node in hidden}
@@ -292,15 +299,17 @@ def _leads_to_product(node: fx.Node) -> bool:
     return node.target in steps and any(_leads_to_product(a) for a in node.all_input_nodes)
 
 
-def _is_learned(other: Any, learned: frozenset[str]) -> bool:
-    """Return whether an operand is a number, or is computed from parameters and from no other float tensor."""
-    if not isinstance(other, fx.Node):
+def _is_bias(other: Any, learned: frozenset[str]) -> bool:
+    """Return whether an operand is a number, or follows from ``learned`` nodes, results of layers and no other float tensor."""
+    if not isinstance(other, fx.Node) or other.name in learned:
         return True
     if other.op == "placeholder":
-        return other.name in learned
+        return False
     value = other.meta.get("val")
     if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
         return False
+    if other.target in _LAYERS:
+        return True
     values = [(node, node.meta.get("val")) for node in other.all_input_nodes]
     floats = [node for node, value in values if isinstance(value, torch.Tensor) and value.is_floating_point()]
-    return bool(floats) and all(_is_learned(node, learned) for node in floats)
+    return bool(floats) and all(_is_bias(node, learned) for node in floats)

@@ -415,6 +415,8 @@ RULES: dict[Any, Rule] = {
     aten.flatten.using_ints: _reshape,
     aten.view.default: _reshape,
     aten.reshape.default: _reshape,
+    aten.reshape_as.default: _reshape,
+    aten.view_as.default: _reshape,
     aten.squeeze.dims: _reshape,
     aten.squeeze.dim: _reshape,
     aten.unsqueeze.default: _reshape,
