@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import onnx
 from onnx import TensorProto, defs, helper, numpy_helper
 
@@ -36,7 +40,9 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
     function = tf.function(lambda *tensors: tuple(tf.identity(y) for y in block.module(*tensors)))
     try:
         with quiet():
-            model: onnx.ModelProto = tf2onnx.convert.from_function(function, specs, opset=opset)[0]
+            model: onnx.ModelProto = tf2onnx.convert.from_function(
+                function, specs, opset=opset, custom_op_handlers={"Erfc": (_erfc, [])}
+            )[0]
     except Exception as error:  # tf2onnx raises plain exceptions
         raise _refusal(program, reason_of(error)) from error
     unknown = {node.op_type for node in model.graph.node if not defs.has(node.op_type, node.domain)}
@@ -51,6 +57,15 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     return model
+
+
+def _erfc(graph: Any, node: Any, name: str, args: Sequence[Any]) -> None:
+    """Write ``Erfc``, of which TensorFlow makes an exact GELU, as ``1 - Erf``, for tf2onnx."""
+    outputs = list(node.output)
+    graph.remove_node(node.name)
+    one = graph.make_const(f"{name}/one", np.ones((), np.float32)).output[0]
+    erf = graph.make_node("Erf", [node.input[0]], name=f"{name}/erf").output[0]
+    graph.make_node("Sub", [one, erf], outputs=outputs, name=name)
 
 
 def _refusal(program: Program, reason: str) -> ExportError:

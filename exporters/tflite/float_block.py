@@ -8,7 +8,6 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from qat.errors import ExportError, reason_of
-from qat.planning.held_in_tflite import LOOPS
 from qat.program.program import FrameworkBlock, Program
 from qat.system.silence import quiet
 
@@ -16,8 +15,6 @@ from .writer import INTEGER_TYPES, Table, Writer
 
 #: Begins the names of the tensors that nothing outside the block reads.
 PREFIX = "float/"
-#: Layers that are loops where they are not unrolled, and those around one.
-_RECURRENT = LOOPS | {"RNN", "Bidirectional"}
 
 
 def splice(writer: Writer, block: FrameworkBlock) -> None:
@@ -122,9 +119,9 @@ def translate(program: Program, block: FrameworkBlock) -> Table:
             converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(concrete)])
             model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(converter.convert()))
     except Exception as error:  # the converter's errors share no base class but this
-        raise ExportError(f"{_names(program)} cannot be written to .tflite: {reason_of(error)}{_remedy(program)}") from error
+        raise ExportError(f"{_names(program)} cannot be written to .tflite: {reason_of(error)}") from error
     if len(model.subgraphs) != 1:
-        raise ExportError(f"{_names(program)} cannot be written to .tflite: they hold loops or branches{_remedy(program)}")
+        raise ExportError(f"{_names(program)} cannot be written to .tflite: they hold loops or branches")
     graph = model.subgraphs[0]
     by_name = {graph.tensors[i].name.decode().split(":")[0].removeprefix("serving_default_"): i for i in graph.inputs}
     graph.inputs = [by_name[spec.name] for spec in specs]
@@ -137,8 +134,3 @@ def _kinds(program: Program) -> list[str]:
 
 def _names(program: Program) -> str:
     return f"the operators that keep their framework ({', '.join(_kinds(program))})"
-
-
-def _remedy(program: Program) -> str:
-    """Return the advice for recurrent layers: TFLite has no form of a loop over a free batch."""
-    return ": build recurrent layers with unroll=True" if _RECURRENT.intersection(_kinds(program)) else ""

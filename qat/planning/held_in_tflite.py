@@ -90,9 +90,6 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     ),
 }  # fmt: skip
 
-#: Keras' layers that are loops where they are not unrolled: TFLite has no form of a loop over a free batch.
-LOOPS = frozenset(("LSTM", "GRU", "SimpleRNN"))
-
 #: Assertions of sizes and types, which are left out: they compute nothing.
 ASSERTIONS = frozenset(
     (

@@ -350,3 +350,36 @@ def test_a_constant_that_float32_tells_apart_gives_another_function(off, place, 
     shift, limit, share = constants
     steps = (("add", "x", shift), ("clamp", "#0", 0.0, limit), ("mul", "x", "#1"), ("mul", "#2", share))
     assert function_of(steps) is None or function_of(steps)[0] != "hard_swish"
+
+
+@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
+def test_a_bias_that_is_added_behind_a_product_is_the_layers_bias_and_trains_from_zero(target):
+    class Product(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.b = torch.nn.Parameter(torch.randn(6, 5)), torch.nn.Parameter(torch.zeros(5))
+
+        def forward(self, x):
+            return x @ self.w + self.b
+
+    torch.manual_seed(0)
+    x = torch.randn(128, 6)
+    prepared = qat.calibrate(qat.prepare(Product(), x, target=target), [x])
+    (op,) = [p.op for p in prepared.plan.ops]
+    assert (op.kind, op.params["bias"]) == ("dense", "b")
+    prepared.train()(x).square().sum().backward()
+    assert (prepared.get_parameter("b").grad != 0).all()
+
+
+def test_a_bias_that_others_read_too_stays_an_operator():
+    class Shared(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(6, 6, bias=False), torch.nn.Linear(6, 6, bias=False)
+            self.b = torch.nn.Parameter(torch.ones(6))
+
+        def forward(self, x):
+            return self.second(self.first(x) + self.b) + self.b
+
+    plan = qat.plan(Shared(), torch.zeros(2, 6))
+    assert [p.op.kind for p in plan.ops].count("add") == 2

@@ -96,5 +96,6 @@ class _Weight:
         frozen = tf.where(freeze, tf.math.rint(mean), frozen)
         self.frozen.assign(tf.cast(frozen, tf.int8))
         self.last.assign(tf.cast(tf.where(freeze, frozen, q), tf.int8))
-        variable = self.model.parameters[node.planned.op.params["weight"]]
-        variable.assign(tf.reshape(tf.where(freeze, frozen * spread, weight), variable.shape))
+        name = node.planned.op.params["weight"]
+        shape = self.model.tensor(name).shape
+        self.model.set_tensor(name, tf.reshape(tf.where(freeze, frozen * spread, weight), shape))

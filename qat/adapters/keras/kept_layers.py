@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from qat.adapters.keras.capture.layer_calls import Arguments, fill
 from qat.errors import CaptureError
 from qat.graph.graph import Op
 from qat.planning.plan import Plan
+
+from .capture.unrolling import has_form, unrolled
 
 
 class KeptLayers:
@@ -54,6 +57,12 @@ class KeptLayers:
         args, kwargs = fill(self._arguments[op.name], values)
         outputs = keras.tree.flatten(self._layers[op.name](*args, **kwargs))
         return dict(zip(op.outputs, outputs, strict=True))
+
+    def written(self, op: Op, values: list[Tensor], suffix: str) -> dict[str, Tensor]:
+        """Return the same in the form that an artifact has of it: recurrent layers of a fixed length without their loops."""
+        layer, fixed = self._layers[op.name], values[0].shape.rank > 1 and values[0].shape[1] is not None
+        with contextlib.nullcontext() if not fixed or has_form(layer, len(values) > 1, suffix) else unrolled(layer):
+            return self.call(op, values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return layers and calls as JSON-ready values; :meth:`from_dict` reads them back."""

@@ -35,12 +35,12 @@ def layer_scale(model: PreparedModel, name: str, weight: str, bias: str | None) 
 
 def parameter(model: PreparedModel, name: str) -> np.ndarray:
     """Return a parameter, a copy."""
-    return np.array(model.parameters[name])
+    return np.array(model.tensor(name))
 
 
 def set_parameter(model: PreparedModel, name: str, value: np.ndarray) -> None:
     """Overwrite a parameter."""
-    model.parameters[name].assign(value * np.asarray(model.masks[name]) if name in model.masks else value)
+    model.set_tensor(name, value)
 
 
 def first_not_finite(model: PreparedModel) -> str | None:

@@ -36,7 +36,7 @@ def lower(model: PreparedModel, outputs: Sequence[str] | None = None) -> Program
         return _quantized(node, weight, bias)
 
     def parameter(name: str) -> np.ndarray:
-        return np.asarray(model.parameters[name], np.float32)
+        return np.asarray(model.tensor(name), np.float32)
 
     program = build_program(plan, encodings, integers, parameter, _block(model, plan))
     input_names, output_names = model.signature.caller_names(plan.graph)
@@ -84,7 +84,7 @@ def _block(model: PreparedModel, plan: Plan) -> FrameworkBlock | None:
             if p.op.name in model.nodes:
                 real[p.op.output] = model.nodes[p.op.name](values, model.params_of(p.op), False, False)
             else:
-                real.update(model.kept.call(p.op, values))
+                real.update(model.kept.written(p.op, values, plan.target.suffix))
         return tuple(real[t] for t in outputs)
 
     return FrameworkBlock("keras", module, inputs, outputs)

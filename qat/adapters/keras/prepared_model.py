@@ -11,9 +11,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
+from qat.adapters.keras.capture.weight_function import WeightFunction
 from qat.adapters.keras.nodes.activation_grid import Grid
 from qat.adapters.keras.nodes.attention import as_matrix
 from qat.adapters.keras.nodes.base import Node, Params
+from qat.adapters.keras.nodes.computed_weight import ComputedWeight
 from qat.adapters.keras.nodes.image_weight import as_image_weight
 from qat.adapters.keras.nodes.learned_scales import LearnedLinear
 from qat.adapters.keras.nodes.quantize import dequantize, quantize
@@ -33,6 +35,9 @@ Shapes = Mapping[str, tuple[tuple[int, ...], bool]]
 #: By act: the layers that change a tensor in training, in order.
 Acting = Mapping[str, tuple[keras.layers.Layer, ...]]
 
+#: By weight that is computed from parameters: how, and the shape of its factor.
+Factors = Mapping[str, tuple[WeightFunction, tuple[int, ...]]]
+
 
 @keras.saving.register_keras_serializable("qat")
 class PreparedModel(keras.Model):
@@ -43,7 +48,8 @@ class PreparedModel(keras.Model):
 
     Attributes:
         plan: the plan that the model was built from.
-        parameters: the variables that the plan's operators name.
+        parameters: the variables that the plan's operators name, and those that weights are computed from.
+        computed: the nodes of weights that are computed, by the names of the weights.
         masks: where a pruned weight is not zero, by parameter; training keeps its zeros.
         nodes: the nodes by operator.
         tracking: 1 while training moves the ranges, else 0.
@@ -59,6 +65,7 @@ class PreparedModel(keras.Model):
         shapes: Shapes,
         pruned: Sequence[str] = (),
         acting: Acting | None = None,
+        computed: Factors | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -75,10 +82,20 @@ class PreparedModel(keras.Model):
         self.acts = {(act.tensor, reader): act for act in plan.acts for reader in act.readers or ("",)} if acting else {}
         self.written = frozenset(t for p in plan.ops if p.integer for t in p.op.outputs)
         self.touched = touched(plan.acts, [p.op for p in plan.ops])
-        self.parameters = {name: _variable(name, shape, trainable) for name, (shape, trainable) in shapes.items()}
+        self._factors = dict(computed or {})
+        held = {name: kind for name, kind in shapes.items() if name not in self._factors}
+        self.parameters = {name: _variable(name, shape, trainable) for name, (shape, trainable) in held.items()}
         self.masks = {
             name: self.add_weight(name=f"mask_{i}", shape=shapes[name][0], initializer="ones", dtype="bool", trainable=False)
             for i, name in enumerate(pruned)
+        }
+        self.computed = {
+            name: ComputedWeight(
+                function,
+                self.add_weight(name=f"factor_{i}", shape=shape, initializer="ones", trainable=False),
+                self.add_weight(name=f"correction_{i}", shape=shapes[name][0], initializer="zeros", trainable=False),
+            )
+            for i, (name, (function, shape)) in enumerate(self._factors.items())
         }
         self._grid_of = {tensor: self.grids[group] for tensor, group in plan.group_of.items()}
         # A variable as divisor, see Grid.levels.
@@ -159,10 +176,25 @@ class PreparedModel(keras.Model):
 
         ``others`` stand in the place of parameters, by name.
         """
-        held = {**self.parameters, **(others or {})}
-        values = {role: self._kept(name, tf.convert_to_tensor(held[name])) for role, name in op.params.items()}
+        others = others or {}
+        values = {
+            role: self._kept(name, tf.convert_to_tensor(others[name]) if name in others else self.tensor(name))
+            for role, name in op.params.items()
+        }
         values = {role: as_matrix(op.kind, role, value, op.attrs.get("channel_axis", 0)) for role, value in values.items()}
         return {role: as_image_weight(op.kind, value) if role == "weight" else value for role, value in values.items()}
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a parameter, or a weight that is computed from parameters."""
+        weight = self.computed.get(name)
+        return tf.convert_to_tensor(self.parameters[name]) if weight is None else weight(self.parameters)
+
+    def set_tensor(self, name: str, value: Any) -> None:
+        """Overwrite what :meth:`tensor` returns, but for what is pruned. A computed weight is corrected: its parameters stay."""
+        if name in self.computed:
+            self.computed[name].set(value, self.parameters)
+        else:
+            self.parameters[name].assign(value * tf.cast(self.masks[name], value.dtype) if name in self.masks else value)
 
     def _kept(self, name: str, value: Tensor) -> Tensor:
         """Return a parameter without what is pruned: no gradient reaches that."""
@@ -211,6 +243,7 @@ class PreparedModel(keras.Model):
             "kept": self.kept.to_dict(),
             "pruned": list(self.masks),
             "acting": {name: [keras.saving.serialize_keras_object(x) for x in layers] for name, layers in self.acting.items()},
+            "computed": {name: [function.to_dict(), list(shape)] for name, (function, shape) in self._factors.items()},
             "shapes": {name: [list(shape), trainable] for name, (shape, trainable) in self._shapes.items()},
         }
 
@@ -228,9 +261,13 @@ class PreparedModel(keras.Model):
             kept = KeptLayers.from_dict(config["kept"], plan)
             load = keras.saving.deserialize_keras_object
             acting = {name: tuple(map(load, layers)) for name, layers in config.get("acting", {}).items()}
+            computed = {
+                name: (WeightFunction.from_dict(function), tuple(shape))
+                for name, (function, shape) in config.get("computed", {}).items()
+            }
         shapes = {name: (tuple(shape), trainable) for name, (shape, trainable) in config["shapes"].items()}
         signature, pruned = Signature.from_dict(config["signature"]), config.get("pruned", ())
-        return cls(plan, signature, kept, shapes, pruned, acting, name=config["name"])
+        return cls(plan, signature, kept, shapes, pruned, acting, computed, name=config["name"])
 
 
 class _Pass:

@@ -7,7 +7,7 @@ are trained take part behind fixed ones of each channel: they are those of a Bat
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,30 @@ class _Link:
     op: Op
     source: str
     constant: str = ""
+
+
+def join_biases(sheet: Sheet) -> None:
+    """Make the trained shift of channels that follows a layer without a bias, ``x @ w + b``, the layer's bias.
+
+    As a kernel of its own it would have a grid of its own, which has no step where the shift begins at zero.
+    """
+    uses: Counter[str] = Counter()
+    for op in sheet.ops.values():
+        readers = len(sheet.readers.get(op.output, ())) if op.kind == "constant" else 1
+        uses.update(dict.fromkeys(op.params.values(), readers))
+    for layer in sheet:
+        roles = KINDS[layer.kind].params
+        if "bias" not in roles or "bias" in layer.params or uses[layer.params["weight"]] > 1 or not sheet.admits(layer):
+            continue
+        axis = _channel_axis(sheet, layer.output, dense=not KINDS[layer.kind].spatial)
+        after = sheet.readers.get(layer.output, [])
+        alone = len(after) == 1 and layer.output not in sheet.graph.outputs
+        link = _link(sheet, after[0], layer.output, axis) if alone and after[0].kind == "add" else None
+        name = sheet.parameter(link.constant) if link is not None else None
+        if link is None or name is None or name in sheet.fixed or uses[name] > 1 or is_computed(sheet.params, name):
+            continue
+        if sheet.params[name].shape == (sheet.tensors[layer.output].shape[axis],):
+            sheet.replace(link.op, replace(layer, outputs=link.op.outputs, params={**layer.params, "bias": name}))
 
 
 def fold_affine(sheet: Sheet) -> None:

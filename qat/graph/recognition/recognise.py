@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Set
 import numpy as np
 
 from ..graph import Graph, Op
-from .affine import fold_affine, merge_affine
+from .affine import fold_affine, join_biases, merge_affine
 from .attention import join_factors
 from .constants import compute_constants, lay_constants
 from .functions import compose, recognise_functions
@@ -41,6 +41,7 @@ def recognise(
     recognise_normalizations(sheet)
     recognise_functions(sheet)
     join_factors(sheet)
+    join_biases(sheet)
     fold_affine(sheet)
     compose(sheet, worth)
     merge_affine(sheet)

@@ -13,6 +13,7 @@ from keras import layers
 
 import qat
 from qat.adapters import keras as adapter
+from qat.adapters.keras.capture.unrolling import recurrent
 from qat.errors import CalibrationError, CaptureError, ConfigError, DataError, ExportError
 from qat.program import interpreter as reference
 from qat.runs.zoo_keras import mobilenet_tiny
@@ -170,20 +171,31 @@ def test_several_inputs_and_outputs(images, tmp_path):
         np.testing.assert_array_equal(have, np.asarray(want))
 
 
-@pytest.mark.parametrize("layer", [keras.layers.LSTM, keras.layers.GRU])
-def test_a_recurrent_layer_is_exported_unrolled(layer, tmp_path):
+L = keras.layers
+RECURRENT = {
+    "LSTM": lambda: L.LSTM(5),
+    "unrolled": lambda: L.LSTM(5, unroll=True),
+    "GRU": lambda: L.GRU(5),
+    "bidirectional": lambda: L.Bidirectional(L.GRU(5, reset_after=False)),
+    "cells": lambda: L.RNN([L.SimpleRNNCell(5), L.LSTMCell(3)]),
+    "behind a mask": lambda: lambda x: L.LSTM(5)(L.Masking()(x)),
+    "images": lambda: lambda x: L.Flatten()(L.ConvLSTM2D(2, 2)(L.Reshape((6, 3, 2, 1))(x))),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [(name, ("litert", "onnxruntime")[i % 2]) for i, name in enumerate(RECURRENT)] + [("LSTM", "onnxruntime"), ("GRU", "litert")],
+)
+def test_a_recurrent_layer_stays_float_and_is_written_without_its_loop(name, target, tmp_path):
+    keras.utils.set_random_seed(0)
     data = np.random.default_rng(0).normal(size=(8, 6, 4)).astype(np.float32)
-    for unroll in (True, False):
-        inputs = keras.Input((6, 4))
-        x = layer(5, unroll=unroll)(keras.layers.Dense(6, activation="relu")(inputs))
-        model = keras.Model(inputs, keras.layers.Dense(3)(x))
-        if unroll:
-            prepared = qat.calibrate(qat.prepare(model), [data])
-            artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[data])
-            assert artifact.parity.max_lsb <= 1
-        else:
-            with pytest.raises(ExportError, match="unroll=True"):
-                qat.prepare(model)
+    inputs = keras.Input((6, 4))
+    model = keras.Model(inputs, L.Dense(3)(RECURRENT[name]()(L.Dense(6, activation="relu")(inputs))))
+    prepared = qat.calibrate(qat.prepare(model, target=target), [data])
+    artifact = qat.export(prepared, tmp_path / f"m{prepared.plan.target.suffix}", verify=[data])
+    assert artifact.parity.max_lsb <= 1
+    assert all(name == "unrolled" or not each.unroll for layer in prepared.float_layers for each in recurrent(layer))
 
 
 @pytest.mark.parametrize("io_dtype", ["int8", "float32"])

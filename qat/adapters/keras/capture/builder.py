@@ -10,11 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from qat.graph.computed_weights import factor_of
 from qat.graph.graph import Op, TensorSpec
 from qat.graph.kinds import FUNCTIONS
 
 from .layer_calls import ONE_TENSOR, Arguments, Call, with_placeholders
 from .training_acts import Acts
+from .weight_function import WeightFunction
 
 Shape = tuple[int | None, ...]
 
@@ -32,6 +34,7 @@ class Builder:
         turned: the parameter of two axes of which a tensor is the transpose, both by the names of tensors.
         opened: what layers were found to consist of; held, since :attr:`names` goes by the ids of its tensors.
         acts: what training does with the tensors.
+        computed: the parameters that are computed from others, by name.
     """
 
     def __init__(self, dropout: bool = True) -> None:
@@ -47,6 +50,7 @@ class Builder:
         self.spare: set[str] = set()
         self.turned: dict[str, str] = {}
         self.opened: list[Any] = []
+        self.computed: dict[str, WeightFunction] = {}
         self._variables: dict[int, str] = {}
         self._used: set[str] = set()
 
@@ -111,6 +115,17 @@ class Builder:
         name = _numbered(name, self.params)
         self.params[name] = value.astype(np.float32)
         self.frozen.add(name)
+        return name
+
+    def compute(self, source: str, weight: WeightFunction, trained: bool) -> str:
+        """Add a parameter that is computed from others, and return its name, which follows that of a ``source``."""
+        name = _numbered(f"{source}_computed", self.params)
+        value = weight(self.params)
+        self.params[name] = np.asarray(keras.ops.convert_to_numpy(value), np.float32)
+        self.params[factor_of(name)] = np.ones((), np.float32)
+        self.computed[name] = weight
+        if not trained:
+            self.frozen.add(name)
         return name
 
     def param(self, variable: keras.Variable, path: str) -> str:

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 
-from qat.planning.held_in_tflite import LOOPS
+from qat.graph.graph import Op
 
 from .trace import Traced
+from .unrolling import has_form, recurrent
+
+#: Layers and operations of which no format has a form: those of complex numbers, of linear algebra, of texts and hash tables.
+_NO_FORM = {
+    "FFT", "FFT2", "IFFT2", "IRFFT", "ISTFT", "ViewAsComplex", "Cholesky", "CholeskyInverse", "Det", "Eig", "Eigh", "Inv",
+    "Logdet", "LuFactor", "Lstsq", "Pinv", "Qr", "Solve", "SolveTriangular", "SVD", "TextVectorization", "StringLookup",
+    "IntegerLookup", "Hashing", "HashedCrossing",
+}  # fmt: skip
+#: Those of which one format has a form, by the suffix of the other.
+_NOT_IN = {
+    ".onnx": {"RFFT", "STFT", "STFTSpectrogram", "MelSpectrogram"},
+    ".tflite": {
+        "Tan", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh", "Erfc", "Erfinv", "Cumprod", "Median", "Quantile",
+        "Nonzero", "Signbit", "Trace",
+    },
+}  # fmt: skip
 
 
 def unheld(traced: Traced, names: Set[str], suffix: str) -> Mapping[str, str]:
@@ -17,11 +33,18 @@ def unheld(traced: Traced, names: Set[str], suffix: str) -> Mapping[str, str]:
         names: of those operators.
         suffix: of the artifact.
     """
-    if suffix != ".tflite":
-        return {}
-    layers = {name: layer for name, layer in traced.layers.items() if name in names and type(layer).__name__ in LOOPS}
-    return {
-        name: f"a .tflite cannot hold the loop of {type(layer).__name__}: build recurrent layers with unroll=True"
-        for name, layer in layers.items()
-        if not layer.unroll
-    }
+    kept = [op for op in traced.graph.ops if op.name in names and op.name in traced.layers]
+    reasons = {op.name: _reason(traced, op, suffix) for op in kept}
+    return {name: f"a {suffix} cannot hold {reason}" for name, reason in reasons.items() if reason}
+
+
+def _reason(traced: Traced, op: Op, suffix: str) -> str:
+    layer = traced.layers[op.name]
+    kind = type(layer).__name__
+    if type(layer).__module__.startswith("keras.") and kind in _NO_FORM | _NOT_IN.get(suffix, set()):
+        return kind
+    free = bool(op.inputs) and None in traced.graph.tensors[op.inputs[0]].shape[1:2]
+    loops = [each for each in recurrent(layer) if not each.unroll]
+    if loops and free and not has_form(layer, len(op.inputs) > 1, suffix):
+        return f"the loop of {kind} over a free number of steps: give keras.Input a fixed length"
+    return ""

@@ -17,6 +17,7 @@ from qat.graph.training_acts import TrainingAct
 
 from .builder import Builder, spec_of
 from .calls import calls_of, functional_of, nodes_of
+from .computed_weights import lift_computed_weights, separate_sources
 from .counted_batch import StandIns
 from .implicit_masks import with_masks
 from .layer_calls import Arguments, Call, with_placeholders
@@ -26,6 +27,8 @@ from .own_training import own_training
 from .parts import MULTIPLE
 from .per_sample import settled, without_spreads, without_unread
 from .rules import rule_of
+from .weight_function import WeightFunction
+from .writable_forms import writable_form
 
 #: Layers that pass their input on.
 _NOTHING = ("ActivityRegularization", "Identity")
@@ -49,6 +52,7 @@ class Traced:
         params: every parameter that the graph's operators name, in Keras' layout, float32.
         layers: the layer of every operator of kind ``float`` or ``move``, by operator name.
         arguments: how each of ``layers`` is called, see :mod:`qat.adapters.keras.capture.layer_calls`.
+        computed: the parameters that are computed from others, by name.
         frozen: parameters that are not trained.
         inputs: the inputs by tensor name, nested as the model takes them.
         input_layers: the tensor of each input layer, by the layer's name.
@@ -63,6 +67,7 @@ class Traced:
     params: Mapping[str, np.ndarray]
     layers: Mapping[str, keras.Operation]
     arguments: Mapping[str, Arguments]
+    computed: Mapping[str, WeightFunction]
     frozen: frozenset[str]
     inputs: Any
     input_layers: Mapping[str, str]
@@ -100,8 +105,9 @@ def trace(model: keras.Model, example_inputs: Any = None, dropout: bool = True) 
     inputs = tuple(b.specs)
     b.walk = lambda node, scope: _walk(b, (node,), scope)
     _stand_in(b, calls.stand_ins)
-    _lay_variables(b, calls.nodes, calls.variables, model.name)
-    _walk(b, calls.nodes, "")
+    outputs = keras.tree.flatten(calls.outputs)
+    _walk(b, _laid(b, calls.nodes, calls.variables, outputs, model.name), "")
+    separate_sources(b)
     outputs = keras.tree.map_structure(lambda t: b.names[id(t)], calls.outputs)
     b.ops = without_unread(without_spreads(b.ops, b.specs), b.turned.keys() | b.spare, keras.tree.flatten(outputs))
     distinct = tuple(dict.fromkeys(keras.tree.flatten(outputs)))
@@ -110,6 +116,7 @@ def trace(model: keras.Model, example_inputs: Any = None, dropout: bool = True) 
         params=b.params,
         layers=b.layers,
         arguments=b.arguments,
+        computed=b.computed,
         frozen=frozenset(b.frozen),
         inputs=keras.tree.map_structure(lambda t: b.names[id(t)], calls.inputs),
         input_layers={str(t.name): name for t, name in zip(tensors, inputs, strict=True)},
@@ -160,7 +167,7 @@ def _add(b: Builder, node: Any, path: str) -> None:
     node = _masked(b, node, kind, path)
     call = Call(layer, tuple(b.names[id(t)] for t in node.arguments.keras_tensors), outputs[0], path, node.arguments)
     acts = kind in _TRAINING_ONLY or _is_own_act(layer, node)
-    if acts or kind in _NOTHING or _converts_nothing(kind, call):
+    if acts or kind in _NOTHING or _converts_nothing(kind, call) or _crops_nothing(kind, call):
         b.names[id(outputs[0])] = call.inputs[0]
         b.acts.same(node.arguments.keras_tensors[0], outputs[0])
         if acts:
@@ -191,9 +198,10 @@ def _masked(b: Builder, node: Any, kind: str, path: str) -> Any:
 
 def _keep(b: Builder, node: Any, path: str, attrs: Mapping[str, Any]) -> None:
     """Add an operator that keeps a layer as it is."""
-    layer, outputs, before = node.operation, node.outputs, len(b.ops)
+    given = next(iter(node.arguments.keras_tensors), None)
+    layer, outputs, before = writable_form(node.operation, given, path), node.outputs, len(b.ops)
     call = Call(layer, tuple(b.names[id(t)] for t in node.arguments.keras_tensors), outputs[0], path, node.arguments)
-    kept = "move" if len(outputs) == 1 and is_move(kind_of(layer), call) else "float"
+    kept = "move" if len(outputs) == 1 and is_move(kind_of(node.operation), call) else "float"
     names = b.keep(kept, layer, call.inputs, outputs, path, with_placeholders(node.arguments), **attrs)
     b.names |= {id(tensor): name for tensor, name in zip(outputs, names, strict=True)}
     b.acts.read(node.arguments.keras_tensors, b.names, b.ops[before:])
@@ -208,8 +216,7 @@ def _open(b: Builder, node: Any, path: str) -> str | None:
         return "returns another number of values than Keras recorded"
     b.opened.append(found)
     _stand_in(b, found.stand_ins)
-    _lay_variables(b, found.nodes, found.variables, path)
-    _walk(b, found.nodes, f"{path}/")
+    _walk(b, _laid(b, found.nodes, found.variables, found.outputs, path), f"{path}/")
     for theirs, mine in zip(found.outputs, node.outputs, strict=True):
         b.names[id(mine)] = b.names[id(theirs)]
         b.acts.same(theirs, mine)
@@ -223,12 +230,16 @@ def _stand_in(b: Builder, stand_ins: StandIns) -> None:
         b.acts.same(given, tensor)
 
 
-def _lay_variables(b: Builder, nodes: Iterable[Any], variables: Mapping[int, keras.Variable], path: str) -> None:
-    """Add the variables that recorded calls read, as tensors."""
+def _laid(
+    b: Builder, nodes: Sequence[Any], variables: Mapping[int, keras.Variable], outputs: Sequence[keras.KerasTensor], path: str
+) -> Sequence[Any]:
+    """Add variables that recorded calls read, and what is computed from variables alone, as tensors; return the other calls."""
+    nodes = lift_computed_weights(b, nodes, variables, outputs, path)
     for tensor in {id(t): t for node in nodes for t in node.arguments.keras_tensors}.values():
         variable = variables.get(id(tensor))
         if variable is not None:
             b.names[id(tensor)] = b.emit("constant", [], tuple(variable.shape), f"{path}/{variable.name}", {"value": variable})
+    return nodes
 
 
 def _by_rule(b: Builder, kind: str, call: Call, outputs: Sequence[keras.KerasTensor]) -> list[str] | None:
@@ -250,6 +261,11 @@ def _converts_nothing(kind: str, call: Call) -> bool:
     """Return whether a conversion gives a tensor the dtype that it has."""
     (source, *_) = call.arguments.keras_tensors or (None,)
     return kind in ("ConvertToTensor", "Cast") and source is not None and source.dtype == call.output.dtype
+
+
+def _crops_nothing(kind: str, call: Call) -> bool:
+    """Return whether a crop, at random or in the middle, keeps the whole image."""
+    return kind in ("RandomCrop", "CenterCrop") and tuple(call.arguments.keras_tensors[0].shape) == call.shape
 
 
 def _is_own_act(layer: keras.Operation, node: Any) -> bool:

@@ -40,24 +40,40 @@ def conv2d(b: Builder, c: Call) -> str | None:
 
 
 def conv(b: Builder, c: Call) -> str | None:
-    """``keras.ops.conv`` of images and a weight, without groups."""
-    operation, rank = c.layer, len(c.shape)
-    weight = b.parameter(c.inputs[1]) if len(c.inputs) == 2 else None
-    if weight is None or rank != 4 or (operation.data_format or "channels_last") != "channels_last":
+    """``keras.ops.conv`` of images or signals and a weight, without groups."""
+    found = _weight_and_window(b, c)
+    if found is None or b.params[found[0]].shape[-2] != b.specs[c.inputs[0]].shape[-1]:
         return None
-    kernel, spec = b.params[weight], b.specs[c.inputs[0]]
-    if kernel.ndim != rank or kernel.shape[-2] != spec.shape[-1]:
+    weight, window = found
+    return b.emit("conv2d", c.inputs[:1], c.output, c.path, {"weight": weight}, **window, groups=1, channel_axis=-1)
+
+
+def depthwise_conv(b: Builder, c: Call) -> str | None:
+    """``keras.ops.depthwise_conv`` of images or signals and a weight."""
+    found = _weight_and_window(b, c)
+    if found is None or (max(found[1]["dilations"]) > 1 and max(found[1]["strides"]) > 1):
+        return None
+    weight, window = found
+    groups = b.specs[c.inputs[0]].shape[-1]
+    attrs = {**window, "groups": groups, "channel_axis": (-2, -1)}
+    return b.emit("depthwise_conv2d", c.inputs[:1], c.output, c.path, {"weight": weight}, **attrs)
+
+
+def _weight_and_window(b: Builder, c: Call) -> tuple[str, dict[str, Any]] | None:
+    """Return the weight of a convolution that is an operation, and its strides, padding and dilations."""
+    operation, axes, spec = c.layer, len(c.shape) - 2, b.specs[c.inputs[0]]
+    weight = b.parameter(c.inputs[1]) if len(c.inputs) == 2 else None
+    if weight is None or axes not in (1, 2) or (operation.data_format or "channels_last") != "channels_last":
+        return None
+    kernel = b.params[weight]
+    if kernel.ndim != axes + 2 or (axes == 1 and (None in spec.shape[1:] or spec.dtype != "float32")):
         return None
     strides, dilations = (
-        (value,) * (rank - 2) if isinstance(value, int) else tuple(value)
-        for value in (operation.strides, operation.dilation_rate)
+        (value,) * axes if isinstance(value, int) else tuple(value) for value in (operation.strides, operation.dilation_rate)
     )
     window = tuple((k - 1) * d + 1 for k, d in zip(kernel.shape, dilations, strict=False))
     padding = _padding(operation, spec, window, strides, c.path)
-    if padding is None:
-        return None
-    attrs = {"strides": strides, "padding": padding, "dilations": dilations, "groups": 1, "channel_axis": -1}
-    return b.emit("conv2d", c.inputs[:1], c.output, c.path, {"weight": weight}, **attrs)
+    return None if padding is None else (weight, {"strides": strides, "padding": padding, "dilations": dilations})
 
 
 def depthwise_conv2d(b: Builder, c: Call) -> str | None:

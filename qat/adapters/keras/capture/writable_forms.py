@@ -1,0 +1,157 @@
+"""Operations and layers in forms that both file formats have, to the same values.
+
+Keras computes these with operators of TensorFlow that one of the converters lacks. Each form has the class name of the original,
+by which plans and messages call it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.ops import numpy
+from keras.src.utils import numerical_utils
+from tensorflow import Tensor
+
+from qat.errors import CaptureError
+
+_register = keras.saving.register_keras_serializable("qat")
+
+
+@_register
+class Argmax(numpy.Argmax):
+    """Keras tells zeros of two signs apart by their bits."""
+
+    def call(self, x: Tensor) -> Tensor:
+        """Return the places of the greatest values."""
+        return _place(tf.argmax, x, self.axis, self.keepdims)
+
+
+@_register
+class Argmin(numpy.Argmin):
+    """As :class:`Argmax`."""
+
+    def call(self, x: Tensor) -> Tensor:
+        """Return the places of the least values."""
+        return _place(tf.argmin, x, self.axis, self.keepdims)
+
+
+def _place(find: Any, x: Tensor, axis: int | None, keepdims: bool) -> Tensor:
+    flat = tf.reshape(x, [-1]) if axis is None else x
+    found = find(flat, axis=axis or 0, output_type=tf.int32)
+    if not keepdims:
+        return found
+    return tf.reshape(found, [1] * len(x.shape)) if axis is None else tf.expand_dims(found, axis)
+
+
+@_register
+class Roll(numpy.Roll):
+    """Two parts in the other order, axis by axis."""
+
+    def call(self, x: Tensor) -> Tensor:
+        """Return the tensor with its parts swapped; over all axes at once, or axes of a free size, as Keras does."""
+        axes, shifts = ([given] if isinstance(given, int) else given for given in (self.axis, self.shift))
+        if axes is None or any(x.shape[axis] is None for axis in axes):
+            return super().call(x)
+        shifts = shifts if len(shifts) == len(axes) else [*shifts] * len(axes)
+        for axis, shift in zip(axes, shifts, strict=True):
+            size = x.shape[axis]
+            if first := -shift % size:
+                x = tf.concat(tf.split(x, [first, size - first], axis)[::-1], axis)
+        return x
+
+
+@_register
+class Sinh(numpy.Sinh):
+    """By its definition."""
+
+    def call(self, x: Tensor) -> Tensor:
+        """Return the hyperbolic sine."""
+        return (tf.exp(x) - tf.exp(-x)) * 0.5
+
+
+@_register
+class Cosh(numpy.Cosh):
+    """By its definition."""
+
+    def call(self, x: Tensor) -> Tensor:
+        """Return the hyperbolic cosine."""
+        return (tf.exp(x) + tf.exp(-x)) * 0.5
+
+
+@_register
+class MaxPooling3D(keras.layers.MaxPooling3D):
+    """A pooling of images, then one of the depth."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Pool."""
+        if self.data_format != "channels_last" or None in inputs.shape[1:]:
+            return super().call(inputs)
+        _, depth, *size, channels = inputs.shape
+        padding = self.padding.upper()
+        images = tf.reshape(inputs, [-1, *size, channels])
+        images = tf.nn.max_pool2d(images, self.pool_size[1:], self.strides[1:], padding)
+        _, height, width, _ = images.shape
+        stacks = tf.reshape(images, [-1, depth, height * width, channels])
+        stacks = tf.nn.max_pool2d(stacks, (self.pool_size[0], 1), (self.strides[0], 1), padding)
+        return tf.reshape(stacks, [-1, stacks.shape[1], height, width, channels])
+
+
+@_register
+class CategoryEncoding(keras.layers.CategoryEncoding):
+    """Sums or maxima of single codes."""
+
+    def call(self, inputs: Tensor, count_weights: Tensor | None = None) -> Tensor:
+        """Encode."""
+        if self.output_mode == "one_hot" or len(inputs.shape) < 2 or count_weights is not None or self.sparse:
+            return super().call(inputs, count_weights)
+        return _counted(inputs, self.output_mode, self.num_tokens, self.dtype)
+
+
+@_register
+class Discretization(keras.layers.Discretization):
+    """The number of boundaries that a value reaches."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the buckets in the layer's mode."""
+        if self.bin_boundaries is None or self.sparse:
+            return super().call(inputs)
+        reached = tf.cast(inputs, tf.float32)[..., None] >= tf.constant(self.bin_boundaries, tf.float32)
+        indices = tf.reduce_sum(tf.cast(reached, tf.int32), -1)
+        depth = len(self.bin_boundaries) + 1
+        if self.output_mode in ("multi_hot", "count") and len(inputs.shape) > 1:
+            return _counted(indices, self.output_mode, depth, self.output_dtype)
+        return numerical_utils.encode_categorical_inputs(indices, self.output_mode, depth, self.output_dtype)
+
+
+def _counted(indices: Tensor, mode: str, depth: int, dtype: str) -> Tensor:
+    codes = tf.one_hot(tf.cast(indices, tf.int32), depth, dtype=dtype)
+    return tf.reduce_max(codes, -2) if mode == "multi_hot" else tf.reduce_sum(codes, -2)
+
+
+_FORMS: dict[str, type[keras.Operation]] = {
+    form.__name__: form for form in (Argmax, Argmin, Roll, Sinh, Cosh, MaxPooling3D, CategoryEncoding, Discretization)
+}
+
+
+def writable_form(layer: keras.Operation, given: Any, path: str) -> keras.Operation:
+    """Return a layer or operation of Keras' own in a form that both formats have.
+
+    Args:
+        layer: as the user's model calls it.
+        given: the first symbolic tensor that it reads.
+        path: of the layer.
+
+    Raises:
+        CaptureError: a ``RandomCrop`` to a smaller size, which has no form of evaluation.
+    """
+    kind = type(layer).__name__
+    if not type(layer).__module__.startswith("keras."):
+        return layer
+    if kind == "RandomCrop":
+        raise CaptureError(
+            f"'{path}' (RandomCrop) makes {layer.height}x{layer.width} of images of {tuple(given.shape[1:])} in training, and "
+            "Keras leaves them whole in evaluation: crop where the data is read, and take the layer out"
+        )
+    return _FORMS[kind].from_config(layer.get_config()) if kind in _FORMS else layer

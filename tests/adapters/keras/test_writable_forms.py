@@ -1,0 +1,101 @@
+"""Operations that a converter of TensorFlow lacks are written in another form; what no format holds is said by prepare."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers as L
+from keras import ops
+
+import qat
+from qat.errors import CaptureError, ExportError
+
+X = np.random.default_rng(0).normal(size=(8, 6, 6, 4)).astype("float32")
+IDS = np.random.default_rng(0).integers(0, 9, (8, 5)).astype("int32")
+
+
+@keras.saving.register_keras_serializable("test_writable_forms")
+class Whole(L.Layer):
+    """A layer whose ``call`` reads values."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"name": "whole", **kwargs})
+
+    def call(self, x):
+        return keras.activations.gelu(tf.identity(x))
+
+
+FORMS = {
+    "roll": (lambda x: ops.roll(x, 2, axis=1), X),
+    "roll of axes": (lambda x: ops.roll(x, (1, -8), axis=(2, 3)), X),
+    "argmax": (lambda x: x + ops.cast(ops.argmax(x, axis=-1, keepdims=True), "float32"), X),
+    "argmin": (lambda x: L.Embedding(6, 4)(ops.argmin(x, axis=1)), X),
+    "sinh": (lambda x: ops.sinh(0.1 * x) + ops.cosh(x), X),
+    "pooling of volumes": (lambda x: L.MaxPooling3D((2, 3, 2), 2, "same")(ops.expand_dims(x, -1)), X),
+    "multi-hot": (lambda x: L.CategoryEncoding(9, "multi_hot")(x), IDS),
+    "count": (lambda x: L.CategoryEncoding(9, "count")(x), IDS),
+    "buckets": (lambda x: L.Discretization([-1.0, 0.0, 0.5], output_mode="multi_hot")(L.Flatten()(x)), X),
+    "buckets by number": (lambda x: L.Embedding(4, 2)(L.Discretization([-1.0, 0.0, 0.5])(L.Flatten()(x))), X),
+}
+
+
+def net(middle, data):
+    keras.utils.set_random_seed(0)
+    entry = keras.Input(data.shape[1:], dtype=data.dtype.name)
+    x = L.Dense(4)(entry) if data is X else entry
+    return keras.Model(entry, L.Dense(3)(L.Flatten()(middle(x))))
+
+
+#: What a ``.tflite`` lacked is tried there, what an ``.onnx`` lacked there.
+TRIED = [
+    *((name, "litert") for name in FORMS if not name.startswith("buckets")),
+    *((name, "onnxruntime") for name in ("argmax", "buckets", "buckets by number")),
+]
+
+
+@pytest.mark.parametrize(("name", "target"), TRIED)
+def test_another_form_has_the_same_values_and_is_exact(name, target, tmp_path):
+    middle, data = FORMS[name]
+    model = net(middle, data)
+    prepared = qat.prepare(model, target=target)
+    np.testing.assert_allclose(prepared(data), model(data), atol=1e-5)
+    qat.calibrate(prepared, [data])
+    prepared.save(tmp_path / "prepared.keras")
+    assert qat.export(prepared, tmp_path / f"m{prepared.plan.target.suffix}", verify=[data]).parity.exact == 1.0
+    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "prepared.keras")(data), prepared(data))
+
+
+@pytest.mark.parametrize("shift", [0, 1, -2, 7, -13])
+@pytest.mark.parametrize("axis", [1, (1, 2), (-1,)])
+def test_parts_are_rolled_as_numpy_rolls_them(shift, axis):
+    from qat.adapters.keras.capture.writable_forms import Roll
+
+    np.testing.assert_array_equal(Roll(shift, axis)(X), np.roll(X, shift, axis))
+
+
+@pytest.mark.parametrize(
+    ("middle", "data", "target", "kind"),
+    [
+        (lambda x: ops.fft2((x, ops.zeros_like(x)))[0], X, "litert", "FFT2"),
+        (lambda x: ops.rfft(x)[0], X, "onnxruntime", "RFFT"),
+        (ops.arctan, X, "litert", "Arctan"),
+        (lambda x: ops.cast(L.Hashing(7)(x), "float32"), IDS, "litert", "Hashing"),
+        (lambda x: ops.cast(L.IntegerLookup(vocabulary=[1, 2])(x), "float32"), IDS, "onnxruntime", "IntegerLookup"),
+    ],
+)
+def test_prepare_says_what_no_file_holds(middle, data, target, kind):
+    with pytest.raises(ExportError, match=rf"cannot hold {kind}:"):
+        qat.prepare(net(middle, data), target=target)
+
+
+def test_an_exact_gelu_of_a_layer_that_is_kept_whole_reaches_an_onnx(tmp_path):
+    prepared = qat.calibrate(qat.prepare(net(Whole(), X), target="onnxruntime"), [X])
+    assert "whole" in prepared.plan.floats()
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[X]).parity.max_lsb <= 1
+
+
+def test_a_crop_at_random_keeps_the_whole_image_or_is_refused(tmp_path):
+    prepared = qat.prepare(net(lambda x: L.CenterCrop(6, 6)(L.RandomCrop(6, 6)(x)), X))
+    assert [p.op.kind for p in prepared.plan.ops] == ["dense", "reshape", "dense"]
+    with pytest.raises(CaptureError, match=r"RandomCrop.*makes 4x4 of images.*crop where the data is read"):
+        qat.prepare(net(lambda x: L.RandomCrop(4, 4)(x), X))
