@@ -4,12 +4,15 @@ Source: Li et al. 2021, "BRECQ: Pushing the Limit of Post-Training Quantization 
 A block (:mod:`qat.planning.blocks`) reads what the blocks before it give, with their own learned roundings, and is held against
 the float block's outputs; the squared differences are weighted by how much each number matters for the model's outputs
 (:mod:`qat.calibration.importance`). Which way a weight is rounded is learned as in AdaRound, and the activations' scales by their
-straight-through gradients (Esser et al. 2020, "Learned Step Size Quantization").
+straight-through gradients (Esser et al. 2020, "Learned Step Size Quantization"). On request each step leaves a share of the
+activations unrounded, at random (Wei et al. 2022, "QDrop: Randomly Dropping Quantization for Extremely Low-bit Post-Training
+Quantization").
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,7 +39,7 @@ _SCALE_RATE = 1e-3
 Values = dict[str, np.ndarray]
 
 
-def reconstruct(model: P, samples: Samples, steps: int = 300, seed: int = 0, *, progress: bool = True) -> P:
+def reconstruct(model: P, samples: Samples, steps: int = 300, seed: int = 0, *, drop: float = 0.0, progress: bool = True) -> P:
     """Learn roundings and activation scales, so that each block's outputs stay nearest to the float ones (BRECQ).
 
     A start for training, or PTQ in its place. Weights become multiples of their scale and ranges are set, so that the model is
@@ -49,6 +52,8 @@ def reconstruct(model: P, samples: Samples, steps: int = 300, seed: int = 0, *, 
             as many as a tensor has 2^25 numbers of.
         steps: of gradient descent, for each block.
         seed: of the order of the samples, and of the random signs that find what matters.
+        drop: the share of activations that a step leaves unrounded, drawn anew each time, so that the weights do not fit the
+            samples' own rounding errors (QDrop, Wei et al. 2022); 0 rounds all.
         progress: as for :func:`qat.calibrate`.
 
     Returns:
@@ -68,6 +73,8 @@ def reconstruct(model: P, samples: Samples, steps: int = 300, seed: int = 0, *, 
     """
     if steps < 1:
         raise ConfigError(f"reconstruct needs at least one step, not {steps}")
+    if not 0 <= drop < 1:
+        raise ConfigError(f"drop is a share from 0 to below 1, not {drop:g}")
     with shown(progress), Layerwise(model, samples, "reconstruct") as walk:
         blocks = blocks_of(model.plan)
         reached = _Reached(walk, blocks, seed)
@@ -75,7 +82,7 @@ def reconstruct(model: P, samples: Samples, steps: int = 300, seed: int = 0, *, 
             targets = reached.targets(block)
             solver = _Solver(walk, block, reached, targets)
             if solver.learns:
-                solver.learn(steps, np.random.default_rng((seed, index)))
+                solver.learn(steps, np.random.default_rng((seed, index)), drop)
             reached.go_on(block, targets, solver.simulation)
     clear_borders(model)
     return model
@@ -137,7 +144,7 @@ class _Solver:
 
     def __init__(self, walk: Layerwise, block: Block, reached: _Reached, targets: list[Values]) -> None:
         self.walk, self.block, self.targets = walk, block, targets
-        self.inputs = reached.quantized
+        self.inputs, self.real = reached.quantized, reached.real
         names = {p.op.name for p in block.ops}
         self.layers = [layer for layer in walk.layers if layer.op.name in names]
         plan = walk.model.plan
@@ -175,7 +182,7 @@ class _Solver:
             total += sum(float((w * np.square(found[t] - target[t])).sum(dtype=np.float64)) for t, w in weight.items())
         return total
 
-    def learn(self, steps: int, random: np.random.Generator) -> None:
+    def learn(self, steps: int, random: np.random.Generator, drop: float) -> None:
         """Learn the block, and write what was learned into the model if it is better."""
         before = self.error(self.simulation)
         if not before > 0:
@@ -188,9 +195,13 @@ class _Solver:
             index = order.pop()
             soft = {layer: rounding.soft().astype(np.float32) for layer, rounding in roundings.items()}
             simulation = self._simulation(soft, dict(zip(self.groups, factors.tolist(), strict=True)))
+            inputs = self.inputs[index]
+            if drop:
+                simulation = replace(simulation, drop=drop, seed=int(random.integers(2**31)))
+                inputs = _mixed(inputs, self.real[index], drop, random)
             importance = {t: w * np.float32(len(self.inputs) / before) for t, w in self.importance[index].items()}
             _, by_weight, by_scale = self.walk.adapter.block_gradients(
-                self.walk.twin, self.block, self.inputs[index], self.targets[index], importance, simulation, self.groups
+                self.walk.twin, self.block, inputs, self.targets[index], importance, simulation, self.groups
             )
             for layer, rounding in roundings.items():
                 slope = by_weight.get(layer.op.params["weight"])
@@ -228,6 +239,14 @@ def _rounding(layer: Layer) -> Rounding:
     scale = layer.scale
     layer.weight = before
     return Rounding(clipped, scale, limit, _RATE)
+
+
+def _mixed(quantized: Values, real: Values, drop: float, random: np.random.Generator) -> Values:
+    """Return the values that a block reads, a share of their numbers as they are in float."""
+    return {
+        name: np.where(random.random(x.shape, np.float32) < drop, real[name], x) if np.issubdtype(x.dtype, np.floating) else x
+        for name, x in quantized.items()
+    }
 
 
 def _weights(importance: Importance, targets: list[Values]) -> list[Values]:

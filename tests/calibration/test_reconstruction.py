@@ -143,6 +143,8 @@ def test_mistakes_are_named():
         qat.reconstruct(prepared, [])
     with pytest.raises(ConfigError, match="at least one step, not 0"):
         qat.reconstruct(prepared, [x], steps=0)
+    with pytest.raises(ConfigError, match="drop is a share"):
+        qat.reconstruct(prepared, [x], drop=1.0)
 
 
 def test_the_importance_of_logits_is_fishers_information():
@@ -191,6 +193,53 @@ def test_the_gradients_of_a_block_are_the_formulas(framework):
     expected = 2 * (off * slope).T @ read
     np.testing.assert_allclose(by_weight[name], expected if framework == "torch" else expected.T, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(by_scale[groups[made]], 2 * (off * of_scale).sum(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_dropped_roundings_leave_numbers_as_they_are_and_pass_their_gradient(framework):
+    random = np.random.default_rng(0)
+    w, x = (random.normal(size=shape).astype(np.float32) for shape in ((3, 4), (32, 4)))
+    if framework == "torch":
+        model = nn.Linear(4, 3, bias=False)
+        model.weight.data = torch.from_numpy(w.copy())
+        prepared, adapter = qat.prepare(model, torch.zeros(2, 4)), torch_adapter
+    else:
+        import keras
+
+        from qat.adapters import keras as adapter
+
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, use_bias=False)])
+        model.layers[-1].set_weights([w.T])
+        prepared = qat.prepare(model)
+    qat.calibrate(prepared, [x], progress=False)
+    (op,) = prepared.plan.ops
+    (block,) = blocks_of(prepared.plan)
+    grid, groups = (0.5, -2.0, 2.0), prepared.plan.group_of
+    simulation = Simulation({op.op.output: grid}, {}, groups, drop=0.5, seed=3)
+    got = adapter.block_outputs(float_twin(prepared), block, {op.op.inputs[0]: x}, simulation)[op.op.output]
+    y = x @ w.T
+    left = simulation.dropped(y.shape, 1)
+    assert 0.3 < left.mean() < 0.7
+    np.testing.assert_allclose(got, np.where(left, y, simulated(y, *grid)[0]), atol=1e-5)
+
+
+def test_with_dropped_roundings_a_block_learns_from_float_inputs_too(monkeypatch, tmp_path):
+    _, x, prepared, _ = torch_case()
+    qat.calibrate(prepared, [x], progress=False)
+    seen, real = [], torch_adapter.block_gradients
+
+    def noted(twin, block, values, targets, importance, simulation, learned):
+        seen.append((simulation.drop, simulation.seed, block, {t: v for t, v in values.items() if t in block.inputs}))
+        return real(twin, block, values, targets, importance, simulation, learned)
+
+    monkeypatch.setattr(torch_adapter, "block_gradients", noted)
+    qat.reconstruct(prepared, [x], steps=3, drop=0.5, progress=False)
+    assert {drop for drop, *_ in seen} == {0.5}
+    assert len({seed for _, seed, *_ in seen}) == len(seen)
+    last = [values for _, _, block, values in seen if block is seen[-1][2]]
+    (name,) = last[0]
+    assert not np.array_equal(last[0][name], last[1][name])  # another mixture each step
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[x]).parity.exact == 1.0
 
 
 def test_residual_blocks_end_at_their_sums():

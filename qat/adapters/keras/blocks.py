@@ -94,6 +94,7 @@ class _Pass:
     ) -> None:
         self.twin = twin
         self.known = {name: tf.convert_to_tensor(x) for name, x in values.items()}
+        self.simulation, self.rounded = simulation, 0
         self.grids, self.group_of = ({}, {}) if simulation is None else (simulation.grids, simulation.group_of)
         weights = {} if simulation is None else simulation.weights
         self.weights = {name: tf.convert_to_tensor(w) for name, w in weights.items()}
@@ -122,4 +123,9 @@ class _Pass:
         scale, lo, hi = self.grids[tensor]
         held = self.scales.get(self.group_of[tensor], scale)
         v = y / held
-        return tf.clip_by_value(v + tf.stop_gradient(tf.round(v) - v), lo, hi) * held
+        rounded = tf.clip_by_value(v + tf.stop_gradient(tf.round(v) - v), lo, hi) * held
+        assert self.simulation is not None
+        if not self.simulation.drop:
+            return rounded
+        self.rounded += 1
+        return tf.where(self.simulation.dropped(y.shape, self.rounded), y, rounded)

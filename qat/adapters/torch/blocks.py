@@ -109,6 +109,7 @@ class _Pass:
         self.twin, self.nodes = twin, _nodes(twin)
         device = device_of(twin)
         self.known: dict[fx.Node, Any] = {self.nodes[name]: torch.from_numpy(x).to(device) for name, x in values.items()}
+        self.simulation, self.rounded = simulation, 0
         self.grids, group_of = ({}, {}) if simulation is None else (simulation.grids, simulation.group_of)
         self.tensor_of = {node: tensor for tensor, node in twin.prepared.forms.items() if tensor in self.grids}
         weights = {} if simulation is None else simulation.weights
@@ -158,7 +159,12 @@ class _Pass:
         scale, lo, hi = self.grids[tensor]
         held = self.scales.get(self.group_of[tensor], scale)
         v = y / held
-        return (v + (v.round() - v).detach()).clamp(lo, hi) * held
+        rounded = (v + (v.round() - v).detach()).clamp(lo, hi) * held
+        assert self.simulation is not None
+        if not self.simulation.drop:
+            return rounded
+        self.rounded += 1
+        return torch.where(torch.from_numpy(self.simulation.dropped(y.shape, self.rounded)).to(y.device), y, rounded)
 
 
 def _nodes(model: PreparedModel) -> dict[str, fx.Node]:
