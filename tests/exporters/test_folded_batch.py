@@ -31,6 +31,7 @@ class Windows(nn.Module):
 
     def forward(self, x):
         n, h, w, c = x.shape
+        x = F.pad(x, (0, 0, 0, -w % 2, 0, -h % 2))  # to whole windows: by nothing here
         windows = x.view(n, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
         q, k, v = self.qkv(windows).reshape(-1, 4, 3, 2, 4).permute(2, 0, 3, 1, 4)
         y = self.out(((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(-1, 4, c))

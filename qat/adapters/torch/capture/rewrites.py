@@ -77,6 +77,12 @@ def _same(w: Rewriter, n: Any) -> fx.Node:
     return node
 
 
+def _pad(w: Rewriter, n: Any) -> fx.Node | None:
+    """Drop a padding by nothing: Swin pads images to whole windows, and those of the usual sizes consist of such."""
+    x: fx.Node = n.args[0]
+    return x if all(isinstance(amount, int) and amount == 0 for amount in n.args[1]) else None
+
+
 def _cast(w: Rewriter, n: Any) -> fx.Node | None:
     """Drop a cast to the type that the tensor has; name the type that is another tensor's, which is then not read."""
     x, made = n.args[0], n.meta["val"]
@@ -257,6 +263,8 @@ _PLAIN: dict[Any, Rewrite] = {
     aten.alpha_dropout.default: _same,
     aten.feature_alpha_dropout.default: _same,
     aten.clone.default: _same,
+    aten.pad.default: _pad,
+    aten.constant_pad_nd.default: _pad,
     aten.contiguous.default: _same,
     aten.alias.default: _same,
     aten.detach.default: _same,
