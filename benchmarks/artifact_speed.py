@@ -1,25 +1,29 @@
-"""How much faster the integer artifact is than the float one, in its runtime: one thread, batch 1, interleaved, medians.
+"""How much faster the integer artifact is than the float one, in its runtime: one thread, batch 1, interleaved.
 
-    python benchmarks/artifact_speed.py [ResNet-18 keras/MobileNetV2 ...] [--size 224] [--runs 30] [--keep FOLDER]
+    python benchmarks/artifact_speed.py [ResNet-18 keras/MobileNetV2/tflite ...] [--framework torch|keras] [--format onnx|tflite]
+        [--size 224] [--again] [--output docs/artifact_speed.md]
 
-Without names: every row of docs/coverage.md from PyTorch to .onnx and from Keras to .tflite, images as large as there. Float and
-int8 take turns, so that other work on the machine slows both. Each row runs in a process of its own, and a row that fails says
-why. The share of outputs equal to the prepared model's is that of the same file.
+Without names: every row of docs/coverage.md but those of tf_keras, images as large as there. Float and int8 take turns. Seconds
+are the processor's, which other work on the machine takes none of, and the median of the turns counts. Each row runs in a process
+of its own, and is written into the JSON file beside the output once it is measured, from which the tables are written anew. Rows
+that are there already are kept, unless named or asked for with ``--again``. A row that fails says why. The share of outputs
+equal to the prepared model's is that of the same file.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeAlias
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -30,23 +34,37 @@ import qat
 from qat.baselines import float_baseline
 from qat.runtimes import Session, open_session
 
-#: Each framework's own format.
-FORMATS = {"torch": "onnx", "keras": "tflite"}
-ROWS = {f"{a.framework}/{a.name}": a for a in ARCHITECTURES if FORMATS.get(a.framework) == a.format}
+HERE = Path(__file__).parent
+TEXT = HERE / "artifact_speed_text.md"  # what stands above the tables
+ROWS = {a.key: a for a in ARCHITECTURES if a.framework in ("torch", "keras")}
+SPELLED = {"torch": "PyTorch", "keras": "Keras"}
 #: Turns before the clock starts.
 WARM = 3
 
 
 @dataclass(frozen=True)
 class Speed:
-    """The median seconds of the float and of the int8 artifact, and the share of outputs equal to the prepared model's."""
+    """The processor's seconds of the float and the int8 artifact, and the share of outputs equal to the prepared model's."""
 
     real: float
     int8: float
     exact: float
 
     def __str__(self) -> str:
-        return f"{1e3 * self.real:.1f} | {1e3 * self.int8:.1f} | {self.real / self.int8:.2f}x | {self.exact:.2%}"
+        return f"{1e3 * self.real:.2f} | {1e3 * self.int8:.2f} | {self.real / self.int8:.2f}x | {self.exact:.2%}"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why there are no times."""
+
+    error: str
+
+    def __str__(self) -> str:
+        return "- | - | - | failed: " + " ".join(self.error.split())[:220].replace("|", "\\|")
+
+
+Row: TypeAlias = Speed | Failed
 
 
 def enlarged(architecture: Architecture, size: int | None) -> Architecture:
@@ -63,11 +81,11 @@ def measure(architecture: Architecture, runs: int, folder: str) -> Speed:
     model = architecture.build()
     arrays, labels = samples(architecture, 4, 1)
     settle(architecture, model, arrays)
-    data = batches(architecture, arrays, labels)
+    data, target = batches(architecture, arrays, labels), TARGETS[architecture.format]
     first = example(architecture, data[0][0])
-    prepared = qat.calibrate(qat.prepare(model, first, target=TARGETS[architecture.format]), data)
+    prepared = qat.calibrate(qat.prepare(model, first, target=target), data)
     artifact = qat.export(prepared, Path(folder) / f"int8.{architecture.format}", overwrite=True, verify=data)
-    baseline = float_baseline(model, first, folder)
+    baseline = float_baseline(model, first, folder, target=target)
     if baseline.path is None:
         raise RuntimeError(f"no float artifact: {baseline.error}")
     one = [a[:1] for a in arrays.values()]
@@ -76,52 +94,87 @@ def measure(architecture: Architecture, runs: int, folder: str) -> Speed:
 
 
 def timed(sessions: list[Session], one: list, runs: int) -> list[list[float]]:
-    """Return the seconds of each run of each session; the sessions take turns."""
+    """Return the processor seconds of each run of each session; the sessions take turns."""
     feeds = [session.in_file_types(*one) for session in sessions]
     times: list[list[float]] = [[] for _ in sessions]
     for turn in range(runs + WARM):
         for session, feed, taken in zip(sessions, feeds, times, strict=True):
-            started = time.perf_counter()
+            started = time.process_time()
             session.invoke(*feed)
             if turn >= WARM:
-                taken.append(time.perf_counter() - started)
+                taken.append(time.process_time() - started)
     return times
 
 
-def row(name: str, size: int | None, runs: int, keep: str | None) -> str:
-    """Return the cells of a row, or why it failed. The process that runs it ends behind it."""
+def row(key: str, size: int | None, runs: int, keep: str | None) -> Row:
+    """Return a row, or why it failed. The process that runs it ends behind it."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = str(Path(keep) / name.replace("/", "_")) if keep else temporary
+        folder = str(Path(keep) / key.replace("/", "_")) if keep else temporary
         Path(folder).mkdir(parents=True, exist_ok=True)
         try:
-            return str(measure(enlarged(ROWS[name], size), runs, folder))
+            return measure(enlarged(ROWS[key], size), runs, folder)
         except Exception as error:  # whatever fails is the row
-            return f"- | - | - | failed: {type(error).__name__}: " + " ".join(str(error).split())[:200].replace("|", "\\|")
+            return Failed(f"{type(error).__name__}: {error}")
 
 
-def rows(names: list[str], size: int | None, runs: int, keep: str | None) -> Iterator[str]:
-    """Yield each row, measured in a process of its own: a crash, or memory that is not given back, concerns one row."""
-    for name in names:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            try:
-                yield f"| {name} | {pool.submit(row, name, size, runs, keep).result()} |"
-            except BrokenProcessPool:
-                yield f"| {name} | - | - | - | failed: the process died |"
+def measured_apart(key: str, size: int | None, runs: int, keep: str | None) -> Row:
+    """Measure a row in a process of its own: a crash, or memory that is not given back, concerns one row."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        try:
+            return pool.submit(row, key, size, runs, keep).result()
+        except BrokenProcessPool:
+            return Failed("the process died")
+
+
+def read(store: Path) -> dict[str, dict[str, Row]]:
+    """Return the rows of each size of images, ``""`` for that of docs/coverage.md."""
+    if not store.exists():
+        return {}
+    found = json.loads(store.read_text())
+    return {size: {key: (Failed if "error" in r else Speed)(**r) for key, r in rows.items()} for size, rows in found.items()}
+
+
+def render(results: dict[str, dict[str, Row]]) -> str:
+    """Return the markdown: the text, then a table for each framework, format and size of images."""
+    parts = [TEXT.read_text().rstrip()]
+    for framework, fmt in dict.fromkeys((a.framework, a.format) for a in ROWS.values()):
+        for size in sorted(results, key=lambda size: int(size or 0)):
+            chosen = [(a.name, results[size][a.key]) for a in ROWS.values() if (a.framework, a.format) == (framework, fmt)
+                      and a.key in results[size]]  # fmt: skip
+            if chosen:
+                title = f"## {SPELLED[framework]} to .{fmt}" + (f", images of {size}x{size}" if size else "")
+                lines = ["| batch 1 | float ms | int8 ms | faster | outputs equal |", "|---|---|---|---|---|"]
+                parts.append("\n".join([title, "", *lines, *(f"| {name} | {cells} |" for name, cells in chosen)]))
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="architectures, by name or framework/name")
+    parser.add_argument("names", nargs="*", help="architectures, by name or framework/name/format")
+    parser.add_argument("--framework", choices=tuple(SPELLED))
+    parser.add_argument("--format", choices=tuple(TARGETS))
     parser.add_argument("--size", type=int, help="of images; None: as in docs/coverage.md")
-    parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--again", action="store_true", help="measure rows that are there already")
     parser.add_argument("--keep", metavar="FOLDER", help="where the artifacts stay")
+    parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "artifact_speed.md")
     options = parser.parse_args()
     if unknown := set(options.names) - {*ROWS, *(a.name for a in ROWS.values())}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    chosen = [key for key, a in ROWS.items() if not options.names or {key, a.name} & set(options.names)]
-    print("| batch 1 | float ms | int8 ms | faster | outputs equal |\n|---|---|---|---|---|")
-    for line in rows(chosen, options.size, options.runs, options.keep):
-        print(line, flush=True)
+    store = options.output.with_suffix(".json")
+    results = read(store)
+    done = results.setdefault(str(options.size or ""), {})
+    for key, architecture in ROWS.items():
+        if options.framework not in (None, architecture.framework) or options.format not in (None, architecture.format):
+            continue
+        if options.names and not {key, architecture.name} & set(options.names):
+            continue
+        if not options.names and not options.again and isinstance(done.get(key), Speed):
+            continue
+        done[key] = measured_apart(key, options.size, options.runs, options.keep)
+        print(f"| {key} | {done[key]} |", flush=True)
+        store.write_text(json.dumps({s: {k: asdict(r) for k, r in rows.items()} for s, rows in results.items()}, indent=1) + "\n")
+        options.output.write_text(render(results))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from qat.program.program import Program, Value
 from .float_block import keep_float, splice
 from .stored_weight import write_stored_weight
 from .table import REWRITES, WRITERS
+from .token_images import turn_images
 from .writer import MICROSOFT, Writer
 
 #: The lowest opset that torch's exporter writes without a conversion. ONNX Runtime fuses MaxPool at the opsets 12 to 21 only
@@ -38,6 +39,7 @@ _TYPES = {
 
 def legalize(program: Program) -> Program:
     """Return a program without the operators that ONNX Runtime has no integer kernel for. The program is in NCHW."""
+    program = program if program.strict_qdq else turn_images(program)
     values, instructions = dict(program.values), []
     for instruction in program.instructions:
         rewrite = REWRITES.get(instruction.kind)

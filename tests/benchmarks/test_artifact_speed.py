@@ -1,41 +1,71 @@
-"""The table of artifact speeds has every row of the coverage table in its framework's own format, and a failed row says why."""
+"""The table of artifact speeds has every row of the coverage table, a failed row says why, and rows that are there are kept."""
 
 from __future__ import annotations
 
+import json
 import sys
 
+import artifact_speed
 import pytest
 from architectures import ARCHITECTURES, Input
-from artifact_speed import ROWS, Speed, enlarged, main, row
+from artifact_speed import ROWS, Failed, Speed, enlarged, main, row
 
 from qat.errors import ConfigError
 
 
 def test_every_row_of_the_coverage_table_is_there():
-    expected = {(a.framework, a.name) for a in ARCHITECTURES if a.framework in ("torch", "keras")}
-    assert {(a.framework, a.name) for a in ROWS.values()} == expected
-    assert {(a.framework, a.format) for a in ROWS.values()} == {("torch", "onnx"), ("keras", "tflite")}
+    assert set(ROWS) == {a.key for a in ARCHITECTURES if a.framework in ("torch", "keras")}
 
 
 def test_images_are_enlarged_and_nothing_else():
-    assert enlarged(ROWS["torch/MobileNetV2"], 224).inputs == (Input("image", 3, 224),)
-    assert enlarged(ROWS["torch/Audio-M5"], 224) == ROWS["torch/Audio-M5"] == enlarged(ROWS["torch/Audio-M5"], None)
+    assert enlarged(ROWS["torch/MobileNetV2/onnx"], 224).inputs == (Input("image", 3, 224),)
+    audio = ROWS["torch/Audio-M5/onnx"]
+    assert enlarged(audio, 224) == audio == enlarged(audio, None)
 
 
 def test_cells():
-    assert str(Speed(0.03, 0.02, 1.0)) == "30.0 | 20.0 | 1.50x | 100.00%"
+    assert str(Speed(0.03, 0.02, 1.0)) == "30.00 | 20.00 | 1.50x | 100.00%"
 
 
 def test_a_row_that_fails_says_why(monkeypatch):
     def fails(*_):
         raise ConfigError("no such | recipe")
 
-    monkeypatch.setattr("artifact_speed.measure", fails)
-    assert row("torch/MobileNetV2", 224, 1, None) == "- | - | - | failed: ConfigError: no such \\| recipe"
+    monkeypatch.setattr(artifact_speed, "measure", fails)
+    assert str(row("torch/MobileNetV2/onnx", 224, 1, None)) == "- | - | - | failed: ConfigError: no such \\| recipe"
 
 
 def test_an_unknown_name_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["artifact_speed.py", "MobileNetV9"])
     with pytest.raises(SystemExit):
         main()
-    assert "unknown: MobileNetV9; there are torch/MobileNetV2" in capsys.readouterr().err
+    assert "unknown: MobileNetV9; there are torch/MobileNetV2/onnx" in capsys.readouterr().err
+
+
+def test_rows_are_written_one_by_one_and_kept(monkeypatch, tmp_path):
+    output, asked = tmp_path / "speed.md", []
+
+    def found(key, size, runs, keep):
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(key)
+        return Failed("no reason") if len(asked) == 1 else Speed(0.03, 0.02, 1.0)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["artifact_speed.py", "--output", str(output), *arguments])
+        main()
+
+    monkeypatch.setattr(artifact_speed, "measured_apart", found)
+    with pytest.raises(KeyboardInterrupt):
+        run("--framework", "torch", "--format", "onnx")
+    first, second = list(ROWS)[:2]
+    assert asked == [first, second]
+    assert f"| {ROWS[second].name} | 30.00 | 20.00 | 1.50x | 100.00% |" in output.read_text()
+    asked.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert asked == [first, list(ROWS)[2]]
+    asked.clear()
+    run("--size", "224", second)
+    assert set(json.loads(output.with_suffix(".json").read_text())) == {"", "224"}
+    assert "## PyTorch to .onnx, images of 224x224" in output.read_text()
