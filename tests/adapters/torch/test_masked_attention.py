@@ -178,6 +178,38 @@ def test_a_mask_that_shifts_the_scores_it_shows_keeps_them_float(batch, tmp_path
     assert artifact.parity.exact > 0.9 and artifact.parity.max_lsb <= 1
 
 
+SLOPES = torch.tensor([0.5, 0.25])[:, None, None]
+PLACES = torch.arange(LENGTH)
+
+#: ALiBi of fixed positions (Press et al. 2022, "Train Short, Test Long"): by key, by distance, within the mask, as a buffer.
+FIXED = {
+    "keys": lambda m, q, k, v: (scores(q, k) + SLOPES * PLACES.float()).masked_fill(~m.seen, -1e9).softmax(-1) @ v,
+    "distances": lambda m, q, k, v: (scores(q, k) - SLOPES * (PLACES[:, None] - PLACES).abs()).softmax(-1) @ v,
+    "in the mask": lambda m, q, k, v: (
+        (scores(q, k) + (SLOPES * PLACES.float()).expand(HEADS, LENGTH, LENGTH).masked_fill(~m.seen, -torch.inf)).softmax(-1) @ v
+    ),
+    "with the mask": lambda m, q, k, v: (scores(q, k) + (SLOPES * (PLACES - LENGTH + 1.0) + m.far)).softmax(-1) @ v,
+}
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("onnxruntime", "onnx"), ("litert", "tflite")])
+@pytest.mark.parametrize("name", FIXED)
+def test_fixed_biases_of_positions_run_in_integers(name, target, suffix, batch, tmp_path):
+    prepared = trained(Attention(lambda m, q, k, v, mask: FIXED[name](m, q, k, v)), batch, target)
+    assert REASON not in prepared.plan.floats().values()
+    assert {p.op.kind for p in prepared.plan.ops if p.integer} >= {"add", "softmax"}
+    parity = qat.export(prepared, tmp_path / f"m.{suffix}", verify=[batch]).parity
+    assert parity.exact == 1.0, parity.first_difference
+
+
+@pytest.mark.parametrize(
+    "bias", [lambda mask: 10 * SLOPES * PLACES.float(), lambda mask: SLOPES * padding(mask).cumsum(-1)], ids=["fixed", "by input"]
+)
+def test_a_bias_that_may_span_far_keeps_the_scores_float(bias, batch):
+    model = Attention(lambda m, q, k, v, mask: (scores(q, k) + bias(mask)).softmax(-1) @ v)
+    assert REASON in qat.plan(model.eval(), tuple(t[:2] for t in batch)).floats().values()
+
+
 def test_what_one_scale_has_to_hold():
     from qat.arithmetic.masks import reach, spread
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from qat.arithmetic.masks import HIDDEN, MAKES_MASK, SHOWN
+from qat.arithmetic.masks import HIDDEN, MAKES_MASK, SHOWN, reach
 
 from .attention import product, softmax
 from .constants import known_constants
@@ -236,12 +236,16 @@ def _by_number(n: Any) -> bool:
     return n.target is aten.mul.Tensor and not isinstance(n.args[1], fx.Node)
 
 
-def shift(constant: Tensor) -> bool:
-    """Return whether a constant that is added to scores hides none of them: one scale can hold both."""
-    return constant.is_floating_point() and constant.numel() > 0 and bool((constant.abs() < -HIDES).all())
+def is_near(constant: Tensor) -> bool:
+    """Return whether a bias is trained, or spans no more than the scale of masked scores has to hold, as one of positions may."""
+    if constant.requires_grad:
+        return True
+    if not constant.is_floating_point() or not constant.numel() or not bool(constant.isfinite().all()):
+        return False
+    return float(constant.max() - constant.min()) <= reach(None)
 
 
-def beside_masks(graph: fx.Graph, learned: Iterable[str]) -> dict[fx.Node, str]:
+def beside_masks(graph: fx.Graph, learned: Iterable[str], near: Set[str]) -> dict[fx.Node, str]:
     """Return the operators that a mask keeps float, each with the reason.
 
     Those are the operators between a product and a softmax where a mask does more than hide scores, and those that only make a
@@ -249,13 +253,14 @@ def beside_masks(graph: fx.Graph, learned: Iterable[str]) -> dict[fx.Node, str]:
 
     Args:
         graph: the captured graph, after :func:`hide_masked`.
-        learned: the names of the nodes that are parameters, or constants that :func:`shift`.
+        learned: the names of the nodes that are parameters.
+        near: the names of the constants that :func:`is_near`. Each counts as it is: what is computed from one may span far.
     """
     learned, found = frozenset(learned), dict[fx.Node, str]()
     for node in graph.nodes:
         if node.target is softmax:
             chain, others = _to_product(node.args[0])
-            if any(not _is_bias(other, learned) for other in others):
+            if any(getattr(other, "name", "") not in near and not _is_bias(other, learned) for other in others):
                 found |= dict.fromkeys([*chain, node], REASON)
     hidden = {node for node in graph.nodes if node.target is masked and node not in found}
     masks = {node.args[1]: MAKES_MASK for node in hidden}

@@ -22,7 +22,7 @@ from qat.graph.training_acts import TrainingAct
 from qat.program.caller_names import said_of_whole
 from qat.program.file_origin import FileOrigin, origin_of
 
-from .attention_masks import beside_masks, hide_masked, shift
+from .attention_masks import beside_masks, hide_masked, is_near
 from .builder import Builder
 from .computed_weights import ComputedWeight, computed_weights
 from .constants import fold_constants
@@ -119,8 +119,9 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = (), dr
     tensors |= {name: weight.value.requires_grad_(weight.trained) for name, weight in computed.items()}
     hide_masked(exported.graph, owner, tensors)
     folded = fold_constants(exported.graph, owner, tensors)
-    biases = {node for node, name in owner.items() if node not in signature.inputs_to_parameters and shift(tensors[name])}
-    walker = _Walker(Builder(owner, tensors, folded), beside_masks(exported.graph, biases.union(signature.inputs_to_parameters)))
+    parameters = signature.inputs_to_parameters
+    near = {node for node, name in owner.items() if node not in parameters and is_near(tensors[name])}
+    walker = _Walker(Builder(owner, tensors, folded), beside_masks(exported.graph, parameters, near))
     graph = walker.walk(exported.graph, type(model).__name__, captured.examples)
     origin: FileOrigin | None = origin_of(model)
     if origin is not None:
