@@ -7,7 +7,9 @@ serves a Keras user too.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +19,8 @@ from qat.errors import ConfigError, MissingDependencyError, nearest
 from qat.system.import_object import import_object
 
 from .detection_grid import decode as decode_grid
+
+log = logging.getLogger("qat")
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 
@@ -96,13 +100,19 @@ def _annotations(images: list[_Image], to_coco: Callable[[np.ndarray], np.ndarra
 
 
 def _check_order(images: list[_Image], to_coco: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Raise ValueError where most of what was found cannot be boxes: raw outputs of a detector, or boxes of another format."""
+    """Warn where most of what was found cannot be boxes: raw outputs of a detector, boxes of another format, or chance."""
     sizes = np.concatenate([to_coco(boxes.reshape(-1, 4).astype(np.float64))[:, 2:] for boxes, *_ in images] or [np.ones((1, 2))])
     if len(sizes) and np.mean((sizes < 0).any(-1)) > 0.5:
-        raise ValueError(
-            "most of the boxes found have a negative size: name the function that makes boxes of raw outputs (decode: grid, for "
-            "the zoo's detector), or how boxes are written (boxes: xyxy, xywh or cxcywh)"
-        )
+        _warn_of_order()
+
+
+@functools.cache
+def _warn_of_order() -> None:
+    """Warn, once in a process: every batch of every evaluation would say the same."""
+    log.warning(
+        "mAP: most of the boxes found have a negative size: unless the detector is untrained, name the function that makes boxes "
+        "of its raw outputs (decode: grid, for the zoo's detector), or how boxes are written (boxes: xyxy, xywh or cxcywh)"
+    )
 
 
 def _check_sizes(images: list[_Image], to_coco: Callable[[np.ndarray], np.ndarray]) -> None:

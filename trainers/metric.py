@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -129,7 +129,15 @@ def _shapes(arrays: Any) -> str:
 
 
 def samples_of(arrays: Any) -> int:
-    """Return the number of samples of an array, or of the first one of a nest of arrays; a list of mappings has one a sample."""
+    """Return the number of samples of an array, or of the first array of a nest; a list of mappings or texts has one for each.
+
+    Raises:
+        DataError: it is a single number, or a nest of such.
+    """
     if isinstance(arrays, list) and arrays and isinstance(arrays[0], Mapping):
         return len(arrays)
-    return len(next((array for path, array in leaves(arrays) if path and hasattr(array, "__len__")), arrays))
+    first = next((array for path, array in leaves(arrays) if path and np.ndim(array)), arrays)
+    if not np.ndim(first) and (isinstance(first, str) or not isinstance(first, Sequence)):
+        found = "a dictionary of single values" if isinstance(arrays, Mapping) else f"the single value {arrays}"
+        raise DataError(f"a batch's labels are {found}: yield arrays with a row for each sample")
+    return len(first)

@@ -110,5 +110,5 @@ def scaled_least(least: float, scale: float) -> np.float32:
 
 
 def scaled_epsilon(epsilon: float, scale: float) -> np.float32:
-    """Return ``epsilon / scale^2``, which is added to the variance of integers."""
-    return f32(epsilon / scale**2)
+    """Return ``epsilon / scale^2``, which is added to the variance of integers; it stays finite where the scale is near zero."""
+    return f32(min(epsilon / scale**2, float(np.finfo(f32).max)))

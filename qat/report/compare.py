@@ -167,6 +167,8 @@ class _Comparison:
         if own and labels is None:
             raise DataError("figures need labels: yield (inputs, labels) pairs")
         self.measured = wanted or ()
+        for of_batch in labels or ():
+            samples_of(of_batch)
         if wanted is None and self.reference is not None and labels is not None:
             self.measured = default_metrics(self._batches(self.reference)[0], labels[0])
         if labels is None:

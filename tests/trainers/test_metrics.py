@@ -122,13 +122,23 @@ def reference_map(found, scores, truth, classes):
         (np.zeros((2, 4)), np.zeros((2, 1, 5)), "mAP takes outputs of boxes and scores"),
         ((np.zeros((2, 3, 5)), np.zeros((2, 3))), np.zeros((2, 1, 5)), r"boxes \(2, 3, 5\) and scores"),
         ((np.zeros((2, 3, 4)), np.zeros((2, 3))), np.zeros(2), "labels are boxes"),
-        ((np.array([[[9.0, 9, 3, 3]] * 3]), np.ones((1, 3))), np.ones((1, 1, 5)), "boxes found have a negative size"),
         ((np.zeros((2, 3, 4)), np.zeros((2, 3))), (np.zeros((2, 1, 4)), np.full((2, 1), 0.5)), "no class numbers"),
     ],
 )
 def test_what_is_no_detection_is_said(outputs, labels, said):
     with pytest.raises(DataError, match=said):
         measure([METRICS["map"]], [(outputs, labels)])
+
+
+def test_raw_outputs_taken_for_boxes_are_warned_of_once(caplog):
+    from qat.trainers import detection_metrics
+
+    pytest.importorskip("pycocotools")
+    detection_metrics._warn_of_order.cache_clear()
+    with caplog.at_level("WARNING", "qat"):
+        for _ in range(2):
+            measure([METRICS["map"]], [((np.array([[[9.0, 9, 3, 3]] * 3]), np.ones((1, 3))), np.array([[[1.0, 1, 9, 9, 0]]]))])
+    assert caplog.text.count("most of the boxes found have a negative size") == 1
 
 
 def test_a_missing_tool_names_its_extra(monkeypatch):

@@ -65,3 +65,12 @@ def test_a_mistyped_key():
         qat.finetune(of_torch(), [({"imge": X}, Y)], steps=1)
     with pytest.raises(DataError, match=said):
         qat.evaluate(of_torch(), [({"imge": X}, Y)])
+
+
+@pytest.mark.parametrize("labels", [0, 0.5, np.array(1), {"a": 1}])
+@pytest.mark.parametrize("net", [of_torch, of_keras])
+def test_labels_of_a_batch_that_are_one_value(net, labels):
+    with pytest.raises(DataError, match="yield arrays with a row for each sample"):
+        qat.evaluate(net(), [(X, labels)])
+    with pytest.raises(DataError, match="yield arrays with a row for each sample"):
+        qat.compare([net()], [(X, labels)], latency_runs=0)

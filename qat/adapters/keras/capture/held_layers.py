@@ -9,18 +9,18 @@ from qat.graph.graph import Op
 from .trace import Traced
 from .unrolling import has_form, recurrent
 
-#: Layers and operations of which no format has a form: those of complex numbers, of linear algebra, of texts and hash tables.
+#: Layers and operations of which no format has a form: those of complex numbers, of linear algebra, of texts and hash tables, and erfinv.
 _NO_FORM = {
     "FFT", "FFT2", "IFFT2", "IRFFT", "ISTFT", "ViewAsComplex", "Cholesky", "CholeskyInverse", "Det", "Eig", "Eigh", "Inv",
     "Logdet", "LuFactor", "Lstsq", "Pinv", "Qr", "Solve", "SolveTriangular", "SVD", "TextVectorization", "StringLookup",
-    "IntegerLookup", "Hashing", "HashedCrossing",
+    "IntegerLookup", "Hashing", "HashedCrossing", "Erfinv",
 }  # fmt: skip
 #: Those of which one format has a form, by the suffix of the other.
 _NOT_IN = {
     ".onnx": {"RFFT", "STFT", "STFTSpectrogram", "MelSpectrogram"},
     ".tflite": {
-        "Tan", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh", "Erfc", "Erfinv", "Cumprod", "Median", "Quantile",
-        "Nonzero", "Signbit", "Trace",
+        "Tan", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh", "Erfc", "Cumprod", "Median", "Quantile", "Nonzero",
+        "Signbit", "Trace",
     },
 }  # fmt: skip
 
