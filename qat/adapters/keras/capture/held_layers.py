@@ -9,7 +9,7 @@ from qat.graph.graph import Op
 from .trace import Traced
 from .unrolling import has_form, recurrent
 
-#: Layers and operations of which no format has a form: those of complex numbers, of linear algebra, of texts and hash tables, and erfinv.
+#: Layers and operations of which no format has a form: of complex numbers, linear algebra, texts and hash tables, and erfinv.
 _NO_FORM = {
     "FFT", "FFT2", "IFFT2", "IRFFT", "ISTFT", "ViewAsComplex", "Cholesky", "CholeskyInverse", "Det", "Eig", "Eigh", "Inv",
     "Logdet", "LuFactor", "Lstsq", "Pinv", "Qr", "Solve", "SolveTriangular", "SVD", "TextVectorization", "StringLookup",
