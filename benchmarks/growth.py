@@ -143,12 +143,14 @@ def draw(found: Curves, target: Path) -> None:
     """Write the ratios as a picture, one panel a curve."""
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(found), figsize=(3 * len(found), 2.8), sharey=True, layout="constrained")
+    figure, grid = plt.subplots(1, len(found), figsize=(3 * len(found), 2.8), sharey=True, layout="constrained", squeeze=False)
+    panels = grid[0]
     for panel, (name, rows) in zip(panels, found.items(), strict=True):
         for figures, label in (("seconds", "time"), ("peak", "peak memory")):
             panel.plot([row["value"] for row in rows], [ratio(row[figures]) for row in rows], marker="o", label=label)
         panel.axhline(1.0, color="grey", linewidth=0.8)
-        panel.set(xlabel=name, xticks=[row["value"] for row in rows], ylim=(0, None))
+        panel.set(xlabel=name, xticks=[row["value"] for row in rows])
+    panels[0].set_ylim(0, 1.05 * panels[0].get_ylim()[1])
     panels[0].set_ylabel("of float's step")
     panels[0].legend()
     figure.savefig(target, dpi=110)

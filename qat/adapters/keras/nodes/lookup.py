@@ -13,7 +13,7 @@ from qat.arithmetic import lookup
 from qat.arithmetic.expressions import ARITHMETIC, evaluate
 
 from .base import Node, Params
-from .quantize import quantize
+from .quantize import quantize_parameter
 
 #: Operators of several operands in composed functions.
 _OF_SEVERAL: dict[str, Any] = {
@@ -84,7 +84,7 @@ class Constant(Node):
 
     def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
         """Quantize; the gradient reaches the parameter in its own unit."""
-        return quantize(self.real(inputs, params), self.output, self.kernels, training)
+        return quantize_parameter(self.real(inputs, params), self.output, self.kernels, training)
 
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The parameter itself."""

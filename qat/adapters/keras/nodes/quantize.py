@@ -20,6 +20,19 @@ def quantize(x: Tensor, grid: Grid, kernels_name: str, training: bool) -> Tensor
     return round_clamp(v, (tf.convert_to_tensor(grid.lo), tf.convert_to_tensor(grid.hi)))
 
 
+def quantize_parameter(x: Tensor, grid: Grid, kernels_name: str, training: bool) -> Tensor:
+    """Return a parameter on a grid, by :func:`quantize`, with the whole of its gradient.
+
+    An activation at an end of its range has no gradient there. A parameter would never leave that end: one that starts at zero,
+    whose range is zero, would not train at all.
+    """
+    on_grid = quantize(x, grid, kernels_name, training)
+    if grid.group.learned:
+        return on_grid
+    v = RUNTIMES[kernels_name].divide_by_scale(x, grid.scale)
+    return tf.stop_gradient(on_grid) + (v - tf.stop_gradient(v))
+
+
 def fake_quantized(x: Tensor, grid: Grid, kernels_name: str) -> Tensor:
     """Return the real values on a grid that the runtime would hold in place of ``x``."""
     return dequantize(quantize(x, grid, kernels_name, training=False), grid)

@@ -16,7 +16,7 @@ from qat.planning.plan import PlannedOp
 
 from .activation_grid import Grid
 from .base import Node, narrowed
-from .quantize import quantize
+from .quantize import quantize_parameter
 
 #: Operators of several operands in composed functions.
 _OF_SEVERAL: dict[str, Any] = {
@@ -116,7 +116,7 @@ class Constant(Node):
 
     def integer(self, value: Tensor) -> Tensor:
         """Quantize; the gradient reaches the parameter in its own unit."""
-        return quantize(self.real(value), self.output, self.kernels, self.tracks_output)
+        return quantize_parameter(self.real(value), self.output, self.kernels, self.tracks_output)
 
     def real(self, value: Tensor) -> Tensor:
         """The parameter itself."""
