@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,13 +20,17 @@ from qat.planning.rounding import Rounding
 from qat.report.statistics import error_percent
 from qat.system.silence import without_notices
 
-from .calibrated import Arrays, Calibrated, Trial
+from .calibrated import CALIBRATING, JUDGING, Arrays, Calibrated, Trial
 from .inputs import unpacked
 from .opened import Opened
 from .request import Request
 
+log = logging.getLogger("qat")
+
 #: A recipe whose error is above the bound is followed by one that is predicted to stay this much below the next goal.
 _FIRMER = 0.97
+#: With so many samples each has one part: calibration, judging, and the last eighth, of which the figures are.
+_ENOUGH = 8 * (CALIBRATING + JUDGING) // 7 + 1
 
 
 def bounded(found: Calibrated, opened: Opened, request: Request, kept: Sequence[Arrays]) -> Calibrated:
@@ -46,6 +51,11 @@ def bounded(found: Calibrated, opened: Opened, request: Request, kept: Sequence[
     if most is None or not found.model.grids:
         return found
     trial = Trial.of(opened, request, kept)
+    if trial.judges_itself:
+        log.warning(
+            "%s: max_error is held on the samples that calibrate, and others may be further off: give %d samples or more",
+            opened.name, _ENOUGH,
+        )  # fmt: skip
     error = least = trial.error(found.model)
     if error <= most:
         return found

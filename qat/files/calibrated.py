@@ -96,6 +96,11 @@ class Trial:
         count = -(-CALIBRATING // opened.batch)
         return cls(opened, request, kept[:count], kept[count : count + -(-JUDGING // opened.batch)] or kept[:count])
 
+    @property
+    def judges_itself(self) -> bool:
+        """Whether the samples that calibrate judge too, since there are no more."""
+        return self.judging[0] is self.samples[0]
+
     def __post_init__(self) -> None:
         self.real = self.opened.outputs(self.opened.model, self.judging)
         named = {str(i): y for i, y in enumerate(self.real)}

@@ -54,6 +54,14 @@ def test_a_bound_that_holds_already_changes_no_byte(tmp_path):
     assert files[0] == files[1]
 
 
+def test_samples_that_calibrate_and_judge_are_said(tmp_path, caplog):
+    path = fragile(tmp_path / "net.onnx")
+    for count, said in ((160, False), (64, True)):
+        caplog.clear()
+        qat.quantize(path, X[:count], out=tmp_path / str(count), max_error=90.0)
+        assert ("others may be further off: give 220 samples or more" in caplog.text) is said
+
+
 def test_a_bound_that_nothing_keeps_is_an_error_with_the_least(tmp_path):
     path = fragile(tmp_path / "net.onnx")
     with pytest.raises(OptionError, match=r"no recipe that quantizes anything keeps an error of 1e-05 %, the least is \d"):
