@@ -6,21 +6,19 @@ exactly below 2^24, in any order. The mean of integers is then one sum and one d
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from qat.arithmetic.grid import f32
-from qat.arithmetic.layer_norm import centred_square, scaled_epsilon, scaled_least, summed_in_float, type_of_sums
+from qat.arithmetic.grid import EXACT_IN_FLOAT, f32
+from qat.arithmetic.layer_norm import centred_square, scaled_epsilon, scaled_least, type_of_sums
+from qat.exporters.channel_groups import ChannelGroups
 from qat.program.program import Instruction
 
 from .writer import Writer
 
-#: The largest sum of integers that float32 holds whatever their order.
-_EXACT = 2**24
 _TYPES = {"int32": TensorProto.INT32, "int64": TensorProto.INT64}
 
 
@@ -44,7 +42,7 @@ class _Nodes:
 
     def centred(self, q: str) -> tuple[str, str]:
         """Write the distances from the integer nearest to the mean, and what the mean is off it."""
-        if self.count * self.largest >= _EXACT:
+        if self.count * self.largest >= EXACT_IN_FLOAT:
             return self.centred_by_total(q)
         center = self.node("Round", self.node("ReduceMean", q, self.last, name="mean"), name="center")
         d = self.node("Sub", q, center, name="distance")
@@ -86,9 +84,10 @@ class _Nodes:
             mean: the most that the mean of a row's squares can be.
         """
         squares = self.node("Mul", integers, integers, name="squared")
-        if self.count * mean <= _EXACT:
+        if self.count * mean <= EXACT_IN_FLOAT:
             return self.node("ReduceMean", squares, self.last, name="square")
-        parts = next(k for k in range(2, self.count + 1) if self.count % k == 0 and self.count // k * largest**2 <= _EXACT)
+        divisors = (k for k in range(2, self.count + 1) if self.count % k == 0)
+        parts = next(k for k in divisors if self.count // k * largest**2 <= EXACT_IN_FLOAT)
         if parts < self.count:
             shape = self.number("parts", np.array([*[0] * (self.rank - 1), parts, self.count // parts], np.int64))
             split = self.node("Reshape", squares, shape, name="split")
@@ -114,10 +113,8 @@ class _Groups(_Nodes):
 
     def __init__(self, writer: Writer, instruction: Instruction) -> None:
         super().__init__(writer, instruction)
-        self.axis, self.groups = instruction.attrs["axis"], instruction.attrs["groups"]
-        self.places = [a for a in range(1, self.rank) if a != self.axis]
-        self.channels = (self.shape[self.axis] or 1) // self.groups  # of one group
-        self.count = math.prod(self.shape[a] or 1 for a in self.places) * self.channels
+        self.grouping = ChannelGroups.of(self.shape, instruction.attrs)
+        self.count = self.grouping.terms
 
     def centred(self, q: str) -> tuple[str, str]:
         """Write the distances from the integer nearest to the mean, and what the mean is off it."""
@@ -135,32 +132,32 @@ class _Groups(_Nodes):
 
     def _summed(self, name: str, x: str, largest: int, mean: float) -> str:
         """Write exact sums: in float32 as far as it holds every integer, then of integers; ``mean`` limits a group's mean."""
-        count = summed_in_float([self.shape[a] or 1 for a in self.places], largest)
-        first, then = self.places[len(self.places) - count :], self.places[: len(self.places) - count]
+        first, then = self.grouping.summed_in_float(largest)
         if first:
             x = self.node("ReduceSum", x, self.number(f"axes_of_{name}", np.array(first)), name=f"{name}_real")
-        whole = self.count * largest >= _EXACT
+        whole = self.grouping.passes_float(largest)
         if whole:
             x = self.node("Cast", x, name=f"{name}_whole", to=_TYPES[type_of_sums(self.count, mean)])
         if then:
             x = self.node("ReduceSum", x, self.number(f"axes_of_whole_{name}", np.array(then)), name=f"{name}_of_channels")
-        x = self.node("Reshape", x, self.number("grouped", np.array([0, self.groups, self.channels])), name=f"{name}_grouped")
-        if self.channels > 1:
+        groups, channels = self.grouping.groups, self.grouping.channels
+        x = self.node("Reshape", x, self.number("grouped", np.array([0, groups, channels])), name=f"{name}_grouped")
+        if channels > 1:
             x = self.node("ReduceSum", x, self.last, name=f"{name}_of_groups")
         return self.node("Cast", x, name=f"{name}_rounded", to=TensorProto.FLOAT) if whole else x
 
     def spread(self, row: str) -> str:
         """Return a number of each group as the image reads it: one for each of the channels, or for all."""
         name = row.removeprefix(f"{self.name}/")
-        if self.groups > 1 and self.channels > 1:
-            row = self.node("Expand", row, self.number("times", np.array([1, 1, self.channels])), name=f"{name}_of_channels")
-        made = self.groups if self.groups == 1 else self.groups * self.channels
-        shape = np.array([0, *(made if a == self.axis else 1 for a in range(1, self.rank))])
-        return self.node("Reshape", row, self.number("spread", shape), name=f"{name}_spread")
+        if self.grouping.repeats:
+            row = self.node(
+                "Expand", row, self.number("times", np.array([1, 1, self.grouping.channels])), name=f"{name}_of_channels"
+            )
+        return self.node("Reshape", row, self.number("spread", np.array([0, *self.grouping.spread])), name=f"{name}_spread")
 
     def along(self, parameter: np.ndarray) -> np.ndarray:
         """Return a parameter of the channels as the image reads it."""
-        return parameter.astype(f32).reshape([-1, *[1] * (self.rank - 1 - self.axis)])
+        return self.grouping.along(parameter.astype(f32))
 
 
 def write_layer_norm(writer: Writer, instruction: Instruction) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from qat.arithmetic.grid import f32
 from qat.arithmetic.layer_norm import centred_square, scaled_epsilon, scaled_least, summed_in_float, type_of_sums
+from qat.exporters.channel_groups import ChannelGroups
 from qat.program.program import Instruction
 
 from .writer import Op, Writer
@@ -180,10 +181,8 @@ class _Groups(_Steps):
 
     def of_rows(self) -> tuple[Sequence[int | None], int]:
         """Return the shape of a number of each group, and how many integers a group has."""
-        self.axis, self.groups = self.instruction.attrs["axis"], self.instruction.attrs["groups"]
-        self.places = [a for a in range(1, len(self.shape)) if a != self.axis]
-        self.channels = (self.shape[self.axis] or 1) // self.groups  # of one group
-        return (self.shape[0], self.groups, 1), prod(self.shape[a] or 1 for a in self.places) * self.channels
+        self.grouping = ChannelGroups.of(self.shape, self.instruction.attrs)
+        return (self.shape[0], self.grouping.groups, 1), self.grouping.terms
 
     def total(self, q: str) -> str:
         """Add the sum of the integers of each group."""
@@ -197,9 +196,8 @@ class _Groups(_Steps):
 
     def _summed(self, name: str, x: str, greatest: int, mean: float) -> str:
         """Add exact sums: in float32 as far as it holds every integer, then in integers; ``mean`` limits a group's mean."""
-        count = summed_in_float([self.shape[a] or 1 for a in self.places], greatest)
-        first, then = self.places[len(self.places) - count :], self.places[: len(self.places) - count]
-        whole = self.terms * greatest >= 2**24
+        first, then = self.grouping.summed_in_float(greatest)
+        whole = self.grouping.passes_float(greatest)
         dtype = type_of_sums(self.terms, mean) if whole else "float32"
         shape = list(self.shape)
         if first:
@@ -208,9 +206,9 @@ class _Groups(_Steps):
             x = self._tensor(f"{name}_whole", shape, dtype, Op.CAST, [x], "CastOptions")
         if then:
             x = self._over(then, shape, x, f"{name}_of_channels", dtype)
-        grouped: list[int | None] = [self.shape[0], self.groups, self.channels]
+        grouped: list[int | None] = [self.shape[0], self.grouping.groups, self.grouping.channels]
         x = self.reshaped(f"{self.instruction.name}/{name}_grouped", x, grouped, dtype)
-        if self.channels > 1:
+        if self.grouping.channels > 1:
             x = self._over([2], grouped, x, f"{name}_of_groups", dtype, self.axes)
         return self._tensor(f"{name}_rounded", grouped, "float32", Op.CAST, [x], "CastOptions") if whole else x
 
@@ -232,13 +230,12 @@ class _Groups(_Steps):
     def spread(self, row: str) -> str:
         """Return a number of each group as the image reads it: one for each of the channels, or for all."""
         name = row.removeprefix(f"{self.instruction.name}/")
-        if self.groups > 1 and self.channels > 1:
-            shape, ones = (self.shape[0], self.groups, self.channels), self.number("times", np.ones((1, 1, self.channels)))
+        if self.grouping.repeats:
+            groups, channels = self.grouping.groups, self.grouping.channels
+            shape, ones = (self.shape[0], groups, channels), self.number("times", np.ones((1, 1, channels)))
             row = self._tensor(f"{name}_of_channels", shape, "float32", Op.MUL, [row, ones], "MulOptions")
-        made = self.groups if self.groups == 1 else self.groups * self.channels
-        spread = [self.shape[0], *(made if a == self.axis else 1 for a in range(1, len(self.shape)))]
-        return self.reshaped(f"{self.instruction.name}/{name}_spread", row, spread)
+        return self.reshaped(f"{self.instruction.name}/{name}_spread", row, [self.shape[0], *self.grouping.spread])
 
     def along(self, parameter: np.ndarray) -> np.ndarray:
         """Return a parameter of the channels as the image reads it."""
-        return parameter.reshape([-1, *[1] * (len(self.shape) - 1 - self.axis)])
+        return self.grouping.along(parameter)

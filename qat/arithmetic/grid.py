@@ -11,6 +11,9 @@ from .encoding import Encoding
 
 f32 = np.float32
 
+#: Integers up to here are exact in float32, and so is a sum of integers that stays below it, in any order.
+EXACT_IN_FLOAT = 2**24
+
 #: Biases are kept below this many grid units, so that an accumulator is exact in float32 (24 bits of mantissa).
 BIAS_LIMIT = 2**23
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .encoding import Encoding
-from .grid import f32
+from .grid import EXACT_IN_FLOAT, f32
 from .kernels import KERNELS
 
 
@@ -85,7 +85,7 @@ def summed_in_float(sizes: Sequence[int], greatest: int) -> int:
     count, terms = 0, 1
     for size in reversed(sizes):
         terms *= size
-        if terms * greatest >= 2**24:
+        if terms * greatest >= EXACT_IN_FLOAT:
             break
         count += 1
     return count

@@ -20,7 +20,7 @@ from qat.planning.rounding import Rounding
 from qat.report.statistics import error_percent
 from qat.system.silence import without_notices
 
-from .calibrated import CALIBRATING, JUDGING, Arrays, Calibrated, Trial
+from .calibrated import CALIBRATING, HELD_OUT, JUDGING, Arrays, Calibrated, Trial
 from .inputs import unpacked
 from .opened import Opened
 from .request import Request
@@ -29,8 +29,8 @@ log = logging.getLogger("qat")
 
 #: A recipe whose error is above the bound is followed by one that is predicted to stay this much below the next goal.
 _FIRMER = 0.97
-#: With so many samples each has one part: calibration, judging, and the last eighth, of which the figures are.
-_ENOUGH = 8 * (CALIBRATING + JUDGING) // 7 + 1
+#: With so many samples each has one part: to calibrate, to judge, or to be held out.
+_ENOUGH = HELD_OUT * (CALIBRATING + JUDGING) // (HELD_OUT - 1) + 1
 
 
 def bounded(found: Calibrated, opened: Opened, request: Request, kept: Sequence[Arrays]) -> Calibrated:

@@ -29,6 +29,8 @@ Arrays = tuple[np.ndarray, ...]
 
 #: The most samples that calibrate, and the most that judge the ranges.
 CALIBRATING, JUDGING = 128, 64
+#: One of so many samples is held out, at least one batch of them.
+HELD_OUT = 8
 
 #: The estimators that are tried where neither the request nor the recipe names one.
 TRIED: tuple[Estimator, ...] = ("minmax", "percentile", "mse", "importance")

@@ -17,7 +17,7 @@ from qat.report.statistics import error_percent
 from qat.trainers.output_losses import choose
 
 from .bounded import bounded
-from .calibrated import CALIBRATING, calibrated
+from .calibrated import CALIBRATING, HELD_OUT, calibrated
 from .distance import agreement_percent
 from .held_out import held_out
 from .inputs import batches, unpacked
@@ -25,8 +25,6 @@ from .opened import Opened
 from .request import Request, Start
 from .result import QuantizedFile
 
-#: The share of the samples that is held out, at least one batch of them.
-_HELD_OUT = 8
 #: The methods that may follow calibration.
 _STARTS: dict[Start, Callable[..., Any]] = {"adaround": api.adaround, "brecq": api.reconstruct}
 
@@ -69,7 +67,7 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
 
 def parts_of(opened: Opened) -> tuple[list[tuple[np.ndarray, ...]], list[tuple[np.ndarray, ...]]]:
     """Return the batches to learn from, and those held out: the last eighth of the samples; of one batch both are the same."""
-    out = max(len(opened.samples) // _HELD_OUT, opened.batch)
+    out = max(len(opened.samples) // HELD_OUT, opened.batch)
     kept = tuple(x[: len(x) - out] if len(x) > out else x for x in opened.samples.arrays)
     return batches(kept, opened.batch), batches(tuple(x[-out:] for x in opened.samples.arrays), opened.batch)
 

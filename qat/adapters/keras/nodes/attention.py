@@ -9,14 +9,12 @@ import tensorflow as tf
 from tensorflow import Tensor
 
 from qat.arithmetic import attention, tflite
+from qat.arithmetic.grid import EXACT_IN_FLOAT
 from qat.arithmetic.kernels import KERNELS
 from qat.graph.kinds import KINDS
 
 from .base import Node, Params
 from .quantize import quantize
-
-#: Whole numbers up to here are exact in float32.
-_EXACT = 2**24
 
 
 class MatMul(Node):
@@ -29,7 +27,7 @@ class MatMul(Node):
         if training:
             return self.finish(self._product(a, b) * multiplier, training)
         depth, span = a.shape[-1], gb.group.qmax - gb.group.qmin
-        exact = depth is not None and depth * span**2 < _EXACT
+        exact = depth is not None and depth * span**2 < EXACT_IN_FLOAT
         acc = self._product(a, b) if exact else self._product(tf.cast(a, tf.float64), tf.cast(b, tf.float64))
         if attention.product_kernels(self.kernels, self._zero_point()) == "reference":
             return self._requantize(acc)

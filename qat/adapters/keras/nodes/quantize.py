@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
-from qat.adapters.keras.autograd.functions import round_clamp
+from qat.adapters.keras.autograd.functions import round_clamp, straight_through
 from qat.adapters.keras.autograd.runtimes import RUNTIMES
 
 from .activation_grid import Grid
@@ -14,10 +14,7 @@ from .activation_grid import Grid
 
 def quantize(x: Tensor, grid: Grid, kernels_name: str, training: bool) -> Tensor:
     """Return ``x`` on a grid, as the runtime quantizes it."""
-    v = RUNTIMES[kernels_name].divide_by_scale(x, grid.scale)
-    if training:
-        v = grid.observe(v, tf.constant(-np.inf, tf.float32), tf.constant(np.inf, tf.float32))
-    return round_clamp(v, (tf.convert_to_tensor(grid.lo), tf.convert_to_tensor(grid.hi)))
+    return round_clamp(_in_units(x, grid, kernels_name, training), (tf.convert_to_tensor(grid.lo), tf.convert_to_tensor(grid.hi)))
 
 
 def quantize_parameter(x: Tensor, grid: Grid, kernels_name: str, training: bool) -> Tensor:
@@ -26,11 +23,15 @@ def quantize_parameter(x: Tensor, grid: Grid, kernels_name: str, training: bool)
     An activation at an end of its range has no gradient there. A parameter would never leave that end: one that starts at zero,
     whose range is zero, would not train at all.
     """
-    on_grid = quantize(x, grid, kernels_name, training)
-    if grid.group.learned:
-        return on_grid
+    v = _in_units(x, grid, kernels_name, training)
+    on_grid = round_clamp(v, (tf.convert_to_tensor(grid.lo), tf.convert_to_tensor(grid.hi)))
+    return on_grid if grid.group.learned else straight_through(v, on_grid)
+
+
+def _in_units(x: Tensor, grid: Grid, kernels_name: str, training: bool) -> Tensor:
+    """Return ``x`` in units of a grid, unrounded."""
     v = RUNTIMES[kernels_name].divide_by_scale(x, grid.scale)
-    return tf.stop_gradient(on_grid) + (v - tf.stop_gradient(v))
+    return grid.observe(v, tf.constant(-np.inf, tf.float32), tf.constant(np.inf, tf.float32)) if training else v
 
 
 def fake_quantized(x: Tensor, grid: Grid, kernels_name: str) -> Tensor:

@@ -19,10 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qat.arithmetic.grid import EXACT_IN_FLOAT
+
 from .vnni import Geometry, Pack
 
 #: So many products of a byte and a weight have a sum below 2^24, whatever their signs: a multiple of a tensor core's tile.
-PRODUCTS = 2**24 // (255 * 127) // 16 * 16
+PRODUCTS = EXACT_IN_FLOAT // (255 * 127) // 16 * 16
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,11 @@ from torch import Tensor
 from qat.adapters.torch.autograd import functions as kernels
 from qat.adapters.torch.autograd.runtimes import RUNTIMES
 from qat.arithmetic import attention
-from qat.arithmetic.grid import f32
+from qat.arithmetic.grid import EXACT_IN_FLOAT, f32
 from qat.arithmetic.kernels import KERNELS
 
 from .base import Node
 from .quantize import quantize
-
-#: Integers up to here are exact in float32.
-_EXACT = 2**24
 
 
 class MatMul(Node):
@@ -32,7 +29,7 @@ class MatMul(Node):
             scale = ga.scale * gb.scale / self.output.scale
             return self.noted(*kernels.matmul(a, b, scale, self.limits(), self.saved_clip_mask, self.tracks_output))
         largest = max(-ga.lo, ga.hi) * max(-gb.lo, gb.hi) * a.shape[-1]
-        acc = torch.matmul(a, b) if largest < _EXACT else torch.matmul(a.double(), b.double())
+        acc = torch.matmul(a, b) if largest < EXACT_IN_FLOAT else torch.matmul(a.double(), b.double())
         name = attention.product_kernels(self.kernels, gb.group.qmin - int(gb.lo))
         multiplier = KERNELS[name].product_multiplier(ga.scale_value, gb.scale_value, self.output.scale_value)
         return RUNTIMES[name].requantize(acc, multiplier, self.limits())

@@ -36,10 +36,7 @@ def quantize(x: Tensor, grid: Grid, kernels_name: str, tracked: bool = False) ->
 
     Where the range is ``tracked`` the extremes are noted.
     """
-    v = RUNTIMES[kernels_name].divide_by_scale(x, grid.scale)
-    if tracked:
-        grid.observe(extremes(v), (-inf, inf))
-    return kernels.round_clamp(v, grid.lo, grid.hi)
+    return kernels.round_clamp(_in_units(x, grid, kernels_name, tracked), grid.lo, grid.hi)
 
 
 def quantize_parameter(x: Tensor, grid: Grid, kernels_name: str, tracked: bool = False) -> Tensor:
@@ -48,11 +45,17 @@ def quantize_parameter(x: Tensor, grid: Grid, kernels_name: str, tracked: bool =
     An activation at an end of its range has no gradient there. A parameter would never leave that end: one that starts at zero,
     whose range is zero, would not train at all.
     """
-    on_grid = quantize(x, grid, kernels_name, tracked)
-    if grid.group.learned:
-        return on_grid
+    v = _in_units(x, grid, kernels_name, tracked)
+    on_grid = kernels.round_clamp(v, grid.lo, grid.hi)
+    return on_grid if grid.group.learned else kernels.straight_through(v, on_grid)
+
+
+def _in_units(x: Tensor, grid: Grid, kernels_name: str, tracked: bool) -> Tensor:
+    """Return ``x`` in units of a grid, unrounded."""
     v = RUNTIMES[kernels_name].divide_by_scale(x, grid.scale)
-    return on_grid.detach() + (v - v.detach())
+    if tracked:
+        grid.observe(extremes(v), (-inf, inf))
+    return v
 
 
 def fake_quantized(x: Tensor, grid: Grid, kernels_name: str) -> Tensor:
