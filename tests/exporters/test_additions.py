@@ -39,5 +39,6 @@ def test_a_zero_beside_small_values_is_exact(tmp_path):
     artifact = qat.export(model, tmp_path / "m.tflite", verify=[x])
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
     encodings = json.loads((tmp_path / "m.tflite.encodings.json").read_text())["encodings"]
-    shift, product, total = (np.float32(encodings[f"shift_{name}"]["scale"]) for name in ("shift", "multiply", "add"))
-    assert not adds(shift / total, product / total)
+    addition = next(p.op for p in model.plan.ops if p.op.kind == "add")
+    first, second, total = (np.float32(encodings[name]["scale"]) for name in (*addition.inputs, addition.output))
+    assert not adds(first / total, second / total)
