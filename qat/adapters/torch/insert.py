@@ -15,6 +15,7 @@ from qat.adapters.torch.capture.trace import Traced
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.adapters.torch.nodes.base import Node
 from qat.adapters.torch.nodes.computed_weight import ComputedWeight
+from qat.adapters.torch.nodes.float_resizing import IN_ORDER
 from qat.adapters.torch.nodes.kept_zeros import KeptZeros
 from qat.adapters.torch.nodes.learned_scales import LearnedConv2d
 from qat.adapters.torch.nodes.lookup import Function
@@ -113,6 +114,7 @@ class _Writer:
         self.computed: dict[str, fx.Node] = {}
         self.kept_nodes: dict[str, str] = {}
         self.forms: dict[str, str] = {}
+        self.in_order = IN_ORDER.get(plan.target.kernels, {})
         self.clip_masks = _clip_masks(plan)
         self.writers = {t: p for p in plan.ops for t in p.op.outputs}
         self.touched = touched(plan.acts, [p.op for p in plan.ops])
@@ -150,7 +152,8 @@ class _Writer:
                     self.kept_nodes[op.name] = self.real[op.output].name
             else:
                 captured = self.traced.nodes[op.name]
-                self.real[op.output] = self.graph.node_copy(captured, self._captured_arg)
+                copied = self.real[op.output] = self.graph.node_copy(captured, self._captured_arg)
+                copied.target = self.in_order.get(captured.target, captured.target)
                 self.kept_nodes[op.name] = self.real[op.output].name
         self.reader = OUTPUT
         signature = self.traced.signature

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from qat.adapters.torch.nodes.float_resizing import STANDS_FOR
 from qat.adapters.torch.nodes.kept_zeros import KeptZeros
 from qat.adapters.torch.nodes.linear import Conv2d
 from qat.adapters.torch.nodes.stored_weight import StoredWeight
@@ -123,7 +124,8 @@ def _block(model: PreparedModel, plan: Plan) -> FrameworkBlock | None:
             value = values.get(source.name, "")
             if value in made:
                 environment[source] = made[value]
-        made[planned.op.output] = environment[node] = graph.node_copy(node, translate)
+        copied = made[planned.op.output] = environment[node] = graph.node_copy(node, translate)
+        copied.target = STANDS_FOR.get(node.target, node.target)
     graph.output(tuple(made[name] for name in outputs))
     # A weight that is computed from parameters has its value at last.
     read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}

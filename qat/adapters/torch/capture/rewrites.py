@@ -12,6 +12,7 @@ from torch import fx
 from .attention import PRODUCTS
 from .per_channel import PER_CHANNEL
 from .reductions import REDUCTIONS, adaptive_max
+from .resizing import RESIZING
 from .rewriter import Rewrite, Rewriter, fake_mode, given, reshape
 
 aten = torch.ops.aten
@@ -273,6 +274,6 @@ _PLAIN: dict[Any, Rewrite] = {
 
 #: The rules of each operator, in order; the first that applies is used.
 REWRITES: dict[Any, tuple[Rewrite, ...]] = {
-    target: tuple(table[target] for table in (PER_CHANNEL, REDUCTIONS, PRODUCTS, _PLAIN) if target in table)
-    for target in {**PER_CHANNEL, **REDUCTIONS, **PRODUCTS, **_PLAIN}
+    target: tuple(table[target] for table in (PER_CHANNEL, REDUCTIONS, PRODUCTS, RESIZING, _PLAIN) if target in table)
+    for target in {**PER_CHANNEL, **REDUCTIONS, **PRODUCTS, **RESIZING, **_PLAIN}
 }
