@@ -237,8 +237,8 @@ class Adapter(Runner, Protocol):
         tensors: Sequence[str],
         slopes: Callable[[str, np.ndarray], np.ndarray],
         ends: Sequence[str] | None = None,
-    ) -> dict[str, np.ndarray]:
-        """Return the gradients of the float outputs, or of ``ends``, multiplied by slopes of each, by tensors."""
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return tensors with the gradients by them of the float outputs, or of ``ends``, multiplied by slopes of each."""
 
 
 class ConverterAdapter(Runner, Protocol):

@@ -61,7 +61,7 @@ def importance_of(
     places: Importance = []
     channels: dict[str, np.ndarray] = {}
     for batch in batches:
-        found = {name: np.square(g) for name, g in adapter.output_gradients(twin, batch, tensors, slopes).items()}
+        found = {name: np.square(g) for name, (_, g) in adapter.output_gradients(twin, batch, tensors, slopes).items()}
         places.append({name: g.mean(_channel(g, layout), keepdims=True) for name, g in found.items()})
         for name, g in found.items():
             axes = tuple(i for i in range(g.ndim) if i != _channel(g, layout))

@@ -60,11 +60,10 @@ class Weigher:
     def _weigh(self, batch: tuple[np.ndarray, ...]) -> None:
         graph = self._plan.graph
         inputs = {name: x.astype(graph.tensors[name].dtype, copy=False) for name, x in zip(graph.inputs, batch, strict=True)}
-        gradients = self._adapter.output_gradients(self._twin, inputs, self._tensors, self._slopes, self._ends)
-        values = self._adapter.float_values(self._twin, self._adapter.inputs_of((batch,)))
-        for tensor, gradient in gradients.items():
+        found = self._adapter.output_gradients(self._twin, inputs, self._tensors, self._slopes, self._ends)
+        for tensor, (values, gradient) in found.items():
             name = self._plan.group_of[tensor]
-            self._estimators[name].weigh(self._plan.groups[name].within_bounds(values[tensor]), np.square(gradient))
+            self._estimators[name].weigh(self._plan.groups[name].within_bounds(values), np.square(gradient))
 
     def _slopes(self, name: str, y: np.ndarray) -> np.ndarray:
         """Return the slopes of what counts: of a softmax's input those of Fisher's information, a root of it by random signs."""

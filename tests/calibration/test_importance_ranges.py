@@ -9,8 +9,10 @@ import qat
 from qat.adapters import torch as torch_adapter
 from qat.arithmetic.range_estimators import make_estimator
 from qat.calibration import weighing
+from qat.calibration.float_twin import float_twin
 from qat.errors import OptionError
 from qat.exporters.tensorrt import calibrate_onnx
+from qat.frameworks import adapter_for, framework_of
 from qat.planning.recipe import Recipe
 
 
@@ -62,6 +64,20 @@ def test_outputs_come_nearer_where_a_reader_saturates(made, tmp_path):
         got = prepared.eval()(torch.from_numpy(others)).detach().numpy() if made is torch_model else np.asarray(prepared(others))
         off[name] = float(np.square(got - real(others)).mean())
     assert off["importance"] < 0.5 * min(off["minmax"], off["mse"])
+
+
+@pytest.mark.parametrize("made", [torch_model, keras_model])
+def test_one_pass_gives_the_values_and_the_gradients(made):
+    model, _ = made()
+    prepared, x = qat.prepare(model, samples(0)[:2]), samples(1, 8)
+    adapter = adapter_for(framework_of(prepared))
+    twin, tensors = float_twin(prepared), [p.op.output for p in prepared.plan.ops]
+    found = adapter.output_gradients(twin, {prepared.plan.graph.inputs[0]: x}, tensors, lambda _, y: np.ones_like(y))
+    values = adapter.float_values(twin, adapter.inputs_of((x,)))
+    assert set(found) == set(tensors) and len(tensors) >= 3
+    for name, (value, gradient) in found.items():
+        assert np.array_equal(value, values[name]) and gradient.shape == value.shape
+    assert (found[prepared.plan.graph.outputs[0]][1] == 1).all()
 
 
 def test_only_the_first_samples_are_weighed_and_in_parts(monkeypatch):

@@ -65,8 +65,8 @@ def output_gradients(
     tensors: Sequence[str],
     slopes: Callable[[str, np.ndarray], np.ndarray],
     ends: Sequence[str] | None = None,
-) -> dict[str, np.ndarray]:
-    """Return the gradients by tensors of the float model's outputs, each multiplied by ``slopes(name, values)`` and summed.
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return tensors of the float model, each with the gradient by it of the outputs times ``slopes(name, values)``, summed.
 
     A tensor from which no gradient leads to an output is left out. ``ends`` are tensors in place of the outputs.
     """
@@ -79,7 +79,8 @@ def output_gradients(
             if found[name].dtype.is_floating:
                 total += tf.reduce_sum(found[name] * slopes(name, np.asarray(found[name])))
     wanted = {name: found[name] for name in tensors}
-    return {name: np.asarray(g) for name, g in tape.gradient(total, wanted).items() if g is not None}
+    gradients = tape.gradient(total, wanted)
+    return {name: (np.asarray(wanted[name]), np.asarray(g)) for name, g in gradients.items() if g is not None}
 
 
 class _Pass:

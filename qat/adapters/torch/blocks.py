@@ -72,8 +72,8 @@ def output_gradients(
     tensors: Sequence[str],
     slopes: Callable[[str, np.ndarray], np.ndarray],
     ends: Sequence[str] | None = None,
-) -> dict[str, np.ndarray]:
-    """Return the gradients by tensors of the float model's outputs, each multiplied by ``slopes(name, values)`` and summed.
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return tensors of the float model, each with the gradient by it of the outputs times ``slopes(name, values)``, summed.
 
     A tensor from which no gradient leads to an output is left out. ``ends`` are tensors in place of the outputs.
     """
@@ -93,7 +93,8 @@ def output_gradients(
         if not isinstance(total, Tensor) or not total.requires_grad or not wanted:
             return {}
         gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
-    return {name: g.cpu().numpy() for name, g in zip(wanted, gradients, strict=True) if g is not None}
+    pairs = zip(wanted.items(), gradients, strict=True)
+    return {name: (x.detach().cpu().numpy(), g.cpu().numpy()) for (name, x), g in pairs if g is not None}
 
 
 class _Pass:
