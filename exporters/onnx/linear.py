@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from qat.errors import ExportError
 from qat.program.program import Instruction
 
 from .groups import in_quick_groups
@@ -45,16 +44,23 @@ def pads(instruction: Instruction) -> list[int]:
 
 
 def write_dense(writer: Writer, instruction: Instruction) -> None:
-    """Write a Gemm, which is of rank 2: leading axes of a higher rank are merged and split again, as integers."""
+    """Write a Gemm, which is of rank 2: leading axes of a higher rank are merged and split again, as integers.
+
+    For a strict QDQ target they are merged between Q/DQ, which loses nothing: both sides have one scale.
+    """
     weight, parameters = writer.parameters(instruction)
     (source,), (output,) = instruction.inputs, instruction.outputs
     merged = shape = ""
     if len(writer.program.values[source].shape) != 2:
         sizes = writer.program.values[output].shape
-        if writer.program.strict_qdq:
-            raise ExportError(f"{instruction.layer}: a dense layer on 3 axes or more is not written for TensorRT")
         flat = writer.constant(f"{output}.merged", np.array([-1, weight.shape[1]], np.int64))
-        merged = writer.node("Reshape", [source, flat], f"{output}/merged")
+        if writer.program.strict_qdq:
+            scale = writer.scale_and_zero_point(source)
+            source = writer.node("DequantizeLinear", [source, *scale], f"{output}/split")
+            rows = writer.node("Reshape", [source, flat], f"{output}/merged/real")
+            merged = writer.node("QuantizeLinear", [rows, *scale], f"{output}/merged")
+        else:
+            merged = writer.node("Reshape", [source, flat], f"{output}/merged")
         shape = writer.constant(f"{output}.shape", np.array([-1 if size is None else size for size in sizes], np.int64))
         if sizes.count(None) > 1:
             leading = writer.node("Shape", [source], f"{output}/rows", end=-1)

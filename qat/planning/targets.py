@@ -256,8 +256,12 @@ _ONNXRUNTIME_ROWS = (
 
 # NVIDIA TensorRT, "Working with Quantized Types", https://docs.nvidia.com/deeplearning/tensorrt/. IElementWiseLayer,
 # IPoolingLayer and IReduceLayer take int8; a reduction computes in float inside. Softmax, LayerNorm and functions run
-# in FP16 and have no row.
-_TENSORRT_LIMITS: dict[str, dict[str, Any]] = {"dense": {"ranks": (2,)}, "mul": {"of_one": ""}, "avg_pool2d": {"padding": False}}
+# in FP16 and have no row. A weight has a scale for each channel in convolutions and "MatMul where the second input is
+# constant and both input matrices are 2D" (Developer Guide, "Per-Tensor and Per-Channel Quantization"): a dense layer merges
+# its leading axes.
+_TENSORRT_LIMITS: dict[str, dict[str, Any]] = {
+    "dense": {"note": "a Gemm; leading axes are merged between Q/DQ"}, "mul": {"of_one": ""}, "avg_pool2d": {"padding": False},
+}  # fmt: skip
 _TENSORRT_ROWS = (
     *(replace(row, **_TENSORRT_LIMITS.get(row.kind, {})) for row in _LITERT_ROWS),
     Row("matmul", output="own", starts=True, note="MatMul of two activations"),

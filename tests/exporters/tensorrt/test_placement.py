@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -94,6 +95,43 @@ def test_a_mean_that_loses_its_axes_stands_between_qdq(tmp_path):
     artifact = qat.export(model, tmp_path / "net.onnx", verify=[X])
     assert check_placement(artifact.path) == []
     assert artifact.parity.exact == 1
+
+
+class Tokens(nn.Module):
+    """Dense layers on three and on four axes, with and without an activation that the kernel absorbs."""
+
+    def __init__(self):
+        super().__init__()
+        self.mixed, self.wide, self.head = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.mixed(x))
+        x = self.wide(x.reshape(len(x), -1, 2, 16))
+        return self.head(x.mean((1, 2)))
+
+
+def test_dense_layers_merge_their_leading_axes_between_qdq(tmp_path):
+    x = np.random.default_rng(1).normal(size=(16, 6, 8)).astype(np.float32)
+    model = qat.prepare(Tokens().eval(), x[:2], target="tensorrt")
+    assert not model.plan.floats()
+    artifact = qat.export(qat.calibrate(model, [x]), tmp_path / "tokens.onnx", verify=[x])
+    assert check_placement(artifact.path) == []
+    assert artifact.parity.exact == 1
+    graph = onnx.shape_inference.infer_shapes(onnx.load(artifact.path)).graph
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
+    gemms = [node for node in graph.node if node.op_type == "Gemm"]
+    assert [ranks[node.input[0]] for node in gemms] == [2, 2, 2]
+
+
+def test_the_leading_axes_of_a_dense_layer_may_be_free(tmp_path):
+    x = np.random.default_rng(1).normal(size=(16, 2, 6, 8)).astype(np.float32)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    model = qat.calibrate(qat.prepare(net, x[:2], target="tensorrt", dynamic=("height",)), [x])
+    artifact = qat.export(model, tmp_path / "free.onnx", verify=[x])
+    assert check_placement(artifact.path) == []
+    assert artifact.parity.exact == 1
+    session = onnxruntime.InferenceSession(artifact.path)
+    assert session.run(None, {session.get_inputs()[0].name: x[:3, :, :4]})[0].shape == (3, 2, 4, 3)
 
 
 def test_onnx_runtimes_default_breaks_the_rules_that_are_known_to_fail(plain):
