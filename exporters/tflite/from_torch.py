@@ -113,14 +113,13 @@ def _core_aten(program: Program, block: FrameworkBlock) -> ExportedProgram:
     import torch
 
     from qat.adapters.torch.block_inputs import example_inputs
-    from qat.adapters.torch.capture.core_operators import decompositions
+    from qat.adapters.torch.capture.decompose import in_core_operators
 
     examples, shapes = example_inputs(program, block)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            exported = torch.export.export(block.module, examples, dynamic_shapes=shapes)
-            return exported.run_decompositions(decompositions())
+            return in_core_operators(torch.export.export(block.module, examples, dynamic_shapes=shapes))
     except Exception as error:  # the errors of torch.export share no base class but this
         raise ExportError(
             f"the operators that stay float cannot be captured for a .tflite: {reason_of(error)}; "

@@ -61,11 +61,14 @@ def float_bytes(model: torch.nn.Module, example: Sample) -> bytes:
     """Return a float model as the bytes of an ``.onnx``, with a dynamic batch."""
     import torch
 
+    from qat.adapters.torch.capture.decompose import composites_listed_once
+    from qat.adapters.torch.onnx_library import library_read_once
+
     tensors = tuple(torch.from_numpy(np.array(x[:2] if len(x) > 1 else np.repeat(x, 2, 0))) for x in example)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     training = model.training
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), library_read_once(), composites_listed_once():
             placed = tuple(t.to(device) for t in tensors)
             program = torch.onnx.export(
                 model.eval(), placed, dynamo=True, verbose=False, opset_version=18, output_names=_output_names(model(*placed)),

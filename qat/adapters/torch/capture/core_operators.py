@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import operator
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import torch
@@ -15,22 +14,12 @@ from torch import fx
 
 from qat.graph.graph import EXAMPLE_BATCH
 from qat.planning.held_in_tflite import Called, beyond
-from qat.system.silence import quiet
 
+from .decompose import in_core_operators
 from .export import NOT_THE_USERS
 from .trace import Traced
 
-aten = torch.ops.aten
 log = logging.getLogger("qat")
-
-#: What PyTorch would take apart into many operators.
-_WHOLE = (aten.upsample_bicubic2d.vec,)
-
-
-def decompositions() -> dict[Any, Callable[..., Any]]:
-    """Return by what PyTorch replaces the operators that are not core ATen operators."""
-    table = torch.export.default_decompositions()
-    return {op: table[op] for op in table if op not in _WHOLE}
 
 
 def calls(graph: fx.Graph) -> Iterator[Called]:
@@ -115,7 +104,7 @@ def _taken_apart(node: fx.Node) -> list[fx.Node]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            exported = torch.export.export(Alone().eval(), examples).run_decompositions(decompositions())
+            exported = in_core_operators(torch.export.export(Alone().eval(), examples))
     except Exception as error:  # torch.export's own share no base class but this; the export of the artifact will tell
         log.debug("%s is not taken apart: %s", node.target, error)
         return []
@@ -131,17 +120,11 @@ def _example(value: Any) -> Any:
     return EXAMPLE_BATCH if isinstance(value, torch.SymInt) else value
 
 
-@functools.cache
-def _onnx_registry() -> Any:
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    with quiet():
-        return ONNXRegistry.from_torchlib()
-
-
 def _in_onnx(target: Any) -> bool:
     """Return whether ``torch.onnx`` has a form of an operator, by its own table."""
-    return bool(_onnx_registry().is_registered(target))
+    from qat.adapters.torch.onnx_library import onnx_library  # takes a second, which few models need
+
+    return bool(onnx_library().is_registered(target))
 
 
 def _place(node: fx.Node) -> str:

@@ -20,6 +20,7 @@ from qat.errors import CaptureError
 from qat.system.silence import quiet
 
 from .computed_weights import lift_computed_weights, of_parameters
+from .decompose import functional
 from .float_copy import copy_of
 from .free_sizes import check_free, free_axes
 from .parameter_products import as_layers
@@ -96,7 +97,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
         with torch.no_grad(), quiet():
             again = _any_batch(copied, examples, shapes)
             inline_regions(again.graph_module)
-            return again.run_decompositions({}) if taken_apart else _functional(again, lenient=True)
+            return functional(again) if taken_apart else _functional(again, lenient=True)
 
     acts = find_acts(copied, examples, in_training, exported) if dropout else {}
     owner, tensors = owners(model, exported), {**exported.state_dict, **exported.constants}
@@ -198,7 +199,7 @@ def _functional(exported: torch.export.ExportedProgram, lenient: bool = False) -
             if lenient:
                 continue
             # PyTorch's own pass handles all other cases, but takes BatchNorm apart.
-            return exported.run_decompositions({})
+            return functional(exported)
         node.target = overload
         after = {user for user in changed.users if order[user] > order[node]}
         changed.replace_all_uses_with(node, delete_user_cb=after.__contains__)

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from qat.errors import DataError, reason_of
 from qat.system.silence import quiet
 
+from .decompose import functional
 from .float_copy import copy_of
 
 #: Arguments of ``forward`` that are labels, besides those with "label" in their names: of Hugging Face's question answering.
@@ -68,9 +69,10 @@ class OwnLoss:
         shapes = {n: {0: torch.export.Dim.AUTO} if n in shaped else None for n in arguments}
         try:
             with torch.no_grad(), quiet():
-                exported = torch.export.export(
+                captured = torch.export.export(
                     self._model, (), {**arguments, **shaped}, dynamic_shapes=_by_keyword(self._model, shapes), strict=False
-                ).run_decompositions({})
+                )
+                exported = functional(captured)
         except Exception as error:  # torch.export's own share no base class but this
             raise DataError(f"the loss of {self.name} cannot be captured ({reason_of(error)}): {_OUTSIDE}") from error
         return self._between(exported, outputs, device)
