@@ -194,8 +194,8 @@ def test_bf16_keeps_the_grid_exact(tmp_path):
     assert artifact.parity.exact == 1.0
 
 
-def test_bf16_in_keras_is_chosen_when_the_float_model_is_built():
-    with pytest.raises(ConfigError, match="mixed_bfloat16"):
+def test_keras_trains_in_float32():
+    with pytest.raises(ConfigError, match="computes in float32"):
         train("keras", None, precision="bf16")
 
 

@@ -61,8 +61,8 @@ class _Learner(Evaluator):
             raise ConfigError("the model has several outputs: give loss=, a function of (outputs, labels)")
         if options.precision != "float32":
             raise ConfigError(
-                "precision: Keras fixes it when a layer is built, and the grid's nodes are float32: for bfloat16 in the layers "
-                "that stay float, call keras.config.set_dtype_policy('mixed_bfloat16') before building the float model"
+                "precision: a prepared Keras model computes in float32, whatever policy the layers of its float model have: leave "
+                "it 'float32'"
             )
         if options.gradients == "bf16":
             raise ConfigError("gradients: TensorFlow's kernels compute them in float32; give 'float32' or 'auto'")

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from qat.adapters.keras.capture.full_precision import new_layers_in_full
 from qat.adapters.keras.capture.own_training import refuse_own_training
 from qat.adapters.keras.capture.trace import Traced
 from qat.adapters.keras.nodes.learned_scales import LearnedLinear
@@ -18,6 +19,7 @@ from .prepared_model import PreparedModel
 from .signature import Signature
 
 
+@new_layers_in_full()
 def insert(
     traced: Traced, plan: Plan, params: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray] = MappingProxyType({})
 ) -> PreparedModel:

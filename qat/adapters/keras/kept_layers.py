@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from tensorflow import Tensor
 
+from qat.adapters.keras.capture.full_precision import compute_in_full
 from qat.adapters.keras.capture.layer_calls import Arguments, fill
 from qat.errors import CaptureError
 from qat.graph.graph import Op
@@ -51,6 +52,7 @@ class KeptLayers:
             if isinstance(layer, keras.layers.Layer) and not layer.built:
                 specs = [plan.graph.tensors[t] for t in p.op.inputs]
                 self.call(p.op, [keras.KerasTensor(s.shape, s.dtype) for s in specs])
+                compute_in_full(layer)  # what it has made inside
 
     def call(self, op: Op, values: list[Tensor]) -> dict[str, Tensor]:
         """Return the outputs of an operator by name, from the tensors that it reads."""
@@ -89,7 +91,7 @@ class KeptLayers:
 
 
 def copy_of(layer: keras.Operation) -> Any:
-    """Return a layer made again from its configuration."""
+    """Return a layer made again from its configuration, in float32."""
     try:
         copied = type(layer).from_config(layer.get_config())
     except Exception as error:  # whatever the user's get_config raises
@@ -101,4 +103,5 @@ def copy_of(layer: keras.Operation) -> Any:
         ) from error
     if isinstance(copied, keras.layers.Layer):
         copied.trainable = layer.trainable
+        compute_in_full(copied)
     return copied

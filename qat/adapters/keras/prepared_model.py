@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
+from qat.adapters.keras.capture.full_precision import FULL, new_layers_in_full
 from qat.adapters.keras.capture.weight_function import WeightFunction
 from qat.adapters.keras.nodes.activation_grid import Grid
 from qat.adapters.keras.nodes.attention import as_matrix
@@ -68,7 +69,7 @@ class PreparedModel(keras.Model):
         computed: Factors | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(dtype=FULL, **kwargs)
         # XLA may reassociate: only on the user's explicit jit_compile=True.
         self.supports_jit = False
         self.plan, self.signature, self.kept = plan, signature, kept
@@ -248,6 +249,7 @@ class PreparedModel(keras.Model):
         }
 
     @classmethod
+    @new_layers_in_full()
     def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> PreparedModel:
         """Rebuild a saved model.
 

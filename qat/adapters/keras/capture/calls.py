@@ -15,6 +15,7 @@ from qat.program.caller_names import caller_names
 
 from .counted_batch import StandIns
 from .example_sizes import of_sizes
+from .full_precision import in_full
 from .opening import opened
 from .own_training import own_training
 
@@ -62,6 +63,21 @@ def nodes_of(functional: Any) -> tuple[Any, ...]:
     return tuple(node for depth in sorted(depths, reverse=True) for node in depths[depth] if not node.is_input)
 
 
+def build(model: keras.Model, example_inputs: Any) -> None:
+    """Create the variables of a subclassed model that was never called.
+
+    Raises:
+        CaptureError: its ``call`` does not take the example inputs, or the shape of the inputs is not known.
+    """
+    if model.built or isinstance(model, keras.Sequential) or own_training(model):
+        return
+    inputs = _symbolic_inputs(model, example_inputs)
+    try:
+        model(inputs)
+    except Exception as error:  # whatever the user's call raises
+        raise CaptureError(f"'{model.name}' ({type(model).__name__}) does not take the example inputs: {reason_of(error)}") from error
+
+
 def calls_of(model: keras.Model, example_inputs: Any = None) -> Calls:
     """Return the calls that a model consists of.
 
@@ -88,13 +104,6 @@ def calls_of(model: keras.Model, example_inputs: Any = None) -> Calls:
             " of an x = keras.Input(shape), and give the result the method"
         )
     inputs = _symbolic_inputs(model, example_inputs)
-    if not model.built:
-        try:
-            model(inputs)  # creates its variables
-        except Exception as error:  # whatever the user's call raises
-            raise CaptureError(
-                f"'{model.name}' ({type(model).__name__}) does not take the example inputs: {reason_of(error)}"
-            ) from error
     found = opened(model, [inputs], {}, {id(t) for t in keras.tree.flatten(inputs)})
     if isinstance(found, str):
         raise CaptureError(
@@ -124,7 +133,7 @@ def _symbolic_inputs(model: keras.Model, example_inputs: Any) -> Any:
 
 
 def _input(shape: tuple[int | None, ...], dtype: str) -> keras.KerasTensor:
-    return keras.KerasTensor(shape, "float32" if dtype == "float64" else dtype)
+    return keras.KerasTensor(shape, in_full(dtype))
 
 
 def _named(model: keras.Model, inputs: Any) -> Any:

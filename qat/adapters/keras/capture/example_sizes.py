@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from .full_precision import recorded_in_full
+
 log = logging.getLogger("qat")
 
 
@@ -24,7 +26,7 @@ def of_sizes(functional: Any, nodes: Sequence[Any], example_inputs: Any) -> Any:
     """
     inputs = keras.tree.flatten(functional._inputs_struct)
     if not any(None in tensor.shape[1:] for tensor in inputs):
-        return functional._inputs_struct if leaves_sizes(nodes) else None
+        return functional._inputs_struct if leaves_sizes(nodes) or not recorded_in_full(nodes) else None
     if example_inputs is None:
         return None
     arrays = _in_order(functional, inputs, example_inputs)

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from .example_sizes import follow
+from .full_precision import in_full
 
 #: Keras' own lists of a layer's variables.
 _LISTS = ("_trainable_variables", "_non_trainable_variables")
@@ -44,7 +45,7 @@ class _Symbols:
         if not isinstance(value, keras.Variable):
             return value
         if id(value) not in self.tensors:
-            tensor = self.tensors[id(value)] = keras.KerasTensor(value.shape, value.dtype, name=value.name)
+            tensor = self.tensors[id(value)] = keras.KerasTensor(value.shape, in_full(value.dtype), name=value.name)
             self.variables[id(tensor)] = value
         return self.tensors[id(value)]
 

@@ -16,9 +16,10 @@ from qat.graph.graph import Graph
 from qat.graph.training_acts import TrainingAct
 
 from .builder import Builder, spec_of
-from .calls import calls_of, functional_of, nodes_of
+from .calls import build, calls_of, functional_of, nodes_of
 from .computed_weights import lift_computed_weights, separate_sources
 from .counted_batch import StandIns
+from .full_precision import captured_in_full, recorded_in_full
 from .implicit_masks import with_masks
 from .layer_calls import Arguments, Call, with_placeholders
 from .move_ops import is_move
@@ -91,11 +92,18 @@ def trace(model: keras.Model, example_inputs: Any = None, dropout: bool = True) 
     """Capture a model. ``example_inputs`` is needed for a subclassed model that was never called; others know their shapes.
 
     Layers that only act in training (dropout, noise, augmentation) are no part of the graph: with ``dropout`` they are noted
-    beside it. Layers of the user's own are opened: the graph has the layers and operations that their ``call`` consists of.
+    beside it. Layers of the user's own are opened: the graph has the layers and operations that their ``call`` consists of. A model
+    of another precision than float32 is captured as the float32 model of the same weights.
 
     Raises:
         CaptureError: a model without an input shape, or an image size that is not fixed.
     """
+    build(model, example_inputs)
+    with captured_in_full(model):
+        return _trace(model, example_inputs, dropout)
+
+
+def _trace(model: keras.Model, example_inputs: Any, dropout: bool) -> Traced:
     calls = calls_of(model, example_inputs)
     b = Builder(dropout)
     tensors = keras.tree.flatten(calls.inputs)
@@ -141,10 +149,10 @@ def _walk(b: Builder, nodes: Iterable[Any], scope: str) -> None:
 
 
 def _is_to_open(node: Any, inner: Any) -> bool:
-    """Return whether a model within another is called on tensors with masks, or of sizes that it leaves free."""
+    """Return whether a model within another is called on tensors with masks, or of sizes or a precision of which it has no records."""
     pairs = [*zip(node.arguments.keras_tensors, inner.inputs, strict=False)]
     sized = any(None in free.shape[1:] and given.shape[1:] != free.shape[1:] for given, free in pairs)
-    return sized or any(get_keras_mask(given) is not None for given, _ in pairs)
+    return sized or not recorded_in_full(nodes_of(inner)) or any(get_keras_mask(given) is not None for given, _ in pairs)
 
 
 def _enter(b: Builder, node: Any, inner: Any, scope: str) -> None:
