@@ -61,8 +61,7 @@ class _Learner(Evaluator):
             raise ConfigError("the model has several outputs: give loss=, a function of (outputs, labels)")
         if options.precision != "float32":
             raise ConfigError(
-                "precision: a prepared Keras model computes in float32, whatever policy the layers of its float model have: leave "
-                "it 'float32'"
+                "precision: a prepared Keras model computes in float32, whatever its float model's policy: leave it 'float32'"
             )
         if options.gradients == "bf16":
             raise ConfigError("gradients: TensorFlow's kernels compute them in float32; give 'float32' or 'auto'")

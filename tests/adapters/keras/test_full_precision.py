@@ -53,7 +53,7 @@ def outputs(model, x):
 
 
 @pytest.mark.parametrize(
-    "policy, make, suffix",
+    ("policy", "make", "suffix"),
     [("mixed_float16", functional, ".onnx"), ("mixed_bfloat16", Subclassed, ".tflite"), ("bfloat16", functional, ".tflite")],
     indirect=["policy"],
 )

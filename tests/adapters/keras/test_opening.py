@@ -173,3 +173,29 @@ def test_example_inputs_that_a_subclassed_model_does_not_take():
 
     with pytest.raises(CaptureError, match=r"\(Named\) does not take the example inputs: "):
         qat.prepare(Named(), {"b": np.zeros((2, 4), "float32")})
+
+
+class Positions(L.Layer):
+    """Holds indices as a variable, looks a table up by them, and returns constants beside its result, as DeiT and CLIP do."""
+
+    def build(self, shape):
+        self.table = L.Embedding(shape[1], shape[2], name="table")
+        self.table.build((None, shape[1]))
+        self.ids = self.add_weight(shape=(1, shape[1]), dtype="int32", trainable=False, initializer="zeros", name="ids")
+        self.ids.assign(np.arange(shape[1])[None, ::-1])
+
+    def call(self, x):
+        return x + self.table(self.ids), ops.empty((0, 3)), ops.ones((1, 1, 4))
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+def test_indices_are_no_parameters_and_constants_are_outputs_too(suffix, tmp_path):
+    x = keras.Input((5, 4))
+    y, _, ones = Positions(name="positions")(L.Dense(4)(x))
+    model, samples = keras.Model(x, L.Dense(3)(y + ones)), X[:, :5, 0, :4]
+    prepared = qat.prepare(model, samples, target={".onnx": "onnxruntime", ".tflite": "litert"}[suffix])
+    assert not prepared.plan.floats()
+    assert not any("ids" in name for name in prepared.parameters)
+    np.testing.assert_allclose(prepared(samples), model(samples), rtol=1e-4, atol=1e-5)
+    qat.calibrate(prepared, [samples])
+    assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[samples]).parity.exact == 1

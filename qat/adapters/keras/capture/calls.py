@@ -75,7 +75,9 @@ def build(model: keras.Model, example_inputs: Any) -> None:
     try:
         model(inputs)
     except Exception as error:  # whatever the user's call raises
-        raise CaptureError(f"'{model.name}' ({type(model).__name__}) does not take the example inputs: {reason_of(error)}") from error
+        raise CaptureError(
+            f"'{model.name}' ({type(model).__name__}) does not take the example inputs: {reason_of(error)}"
+        ) from error
 
 
 def calls_of(model: keras.Model, example_inputs: Any = None) -> Calls:

@@ -6,11 +6,13 @@ stands a constant, as of any variable, so that rules and passes know nothing of 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
 
 from .builder import Builder
 from .layer_calls import with_placeholders
@@ -82,10 +84,21 @@ def _behind_id(tensor: int, derived: Sequence[Any]) -> list[Any]:
 
 def _is_weight(tensor: keras.KerasTensor, behind: Sequence[Any], is_operand: bool) -> bool:
     """Return whether a computed tensor becomes a parameter: of a variable that is only laid out anew, the weight of a product."""
-    kinds = [type(node.operation).__name__ for node in behind]
+    kinds = [_kind(node) for node in behind]
     if str(tensor.dtype) != "float32" or None in tensor.shape:
         return False
     return any(kind not in _VIEWS for kind in kinds) or (is_operand and kinds != ["Transpose"])
+
+
+def _kind(node: Any) -> str:
+    """Return the name of an operation; of a look-up that is not all lines of a variable in their order, one of its own."""
+    kind = type(node.operation).__name__
+    if kind != "Take":
+        return kind
+    source = node.arguments.keras_tensors[0]
+    indices = inspect.signature(node.operation.call).bind(*node.arguments.args, **node.arguments.kwargs).arguments["indices"]
+    whole = node.operation.axis == 0 and np.array_equal(np.ravel(np.asarray(indices)), np.arange(source.shape[0]))
+    return kind if whole else "LookUp"
 
 
 def _constant(

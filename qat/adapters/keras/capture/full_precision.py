@@ -75,7 +75,7 @@ def captured_in_full(model: keras.Model) -> Iterator[None]:
 
 
 def _layers(layer: keras.layers.Layer) -> list[Any]:
-    """Return a layer and those inside it, and the graphs of Sequential models among them, which Keras does not count as layers."""
+    """Return a layer and those inside it, and the graphs of Sequential models among them, which Keras counts as no layers."""
     layers = layer._flatten_layers()
     return [*layers, *(graph for each in layers if (graph := getattr(each, "_functional", None)) is not None)]
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 from keras.src.backend import is_float_dtype
 
 from .batch_operations import PerSample
@@ -19,7 +21,7 @@ log = logging.getLogger("qat")
 #: Keras' own layers that are made of others, or of operations. Any other of its own is opened by its rule, or kept.
 _COMPOSITES = (
     "SpectralNormalization", "Attention", "AdditiveAttention", "MultiHeadAttention", "GroupedQueryAttention", "StackedRNNCells",
-    "Lambda",
+    "Lambda", "Pipeline",
 )  # fmt: skip
 
 #: What a subclass of a layer may define and still compute what the layer does.
@@ -43,8 +45,8 @@ class Opened:
     stand_ins: StandIns = ()
 
     @property
-    def outputs(self) -> tuple[keras.KerasTensor, ...]:
-        """The symbolic tensors that the layer returns, flattened."""
+    def outputs(self) -> tuple[Any, ...]:
+        """What the layer returns, flattened: symbolic tensors, and arrays that no input reaches."""
         return tuple(keras.tree.flatten(self.structure))
 
 
@@ -97,7 +99,8 @@ def _call(
     try:
         with symbolic_variables(layer) as variables, keras.StatelessScope():
             structure = layer.call(*given, **named)
-        nodes = recorded(keras.tree.flatten(structure), known | set(variables))
+        outputs = [value for value in keras.tree.flatten(structure) if not _is_array(value)]
+        nodes = recorded(outputs, known | set(variables)) if outputs else None
         return Opened(nodes, structure, variables, stand_ins) if nodes is not None else "returns values that no input reaches"
     except Exception as error:  # whatever the user's code raises on tensors without values
         log.debug("%s is kept whole", layer.name, exc_info=True)
@@ -150,6 +153,10 @@ def recorded(outputs: Sequence[Any], known: Set[int]) -> tuple[Any, ...] | None:
             todo.append((tensor, True))
             todo.extend((read, False) for read in reversed(node.arguments.keras_tensors))
     return tuple(order)
+
+
+def _is_array(value: Any) -> bool:
+    return (ops.is_tensor(value) and not isinstance(value, keras.KerasTensor)) or isinstance(value, np.ndarray)
 
 
 def _holds_batch(node: Any) -> bool:

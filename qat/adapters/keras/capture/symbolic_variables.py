@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 from keras import ops
+from keras.src.backend import is_float_dtype
 
 from .example_sizes import follow
 from .full_precision import in_full
@@ -44,6 +45,8 @@ class _Symbols:
             return [self._symbolic(part) for part in value]
         if not isinstance(value, keras.Variable):
             return value
+        if not is_float_dtype(value.dtype):
+            return ops.convert_to_tensor(value)  # indices and masks are no parameters
         if id(value) not in self.tensors:
             tensor = self.tensors[id(value)] = keras.KerasTensor(value.shape, in_full(value.dtype), name=value.name)
             self.variables[id(tensor)] = value
@@ -70,7 +73,7 @@ def symbolic_variables(layer: keras.layers.Layer) -> Iterator[Mapping[int, keras
 
     def called(self: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         if isinstance(self, keras.layers.Embedding) and self.built and not _is_symbolic((args, kwargs)):
-            return ops.take(self.embeddings, args[0], axis=0)  # of known indices: positions, say
+            return ops.take(self.embeddings, ops.convert_to_tensor(args[0]), axis=0)  # of known indices: positions, say
         inside = self._flatten_layers()
         symbols.put(inside, False)
         try:

@@ -40,7 +40,7 @@ _TRAINING_ONLY = (
     "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness", "RandomShear",
     "RandomColorJitter", "RandomErasing", "RandomHue", "RandomSaturation", "RandomSharpness", "RandomGaussianBlur",
     "RandomGrayscale", "RandomPosterization", "RandomInvert", "RandomColorDegeneration", "RandomPerspective",
-    "RandomElasticTransform", "RandAugment", "AugMix",
+    "RandomElasticTransform", "RandAugment", "AugMix", "MixUp", "CutMix", "Equalization", "Solarization",
 )  # fmt: skip
 
 
@@ -92,8 +92,8 @@ def trace(model: keras.Model, example_inputs: Any = None, dropout: bool = True) 
     """Capture a model. ``example_inputs`` is needed for a subclassed model that was never called; others know their shapes.
 
     Layers that only act in training (dropout, noise, augmentation) are no part of the graph: with ``dropout`` they are noted
-    beside it. Layers of the user's own are opened: the graph has the layers and operations that their ``call`` consists of. A model
-    of another precision than float32 is captured as the float32 model of the same weights.
+    beside it. Layers of the user's own are opened: the graph has the layers and operations that their ``call`` consists of. A
+    model of another precision than float32 is captured as the float32 model of the same weights.
 
     Raises:
         CaptureError: a model without an input shape, or an image size that is not fixed.
@@ -149,7 +149,7 @@ def _walk(b: Builder, nodes: Iterable[Any], scope: str) -> None:
 
 
 def _is_to_open(node: Any, inner: Any) -> bool:
-    """Return whether a model within another is called on tensors with masks, or of sizes or a precision of which it has no records."""
+    """Return whether a model within another is called on tensors with masks, or of a size or precision it was not recorded in."""
     pairs = [*zip(node.arguments.keras_tensors, inner.inputs, strict=False)]
     sized = any(None in free.shape[1:] and given.shape[1:] != free.shape[1:] for given, free in pairs)
     return sized or not recorded_in_full(nodes_of(inner)) or any(get_keras_mask(given) is not None for given, _ in pairs)
@@ -226,6 +226,9 @@ def _open(b: Builder, node: Any, path: str) -> str | None:
     _stand_in(b, found.stand_ins)
     _walk(b, _laid(b, found.nodes, found.variables, found.outputs, path), f"{path}/")
     for theirs, mine in zip(found.outputs, node.outputs, strict=True):
+        if not isinstance(theirs, keras.KerasTensor):
+            b.names[id(mine)] = b.constant(np.asarray(theirs), path)
+            continue
         b.names[id(mine)] = b.names[id(theirs)]
         b.acts.same(theirs, mine)
     return None
