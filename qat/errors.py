@@ -36,6 +36,10 @@ class ConversionError(CaptureError):
     """A layer of a ``tf_keras`` model has no like in Keras 3."""
 
 
+class CustomOperatorError(QatError):
+    """A file has an operator of its maker's own, which the runtime of its format does not have."""
+
+
 class CalibrationError(QatError):
     """Ranges are missing or cannot be estimated."""
 

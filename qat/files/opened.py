@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qat import api
-from qat.errors import ConfigError, DataError
+from qat.errors import ConfigError, CustomOperatorError, DataError
 from qat.exporters.exporter import exporter_of
 from qat.frameworks import adapter_for, framework_of
 from qat.runs.float_model import is_factory, made_by, of_file
@@ -134,12 +134,23 @@ def _data_of_artifact(path: Path, data: Any, request: Request, batch: int) -> tu
     """Return the samples of an ``.onnx`` or ``.tflite``, and the batch in which it takes them."""
     if not path.is_file():
         raise DataError(f"no such file: {path}")
-    session = open_session(path)
-    wanted = [Wanted(info.name, tuple(info.shape), info.dtype) for info in session.inputs]
+    try:
+        wanted = [Wanted(info.name, tuple(info.shape), info.dtype) for info in open_session(path).inputs]
+    except CustomOperatorError:  # it may be one that is read here
+        wanted = _inputs_as_written(path)
     samples = _samples(wanted, data, request, _stated(path))
     # A .tflite shows the size of a batch that it may nevertheless take otherwise; a fixed one of an .onnx is a constant.
     fixed = wanted[0].shape[0] if path.suffix == ".onnx" and wanted[0].shape else None
     return samples, fixed or min(batch, len(samples))
+
+
+def _inputs_as_written(path: Path) -> list[Wanted]:
+    """Return the inputs of a ``.tflite`` that its runtime does not load."""
+    from qat.sources.tflite.flatbuffer import read_subgraph
+
+    graph = read_subgraph(path)
+    tensors = [graph.tensors[number] for number in graph.inputs]
+    return [Wanted(name, t.shape, t.dtype.lower()) for name, t in zip(graph.input_names, tensors, strict=True)]
 
 
 def _stated(path: Path) -> Normalization | None:

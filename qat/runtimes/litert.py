@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.grid import dequantize, f32
 from qat.arithmetic.kernels import KERNELS
-from qat.errors import QatError, reason_of
+from qat.errors import CustomOperatorError, QatError, reason_of
 
 from .tensors import LIMITS, TensorInfo, check_shapes
+
+_UNRESOLVED = re.compile(r"unresolved custom op: ([^\s.]+)")
 
 
 class LiteRTSession:
@@ -28,6 +31,7 @@ class LiteRTSession:
         kernels: ``reference`` for the kernels that microcontrollers run; all others run the default delegate.
 
     Raises:
+        CustomOperatorError: it has an operator that LiteRT does not have.
         QatError: the model is not a ``.tflite`` file, or is corrupt.
     """
 
@@ -41,6 +45,11 @@ class LiteRTSession:
             self._interpreter = Interpreter(model_content=raw, num_threads=threads, experimental_op_resolver_type=resolver)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
+            if custom := _UNRESOLVED.search(str(error)):
+                raise CustomOperatorError(
+                    f"LiteRT cannot run {name}: it has no kernel for the custom operator {custom[1]}; run the file in the "
+                    "application that it was made for"
+                ) from error
             raise QatError(f"LiteRT cannot load {name} (truncated or corrupt): {reason_of(error)}") from error
         self._kernels = kernels
         self.inputs = tuple(self._info(d) for d in self._interpreter.get_input_details())

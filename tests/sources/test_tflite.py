@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 
 import qat
-from qat.errors import CaptureError, DataError, QatError
+from qat.errors import CaptureError, CustomOperatorError, DataError, QatError
 from qat.runtimes.litert import LiteRTSession
 from qat.sources.tflite.read import read_tflite
 from support.tflite_files import TFLiteFile
@@ -179,9 +180,40 @@ def test_constants_are_folded(tmp_path: Path) -> None:
 
 def test_an_operator_without_a_row_is_named_with_its_place(tmp_path: Path) -> None:
     file = TFLiteFile()
-    y = file.operator("TransformLandmarks", [file.input((1, 4))], custom=b"\0", name="mesh/landmarks")
-    with pytest.raises(CaptureError, match=r"operator TransformLandmarks, which writes 'mesh/landmarks', cannot be read: cut"):
-        read_tflite(file.save(tmp_path / "custom.tflite", [y]))
+    y = file.operator("RFFT2D", [file.input((1, 4, 4)), file.constant([4, 4])], name="net/spectrum")
+    with pytest.raises(CaptureError, match=r"operator RFFT2D.*, which writes 'net/spectrum', cannot be read: cut"):
+        read_tflite(file.save(tmp_path / "unknown.tflite", [y]))
+
+
+@pytest.mark.parametrize("code", ["MaxUnpooling2D", "TransformLandmarks"])
+def test_a_custom_operator_is_named_as_one_wherever_the_file_is_opened(code: str, tmp_path: Path) -> None:
+    """LiteRT's session called such a file truncated or corrupt."""
+    file = TFLiteFile()
+    y = file.operator(code, [file.input((1, 4))], custom=b"\0", name="decoder/unpooled")
+    path = file.save(tmp_path / "custom.tflite", [y])
+    place = rf"custom operator {code}, which writes 'decoder/unpooled', cannot be read: TFLite has no such operator.*; cut the"
+    for read in (read_tflite, qat.load, lambda path: qat.quantize(path, np.zeros((4, 4), np.float32))):
+        with pytest.raises(CaptureError, match=place):
+            read(path)
+    with pytest.raises(CustomOperatorError, match=rf"LiteRT cannot run .*: it has no kernel for the custom operator {code}; run"):
+        LiteRTSession(path)
+
+
+def test_a_file_with_a_custom_operator_that_is_read_is_quantized(tmp_path: Path) -> None:
+    """Its inputs come from the flatbuffer: LiteRT, which does not load it, used to end ``qat quantize``."""
+    file = TFLiteFile()
+    bias, weight = file.constant(weights(3)), file.constant(weights(3, 2, 2, 4))
+    options = struct.pack("<3i", 1, 2, 2)
+    y = file.operator(
+        "Convolution2DTransposeBias", [file.input((1, 6, 5, 4)), weight, bias], custom=options, shape=(1, 12, 10, 3)
+    )
+    samples = RNG.normal(size=(32, 6, 5, 4)).astype(np.float32)
+    path = file.save(tmp_path / "hair.tflite", [y])
+    made = qat.quantize(path, samples, estimator="minmax", progress=False)
+    assert made.exact == 1
+    assert made.quantized is not None and made.quantized[0] == made.quantized[1]
+    assert made.error_percent is not None and made.error_percent < 2
+    assert LiteRTSession(made.path).run(samples[:1])[0].shape == (1, 12, 10, 3)
 
 
 def test_a_quantized_file_is_refused(tmp_path: Path) -> None:

@@ -72,6 +72,11 @@ class Operator:
     def __str__(self) -> str:
         return f"{self.code} '{self.scope}'"
 
+    @property
+    def is_custom(self) -> bool:
+        """Whether TFLite has no such operator."""
+        return self.code not in _BUILTINS.values()
+
 
 @dataclass(frozen=True)
 class Subgraph:

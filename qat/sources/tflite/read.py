@@ -120,8 +120,15 @@ def _refuse_quantized(path: Path, graph: Subgraph) -> None:
 def _refuse_unknown(path: Path, operators: Iterable[Operator]) -> None:
     known = {*ROWS, *_EXPANDED, "SHAPE"}
     for op in operators:
-        if op.code not in known:
+        if op.code in known:
+            continue
+        if op.is_custom:
             raise CaptureError(
-                f"{path}: operator {op.code}{nearest(op.code, known)}, which writes '{op.scope}', cannot be read: cut the model "
-                "before it, or load the model in the framework that the file was made by"
+                f"{path}: custom operator {op.code}, which writes '{op.scope}', cannot be read: TFLite has no such operator, "
+                "only the application that the file was made for; cut the model before it, or load the model in the framework "
+                "that the file was made by"
             )
+        raise CaptureError(
+            f"{path}: operator {op.code}{nearest(op.code, known)}, which writes '{op.scope}', cannot be read: cut the model "
+            "before it, or load the model in the framework that the file was made by"
+        )
