@@ -40,20 +40,28 @@ class Kind:
 
 
 def torch_model(name: str) -> tuple[Any, Any, Any]:
-    """Return a float model whose BatchNorm has seen data, 32 images of 64x64 and their labels."""
+    """Return a float model whose BatchNorm has seen data, 32 images of 64x64 and their labels: of images, or of their pixels."""
     import torch
-    from architectures.torch_transformers import ViT
+    from architectures import torch_dense, torch_mobile, torch_transformers
 
-    from qat.runs import zoo_torch as zoo
+    from qat.runs import zoo_torch
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
     x, labels = torch.randn(32, 3, 64, 64), torch.randint(0, 10, (32,))
-    model = ViT(patch=8) if name == "vit" else getattr(zoo, name)(classes=10)
+    makers: dict[str, Callable[[], torch.nn.Module]] = {
+        "mobilenet_v2": lambda: zoo_torch.mobilenet_v2(classes=10),
+        "resnet18": lambda: zoo_torch.resnet18(classes=10),
+        "efficientnet_b0": torch_mobile.efficientnet_b0,
+        "mobilenet_v3": torch_mobile.mobilenet_v3,
+        "unet": torch_dense.UNet,
+        "vit": lambda: torch_transformers.ViT(patch=8),
+    }
+    model = makers[name]()
     if isinstance(model, torch.nn.Sequential):
         model = whole(model)
-    model.train()(x)
-    return model.eval(), x, labels
+    scores = model.train()(x)
+    return model.eval(), x, labels if scores.ndim == 2 else torch.randint(0, scores.shape[1], (32, *scores.shape[2:]))
 
 
 def whole(layers: Any) -> Any:
@@ -306,6 +314,9 @@ KERAS_KINDS = {
 MODELS: dict[str, tuple[str, Callable[[str], tuple[Any, Any, Any]], str, dict[str, Kind]]] = {
     "mobilenet_v2": ("MobileNetV2 1.0", torch_model, "mobilenet_v2", TORCH_KINDS),
     "resnet18": ("ResNet-18", torch_model, "resnet18", TORCH_KINDS),
+    "efficientnet_b0": ("EfficientNet-B0", torch_model, "efficientnet_b0", TORCH_KINDS),
+    "mobilenet_v3": ("MobileNetV3-Large", torch_model, "mobilenet_v3", TORCH_KINDS),
+    "unet": ("U-Net", torch_model, "unet", TORCH_KINDS),
     "vit": ("ViT-tiny, patches of 8x8", torch_model, "vit", {k: v for k, v in TORCH_KINDS.items() if k not in OF_CONVOLUTIONS}),
     "keras": ("MobileNetV2 1.0, Keras", keras_model, "mobilenet_v2", KERAS_KINDS),
 }

@@ -42,7 +42,7 @@ def test_tables_are_written_from_the_kept_figures(tmp_path):
 def test_an_unknown_model_is_named():
     done = subprocess.run([sys.executable, str(BENCHMARK), "alexnet"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "unknown model: alexnet; valid: mobilenet_v2, resnet18, vit, keras" in done.stderr
+    assert "unknown model: alexnet; valid: mobilenet_v2, resnet18, efficientnet_b0, mobilenet_v3, unet, vit, keras" in done.stderr
 
 
 def test_the_fastest_float_step_of_the_run_is_what_all_are_held_against(monkeypatch):
