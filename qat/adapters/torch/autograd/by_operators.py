@@ -22,6 +22,35 @@ def requantize(acc: Tensor, multiplier: Tensor, limits: Limits, axis: int) -> Te
     return acc.mul_(multiplier.view(-1, 1, 1) if axis == 1 else multiplier).round_().clamp_(*limits)
 
 
+def round_clamp(v: Tensor, limits: Limits) -> Tensor:
+    """Return ``clamp(round(v), *limits)``."""
+    return v.round().clamp_(*limits)
+
+
+def product(a: Tensor, b: Tensor, factor: Tensor, limits: Limits) -> Tensor:
+    """Return ``clamp(round(a * b * factor), *limits)``; the tensors broadcast, the factor is a scalar."""
+    return (a * b).mul_(factor).round_().clamp_(*limits)
+
+
+def product_gradients(grad: Tensor, a: Tensor, b: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of ``a`` and ``b``."""
+    grad = grad * factor
+    return (grad * b).sum_to_size(a.shape), (grad * a).sum_to_size(b.shape)
+
+
+def look_up(index: Tensor, table: Tensor) -> Tensor:
+    """Return ``table[index]`` in the index's layout in memory."""
+    last = index.ndim == 4 and index.is_contiguous(memory_format=torch.channels_last)
+    rows = index.permute(0, 2, 3, 1) if last else index
+    found = table.index_select(0, rows.to(torch.int32).flatten()).view(rows.shape)
+    return found.permute(0, 3, 1, 2) if last else found
+
+
+def look_up_times(index: Tensor, table: Tensor, grad: Tensor) -> Tensor:
+    """Return ``table[index] * grad``."""
+    return look_up(index, table).mul_(grad)
+
+
 def to_bytes(x: Tensor, lo: int) -> Tensor:
     """Return ``x - lo`` in uint8, for integers in ``[lo, lo + 255]``; the layout in memory stays."""
     found = x.to(torch.int8).view(torch.uint8)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from qat.arithmetic.encoding import Encoding
 
-from . import vnni
+from . import passes, vnni
 from .clip_mask import ClipMask, Limits, apply_clip_mask, hardtanh_backward, save_clip_mask
 from .extremes import extra_output
 
@@ -39,7 +39,7 @@ class _RoundClamp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, v: Tensor, lo: float, hi: float) -> Tensor:
-        y = v.round().clamp_(lo, hi)
+        y = passes.of(v).round_clamp(v, (lo, hi))
         ctx.save_for_backward(y)
         ctx.limits = (lo, hi)
         return y
@@ -98,6 +98,30 @@ class _Add(torch.autograd.Function):
         return ga, gb, None, None, None, None, None
 
 
+class _Mul(torch.autograd.Function):
+    """``clamp(round(a * b * factor), lo, hi)`` in one node; ``a`` and ``b`` broadcast."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, a: Tensor, b: Tensor, factor: Tensor, limits: Limits, clip_mask: ClipMask, tracked: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        if tracked:
+            v = (a * b).mul_(factor)
+            found = extra_output(ctx, v, tracked)
+            y = v.round_().clamp_(*limits)
+        else:
+            y, found = passes.of(a).product(a, b, factor, limits), None
+        ctx.save_for_backward(a, b, factor, save_clip_mask(y, limits, clip_mask))
+        ctx.limits = limits
+        return y, found
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        a, b, factor, saved = ctx.saved_tensors
+        grad = apply_clip_mask(grad, saved, ctx.limits)
+        return *passes.of(grad).product_gradients(grad, a, b, factor), None, None, None, None
+
+
 class _MatMul(torch.autograd.Function):
     """``clamp(round((a @ b) * multiplier), lo, hi)`` in one node; leading axes broadcast."""
 
@@ -129,13 +153,12 @@ class _Lookup(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, values: Tensor, slopes: Tensor, first: int) -> Tensor:
         index = vnni.to_table_index(x, first)
         ctx.save_for_backward(index, slopes)
-        return values.index_select(0, index.to(torch.int32).flatten()).view(x.shape)
+        return passes.of(x).look_up(index, values)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         index, slopes = ctx.saved_tensors
-        slope = slopes.index_select(0, index.to(torch.int32).flatten()).view(grad.shape)
-        return slope.mul_(grad), None, None, None
+        return passes.of(grad).look_up_times(index, slopes, grad), None, None, None
 
 
 class _Softmax(torch.autograd.Function):
@@ -201,3 +224,4 @@ lookup = _Lookup.apply
 softmax = _Softmax.apply
 layer_norm = _LayerNorm.apply
 add = _Add.apply
+mul = _Mul.apply

@@ -36,11 +36,53 @@ void requantize(float *restrict v, const float *restrict multiplier, int64_t row
         v[i] = clamped(rintf(v[i] * tile[i - blocks * width]), lo, hi);
 }
 
-// v = clamp(round(v), lo, hi), in place.
-void round_clamp(float *restrict v, int64_t size, float lo, float hi) {
+// found = clamp(round(v), lo, hi).
+void round_clamp(float *restrict found, const float *restrict v, int64_t size, float lo, float hi) {
 #pragma omp parallel for if (size > GRAIN)
     for (int64_t i = 0; i < size; i++)
-        v[i] = clamped(rintf(v[i]), lo, hi);
+        found[i] = clamped(rintf(v[i]), lo, hi);
+}
+
+// found = clamp(round(a * b * factor), lo, hi): b has one row of channels for each image.
+void product(float *restrict found, const float *restrict a, const float *restrict b, const float *factor, int64_t images,
+             int64_t rows, int64_t channels, float lo, float hi) {
+    const float f = *factor;
+#pragma omp parallel for if (images * rows * channels > GRAIN)
+    for (int64_t row = 0; row < images * rows; row++) {
+        const float *one = b + row / rows * channels;
+        for (int64_t c = 0; c < channels; c++)
+            found[row * channels + c] = clamped(rintf(a[row * channels + c] * one[c] * f), lo, hi);
+    }
+}
+
+// The gradients of a product: of_a = grad * factor * b, and of_b = grad * factor * a, not yet summed over the rows.
+void product_gradients(float *restrict of_a, float *restrict of_b, const float *restrict grad, const float *restrict a,
+                       const float *restrict b, const float *factor, int64_t images, int64_t rows, int64_t channels) {
+    const float f = *factor;
+#pragma omp parallel for if (images * rows * channels > GRAIN)
+    for (int64_t row = 0; row < images * rows; row++) {
+        const float *one = b + row / rows * channels;
+        for (int64_t c = 0; c < channels; c++) {
+            const float g = grad[row * channels + c] * f;
+            of_a[row * channels + c] = g * one[c];
+            of_b[row * channels + c] = g * a[row * channels + c];
+        }
+    }
+}
+
+// found = table[index], of 256 entries.
+void look_up(float *restrict found, const uint8_t *restrict index, const float *restrict table, int64_t size) {
+#pragma omp parallel for if (size > GRAIN)
+    for (int64_t i = 0; i < size; i++)
+        found[i] = table[index[i]];
+}
+
+// found = table[index] * grad.
+void look_up_times(float *restrict found, const uint8_t *restrict index, const float *restrict table,
+                   const float *restrict grad, int64_t size) {
+#pragma omp parallel for if (size > GRAIN)
+    for (int64_t i = 0; i < size; i++)
+        found[i] = table[index[i]] * grad[i];
 }
 
 // found = x - lo in a byte.

@@ -23,6 +23,11 @@ from .by_operators import SMALLEST_SCALE, Limits
 #: The arguments of each function of passes.c.
 _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "requantize": (c_void_p, c_void_p, c_int64, c_int64, c_float, c_float),
+    "round_clamp": (c_void_p, c_void_p, c_int64, c_float, c_float),
+    "product": (*[c_void_p] * 4, c_int64, c_int64, c_int64, c_float, c_float),
+    "product_gradients": (*[c_void_p] * 6, c_int64, c_int64, c_int64),
+    "look_up": (c_void_p, c_void_p, c_void_p, c_int64),
+    "look_up_times": (c_void_p, c_void_p, c_void_p, c_void_p, c_int64),
     "to_bytes": (c_void_p, c_void_p, c_int64, c_int32),
     "mask_by_bytes": (c_void_p, c_void_p, c_void_p, c_int64, c_int32),
     "weight_integers": (*(c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_float, c_float, c_float, c_int32),
@@ -36,6 +41,21 @@ class Passes(Protocol):
 
     def requantize(self, acc: Tensor, multiplier: Tensor, limits: Limits, axis: int) -> Tensor:
         """Return the output's integers, in the memory of the accumulator."""
+
+    def round_clamp(self, v: Tensor, limits: Limits) -> Tensor:
+        """Return unrounded integers rounded, within limits."""
+
+    def product(self, a: Tensor, b: Tensor, factor: Tensor, limits: Limits) -> Tensor:
+        """Return the integers of a product of two activations."""
+
+    def product_gradients(self, grad: Tensor, a: Tensor, b: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of both."""
+
+    def look_up(self, index: Tensor, table: Tensor) -> Tensor:
+        """Return a table's entries by an index in bytes."""
+
+    def look_up_times(self, index: Tensor, table: Tensor, grad: Tensor) -> Tensor:
+        """Return a table's entries times a gradient."""
 
     def to_bytes(self, x: Tensor, lo: int) -> Tensor:
         """Return integers in bytes."""
@@ -69,6 +89,52 @@ class Walks:
         channels = multiplier.numel()
         self.library.requantize(acc.data_ptr(), multiplier.data_ptr(), size // channels, channels, *limits)
         return acc
+
+    def round_clamp(self, v: Tensor, limits: Limits) -> Tensor:
+        """Walk over all values."""
+        if not _is_dense(v):
+            return by_operators.round_clamp(v, limits)
+        found = torch.empty_like(v)
+        self.library.round_clamp(found.data_ptr(), v.data_ptr(), v.numel(), *limits)
+        return found
+
+    def product(self, a: Tensor, b: Tensor, factor: Tensor, limits: Limits) -> Tensor:
+        """Walk over the larger one."""
+        if a.numel() < b.numel():
+            a, b = b, a
+        if (rows := _rows(a, b)) is None:
+            return by_operators.product(a, b, factor, limits)
+        found = torch.empty_like(a)
+        self.library.product(*(t.data_ptr() for t in (found, a, b, factor)), *rows, *limits)
+        return found
+
+    def product_gradients(self, grad: Tensor, a: Tensor, b: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+        """Walk over the larger one; PyTorch sums the gradient of the other."""
+        if a.numel() < b.numel():
+            of_b, of_a = self.product_gradients(grad, b, a, factor)
+            return of_a, of_b
+        if (rows := _rows(a, b)) is None or grad.stride() != a.stride():
+            return by_operators.product_gradients(grad, a, b, factor)
+        of_a, of_b = torch.empty_like(a), torch.empty_like(a)
+        self.library.product_gradients(*(t.data_ptr() for t in (of_a, of_b, grad, a, b, factor)), *rows)
+        return of_a, of_b.sum_to_size(b.shape)
+
+    def look_up(self, index: Tensor, table: Tensor) -> Tensor:
+        """Walk over the index."""
+        if len(table) < 256 or not _is_dense(index):
+            return by_operators.look_up(index, table)
+        found = torch.empty_like(index, dtype=torch.float32)
+        self.library.look_up(found.data_ptr(), index.data_ptr(), table.data_ptr(), index.numel())
+        return found
+
+    def look_up_times(self, index: Tensor, table: Tensor, grad: Tensor) -> Tensor:
+        """Walk over the index and the gradient."""
+        if len(table) < 256 or grad.stride() != index.stride() or not _is_dense(index):
+            return by_operators.look_up_times(index, table, grad)
+        found = torch.empty_like(grad)
+        pointers = (t.data_ptr() for t in (found, index, table, grad))
+        self.library.look_up_times(*pointers, index.numel())
+        return found
 
     def to_bytes(self, x: Tensor, lo: int) -> Tensor:
         """Walk over all values."""
@@ -127,6 +193,21 @@ def _is_dense(x: Tensor) -> bool:
     return (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)) and x.numel() > 0
 
 
+def _rows(a: Tensor, b: Tensor) -> tuple[int, int, int] | None:
+    """Return how ``b`` lies beside ``a``: images, rows of each and channels, where ``b`` has one row of channels for each image.
+
+    None where it lies otherwise.
+    """
+    if a.dtype != b.dtype or not (_is_dense(a) and _is_dense(b)):
+        return None
+    if a.shape == b.shape and a.stride() == b.stride():
+        return len(a), 1, a.numel() // len(a)
+    if a.ndim == 4 and b.ndim == 4 and a.is_contiguous(memory_format=torch.channels_last) and b.shape[1:] == (a.shape[1], 1, 1):
+        images = len(b)
+        return (images, a.numel() // b.numel(), a.shape[1]) if images in (1, len(a)) else None
+    return None
+
+
 @cache
 def walks() -> Walks | None:
     """Return the compiled passes; None where they cannot be compiled, or do not compute what the operators do."""
@@ -145,9 +226,14 @@ def _is_exact(walks: Walks) -> bool:
         multiplier = torch.randint(1, 9, (channels,), generator=g) / 16
         weight, bias = torch.randn(channels, size, generator=g), torch.randn(channels, generator=g)
         x, saved = torch.randint(-128, 128, (50, size), generator=g).float(), torch.randint(0, 256, (channels, size), generator=g)
-        scales = torch.tensor(0.03), torch.tensor(0.07)
+        scales, table = (torch.tensor(0.03), torch.tensor(0.07)), torch.randn(256, generator=g)
         calls = (
             ("requantize", acc.clone, (multiplier, (-128.0, 100.0), -1)),
+            ("round_clamp", (acc / 8).clone, ((-128.0, 100.0),)),
+            ("product", acc.clone, (acc, scales[0], (-128.0, 100.0))),
+            ("product_gradients", acc.clone, (acc, acc, scales[0])),
+            ("look_up", saved.to(torch.uint8).clone, (table,)),
+            ("look_up_times", saved.to(torch.uint8).clone, (table, weight)),
             ("to_bytes", x.clone, (-128,)),
             ("mask_by_bytes", weight.clone, (saved.to(torch.uint8), 255.0)),
             ("weight_integers", weight.clone, (bias, scales, 127, True, 2.0**23)),

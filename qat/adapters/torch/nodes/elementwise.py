@@ -34,11 +34,17 @@ class Add(Node):
 class Mul(Node):
     """Elementwise multiplication; the tensors broadcast."""
 
+    has_clip_mask = True
+
     def integer(self, a: Tensor, b: Tensor) -> Tensor:
         """Multiply and rescale."""
         ga, gb = self.inputs
-        v = a * b * (ga.scale * gb.scale / self.output.scale)
-        return self.finish(v) if self.training else self.runtime.round_product(v, self.output, self.limits())
+        factor = ga.scale * gb.scale / self.output.scale
+        if not self.training:
+            return self.runtime.round_product(a * b * factor, self.output, self.limits())
+        if self.output.group.learned:
+            return self.finish(a * b * factor)
+        return self.noted(*kernels.mul(a, b, factor, self.limits(), self.saved_clip_mask, self.tracks_output))
 
     def real(self, a: Tensor, b: Tensor) -> Tensor:
         """Float multiplication."""

@@ -80,6 +80,18 @@ def test_a_table_is_read_at_the_same_index_by_bytes_and_by_floats(by_bytes, monk
     assert_same(both(lambda x: kernels.lookup(x, values, slopes, -30), written_out, x))
 
 
+@pytest.mark.parametrize("tracked", [False, True])
+def test_a_product_is_one_node(tracked):
+    a, b = torch.randint(-128, 128, (3, 5, 4, 4)).float(), torch.randint(0, 255, (3, 5, 1, 1)).float()
+    factor = torch.tensor(0.005)
+    found = both(
+        lambda a, b: kernels.mul(a, b, factor, LIMITS, ClipMask.BYTES, tracked)[0],
+        lambda a, b: kernels.round_clamp(a * b * factor, *LIMITS),
+        *(a, b),
+    )
+    assert_same(found)
+
+
 @pytest.mark.parametrize("limits", [(-255.0, 0.0), (0.0, 255.0), (-100.0, 90.0), (-40000.0, 20000.0)])
 def test_a_gradient_passes_by_bytes_where_it_passes_by_the_output(limits):
     y = torch.randint(int(limits[0]), int(limits[1]) + 1, (3, 5, 16)).float()

@@ -88,6 +88,52 @@ def test_clip_masks(seed, width, last):
     assert_same([walked(grad).mask_by_bytes(*args)], [by_operators.mask_by_bytes(*args)])
 
 
+@settings(deadline=None, max_examples=40)
+@given(seed=SEEDS, last=st.booleans(), odd=st.booleans(), limits=st.sampled_from([(0.0, 200.0), (-128.0, 127.0), (-3.0, 4.0)]))
+def test_rounding_and_clamping(seed, last, odd, limits):
+    v = numbers((3, 7, 5, 4), seed, 100.0, odd, last)
+    assert_same([walked(v).round_clamp(v, limits)], [by_operators.round_clamp(v, limits)])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=SEEDS,
+    shape=st.tuples(st.integers(1, 4), st.integers(2, 70), st.integers(2, 5), st.integers(2, 4)),
+    other=st.sampled_from(["same", "each image's channels", "all images' channels", "one number"]),
+    last=st.booleans(),
+    odd=st.booleans(),
+    swapped=st.booleans(),
+)
+def test_products(seed, shape, other, last, odd, swapped):
+    images, channels = shape[:2]
+    shapes = {
+        "same": shape,
+        "each image's channels": (images, channels, 1, 1),
+        "all images' channels": (1, channels, 1, 1),
+        "one number": (1, 1, 1, 1),
+    }
+    a, grad = (numbers(shape, seed + i, 90.0, odd, last) for i in range(2))
+    b, factor = numbers(shapes[other], seed + 2, 90.0, odd, last), torch.tensor(0.013)
+    a, b = (b, a) if swapped else (a, b)
+    how = a, b, factor, (-100.0, 127.0)
+    assert_same([walked(a).product(*how)], [by_operators.product(*how)])
+    assert_same(walked(a).product_gradients(grad, *how[:3]), by_operators.product_gradients(grad, *how[:3]))
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=SEEDS, entries=st.sampled_from([16, 256]), last=st.booleans(), grad_last=st.booleans())
+def test_tables(seed, entries, last, grad_last):
+    index = torch.from_numpy(np.random.default_rng(seed).integers(0, entries, (3, 17, 5, 4)).astype(np.uint8))
+    index = index.to(memory_format=torch.channels_last) if last else index
+    table, grad = numbers((entries,), seed, 1.0, odd=True), numbers(index.shape, seed, 1.0, odd=True, last=grad_last)
+    found = walked(table).look_up(index, table)
+    assert_same([found], [by_operators.look_up(index, table)])
+    assert torch.equal(bits(found), bits(table[index.long()]))
+    assert found.stride() == index.stride()  # else the next kernel copies it
+    args = index, table, grad
+    assert_same([walked(grad).look_up_times(*args)], [by_operators.look_up_times(*args)])
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     seed=SEEDS,
@@ -142,11 +188,25 @@ def test_a_library_that_rounds_otherwise_is_not_used(monkeypatch):
     assert passes.walks() is not None
 
 
+class Gated(torch.nn.Module):
+    """A squeeze-and-excite between tables."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate, self.head = torch.nn.Conv2d(1, 12, 3), torch.nn.Conv2d(12, 12, 1), torch.nn.Conv2d(12, 10, 6)
+
+    def forward(self, x):
+        x = F.silu(self.conv(x))
+        x = x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+        return self.head(F.hardswish(x)).flatten(1)
+
+
+@pytest.mark.parametrize("net", [mobilenet_tiny, Gated])
 @pytest.mark.parametrize("tracking", [False, True])
-def test_a_model_trains_to_the_same_bits(tracking, monkeypatch):
+def test_a_model_trains_to_the_same_bits(net, tracking, monkeypatch):
     torch.manual_seed(0)
     images, labels = torch.randn(16, 1, 8, 8), torch.arange(16) % 10
-    model = qat.calibrate(qat.prepare(mobilenet_tiny().eval(), images[:2]), [images])
+    model = qat.calibrate(qat.prepare(net().eval(), images[:2]), [images])
     set_range_tracking(model, tracking)
     trained = []
     for library in (passes.walks(), None):
