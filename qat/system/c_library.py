@@ -10,8 +10,10 @@ import ctypes
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import machine
@@ -39,6 +41,54 @@ def load(source: Path) -> ctypes.CDLL | None:
         return ctypes.CDLL(str(library)) if owners == {os.getuid()} else None
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """How a C file stands on this machine.
+
+    Attributes:
+        source: the file's name.
+        compiler: the compiler's path and version; empty where there is none.
+        allowed: whether :data:`SWITCH` allows it.
+        made: whether the library is there.
+    """
+
+    source: str
+    compiler: str
+    allowed: bool
+    made: bool
+
+    @property
+    def used(self) -> bool:
+        """Whether the functions are used, or will be where they are first needed."""
+        return self.allowed and (self.made or bool(self.compiler))
+
+    def __str__(self) -> str:
+        if not self.allowed:
+            return f"not used: {SWITCH}=0 forbids them"
+        if not self.used:
+            return "not used: no C compiler"
+        by = f" by {self.compiler}" if self.compiler else ""
+        return f"in use, compiled{by}" if self.made else f"compiled at first use{by}"
+
+
+def look(source: Path) -> Compiled:
+    """Say how a C file stands, without compiling or loading it."""
+    allowed = os.environ.get(SWITCH) != "0" and hasattr(os, "getuid")
+    return Compiled(source.name, _compiler(), allowed, hasattr(os, "getuid") and _path(source).is_file())
+
+
+def _compiler() -> str:
+    """Return the path of the C compiler, with the first line that it says of its version; empty where there is none."""
+    command = shlex.split(os.environ.get("CC", "cc"))
+    if not command or (found := shutil.which(command[0])) is None:
+        return ""
+    try:
+        said = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True, timeout=_SECONDS).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f"{found} ({said.partition(chr(10))[0].strip()})"
 
 
 def _path(source: Path) -> Path:

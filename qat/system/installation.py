@@ -13,9 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import kernel_cache, machine
+from . import c_library, kernel_cache, machine
 from .packages import DISTRIBUTION, EXTRAS, Package, complete, import_error, install, keras_backend, packages
 
+#: The passes of PyTorch's steps that are compiled on this machine.
+_PASSES = Path(__file__).parents[1] / "adapters" / "torch" / "autograd" / "passes.c"
 #: Below this much free disk a run may end before its artifacts are written.
 _LITTLE_DISK = 1 << 30
 #: Below this much memory TensorFlow and PyTorch hardly start.
@@ -41,7 +43,8 @@ class Problem:
 class Installation:
     """What is installed and what the machine has.
 
-    ``cached`` is the bytes that the cache holds, ``kernels`` which kernels were measured to be the fastest.
+    ``cached`` is the bytes that the cache holds, ``kernels`` which kernels were measured to be the fastest, ``passes`` how the
+    compiled passes of PyTorch's steps stand.
     """
 
     qat: str
@@ -55,6 +58,7 @@ class Installation:
     cache: machine.Folder
     cached: int
     kernels: tuple[kernel_cache.Measured, ...]
+    passes: c_library.Compiled
     working: machine.Folder
     terminal: machine.Terminal
     problems: tuple[Problem, ...] = ()
@@ -70,6 +74,7 @@ class Installation:
             "threads": f"{self.threads[0]} of {self.threads[1]}" + (f", OMP_NUM_THREADS={limit}" if limit else ""),
             "memory": _gigabytes(self.memory),
             "accelerator": self.accelerator or "none",
+            "compiled passes": str(self.passes),
             "cache": f"{self.cache.path}: {self.cached / 1e6:.1f} MB, {'writable' if self.cache.writable else 'not writable'}",
             "disk": f"{_gigabytes(self.working.free)} free in the working folder, {_gigabytes(self.cache.free)} for the cache",
             "terminal": f"{'a pipe' if t.columns is None else f'{t.columns} columns'}, {t.encoding}, locale {t.locale}",
@@ -78,6 +83,7 @@ class Installation:
     def to_dict(self) -> dict[str, Any]:
         """Return everything, JSON-ready."""
         found = asdict(self)
+        found["passes"]["used"] = self.passes.used
         found["packages"] = [asdict(p) | {"fits": p.fits} for p in self.packages]
         for name in ("cache", "working"):
             found[name]["path"] = str(found[name]["path"])
@@ -111,6 +117,7 @@ def look(imports: bool = False) -> Installation:
         cache=machine.folder(cache),
         cached=machine.size_of(cache),
         kernels=kernel_cache.remembered(),
+        passes=c_library.look(_PASSES),
         working=machine.folder(Path.cwd()),
         terminal=machine.terminal(),
     )
@@ -155,6 +162,11 @@ def _problems_of_the_machine(found: Installation) -> Iterator[Problem]:
         yield Problem(
             "there is a GPU, and PyTorch does not use it: this build of torch has no CUDA, or the driver is older than it wants",
             "https://pytorch.org/get-started/locally has the command for your driver", False,
+        )  # fmt: skip
+    if complete(found.packages, "torch") and found.passes.allowed and not found.passes.used:
+        yield Problem(
+            "no C compiler: PyTorch's steps compute the same numbers by more passes over memory, up to a tenth slower",
+            "install gcc or clang, or export CC=COMPILER", False,
         )  # fmt: skip
     if not found.cache.writable:
         yield Problem(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from qat.system import installation, machine, packages
+from qat.system import c_library, installation, machine, packages
 from qat.system.installation import look
 from qat.system.packages import EXTRAS, Package
 from support.command_line import CommandLine
@@ -55,6 +55,30 @@ def test_a_whole_installation_has_no_problem(qat):
     done = qat("doctor")
     assert done.returncode == 0
     assert "processor" in done.stdout and "torch" in done.stdout
+
+
+def test_the_compiled_passes_are_said(qat, monkeypatch, tmp_path):
+    (tmp_path / "made").mkdir()
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\necho maker 1.2\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "made"))
+    monkeypatch.setenv("CC", f"{compiler} -m64")
+    monkeypatch.delenv("QAT_COMPILED", raising=False)
+    assert str(look().passes) == f"compiled at first use by {compiler} (maker 1.2)"
+    library = c_library._path(installation._PASSES)
+    library.parent.mkdir(parents=True)
+    library.write_text("")
+    assert str(look().passes) == f"in use, compiled by {compiler} (maker 1.2)"
+    library.unlink()
+    monkeypatch.setenv("CC", "no-such-compiler")
+    done = qat("doctor")
+    assert done.returncode == 0
+    assert "not used: no C compiler" in done.stdout and "export CC=COMPILER" in done.stdout
+    monkeypatch.setenv("QAT_COMPILED", "0")
+    done = qat("doctor")
+    assert "not used: QAT_COMPILED=0 forbids them" in done.stdout and "export CC" not in done.stdout
+    assert json.loads(qat("doctor", "--json").stdout)["passes"]["used"] is False
 
 
 def test_a_missing_extra_is_no_error_but_names_its_command(qat, versions):
