@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo screenshot test test-slow test-slow-ci lint format docs tree install peers cost gpu-check clean
+.PHONY: demo screenshot test test-slow test-slow-ci lint format docs tree install peers cost cost-tables gpu-check clean
 
 install: $(STAMP)
 
@@ -62,12 +62,22 @@ peers:
 	test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers.txt --editable .
 
-# All figures of cost in docs/benchmarks.md and README.md, measured anew: half an hour on a quiet machine. Peers stay as they are.
+# All figures of cost in docs/benchmarks.md and README.md, measured anew: an hour on a quiet machine of two cores. Peers' steps
+# stay as they are; torchao's prepare and convert are measured where `make peers` has made their environment.
 cost: $(STAMP)
 	$(BIN)/python benchmarks/step_cost.py --kinds $(COST_KINDS) --json docs/step_cost.json
 	$(BIN)/python benchmarks/step_cost.py --keras --json docs/step_cost.json
 	$(BIN)/python benchmarks/growth.py --json docs/growth.json --plot docs/growth.png
+	$(BIN)/python benchmarks/two_processes.py --json docs/two_processes.json
+	$(BIN)/python benchmarks/judging_cost.py --json docs/judging_cost.json
+	test ! -x $(VENV)-peers/bin/python || $(BIN)/python benchmarks/prepare_cost.py --json docs/prepare_cost.json
+	$(MAKE) cost-tables
+
+# The same tables from the kept figures, without measuring.
+cost-tables: $(STAMP)
 	$(BIN)/python benchmarks/step_cost.py --json docs/step_cost.json --render docs/benchmarks.md README.md
+	for what in two_processes judging_cost prepare_cost; do test ! -f docs/$$what.json || \
+	  $(BIN)/python benchmarks/$$what.py --json docs/$$what.json --render docs/benchmarks.md || exit 1; done
 
 COST_KINDS := float float_bf16 folded qat qat_auto float_last float_last_bf16 folded_last qat_last
 

@@ -19,7 +19,6 @@ import argparse
 import ctypes
 import gc
 import importlib.metadata
-import json
 import logging
 import os
 import re
@@ -29,6 +28,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_TH
     os.environ[variable] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from sections import keep, kept, machine, table, write_section
 from step_rows import MODELS, Kind, Step
 
 WARM_UP = 3
@@ -84,14 +85,6 @@ def measure(model: str, kinds: list[str], runs: int) -> dict[str, Row]:
         if rivals and "seconds" in row:
             row |= {"of_fastest": row["seconds"] / min(rivals), "machine": machine()}
     return rows
-
-
-def machine() -> str:
-    """Return the machine in words."""
-    from qat.system.machine import processor, threads
-
-    found = processor()
-    return ", ".join([f"{threads()[0]} cores of {found.name}", *(name for name, has in found.features.items() if has)])
 
 
 def add_ratios(model: str, rows: dict[str, Row], figure: str, name: str) -> None:
@@ -175,9 +168,9 @@ def render(results: dict[str, dict[str, Row]]) -> str:
         rows = results.get(model)
         if not rows:
             continue
-        lines = [("step", "time", "fastest float", "ms", "peak memory", "MiB"), ("---",) * 6]
-        lines += [(shown(kind, rows[name]), *cells(rows[name])) for name, kind in kinds.items() if name in rows]
-        parts.append(f"**{title}, 32 images of 64x64**\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+        lines = [(shown(kind, rows[name]), *cells(rows[name])) for name, kind in kinds.items() if name in rows]
+        titles = ("step", "time", "fastest float", "ms", "peak memory", "MiB")
+        parts.append(f"**{title}, 32 images of 64x64**\n\n{table(titles, lines)}")
     return "\n\n".join(parts)
 
 
@@ -197,10 +190,8 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def headline(results: dict[str, dict[str, Row]]) -> str:
     """Return this toolkit's step against the fastest float step of the same run, a row for each model."""
-    lines = [
-        ("32 images of 64x64, one thread", "QAT step / float step", "`gradients: auto`", "peak memory", "the float step"),
-        ("---",) * 5,
-    ]
+    titles = ("32 images of 64x64, one thread", "QAT step / float step", "`gradients: auto`", "peak memory", "the float step")
+    lines = []
     machines = set()
     for model, (title, _, _, kinds) in MODELS.items():
         rows = {name: row for name, row in results.get(model, {}).items() if "seconds" in row}
@@ -215,29 +206,11 @@ def headline(results: dict[str, dict[str, Row]]) -> str:
         name = f"{kinds[rival].title}, {1e3 * seconds[rival]:.0f} ms"
         lines.append((title, f"**{seconds[best] / seconds[rival]:.2f}**", auto, memory, name))
         machines.add(rows[best].get("machine", "2 cores of a server with AVX512-VNNI (an earlier run)"))
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{table}\n\nMeasured on {'; '.join(sorted(machines))}."
+    return f"{table(titles, lines)}\n\nMeasured on {'; '.join(sorted(machines))}."
 
 
 #: What is written between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
 SECTIONS = {"step cost": render, "headline": headline}
-
-
-def write_sections(path: Path, results: dict[str, dict[str, Row]]) -> None:
-    """Replace what stands between the marks of a document."""
-    text = path.read_text()
-    for name, written in SECTIONS.items():
-        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        if begin in text:
-            head, rest = text.split(begin)
-            text = f"{head}{begin}\n{written(results)}\n{end}{rest.split(end)[1]}"
-    path.write_text(text)
-
-
-def keep(results: dict[str, dict[str, Row]], path: Path | None) -> None:
-    """Write the figures, where they are to be kept."""
-    if path:
-        path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def main() -> None:
@@ -262,12 +235,10 @@ def main() -> None:
     if options.peak:
         print(peak_here(*options.peak))
         return
-    results: dict[str, dict[str, Row]] = {}
-    if options.json and options.json.exists():
-        results = json.loads(options.json.read_text())
+    results: dict[str, dict[str, Row]] = kept(options.json)
     if options.render:
-        for document in options.render:
-            write_sections(document, results)
+        for document, (name, written) in product(options.render, SECTIONS.items()):
+            write_section(document, name, written(results))
         return
     models = options.models or (["keras"] if options.keras else [m for m in MODELS if m != "keras"])
     if unknown := set(models) - set(MODELS):

@@ -30,11 +30,11 @@ def _head(width: int, classes: int) -> list[nn.Module]:
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)]
 
 
-def resnet50(classes: int = 10) -> nn.Sequential:
+def resnet50(classes: int = 10, repeats: tuple[int, ...] = (3, 4, 6, 3)) -> nn.Sequential:
     layers: list[nn.Module] = [conv(3, 64, 7, 2, R), nn.MaxPool2d(3, 2, 1)]
     inputs = 64
-    for width, repeats, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
-        for index in range(repeats):
+    for width, blocks, stride in zip((64, 128, 256, 512), repeats, (1, 2, 2, 2), strict=True):
+        for index in range(blocks):
             layers.append(Bottleneck(inputs, width, 4 * width, stride if index == 0 else 1))
             inputs = 4 * width
     return nn.Sequential(*layers, *_head(2048, classes))

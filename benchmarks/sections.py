@@ -1,0 +1,42 @@
+"""What benchmarks write into documents: a part between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``, from kept figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_section(path: Path, name: str, text: str) -> None:
+    """Replace what stands between the marks of a document; one without them stays as it is."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    document = path.read_text()
+    if begin in document:
+        head, rest = document.split(begin)
+        path.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as Markdown."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (titles, ("---",) * len(titles), *rows))
+
+
+def machine() -> str:
+    """Return the machine in words."""
+    from qat.system.machine import processor, threads
+
+    found = processor()
+    return ", ".join([f"{threads()[0]} cores of {found.name}", *(name for name, has in found.features.items() if has)])
+
+
+def kept(path: Path | None) -> dict[str, Any]:
+    """Return the figures that a file holds; none where there is no file yet."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path and path.exists() else {}
+    return found
+
+
+def keep(figures: Any, path: Path | None) -> None:
+    """Write the figures, where they are to be kept."""
+    if path:
+        path.write_text(json.dumps(figures, indent=1) + "\n")
