@@ -210,10 +210,13 @@ def prepare(
     traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen, dynamic, equalize, dropout)
     if unheld := made.unwritable():
         lacking = "; ".join(f"'{layer}': {reason}" for layer, reason in unheld.items())
-        raise ExportError(
-            f"this model cannot become a {chosen.suffix}: {lacking}: replace the operator, prepare the part of the model before "
-            f"it, or choose another target than '{chosen.name}'"
-        )
+        names = {p.op.name for p in made.ops if p.unwritable}
+        others = [load_target(name) for name in ("onnxruntime", "litert")]
+        holding = [t.name for t in others if t.suffix != chosen.suffix and not adapter.unheld(traced, names, t.suffix)]
+        advice = "replace the operator, or prepare the part of the model before it"
+        if holding:
+            advice = f"replace the operator, prepare the part of the model before it, or choose the target '{holding[0]}'"
+        raise ExportError(f"this model cannot become a {chosen.suffix}: {lacking}: {advice}")
     floats = made.floats()
     if floats:
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(floats.items())[:3])

@@ -171,7 +171,7 @@ def test_run_train_export_compare_inspect(qat, config, tmp_path):
     done = qat("compare", config, artifact, artifact)
     assert done.returncode == 0, done.stderr
     turned = tmp_path / "turned.onnx"
-    done = qat("export", config, checkpoint, turned, "--layout", "NHWC")
+    done = qat("export", config, checkpoint, turned, "--layout", "NHWC", "--outputs", "output_0")
     assert done.returncode == 0, done.stderr
     assert "100.00 % of outputs exactly equal" in done.stdout
     assert "float32  batchx8x8x1  NHWC" in qat("inspect", turned).stdout

@@ -136,13 +136,16 @@ def export(
         str | None, typer.Option(help="Of images in and out, NCHW or NHWC; default: NHWC in a .tflite, else as the model's.")
     ] = None,
     recipe: Recipe = None,
+    outputs: Annotated[
+        list[str] | None, typer.Option(help="The name of an output that the artifact keeps, once for each; default: all outputs.")
+    ] = None,
 ) -> Result:
     """Export a trained checkpoint and verify it on the test split."""
     from qat.display.page import Page, Whole
     from qat.runs.run import export_checkpoint
 
     job = open_job(config, None, recipe=recipe)
-    written = export_checkpoint(job, checkpoint, artifact, overwrite, cast("Layout | None", layout))
+    written = export_checkpoint(job, checkpoint, artifact, overwrite, cast("Layout | None", layout), outputs or None)
     parity = written.parity
     assert parity is not None
     line = f"written: {written.path} ({written.bytes:,} bytes), {100 * parity.exact:.2f} % of outputs exactly equal"

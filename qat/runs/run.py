@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,13 +120,22 @@ def _training(job: Job, data: RunData) -> Trained:
     return Trained(job.best_checkpoint, before, history)
 
 
-def export_checkpoint(job: Job, checkpoint: Path, path: Path, overwrite: bool, layout: Layout | None = None) -> Artifact:
-    """Export the model of a checkpoint that :func:`train` wrote, and verify it on the test split."""
+def export_checkpoint(
+    job: Job, checkpoint: Path, path: Path, overwrite: bool, layout: Layout | None = None, outputs: Sequence[str] | None = None
+) -> Artifact:
+    """Export the model of a checkpoint that :func:`train` wrote, with all or the named outputs; verify it on the test split."""
     data, c = RunData(job.config, job.base), job.config
     prepared = api.prepare(float_model.untrained(job), data.example(), job.recipe, c.target, c.model.dynamic)
     metadata = metadata_of(data, job.base)
     return api.export(
-        api.load_prepared(prepared, checkpoint), path, data.batches("test"), c.io_dtype, overwrite, layout, metadata
+        api.load_prepared(prepared, checkpoint),
+        path,
+        data.batches("test"),
+        c.io_dtype,
+        overwrite,
+        layout,
+        metadata,
+        outputs=outputs,
     )
 
 

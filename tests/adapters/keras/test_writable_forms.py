@@ -32,6 +32,7 @@ FORMS = {
     "argmin": (lambda x: L.Embedding(6, 4)(ops.argmin(x, axis=1)), X),
     "sinh": (lambda x: ops.sinh(0.1 * x) + ops.cosh(x), X),
     "pooling of volumes": (lambda x: L.MaxPooling3D((2, 3, 2), 2, "same")(ops.expand_dims(x, -1)), X),
+    "mean of volumes": (lambda x: L.AveragePooling3D((2, 3, 2), 2, "same")(ops.expand_dims(x, -1)), X),
     "multi-hot": (lambda x: L.CategoryEncoding(9, "multi_hot")(x), IDS),
     "count": (lambda x: L.CategoryEncoding(9, "count")(x), IDS),
     "buckets": (lambda x: L.Discretization([-1.0, 0.0, 0.5], output_mode="multi_hot")(L.Flatten()(x)), X),
@@ -74,17 +75,19 @@ def test_parts_are_rolled_as_numpy_rolls_them(shift, axis):
 
 
 @pytest.mark.parametrize(
-    ("middle", "data", "target", "kind"),
+    ("middle", "data", "target", "kind", "other"),
     [
-        (lambda x: ops.fft2((x, ops.zeros_like(x)))[0], X, "litert", "FFT2"),
-        (lambda x: ops.rfft(x)[0], X, "onnxruntime", "RFFT"),
-        (ops.arctan, X, "litert", "Arctan"),
-        (lambda x: ops.cast(L.Hashing(7)(x), "float32"), IDS, "litert", "Hashing"),
-        (lambda x: ops.cast(L.IntegerLookup(vocabulary=[1, 2])(x), "float32"), IDS, "onnxruntime", "IntegerLookup"),
+        (lambda x: ops.fft2((x, ops.zeros_like(x)))[0], X, "litert", "FFT2", ""),
+        (ops.erfinv, X, "onnxruntime", "Erfinv", ""),
+        (lambda x: ops.rfft(x)[0], X, "onnxruntime", "RFFT", "litert"),
+        (ops.arctan, X, "litert", "Arctan", "onnxruntime"),
+        (lambda x: ops.cast(L.Hashing(7)(x), "float32"), IDS, "litert", "Hashing", ""),
+        (lambda x: ops.cast(L.IntegerLookup(vocabulary=[1, 2])(x), "float32"), IDS, "onnxruntime", "IntegerLookup", ""),
     ],
 )
-def test_prepare_says_what_no_file_holds(middle, data, target, kind):
-    with pytest.raises(ExportError, match=rf"cannot hold {kind}:"):
+def test_prepare_says_what_no_file_holds_and_which_other_file_does(middle, data, target, kind, other):
+    advice = rf", or choose the target '{other}'$" if other else ", or prepare the part of the model before it$"
+    with pytest.raises(ExportError, match=rf"cannot hold {kind}:.*{advice}"):
         qat.prepare(net(middle, data), target=target)
 
 

@@ -1,8 +1,8 @@
 """Layers whose ``call`` computes with the number of samples: recorded at two numbers, then freed of them.
 
 A call is recorded twice, with two numbers of samples. What differs between the two records comes from that number. Where it is
-the first axis of a shape, or of a constant whose samples are equal, the axis is free again; anywhere else the call cannot be
-recorded.
+an axis of a shape, or the first axis of a constant whose samples are equal, the axis is free again; anywhere else the call
+cannot be recorded.
 """
 
 from __future__ import annotations
@@ -76,26 +76,26 @@ def freed(first: Sequence[Any], second: Sequence[Any], like: keras.KerasTensor) 
         raise CountsSamples("call")
     freeing = _Freeing(like)
     records = tuple(freeing.record(a, b) for a, b in zip(first, second, strict=True))
-    for tensor in freeing.counted:
-        free_batch(tensor)
+    for tensor, axis in freeing.counted:
+        free_batch(tensor, axis)
     return records
 
 
-def free_batch(tensor: keras.KerasTensor) -> None:
+def free_batch(tensor: keras.KerasTensor, axis: int = 0) -> None:
     """Leave the number of samples of a recorded tensor free."""
-    tensor._shape = (None, *tensor.shape[1:])
+    tensor._shape = (*tensor.shape[:axis], None, *tensor.shape[axis + 1 :])
 
 
 class _Freeing:
     """Compares two records of one call, value by value.
 
     Attributes:
-        counted: the tensors whose first axis is that of the samples.
+        counted: the tensors that have an axis of the samples, and that axis.
     """
 
     def __init__(self, like: keras.KerasTensor) -> None:
         self.like = like
-        self.counted: list[keras.KerasTensor] = []
+        self.counted: list[tuple[keras.KerasTensor, int]] = []
         self.name = ""
 
     def record(self, a: Any, b: Any) -> Record:
@@ -104,8 +104,8 @@ class _Freeing:
         args, kwargs = self._same((a.arguments.args, a.arguments.kwargs), (b.arguments.args, b.arguments.kwargs))
         operation, args = self._operation(a, b, args)
         for one, other in zip(a.outputs, b.outputs, strict=True):
-            if self._first_is_free(one.shape, other.shape):
-                self.counted.append(one)
+            if (axis := self._free_axis(one.shape, other.shape)) is not None:
+                self.counted.append((one, axis))
         return Record(operation, SymbolicArguments(*args, **kwargs), a.outputs)
 
     def _operation(self, first: Any, second: Any, args: tuple[Any, ...]) -> tuple[keras.Operation, tuple[Any, ...]]:
@@ -123,10 +123,14 @@ class _Freeing:
         if kind == "Repeat":
             if a.axis != 0:
                 raise CountsSamples(self.name)
-        elif not self._first_is_free(shape, other):
+            axis: int | None = 0
+        else:
+            axis = self._free_axis(shape, other)
+        if kind in ("Reshape", "Slice") and axis is not None:
+            made = first.outputs[0].shape
+            return type(a)((*made[:axis], -1, *made[axis + 1 :]), name=a.name), args
+        if axis != 0:
             raise CountsSamples(self.name)
-        if kind in ("Reshape", "Slice"):
-            return type(a)((-1, *first.outputs[0].shape[1:]), name=a.name), args
         x = args[0]
         if shape[0] != NUMBERS[0] or (x.shape[0] != 1 and len(x.shape) >= len(shape)):
             raise CountsSamples(self.name)
@@ -136,14 +140,14 @@ class _Freeing:
             raise CountsSamples(self.name)
         return SpreadOverBatch(tuple(x.shape[1:]), name=a.name), (x, self.like)
 
-    def _first_is_free(self, shape: Sequence[Any], other: Sequence[Any]) -> bool:
-        """Return whether the first of two shapes begins with the samples, alone or with other axes that are folded into them."""
+    def _free_axis(self, shape: Sequence[Any], other: Sequence[Any]) -> int | None:
+        """Return the axis of two shapes that is of the samples, alone or with others folded into it; None without one."""
         if tuple(shape) == tuple(other):
-            return False
-        (a, *rest), (b, *others) = shape, other
-        if rest != others or a * NUMBERS[1] != b * NUMBERS[0]:
+            return None
+        differ = [axis for axis, (a, b) in enumerate(zip(shape, other, strict=False)) if a != b]
+        if len(shape) != len(other) or len(differ) != 1 or shape[differ[0]] * NUMBERS[1] != other[differ[0]] * NUMBERS[0]:
             raise CountsSamples(self.name)
-        return True
+        return differ[0]
 
     def _same(self, a: Any, b: Any) -> Any:
         """Return a value that two records have in common; of a constant for each sample, one sample."""
@@ -157,7 +161,7 @@ class _Freeing:
             one, other = np.asarray(ops.convert_to_numpy(a)), np.asarray(ops.convert_to_numpy(b))
             if np.array_equal(one, other):
                 return a
-            counted = self._first_is_free(one.shape, other.shape) and len(one) == NUMBERS[0]
+            counted = self._free_axis(one.shape, other.shape) == 0 and len(one) == NUMBERS[0]
             if counted and (one == one[:1]).all() and (other == one[:1]).all():
                 return PerSample(one[:1], self.like)
             raise CountsSamples(self.name)

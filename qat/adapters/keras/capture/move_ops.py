@@ -10,6 +10,7 @@ MOVES = frozenset(
         "Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D", "RepeatVector",
         "GlobalMaxPooling1D", "GlobalMaxPooling2D",
         "GetItem", "Slice", "Take", "Flip", "Roll", "ExpandDims", "Squeeze", "Max", "Repeat", "Tile", "Swapaxes", "Moveaxis",
+        "Transpose",
     }
 )  # fmt: skip
 

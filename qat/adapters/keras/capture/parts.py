@@ -34,9 +34,12 @@ def _split(b: Builder, c: Call, outputs: Sequence[keras.KerasTensor]) -> list[st
 
 def _unstack(b: Builder, c: Call, outputs: Sequence[keras.KerasTensor]) -> list[str] | None:
     axis = c.layer.axis % (len(c.shape) + 1)
-    if axis == 0 or None in c.shape[1:]:
+    if None in c.shape[1:] or b.specs[c.inputs[0]].shape[axis] is None:
         return None
     parts = [_slice(b, c.inputs[0], axis, index, 1, c.path) for index in range(len(outputs))]
+    if axis == 0:  # the batch comes after it
+        shape = (-1, *c.shape[1:])
+        return [b.emit("reshape", [part], tuple(c.shape), f"{c.path}_part", shape=shape, folds=True) for part in parts]
     return [b.reshape(part, tuple(c.shape), f"{c.path}_part", c.path) for part in parts]
 
 

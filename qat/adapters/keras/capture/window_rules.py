@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from qat.errors import CaptureError
 from qat.graph.graph import TensorSpec
@@ -148,6 +149,19 @@ def zero_padding(b: Builder, c: Call) -> str | None:
         return None
     sides = [c.layer.padding] if len(c.shape) == 3 else c.layer.padding
     return b.emit("pad", c.inputs, c.output, c.path, padding=tuple(tuple(int(n) for n in side) for side in sides))
+
+
+def pad(b: Builder, c: Call) -> str | None:
+    """``keras.ops.pad``: zeros around an image, or nothing."""
+    amounts, shape = c.layer.pad_width, b.specs[c.inputs[0]].shape
+    others = [*c.arguments.args[1:], *c.arguments.kwargs.values()]
+    if not np.any(amounts):
+        return c.inputs[0]
+    zeros = c.layer.mode == "constant" and not any(value is not None and np.any(np.asarray(value)) for value in others)
+    if not zeros or len(amounts) != 4 or np.any([amounts[0], amounts[3]]) or None in shape[1:]:
+        return None
+    sides = tuple((int(first), int(last)) for first, last in amounts[1:3])
+    return b.emit("pad", c.inputs, c.output, c.path, padding=sides)
 
 
 def resizing(b: Builder, c: Call) -> str | None:

@@ -86,16 +86,30 @@ class MaxPooling3D(keras.layers.MaxPooling3D):
 
     def call(self, inputs: Tensor) -> Tensor:
         """Pool."""
-        if self.data_format != "channels_last" or None in inputs.shape[1:]:
-            return super().call(inputs)
-        _, depth, *size, channels = inputs.shape
-        padding = self.padding.upper()
-        images = tf.reshape(inputs, [-1, *size, channels])
-        images = tf.nn.max_pool2d(images, self.pool_size[1:], self.strides[1:], padding)
-        _, height, width, _ = images.shape
-        stacks = tf.reshape(images, [-1, depth, height * width, channels])
-        stacks = tf.nn.max_pool2d(stacks, (self.pool_size[0], 1), (self.strides[0], 1), padding)
-        return tf.reshape(stacks, [-1, stacks.shape[1], height, width, channels])
+        return _pooled(self, inputs, tf.nn.max_pool2d) if _pools_in_parts(self, inputs) else super().call(inputs)
+
+
+@_register
+class AveragePooling3D(keras.layers.AveragePooling3D):
+    """As :class:`MaxPooling3D`: a window at an edge has as many elements as its parts say."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Pool."""
+        return _pooled(self, inputs, tf.nn.avg_pool2d) if _pools_in_parts(self, inputs) else super().call(inputs)
+
+
+def _pools_in_parts(layer: Any, x: Tensor) -> bool:
+    return layer.data_format == "channels_last" and None not in x.shape[1:]
+
+
+def _pooled(layer: Any, x: Tensor, pool: Any) -> Tensor:
+    _, depth, *size, channels = x.shape
+    padding = layer.padding.upper()
+    images = pool(tf.reshape(x, [-1, *size, channels]), layer.pool_size[1:], layer.strides[1:], padding)
+    _, height, width, _ = images.shape
+    stacks = tf.reshape(images, [-1, depth, height * width, channels])
+    stacks = pool(stacks, (layer.pool_size[0], 1), (layer.strides[0], 1), padding)
+    return tf.reshape(stacks, [-1, stacks.shape[1], height, width, channels])
 
 
 @_register
@@ -131,7 +145,8 @@ def _counted(indices: Tensor, mode: str, depth: int, dtype: str) -> Tensor:
 
 
 _FORMS: dict[str, type[keras.Operation]] = {
-    form.__name__: form for form in (Argmax, Argmin, Roll, Sinh, Cosh, MaxPooling3D, CategoryEncoding, Discretization)
+    form.__name__: form
+    for form in (Argmax, Argmin, Roll, Sinh, Cosh, MaxPooling3D, AveragePooling3D, CategoryEncoding, Discretization)
 }
 
 
