@@ -359,7 +359,7 @@ def test_pytorch_operators_compute_the_same_in_tensorflow(name):
 def test_operator_without_a_counterpart_is_named_with_what_else_there_is():
     xs = samples("torch", "images")
     net = Block({"stem": torch.nn.Conv2d(3, 4, 3)}, lambda m, x: torch.special.bessel_j0(m["stem"](x)))
-    with pytest.raises(ExportError, match=r"a \.tflite cannot hold aten\.special_bessel_j0.*, or prepare the part of the model before it$"):
+    with pytest.raises(ExportError, match=r"cannot hold aten\.special_bessel_j0.*, or prepare the part of the model before it$"):
         qat.prepare(net.eval(), torch.from_numpy(xs[0]), target="litert")
 
 

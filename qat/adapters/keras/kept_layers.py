@@ -90,10 +90,24 @@ class KeptLayers:
         return kept
 
 
+def _known_classes(layer: keras.Operation) -> contextlib.AbstractContextManager[Any]:
+    """Let Keras find the classes of the layers inside a layer, the cells of an RNN say, where the user registered none."""
+    inside = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else []
+    known: contextlib.AbstractContextManager[Any] = keras.saving.custom_object_scope(
+        {keras.saving.get_registered_name(type(each)): type(each) for each in inside if not _is_of_keras(each)}
+    )
+    return known
+
+
+def _is_of_keras(layer: keras.Operation) -> bool:
+    return type(layer).__module__.startswith("keras.")
+
+
 def copy_of(layer: keras.Operation) -> Any:
     """Return a layer made again from its configuration, in float32."""
     try:
-        copied = type(layer).from_config(layer.get_config())
+        with _known_classes(layer):
+            copied = type(layer).from_config(layer.get_config())
     except Exception as error:  # whatever the user's get_config raises
         if isinstance(layer, keras.layers.Layer) and not layer.weights:
             return layer  # nothing in it is trained: a Lambda, say

@@ -175,6 +175,34 @@ def test_example_inputs_that_a_subclassed_model_does_not_take():
         qat.prepare(Named(), {"b": np.zeros((2, 4), "float32")})
 
 
+class Cell(L.Layer):
+    """A step of a recurrent layer, in a class that is not registered."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = self.state_size = units
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1] + self.units, self.units), name="kernel")
+
+    def call(self, x, states):
+        state = ops.tanh(ops.matmul(ops.concatenate([x, states[0]], axis=-1), self.kernel))
+        return state, [state]
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+def test_a_recurrent_layer_of_cells_of_ones_own(suffix, tmp_path):
+    x = keras.Input((5, 6))
+    model, samples = keras.Model(x, L.Dense(3)(L.RNN([Cell(4), L.GRUCell(4)])(L.Dense(4)(x)))), X[:, :5, 0]
+    prepared = qat.prepare(model, samples, target={".onnx": "onnxruntime", ".tflite": "litert"}[suffix])
+    np.testing.assert_allclose(prepared(samples), model(samples), rtol=1e-4, atol=1e-5)
+    qat.calibrate(prepared, [samples])
+    assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[samples]).parity.exact == 1
+
+
 class Positions(L.Layer):
     """Holds indices as a variable, looks a table up by them, and returns constants beside its result, as DeiT and CLIP do."""
 
