@@ -8,11 +8,11 @@ from qat.errors import ExportError
 from qat.frameworks import adapter_for
 from qat.planning.recipe import QuantSpec, Rule
 from qat.program import interpreter as reference
+from support.eager import eagerly
 from support.low_bits import FRAMEWORKS, images, net, recipe
 
 
-@FRAMEWORKS
-@pytest.mark.parametrize("bits", [4, 3])
+@pytest.mark.parametrize(("bits", "framework"), [(4, "torch"), (3, "torch"), (3, "keras")])
 def test_the_model_computes_what_the_reference_does(framework, bits):
     x, y = images(framework), np.arange(32) % 10
     model = qat.calibrate(qat.prepare(net(framework), x[:2], f"static_wi{bits}_ai{bits}", "simulated"), [x])
@@ -49,19 +49,15 @@ def scales(model):
 
 @pytest.fixture
 def eager(framework):
-    """Run Keras without tracing: for few steps of a net of this size a trace costs more than the steps."""
-    if framework == "keras":
-        import tensorflow as tf
-
-        tf.config.run_functions_eagerly(True)
-    yield
-    if framework == "keras":
-        tf.config.run_functions_eagerly(False)
+    with eagerly(framework):
+        yield
 
 
 @FRAMEWORKS
-@pytest.mark.parametrize(("weights", "activations", "target"), [(4, 4, "simulated"), (3, 3, "simulated"), (4, 8, "litert")])
-@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+@pytest.mark.parametrize(
+    ("weights", "activations", "target", "granularity"),
+    [(4, 4, "simulated", "channel"), (3, 3, "simulated", "tensor"), (4, 8, "litert", "channel"), (4, 8, "litert", "tensor")],
+)
 @pytest.mark.usefixtures("eager")
 def test_learned_scales_are_trained_and_the_model_computes_what_the_reference_does(
     framework, weights, activations, target, granularity
@@ -83,6 +79,7 @@ def test_learned_scales_are_trained_and_the_model_computes_what_the_reference_do
 
 @FRAMEWORKS
 @pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+@pytest.mark.usefixtures("eager")
 def test_learned_scales_reach_the_artifact(framework, suffix, tmp_path):
     x, y = images(framework), np.arange(32) % 10
     target = {".onnx": "onnxruntime", ".tflite": "litert"}[suffix]
