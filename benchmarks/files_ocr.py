@@ -1,6 +1,7 @@
 """PP-OCRv4's three networks (text detection, direction, recognition) as files, quantized by qat.quantize and by ONNX Runtime.
 
-Usage: python benchmarks/files_ocr.py {recognition,detection,direction} [--train 10m] [--estimator mse] [--cache FOLDER]
+Usage: python benchmarks/files_ocr.py {recognition,detection,direction} [--train 10m] [--estimator mse] [--max-error 12]
+       [--same-answers 100] [--cache FOLDER]
 
 The networks are in the wheel rapidocr-onnxruntime 1.4.4, which pip downloads into the cache folder; nothing of it is committed.
 The data are lines of text rendered with matplotlib's fonts: 1024 that calibrate and train, 200 others for all figures.
@@ -173,6 +174,8 @@ def rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     common = {
         "target": arguments.target,
         "estimator": arguments.estimator,
+        "max_error": arguments.max_error,
+        "same_answers": arguments.same_answers,
         "overwrite": True,
         "samples": len(training),
         "progress": False,
@@ -191,6 +194,8 @@ def main() -> None:
     parser.add_argument("network", choices=FILES)
     parser.add_argument("--train", default="10m", help="a time, a number of steps, or none")
     parser.add_argument("--estimator", default=None)
+    parser.add_argument("--max-error", type=float, default=None)
+    parser.add_argument("--same-answers", type=float, default=None)
     parser.add_argument("--target", default="onnxruntime_vnni", help="of the .onnx")
     parser.add_argument("--training", type=int, default=TRAINING, help="lines that calibrate and train")
     parser.add_argument(

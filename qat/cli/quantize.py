@@ -53,6 +53,10 @@ def quantize(
         float | None,
         typer.Option(help="In percent: the layers that lose most stay in 16 bits or float, until the error is at most this."),
     ] = None,
+    same_answers: Annotated[
+        float | None,
+        typer.Option(help="Of classes, in percent: the same, until at least so many answers are float's; 100 changes none."),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page for people there, report.html for example.")] = None,
     force: Annotated[bool, typer.Option("--force", "--overwrite", help="Replace existing results.")] = False,
 ) -> Result:
@@ -71,7 +75,7 @@ def quantize(
         recipe=recipe or short or DEFAULT_RECIPE, exclude=exclude or (), rules=rule or (), train=train,
         start=cast("Start | None", start), tool=cast("Tool", tool), io_dtype=cast("IoDtype", io_dtype), out=out, target=target,
         estimator=cast("Estimator | None", estimator), scale=scale, size=size_of(size), samples=samples, overwrite=force,
-        outputs=cast("Outputs", outputs), max_error=max_error,
+        outputs=cast("Outputs", outputs), max_error=max_error, same_answers=same_answers,
     )  # fmt: skip
     if report is not None:  # before the work
         if not force:

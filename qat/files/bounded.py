@@ -1,4 +1,4 @@
-"""Mixed precision of a file: operators stay in higher precision, those that lose most first, until an error bound holds."""
+"""Mixed precision of a file: operators stay in higher precision, those that lose most first, until the bounds hold."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from qat.errors import ConfigError, OptionError
 from qat.planning.plan import Plan
 from qat.planning.recipe import Recipe
 from qat.planning.rounding import Rounding
-from qat.report.statistics import error_percent
 from qat.system.silence import without_notices
 
+from .bounds import Bounds
 from .calibrated import CALIBRATING, HELD_OUT, JUDGING, Arrays, Calibrated, Trial
+from .distance import same_answers
 from .inputs import unpacked
 from .opened import Opened
 from .request import Request
@@ -29,52 +30,67 @@ log = logging.getLogger("qat")
 
 #: A recipe whose error is above the bound is followed by one that is predicted to stay this much below the next goal.
 _FIRMER = 0.97
+#: The most samples that judge answers: the few whose answer a small error changes have to be among them.
+_DECIDING = 1024
 #: With so many samples each has one part: to calibrate, to judge, or to be held out.
 _ENOUGH = HELD_OUT * (CALIBRATING + JUDGING) // (HELD_OUT - 1) + 1
 
 
 def bounded(found: Calibrated, opened: Opened, request: Request, kept: Sequence[Arrays]) -> Calibrated:
-    """Return a calibrated model whose error is at most ``request.max_error``, with as few operators in higher precision.
+    """Return a calibrated model that keeps ``request.max_error`` and ``request.same_answers``, few operators in higher precision.
 
     Layers are ordered by their sensitivity, estimated from gradients (:mod:`qat.analysis.sensitivity.fast`). How many are enough
     is found by passes in float with the roundings of the others alone; then the recipe is prepared, calibrated and measured, and
-    more layers join where that misses the bound.
+    more layers join where that misses the bounds: one, two, four, then half of the rest at most.
 
     Args:
         found: the model as it is calibrated without a bound.
         opened, request, kept: as for :func:`qat.files.calibrated.calibrated`.
 
     Raises:
-        OptionError: no recipe that quantizes anything keeps the bound.
+        OptionError: no recipe that quantizes anything keeps the bounds, or no output has answers to keep.
     """
-    most = request.max_error
-    if most is None or not found.model.grids:
+    bounds = Bounds(request.max_error, request.same_answers)
+    if not bounds:
         return found
-    trial = Trial.of(opened, request, kept)
+    trial = Trial.of(opened, request, kept, JUDGING if request.same_answers is None else _DECIDING)
+    if request.same_answers is not None and same_answers(trial.real, trial.real, trial.losses) is None:
+        raise OptionError("same_answers", f"{opened.name}: no output is of classes, so that none is an answer: take max_error")
     if trial.judges_itself:
         log.warning(
-            "%s: max_error is held on the samples that calibrate, and others may be further off: give %d samples or more",
-            opened.name, _ENOUGH,
+            "%s: %s is held on the samples that calibrate, and others may be further off: give %d samples or more",
+            opened.name, " and ".join(bounds.options), _ENOUGH,
         )  # fmt: skip
-    error = least = trial.error(found.model)
-    if error <= most:
+    got = nearest = opened.outputs(found.model, trial.judging)
+    off = least = bounds.off(got, trial.real, trial.losses)
+    if off <= 1:
         return found
-    ranked = _Ranked.of(found.model, trial)
-    goal, count, made = most, 0, found
-    while error > most:
-        count = max(ranked.enough(goal), count + 1)
+    if not found.model.grids:
+        raise OptionError(
+            bounds.options[0],
+            f"{opened.name}: recipe '{found.model.plan.recipe.name}' has no layer in integers that could stay in higher "
+            f"precision: it has {bounds.found(got, trial.real, trial.losses)}, not {bounds.asked()}; ask for less, or take a "
+            "static recipe",
+        )
+    ranked = _Ranked.of(found.model, trial, bounds)
+    goal, count, more, made = 1.0, 0, 1, found
+    while off > 1:
+        count = max(ranked.enough(goal), count + more)
+        more = min(2 * more, max((len(ranked.layers) - count) // 2, 1))
         recipe = ranked.recipe(count)
         if recipe is None:
             raise OptionError(
-                "max_error",
-                f"{opened.name}: no recipe that quantizes anything keeps an error of {most:g} %, the least is {least:.2f} %: "
-                "raise max_error, or train",
+                bounds.options[0],
+                f"{opened.name}: no recipe that quantizes anything keeps {bounds.asked()}, the nearest has "
+                f"{bounds.found(nearest, trial.real, trial.losses)}: ask for less, or train",
             )
         with without_notices():  # what stays float was chosen so
             model: Any = api.prepare(opened.model, kept[0], recipe.recipe, request.target)
         trial.set_ranges(model, found.estimator)
-        error = trial.error(model)
-        least, goal = min(least, error), goal * _FIRMER * most / max(error, most)
+        got = opened.outputs(model, trial.judging)
+        off = bounds.off(got, trial.real, trial.losses)
+        least, nearest = (off, got) if off < least else (least, nearest)
+        goal *= _FIRMER / max(off, 1)
         names = tuple(dict.fromkeys(pin.layer for pin in recipe.pins))
         made = replace(found, model=model, precise=names, precision=recipe.precision)
     return made
@@ -87,31 +103,33 @@ class _Ranked:
     Attributes:
         model: the model.
         trial: its samples.
+        bounds: of its outputs.
         layers: in that order.
         weight_shares: how much of each one's loss its weights make.
     """
 
     model: Any
     trial: Trial
+    bounds: Bounds
     layers: tuple[Layer, ...]
     weight_shares: tuple[float, ...]
 
     @classmethod
-    def of(cls, model: Any, trial: Trial) -> _Ranked:
+    def of(cls, model: Any, trial: Trial, bounds: Bounds) -> _Ranked:
         """Order the layers of a model."""
         rows = sensitivity(
             model, unpacked(trial.judging), method="fast", threshold=100.0, try_recipes=False, progress=trial.request.progress
         ).layers
         by_name = {(layer.name, layer.kind): layer for layer in layers_of(model.plan)}
         rows = tuple(sorted(rows, key=lambda row: -row.estimate))
-        return cls(model, trial, tuple(by_name[r.layer, r.kind] for r in rows), tuple(r.weight_share for r in rows))
+        return cls(model, trial, bounds, tuple(by_name[r.layer, r.kind] for r in rows), tuple(r.weight_share for r in rows))
 
     def enough(self, goal: float) -> int:
-        """Return how many layers have to round nothing for an error of at most a goal, in percent; by bisection."""
+        """Return how many layers have to round nothing for outputs that are off by at most a goal; by bisection."""
         low, high = 0, len(self.layers)
         while low < high:
             middle = (low + high) // 2
-            if self._error(middle) <= goal:
+            if self._off(middle) <= goal:
                 high = middle
             else:
                 low = middle + 1
@@ -132,12 +150,13 @@ class _Ranked:
         except ConfigError:  # all of the model would be float
             return None
 
-    def _error(self, count: int) -> float:
-        """Return the error, in percent, where the first layers round nothing and the others do."""
+    def _off(self, count: int) -> float:
+        """Return how far off the outputs are where the first layers round nothing and the others do."""
         rounded: dict[str, Rounding] = {}
         for layer in self.layers[count:]:
             rounded |= layer.variant("both")
         adapter, parts = self.trial.opened.adapter, []
         for batch in self.trial.judging:
             parts += [y for _, y in adapter.simulate(self.model, adapter.inputs_of((batch,)), [rounded])]
-        return error_percent([np.concatenate(column) for column in zip(*parts, strict=True)], self.trial.real)
+        got = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return self.bounds.off(got, self.trial.real, self.trial.losses)

@@ -44,7 +44,7 @@ class Calibrated:
         model: the prepared one.
         estimator: that found its ranges; None where the recipe has none to find, or rules name several.
         unrounded: the outputs that leave as float values, since their own grid made much of their error.
-        precise: the layers in higher precision, and in which, by an error bound.
+        precise: the layers in higher precision, and in which, by the bounds that are asked for.
     """
 
     model: Any
@@ -93,10 +93,10 @@ class Trial:
     judging: Sequence[Arrays]
 
     @classmethod
-    def of(cls, opened: Opened, request: Request, kept: Sequence[Arrays]) -> Trial:
-        """Return the samples among the batches to learn from."""
+    def of(cls, opened: Opened, request: Request, kept: Sequence[Arrays], judging: int = JUDGING) -> Trial:
+        """Return the samples among the batches to learn from; at most so many are judging."""
         count = -(-CALIBRATING // opened.batch)
-        return cls(opened, request, kept[:count], kept[count : count + -(-JUDGING // opened.batch)] or kept[:count])
+        return cls(opened, request, kept[:count], kept[count : count + -(-judging // opened.batch)] or kept[:count])
 
     @property
     def judges_itself(self) -> bool:
@@ -122,10 +122,6 @@ class Trial:
             named = [dict(zip(seen.names, batch, strict=True)) for batch in self.samples]
             check_data(named, progress=self.request.progress).log()
         seen.log(checked=not random)
-
-    def error(self, model: Any) -> float:
-        """Return the outputs' distance from float, in percent of their spread."""
-        return error_percent(self.opened.outputs(model, self.judging), self.real)
 
     def nearest(self, model: Any) -> Estimator:
         """Return the estimator with whose ranges the outputs are nearest to float's, in the losses that training would have."""

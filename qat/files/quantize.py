@@ -44,6 +44,7 @@ def quantize(
     progress: bool = True,
     outputs: Outputs = "auto",
     max_error: float | None = None,
+    same_answers: float | None = None,
 ) -> QuantizedFile:
     """Quantize a float file, and train it to its own float outputs where that is asked for.
 
@@ -83,6 +84,8 @@ def quantize(
         max_error: the most that the calibrated outputs may differ from float's, as ``error_percent`` of the result, on samples
             that did not calibrate: the layers that lose most stay in 16 bits, where the target's kernels allow that, else in
             float, as few as are enough. Training starts from there. None: any error.
+        same_answers: the same for outputs that are classes: the least share of answers that float gives, too, in percent, on up
+            to 1024 such samples. 100 changes none of these. None: any share.
 
     Returns:
         The file, its size, and its distance from the float file on samples held out.
@@ -102,7 +105,7 @@ def quantize(
     """
     request = Request(
         recipe, exclude, rules, train, start, tool, io_dtype, None if out is None else Path(out), target, estimator, scale,
-        size, samples, seed, overwrite, progress, outputs, max_error,
+        size, samples, seed, overwrite, progress, outputs, max_error, same_answers,
     )  # fmt: skip
     return run(path, data, request)
 

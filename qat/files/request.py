@@ -63,6 +63,7 @@ class Request:
     progress: bool = True
     outputs: Outputs = "auto"
     max_error: float | None = None
+    same_answers: float | None = None
 
     def __post_init__(self) -> None:
         if self.tool not in TOOLS:
@@ -71,8 +72,11 @@ class Request:
             raise OptionError("outputs", f"outputs is {' or '.join(OUTPUTS)}, not {self.outputs!r}")
         if self.max_error is not None and not self.max_error > 0:
             raise OptionError("max_error", f"max_error is a percentage above 0, not {self.max_error!r}")
-        if self.max_error is not None and self.tool != "qat":
-            raise OptionError("max_error", f"max_error is not an option of the tool '{self.tool}': leave it out")
+        if self.same_answers is not None and not 0 < self.same_answers <= 100:
+            raise OptionError("same_answers", f"same_answers is a percentage, above 0 to 100, not {self.same_answers!r}")
+        for bound in ("max_error", "same_answers") if self.tool != "qat" else ():
+            if getattr(self, bound) is not None:
+                raise OptionError(bound, f"{bound} is not an option of the tool '{self.tool}': leave it out")
         if self.samples < 1:
             raise OptionError("samples", f"samples must be a whole number of at least 1, not {self.samples!r}")
         if self.trains and self.tool != "qat":

@@ -35,7 +35,8 @@ class QuantizedFile(Displayed):
         steps: of training.
         estimator: that found the ranges; empty where there are none, or the recipe names several.
         unrounded: the outputs that leave as float values of integer weights, since their own grid made much of their error.
-        precise: the layers that are in higher precision, so that ``max_error`` holds, and in which: ``int16`` or ``float``.
+        precise: the layers that are in higher precision, so that ``max_error`` and ``same_answers`` hold.
+        precision: of these: ``int16`` or ``float``.
         seconds: that it took.
         failed: why it failed; None where it did not.
         parts: of a bundle: its models.
@@ -166,7 +167,7 @@ class Quantization(Displayed):
             if f.unrounded and f.path is not None
         ]
         precise = [
-            f"{f.path.name}: in {f.precision}, so that the error keeps its bound: {_quoted(f.precise)}"
+            f"{f.path.name}: in {f.precision}, so that the bounds hold: {_quoted(f.precise)}"
             for f in made
             if f.precise and f.path is not None
         ]
