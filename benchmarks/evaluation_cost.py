@@ -1,6 +1,6 @@
 """What a batch of evaluation costs against float in channels_last: without gradients, 32 images of 64x64, on one thread.
 
-    python benchmarks/evaluation_cost.py [MODEL ...] [--runs 20]
+    python benchmarks/evaluation_cost.py [MODEL ...] [--runs 20] [--write docs/benchmarks.md]
 
 Both kinds take turns; the median of the CPU's seconds counts.
 """
@@ -20,11 +20,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from step_rows import torch_model
+from sections import machine, table, write_section
+from step_rows import MODELS, torch_model
 
 import qat
 
-MODELS = ("mobilenet_v2", "resnet18", "vit")
+NAMES = tuple(name for name in MODELS if name != "keras")
 WARM_UP = 5
 
 
@@ -47,19 +48,23 @@ def seconds_of(name: str, runs: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "models", nargs="*", metavar="MODEL", default=["mobilenet_v2", "resnet18"], help=f"of {', '.join(MODELS)}"
-    )
+    parser.add_argument("models", nargs="*", metavar="MODEL", default=["mobilenet_v2", "resnet18"], help=f"of {', '.join(NAMES)}")
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="write the table into a document, too")
     options = parser.parse_args()
-    if unknown := set(options.models) - set(MODELS):
-        parser.error(f"unknown model: {', '.join(sorted(unknown))}; valid: {', '.join(MODELS)}")
+    if unknown := set(options.models) - set(NAMES):
+        parser.error(f"unknown model: {', '.join(sorted(unknown))}; valid: {', '.join(NAMES)}")
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
+    rows = []
     for model in options.models:
         seconds = seconds_of(model, options.runs)
-        figures = ", ".join(f"{kind} {1e3 * spent:.1f} ms" for kind, spent in seconds.items())
-        print(f"{model}: {figures}, ratio {seconds['qat'] / seconds['float']:.2f}", flush=True)
+        figures = [f"{1e3 * spent:.0f} ms" for spent in seconds.values()]
+        rows.append((MODELS[model][0], *figures, f"{seconds['qat'] / seconds['float']:.2f}"))
+        print(*rows[-1], sep=", ", flush=True)
+    if options.write:
+        titles = ("32 images of 64x64", "float, channels_last", "qat", "ratio")
+        write_section(options.write, "evaluation", f"{table(titles, rows)}\n\nMeasured on one thread of {machine()}.")
 
 
 if __name__ == "__main__":

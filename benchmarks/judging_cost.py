@@ -70,10 +70,10 @@ def measure(images: int) -> dict[str, dict[str, float]]:
             path = Path(folder) / f"int8.{form}"
             qat.export(prepared, path)
 
-            def run_file(path: Path = path) -> None:
+            def run_file(path: Path = path, last: bool = form == "tflite") -> None:
                 session = open_session(path, threads=usable_threads())
                 for batch in Images(images, labels=False):
-                    session.run(batch)
+                    session.run(batch.transpose(0, 2, 3, 1) if last else batch)  # as LiteRT takes images
 
             def run_model(prepared: Any = prepared) -> None:
                 with torch.no_grad():

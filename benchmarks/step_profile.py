@@ -1,6 +1,6 @@
 """Where a training step's time goes: each part's time by torch.profiler, beside what this machine could do it in.
 
-    python benchmarks/step_profile.py [MODEL ...] [--kind qat] [--runs 10] [--steps 5]
+    python benchmarks/step_profile.py [MODEL ...] [--kind qat] [--runs 10] [--steps 5] [--write docs/benchmarks.md]
 
 The step is that of benchmarks/step_cost.py, on one thread. The Python function that calls an operator decides the part
 (``PARTS``), the nearest one first. *Python and dispatch* is what a step takes beyond the operators, outside the profiler.
@@ -30,6 +30,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from sections import machine, write_section
 from step_rows import MODELS, Step
 from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -41,6 +42,11 @@ from torch.utils.flop_counter import flop_registry
 PARTS = (
     ("autograd/clip_mask.py", "", "clip masks"),
     ("autograd/by_operators.py", "requantize", "epilogue"),
+    ("autograd/by_operators.py", "round_clamp", "epilogue"),
+    ("autograd/by_operators.py", "look_up", "tables"),
+    ("autograd/by_operators.py", "look_up_times", "tables"),
+    ("autograd/by_operators.py", "product", "products of activations"),
+    ("autograd/by_operators.py", "product_gradients", "products of activations"),
     ("autograd/by_operators.py", "to_bytes", "epilogue"),
     ("autograd/by_operators.py", "mask_by_bytes", "clip masks"),
     ("autograd/by_operators.py", "", "weights"),
@@ -61,6 +67,11 @@ OPERATORS = {
     "passes::rounded_weight": "weights",
     "passes::requantize": "epilogue",
     "passes::to_bytes": "epilogue",
+    "passes::round_clamp": "epilogue",
+    "passes::look_up": "tables",
+    "passes::look_up_times": "tables",
+    "passes::product": "products of activations",
+    "passes::product_gradients": "products of activations",
     "passes::mask_by_bytes": "clip masks",
 }
 OTHER = "other operators"
@@ -263,6 +274,7 @@ def main() -> None:
     parser.add_argument("--kind", default="qat", help="a row of step_rows.py")
     parser.add_argument("--runs", type=int, default=10, help="steps outside the profiler, of which the median counts")
     parser.add_argument("--steps", type=int, default=5, help="steps under the profiler")
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="write the tables into a document, too")
     options = parser.parse_args()
     if unknown := set(options.models) - set(names):
         parser.error(f"unknown model: {', '.join(sorted(unknown))}; valid: {', '.join(names)}")
@@ -271,20 +283,24 @@ def main() -> None:
     torch.set_num_threads(1)
     from qat.adapters.torch.autograd import passes
 
-    machine = measure_machine()
-    peaks = ", ".join(f"{kind} {rate / 1e9:.0f}" for kind, rate in machine.products.items())
-    print(f"one thread: 10^9 products a second: {peaks}; memory {machine.bandwidth / 1e9:.1f} GB/s")
+    limits = measure_machine()
+    peaks = ", ".join(f"{kind} {rate / 1e9:.0f}" for kind, rate in limits.products.items())
+    parts = [f"One thread of {machine()}: 10^9 products a second: {peaks}; memory {limits.bandwidth / 1e9:.1f} GB/s."]
+    print(parts[0])
     for model in options.models:
         title, make, name, kinds = MODELS[model]
         step = kinds[options.kind].build(*make(name))
         whole = statistics.median(_timed(step, options.runs))
         if (walks := passes.walks()) is not None:
             name_passes(walks)
-        print(f"\n**{title}, {kinds[options.kind].title.strip('*')}, {1e3 * whole:.0f} ms**\n")
         seconds = seconds_of(step, options.steps)
-        print(table(seconds, work_of(step), machine, whole), flush=True)
+        parts.append(f"**{title}, {kinds[options.kind].title.strip('*')}, {1e3 * whole:.0f} ms**")
+        parts.append(table(seconds, work_of(step), limits, whole))
+        print("", *parts[-2:], sep="\n\n", flush=True)
         if sum(seconds.values()) > whole:
             print("\nThe parts take longer than the whole: the machine has other work. Repeat it at rest, or with more --steps.")
+    if options.write:
+        write_section(options.write, "step profile", "\n\n".join(parts))
 
 
 if __name__ == "__main__":
