@@ -47,9 +47,11 @@ def hands(complexity: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def pose(image: np.ndarray) -> np.ndarray:
+    """Return the points with a third number, how likely each is seen: a body's hidden points are guesses."""
     with solutions.pose.Pose(static_image_mode=True, model_complexity=1) as net:
         found = net.process(image).pose_landmarks
-    return pixels(found.landmark if found else (), image)
+    points = found.landmark if found else ()
+    return np.column_stack([pixels(points, image), [point.visibility for point in points]]).astype(np.float32)
 
 
 def selfie(model: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -47,7 +47,8 @@ def quantize(
     size: Size = None,
     samples: Samples = 512,
     outputs: Annotated[
-        str, typer.Option(help="auto: coordinates may leave unrounded where 256 values are few for them; or int8.")
+        str,
+        typer.Option(help="auto: coordinates leave unrounded where 256 values are few for them; float: all; or int8."),
     ] = "auto",
     max_error: Annotated[
         float | None,

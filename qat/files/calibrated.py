@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ from qat.typing import Estimator
 from .inputs import unpacked
 from .opened import Opened
 from .request import Request
+
+log = logging.getLogger("qat")
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -138,20 +141,26 @@ class Trial:
         return tuple(name for name, output in zip(names, outputs, strict=True) if output in chosen)
 
     def freed(self, found: Calibrated, recipe: Recipe) -> Calibrated:
-        """Let the outputs leave unrounded whose grid makes much of their error, where that lowers it."""
+        """Let the outputs leave unrounded whose grid makes much of their error, where that lowers it; or all that can."""
         plan, estimator = found.model.plan, found.estimator
         got = self.opened.outputs(found.model, self.judging)
         numbers = {name for name, loss in zip(plan.graph.outputs, self.losses.each, strict=True) if loss.name == "mse"}
-        coarse = [name for name in coarse_outputs(found.model, got, self.real) if name in numbers]
-        rules = {name: unrounded(plan, output_layers(plan, name)) for name in coarse}
+        wished = self.request.outputs == "float"
+        coarse = coarse_outputs(found.model, got, self.real)
+        names = plan.graph.outputs if wished else [name for name in coarse if name in numbers]
+        rules = {name: unrounded(plan, output_layers(plan, name)) for name in names}
         rules = {name: rule for name, rule in rules.items() if rule}
+        if wished and len(rules) < len(names):
+            kept = ", ".join(f"'{name}'" for name in self.shown(names, set(names) - set(rules)))
+            said = "%s: no kernel leaves the outputs %s unrounded: their last operators have no weights"
+            log.warning(said, self.opened.name, kept)
         while rules:
             wanted = self.request.full_recipe([rule for each in rules.values() for rule in each])
             model: Any = api.prepare(self.opened.model, self.samples[0], wanted, self.request.target)
             self.set_ranges(model, estimator)
             outputs = zip(plan.graph.outputs, self.opened.outputs(model, self.judging), got, self.real, strict=True)
             better = {name for name, now, then, y in outputs if error_percent([now], [y]) < error_percent([then], [y])}
-            if better.issuperset(rules):
+            if wished or better.issuperset(rules):
                 return Calibrated(model, found.estimator, self.shown(plan.graph.outputs, rules))
             rules = {name: rule for name, rule in rules.items() if name in better}
         return found

@@ -80,7 +80,8 @@ def quantize(
         progress: whether to show training's progress on a terminal.
         outputs: ``auto`` lets an output that is neither scores nor shares leave as float values, by a dynamic kernel on integer
             weights, where the rounding to its own 256 values makes a quarter of its error or more, and that lowers the error;
-            ``int8`` never does, nor does an ``io_dtype`` other than float32.
+            ``int8`` never does, nor does an ``io_dtype`` other than float32. ``float`` lets all leave so that a kernel can:
+            those of a detector, whose scores and boxes reach far where nothing is found.
         max_error: the most that the calibrated outputs may differ from float's, as ``error_percent`` of the result, on samples
             that did not calibrate: the layers that lose most stay in 16 bits, where the target's kernels allow that, else in
             float, as few as are enough. Training starts from there. None: any error.

@@ -15,8 +15,8 @@ from qat.planning.recipe import Recipe, Rule, load_recipe
 from qat.trainers.time_budget import seconds_of
 from qat.typing import Estimator, IoDtype
 
-#: Whether outputs may leave unrounded where their own grid makes much of their error.
-Outputs: TypeAlias = Literal["auto", "int8"]
+#: Whether outputs may leave unrounded: where their own grid makes much of their error, never, or wherever a kernel allows that.
+Outputs: TypeAlias = Literal["auto", "int8", "float"]
 OUTPUTS: tuple[Outputs, ...] = get_args(Outputs)
 
 Tool: TypeAlias = Literal["qat", "aeq", "onnxruntime", "tflite"]
@@ -69,7 +69,9 @@ class Request:
         if self.tool not in TOOLS:
             raise OptionError("tool", f"unknown tool '{self.tool}'{nearest(self.tool, TOOLS)}; valid: {', '.join(TOOLS)}")
         if self.outputs not in OUTPUTS:
-            raise OptionError("outputs", f"outputs is {' or '.join(OUTPUTS)}, not {self.outputs!r}")
+            raise OptionError("outputs", f"outputs is {', '.join(OUTPUTS[:-1])} or {OUTPUTS[-1]}, not {self.outputs!r}")
+        if self.outputs == "float" and self.io_dtype != "float32":
+            raise OptionError("outputs", f"outputs that leave as float have no io_dtype {self.io_dtype}: leave one out")
         if self.max_error is not None and not self.max_error > 0:
             raise OptionError("max_error", f"max_error is a percentage above 0, not {self.max_error!r}")
         if self.same_answers is not None and not 0 < self.same_answers <= 100:

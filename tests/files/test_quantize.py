@@ -6,7 +6,9 @@ import sys
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 import qat
 from qat.errors import ConfigError, DataError, ExportError
@@ -389,6 +391,26 @@ def test_a_rule_of_ones_own_keeps_an_output_on_its_grid(folder, tmp_path):
     assert made.unrounded == ()
 
 
-def test_outputs_is_auto_or_int8(folder, tmp_path):
-    with pytest.raises(ConfigError, match="outputs is auto or int8, not 'float'"):
-        qat.quantize(folder / "net.onnx", folder / "nchw.npz", outputs="float", out=tmp_path)
+def test_all_outputs_leave_unrounded_where_that_is_wished(folder, tmp_path):
+    """Scores never leave so by themselves: they are rounded where a class is chosen, and where a detector's threshold decides."""
+    source, data = folder / "net.onnx", folder / "nchw.npz"
+    made = qat.quantize(source, data, outputs="float", out=tmp_path)
+    assert made.unrounded == ("scores",) and made.exact == 1.0
+    assert made.error_percent < qat.quantize(source, data, estimator=made.estimator, out=tmp_path / "rounded").error_percent
+    (scores,) = open_session(made.path).run(np.load(data)["pixels"])
+    assert len(np.unique(scores)) > 256
+
+
+def test_an_output_that_no_kernel_leaves_unrounded_is_named(tmp_path, caplog):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1))
+    torch.onnx.export(net, (torch.zeros(1, 3, 8, 8),), tmp_path / "net.onnx", output_names=["means"], dynamo=False)
+    x = RNG.normal(size=(64, 3, 8, 8)).astype(np.float32)
+    assert qat.quantize(tmp_path / "net.onnx", x, outputs="float", estimator="minmax").unrounded == ()
+    assert "net: no kernel leaves the outputs 'means' unrounded: their last operators have no weights" in caplog.text
+
+
+def test_outputs_that_cannot_be_are_refused(folder, tmp_path):
+    with pytest.raises(ConfigError, match="outputs is auto, int8 or float, not 'uint8'"):
+        qat.quantize(folder / "net.onnx", folder / "nchw.npz", outputs="uint8", out=tmp_path)
+    with pytest.raises(ConfigError, match="outputs that leave as float have no io_dtype int8: leave one out"):
+        qat.quantize(folder / "net.onnx", folder / "nchw.npz", outputs="float", io_dtype="int8", out=tmp_path)
