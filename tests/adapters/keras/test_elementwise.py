@@ -44,6 +44,11 @@ CASES = {
     "times an array": (lambda x: x * np.array([0.5, -1.0, 2.0, 0.1], np.float32), 0),
     "difference": (lambda x: layers.Subtract()([x, layers.Conv2D(4, 1)(x)]), 0),
 }
+#: Whose training step is traced, which is slow: one for each kind of operator that the others consist of.
+TRACED = {
+    "silu", "relu6", "LeakyReLU", "softplus", "softmax", "squeeze and excite", "broadcast add", "number minus",
+    "number divided by", "times an array", "difference",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,7 @@ def test_artifact_equals_the_trained_model(name, images, tmp_path):
     outputs = layers.Dense(3)(layers.Flatten()(middle(layers.Conv2D(4, 3)(inputs))))
     prepared = qat.calibrate(qat.prepare(keras.Model(inputs, outputs)), [images])
     assert len(prepared.plan.floats()) == floats, prepared.plan.floats()
-    prepared.compile(keras.optimizers.SGD(0.01), "mse")
+    prepared.compile(keras.optimizers.SGD(0.01), "mse", run_eagerly=name not in TRACED)
     assert np.isfinite(prepared.train_on_batch(images, np.zeros((16, 3), np.float32)))
     artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[images])
     if not floats:
