@@ -103,13 +103,23 @@ class _Folding:
         return self.layers[key]
 
     def after(self, op: Op) -> list[Op]:
-        """Return the BatchNorms in a row after an operator, each the only reader of the one before."""
+        """Return the BatchNorms of an operator's own channels in a row after it, each the only reader of the one before."""
         found: list[Op] = []
-        tensor = op.output
+        tensor, axis = op.output, self._channels(op)
         while tensor not in self.graph.outputs and [reader.kind for reader in self.consumers.get(tensor, ())] == ["batch_norm"]:
-            found.append(self.consumers[tensor][0])
-            tensor = found[-1].output
+            norm = self.consumers[tensor][0]
+            if self._channels(norm) != axis:
+                break
+            found.append(norm)
+            tensor = norm.output
         return found
+
+    def _channels(self, op: Op) -> int:
+        """Return the axis of an operator's result that its parameters lie along; a dense layer's is the last in any layout."""
+        rank = len(self.graph.tensors[op.output].shape)
+        if op.kind == "batch_norm":
+            return int(op.attrs["axis"]) % rank
+        return 1 if op.kind != "dense" and self.graph.layout == "NCHW" else rank - 1
 
     def _is_layer(self, op: Op) -> bool:
         """Return whether an operator is a convolution or dense layer, or a BatchNorm that can become one."""

@@ -61,6 +61,13 @@ def test_a_zero_has_no_sign(name, target, tmp_path):
     assert parity(After(SIGNED[name]).eval(), X, target, tmp_path).max_lsb < 1e-3
 
 
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, float("inf")])
+def test_distances_of_rows_in_onnx(p, tmp_path):
+    torch.manual_seed(0)
+    model = After(lambda y: torch.cdist(y.flatten(2), y.flatten(2)[:, :3], p)).eval()
+    assert parity(model, X, "onnxruntime", tmp_path).max_lsb < 1e-3
+
+
 @pytest.mark.parametrize("target", SUFFIXES)
 def test_a_zero_of_keras_has_no_sign(target, tmp_path):
     inputs = keras.Input((8, 8, 4))

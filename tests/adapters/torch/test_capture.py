@@ -6,6 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import qat
+from qat.adapters.torch.capture import export
+from qat.adapters.torch.capture.decompose import functional
+from qat.errors import CaptureError
 
 X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -188,3 +191,63 @@ def test_a_tensor_that_is_only_like_another_does_not_read_it():
     prepared = qat.prepare(Like().eval(), X).eval()
     assert prepared.plan.floats() == {}
     torch.testing.assert_close(prepared(X), Like().eval()(X))
+
+
+class Equations(nn.Module):
+    """Linear attention, written as equations: of several operands, and of products element by element."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.qkv, self.end = nn.Linear(8, 24), nn.Linear(8, 5)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).sigmoid().chunk(3, -1)
+        norm = torch.einsum("bnd,bd->bn", q, k.mean(1))
+        return self.end(torch.einsum("bnd, bde, bn -> ben", q, torch.einsum("bnd,bne->bde", k, v), norm).mT)
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+def test_equations_without_a_matrix_product(suffix, tmp_path):
+    model, x = Equations().eval(), torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(0))
+    prepared = qat.prepare(model, x[:2], target="onnxruntime" if suffix == "onnx" else "litert").eval()
+    assert prepared.plan.floats() == {}
+    with torch.no_grad():
+        torch.testing.assert_close(prepared(x), model(x), rtol=1e-4, atol=1e-5)
+    assert qat.export(qat.calibrate(prepared, [x]), tmp_path / f"net.{suffix}", verify=[x]).parity.exact == 1.0
+
+
+class AddsToSlice(Net):
+    """A residual that is added in place to a part of a concatenation, as GhostNet's is."""
+
+    def forward(self, x):
+        y = self.features(x)
+        both = torch.cat([y, y * 2], 1)[:, :8]
+        both += y
+        return self.scores(both)
+
+
+class AddsToSharedSlice(Net):
+    """The same, of a tensor that is read again."""
+
+    def forward(self, x):
+        y = self.features(x) * 2
+        part = y[:, :4]
+        part += 1
+        return self.scores(y)
+
+
+@pytest.mark.parametrize("net", [AddsToSlice, AddsToSharedSlice])
+def test_a_change_of_a_view_in_place(net, monkeypatch):
+    apart = []
+    monkeypatch.setattr(export, "functional", lambda exported: apart.append(net) or functional(exported))
+    model = net().eval()
+    with torch.no_grad():
+        torch.testing.assert_close(qat.prepare(model, X[:2]).eval()(X), model(X), rtol=1e-4, atol=1e-5)
+    assert len(apart) == (net is AddsToSharedSlice)  # PyTorch's own pass takes as long as the capture
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_16_bits_are_refused_at_once(dtype):
+    with pytest.raises(CaptureError, match=f"holds {str(dtype).removeprefix('torch.')} weights.*model.float()"):
+        qat.prepare(Casts().to(dtype).eval(), X.to(dtype))

@@ -21,6 +21,7 @@ from qat.system.silence import quiet
 
 from .computed_weights import lift_computed_weights, of_parameters
 from .decompose import functional
+from .einsums import InPairs, open_einsums
 from .float_copy import copy_of
 from .free_sizes import check_free, free_axes
 from .parameter_products import as_layers
@@ -30,6 +31,7 @@ from .training_acts import Act, find_acts
 
 aten = torch.ops.aten
 log = logging.getLogger("qat")
+_NARROW = {torch.float16, torch.bfloat16}
 
 #: How the names of files begin that are not the user's: those of PyTorch, of this package, and of generated code.
 NOT_THE_USERS = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parents[3]}{os.sep}", "<")
@@ -66,6 +68,12 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
             f"{type(model).__name__} holds TorchScript, which has lost the code that a capture reads: pass the nn.Module that "
             "torch.jit.script or torch.jit.trace was given"
         )
+    held = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if held and held <= _NARROW:
+        raise CaptureError(
+            f"{type(model).__name__} holds {' and '.join(sorted(str(t).removeprefix('torch.') for t in held))} weights, and the "
+            "integer grid is for float32 models: pass model.float(), which changes no weight, and float32 inputs"
+        )
     signature, examples = call.signature(), tuple(call.tensors.values())
     free = free_axes(examples, dynamic)
     batch = {x.shape[0] for x in examples if x.ndim > 0}
@@ -82,7 +90,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
         dict.fromkeys((0, *axes), torch.export.Dim.AUTO) if x.ndim else None for x, axes in zip(examples, free, strict=True)
     )
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), quiet(), InPairs():
             captured = _any_batch(copied, examples, shapes)
             inline_regions(captured.graph_module)
             exported = _functional(captured)
@@ -94,14 +102,16 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
     taken_apart = exported is not captured
 
     def in_training() -> torch.export.ExportedProgram:
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), quiet(), InPairs():
             again = _any_batch(copied, examples, shapes)
             inline_regions(again.graph_module)
             return functional(again) if taken_apart else _functional(again, lenient=True)
 
     acts = find_acts(copied, examples, in_training, exported) if dropout else {}
     owner, tensors = owners(model, exported), {**exported.state_dict, **exported.constants}
-    as_layers(exported.graph, of_parameters(exported.graph, owner, tensors))
+    derived = of_parameters(exported.graph, owner, tensors)
+    open_einsums(exported.graph, derived)
+    as_layers(exported.graph, derived)
     lift_computed_weights(exported.graph, owner, tensors)
     rewrite(exported.graph)
     return Captured(exported, examples, replace(signature, outputs=outputs), acts)
@@ -195,7 +205,7 @@ def _functional(exported: torch.export.ExportedProgram, lenient: bool = False) -
         changed = node.args[0]
         packet = getattr(aten, node.target._opname.removesuffix("_"), None)
         overload = getattr(packet, node.target._overloadname or "default", None)
-        if overload is None or not isinstance(changed, fx.Node) or changed.op == "placeholder" or _is_view(changed):
+        if overload is None or not isinstance(changed, fx.Node) or not _is_changed_alone(changed):
             if lenient:
                 continue
             # PyTorch's own pass handles all other cases, but takes BatchNorm apart.
@@ -204,6 +214,16 @@ def _functional(exported: torch.export.ExportedProgram, lenient: bool = False) -
         after = {user for user in changed.users if order[user] > order[node]}
         changed.replace_all_uses_with(node, delete_user_cb=after.__contains__)
     return exported
+
+
+def _is_changed_alone(node: fx.Node) -> bool:
+    """Whether nothing else reads what an operator changes in place: a result, or the one view of a result."""
+    while _is_view(node):
+        source = node.args[0]
+        if not isinstance(source, fx.Node) or len(source.users) > 1:
+            return False
+        node = source
+    return node.op != "placeholder"
 
 
 def _is_view(node: fx.Node) -> bool:
