@@ -203,6 +203,26 @@ def test_a_recurrent_layer_of_cells_of_ones_own(suffix, tmp_path):
     assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[samples]).parity.exact == 1
 
 
+class Regularized(L.Layer):
+    """Adds losses, by itself and by a layer of Keras' own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = L.Dense(4, activity_regularizer="l2")
+
+    def call(self, x):
+        y = self.dense(x)
+        self.add_loss(ops.mean(y))
+        return y
+
+
+def test_a_layer_that_adds_a_loss_is_opened_and_the_loss_is_named(caplog):
+    x = keras.Input((6,))
+    prepared = qat.prepare(keras.Model(x, L.Dense(3)(Regularized(name="regularized")(x))), X[:, 0, 0])
+    assert not prepared.plan.floats()
+    assert "'regularized' adds a loss in its call, which is no part of the prepared model" in caplog.text
+
+
 class Positions(L.Layer):
     """Holds indices as a variable, looks a table up by them, and returns constants beside its result, as DeiT and CLIP do."""
 

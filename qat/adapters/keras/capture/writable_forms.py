@@ -6,11 +6,13 @@ by which plans and messages call it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
-from keras.src.ops import numpy
+from keras.src.ops import image, numpy
 from keras.src.utils import numerical_utils
 from tensorflow import Tensor
 
@@ -139,6 +141,66 @@ class Discretization(keras.layers.Discretization):
         return numerical_utils.encode_categorical_inputs(indices, self.output_mode, depth, self.output_dtype)
 
 
+#: Interpolations of which a format lacks the operator, or has another one by that name.
+_BY_MATRICES = ("bicubic", "lanczos3", "lanczos5", "area")
+
+
+@_register
+class Resizing(keras.layers.Resizing):
+    """The product with a matrix for the height, and one for the width."""
+
+    def transform_images(self, images: Tensor, transformation: Any = None, training: bool = True) -> Tensor:
+        """Resize."""
+        whole = not self.crop_to_aspect_ratio and not self.pad_to_aspect_ratio
+        if whole and _resizes_by_matrices(self, images, self.antialias):
+            return _resized(images, (self.height, self.width), self.interpolation, self.antialias)
+        return super().transform_images(images, transformation, training)
+
+
+@_register
+class Resize(image.Resize):
+    """As :class:`Resizing`."""
+
+    def call(self, images: Tensor) -> Tensor:
+        """Resize."""
+        whole = not self.crop_to_aspect_ratio and not self.pad_to_aspect_ratio
+        if whole and _resizes_by_matrices(self, images, self.antialias):
+            return _resized(images, self.size, self.interpolation, self.antialias)
+        return super().call(images)
+
+
+@_register
+class UpSampling2D(keras.layers.UpSampling2D):
+    """As :class:`Resizing`."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Resize to a multiple."""
+        if _resizes_by_matrices(self, inputs, False):
+            size = tuple(n * factor for n, factor in zip(inputs.shape[1:3], self.size, strict=True))
+            return _resized(inputs, size, self.interpolation, False)
+        return super().call(inputs)
+
+
+def _resizes_by_matrices(layer: Any, x: Tensor, antialias: bool) -> bool:
+    fixed = layer.data_format == "channels_last" and len(x.shape) == 4 and None not in x.shape[1:] and x.dtype == tf.float32
+    return fixed and (layer.interpolation in _BY_MATRICES or (antialias and layer.interpolation == "bilinear"))
+
+
+def _resized(x: Tensor, size: Sequence[int], interpolation: str, antialias: bool) -> Tensor:
+    """Resize each axis by a matrix, which is what Keras makes of the unit vectors: these resizes are linear, and separable."""
+
+    def matrix(before: int, after: int) -> Tensor:
+        with tf.init_scope():
+            units = tf.eye(before)[:, :, None, None]
+            made = keras.ops.image.resize(units, (after, 1), interpolation=interpolation, antialias=antialias)
+            return tf.constant(np.asarray(made)[:, :, 0, 0].T)
+
+    _, height, width, channels = x.shape
+    x = tf.reshape(x, [-1, height, width * channels])
+    x = tf.reshape(tf.matmul(matrix(height, size[0])[None], x), [-1, size[0], width, channels])
+    return tf.matmul(matrix(width, size[1])[None, None], x)
+
+
 def _counted(indices: Tensor, mode: str, depth: int, dtype: str) -> Tensor:
     codes = tf.one_hot(tf.cast(indices, tf.int32), depth, dtype=dtype)
     return tf.reduce_max(codes, -2) if mode == "multi_hot" else tf.reduce_sum(codes, -2)
@@ -146,7 +208,20 @@ def _counted(indices: Tensor, mode: str, depth: int, dtype: str) -> Tensor:
 
 _FORMS: dict[str, type[keras.Operation]] = {
     form.__name__: form
-    for form in (Argmax, Argmin, Roll, Sinh, Cosh, MaxPooling3D, AveragePooling3D, CategoryEncoding, Discretization)
+    for form in (
+        Argmax,
+        Argmin,
+        Roll,
+        Sinh,
+        Cosh,
+        MaxPooling3D,
+        AveragePooling3D,
+        CategoryEncoding,
+        Discretization,
+        Resizing,
+        Resize,
+        UpSampling2D,
+    )
 }
 
 
