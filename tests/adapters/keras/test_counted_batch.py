@@ -126,6 +126,15 @@ def test_a_call_that_computes_with_the_number_of_samples_stays_whole_and_says_so
     assert f"Plain has a call that computes with the number of samples (in '{operation}" in prepared.plan.floats()["own_0"]
 
 
+def test_constants_for_each_sample_among_the_outputs_keep_a_layer_whole():
+    entry = keras.Input(X.shape[1:])
+    y, ones = Plain(lambda _, x: (ops.reshape(x, (ops.shape(x)[0], 6, 8)), ops.ones((ops.shape(x)[0], 1, 8))), name="own")(entry)
+    model = keras.Model(entry, L.Dense(4)(L.Dense(8)(y + ones)))
+    prepared = qat.prepare(model)
+    np.testing.assert_allclose(prepared(X), model(X), atol=1e-5)
+    assert "returns values for each sample that no input reaches" in prepared.plan.floats()["own"]
+
+
 def test_free_sizes_are_those_of_the_example(tmp_path, caplog):
     ids = np.random.default_rng(0).integers(1, 50, (8, 12)).astype("int32")
     entry = keras.Input((None,), dtype="int32", name="ids")
