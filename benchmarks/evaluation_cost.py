@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation_cost.py [MODEL ...] [--runs 20] [--write docs/benchmarks.md]
 
-Both kinds take turns; the median of the CPU's seconds counts.
+The model ``keras`` is Keras', by ``predict_on_batch``. Both kinds take turns; the median of the CPU's seconds counts.
 """
 
 from __future__ import annotations
@@ -14,28 +14,47 @@ import statistics
 import sys
 import time
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ[variable] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import torch
 from sections import machine, table, write_section
-from step_rows import MODELS, torch_model
+from step_rows import MODELS, keras_model, torch_model
 
 import qat
 
-NAMES = tuple(name for name in MODELS if name != "keras")
 WARM_UP = 5
 
+#: A batch of evaluation by kind.
+Calls = Mapping[str, Callable[[], Any]]
 
-@torch.no_grad()
-def seconds_of(name: str, runs: int) -> dict[str, float]:
-    """Return the median seconds of the CPU of each kind's batch."""
+
+def in_torch(name: str) -> Calls:
+    """Return the batches of a PyTorch model."""
+    import torch
+
     model, x, _ = torch_model(name)
     ours = qat.calibrate(qat.prepare(model, x), [x]).eval()
     last, images = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
-    calls = {"float": lambda: last(images), "qat": lambda: ours(x)}
+    return {"float": torch.no_grad()(lambda: last(images)), "qat": torch.no_grad()(lambda: ours(x))}
+
+
+def in_keras(name: str) -> Calls:
+    """Return the batches of a Keras model."""
+    model, x, _ = keras_model(name)
+    ours = qat.calibrate(qat.prepare(model), [x])
+    for net in (model, ours):
+        net.compile(jit_compile=False)
+    return {"float": lambda: model.predict_on_batch(x), "qat": lambda: ours.predict_on_batch(x)}
+
+
+def seconds_of(calls: Calls, runs: int) -> dict[str, float]:
+    """Return the median seconds of the CPU of each kind's batch."""
     times: dict[str, list[float]] = {kind: [] for kind in calls}
     for turn in range(WARM_UP + runs):
         for kind, call in calls.items():
@@ -48,19 +67,22 @@ def seconds_of(name: str, runs: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL", default=["mobilenet_v2", "resnet18"], help=f"of {', '.join(NAMES)}")
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", default=["mobilenet_v2", "resnet18"], help=f"of {', '.join(MODELS)}"
+    )
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="write the table into a document, too")
     options = parser.parse_args()
-    if unknown := set(options.models) - set(NAMES):
-        parser.error(f"unknown model: {', '.join(sorted(unknown))}; valid: {', '.join(NAMES)}")
+    if unknown := set(options.models) - set(MODELS):
+        parser.error(f"unknown model: {', '.join(sorted(unknown))}; valid: {', '.join(MODELS)}")
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     rows = []
     for model in options.models:
-        seconds = seconds_of(model, options.runs)
+        title, _, name, _ = MODELS[model]
+        seconds = seconds_of((in_keras if model == "keras" else in_torch)(name), options.runs)
         figures = [f"{1e3 * spent:.0f} ms" for spent in seconds.values()]
-        rows.append((MODELS[model][0], *figures, f"{seconds['qat'] / seconds['float']:.2f}"))
+        rows.append((title, *figures, f"{seconds['qat'] / seconds['float']:.2f}"))
         print(*rows[-1], sep=", ", flush=True)
     if options.write:
         titles = ("32 images of 64x64", "float, channels_last", "qat", "ratio")

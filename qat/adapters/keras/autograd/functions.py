@@ -33,10 +33,12 @@ class Encoded(Protocol):
 def apply_clip_mask(grad: Tensor, y: Tensor, limits: Limits) -> Tensor:
     """Return the gradient where the output ``y`` lies strictly within the limits, else 0."""
     lo, hi = limits
-    # Relu6Grad is one pass where comparisons and a selection are four: [lo, hi] becomes [0, 6], hi just above 6, so that
-    # the integers strictly between the limits, and no others, fall strictly between 0 and 6.
-    above = y if _is_zero(lo) else y - lo
-    return tf.raw_ops.Relu6Grad(gradients=grad, features=above * (6.00001 / (hi - lo)))
+    # Without this edge the graph's executor makes the factor of each mask in the forward pass and holds all of them.
+    with tf.control_dependencies([grad]):
+        # Relu6Grad is one pass where comparisons and a selection are four: [lo, hi] becomes [0, 6], hi just above 6, so that
+        # the integers strictly between the limits, and no others, fall strictly between 0 and 6.
+        above = y if _is_zero(lo) else y - lo
+        return tf.raw_ops.Relu6Grad(gradients=grad, features=above * (6.00001 / (hi - lo)))
 
 
 @tf.custom_gradient

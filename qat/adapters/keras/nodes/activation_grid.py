@@ -31,7 +31,9 @@ class Grid(keras.layers.Layer):
     def __init__(self, group: Group, is_tracking: Callable[[], bool] = lambda: False, **kwargs: Any) -> None:
         super().__init__(trainable=group.learned, **kwargs)
         self.group = group
-        self._calibrated = False  # once true it stays so; reading a variable on every call would cost a step milliseconds
+        # Reading a variable of each grid on every call would cost a step milliseconds.
+        self._calibrated = False  # once true it stays so
+        self._trackable_read: bool | None = None
         self.tracker: Callable[[Grid, Tensor, Tensor, Tensor], Tensor] | None = None
         self.estimator: RangeEstimator | None = None
         self.spans = Spans()
@@ -69,12 +71,15 @@ class Grid(keras.layers.Layer):
     @property
     def trackable(self) -> bool:
         """Whether training may move the range: not one that is learned, prescribed, or left some values out on purpose."""
-        with tf.init_scope():
-            return bool(np.asarray(self._trackable) > 0.5)
+        if self._trackable_read is None:
+            with tf.init_scope():
+                self._trackable_read = bool(np.asarray(self._trackable) > 0.5)
+        return self._trackable_read
 
     def allow_tracking(self, allowed: bool) -> None:
         """Say whether training may move the range."""
         self._trackable.assign(float(allowed))
+        self._trackable_read = allowed
 
     @property
     def mode(self) -> RangeMode:
@@ -88,8 +93,8 @@ class Grid(keras.layers.Layer):
         self.calibrating = mode is RangeMode.CALIBRATING
 
     def forget(self) -> None:
-        """Look for a range again: the variables were overwritten."""
-        self._calibrated = False
+        """Read the variables again, which were overwritten."""
+        self._calibrated, self._trackable_read = False, None
 
     @property
     def encoding(self) -> Encoding:
