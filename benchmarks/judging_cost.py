@@ -10,7 +10,6 @@ Seconds are the CPU's, so that other work does not count.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import statistics
 import sys
@@ -24,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-from sections import keep, kept, machine, table, write_section
+from sections import keep, kept, machine, options_of, table, write_section
 
 import qat
 
@@ -107,10 +106,8 @@ def render(figures: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--json", type=Path, help="keep the figures here")
-    parser.add_argument("--render", type=Path, metavar="DOCUMENT", help="write the table of --json, and measure nothing")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)

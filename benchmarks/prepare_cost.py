@@ -27,7 +27,7 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from sections import keep, kept, machine, table, write_section
+from sections import keep, kept, machine, options_of, table, write_section
 
 MODELS = ("resnet18", "resnet50", "resnet152")
 PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
@@ -131,12 +131,10 @@ def render(figures: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", default=list(MODELS), help=f"of {', '.join(MODELS)}")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peers", type=Path, default=PEERS, help="the Python that has torchao")
-    parser.add_argument("--json", type=Path, help="keep the figures here")
-    parser.add_argument("--render", type=Path, metavar="DOCUMENT", help="write the table of --json, and measure nothing")
     parser.add_argument("--here", nargs=2, metavar=("MODEL", "KIND"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := set(options.models) - set(MODELS):

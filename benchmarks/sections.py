@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -40,3 +41,11 @@ def keep(figures: Any, path: Path | None) -> None:
     """Write the figures, where they are to be kept."""
     if path:
         path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def options_of(text: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark that keeps figures, and writes a document's section of them."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="keep the figures here")
+    parser.add_argument("--render", type=Path, metavar="DOCUMENT", help="write the table of --json, and measure nothing")
+    return parser

@@ -26,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from sections import keep, kept, machine, table, write_section
+from sections import keep, kept, machine, options_of, table, write_section
 
 MODELS = ("mobilenet_v2", "resnet18")
 KINDS = ("float", "qat")
@@ -111,11 +111,9 @@ def render(figures: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", default=list(MODELS), help=f"of {', '.join(MODELS)}")
     parser.add_argument("--runs", type=int, default=15)
-    parser.add_argument("--json", type=Path, help="keep the figures here")
-    parser.add_argument("--render", type=Path, metavar="DOCUMENT", help="write the table of --json, and measure nothing")
     parser.add_argument("--here", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := set(options.models) - set(MODELS):

@@ -30,7 +30,7 @@ HUB: dict[str, dict[str, Any]] = {
         **_IMAGE, "patch_size": 16, "num_layers": 2, "num_heads": 3, "hidden_dim": 96, "mlp_dim": 192, "dropout_rate": 0.0,
     },
     "ResNetBackbone": {
-        **_IMAGE, "input_conv_filters": [32], "input_conv_kernel_sizes": [7], "stackwise_num_filters": [64, 128],
+        **_IMAGE, "input_conv_filters": [64], "input_conv_kernel_sizes": [7], "stackwise_num_filters": [64, 128],
         "stackwise_num_blocks": [2, 2], "stackwise_num_strides": [1, 2], "block_type": "basic_block",
     },
     "VGGBackbone": {**_IMAGE, "stackwise_num_repeats": [1, 1, 2], "stackwise_num_filters": [16, 32, 64]},
