@@ -223,6 +223,20 @@ def test_a_layer_that_adds_a_loss_is_opened_and_the_loss_is_named(caplog):
     assert "'regularized' adds a loss in its call, which is no part of the prepared model" in caplog.text
 
 
+class OfSamples(Regularized):
+    """Computes with the number of samples, so that its call is recorded several times."""
+
+    def call(self, x):
+        return ops.reshape(super().call(x), (ops.shape(x)[0], 2, 2))
+
+
+def test_a_loss_is_named_once_however_often_the_call_is_recorded(caplog):
+    x = keras.Input((6,))
+    prepared = qat.prepare(keras.Model(x, L.Dense(3)(L.Flatten()(OfSamples(name="of_samples")(x)))), X[:, 0, 0])
+    assert not prepared.plan.floats()
+    assert caplog.text.count("'of_samples' adds a loss in its call") == 1
+
+
 class Positions(L.Layer):
     """Holds indices as a variable, looks a table up by them, and returns constants beside its result, as DeiT and CLIP do."""
 

@@ -81,6 +81,11 @@ def freed(first: Sequence[Any], second: Sequence[Any], like: keras.KerasTensor) 
     return records
 
 
+def is_array(value: Any) -> bool:
+    """Return whether a value of a call is known: a tensor with numbers, or an array; a symbolic tensor is neither."""
+    return bool(ops.is_tensor(value)) or isinstance(value, np.ndarray)
+
+
 def free_batch(tensor: keras.KerasTensor, axis: int = 0) -> None:
     """Leave the number of samples of a recorded tensor free."""
     tensor._shape = (*tensor.shape[:axis], None, *tensor.shape[axis + 1 :])
@@ -157,7 +162,7 @@ class _Freeing:
             return {key: self._same(a[key], b[key]) for key in a}
         if a is b or (isinstance(a, keras.KerasTensor) and isinstance(b, keras.KerasTensor)):
             return a
-        if keras.ops.is_tensor(a) or isinstance(a, np.ndarray):
+        if is_array(a):
             one, other = np.asarray(ops.convert_to_numpy(a)), np.asarray(ops.convert_to_numpy(b))
             if np.array_equal(one, other):
                 return a

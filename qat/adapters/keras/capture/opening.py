@@ -9,11 +9,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from keras.src.backend import is_float_dtype
 
 from .batch_operations import PerSample
-from .counted_batch import NUMBERS, CountsSamples, StandIns, free_batch, freed, with_samples
+from .counted_batch import NUMBERS, CountsSamples, StandIns, free_batch, freed, is_array, with_samples
 from .symbolic_variables import in_inference, symbolic_variables
 
 log = logging.getLogger("qat")
@@ -99,7 +98,7 @@ def _call(
     try:
         with symbolic_variables(layer) as variables, keras.StatelessScope():
             structure = layer.call(*given, **named)
-        outputs = [value for value in keras.tree.flatten(structure) if not _is_array(value)]
+        outputs = [value for value in keras.tree.flatten(structure) if not is_array(value)]
         nodes = recorded(outputs, known | set(variables)) if outputs else None
         return Opened(nodes, structure, variables, stand_ins) if nodes is not None else "returns values that no input reaches"
     except Exception as error:  # whatever the user's code raises on tensors without values
@@ -118,7 +117,7 @@ def _call_of_samples(layer: keras.layers.Layer, args: Sequence[Any], options: Ma
     of_samples = [tensor for tensor, given in first.stand_ins if tensor.shape != given.shape]
     if not of_samples:
         return ""
-    arrays = [(a, b) for a, b in zip(first.outputs, second.outputs, strict=True) if _is_array(a)]
+    arrays = [(a, b) for a, b in zip(first.outputs, second.outputs, strict=True) if is_array(a)]
     if not all(np.array_equal(a, b) for a, b in arrays):
         return "returns values for each sample that no input reaches"
     try:
@@ -156,10 +155,6 @@ def recorded(outputs: Sequence[Any], known: Set[int]) -> tuple[Any, ...] | None:
             todo.append((tensor, True))
             todo.extend((read, False) for read in reversed(node.arguments.keras_tensors))
     return tuple(order)
-
-
-def _is_array(value: Any) -> bool:
-    return (ops.is_tensor(value) and not isinstance(value, keras.KerasTensor)) or isinstance(value, np.ndarray)
 
 
 def _holds_batch(node: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +14,6 @@ from keras.src.backend import is_float_dtype
 
 from .example_sizes import follow
 from .full_precision import in_full
-
-log = logging.getLogger("qat")
 
 #: Keras' own lists of a layer's variables.
 _LISTS = ("_trainable_variables", "_non_trainable_variables")
@@ -69,7 +66,7 @@ def symbolic_variables(layer: keras.layers.Layer) -> Iterator[Mapping[int, keras
     Yields:
         the variables by the ids of their tensors.
     """
-    symbols, original, add_loss = _Symbols(), keras.layers.Layer.__call__, keras.layers.Layer.add_loss
+    symbols, original = _Symbols(), keras.layers.Layer.__call__
     layers = layer._flatten_layers()
     for each in layers:
         symbols.add(each)
@@ -91,19 +88,12 @@ def symbolic_variables(layer: keras.layers.Layer) -> Iterator[Mapping[int, keras
         return self.call(*args, **in_inference(self, kwargs))
 
     symbols.put(layers, True)
-    keras.layers.Layer.__call__, keras.layers.Layer.add_loss = called, _left_out
+    keras.layers.Layer.__call__ = called
     try:
         yield symbols.variables
     finally:
-        keras.layers.Layer.__call__, keras.layers.Layer.add_loss = original, add_loss
+        keras.layers.Layer.__call__ = original
         symbols.put(layers, False)
-
-
-def _left_out(layer: keras.layers.Layer, loss: Any) -> None:
-    """Say that a loss of a ``call`` is no part of the prepared model, whose outputs it does not change."""
-    log.warning(
-        "'%s' adds a loss in its call, which is no part of the prepared model: give it to the training's loss", layer.name
-    )
 
 
 def in_inference(layer: keras.layers.Layer, kwargs: Mapping[str, Any]) -> dict[str, Any]:

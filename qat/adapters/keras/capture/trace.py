@@ -15,6 +15,7 @@ from qat.graph.custom_layers import HANDLERS
 from qat.graph.graph import Graph
 from qat.graph.training_acts import TrainingAct
 
+from .added_losses import without_losses
 from .builder import Builder, spec_of
 from .calls import build, calls_of, functional_of, nodes_of
 from .computed_weights import lift_computed_weights, separate_sources
@@ -99,7 +100,7 @@ def trace(model: keras.Model, example_inputs: Any = None, dropout: bool = True) 
         CaptureError: a model without an input shape, or an image size that is not fixed.
     """
     build(model, example_inputs)
-    with captured_in_full(model):
+    with captured_in_full(model), without_losses():
         return _trace(model, example_inputs, dropout)
 
 

@@ -151,9 +151,8 @@ class Resizing(keras.layers.Resizing):
 
     def transform_images(self, images: Tensor, transformation: Any = None, training: bool = True) -> Tensor:
         """Resize."""
-        whole = not self.crop_to_aspect_ratio and not self.pad_to_aspect_ratio
-        if whole and _resizes_by_matrices(self, images, self.antialias):
-            return _resized(images, (self.height, self.width), self.interpolation, self.antialias)
+        if _resizes_by_matrices(self, images):
+            return _resized(self, images, (self.height, self.width))
         return super().transform_images(images, transformation, training)
 
 
@@ -163,10 +162,7 @@ class Resize(image.Resize):
 
     def call(self, images: Tensor) -> Tensor:
         """Resize."""
-        whole = not self.crop_to_aspect_ratio and not self.pad_to_aspect_ratio
-        if whole and _resizes_by_matrices(self, images, self.antialias):
-            return _resized(images, self.size, self.interpolation, self.antialias)
-        return super().call(images)
+        return _resized(self, images, self.size) if _resizes_by_matrices(self, images) else super().call(images)
 
 
 @_register
@@ -175,24 +171,31 @@ class UpSampling2D(keras.layers.UpSampling2D):
 
     def call(self, inputs: Tensor) -> Tensor:
         """Resize to a multiple."""
-        if _resizes_by_matrices(self, inputs, False):
-            size = tuple(n * factor for n, factor in zip(inputs.shape[1:3], self.size, strict=True))
-            return _resized(inputs, size, self.interpolation, False)
+        if _resizes_by_matrices(self, inputs):
+            return _resized(self, inputs, [n * factor for n, factor in zip(inputs.shape[1:3], self.size, strict=True)])
         return super().call(inputs)
 
 
-def _resizes_by_matrices(layer: Any, x: Tensor, antialias: bool) -> bool:
+def _resizes_by_matrices(layer: Any, x: Tensor) -> bool:
     fixed = layer.data_format == "channels_last" and len(x.shape) == 4 and None not in x.shape[1:] and x.dtype == tf.float32
-    return fixed and (layer.interpolation in _BY_MATRICES or (antialias and layer.interpolation == "bilinear"))
+    whole = not any(getattr(layer, name, False) for name in ("crop_to_aspect_ratio", "pad_to_aspect_ratio"))
+    return (
+        fixed and whole and (layer.interpolation in _BY_MATRICES or (_antialiases(layer) and layer.interpolation == "bilinear"))
+    )
 
 
-def _resized(x: Tensor, size: Sequence[int], interpolation: str, antialias: bool) -> Tensor:
+def _antialiases(layer: Any) -> bool:
+    return getattr(layer, "antialias", False)  # an up-sampling has no such option
+
+
+def _resized(layer: Any, x: Tensor, size: Sequence[int]) -> Tensor:
     """Resize each axis by a matrix, which is what Keras makes of the unit vectors: these resizes are linear, and separable."""
 
     def matrix(before: int, after: int) -> Tensor:
         with tf.init_scope():
             units = tf.eye(before)[:, :, None, None]
-            made = keras.ops.image.resize(units, (after, 1), interpolation=interpolation, antialias=antialias)
+            options = {"interpolation": layer.interpolation, "antialias": _antialiases(layer)}
+            made = keras.ops.image.resize(units, (after, 1), **options)
             return tf.constant(np.asarray(made)[:, :, 0, 0].T)
 
     _, height, width, channels = x.shape
@@ -209,20 +212,10 @@ def _counted(indices: Tensor, mode: str, depth: int, dtype: str) -> Tensor:
 _FORMS: dict[str, type[keras.Operation]] = {
     form.__name__: form
     for form in (
-        Argmax,
-        Argmin,
-        Roll,
-        Sinh,
-        Cosh,
-        MaxPooling3D,
-        AveragePooling3D,
-        CategoryEncoding,
-        Discretization,
-        Resizing,
-        Resize,
+        Argmax, Argmin, Roll, Sinh, Cosh, MaxPooling3D, AveragePooling3D, CategoryEncoding, Discretization, Resizing, Resize,
         UpSampling2D,
     )
-}
+}  # fmt: skip
 
 
 def writable_form(layer: keras.Operation, given: Any, path: str) -> keras.Operation:
