@@ -69,7 +69,7 @@ cost: $(STAMP)
 	$(BIN)/python benchmarks/step_cost.py --keras --json docs/step_cost.json
 	$(BIN)/python benchmarks/growth.py --json docs/growth.json --plot docs/growth.png
 	$(BIN)/python benchmarks/step_profile.py mobilenet_v2 resnet18 mobilenet_v3 efficientnet_b0 --write docs/benchmarks.md
-	$(BIN)/python benchmarks/evaluation_cost.py mobilenet_v2 resnet18 vit --write docs/benchmarks.md
+	$(BIN)/python benchmarks/evaluation_cost.py mobilenet_v2 resnet18 vit keras --write docs/benchmarks.md
 	$(BIN)/python benchmarks/two_processes.py --json docs/two_processes.json
 	$(BIN)/python benchmarks/judging_cost.py --json docs/judging_cost.json
 	test ! -x $(VENV)-peers/bin/python || $(BIN)/python benchmarks/prepare_cost.py --json docs/prepare_cost.json

@@ -8,12 +8,10 @@ The model ``keras`` is Keras', by ``predict_on_batch``. Both kinds take turns; t
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_TH
     os.environ[variable] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from sections import machine, table, write_section
+from sections import machine, parsed, table, write_section
 from step_rows import MODELS, keras_model, torch_model
 
 import qat
@@ -72,11 +70,7 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="write the table into a document, too")
-    options = parser.parse_args()
-    if unknown := set(options.models) - set(MODELS):
-        parser.error(f"unknown model: {', '.join(sorted(unknown))}; valid: {', '.join(MODELS)}")
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
+    options = parsed(parser, list(MODELS))
     rows = []
     for model in options.models:
         title, _, name, _ = MODELS[model]

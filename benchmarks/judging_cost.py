@@ -10,12 +10,10 @@ Seconds are the CPU's, so that other work does not count.
 
 from __future__ import annotations
 
-import logging
 import statistics
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-from sections import keep, kept, machine, options_of, table, write_section
+from sections import keep, kept, machine, options_of, parsed, table, write_section
 
 import qat
 
@@ -108,9 +106,7 @@ def render(figures: dict[str, Any]) -> str:
 def main() -> None:
     parser = options_of(__doc__)
     parser.add_argument("--images", type=int, default=10_000)
-    options = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
+    options = parsed(parser)
     if options.render:
         write_section(options.render, "judging cost", render(kept(options.json)))
         return

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from sections import keep, kept, machine, options_of, table, write_section
+from sections import keep, kept, options_of, parsed, table, with_model, write_section
 
 MODELS = ("resnet18", "resnet50", "resnet152")
 PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
@@ -136,21 +134,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peers", type=Path, default=PEERS, help="the Python that has torchao")
     parser.add_argument("--here", nargs=2, metavar=("MODEL", "KIND"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if unknown := set(options.models) - set(MODELS):
-        parser.error(f"unknown model: {', '.join(sorted(unknown))}; valid: {', '.join(MODELS)}")
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
+    options = parsed(parser, MODELS)
     if options.here:
         print(json.dumps(here(*options.here)))
         return
     figures = kept(options.json)
     if not options.render:
         for name in options.models:
-            figures = {
-                "machine": machine(),
-                "models": figures.get("models", {}) | {name: measure(name, options.runs, options.peers)},
-            }
+            figures = with_model(figures, name, measure(name, options.runs, options.peers))
             keep(figures, options.json)
         print(render(figures))
     else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,3 +51,18 @@ def options_of(text: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, help="keep the figures here")
     parser.add_argument("--render", type=Path, metavar="DOCUMENT", help="write the table of --json, and measure nothing")
     return parser
+
+
+def parsed(parser: argparse.ArgumentParser, models: Sequence[str] = ()) -> argparse.Namespace:
+    """Return the options of a benchmark, whose ``models`` are of these names; its notices and warnings are silent from now on."""
+    options = parser.parse_args()
+    if unknown := set(getattr(options, "models", ())) - set(models):
+        parser.error(f"unknown model: {', '.join(sorted(unknown))}; valid: {', '.join(models)}")
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    return options
+
+
+def with_model(figures: dict[str, Any], name: str, found: Any) -> dict[str, Any]:
+    """Return the figures of this machine with those of a model."""
+    return {"machine": machine(), "models": figures.get("models", {}) | {name: found}}

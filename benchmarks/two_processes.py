@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from sections import keep, kept, machine, options_of, table, write_section
+from sections import keep, kept, options_of, parsed, table, with_model, write_section
 
 MODELS = ("mobilenet_v2", "resnet18")
 KINDS = ("float", "qat")
@@ -115,11 +113,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL", default=list(MODELS), help=f"of {', '.join(MODELS)}")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--here", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if unknown := set(options.models) - set(MODELS):
-        parser.error(f"unknown model: {', '.join(sorted(unknown))}; valid: {', '.join(MODELS)}")
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
+    options = parsed(parser, MODELS)
     if options.here:
         name, kind, index, *rest = json.loads(options.here)
         print(seconds_here(name, kind, SETTINGS[index], *rest))
@@ -130,7 +124,7 @@ def main() -> None:
         return
     for name in options.models:
         rates = {kind: {s.title: rate_of(name, kind, s, options.runs) for s in SETTINGS} for kind in KINDS}
-        figures = {"machine": machine(), "models": figures.get("models", {}) | {name: rates}}
+        figures = with_model(figures, name, rates)
         keep(figures, options.json)
     print(render(figures))
 
