@@ -9,8 +9,8 @@ other work on the machine meets all of them; what counts is the median of the CP
 add to. Peak memory is measured in a process of its own: the most that it held during a step beyond what it held before the model,
 once a first model of the kind had been built, trained for a step (in Keras of two images) and freed. The column "fastest float"
 has the time as a multiple of the fastest float step of the same run: all layouts of memory, with and without autocast.
-``--json`` keeps the figures, merged with those that are there; ``--render docs/benchmarks.md README.md`` writes them as tables
-between the marks of these documents and measures nothing.
+``--json`` keeps the figures by machine, merged with those that are there; ``--render docs/benchmarks.md README.md`` writes them
+as tables between the marks of these documents and measures nothing.
 """
 
 from __future__ import annotations
@@ -44,8 +44,12 @@ from step_rows import MODELS, Kind, Step
 WARM_UP = 3
 #: The rows of this toolkit whose best one counts, and the one with gradients in bfloat16 where that is faster.
 OURS, OURS_AUTO = ("qat", "qat_last"), "qat_auto"
+#: What the headline says of each machine.
+FIGURES = ("QAT / float step", "`gradients: auto`", "peak memory")
 
 Row = dict[str, Any]
+#: Rows by model and kind.
+Results = dict[str, dict[str, Row]]
 
 
 def build(model: str, kind: str, images: int | None = None) -> Step:
@@ -83,7 +87,7 @@ def measure(model: str, kinds: list[str], runs: int) -> dict[str, Row]:
     rivals = [row["seconds"] for kind, row in rows.items() if MODELS[model][3][kind].rival and "seconds" in row]
     for row in rows.values():
         if rivals and "seconds" in row:
-            row |= {"of_fastest": row["seconds"] / min(rivals), "machine": machine()}
+            row["of_fastest"] = row["seconds"] / min(rivals)
     return rows
 
 
@@ -161,16 +165,17 @@ def peak_of(script: str, *row: str) -> int:
     return int(done.stdout.split()[-1])
 
 
-def render(results: dict[str, dict[str, Row]]) -> str:
-    """Return a table for each model."""
+def render(of_machines: dict[str, Results]) -> str:
+    """Return a table for each model and machine."""
     parts = []
     for model, (title, _, _, kinds) in MODELS.items():
-        rows = results.get(model)
-        if not rows:
-            continue
-        lines = [(shown(kind, rows[name]), *cells(rows[name])) for name, kind in kinds.items() if name in rows]
-        titles = ("step", "time", "fastest float", "ms", "peak memory", "MiB")
-        parts.append(f"**{title}, 32 images of 64x64**\n\n{table(titles, lines)}")
+        for where, results in of_machines.items():
+            rows = results.get(model)
+            if not rows:
+                continue
+            lines = [(shown(kind, rows[name]), *cells(rows[name])) for name, kind in kinds.items() if name in rows]
+            titles = ("step", "time", "fastest float", "ms", "peak memory", "MiB")
+            parts.append(f"**{title}, 32 images of 64x64, on {where}**\n\n{table(titles, lines)}")
     return "\n\n".join(parts)
 
 
@@ -188,25 +193,34 @@ def cells(row: Row) -> tuple[str, ...]:
     return tuple(f"{v:.{digits}f}" if v else "-" for v, digits in zip(figures, (2, 2, 0, 2, 0), strict=True))
 
 
-def headline(results: dict[str, dict[str, Row]]) -> str:
-    """Return this toolkit's step against the fastest float step of the same run, a row for each model."""
-    titles = ("32 images of 64x64, one thread", "QAT step / float step", "`gradients: auto`", "peak memory", "the float step")
+def headline(of_machines: dict[str, Results]) -> str:
+    """Return this toolkit's step against the fastest float step of the same run."""
+    words = {where: where.partition(", ")[2] for where in of_machines}  # its instructions
+    if len(set(words.values())) < len(words):
+        words = {where: where for where in of_machines}
+    titles = [f"{short}: {title}" for short, title in product(words.values(), (FIGURES))]
     lines = []
-    machines = set()
     for model, (title, _, _, kinds) in MODELS.items():
-        rows = {name: row for name, row in results.get(model, {}).items() if "seconds" in row}
-        rivals, ours = [n for n in rows if kinds[n].rival], [n for n in rows if n in OURS]
-        if not (rivals and ours):
-            continue
-        seconds = {name: row["seconds"] for name, row in rows.items()}
-        rival, best = min(rivals, key=seconds.__getitem__), min(ours, key=seconds.__getitem__)
-        auto = f"{seconds[OURS_AUTO] / seconds[rival]:.2f}" if OURS_AUTO in rows else "-"
-        peaks = rows[best].get("peak"), rows[rival].get("peak")
-        memory = f"{peaks[0] / peaks[1]:.2f}" if all(peaks) else "-"
-        name = f"{kinds[rival].title}, {1e3 * seconds[rival]:.0f} ms"
-        lines.append((title, f"**{seconds[best] / seconds[rival]:.2f}**", auto, memory, name))
-        machines.add(rows[best].get("machine", "2 cores of a server with AVX512-VNNI (an earlier run)"))
-    return f"{table(titles, lines)}\n\nMeasured on {'; '.join(sorted(machines))}."
+        found = [best(results.get(model, {}), kinds) for results in of_machines.values()]
+        if any(found):
+            lines.append((title, *(cell for three in found for cell in three or ("-",) * len(FIGURES))))
+    text = table(("32 images of 64x64, one thread", *titles), lines)
+    return f"{text}\n\nMeasured on {'; on '.join(of_machines)}."
+
+
+def best(rows: dict[str, Row], kinds: dict[str, Kind]) -> tuple[str, str, str] | None:
+    """Return this toolkit's best step, that with gradients in bfloat16, and its memory, each of the fastest float step."""
+    rows = {name: row for name, row in rows.items() if "seconds" in row}
+    rivals, ours = [n for n in rows if kinds[n].rival], [n for n in rows if n in OURS]
+    if not (rivals and ours):
+        return None
+    seconds = {name: row["seconds"] for name, row in rows.items()}
+    rival, mine = min(rivals, key=seconds.__getitem__), min(ours, key=seconds.__getitem__)
+    auto = f"{seconds[OURS_AUTO] / seconds[rival]:.2f}" if OURS_AUTO in rows else "-"
+    peaks = rows[mine].get("peak"), rows[rival].get("peak")
+    memory = f"{peaks[0] / peaks[1]:.2f}" if all(peaks) else "-"
+    name = f"{1e3 * seconds[rival]:.0f} ms, {kinds[rival].title}"
+    return f"**{seconds[mine] / seconds[rival]:.2f}** of {name}", auto, memory
 
 
 #: What is written between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
@@ -235,26 +249,27 @@ def main() -> None:
     if options.peak:
         print(peak_here(*options.peak))
         return
-    results: dict[str, dict[str, Row]] = kept(options.json)
+    of_machines: dict[str, Results] = kept(options.json)
     if options.render:
         for document, (name, written) in product(options.render, SECTIONS.items()):
-            write_section(document, name, written(results))
+            write_section(document, name, written(of_machines))
         return
     models = options.models or (["keras"] if options.keras else [m for m in MODELS if m != "keras"])
     if unknown := set(models) - set(MODELS):
         parser.error(f"unknown model: {', '.join(sorted(unknown))}; valid: {', '.join(MODELS)}")
+    results = of_machines.setdefault(machine(), {})
     for model in models:
         kinds = [kind for kind in MODELS[model][3] if options.kinds is None or kind in options.kinds]
         rows = measure(model, kinds, options.runs)
         results.setdefault(model, {}).update(rows)
-        keep(results, options.json)  # before what takes minutes
+        keep(of_machines, options.json)  # before what takes minutes
         if not options.no_memory:
             for kind, row in rows.items():
                 if "seconds" in row:
                     row["peak"] = peak(model, kind)
             add_ratios(model, rows, "peak", "peak_ratio")
-            keep(results, options.json)
-        print(render({model: results[model]}), flush=True)
+            keep(of_machines, options.json)
+        print(render({machine(): {model: results[model]}}), flush=True)
 
 
 if __name__ == "__main__":
