@@ -1,4 +1,8 @@
-"""Functions of one tensor in a ``.tflite``: a kernel of LiteRT's own, sums and products, or a lookup table of the integers."""
+"""Functions of one tensor in a ``.tflite``: a kernel of LiteRT's own, sums and products, or a lookup table of the integers.
+
+A kernel makes its table in float32 when the file is loaded; it stands where that gives the prepared model's integers on every
+machine. :func:`qat.calibration.clear_borders.clear_borders` moves scales so that it does.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from qat.arithmetic import hard_functions, lookup
+from qat.arithmetic.encoding import Encoding
+from qat.arithmetic.float_functions import float_is_exact, in_float
 from qat.program.program import Instruction
 
 from .hard_functions import write_hard_function
@@ -49,10 +55,16 @@ def write_function(writer: Writer, instruction: Instruction) -> None:
     x, y = (writer.program.encoding_of(name) for name in ends)
     if in_integers is not None and in_integers(x, y, writer.program.kernels) is not None:
         write_hard_function(writer, instruction)
-    elif kernel is not None and kernel.fits(attrs):
+    elif kernel is not None and kernel.fits(attrs) and _is_exact(instruction, x, y):
         writer.operator(kernel.code, [source], output, kernel.version, kernel.options, **kernel.fields(attrs))
     else:
         _write_table(writer, instruction)
+
+
+def _is_exact(instruction: Instruction, x: Encoding, y: Encoding) -> bool:
+    """Return whether a kernel gives the integers of the table: in fixed point, or by float arithmetic that cannot change one."""
+    kind, attrs = instruction.kind, instruction.attrs
+    return not in_float(kind, "xnnpack") or float_is_exact(kind, attrs, x, y, "xnnpack")
 
 
 def _write_table(writer: Writer, instruction: Instruction) -> None:

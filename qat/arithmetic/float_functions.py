@@ -1,13 +1,15 @@
-"""Functions of one tensor in float32: whether a runtime's float operator gives the integer of the table for each input.
+"""Functions of one tensor in float32: whether a runtime's float arithmetic gives the integer of the table for each input.
 
-A float operator between DequantizeLinear and QuantizeLinear takes a tenth of the time of a Gather from 256 integers, but its last
-bits depend on the machine. There are only 256 inputs: the proof measures how near each exact result is to the border between two
-integers, and holds where no result is within the operator's error.
+ONNX Runtime's float operator between DequantizeLinear and QuantizeLinear takes a tenth of the time of a Gather from 256 integers,
+and LiteRT's kernel makes a table of its own, in float32, when it loads a file. The last bits of both depend on the machine. There
+are only 256 inputs: the proof measures how near each exact result is to the border between two integers, and holds where no
+result is within the arithmetic's error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,11 @@ def _result(inputs: np.ndarray, results: np.ndarray) -> np.ndarray:
     return np.abs(results)
 
 
+def _exponential(inputs: np.ndarray, results: np.ndarray) -> np.ndarray:
+    """Return the results as many times as the rounding of an input counts in them."""
+    return np.maximum(np.abs(inputs), 1.0) * results
+
+
 #: The functions that have a float form, each with the magnitude that its error is relative to.
 MAGNITUDES: dict[str, Magnitude] = {
     "sigmoid": _unit,
@@ -53,13 +60,46 @@ MAGNITUDES: dict[str, Magnitude] = {
     "selu": _unit,
     "softplus": _unit,
     "mish": _input,
-    "exp": _result,
+    "exp": _exponential,
     "sqrt": _result,
     "abs": _result,
     "neg": _result,
     "square": _result,
     "clamp": _result,
     "erf": _unit,
+}
+
+
+@dataclass(frozen=True)
+class _Arithmetic:
+    """How far float32 leads from the exact results.
+
+    Attributes:
+        error: of a function, relative to the magnitude of ``magnitudes``.
+        rounding: of the steps before and after it, in units of the output's scale.
+        magnitudes: of the functions that the runtime computes in float, by kind.
+    """
+
+    error: float
+    rounding: float
+    magnitudes: Mapping[str, Magnitude]
+
+
+#: By the arithmetic of a target. LiteRT's kernels round the input, one to three operators, the inverse of the output's scale and
+#: the product with it; a GELU is a sum that cancels, and rounds five times.
+_ARITHMETICS = {
+    "mlas": _Arithmetic(ERROR, ROUNDING_ERROR, MAGNITUDES),
+    "xnnpack": _Arithmetic(
+        2.0**-23,
+        2.0**-15,
+        {
+            "sigmoid": _unit,
+            "tanh": _unit,
+            "elu": _unit,
+            "gelu": lambda inputs, results: 4.0 * np.abs(inputs),
+            "exp": lambda inputs, results: 2.0 * _exponential(inputs, results),
+        },
+    ),
 }
 
 #: The rounding of one float32 operator, twice over.
@@ -70,14 +110,20 @@ _ARITHMETIC = ("hard_sigmoid", "hard_swish", "leaky_relu", "abs", "neg", "square
 BINARY = ("add", "mul", "div", "minimum", "maximum")
 
 
-def float_is_exact(kind: str, attrs: Mapping[str, Any], x: Encoding, y: Encoding) -> bool:
-    """Return whether a float32 operator that errs by less than :data:`ERROR` gives the integer of the table for each input.
+def in_float(kind: str, kernels: str) -> bool:
+    """Return whether a runtime may compute a function in float, by the arithmetic of its kernels."""
+    return kind in _ARITHMETICS[kernels].magnitudes or (kind == "composed" and kernels == "mlas")
+
+
+def float_is_exact(kind: str, attrs: Mapping[str, Any], x: Encoding, y: Encoding, kernels: str = "mlas") -> bool:
+    """Return whether a runtime's float32 arithmetic gives the integer of the table for each input.
 
     Args:
         kind: a function of one tensor; one without a float form is never exact.
         attrs: the function's attributes.
         x: the encoding of the input.
         y: the encoding of the output.
+        kernels: the runtime's arithmetic.
     """
     centres = lookup.centres(x)
     exact = lookup.real(kind, attrs, centres)
@@ -88,8 +134,9 @@ def float_is_exact(kind: str, attrs: Mapping[str, Any], x: Encoding, y: Encoding
     scaled = exact / float(y.scale)
     border = np.clip(np.floor(scaled) + 0.5, y.lo + 0.5, y.hi - 0.5)
     with np.errstate(all="ignore"):
-        error = _of_steps(attrs["steps"], centres) if kind == "composed" else _of_function(kind, centres, exact)
-    return error is not None and bool((np.abs(scaled - border) > error / float(y.scale) + ROUNDING_ERROR).all())
+        error = _of_steps(attrs["steps"], centres) if kind == "composed" else _of_function(kind, centres, exact, kernels)
+    rounding = _ARITHMETICS[kernels].rounding
+    return error is not None and bool((np.abs(scaled - border) > error / float(y.scale) + rounding).all())
 
 
 def arguments_of(kind: str, operands: list[object]) -> dict[str, object]:
@@ -97,9 +144,10 @@ def arguments_of(kind: str, operands: list[object]) -> dict[str, object]:
     return dict(zip(lookup.ARGUMENTS[kind], operands, strict=True))
 
 
-def _of_function(kind: str, inputs: np.ndarray, results: np.ndarray) -> np.ndarray | None:
+def _of_function(kind: str, inputs: np.ndarray, results: np.ndarray, kernels: str = "mlas") -> np.ndarray | None:
     """Return the largest error of a float operator for each input; None for a function without one."""
-    return ERROR * MAGNITUDES[kind](inputs, results) if kind in MAGNITUDES else None
+    known = _ARITHMETICS[kernels]
+    return known.error * known.magnitudes[kind](inputs, results) if kind in known.magnitudes else None
 
 
 def _of_steps(steps: Steps, x: np.ndarray) -> np.ndarray | None:

@@ -1,8 +1,9 @@
-"""Output scales of functions, moved by so little that no result lies near a border between two integers.
+"""Scales of functions, moved by so little that no result lies near a border between two integers.
 
-An ``.onnx`` holds a function as a float operator, ten times as quick as a table, where its rounding cannot change an integer
-(:mod:`qat.arithmetic.float_functions`). That fails for one function in ten by chance: one of its 256 results is next to a border.
-The output's scale is ours: a few 2^-14 of it move the results away. The range changes in the model itself, so that model and
+An ``.onnx`` holds a function as a float operator, ten times as quick as a table, where its rounding cannot change an integer; a
+``.tflite`` holds it as a kernel that makes its table in float32 (:mod:`qat.arithmetic.float_functions`). That fails for one
+function in ten by chance: one of its 256 results is next to a border. The output's scale is ours: a few 2^-14 of it move the
+results away; where a kernel prescribes it, those of the input's do. The range changes in the model itself, so that model and
 artifact compute alike. What a hard swish reads is widened too, for either format: :mod:`qat.calibration.whole_steps`.
 """
 
@@ -11,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from qat.arithmetic.encoding import Encoding, from_range
-from qat.arithmetic.float_functions import float_is_exact
+from qat.arithmetic.float_functions import float_is_exact, in_float
 from qat.frameworks import adapter_for, framework_of
-from qat.graph.kinds import KINDS
 from qat.planning.plan import Group, Plan, PlannedOp
 from qat.typing import Grid, PreparedModel
 
-from .whole_steps import whole_steps
+from .whole_steps import is_free, is_function, read_in_whole_steps, whole_steps
 
 #: By how much of itself a range grows from one trial to the next, and the most trials: 0.8 % in all.
 _STEP, _TRIALS = 2.0**-14, 128
@@ -40,32 +40,44 @@ def clear_borders(model: PreparedModel) -> None:
     plan = model.plan
     if plan.target.suffix:
         whole_steps(plan, grids)
-    if plan.target.suffix != ".onnx":
-        return
-    for name, writers in _functions_by_group(plan).items():
-        if plan.groups[name].fixed is None:
-            found = _wide_enough(plan, name, writers, grids)
+        for name, functions in (*_fixed_by_source(plan), *_free_by_output(plan)):
+            found = _wide_enough(plan, name, functions, grids)
             if found is not None:
                 grids[name].set_range(*found)
 
 
-def _functions_by_group(plan: Plan) -> dict[str, list[PlannedOp]]:
-    """Return the functions in integers by the group that they write, in the model's order: an input's range is found first."""
+def _fixed_by_source(plan: Plan) -> Iterator[tuple[str, list[PlannedOp]]]:
+    """Yield the ranges that functions with a prescribed output read, and nothing else bounds, with these functions."""
+    written = {plan.group_of[p.op.output] for p in plan.ops if is_function(p)}
     found: dict[str, list[PlannedOp]] = {}
-    for planned in plan.ops:
-        if planned.integer and KINDS[planned.op.kind].function:
-            found.setdefault(plan.group_of[planned.op.output], []).append(planned)
-    return found
+    for planned in _floats(plan):
+        if plan.groups[plan.group_of[planned.op.output]].fixed is not None:
+            found.setdefault(plan.group_of[planned.op.inputs[0]], []).append(planned)
+    kept = written | set(read_in_whole_steps(plan))
+    yield from ((name, functions) for name, functions in found.items() if name not in kept and is_free(plan.groups[name]))
 
 
-def _wide_enough(plan: Plan, name: str, writers: Iterable[PlannedOp], grids: Mapping[str, Grid]) -> Range | None:
-    """Return the least range for which all functions of a group are exact in float; None where it has that, or none is."""
+def _free_by_output(plan: Plan) -> Iterator[tuple[str, list[PlannedOp]]]:
+    """Yield the ranges that functions write, with these functions, in the model's order: an input's range is found first."""
+    found: dict[str, list[PlannedOp]] = {}
+    for planned in _floats(plan):
+        found.setdefault(plan.group_of[planned.op.output], []).append(planned)
+    yield from ((name, functions) for name, functions in found.items() if plan.groups[name].fixed is None)
+
+
+def _floats(plan: Plan) -> Iterator[PlannedOp]:
+    """Yield the functions on integers that the runtime may compute in float."""
+    yield from (p for p in plan.ops if is_function(p) and in_float(p.op.kind, plan.target.kernels))
+
+
+def _wide_enough(plan: Plan, name: str, functions: Iterable[PlannedOp], grids: Mapping[str, Grid]) -> Range | None:
+    """Return the least range for which all functions are exact in float; None where it has that, or none is."""
     group, now = plan.groups[name], grids[name].encoding
-    sources = [(p.op, plan.group_of[p.op.inputs[0]]) for p in writers]
-    given = {source: grids[source].encoding for _, source in sources}
+    ends = [(p.op, plan.group_of[p.op.inputs[0]], plan.group_of[p.op.output]) for p in functions]
+    given = {end: grids[end].encoding for _, *both in ends for end in both}
     for wanted, encoding in _trials(group, now):
         known = given | {name: encoding}
-        if all(float_is_exact(op.kind, op.attrs, known[source], encoding) for op, source in sources):
+        if all(float_is_exact(op.kind, op.attrs, known[x], known[y], plan.target.kernels) for op, x, y in ends):
             return wanted
     return None
 

@@ -1,10 +1,11 @@
-"""Functions between integer kernels never become tables in an .onnx: the scales of their outputs move out of the way."""
+"""No result of a function lies near a border between two integers: scales move, and float arithmetic changes no integer."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,18 @@ class Chain(nn.Module):
         return x
 
 
+class Applied(nn.Module):
+    """A convolution that changes nothing, and a function."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(1, 1, 1, bias=False), function
+        nn.init.ones_(self.conv.weight)
+
+    def forward(self, x):
+        return self.function(self.conv(x))
+
+
 def operators(artifact) -> set[str]:
     return set(open_session(artifact.path).ops())
 
@@ -66,19 +79,57 @@ def test_silu_and_gelu_are_one_operator(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["silu", "sigmoid", "tanh"])
-def test_ranges_move_by_less_than_a_hundredth_and_only_for_an_onnx(name, monkeypatch: pytest.MonkeyPatch):
-    model = Chain(FUNCTIONS[name]).eval()
-    cleared = ranges(qat.calibrate(qat.prepare(model, IMAGES, target="onnxruntime"), [IMAGES]))
-    monkeypatch.setattr("qat.calibration.calibrate.clear_borders", lambda model: None)
-    plain = ranges(qat.calibrate(qat.prepare(model, IMAGES, target="onnxruntime"), [IMAGES]))
-    moved = [float(cleared[group].scale / plain[group].scale) for group in plain]
+def test_ranges_move_by_less_than_a_hundredth(name, monkeypatch: pytest.MonkeyPatch):
+    moved, cleared, plain = moves(name, "onnxruntime", monkeypatch)
     assert all(1.0 <= factor < 1.01 for factor in moved) and max(moved) > 1.0
     assert all(cleared[group].zero_point == plain[group].zero_point for group in plain)
-    monkeypatch.undo()
-    litert = ranges(qat.calibrate(qat.prepare(model, IMAGES, target="litert"), [IMAGES]))
-    monkeypatch.setattr("qat.calibration.calibrate.clear_borders", lambda model: None)
-    as_before = ranges(qat.calibrate(qat.prepare(model, IMAGES, target="litert"), [IMAGES]))
-    assert all(encoding.same_as(litert[group]) for group, encoding in as_before.items())
+
+
+def moves(name: str, target: str, monkeypatch: pytest.MonkeyPatch):
+    """Return by how much each scale moves, and the encodings with and without that."""
+    model = Chain(FUNCTIONS[name]).eval()
+    cleared = ranges(qat.calibrate(qat.prepare(model, IMAGES, target=target), [IMAGES]))
+    with monkeypatch.context() as patch:
+        patch.setattr("qat.calibration.calibrate.clear_borders", lambda model: None)
+        plain = ranges(qat.calibrate(qat.prepare(model, IMAGES, target=target), [IMAGES]))
+    return [float(cleared[group].scale / plain[group].scale) for group in plain], cleared, plain
+
+
+@pytest.mark.parametrize(("name", "some"), [("sigmoid", True), ("gelu", True), ("mish", False), ("leaky_relu", False)])
+def test_for_litert_ranges_move_where_its_kernel_makes_the_table_in_float(name, some, monkeypatch: pytest.MonkeyPatch):
+    moved, _, _ = moves(name, "litert", monkeypatch)
+    assert all(1.0 <= factor < 1.01 for factor in moved)
+    assert (max(moved) > 1.0) == some
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "gelu", "gelu by tanh", "elu"])
+def test_a_function_is_a_kernel_of_litert_and_exact(name, tmp_path: Path):
+    prepared = qat.calibrate(qat.prepare(Chain(FUNCTIONS[name]).eval(), IMAGES, target="litert"), [IMAGES])
+    artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[IMAGES])
+    assert artifact.parity.exact == 1.0
+    assert "GATHER" not in operators(artifact)
+
+
+@pytest.mark.parametrize(
+    ("function", "read", "written", "operator"),
+    [
+        (F.gelu, (0.07456805557012558, 11), (0.03458767756819725, -123), "GATHER"),  # LiteRT's kernel makes 201 of 200.499995
+        (F.elu, (0.0375, 0), (0.025, -88), "GATHER"),  # ... and 5 of 4.5, whose even neighbour is 4
+        (F.elu, (0.05, 0), (0.05, -28), "ELU"),
+    ],
+)
+def test_a_result_at_a_border_is_looked_up_in_a_tflite(function, read, written, operator, tmp_path: Path):
+    values = ((torch.arange(-128, 128) - read[1]) * read[0]).reshape(1, 1, 16, 16)
+    net = Applied(function).eval()
+    prepared = qat.calibrate(qat.prepare(net, values, target="litert"), [values])
+    op = prepared.plan.ops[-1].op
+    for name, (scale, zero_point) in (("x", read), (op.inputs[0], read), (op.output, written)):
+        grid = prepared.grids[prepared.plan.group_of[name]]
+        grid.set_range((-128 - zero_point) * scale, (127 - zero_point) * scale)
+        assert grid.encoding.zero_point == zero_point and grid.encoding.scale == np.float32(scale)
+    artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[values])
+    assert artifact.parity.exact == 1.0
+    assert operator in operators(artifact)
 
 
 def test_tracked_ranges_are_cleared_when_they_freeze(tmp_path: Path):
