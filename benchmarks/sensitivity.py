@@ -64,7 +64,7 @@ def of_config(name: str, samples: int = 500) -> Callable[[], Case]:
         config = config.model_copy(update={"float_training": short})
         job = Job.of(config, path.parent, Path(tempfile.mkdtemp()), Console(stderr=True))
         data = RunData(config, path.parent)
-        model = trained(job, data)
+        model = trained(job, data).model
         return Case(model, data.calibration(), list(data.batches("validation", samples)), "trained", config.target, config.recipe)
 
     return make

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args, overload
-
-import numpy as np
 
 from qat.baselines import Baseline, ptq_baselines
 from qat.calibration.adaround import adaround
@@ -19,34 +16,19 @@ from qat.calibration.range_tracking import freeze_ranges, track_ranges
 from qat.calibration.reconstruction import reconstruct
 from qat.exporters import Artifact, Metadata, Parity, export
 from qat.graph.custom_layers import Handled, register_handler
-from qat.graph.decompose.batch_norm import norms_over_images
-from qat.graph.decompose.conv1d import signals_as_images
-from qat.graph.decompose.for_target import for_target
-from qat.graph.decompose.reductions import means_over_images
-from qat.graph.equalization import equalize as equalized
-from qat.graph.equalization import upper_ends
-from qat.graph.even_norms import even_norms
-from qat.graph.fold_batch_norm import fold_batch_norm
-from qat.graph.graph import Op
-from qat.graph.kept_zeros import masks_of
-from qat.graph.recognition.recognise import recognise
-from qat.graph.replacement import replaced
-from qat.graph.training_acts import placed
-from qat.planning.placement import float_by_role
 from qat.planning.plan import Plan
-from qat.planning.planner import plan as make_plan
 from qat.planning.recipe import Recipe, load_recipe
-from qat.planning.targets import Target, load_target
-from qat.program.file_origin import origin_of
+from qat.planning.targets import Target
 from qat.report.compare import compare
 from qat.report.entry import Entry
 from qat.report.report import Report
 from qat.sources.load import example_of, load
 from qat.trainers import Epoch, History, TrainingOptions, evaluate, finetune, load_weights
 
+from .captured import captured, target_for
 from .errors import CaptureError, ConfigError, ConversionError, ExportError, QatError
 from .frameworks import adapter_for, framework_of, is_prepared
-from .typing import Adapter, ConverterAdapter, Engine, Inputs, Model, P, PreparedModel, Runner, Traced
+from .typing import ConverterAdapter, Engine, Inputs, Model, P, PreparedModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -199,30 +181,13 @@ def prepare(
         if engine == "tfmot":
             return _by_tfmot(converter, model, spec, target, {"equalize": equalize, "keep_zeros": keep_zeros}, "engine='tfmot'")
         try:
-            model, framework = converter.as_keras3(model), "keras"
+            model = converter.as_keras3(model)
         except ConversionError as error:
             prepared = _by_tfmot(converter, model, spec, target, {"equalize": equalize, "keep_zeros": keep_zeros}, str(error))
             log.warning("tensorflow-model-optimization prepares the model, so that parity with its artifact is measured and not "
                         "promised: %s", error)  # fmt: skip
             return prepared
-    adapter = adapter_for(framework)
-    chosen = _target_for(adapter, model, target)
-    traced, made, params = _trace_and_plan(adapter, model, example_inputs, spec, chosen, dynamic, equalize, dropout)
-    if unheld := made.unwritable():
-        lacking = "; ".join(f"'{layer}': {reason}" for layer, reason in unheld.items())
-        names = {p.op.name for p in made.ops if p.unwritable}
-        others = [load_target(name) for name in ("onnxruntime", "litert")]
-        holding = [t.name for t in others if t.suffix != chosen.suffix and not adapter.unheld(traced, names, t.suffix)]
-        advice = "replace the operator, or prepare the part of the model before it"
-        if holding:
-            advice = f"replace the operator, prepare the part of the model before it, or choose the target '{holding[0]}'"
-        raise ExportError(f"this model cannot become a {chosen.suffix}: {lacking}: {advice}")
-    floats = made.floats()
-    if floats:
-        shown = "; ".join(f"{name}: {reason}" for name, reason in list(floats.items())[:3])
-        more = f" and {len(floats) - 3} more" if len(floats) > 3 else ""
-        log.warning("%d of %d operators stay float (%s%s)", len(floats), len(made.ops), shown, more)
-    return adapter.insert(traced, made, params, masks_of(made.graph, params) if keep_zeros else {})
+    return captured(model, example_inputs, target, dynamic, dropout).prepare(spec, equalize, keep_zeros)
 
 
 def _by_tfmot(
@@ -232,7 +197,7 @@ def _by_tfmot(
     if given := " and ".join(name for name, value in {**options, "replace": recipe.replace}.items() if value):
         raise ConfigError(f"tensorflow-model-optimization prepares this model ({why}): leave out {given}")
     try:
-        prepared: PreparedModel = converter.prepare(model, recipe, _target_for(converter, model, target))
+        prepared: PreparedModel = converter.prepare(model, recipe, target_for(converter, model, target))
     except (CaptureError, ConfigError) as error:
         raise type(error)(f"{error} ({why})") from error
     return prepared
@@ -265,15 +230,12 @@ def plan(
         [('dense', 'integer')]
     """
     model, example_inputs = _loaded(model, example_inputs)
-    framework = framework_of(model)
-    if framework == "tf_keras":
-        if is_prepared(model):
-            raise CaptureError("tensorflow-model-optimization prepared this model, and placed its nodes: there is no plan")
-        model, framework = adapter_for(framework).as_keras3(model), "keras"
     if is_prepared(model):
+        if framework_of(model) == "tf_keras":
+            raise CaptureError("tensorflow-model-optimization prepared this model, and placed its nodes: there is no plan")
         return model.plan
-    adapter = adapter_for(framework)
-    return _trace_and_plan(adapter, model, example_inputs, load_recipe(recipe), _target_for(adapter, model, target), dynamic)[1]
+    spec = load_recipe(recipe)
+    return captured(model, example_inputs, target, dynamic).plan(spec)
 
 
 def _loaded(model: Model | str | Path, example_inputs: Inputs | None) -> tuple[Model, Inputs | None]:
@@ -282,78 +244,6 @@ def _loaded(model: Model | str | Path, example_inputs: Inputs | None) -> tuple[M
         return model, example_inputs
     loaded = load(model, example_inputs)
     return loaded, example_of(loaded) if example_inputs is None else example_inputs
-
-
-def _target_for(adapter: Runner, model: Model, target: str | Target | None) -> Target:
-    if target is None:
-        origin = origin_of(model)
-        target = adapter.DEFAULT_TARGET if origin is None or origin.suffix == ".onnx" else "litert"
-    return load_target(target)
-
-
-def _trace_and_plan(
-    adapter: Adapter,
-    model: Model,
-    example_inputs: Inputs | None,
-    recipe: Recipe,
-    target: Target,
-    dynamic: Sequence[str],
-    equalize: bool = False,
-    dropout: bool = True,
-) -> tuple[Traced, Plan, Mapping[str, np.ndarray]]:
-    if dynamic and (framework_of(model) != "torch" or target.suffix != ".onnx"):
-        raise ConfigError("dynamic sizes are for PyTorch models in .onnx: leave out dynamic")
-    traced = _traced(adapter, model, example_inputs, dynamic, target, dropout)
-    composed = target.row("composed")
-
-    def admits(op: Op) -> bool:
-        rule = recipe.rule_for(op.layer, op.kind)
-        return rule is not None and rule.mode == "static" and rule.activation.bits < 16
-
-    pieced, known, fixed = recognise(traced.graph, traced.params, traced.fixed, admits, composed.holds if composed else ())
-    images = means_over_images(signals_as_images(pieced))
-    graph, params, fixed = fold_batch_norm(images, known, fixed)
-    apart = norms_over_images(graph)
-    if len(apart.ops) > len(graph.ops):
-        graph, params, fixed = fold_batch_norm(apart, params, fixed)
-    if equalize:
-        params = equalized(graph, params, upper_ends(images, known))
-    graph, params = even_norms(graph, params, float_by_role(graph, recipe))
-
-    def of_one(op: Op) -> str:
-        # A function of 16 bits has no kernel, and the 16-bit product of a tensor with itself stays a product.
-        row, rule = target.row(op.kind), recipe.rule_for(op.layer, op.kind)
-        return row.of_one if row is not None and rule is not None and rule.activation.bits < 16 else ""
-
-    graph = for_target(replaced(graph, recipe.replace), target.kinds, of_one)
-    made = make_plan(graph, recipe, target)
-    kept = {p.op.name for p in made.ops if p.keeps_framework}
-    made = made.without(adapter.unheld(traced, kept, target.suffix))
-    acts = placed(traced.acts, traced.graph, [p.op for p in made.ops])
-    return traced.fixing(fixed), dataclasses.replace(made, acts=acts), params
-
-
-def _traced(
-    adapter: Adapter, model: Model, example: Inputs | None, dynamic: Sequence[str], target: Target, dropout: bool
-) -> Traced:
-    """Trace a model; that of a file with the free sizes that the file has, wherever its layers allow that."""
-    if dynamic:
-        return adapter.trace(model, example, dynamic, dropout=dropout)
-    origin = origin_of(model)
-    free = origin.free_axes if origin is not None and target.suffix == ".onnx" else ()
-    alone = [(name,) for name in reversed(free)] if len(free) > 1 else []  # lines of text have one height and any width
-    for axes in ([free] if free else []) + alone:
-        try:
-            traced = adapter.trace(model, example, axes, dropout=dropout)
-        except CaptureError as error:
-            log.info("the %s cannot stay free: %s", " and the ".join(axes), error)
-            continue
-        if axes != free:
-            log.warning("the artifact takes any %s, and of the other free sizes of the file the example's alone", axes[0])
-        return traced
-    if free:
-        log.warning("the artifact takes the example's size alone, where the file leaves the %s free", " and the ".join(free))
-    return adapter.trace(model, example, dropout=dropout)
 
 
 def load_prepared(model: P, path: str | Path) -> P:

@@ -13,6 +13,7 @@ from qat.errors import ConfigError, MissingDependencyError
 from qat.exporters import export
 from qat.frameworks import has_plan, is_prepared
 from qat.runtimes import open_session
+from qat.system.atomic_files import make_folder
 from qat.typing import Batches, Layout
 
 from .epoch import Epoch
@@ -32,6 +33,7 @@ class Callbacks:
             raise ConfigError("artifact_every evaluates the exported artifact: it needs a prepared model and evaluation data")
         self.writer = None
         if options.tensorboard is not None and learner.writes:
+            make_folder(Path(options.tensorboard))
             try:
                 self.writer = learner.log_writer(str(options.tensorboard))
             except ImportError as error:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qat.errors import reason_of
+from qat.system.nests import arrays_of, leaves
+from qat.system.samples import check_finite
 
 from .callbacks import Callbacks
 from .divergence import TrainingDiverged
@@ -47,6 +49,7 @@ class LossGuard:
         """Read the losses of the steps so far, but for the last ``keep`` ones.
 
         Raises:
+            DataError: a loss is NaN or infinite, and so is a label.
             TrainingDiverged: a loss is NaN or infinite, or the losses have risen to that of a model that knows nothing.
         """
         p = self.state.progress
@@ -79,12 +82,14 @@ class LossGuard:
             return None
 
     def _not_finite(self, loss: float, step: _Unread) -> str:
+        place = f"the loss is {loss} at step {step.number} (epoch {self.state.progress.epoch})"
+        for path, labels in leaves(arrays_of(step.labels)):
+            check_finite(labels, f"{place}: the array of labels{''.join(f'[{key!r}]' for key in path)}")
         layer = self.learner.first_not_finite(step.inputs)
         where = "though every layer's output is finite" if layer is None else f"first in the output of '{layer}'"
         return (
-            f"the loss is {loss} at step {step.number} (epoch {self.state.progress.epoch}), {where}: lower learning_rate (now "
-            f"{self.options.peak:g}) or gradient_clip (now {self.options.gradient_clip}), and check the data; the step changed "
-            "no weight"
+            f"{place}, {where}: lower learning_rate (now {self.options.peak:g}) or gradient_clip (now "
+            f"{self.options.gradient_clip}), and check the data; the step changed no weight"
         )
 
     def _diverged(self, step: _Unread) -> str:

@@ -17,9 +17,9 @@ from qat.frameworks import input_count
 from qat.planning.recipe import load_recipe
 from qat.planning.recipe_support import able_targets
 from qat.runs.data import RunData
+from qat.runs.float_model import FloatModel
 from qat.runs.job import Job
 from qat.system.samples import first_of_pair
-from qat.typing import Model
 
 from .building import folder_of
 from .choices import Choices
@@ -53,7 +53,7 @@ class Bench:
 
     job: Job
     data: RunData
-    model: Model
+    model: FloatModel
     judge: Judge
     goal: Goal
 
@@ -62,7 +62,7 @@ def diagnosis_of(bench: Bench, artifact: Path) -> tuple[str, str]:
     """Return the cause that the diagnosis of an artifact names first, and its sentence; both are empty where it names none."""
     file, data = bench.judge.file.path, bench.data
     assert file is not None
-    batches = [first_of_pair(batch, input_count(bench.model)) for batch in data.batches("validation", limit=_DIAGNOSED)]
+    batches = [first_of_pair(batch, input_count(bench.model.model)) for batch in data.batches("validation", limit=_DIAGNOSED)]
     rows = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
     try:
         found = diagnosed(file, artifact, tuple(np.concatenate(column)[:_DIAGNOSED] for column in zip(*rows, strict=True)))
@@ -80,7 +80,7 @@ def without_sensitive_layers(choices: Choices, bench: Bench) -> Choices:
     """
     config = choices.configured(bench.job.config)
     found = sensitivity(
-        bench.model, bench.judge.some(_SAMPLES), calibration=bench.data.calibration(), recipe=choices.recipe,
+        bench.model.model, bench.judge.some(_SAMPLES), calibration=bench.data.calibration(), recipe=choices.recipe,
         target=bench.job.target, example_inputs=bench.data.example(), method="fast", threshold=bench.goal.max_drop,
         metrics=bench.judge.metrics, estimator=choices.estimator, equalize=config.equalize, dynamic=config.model.dynamic,
     )  # fmt: skip
@@ -101,8 +101,8 @@ def mixed_precisions(choices: Choices, bench: Bench) -> Choices:
     job, goal = bench.job, bench.goal
     able = [name for name in _PRECISIONS if job.target.name in able_targets(load_recipe(name))]
     found = mixed_precision(
-        bench.model, bench.judge.some(_SAMPLES), folder_of(job, "mixed_precision") / "points", max_drop=goal.max_drop, points=3,
-        choices=[*able, "float"], recipe=choices.recipe, target=job.target, calibration=bench.data.calibration(),
+        bench.model.model, bench.judge.some(_SAMPLES), folder_of(job, "mixed_precision") / "points", max_drop=goal.max_drop,
+        points=3, choices=[*able, "float"], recipe=choices.recipe, target=job.target, calibration=bench.data.calibration(),
         estimator=choices.estimator, example_inputs=bench.data.example(), metrics=bench.judge.metrics, latency_runs=0,
         io_dtype=job.config.io_dtype, overwrite=True,
     )  # fmt: skip

@@ -15,10 +15,11 @@ from qat.exporters import Artifact, refuse_unwritable
 from qat.frameworks import has_plan
 from qat.runs import stages
 from qat.runs.data import RunData
+from qat.runs.float_model import FloatModel
 from qat.runs.job import Job
 from qat.runs.metadata import metadata_of
 from qat.system.samples import first_of_pair
-from qat.typing import Model, PreparedModel
+from qat.typing import PreparedModel
 
 from .choices import Choices
 
@@ -31,13 +32,11 @@ def folder_of(job: Job, step: str) -> Path:
     return job.folder / "steps" / step
 
 
-def calibrated(job: Job, data: RunData, model: Model, choices: Choices, first: bool) -> PreparedModel:
+def calibrated(job: Job, data: RunData, model: FloatModel, choices: Choices, first: bool) -> PreparedModel:
     """Return the calibrated model of some choices; the notices are those of the ``first`` alone, since all have the same."""
     config = choices.configured(job.config)
     with _notices(first):
-        prepared = api.prepare(
-            model, data.example(), choices.recipe, job.target, config.model.dynamic, config.equalize, keep_zeros=config.keep_zeros
-        )
+        prepared = model.captured.prepare(choices.recipe, config.equalize, config.keep_zeros)
         pairs, source = data.calibration_pairs()
         samples = [first_of_pair(batch, len(prepared.plan.graph.inputs) if has_plan(prepared) else 1) for batch in pairs]
         if has_plan(prepared):
@@ -50,7 +49,7 @@ def calibrated(job: Job, data: RunData, model: Model, choices: Choices, first: b
         return api.correct_biases(prepared, samples) if choices.bias_correction else prepared
 
 
-def build(job: Job, data: RunData, model: Model, step: str, choices: Choices, training: Mapping[str, Any]) -> Artifact:
+def build(job: Job, data: RunData, model: FloatModel, step: str, choices: Choices, training: Mapping[str, Any]) -> Artifact:
     """Return the artifact of some choices in the folder of its step, verified on validation samples.
 
     Args:
@@ -70,7 +69,7 @@ def build(job: Job, data: RunData, model: Model, step: str, choices: Choices, tr
     if choices.training != "none":
         refuse_unwritable(prepared, job.target.suffix, job.config.io_dtype)
         variant = replace(job, config=choices.configured(job.config, **training), checkpoints=job.checkpoints / step)
-        stages.finetune(variant, data, prepared, model, "qat")
+        stages.finetune(variant, data, prepared, model.model, "qat")
     made = api.export(
         prepared, folder_of(job, step) / f"{step}{job.target.suffix}", data.batches("validation", limit=_VERIFIED),
         job.config.io_dtype, overwrite=True, metadata=metadata_of(data, job.base),

@@ -69,7 +69,7 @@ def search(job: Job, goal: Goal, resume_by: str) -> Automatic:
         hold_to_beginning(job)
         model = job.stage("float model", lambda: float_model.trained(job, data))
         clock = Clock(goal.budget, journal.seconds + _unfinished(journal, job))
-        file = float_file(job, data, model)
+        file = float_file(job, data, model.model)
         judge = job.stage("float model on the validation data", lambda: judge_of(job, data, file))
         journal.add("float", seconds=round(time.perf_counter() - clock.started, 2), score=judge.score, samples=judge.samples)
         found = _Search(Bench(job, data, model, judge, goal), journal, clock)
@@ -237,7 +237,7 @@ class _Search:
         prepared = calibrated(b.job, b.data, b.model, Choices.of(b.job.config, b.job.recipe), first=False)
         first = self.journal.attempts[0]
         cause, said = diagnosis_of(b, folder_of(b.job, first.step) / first.artifact)
-        found = replace(look(prepared, b.model, b.data.calibration()), cause=cause, diagnosis=said)
+        found = replace(look(prepared, b.model.model, b.data.calibration()), cause=cause, diagnosis=said)
         self.journal.add("evidence", seconds=round(time.perf_counter() - started, 2), found=asdict(found))
         return found
 

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from qat import api
 from qat.analysis.sensitivity.layers import Layer, layers_of
 from qat.analysis.sensitivity.pinning import PinnedRecipe, all_pins, pinned
 from qat.analysis.sensitivity.sensitivity import sensitivity
+from qat.captured import Captured
 from qat.errors import ConfigError, OptionError
-from qat.planning.plan import Plan
-from qat.planning.recipe import Recipe
 from qat.planning.rounding import Rounding
 from qat.system.silence import without_notices
 
@@ -72,7 +70,7 @@ def bounded(found: Calibrated, opened: Opened, request: Request, kept: Sequence[
             f"precision: it has {bounds.found(got, trial.real, trial.losses)}, not {bounds.asked()}; ask for less, or take a "
             "static recipe",
         )
-    ranked = _Ranked.of(found.model, trial, bounds)
+    ranked = _Ranked.of(found, trial, bounds)
     goal, count, more, made = 1.0, 0, 1, found
     while off > 1:
         count = max(ranked.enough(goal), count + more)
@@ -85,7 +83,7 @@ def bounded(found: Calibrated, opened: Opened, request: Request, kept: Sequence[
                 f"{bounds.found(nearest, trial.real, trial.losses)}: ask for less, or train",
             )
         with without_notices():  # what stays float was chosen so
-            model: Any = api.prepare(opened.model, kept[0], recipe.recipe, request.target)
+            model: Any = found.captured.prepare(recipe.recipe)
         trial.set_ranges(model, found.estimator)
         got = opened.outputs(model, trial.judging)
         off = bounds.off(got, trial.real, trial.losses)
@@ -102,6 +100,7 @@ class _Ranked:
 
     Attributes:
         model: the model.
+        captured: the float model's capture.
         trial: its samples.
         bounds: of its outputs.
         layers: in that order.
@@ -109,20 +108,29 @@ class _Ranked:
     """
 
     model: Any
+    captured: Captured
     trial: Trial
     bounds: Bounds
     layers: tuple[Layer, ...]
     weight_shares: tuple[float, ...]
 
     @classmethod
-    def of(cls, model: Any, trial: Trial, bounds: Bounds) -> _Ranked:
+    def of(cls, found: Calibrated, trial: Trial, bounds: Bounds) -> _Ranked:
         """Order the layers of a model."""
+        model = found.model
         rows = sensitivity(
             model, unpacked(trial.judging), method="fast", threshold=100.0, try_recipes=False, progress=trial.request.progress
         ).layers
         by_name = {(layer.name, layer.kind): layer for layer in layers_of(model.plan)}
         rows = tuple(sorted(rows, key=lambda row: -row.estimate))
-        return cls(model, trial, bounds, tuple(by_name[r.layer, r.kind] for r in rows), tuple(r.weight_share for r in rows))
+        return cls(
+            model,
+            found.captured,
+            trial,
+            bounds,
+            tuple(by_name[r.layer, r.kind] for r in rows),
+            tuple(r.weight_share for r in rows),
+        )
 
     def enough(self, goal: float) -> int:
         """Return how many layers have to round nothing for outputs that are off by at most a goal; by bisection."""
@@ -137,16 +145,13 @@ class _Ranked:
 
     def recipe(self, count: int) -> PinnedRecipe | None:
         """Return the recipe in which the first layers are in higher precision; None where nothing would be quantized."""
-        plan, setup = self.model.plan, self.trial.opened
+        plan = self.model.plan
         pins = all_pins(plan, self.layers[:count], self.weight_shares[:count])
-
-        def planned(recipe: Recipe) -> Plan:
-            return api.plan(setup.model, self.trial.samples[0], recipe, plan.target)
 
         if count > len(self.layers):
             return None
         try:
-            return pinned(plan.recipe, pins, plan.recipe.name, planned)
+            return pinned(plan.recipe, pins, plan.recipe.name, self.captured.plan)
         except ConfigError:  # all of the model would be float
             return None
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from qat import api
 from qat.analysis.checks.check import check_data
 from qat.calibration.calibrate import set_ranges
 from qat.calibration.coarse_outputs import coarse_outputs
 from qat.calibration.evidence import Evidence
+from qat.captured import Captured, captured
 from qat.display.progress import shown
 from qat.planning.output_layers import output_layers, unrounded
 from qat.planning.recipe import Recipe, Rule
@@ -45,12 +45,14 @@ class Calibrated:
 
     Attributes:
         model: the prepared one.
+        captured: the float model's capture.
         estimator: that found its ranges; None where the recipe has none to find, or rules name several.
         unrounded: the outputs that leave as float values, since their own grid made much of their error.
         precise: the layers in higher precision, and in which, by the bounds that are asked for.
     """
 
     model: Any
+    captured: Captured
     estimator: Estimator | None = None
     unrounded: tuple[str, ...] = ()
     precise: tuple[str, ...] = ()
@@ -66,15 +68,16 @@ def calibrated(opened: Opened, request: Request, kept: Sequence[Arrays]) -> Cali
         kept: batches to learn from. The first calibrate, those after them judge; of few batches all do both.
     """
     recipe = request.full_recipe()
-    prepared: Any = api.prepare(opened.model, kept[0], recipe, request.target)
+    float_model = captured(opened.model, kept[0], request.target)
+    prepared: Any = float_model.prepare(recipe)
     statics = [rule for rule in recipe.rules if rule.mode == "static"]
     if not statics:
-        return Calibrated(prepared)
+        return Calibrated(prepared, float_model)
     trial = Trial.of(opened, request, kept)
     named = any(rule.activation.estimator != Rule().activation.estimator for rule in statics)
     estimator = request.estimator if request.estimator or named else trial.nearest(prepared)
     trial.set_ranges(prepared, estimator, last=True)
-    found = Calibrated(prepared, estimator or (None if named else TRIED[0]))
+    found = Calibrated(prepared, float_model, estimator or (None if named else TRIED[0]))
     return found if request.outputs == "int8" or request.io_dtype != "float32" else trial.freed(found, recipe)
 
 
@@ -156,11 +159,11 @@ class Trial:
             log.warning(said, self.opened.name, kept)
         while rules:
             wanted = self.request.full_recipe([rule for each in rules.values() for rule in each])
-            model: Any = api.prepare(self.opened.model, self.samples[0], wanted, self.request.target)
+            model: Any = found.captured.prepare(wanted)
             self.set_ranges(model, estimator)
             outputs = zip(plan.graph.outputs, self.opened.outputs(model, self.judging), got, self.real, strict=True)
             better = {name for name, now, then, y in outputs if error_percent([now], [y]) < error_percent([then], [y])}
             if wished or better.issuperset(rules):
-                return Calibrated(model, found.estimator, self.shown(plan.graph.outputs, rules))
+                return replace(found, model=model, unrounded=self.shown(plan.graph.outputs, rules))
             rules = {name: rule for name, rule in rules.items() if name in better}
         return found

@@ -48,7 +48,8 @@ class RunData:
             dataset = _read(c, base, config.training.labelled, self.layout)
             if isinstance(dataset, Dataset):
                 dataset = replace(dataset, seed=c.seed, scale=dataset.scale if c.scale is None else c.scale)
-                self._check_labels(dataset.train_y)
+                for labels in (dataset.train_y, dataset.test_y, *([] if dataset.val_x is None else [dataset.val_y])):
+                    self._check_labels(labels)
                 if config.training.detects:
                     self._check_boxes(dataset)
             self.dataset = dataset

@@ -228,10 +228,11 @@ def checked(data: Dataset) -> Dataset:
     for split, x, y in splits[1:]:
         if data.train_x.shape[1:] != x.shape[1:]:
             raise DataError(f"data set '{data.name}': training images are {data.train_x.shape[1:]}, {split} images {x.shape[1:]}")
-        if y is not None and data.train_y is not None and holds_classes(y) and int(y.max()) > int(data.train_y.max()):
+        last = data.train_y.max() if data.train_y is not None and holds_classes(data.train_y) else None
+        if last is not None and y is not None and holds_classes(y) and y.max() > last:
             raise DataError(
-                f"data set '{data.name}': {split} label {int(y.max())} is out of range: the training labels end at "
-                f"{data.train_y.max()}; where the samples are sorted by class, shuffle them before they are split"
+                f"data set '{data.name}': {split} label {y.max()} is out of range: the training labels end at {last}; where the "
+                "samples are sorted by class, shuffle them before they are split"
             )
     for name, values in (("mean", data.mean), ("std", data.std)):
         if np.size(values) not in (1, data.train_x.shape[-1]):

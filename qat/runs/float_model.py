@@ -6,11 +6,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from qat import api
-from qat.errors import ConfigError, DataError, ExportError, reason_of
+from qat.captured import Captured, captured
+from qat.errors import CaptureError, ConfigError, DataError, ExportError, reason_of
 from qat.frameworks import adapter_for, framework_of, in_order
 from qat.graph.graph import Graph
 from qat.system.atomic_files import make_folder
@@ -29,6 +32,26 @@ log = logging.getLogger("qat")
 
 #: The validation samples by which metrics are tried before training.
 _MEASURED = 256
+
+
+@dataclass(frozen=True)
+class FloatModel:
+    """The float model of a job, which is captured once, where that is first asked for.
+
+    Attributes:
+        job, data: whose model it is, and on what.
+        model: with its weights, which do not change any more.
+    """
+
+    job: Job
+    data: RunData
+    model: Any
+
+    @cached_property
+    def captured(self) -> Captured:
+        """The model's capture. Raises CaptureError where there is none."""
+        c = self.job.config
+        return captured(self.model, self.data.example(), c.target, c.model.dynamic, c.dropout)
 
 
 def untrained(job: Job) -> Any:
@@ -74,6 +97,10 @@ def made_by(factory: str, kwargs: Mapping[str, Any], key: str) -> Any:
         raise ConfigError(f"{key} '{factory}' with model.kwargs {dict(kwargs)}: {kind}{error}") from error
     if made is None:
         raise ConfigError(f"{key} '{factory}' returned None, not a model: it has to end in return")
+    try:
+        framework_of(made)
+    except CaptureError as error:
+        raise ConfigError(f"{key} '{factory}' returned no model: {error}") from error
     return made
 
 
@@ -91,8 +118,8 @@ def of_file(path: Path, where: str = "") -> Any:
         raise ConfigError(f"{where}{path} is not a whole .keras model: {reason_of(error)}") from error
 
 
-def trained(job: Job, data: RunData) -> Any:
-    """Return the float model with its weights; without any, it is trained here and kept.
+def trained(job: Job, data: RunData) -> FloatModel:
+    """Return the float model with its weights; without any, it is trained here and kept, and captured anew.
 
     The steps that would fail later are tried first: a mistake should come to light before hours of training.
 
@@ -101,25 +128,29 @@ def trained(job: Job, data: RunData) -> Any:
     """
     c, framework = job.config.model, job.config.framework
     make_folder(job.folder)
+    for training in (job.config.float_training, job.config.training):
+        if (logs := job.training_options(training)["tensorboard"]) is not None:
+            make_folder(logs)
     model = untrained(job)
     _check(model, data, job.base)
-    plan = api.plan(model, data.example(), job.recipe, job.config.target, c.dynamic)
-    _check_metrics(job, data, model)
     model = with_weights(job, model)
+    found = FloatModel(job, data, model)
+    plan = found.captured.plan(job.recipe)
+    _check_metrics(job, data, model)
     if isinstance(data.dataset, Dataset):
-        warn_of_double_scaling(model, data.example(), job.config.data)
+        warn_of_double_scaling(found.captured.traced, data.example(), job.config.data)
     warn_of_calibration_data(data, model)
     if c.file is not None or c.weights is not None:
-        return model
+        return found
     content = data.content()
     cached = None if content is None else _cache_file(job, content, plan.graph)
     if cached is not None and cached.is_file():
         job.console.print(f"  float model from {cached}", style="dim")
-        return float_files.load(framework, model, cached)
+        return FloatModel(job, data, float_files.load(framework, model, cached))
     if not data.labelled:
         raise ConfigError("data without labels cannot train a float model: give model.weights")
     training = job.config.float_training
-    options: dict[str, Any] = {name: getattr(training, name) for name in TRAINING_KEYS} | job.checkpoint_options("float")
+    options: dict[str, Any] = job.training_options(training) | job.checkpoint_options("float")
     validation = None if training.patience is None else data.batches("validation")
     api.finetune(model, data.training(training.seed), validation, **options)
     try:
@@ -129,7 +160,7 @@ def trained(job: Job, data: RunData) -> Any:
         log.warning(
             "the float model is not kept, and the next run trains it again: %s; XDG_CACHE_HOME names another folder", error
         )
-    return model
+    return FloatModel(job, data, model)
 
 
 def with_weights(job: Job, model: Any) -> Any:

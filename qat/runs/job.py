@@ -10,7 +10,7 @@ from functools import cached_property
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from rich.console import Console
 from rich.text import Text
@@ -22,8 +22,9 @@ from qat.planning.targets import Target, load_target
 from qat.system import ctrl_c
 from qat.system.import_object import find_modules_in, import_object
 from qat.system.run_lock import only_run_in
+from qat.trainers import TrainingOptions
 
-from .config import RunConfig, expand
+from .config import TRAINING_KEYS, RunConfig, expand
 
 T = TypeVar("T")
 
@@ -138,6 +139,12 @@ class Job:
     def checkpoint_options(self, kind: str) -> CheckpointOptions:
         """Return the options that place a training's checkpoints: those of ``qat`` lie in the folder itself."""
         return {"checkpoint_dir": self.checkpoints if kind == "qat" else self.checkpoints / kind, "resume": self.resume}
+
+    def training_options(self, training: TrainingOptions) -> dict[str, Any]:
+        """Return the options of a training as the configuration has them, the folder of its logs as a path."""
+        options = {name: getattr(training, name) for name in TRAINING_KEYS}
+        logs = training.tensorboard
+        return options | {"tensorboard": None if logs is None else expand(str(logs), self.base)}
 
     def alone(self) -> AbstractContextManager[None]:
         """Hold the folder of the results for this process.

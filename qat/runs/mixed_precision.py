@@ -40,7 +40,7 @@ def choose(job: Job, folder: Path, samples: int, wishes: Wishes) -> MixedPrecisi
     with job.alone():
         model = job.stage("float model", lambda: float_model.trained(job, data))
         return mixed_precision(
-            model, data.batches("validation", limit=samples), folder, recipe=job.recipe, target=job.target,
+            model.model, data.batches("validation", limit=samples), folder, recipe=job.recipe, target=job.target,
             calibration=data.calibration(), estimator=c.calibration.estimator, example_inputs=data.example(),
             metrics=c.training.metrics, latency_runs=c.latency_runs, io_dtype=c.io_dtype, **wishes.arguments(),
         )  # fmt: skip

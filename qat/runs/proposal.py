@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qat import api
+from qat.captured import captured
 from qat.errors import ConfigError, QatError, reason_of
 from qat.frameworks import adapter_for
 from qat.system.atomic_files import write_atomically
@@ -143,7 +144,7 @@ def _scaling(out: Path, look: ModelLook, keys: Sequence[Guess], data: RunData) -
     if data.images.train_x.dtype != np.uint8:
         low, high = (float(f(data.example())) for f in (np.min, np.max))
         return [Guess("data.scale", data.images.scale, f"values lie about {low:.3g} to {high:.3g}: they are taken as they are")]
-    scaling = scaling_of(look.model, data.example())
+    scaling = scaling_of(captured(look.model, data.example()).traced)
     if scaling is not None and float(np.abs(scaling.factor).max()) < 0.1:
         why = f"the model scales pixels from 0 to 255 itself ('{scaling.layer}' multiplies by {np.abs(scaling.factor).max():.3g})"
         return [Guess("data.scale", 1.0, why)]

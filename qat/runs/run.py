@@ -58,10 +58,10 @@ def _everything(job: Job, data: RunData) -> Report:
         entries.append(made)
     else:
         refuse_unwritable(prepared, job.target.suffix, c.io_dtype)
-    histories = {"QAT": job.stage("QAT", lambda: stages.finetune(job, data, prepared, model, "qat"))}
+    histories = {"QAT": job.stage("QAT", lambda: stages.finetune(job, data, prepared, model.model, "qat"))}
     entries.append(job.stage("export and verify", lambda: stages.artifact(job, data, prepared, "qat", "qat")))
     if c.control:
-        control, history = job.stage("float control, the same extra steps", lambda: stages.control(job, data, model))
+        control, history = job.stage("float control, the same extra steps", lambda: stages.control(job, data, model.model))
         entries.append(control)
         histories["control"] = history
     report = job.stage("comparison", lambda: stages.compare(job, data, entries))
@@ -109,10 +109,11 @@ def _training(job: Job, data: RunData) -> Trained:
     hold_to_beginning(job)
     model = job.stage("float model", lambda: float_model.trained(job, data))
     prepared = job.stage("prepare and calibrate", lambda: stages.prepare(job, data, model))
-    before = {name: stages.evaluate(job, data, m, model) for name, m in (("float", model), ("calibrated", prepared))}
+    measured = {"float": model.model, "calibrated": prepared}
+    before = {name: stages.evaluate(job, data, m, model.model) for name, m in measured.items()}
     if job.target.suffix:  # a target that only simulates has no artifacts
         refuse_unwritable(prepared, job.target.suffix, job.config.io_dtype)
-    history = job.stage("QAT", lambda: stages.finetune(job, data, prepared, model, "qat"))
+    history = job.stage("QAT", lambda: stages.finetune(job, data, prepared, model.model, "qat"))
     for name, values in before.items():
         job.console.print(f"  {name}: {shown(values)} on the validation data")
     epoch = f"trained, epoch {history.best_epoch} of {len(history.epochs)}"

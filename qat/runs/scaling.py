@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import numpy as np
 
-from qat.frameworks import adapter_for, framework_of
 from qat.graph.own_scaling import OwnScaling, own_scaling
+from qat.typing import Traced
 
 from .config import DataConfig
 
@@ -18,20 +17,15 @@ log = logging.getLogger("qat")
 _NARROW = 0.1
 
 
-def scaling_of(model: Any, example: np.ndarray) -> OwnScaling | None:
-    """Return the scaling by which a model of one input begins, or None. ``example`` is a batch of its inputs."""
-    framework = framework_of(model)
-    if framework == "tf_keras":  # its graph is not captured
-        return None
-    adapter = adapter_for(framework)
-    traced = adapter.trace(model, adapter.inputs_of((example,)))
+def scaling_of(traced: Traced) -> OwnScaling | None:
+    """Return the scaling by which a captured model of one input begins, or None."""
     found = own_scaling(traced.graph, traced.params)
     return next(iter(found.values())) if len(traced.graph.inputs) == 1 and found else None
 
 
-def warn_of_double_scaling(model: Any, example: np.ndarray, data: DataConfig) -> None:
+def warn_of_double_scaling(traced: Traced, example: np.ndarray, data: DataConfig) -> None:
     """Warn where the data are scaled, and the model scales them again. ``example`` is a batch as training sees it."""
-    scaling = scaling_of(model, example)
+    scaling = scaling_of(traced)
     if scaling is None or not np.issubdtype(example.dtype, np.floating):
         return
     low, high = float(example.min()), float(example.max())

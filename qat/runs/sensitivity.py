@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qat import api
 from qat.analysis.pins.files import write_pins
 from qat.analysis.pins.places import places_of
 from qat.analysis.sensitivity.files import refuse_results, write_results
@@ -15,10 +14,10 @@ from qat.analysis.sensitivity.pinning import Pin
 from qat.analysis.sensitivity.result import Sensitivity
 from qat.analysis.sensitivity.sensitivity import Method, check_options, sensitivity
 from qat.baselines import float_baseline
-from qat.typing import Model
 
 from . import float_model
 from .data import RunData
+from .float_model import FloatModel
 from .job import Job
 
 
@@ -55,7 +54,7 @@ def measure(job: Job, options: Options, overwrite: bool) -> tuple[Sensitivity, M
         found = job.stage(
             "sensitivity",
             lambda: sensitivity(
-                model, list(data.batches("validation", options.samples)), calibration=data.calibration_pairs()[0],
+                model.model, list(data.batches("validation", options.samples)), calibration=data.calibration_pairs()[0],
                 recipe=job.recipe, target=job.target, example_inputs=data.example(), method=options.method, what=options.what,
                 threshold=options.threshold, budget=options.budget, metrics=c.training.chosen_metrics if data.labelled else None,
                 estimator=c.calibration.estimator, equalize=c.equalize, dynamic=c.model.dynamic, try_recipes=options.try_recipes,
@@ -68,14 +67,14 @@ def measure(job: Job, options: Options, overwrite: bool) -> tuple[Sensitivity, M
         return found, files
 
 
-def _pins(job: Job, data: RunData, model: Model, pins: Sequence[Pin]) -> dict[str, Path]:
+def _pins(job: Job, data: RunData, model: FloatModel, pins: Sequence[Pin]) -> dict[str, Path]:
     """Write the pins by the names of the float file that other tools quantize, and that file."""
     example = data.example()
-    written = float_baseline(model, example, job.folder, target=job.target)
+    written = float_baseline(model.model, example, job.folder, target=job.target)
     if written.path is None:
         job.console.print(f"  no pins for other tools: the float model cannot be exported ({written.error})")
         return {}
-    prepared = api.prepare(model, example, job.recipe, job.target, job.config.model.dynamic)
+    prepared = model.captured.prepare(job.recipe)
     inputs = example if isinstance(example, (tuple, list)) else (example,)
     places = places_of(prepared, pins, written.path, inputs)
     for place in places:

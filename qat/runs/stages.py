@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from qat import api
 from qat.baselines import Baseline, float_baseline
@@ -21,26 +21,25 @@ from qat.trainers.metrics import shown
 from qat.typing import Model, PreparedModel
 
 from . import float_files
-from .config import TRAINING_KEYS, OwnFloatModel
+from .config import OwnFloatModel
 from .data import RunData
+from .float_model import FloatModel
 from .job import Job
 from .metadata import metadata_of
 
 
-def prepare(job: Job, data: RunData, model: Model) -> PreparedModel:
+def prepare(job: Job, data: RunData, model: FloatModel) -> PreparedModel:
     """Return the prepared model from which training starts."""
     return calibrated(job, data, model)[0]
 
 
-def calibrated(job: Job, data: RunData, model: Model, start: bool = True) -> tuple[PreparedModel, Evidence | None]:
+def calibrated(job: Job, data: RunData, model: FloatModel, start: bool = True) -> tuple[PreparedModel, Evidence | None]:
     """Return the calibrated prepared model, and what calibration saw; None of a model without a plan.
 
     With ``start`` its blocks are reconstructed where the configuration has training start from there.
     """
     c = job.config
-    prepared = api.prepare(
-        model, data.example(), job.recipe, c.target, c.model.dynamic, c.equalize, keep_zeros=c.keep_zeros, dropout=c.dropout
-    )
+    prepared = model.captured.prepare(job.recipe, c.equalize, c.keep_zeros)
     pairs, source = data.calibration_pairs()
     samples = [first_of_pair(batch, len(prepared.plan.graph.inputs) if has_plan(prepared) else 1) for batch in pairs]
     seen = None
@@ -55,9 +54,9 @@ def calibrated(job: Job, data: RunData, model: Model, start: bool = True) -> tup
     return api.reconstruct(prepared, samples) if start and c.calibration.reconstruction else prepared, seen
 
 
-def baselines(job: Job, data: RunData, model: Model) -> list[ModelFile]:
+def baselines(job: Job, data: RunData, model: FloatModel) -> list[ModelFile]:
     """Return the PTQ baselines, the float file first; last this toolkit's own AdaRound and BRECQ, where they are asked for."""
-    source = float_files.artifact_of(job.config, job.base) or model
+    source = float_files.artifact_of(job.config, job.base) or model.model
     made = api.ptq_baselines(
         source, data.calibration(), job.artifacts, example_inputs=data.example(), per_channel=job.config.per_channel,
         overwrite=True, target=job.target,
@@ -70,7 +69,7 @@ def baselines(job: Job, data: RunData, model: Model) -> list[ModelFile]:
 
 def finetune(job: Job, data: RunData, model: Model, float_model: Model, kind: Literal["qat", "control"]) -> History:
     """Fine-tune by the configuration's options."""
-    options: dict[str, Any] = {name: getattr(job.config.training, name) for name in TRAINING_KEYS}
+    options = job.training_options(job.config.training)
     options |= {"teacher": _teacher(job, float_model)} | job.checkpoint_options(kind)
     if kind == "control":
         options |= {"tensorboard": None, "artifact_every": None}

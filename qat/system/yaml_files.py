@@ -62,7 +62,9 @@ def _plain(data: Any) -> Any:
 def _first_problem(path: Path, data: Any, model: type[BaseModel], error: ValidationError) -> str:
     # A misspelt key is also a missing one; the spelling is what the user wants to hear of.
     problem = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    location = [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    location = _in_file(data, problem["loc"])
+    if problem["type"] == "missing":
+        location.append(problem["loc"][-1])
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, OptionError):  # its message names the option
         return f"{path}:{_line(data, [*location, cause.option])}: {cause}"
@@ -75,6 +77,18 @@ def _first_problem(path: Path, data: Any, model: type[BaseModel], error: Validat
         return f"{where}: the key '{key}' is missing"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {key or 'the file'}: {message} (found {problem['input']!r})" if key else f"{where}: {message}"
+
+
+def _in_file(data: Any, location: Sequence[Any]) -> list[Any]:
+    """Return the parts of a key path that the file has; pydantic names the types of a union between them."""
+    found: list[Any] = []
+    for part in location:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            continue
+        found.append(part)
+    return found
 
 
 def _line(data: Any, location: Sequence[Any]) -> int:

@@ -148,8 +148,9 @@ def test_a_run_compares_with_it(tmp_path, monkeypatch):
     )  # fmt: skip
     job = Job.of(config, tmp_path, tmp_path, Console(quiet=True))
     monkeypatch.setattr("qat.api.ptq_baselines", lambda *_, **__: [])
+    data = RunData(config, tmp_path)
     monkeypatch.setattr("qat.api.adaround", functools.partial(qat.adaround, steps=5))
-    (entry,) = stages.baselines(job, RunData(config, tmp_path), float_model.untrained(job))
+    (entry,) = stages.baselines(job, data, float_model.FloatModel(job, data, float_model.untrained(job)))
     assert (entry.kind, entry.path.name, entry.parity.exact) == ("ptq", "torch_adaround.onnx", 1.0)
 
 

@@ -311,7 +311,8 @@ def test_a_run_starts_from_it_and_compares_with_it(tmp_path, monkeypatch):
     monkeypatch.setattr("qat.api.ptq_baselines", lambda *_, **__: [])
     real = qat.reconstruct
     monkeypatch.setattr("qat.api.reconstruct", lambda *args: calls.append(args) or real(*args, steps=2))
-    data, model = RunData(config, tmp_path), float_model.untrained(job)
+    data = RunData(config, tmp_path)
+    model = float_model.FloatModel(job, data, float_model.untrained(job))
     (entry,) = stages.baselines(job, data, model)
     assert (entry.kind, entry.path.name, entry.parity.exact) == ("ptq", "torch_brecq.onnx", 1.0)
     assert len(calls) == 1

@@ -40,7 +40,7 @@ def project(tmp_path):
     (folder / "run.yaml").write_text(
         "name: mine\nframework: torch\nmodel: {factory: 'project_nets:make'}\n"
         "data: {source: npz, path: d.npz, batch_size: 16}\nfloat_training: {epochs: 1, learning_rate: 0.05}\n"
-        "training: {metrics: ['project_nets:hits']}\n"
+        "training: {metrics: ['project_nets:hits'], tensorboard: logs}\n"
     )
     return folder
 
@@ -52,7 +52,7 @@ def test_a_run_works_from_any_folder_and_leaves_nothing_in_it(project, monkeypat
     done = qat("train", project / "run.yaml")
     assert done.returncode == 0, done.stderr
     assert (project / "runs" / "mine" / "checkpoints" / "best.safetensors").is_file()
-    assert list(qat.folder.iterdir()) == []
+    assert list((project / "logs").iterdir()) and list(qat.folder.iterdir()) == []
     done = qat("ptq", project / "run.yaml", "--output", "here")
     assert done.returncode == 0, done.stderr
     assert [p.name for p in qat.folder.iterdir()] == ["here"]

@@ -204,6 +204,7 @@ def test_a_mean_for_each_channel(tmp_path):
         ("source: folder, path: d, workers: -1", "data.workers"),
         ("source: folder, path: d, resize: squash", "data.resize"),
         ("source: folder, path: d, std: [1, 0, 1]", "data.std"),
+        ("source: folder, path: d, std: 0", r"data\.std: Input should be greater than 0"),
     ],
 )
 def test_options_that_do_not_fit(line, message, tmp_path):

@@ -80,7 +80,8 @@ def test_labels_that_the_model_has_no_outputs_for_are_found_before_training(data
 def test_the_artifact_of_a_run_says_it(data, tmp_path):
     opened = data({"description": "Pets."})
     job = Job.of(opened.config, tmp_path, tmp_path / "out", Console(quiet=True))
-    made = stages.artifact(job, opened, stages.prepare(job, opened, float_model.untrained(job).eval()), "qat", "qat")
+    model = float_model.FloatModel(job, opened, float_model.untrained(job).eval())
+    made = stages.artifact(job, opened, stages.prepare(job, opened, model), "qat", "qat")
     assert inspect(made.path).says() == [
         ("name", "pets"), ("description", "Pets."), ("labels", "3: cat, dog, emu"), ("pixels", "(0 to 255 - 0) / 255"),
     ]  # fmt: skip

@@ -226,5 +226,6 @@ def test_a_run_on_a_stream(framework, tmp_path, monkeypatch):
     report = run.execute(job)
     assert [entry.name for entry in report.entries] == [f"{framework}_qat"]
     assert report.entries[0].top1 is not None
-    prepared = stages.prepare(job, RunData(job.config, tmp_path), run.float_model.untrained(job))
+    opened = RunData(job.config, tmp_path)
+    prepared = stages.prepare(job, opened, run.float_model.FloatModel(job, opened, run.float_model.untrained(job)))
     assert all(grid.calibrated for grid in prepared.grids.values())

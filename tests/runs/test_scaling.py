@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 
+from qat.captured import captured
 from qat.runs.config import DataConfig
 from qat.runs.scaling import scaling_of, warn_of_double_scaling
 
@@ -34,14 +35,16 @@ def said(caplog):
 
 
 def by_torch(scale):
-    return Net(scale).eval(), PIXELS.transpose(0, 3, 1, 2)
+    pixels = PIXELS.transpose(0, 3, 1, 2)
+    return captured(Net(scale).eval(), pixels).traced, pixels
 
 
 def by_keras(*layers):
     x = image = keras.Input((8, 8, 3))
     for layer in layers:
         x = layer(x)
-    return keras.Model(image, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(x))), PIXELS
+    net = keras.Model(image, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(x)))
+    return captured(net).traced, PIXELS
 
 
 def normalization():
@@ -77,7 +80,7 @@ def test_pixels_that_are_scaled_twice_are_named(case, caplog):
 @pytest.mark.parametrize("make", [lambda: by_torch(lambda net, x: x), by_keras], ids=["torch", "keras"])
 def test_a_model_that_does_not_scale_is_not_named(make, caplog):
     model, pixels = make()
-    assert scaling_of(model, pixels) is None
+    assert scaling_of(model) is None
     with caplog.at_level(logging.WARNING, "qat"):
         warn_of_double_scaling(model, pixels / 255, DataConfig(mean=0.5, std=0.5))
     assert not said(caplog)
@@ -102,8 +105,8 @@ def test_a_normalization_of_both_is_named(make, caplog):
 
 
 def test_the_scaling_is_that_of_the_layers():
-    model, pixels = by_keras(keras.layers.Rescaling(1 / 127.5, offset=-1), keras.layers.Rescaling(2.0, offset=0.5))
-    found = scaling_of(model, pixels)
+    model, _ = by_keras(keras.layers.Rescaling(1 / 127.5, offset=-1), keras.layers.Rescaling(2.0, offset=0.5))
+    found = scaling_of(model)
     np.testing.assert_allclose(found.factor, 2 / 127.5, rtol=1e-6)
     np.testing.assert_allclose(found.offset, -1.5, rtol=1e-6)
     assert found.layer.startswith("rescaling")

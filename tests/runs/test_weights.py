@@ -7,6 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from qat.adapters import torch as adapter
 from qat.errors import ConfigError
 from qat.runs import float_files, float_model, run
 from qat.runs.config import RunConfig
@@ -46,6 +47,9 @@ def test_a_factory_that_returns_nothing_is_named(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"model\.factory 'forgetful:make' returned None, not a model"):
         float_model.made_by("forgetful:make", {}, "model.factory")
+    (tmp_path / "miscounting.py").write_text("def make():\n    return 3\n")
+    with pytest.raises(ConfigError, match=r"model\.factory 'miscounting:make' returned no model: builtins\.int is neither"):
+        float_model.made_by("miscounting:make", {}, "model.factory")
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -70,7 +74,10 @@ def test_a_run_without_labels(tmp_path, monkeypatch):
         "data": {"source": "npz", "path": "d.npz", "batch_size": 16}, "training": {"labels": "none", "teacher": "float"},
         "ptq": False, "control": False, "latency_runs": 2,
     }  # fmt: skip
+    captures, trace = [], adapter.trace
+    monkeypatch.setattr(adapter, "trace", lambda *args, **options: captures.append(args) or trace(*args, **options))
     report = run.execute(Job.of(RunConfig.model_validate(settings), tmp_path, None, Console(quiet=True)))
+    assert len(captures) == 1  # the plan, the check of the scaling and the prepared model share it
     assert (tmp_path / "runs" / "r" / "checkpoints" / "best.safetensors").is_file()
     assert len(report.entries) == 1
     del settings["model"]["weights"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import qat
-from qat.errors import ConfigError, DataError, MissingDependencyError, QatError
+from qat.errors import ConfigError, DataError, ExportError, MissingDependencyError, QatError
 from qat.trainers import TrainingOptions, metric_functions, metrics
 from support.nets import difference, digits, layout, net, prepared, same, train, weights
 
@@ -249,10 +249,16 @@ def test_tensorboard(framework, tmp_path):
     assert value == pytest.approx(history.epochs[-1].accuracy)
 
 
-def test_tensorboard_missing(monkeypatch):
+def test_tensorboard_missing(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingDependencyError, match=r"qat-toolkit\[train\]"):
-        train("torch", None, tensorboard="logs")
+        train("torch", None, tensorboard=tmp_path / "logs")
+
+
+def test_a_file_in_the_place_of_the_logs_is_named(tmp_path):
+    (tmp_path / "logs").touch()
+    with pytest.raises(ExportError, match=r"cannot write into .*logs \(File exists\): choose another folder"):
+        train("torch", None, tensorboard=tmp_path / "logs")
 
 
 @FRAMEWORKS
@@ -283,6 +289,15 @@ def test_loss_that_is_no_number_of_a_prepared_model(framework):
         train(framework, None, model, loss=broken, observe_fraction=0.0)
     for a, b in zip(before, weights(model), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@FRAMEWORKS
+def test_labels_that_are_no_numbers_are_named(framework):
+    (x, _), y = next(iter(digits().batches("train", 8, layout(framework)))), np.zeros((8, 10), np.float32)
+    y[3, 1] = math.nan
+    said = r"the loss is nan at step 0 \(epoch 1\): the array of labels holds nan at index \(3, 1\): clean the data"
+    with pytest.raises(DataError, match=said):
+        qat.finetune(net(framework), [(x, y)], loss="mse", progress=False)
 
 
 @FRAMEWORKS

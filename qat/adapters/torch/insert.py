@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -48,7 +49,15 @@ def insert(
     writer = _Writer(traced, plan, root, params, masks)
     graph = writer.write()
     prepared = PreparedModel(root, graph, type(root).__name__)
-    facts = (plan, traced.signature, writer.kept_nodes, writer.forms, traced.origin, traced.own_loss, traced.config)
+    facts = (
+        plan,
+        traced.signature,
+        writer.kept_nodes,
+        writer.forms,
+        traced.origin,
+        traced.own_loss,
+        copy.deepcopy(traced.config),
+    )
     return prepared.carry(Prepared(*facts)).to(traced.device)
 
 
@@ -203,7 +212,7 @@ class _Writer:
                 module, source = self._owning(module, grid) if on_grid else module, self._acting(act, not on_grid)
                 name += "_form"
             else:
-                module = Acting(self.traced.act_modules[act.name], grid if on_grid else None)
+                module = Acting(copy.deepcopy(self.traced.act_modules[act.name]), grid if on_grid else None)
                 source = self.grid[tensor] if on_grid else self.real[tensor]
             module.tensor = tensor  # type: ignore[assignment]
             self.acted[act.name, on_grid] = self._call("acts", name, module, (source,))

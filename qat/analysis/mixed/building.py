@@ -68,7 +68,7 @@ class Builder:
         target = self.study.network.target
         recipe = self.study.network.recipe(assignment, name, shares(assignment))
         with without_notices():  # what stays float was chosen so, and the samples are those of the points before
-            prepared = api.prepare(self.study.model, self.study.example, recipe, target)
+            prepared = self.study.captured.prepare(recipe)
             api.calibrate(prepared, self.samples, self.estimator)
         path = write_atomically(self.folder / f"{name}.yaml", recipe_yaml(recipe), overwrite=self.overwrite)
         where = self.folder / f"{name}{target.suffix}"

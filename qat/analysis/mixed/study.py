@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
-from qat import api
 from qat.analysis.sensitivity.alternatives import Alternative, measure_alternatives
+from qat.captured import captured
 from qat.errors import ConfigError
 from qat.planning.recipe import Recipe
 from qat.planning.targets import Target
@@ -32,6 +32,7 @@ class Study:
 
     Attributes:
         model, example: the float model and a batch of its inputs.
+        captured: its capture, for a target.
         network: its layers and their choices, for a target.
     """
 
@@ -40,7 +41,8 @@ class Study:
         io_dtype: IoDtype,
     ) -> None:  # fmt: skip
         self.model, self.example, self._times = model, example, times
-        graph = api.plan(model, example, base, target).graph
+        self.captured = captured(model, example, target)
+        graph = self.captured.plan(base).graph
         self.network = Network(graph, base, target, choices)
         integer_ends = target.suffix == ".tflite" and io_dtype != "float32"
         self._free = frozenset((*graph.inputs, *graph.outputs)) if integer_ends else frozenset()
@@ -50,7 +52,7 @@ class Study:
     @cached_property
     def costs(self) -> dict[tuple[str, str], LayerCost]:
         """The cost of each layer in each choice."""
-        return layer_costs(self.network, lowering(self.model, self.example, self.network.target), self._times)
+        return layer_costs(self.network, lowering(self.captured), self._times)
 
     @cached_property
     def conversions(self) -> Conversions:

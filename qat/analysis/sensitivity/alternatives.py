@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from qat import api
 from qat.calibration.calibrate import set_ranges
+from qat.captured import Captured, captured
 from qat.display.progress import shown
 from qat.errors import ConfigError, DataError, nearest
 from qat.frameworks import input_count
@@ -133,6 +135,11 @@ class _Trials:
         self.metrics = metrics
         self.float: Score | None = None
 
+    @cached_property
+    def captured(self) -> Captured:
+        """The model's capture, which all rules share."""
+        return captured(self.model, self.example, self.target)
+
     def scores(self, rule: Rule, names: Sequence[str]) -> list[tuple[Score | None, str]]:
         """Return the score of each layer by a rule, or None and the reason why it cannot run by it."""
         if rule.mode == "float":
@@ -153,7 +160,7 @@ class _Trials:
 
     def _judge(self, recipe: Recipe) -> Judge:
         with without_notices():
-            prepared = api.prepare(self.model, self.example, recipe, self.target)
+            prepared = self.captured.prepare(recipe)
         check_plan(prepared)
         set_ranges(prepared, self.samples, None)
         judge = Judge(prepared, self.batches, self.metrics)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from qat import api
 from qat.calibration.calibrate import set_ranges
+from qat.captured import Captured, captured
 from qat.exporters.inspection import inspect
 from qat.planning.plan import Plan
 from qat.planning.recipe import Recipe
@@ -61,16 +63,20 @@ class Setup:
     calibration: Samples
     options: Options
 
+    @cached_property
+    def captured(self) -> Captured:
+        """The model's capture, which all recipes share."""
+        return captured(self.model, self.example, self.options.target, self.options.dynamic)
+
     def plan(self, recipe: Recipe) -> Plan:
         """Return the model's plan by a recipe."""
-        return api.plan(self.model, self.example, recipe, self.options.target, self.options.dynamic)
+        return self.captured.plan(recipe)
 
     def prepared(self, recipe: Recipe) -> PreparedModel:
         """Return the model prepared and calibrated by a recipe."""
-        o = self.options
-        made = api.prepare(self.model, self.example, recipe, o.target, o.dynamic, o.equalize)
+        made = self.captured.prepare(recipe, self.options.equalize)
         check_plan(made)
-        set_ranges(made, self.calibration, o.estimator)
+        set_ranges(made, self.calibration, self.options.estimator)
         return made
 
     def tried(self, recipe: Recipe, judge: Judge) -> Tried:

@@ -16,6 +16,7 @@ from qat.analysis.mixed.costs import LayerCost, layer_costs
 from qat.analysis.mixed.lowering import lowering
 from qat.analysis.mixed.single_layers import weight_bytes
 from qat.analysis.mixed.times import GivenTimes, TimedHere, read_times
+from qat.captured import captured
 from qat.errors import ConfigError
 from qat.exporters.inspection import inspect
 from support.nets import net
@@ -56,7 +57,7 @@ def check_bytes(model, target, network_of, images, folder, count, floats):
     float_model = Wide().eval() if model == "wide" else net(model)
     x = images("keras" if model == "keras" else "torch")
     network = network_of(float_model, x, target)
-    costs = layer_costs(network, lowering(float_model, x, network.target), None)
+    costs = layer_costs(network, lowering(captured(float_model, x, network.target)), None)
     assert set(costs) == {(layer, name) for layer, names in network.options.items() for name in names}
     for number, chosen in enumerate(assignments(network, count, floats)):
         prepared = qat.calibrate(qat.prepare(float_model, x, network.recipe(chosen), target), [x])
@@ -123,7 +124,7 @@ def test_a_kernel_of_one_shape_is_timed_once(network_of, monkeypatch):
     monkeypatch.setattr(stopwatch, "_median", lambda file: timed.append(file) or real(file))
     x = np.zeros((2, 6), np.float32)
     network = network_of(layers, x, "onnxruntime", ["static_wi8_ai8", "float16"])
-    costs = layer_costs(network, lowering(layers, x, network.target), TimedHere(".onnx"))
+    costs = layer_costs(network, lowering(captured(layers, x, network.target)), TimedHere(".onnx"))
     # One kernel for each choice, and the call that does nothing.
     assert len(timed) == 3
     for choice in network.choices:
@@ -134,7 +135,7 @@ def test_a_kernel_of_one_shape_is_timed_once(network_of, monkeypatch):
 def test_a_float_layer_costs_the_time_of_float16_and_four_bytes_a_weight(network_of, images):
     network = network_of(net("torch"), images("torch"), "litert")
     rows = {(layer, name): 1.0 + i for layer, names in network.options.items() for i, name in enumerate(names)}
-    costs = layer_costs(network, lowering(net("torch"), images("torch"), network.target), GivenTimes(rows))
+    costs = layer_costs(network, lowering(captured(net("torch"), images("torch"), network.target)), GivenTimes(rows))
     assert {key: cost.ms for key, cost in costs.items()} == rows
     assert costs["2", FLOAT].bytes == 4 * 8 * 8 * 3 * 3
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -149,7 +148,7 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = (), dr
         acts=acts_of(exported.graph, acts),
         act_modules={name: act.module for name, act in acts.items()},
         own_loss=own_loss_of(model, call.arguments),
-        config=copy.deepcopy(config) if hasattr(config := getattr(model, "config", None), "save_pretrained") else None,
+        config=config if hasattr(config := getattr(model, "config", None), "save_pretrained") else None,
     )
 
 
