@@ -29,6 +29,11 @@ class Called:
     read: frozenset[int] = frozenset()
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def of_complex_numbers(self) -> bool:
+        """Whether its first tensor holds complex numbers."""
+        return self.dtype.startswith("complex")
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -139,4 +144,6 @@ def beyond(call: Called) -> str:
         return ""
     if call.name not in HELD:
         return call.name
+    if call.of_complex_numbers:
+        return f"{call.name} (of complex numbers)"
     return next((f"{call.name} ({limit.text})" for limit in LIMITS.get(call.name, ()) if not limit.holds(call)), "")

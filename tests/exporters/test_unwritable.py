@@ -98,6 +98,19 @@ def test_an_onnx_cannot_hold_every_operator():
         qat.prepare(Ends(torch.linalg.inv).eval(), torch.zeros(2, 1, 8, 8))
 
 
+def test_an_onnx_cannot_hold_every_operator_of_complex_numbers():
+    def low_pass(x):
+        waves = torch.fft.rfft2(x)
+        kept = torch.zeros_like(waves)
+        kept[..., :4, :4] = waves[..., :4, :4]
+        return torch.fft.irfft2(kept, s=x.shape[-2:])
+
+    with pytest.raises(ExportError, match=r"a \.onnx cannot hold aten\.full_like\.default \(of complex numbers\)"):
+        qat.prepare(Ends(low_pass).eval(), torch.zeros(2, 1, 8, 8), target="onnxruntime")
+    halved = qat.plan(Ends(lambda x: torch.fft.irfft2(torch.fft.rfft2(x) * 0.5, s=x.shape[-2:])).eval(), torch.zeros(2, 1, 8, 8))
+    assert not halved.unwritable()
+
+
 def test_prepare_names_the_keras_layer_that_a_tflite_cannot_hold():
     with pytest.raises(ExportError, match=r"lstm.*loop of LSTM over a free number of steps.*fixed length"):
         qat.prepare(recurrent())

@@ -84,9 +84,9 @@ def _lacking(node: fx.Node, suffix: str) -> list[str]:
     parts = _taken_apart(node)
     if suffix == ".tflite":
         return sorted({said for part in parts if (said := beyond(called(part)))})
-    if _in_onnx(node.target):
+    if _in_onnx(node):
         return []
-    return sorted({str(part.target) for part in parts if beyond(called(part)) and not _in_onnx(part.target)})
+    return sorted({said for part in parts if (said := beyond(called(part))) and not _in_onnx(part)})
 
 
 def _taken_apart(node: fx.Node) -> list[fx.Node]:
@@ -120,11 +120,12 @@ def _example(value: Any) -> Any:
     return EXAMPLE_BATCH if isinstance(value, torch.SymInt) else value
 
 
-def _in_onnx(target: Any) -> bool:
-    """Return whether ``torch.onnx`` has a form of an operator, by its own table."""
+def _in_onnx(node: fx.Node) -> bool:
+    """Return whether ``torch.onnx`` has a form of a call, by its own table."""
     from qat.adapters.torch.onnx_library import onnx_library  # takes a second, which few models need
 
-    return bool(onnx_library().is_registered(target))
+    forms = onnx_library().get_decomps(node.target)  # type: ignore[arg-type]
+    return any(form.is_complex == called(node).of_complex_numbers for form in forms)
 
 
 def _place(node: fx.Node) -> str:
