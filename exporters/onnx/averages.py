@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto, helper
 
 from qat.arithmetic.grid import f32
 from qat.errors import ExportError
@@ -32,9 +33,22 @@ def write_avg_pool(writer: Writer, instruction: Instruction) -> None:
     (contrib_ops/cpu/quantization/qlinear_pool.cc), in scalar code.
     """
     if any(pads(instruction)):
-        raise ExportError(f"{instruction.layer}: average pooling with padding has no exact integer ONNX kernel")
+        return _write_padded_avg_pool(writer, instruction)
     channels, kernel = writer.program.values[instruction.inputs[0]].shape[1], instruction.attrs["kernel"]
     ones = np.ones((channels or 0, 1, *kernel), np.int8)
     scale = np.asarray(f32(1.0) / f32(int(np.prod(kernel))))
     inputs = [writer.dequantize_input(instruction), writer.dequantize_constant(f"{instruction.name}.ones", ones, scale)]
     writer.operator(instruction, "Conv", inputs, **window_attributes(instruction), group=channels)
+
+
+def _write_padded_avg_pool(writer: Writer, instruction: Instruction) -> None:
+    """Write average pooling whose windows hold several numbers of elements: of the integers themselves, in float.
+
+    A Cast takes the place of the DequantizeLinear with which the optimizer would make a QLinearAveragePool of it.
+    """
+    (source,), (output,), name = instruction.inputs, instruction.outputs, instruction.name
+    integers = writer.node("Cast", [source], f"{name}/input0", to=TensorProto.FLOAT)
+    average = writer.node("AveragePool", [integers], f"{name}/average", name, **window_attributes(instruction))
+    rounded = writer.node("Round", [average], f"{name}/rounded")
+    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(writer.program.encoding_of(output).dtype))
+    writer.node("Cast", [rounded], output, to=dtype)

@@ -28,14 +28,14 @@ def write_max_pool(writer: Writer, instruction: Instruction) -> None:
     same = padding == same_padding(size, instruction.attrs["kernel"], instruction.attrs["strides"])
     if not same and padding != ((0, 0), (0, 0)):
         source = _lowest_around(writer, instruction)
-    write_pool(writer, instruction, Op.MAX_POOL_2D, source, same)
+    write_pool(writer, instruction, Op.MAX_POOL_2D, source, writer.integer_tensor(instruction.outputs[0]), same)
 
 
-def write_pool(writer: Writer, instruction: Instruction, code: int, source: str, same: bool) -> None:
-    """Write a pooling operator over windows of the tensor ``source``, with the padding of SAME or VALID."""
+def write_pool(writer: Writer, instruction: Instruction, code: int, source: str, output: str, same: bool) -> None:
+    """Write a pooling operator over windows from one tensor to another, with the padding of SAME or VALID."""
     kernel, strides = instruction.attrs["kernel"], instruction.attrs["strides"]
     writer.operator(
-        code, [source], writer.integer_tensor(instruction.outputs[0]), 2, "Pool2DOptions",
+        code, [source], output, 2, "Pool2DOptions",
         padding=schema.Padding.SAME if same else schema.Padding.VALID, filterHeight=kernel[0], filterWidth=kernel[1],
         strideH=strides[0], strideW=strides[1], fusedActivationFunction=ACTIVATIONS[None],
     )  # fmt: skip

@@ -69,11 +69,15 @@ def avg_pool2d(
 ) -> np.ndarray:
     """Return the averages over the elements of each window that lie inside ``x`` [n, c, h, w]; one scale in and out.
 
-    Written as a convolution with ones, so ``round(sum * ((s * float32(1 / count)) / s))``, without padding.
+    Written as a convolution with ones, so ``round(sum * ((s * float32(1 / count)) / s))``. With padding the count differs between
+    windows: the stored integers, zero point included, are averaged in float32 (pooling.cpp), which adds them exactly.
     """
     total, count = window_sums(x, kernel, strides, padding)
-    scale = f32(encoding.scale)
-    v = np.rint(total.astype(f32) * ((scale * (f32(1.0) / count.astype(f32))) / scale))
+    if np.any(padding):
+        v = np.rint((total + count * encoding.zero_point).astype(f32) / count.astype(f32)) - encoding.zero_point
+    else:
+        scale = f32(encoding.scale)
+        v = np.rint(total.astype(f32) * ((scale * (f32(1.0) / count.astype(f32))) / scale))
     return np.clip(v, encoding.lo, encoding.hi).astype(f32)
 
 

@@ -77,6 +77,7 @@ def _limits(row: Row) -> str:
     limits = [
         f"on {' or '.join(map(str, row.ranks))} axes" if row.ranks else "",
         "" if row.padding else "without padding",
+        "with padding of at most half a window" if row.half_padding else "",
         "" if row.groups else "without groups",
         f"the zero point of input {', '.join(str(i + 1) for i in row.symmetric)} is 0" if row.symmetric else "",
         f"where a {' or '.join(row.readers)} reads it" if row.readers else "",

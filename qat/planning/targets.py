@@ -12,6 +12,7 @@ from typing import Any, Literal
 from qat.errors import ConfigError, nearest
 from qat.graph.graph import Op, as_tuples
 from qat.graph.kinds import FUNCTIONS, KINDS
+from qat.graph.padding import within_half
 
 from .modes import LITERT, ONNXRUNTIME, STATIC_ONLY, Modes
 
@@ -41,6 +42,7 @@ class Row:
             one of its inputs is on the grid already.
         ranks: the ranks of the input that its kernel takes; empty for any.
         padding: whether its kernel is exact with padding.
+        half_padding: whether it takes no more padding than half a window on each side.
         groups: whether its kernel takes groups.
         symmetric: the indices of the inputs whose zero point must be 0.
         readers: the kinds of which one must read its output, through data movement; empty for any.
@@ -57,6 +59,7 @@ class Row:
     starts: bool = False
     ranks: tuple[int, ...] = ()
     padding: bool = True
+    half_padding: bool = False
     groups: bool = True
     symmetric: tuple[int, ...] = ()
     readers: tuple[str, ...] = ()
@@ -72,6 +75,8 @@ class Row:
             return f"integer kernel for {op.label} on {rank} axes"
         if not self.padding and any(n for side in op.attrs["padding"] for n in side):
             return f"exact integer kernel for {op.label} with padding"
+        if self.half_padding and not within_half(op.attrs["kernel"], op.attrs["padding"]):
+            return f"integer kernel for {op.label} whose windows lie by more than a half in the padding"
         if not self.groups and op.attrs["groups"] > 1:
             return f"integer kernel for {op.label} with groups"
         return ""
@@ -154,7 +159,7 @@ _LITERT_ROWS = (
     Row("mean", output="own"),
     Row("concat", output="as_input"),
     Row("max_pool2d", output="as_input"),
-    Row("avg_pool2d", output="as_input"),
+    Row("avg_pool2d", output="as_input", half_padding=True),
     Row("relu", output="as_input"),
     Row("relu6", output="as_input"),
     Row("reshape", output="as_input"),
@@ -222,7 +227,13 @@ _LITERT_ATTENTION_ROWS = (
 # ONNX Runtime, onnxruntime/core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc. A ReLU is
 # absorbed where the output's zero point is the type's minimum, which a range that starts at 0 gives.
 # An output is float: what is concatenated there needs no scale that its parts would share.
-_ONNXRUNTIME_LIMITS: dict[str, dict[str, Any]] = {"avg_pool2d": {"padding": False}, "concat": {"leaves": False}}
+_ONNXRUNTIME_LIMITS: dict[str, dict[str, Any]] = {
+    "avg_pool2d": {
+        "half_padding": False,
+        "note": "a QLinearConv with ones; with padding that it does not count, a float AveragePool of the integers themselves",
+    },
+    "concat": {"leaves": False},
+}
 _ONNXRUNTIME_ROWS = (
     *(replace(row, **_ONNXRUNTIME_LIMITS.get(row.kind, {})) for row in _LITERT_ROWS),
     # There is no QLinearConvTranspose on the CPU: exporters/onnx/conv_transpose.py.
@@ -260,7 +271,8 @@ _ONNXRUNTIME_ROWS = (
 # constant and both input matrices are 2D" (Developer Guide, "Per-Tensor and Per-Channel Quantization"): a dense layer merges
 # its leading axes.
 _TENSORRT_LIMITS: dict[str, dict[str, Any]] = {
-    "dense": {"note": "a Gemm; leading axes are merged between Q/DQ"}, "mul": {"of_one": ""}, "avg_pool2d": {"padding": False},
+    "dense": {"note": "a Gemm; leading axes are merged between Q/DQ"}, "mul": {"of_one": ""},
+    "avg_pool2d": {"padding": False, "half_padding": False},
 }  # fmt: skip
 _TENSORRT_ROWS = (
     *(replace(row, **_TENSORRT_LIMITS.get(row.kind, {})) for row in _LITERT_ROWS),

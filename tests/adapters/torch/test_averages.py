@@ -20,6 +20,13 @@ CASES = {
     "adaptive of other sizes": lambda m, x: F.adaptive_avg_pool2d(x, (2, 1)),
     "adaptive rows": lambda m, x: F.adaptive_avg_pool1d(x.flatten(2), 4),
     "average that counts its padding": lambda m, x: F.avg_pool2d(x, 3, 2, 1),
+    "average that leaves its padding out": lambda m, x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    "average of large windows": lambda m, x: F.avg_pool2d(x, 5, 1, 2, count_include_pad=False),
+    "average of wide windows": lambda m, x: F.avg_pool2d(x, (1, 3), (1, 2), (0, 1), count_include_pad=False),
+    "average that counts its padding, rounded up": lambda m, x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
+    "average of a signal that counts its padding": lambda m, x: F.avg_pool1d(x.flatten(2), 3, 2, 1),
+    "average of a signal that leaves its padding out": lambda m, x: F.avg_pool1d(x.flatten(2), 3, 2, 1, False, False),
+    "average whose last windows pass the edge": lambda m, x: F.avg_pool2d(x, 4, 4, ceil_mode=True),
     "average whose last windows end at the edge": lambda m, x: F.avg_pool2d(x, 2, 2, ceil_mode=True),
 }
 
@@ -30,9 +37,11 @@ def test_averages_run_on_integers(name, target, suffix, tmp_path):
     check_then(CASES[name], None, target, tmp_path / f"m.{suffix}")
 
 
-def test_average_of_windows_beyond_the_edge_stays_float():
-    model = Then(lambda m, x: F.avg_pool2d(x, 4, 4, ceil_mode=True)).eval()
-    assert "avg_pool2d" in qat.plan(model, torch.randn(2, 3, 6, 6)).floats()
+def test_average_with_more_padding_than_half_a_window_stays_float_in_a_tflite(tmp_path):
+    model, x = Then(lambda m, x: F.avg_pool2d(x, 2, 2, 1, count_include_pad=False)).eval(), torch.randn(2, 3, 6, 6)
+    floats = qat.plan(model, x, target="litert").floats()
+    assert "windows lie by more than a half in the padding" in floats["avg_pool2d"]
+    assert not qat.plan(model, x, target="onnxruntime").floats()
 
 
 def test_windows_of_several_sizes_stay_float():

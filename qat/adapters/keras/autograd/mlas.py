@@ -40,8 +40,13 @@ def mean(total: Tensor, count: np.float32, grids: tuple[Encoded, Encoded], limit
     return round_clamp(total * (gx.scale / (gy.scale * count)), limits)
 
 
-def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits) -> Tensor:
+def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits, padded: bool) -> Tensor:
     """Return the averages of windows of ``count`` values, of which ``total`` are the sums; one scale in and out."""
+    if padded:
+        # In float64: the graph optimizer multiplies by the reciprocal of the constant count instead of dividing, which would
+        # move halves in float32.
+        total, count = (tf.cast(x, tf.float64) for x in (total + count * grid.zero_point, count))
+        return tf.clip_by_value(tf.round(tf.cast(total / count, tf.float32)) - grid.zero_point, *limits)
     return round_clamp(divide_by_count(total, count, grid), limits)
 
 

@@ -19,7 +19,7 @@ def round_product(v: Tensor, grid: Encoded, limits: Limits) -> Tensor:
     return round_clamp(v, limits)
 
 
-def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits) -> Tensor:
+def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits, padded: bool) -> Tensor:
     """Return the averages of windows of ``count`` values, of which ``total`` are the sums; one scale in and out."""
     raw = total + count * grid.zero_point
     # Half a unit more never changes the quotient's floor, and keeps it right where the graph optimizer multiplies by the

@@ -35,7 +35,7 @@ class AvgPool2d(Node):
         """Sum exactly, divide, round as the kernel does."""
         total, count = self._sums(inputs[0])
         if not training:
-            return self.runtime.avg_pool2d(total, count, self.output, self.limits())
+            return self.runtime.avg_pool2d(total, count, self.output, self.limits(), any(map(any, self.attrs["padding"])))
         return self.finish(self.runtime.divide_by_count(total, count, self.output), training)
 
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:

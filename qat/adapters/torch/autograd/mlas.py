@@ -46,8 +46,10 @@ def mean(total: Tensor, count: int, grids: tuple[Encoded, Encoded], limits: Limi
     return round_clamp(total * (gx.scale / (gy.scale * count)), *limits)
 
 
-def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits) -> Tensor:
+def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits, padded: bool) -> Tensor:
     """Return the averages of windows of ``count`` values, of which ``total`` are the sums; one scale in and out."""
+    if padded:
+        return (((total + count * grid.zero_point) / count).round_() - grid.zero_point).clamp_(*limits)
     return round_clamp(divide_by_count(total, count, grid), *limits)
 
 

@@ -37,7 +37,7 @@ class Runtime(Protocol):
     def mean(self, total: Tensor, count: int, grids: tuple[Encoded, Encoded], limits: Limits) -> Tensor:
         """Return the mean of ``count`` values of the first grid, of which ``total`` is the sum, on the second."""
 
-    def avg_pool2d(self, total: Tensor, count: Tensor, grid: Encoded, limits: Limits) -> Tensor:
+    def avg_pool2d(self, total: Tensor, count: Tensor, grid: Encoded, limits: Limits, padded: bool) -> Tensor:
         """Return the averages of windows of ``count`` values, of which ``total`` are the sums; one scale in and out."""
 
     def probabilities(self, exponentials: Tensor, total: Tensor, encoding: Encoding) -> Tensor:

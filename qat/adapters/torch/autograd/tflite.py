@@ -37,7 +37,7 @@ def round_product(v: Tensor, grid: Encoded, limits: Limits) -> Tensor:
     return round_clamp(v, *limits)
 
 
-def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits) -> Tensor:
+def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits, padded: bool) -> Tensor:
     """Return the averages of windows of ``count`` values, of which ``total`` are the sums; one scale in and out."""
     raw = total + count * grid.zero_point
     mean = torch.trunc((raw + torch.copysign((count / 2).trunc(), raw)) / count)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from .match import for_axes
 from .rewriter import Rewrite, Rewriter, given, padded, reshape, sizes_of
 
 aten = torch.ops.aten
@@ -68,18 +69,34 @@ def windows(x: Any, size: Any) -> list[int]:
 
 
 def _avg_pool(w: Rewriter, n: Any) -> fx.Node | None:
-    """Write an average pooling that counts its padding as one without padding, of the padded image."""
-    kernel, stride, padding, ceil, include, divisor = given(n, None, None, 0, False, True, None)
-    pads = [padding] if isinstance(padding, int) else list(padding)
-    if not any(pads) or ceil or not include or divisor or len(n.meta["val"].shape) != 4:
+    """Write an average pooling that counts its padding as one without padding, of the padded image or signal."""
+    kernel, stride, padding, ceil, include, divisor = [*given(n, None, None, 0, False, True, None), None][:6]
+    axes = len(n.meta["val"].shape) - 2
+    if axes < 1 or not include or divisor:
         return None
-    (rows, columns) = (pads * 2)[:2]
-    return w.call(n, n.target, padded(w, n, n.args[0], [columns, columns, rows, rows]), kernel, stride or kernel)
+    pads = for_axes(padding, axes)
+    if not any(pads) or (ceil and not _ends_alike(n, for_axes(kernel, axes), for_axes(stride or kernel, axes), pads)):
+        return None
+    around = padded(w, n, n.args[0], [side for pad in pads[::-1] for side in (pad, pad)])
+    return w.call(n, n.target, around, kernel, stride or kernel, 0, ceil)
+
+
+def _ends_alike(n: Any, kernel: tuple[int, ...], strides: tuple[int, ...], pads: tuple[int, ...]) -> bool:
+    """Return whether a pooling that rounds up has as many windows where the padding is part of the image.
+
+    A window that begins in the padding at the end is left out, one that begins in the image is not.
+    """
+    before, after = (node.meta["val"].shape[2:] for node in (n.args[0], n))
+    return all(
+        isinstance(size, int) and count == -(-(size + 2 * pad - k) // stride) + 1
+        for size, count, k, stride, pad in zip(before, after, kernel, strides, pads, strict=True)
+    )
 
 
 REDUCTIONS: dict[Any, Rewrite] = {
     aten.sum.dim_IntList: _sum,
     aten.pad.default: _pad,
     aten.constant_pad_nd.default: _pad,
+    aten.avg_pool1d.default: _avg_pool,
     aten.avg_pool2d.default: _avg_pool,
 }

@@ -84,20 +84,25 @@ def _max_pool(count: int) -> Rule:
         kernel = for_axes(n.args[1], count)
         if max(for_axes(argument(n, 4, "dilation", 1), count)) > 1 or len(shape_of(n)) != count + 2 or not b.is_operand(n):
             return None
-        strides = for_axes(argument(n, 2, "stride", None) or kernel, count)
-        padding = _sides(argument(n, 3, "padding", 0), count)
-        if argument(n, 5, "ceil_mode", False):  # padding never wins: the end gets as much as the last windows reach
-            ends = [
-                _end_of_last_window(*of_axis)
-                for of_axis in zip(*(shape_of(node)[2:] for node in (n.args[0], n)), strides, kernel, padding, strict=True)
-            ]
-            known = [end for end in ends if end is not None]
-            if len(known) < count:
-                return None
-            padding = tuple((first, end) for (first, _), end in zip(padding, known, strict=True))
-        return Match("max_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding})
+        ceil = argument(n, 5, "ceil_mode", False)
+        return _pool("max_pool2d", n, kernel, _sides(argument(n, 3, "padding", 0), count), ceil)
 
     return rule
+
+
+def _pool(kind: str, n: Any, kernel: tuple[int, ...], padding: tuple[tuple[int, int], ...], ceil: bool) -> Match | None:
+    """Return the match of a pooling that leaves its padding out."""
+    strides = for_axes(argument(n, 2, "stride", None) or kernel, len(kernel))
+    if ceil:  # the end gets as much as the last windows reach
+        ends = [
+            _end_of_last_window(*of_axis)
+            for of_axis in zip(*(shape_of(node)[2:] for node in (n.args[0], n)), strides, kernel, padding, strict=True)
+        ]
+        known = [end for end in ends if end is not None]
+        if len(known) < len(kernel):
+            return None
+        padding = tuple((first, end) for (first, _), end in zip(padding, known, strict=True))
+    return Match(kind, [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding})
 
 
 def _end_of_last_window(size: Any, out: Any, stride: int, kernel: int, padding: tuple[int, int]) -> int | None:
@@ -117,16 +122,10 @@ def _avg_pool(count: int) -> Rule:
 
     def rule(b: Builder, n: Any) -> Match | None:
         kernel, padding = for_axes(n.args[1], count), _sides(argument(n, 3, "padding", 0), count)
-        if padding != _sides(0, count) or argument(n, 6, "divisor_override", None) or len(shape_of(n)) != count + 2:
+        counted = any(map(any, padding)) and argument(n, 5, "count_include_pad", True)
+        if counted or argument(n, 6, "divisor_override", None) or len(shape_of(n)) != count + 2:
             return None
-        strides = for_axes(argument(n, 2, "stride", None) or kernel, count)
-        left = [
-            (size - k) % s if isinstance(size, int) else 1
-            for size, k, s in zip(shape_of(n.args[0])[2:], kernel, strides, strict=True)
-        ]
-        if argument(n, 4, "ceil_mode", False) and any(left):  # windows at the edge would have another size
-            return None
-        return Match("avg_pool2d", [n.args[0]], {}, {"kernel": kernel, "strides": strides, "padding": padding})
+        return _pool("avg_pool2d", n, kernel, padding, argument(n, 4, "ceil_mode", False))
 
     return rule
 

@@ -38,7 +38,7 @@ class AvgPool2d(Node):
         """Sum exactly, divide, round as the kernel does."""
         total, count = self._sums(x)
         if not self.training:
-            return self.runtime.avg_pool2d(total, count, self.output, self.limits())
+            return self.runtime.avg_pool2d(total, count, self.output, self.limits(), any(map(any, self.attrs["padding"])))
         return self.finish(self.runtime.divide_by_count(total, count, self.output))
 
     def real(self, x: Tensor) -> Tensor:
