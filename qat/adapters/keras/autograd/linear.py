@@ -15,6 +15,7 @@ from tensorflow import Tensor
 
 from qat.graph.padding import same_padding
 
+from . import eigen
 from .functions import Limits, apply_clip_mask, rounded
 
 _SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny * 2.0**40)
@@ -112,7 +113,7 @@ class Convolution(Operator):
     """conv2d, or the depthwise one. ``padding`` is ``SAME``, ``VALID`` or explicit numbers."""
 
     def __init__(self, strides: tuple[int, int], padding: Padding, dilations: tuple[int, int], depthwise: bool) -> None:
-        self._depthwise = depthwise
+        self._depthwise, self._dilations = depthwise, dilations
         # TensorFlow's CPU kernels of depthwise filters refuse dilations or, in gradients, ignore them.
         self._holes, dilations = (dilations, (1, 1)) if depthwise else ((1, 1), dilations)
         self._before: list[tuple[int, int]] | None = None
@@ -131,13 +132,26 @@ class Convolution(Operator):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Apply it."""
+        own = not self._depthwise and self._in_parts(x, w)
+        return tf.custom_gradient(self._with_gradients)(x, w) if own else self._apply(x, w)
+
+    def _apply(self, x: Tensor, w: Tensor) -> Tensor:
+        if self._depthwise and self._in_parts(x, w):
+            around = self._sides(x.shape[1:3], self._windows(w)) or ((0, 0), (0, 0))
+            return eigen.depthwise(tf.pad(x, [(0, 0), *around, (0, 0)]), self._spread(w), self._options["strides"][1:3])
         x, w = self._padded(x), self._spread(w)
         if self._depthwise:
             return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=w, **self._options)
         return tf.raw_ops.Conv2D(input=x, filter=w, **self._options)
 
+    def _with_gradients(self, x: Tensor, w: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+        """Apply it where its gradients are asked of the result: in float."""
+        return self._apply(x, w), lambda grad: (self.input_gradient(x, w, grad), self.weight_gradient(x, w, grad))
+
     def input_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
         """Return the gradient with respect to the input."""
+        if self._in_parts(x, w):
+            return self._derived(x, w, grad, 0) if self._depthwise else eigen.input_gradient(x, w, grad, *self._parts(x, w))
         ops = tf.raw_ops
         backward = ops.DepthwiseConv2dNativeBackpropInput if self._depthwise else ops.Conv2DBackpropInput
         found = backward(input_sizes=tf.shape(self._padded(x)), filter=self._spread(w), out_backprop=grad, **self._options)
@@ -145,6 +159,8 @@ class Convolution(Operator):
 
     def weight_gradient(self, x: Tensor, w: Tensor, grad: Tensor) -> Tensor:
         """Return the gradient with respect to the weight."""
+        if self._in_parts(x, w):
+            return self._derived(x, w, grad, 1) if self._depthwise else eigen.weight_gradient(x, w, grad, *self._parts(x, w))
         ops = tf.raw_ops
         backward = ops.DepthwiseConv2dNativeBackpropFilter if self._depthwise else ops.Conv2DBackpropFilter
         spread, x, options = self._spread(w), self._padded(x), self._options
@@ -154,15 +170,43 @@ class Convolution(Operator):
         found = backward(input=x, filter_sizes=tf.shape(spread), out_backprop=grad, **options)
         return found if self._holes == (1, 1) else found[:: self._holes[0], :: self._holes[1]]
 
+    def _in_parts(self, x: Tensor, w: Tensor) -> bool:
+        """Return whether TensorFlow lacks the operator, or its gradients, as one."""
+        rows, columns = self._options["strides"][1:3]
+        plain = rows == columns if self._depthwise else max(self._dilations) == 1 and x.shape[-1] == w.shape[-2]
+        return not plain and not eigen.has_every_gradient()
+
+    def _derived(self, x: Tensor, w: Tensor, grad: Tensor, index: int) -> Tensor:
+        """Return the gradient with respect to one of ``x`` and ``w``, as TensorFlow derives it."""
+        with tf.GradientTape() as tape:
+            tape.watch((x, w)[index])
+            y = self._apply(x, w)
+        return tape.gradient(y, (x, w)[index], grad)
+
+    def _parts(self, x: Tensor, w: Tensor) -> tuple[dict[str, Any], eigen.Sides, Sequence[int]]:
+        """Return the options, the padding and the dilations of the operator in parts. A dilated filter has strides of 1."""
+        sides = self._before[1:3] if self._before is not None else self._sides(x.shape[1:3], self._windows(w))
+        return self._options, sides or ((0, 0), (0, 0)), self._dilations
+
+    def _windows(self, w: Tensor) -> list[int]:
+        return [(k - 1) * d + 1 for k, d in zip(w.shape[:2], self._dilations, strict=True)]
+
+    def _sides(self, sizes: Sequence[int | None], windows: Sequence[int]) -> eigen.Sides | None:
+        """Return the padding in numbers; None where it is none, or follows from a size that is not fixed."""
+        strides, explicit = self._options["strides"][1:3], self._options["explicit_paddings"]
+        if explicit:
+            return (explicit[2], explicit[3]), (explicit[4], explicit[5])
+        sizes = [1 if step == 1 else n for n, step in zip(sizes, strides, strict=True)]  # any is as good
+        return None if self._options["padding"] == "VALID" else same_padding(sizes, windows, strides)
+
     def _around(self, sizes: Sequence[int | None], windows: Sequence[int]) -> tuple[tuple[int, int], ...] | None:
         """Return the padding of images that are too small, with it, for oneDNN's quick kernel of a depthwise filter's gradient.
 
         Its other kernel takes ten times as long for 960 channels of 2x2. ``init_conf`` in oneDNN's
         ``jit_uni_dw_conv_kernel_utils.hpp`` has the least size.
         """
-        strides, explicit = self._options["strides"][1:3], self._options["explicit_paddings"]
-        around = ((explicit[2], explicit[3]), (explicit[4], explicit[5])) if explicit else same_padding(sizes, windows, strides)
-        if around is None or self._options["padding"] == "VALID":
+        strides, around = self._options["strides"][1:3], self._sides(sizes, windows)
+        if around is None:
             return None
         least = [k + -before % step for k, step, (before, _) in zip(windows, strides, around, strict=True)]
         return around if any(size is not None and size < n for size, n in zip(sizes, least, strict=True)) else None

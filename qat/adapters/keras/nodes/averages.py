@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
+from qat.adapters.keras.autograd import eigen
+
 from .base import Node, Params
 
 
@@ -45,10 +47,9 @@ class AvgPool2d(Node):
 
     def _sums(self, x: Tensor) -> tuple[Tensor, Tensor]:
         padding = [(0, 0), *self.attrs["padding"], (0, 0)]
-        kernel, strides = self.attrs["kernel"], [1, *self.attrs["strides"], 1]
 
         def windows(values: Tensor) -> Tensor:
-            ones = tf.ones((*kernel, values.shape[-1], 1))
-            return tf.nn.depthwise_conv2d(tf.pad(values, padding), ones, strides, "VALID")
+            ones = tf.ones((*self.attrs["kernel"], values.shape[-1], 1))
+            return eigen.depthwise(tf.pad(values, padding), ones, self.attrs["strides"])
 
         return windows(x), windows(tf.ones((1, *x.shape[1:3], 1)))
