@@ -76,7 +76,7 @@ def _without_dilations(
 def depthwise(x: Tensor, w: Tensor, strides: Sequence[int]) -> Tensor:
     """Return a depthwise convolution without padding, with strides of the rows and of the columns.
 
-    One row of windows has any stride. Where there are more, the windows of the greatest common stride hold all that are asked for.
+    One row of windows has any stride. Where there are more, those of the greatest common stride hold all that are asked for.
     """
     rows, columns = strides
     rows, columns = (columns if x.shape[1] == w.shape[0] else rows), (rows if x.shape[2] == w.shape[1] else columns)
