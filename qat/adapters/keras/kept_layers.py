@@ -11,6 +11,7 @@ from tensorflow import Tensor
 
 from qat.adapters.keras.capture.full_precision import compute_in_full
 from qat.adapters.keras.capture.layer_calls import Arguments, fill
+from qat.adapters.keras.nodes.float_resizing import IN_ORDER
 from qat.errors import CaptureError
 from qat.graph.graph import Op
 from qat.planning.plan import Plan
@@ -59,6 +60,13 @@ class KeptLayers:
         args, kwargs = fill(self._arguments[op.name], values)
         outputs = keras.tree.flatten(self._layers[op.name](*args, **kwargs))
         return dict(zip(op.outputs, outputs, strict=True))
+
+    def evaluated(self, op: Op, values: list[Tensor], kernels: str) -> dict[str, Tensor]:
+        """Return the same as a runtime's arithmetic has it, where that adds in another order than TensorFlow."""
+        layer = self._layers[op.name]
+        in_order = IN_ORDER.get(kernels, {}).get(type(layer).__name__)
+        found = None if in_order is None else in_order(layer, values[0])
+        return self.call(op, values) if found is None else {op.output: found}
 
     def written(self, op: Op, values: list[Tensor], suffix: str) -> dict[str, Tensor]:
         """Return the same in the form that an artifact has of it: recurrent layers of a fixed length without their loops."""

@@ -296,7 +296,9 @@ class _Pass:
         """Return an operator's outputs by name."""
         node = None if planned.integer and planned.keeps_framework else self.model.nodes.get(planned.op.name)
         if node is None:
-            return self.model.kept.call(planned.op, values)
+            if self.training:
+                return self.model.kept.call(planned.op, values)
+            return self.model.kept.evaluated(planned.op, values, self.model.plan.target.kernels)
         return {planned.op.output: node(values, self.model.params_of(planned.op), self.training, self.on_grid)}
 
     def _of_kernel(self, op: Op, name: str) -> Tensor:

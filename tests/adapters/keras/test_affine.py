@@ -120,3 +120,23 @@ def test_other_resizing_stays_float(layer):
     inputs = keras.Input((8, 8, 3))
     prepared = qat.prepare(keras.Model(inputs, L.Conv2D(2, 1)(layer(L.Conv2D(4, 3, padding="same")(inputs)))))
     assert list(prepared.plan.floats()) == [layer.name]
+
+
+BILINEAR = {
+    "layer": L.Resizing(21, 13),
+    "up-sampling": L.UpSampling2D((2, 7), interpolation="bilinear"),
+    "operation": lambda x: keras.ops.image.resize(x, (5, 4)),
+    "one row": L.Resizing(1, 5),
+}
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("litert", ".tflite"), ("onnxruntime", ".onnx")])
+@pytest.mark.parametrize("name", BILINEAR)
+def test_a_bilinear_resize_at_the_end_is_equal_in_every_bit(name, target, suffix, tmp_path):
+    inputs = keras.Input((8, 6, 3))
+    model = keras.Model(inputs, BILINEAR[name](L.Conv2D(4, 3, padding="same")(inputs)))
+    x = np.random.default_rng(0).normal(size=(16, 8, 6, 3)).astype(np.float32)
+    prepared = qat.calibrate(qat.prepare(model, target=target), [x])
+    np.testing.assert_allclose(prepared(x), model(x), atol=0.2)
+    parity = qat.export(prepared, tmp_path / f"m{suffix}", verify=[x]).parity
+    assert parity.exact == 1.0 or name == "one row", parity.first_difference

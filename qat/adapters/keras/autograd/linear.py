@@ -136,13 +136,13 @@ class Convolution(Operator):
         return tf.custom_gradient(self._with_gradients)(x, w) if own else self._apply(x, w)
 
     def _apply(self, x: Tensor, w: Tensor) -> Tensor:
-        if self._depthwise and self._in_parts(x, w):
+        in_parts, padded, spread = self._in_parts(x, w), self._padded(x), self._spread(w)
+        if self._depthwise and in_parts:
             around = self._sides(x.shape[1:3], self._windows(w)) or ((0, 0), (0, 0))
-            return eigen.depthwise(tf.pad(x, [(0, 0), *around, (0, 0)]), self._spread(w), self._options["strides"][1:3])
-        x, w = self._padded(x), self._spread(w)
+            return eigen.depthwise(tf.pad(x, [(0, 0), *around, (0, 0)]), spread, self._options["strides"][1:3])
         if self._depthwise:
-            return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=w, **self._options)
-        return tf.raw_ops.Conv2D(input=x, filter=w, **self._options)
+            return tf.raw_ops.DepthwiseConv2dNative(input=padded, filter=spread, **self._options)
+        return (eigen.convolution if in_parts else _convolution)(padded, spread, self._options)
 
     def _with_gradients(self, x: Tensor, w: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
         """Apply it where its gradients are asked of the result: in float."""
@@ -224,6 +224,10 @@ class Convolution(Operator):
                 w = tf.reshape(apart, (*before, -1, *after))
                 w = w[: 1 - step] if axis == 0 else w[:, : 1 - step]
         return w
+
+
+def _convolution(x: Tensor, w: Tensor, options: eigen.Options) -> Tensor:
+    return tf.raw_ops.Conv2D(input=x, filter=w, **options)
 
 
 class Pointwise(Operator):
