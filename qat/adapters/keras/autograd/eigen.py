@@ -9,15 +9,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 from tensorflow import Tensor
 
 #: The elements before and after each axis of an image.
-Sides = Sequence[tuple[int, int]]
+Sides: TypeAlias = tuple[tuple[int, int], ...]
 #: Of a convolution, as TensorFlow's operators take them.
-Options = Mapping[str, Any]
+Options: TypeAlias = Mapping[str, Any]
 
 
 @functools.cache

@@ -185,7 +185,7 @@ class Convolution(Operator):
 
     def _parts(self, x: Tensor, w: Tensor) -> tuple[dict[str, Any], eigen.Sides, Sequence[int]]:
         """Return the options, the padding and the dilations of the operator in parts. A dilated filter has strides of 1."""
-        sides = self._before[1:3] if self._before is not None else self._sides(x.shape[1:3], self._windows(w))
+        sides = tuple(self._before[1:3]) if self._before is not None else self._sides(x.shape[1:3], self._windows(w))
         return self._options, sides or ((0, 0), (0, 0)), self._dilations
 
     def _windows(self, w: Tensor) -> list[int]:
