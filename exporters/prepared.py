@@ -85,19 +85,22 @@ def export(
         return _export(model, Path(path), verify, io_dtype, overwrite, layout, metadata, outputs)
 
 
-def refuse_unwritable(model: PreparedModel, suffix: str, io_dtype: IoDtype = "int8") -> None:
+def refuse_unwritable(
+    model: PreparedModel, suffix: str, io_dtype: IoDtype = "int8", outputs: Sequence[str] | None = None
+) -> None:
     """Raise now, before training, what :func:`export` would raise after it.
 
     Args:
         model: calibrated.
         suffix: of the artifact.
-        io_dtype: as for :func:`export`.
+        io_dtype, outputs: as for :func:`export`.
 
     Raises:
+        ConfigError: there is no such output.
         ExportError: the format cannot hold the model.
     """
     with TemporaryDirectory() as folder:
-        export(model, Path(folder) / f"tried{suffix}", io_dtype=io_dtype, progress=False)
+        export(model, Path(folder) / f"tried{suffix}", io_dtype=io_dtype, outputs=outputs, progress=False)
 
 
 def _export(
@@ -134,7 +137,7 @@ def _export(
     if (found := adapter.first_not_finite(model)) is not None:
         raise ExportError(f"'{found}' holds NaN or infinite values: the weights have diverged: {ADVICE}")
     places, lowered = _lowered(adapter, model, chosen)
-    names = names_in_file(lowered, signature=path.suffix == TFLITE.suffix)
+    names = names_in_file(lowered, signature=path.suffix == TFLITE.suffix, chosen=chosen is not None)
     program = renamed(lowered, names)
 
     def locate(*inputs: np.ndarray) -> dict[str, np.ndarray]:

@@ -62,6 +62,8 @@ def search(job: Job, goal: Goal, resume_by: str) -> Automatic:
     """
     if not job.target.suffix:
         raise ConfigError(f"target: '{job.config.target}' has no runtime, and a search judges artifacts: choose another target")
+    if job.config.outputs is not None:
+        raise ConfigError("outputs: a search judges artifacts of all outputs: leave it out, or take qat run")
     job.console.print(Text.assemble((job.config.name, "bold"), f": {job.config.framework}, recipe {job.config.recipe}"))
     data = job.stage("data", lambda: RunData(job.config, job.base))
     with job.alone():

@@ -8,16 +8,17 @@ from dataclasses import replace
 from .program import Program
 
 
-def names_in_file(program: Program, signature: bool) -> dict[str, str]:
+def names_in_file(program: Program, signature: bool, chosen: bool = False) -> dict[str, str]:
     """Return the new names of the values that do not keep theirs: inputs and outputs are called as in the program's origin.
 
-    Without an origin several outputs get the model's own names of them, by which callers tell them apart, unless the file has a
-    ``signature`` that holds these. A value that has such a name already gets another one.
+    Without an origin several outputs, and one that was ``chosen`` by its name, get the model's own names of them, by which
+    callers tell them apart, unless the file has a ``signature`` that holds these. A value that has such a name already gets
+    another one.
     """
     if program.origin is not None:
         border = (*program.inputs, *program.outputs)
         names = dict(zip(border, (*program.input_names, *program.output_names), strict=True))
-    elif signature or len(program.output_names) < 2:
+    elif signature or not (chosen or len(program.output_names) > 1):
         return {}
     else:
         pairs = zip(program.outputs, program.output_names, strict=True)

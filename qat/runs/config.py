@@ -198,6 +198,7 @@ class RunConfig(_Strict):
     brecq: bool = False
     per_channel: bool = True
     io_dtype: IoDtype = "int8"
+    outputs: tuple[str, ...] | None = Field(default=None, min_length=1)
     metadata: MetadataConfig | None = None
     latency_runs: int = Field(default=50, ge=0)
     output: str | None = None

@@ -10,13 +10,13 @@ from typing import Any
 from rich.text import Text
 
 from qat import api
-from qat.errors import ConfigError
+from qat.errors import ConfigError, at
 from qat.exporters import Artifact, refuse_unwritable
 from qat.report.report import Report
 from qat.runtimes.model_file import ModelFile
 from qat.trainers import History
 from qat.trainers.metrics import shown
-from qat.typing import Layout
+from qat.typing import Layout, PreparedModel
 
 from . import float_model, stages
 from .beginning import hold_to_beginning
@@ -56,10 +56,14 @@ def _everything(job: Job, data: RunData) -> Report:
     if c.ptq:
         made = job.stage("calibrate-only artifact", lambda: stages.artifact(job, data, prepared, "calibrated", "ptq"))
         entries.append(made)
-    else:
-        refuse_unwritable(prepared, job.target.suffix, c.io_dtype)
+    if not c.ptq or c.outputs is not None:
+        _refuse_unwritable(job, prepared)
     histories = {"QAT": job.stage("QAT", lambda: stages.finetune(job, data, prepared, model.model, "qat"))}
     entries.append(job.stage("export and verify", lambda: stages.artifact(job, data, prepared, "qat", "qat")))
+    if c.outputs is not None:  # a file of its own: comparisons are of all outputs
+        few = "export of the outputs to keep"
+        made = job.stage(few, lambda: stages.artifact(job, data, prepared, "qat_outputs", "qat", c.outputs))
+        job.console.print(f"  written: {made.path}, with the outputs {', '.join(c.outputs)}")
     if c.control:
         control, history = job.stage("float control, the same extra steps", lambda: stages.control(job, data, model.model))
         entries.append(control)
@@ -112,7 +116,7 @@ def _training(job: Job, data: RunData) -> Trained:
     measured = {"float": model.model, "calibrated": prepared}
     before = {name: stages.evaluate(job, data, m, model.model) for name, m in measured.items()}
     if job.target.suffix:  # a target that only simulates has no artifacts
-        refuse_unwritable(prepared, job.target.suffix, job.config.io_dtype)
+        _refuse_unwritable(job, prepared)
     history = job.stage("QAT", lambda: stages.finetune(job, data, prepared, model.model, "qat"))
     for name, values in before.items():
         job.console.print(f"  {name}: {shown(values)} on the validation data")
@@ -124,7 +128,10 @@ def _training(job: Job, data: RunData) -> Trained:
 def export_checkpoint(
     job: Job, checkpoint: Path, path: Path, overwrite: bool, layout: Layout | None = None, outputs: Sequence[str] | None = None
 ) -> Artifact:
-    """Export the model of a checkpoint that :func:`train` wrote, with all or the named outputs; verify it on the test split."""
+    """Export the model of a checkpoint that :func:`train` wrote, and verify it on the test split.
+
+    ``outputs`` are those to keep; None: those of the configuration, by default all.
+    """
     data, c = RunData(job.config, job.base), job.config
     prepared = api.prepare(float_model.untrained(job), data.example(), job.recipe, c.target, c.model.dynamic)
     metadata = metadata_of(data, job.base)
@@ -136,8 +143,16 @@ def export_checkpoint(
         overwrite,
         layout,
         metadata,
-        outputs=outputs,
+        outputs=outputs or c.outputs,
     )
+
+
+def _refuse_unwritable(job: Job, prepared: PreparedModel) -> None:
+    """Raise before training what the export would raise after it."""
+    try:
+        refuse_unwritable(prepared, job.target.suffix, job.config.io_dtype, job.config.outputs)
+    except ConfigError as error:
+        raise at("outputs", error) from error
 
 
 def _data(job: Job) -> RunData:

@@ -85,8 +85,10 @@ def evaluate(job: Job, data: RunData, model: Model, float_model: Model) -> dict[
     return api.evaluate(model, validation, metrics=c.metrics, labels=c.labels, teacher=teacher)
 
 
-def artifact(job: Job, data: RunData, prepared: PreparedModel, name: str, kind: FileKind) -> Artifact:
-    """Export a model into the folder of the artifacts, and verify it on the test split."""
+def artifact(
+    job: Job, data: RunData, prepared: PreparedModel, name: str, kind: FileKind, outputs: Sequence[str] | None = None
+) -> Artifact:
+    """Export a model, with all or the named outputs, into the folder of the artifacts, and verify it on the test split."""
     path = job.artifacts / f"{job.config.framework}_{name}{job.target.suffix}"
     made = api.export(
         prepared,
@@ -95,6 +97,7 @@ def artifact(job: Job, data: RunData, prepared: PreparedModel, name: str, kind: 
         io_dtype=job.config.io_dtype,
         overwrite=True,
         metadata=metadata_of(data, job.base),
+        outputs=outputs,
     )
     return replace(made, kind=kind)
 
