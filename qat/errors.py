@@ -56,9 +56,9 @@ class MissingDependencyError(QatError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 
 
-def at(where: str, error: QatError) -> QatError:
-    """Return an error of the same class whose message begins with where it arose."""
-    message = f"{where}: {error}"
+def at(where: str, error: QatError, path: str = "", name: str = "") -> QatError:
+    """Return an error of the same class whose message begins with where it arose, and calls the file of a path by a name."""
+    message = f"{where}: {str(error).replace(path, name) if path else error}"
     # Not by the class itself, which may take more than a message.
     located = type(error).__new__(type(error), message)
     located.__dict__.update(error.__dict__)

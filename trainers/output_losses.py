@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from qat.arithmetic.spread import LEAST as LEAST_VARIANCE
 from qat.errors import OptionError, nearest
 
 LossName: TypeAlias = Literal["kl", "bernoulli_kl", "mse", "cosine"]
@@ -32,7 +33,7 @@ TINY = 1e-7
 LEAST = 1e-30
 #: Those of a sigmoid, which an 8-bit grid cannot tell from zero or one, are within these limits.
 SHARE = 1e-4
-#: A divisor is at least this (of ``mse``: this share of the outputs' mean square): samples that are all alike have no variance.
+#: A divisor is at least this (of ``mse``: :data:`qat.arithmetic.spread.LEAST`): samples that are all alike have no variance.
 _LEAST = 1e-3
 #: Numbers are scores of classes where less than this share of their variance lies between the mean scores of the classes. The
 #: coordinates of landmarks, which stay near their places, have more.
@@ -183,7 +184,7 @@ def _divisor(loss: OutputLoss, y: np.ndarray) -> float:
     else:
         p = np.clip(y if loss.given else 1 / (1 + np.exp(-y)), SHARE, 1 - SHARE)
         found = float(_binary_entropy(p.mean(0)).mean() - _binary_entropy(p).mean())
-    least = _LEAST * (float(np.square(y).mean()) if loss.name == "mse" else 1.0)
+    least = LEAST_VARIANCE * float(np.square(y).mean()) if loss.name == "mse" else _LEAST
     return max(found, least) or 1.0
 
 

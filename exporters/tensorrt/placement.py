@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from qat.errors import QatError
 from qat.runtimes.onnxruntime import OnnxSession
 
 from .qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph
@@ -72,7 +73,7 @@ def check_placement(path: str | Path) -> list[Finding]:
     """Return every place of an ``.onnx`` that TensorRT refuses or runs slower, errors first; any tool's file may be given.
 
     Raises:
-        QatError: the file is missing or is no ONNX model.
+        QatError: the file is missing, of another format, or no ONNX model.
 
     Examples:
         >>> import numpy as np, qat, torch
@@ -82,6 +83,11 @@ def check_placement(path: str | Path) -> list[Finding]:
         >>> check_placement(qat.export(model, "net.onnx").path)
         []
     """
+    if Path(path).suffix != ".onnx":
+        raise QatError(
+            f"{path}: TensorRT builds engines of .onnx files with Q/DQ, and the rules are for these alone; qat inspect shows "
+            "what is in other artifacts"
+        )
     OnnxSession(path, optimize=False)  # says in one sentence what is wrong with the file
     graph = QdqGraph(onnx.load(path))
     found = [Finding(rule.name, rule.level, *place) for rule in RULES for place in rule.check(graph)]

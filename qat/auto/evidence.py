@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qat.arithmetic.range_estimators import RangeMode
+from qat.arithmetic.spread import spread
 from qat.calibration.adaround_solver import Problem, learn
 from qat.calibration.layerwise import Layer, Layerwise
 from qat.frameworks import adapter_for, framework_of
@@ -64,11 +65,11 @@ class Evidence:
 
     def said(self) -> str:
         """Return the evidence in a sentence."""
-        spread = f"; under one scale the widest channel is {self.spread:.1f} times the middle one" if self.spread > 1 else ""
+        uneven = f"; under one scale the widest channel is {self.spread:.1f} times the middle one" if self.spread > 1 else ""
         named = f"; the diagnosis: {self.diagnosis}" if self.cause else ""
         return (
             f"the noise is {self.sqnr:.1f} dB below the outputs: quantizing weights makes {100 * self.weights:.0f} % of it; "
-            f"{100 * self.shift:.0f} % is a constant shift{spread}{named}"
+            f"{100 * self.shift:.0f} % is a constant shift{uneven}{named}"
         )
 
 
@@ -132,12 +133,12 @@ def _outputs(adapter: Adapter, model: Any, batches: Sequence[Any]) -> list[np.nd
 
 
 def _noise(outputs: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
-    return float(np.mean([np.square(y - t).mean() / max(t.var(), 1e-12) for y, t in zip(outputs, reference, strict=True)]))
+    return float(np.mean([np.square(y - t).mean() / spread(t) ** 2 for y, t in zip(outputs, reference, strict=True)]))
 
 
 def _shift(outputs: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
     """Return the share of the noise that is the same for all samples."""
-    off = [(y - t) / max(float(t.std()), 1e-6) for y, t in zip(outputs, reference, strict=True)]
+    off = [(y - t) / spread(t) for y, t in zip(outputs, reference, strict=True)]
     constant = float(np.mean([np.square(d.mean(0)).mean() for d in off]))
     return _share(constant, float(np.mean([np.square(d).mean() for d in off])))
 

@@ -122,10 +122,19 @@ def labels_of(sample: Any, inputs: int) -> Any:
 
 
 def _input_ranges(model: PreparedModel) -> dict[str, tuple[float, float]]:
-    """Return the calibrated range of each input of a prepared model that has one, by name."""
+    """Return the calibrated range of each input of a prepared model that has one, by name.
+
+    Where calibration saw more than the range holds, as an estimator that cuts tails off has it, that counts.
+    """
     grids = {tensor: grid for grid in model.grids.values() for tensor in grid.group.tensors}
-    found = {name: grids[name].range for name in model.plan.graph.inputs if name in grids}  # type: ignore[attr-defined]
-    return {name: (float(limits[0]), float(limits[1])) for name, limits in found.items()}
+    found = {}
+    for name in model.plan.graph.inputs:
+        if name in grids:
+            limits = grids[name].range  # type: ignore[attr-defined]
+            low, high = float(limits[0]), float(limits[1])
+            least, most = grids[name].spans.ends.get(name, (low, high))  # type: ignore[attr-defined]
+            found[name] = (min(low, least), max(high, most))
+    return found
 
 
 def warn_of_other_scale(model: PreparedModel, arrays: Sequence[np.ndarray], where: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from qat.arithmetic.spread import spread
 from qat.planning.plan import Plan
 from qat.typing import Adapter
 
@@ -45,7 +46,7 @@ class RandomSlopes:
         signs = self.signs(y.shape)
         if name in self._by_softmax:
             return np.asarray(signs / np.sqrt(np.maximum(y, _TINY)), np.float32)
-        self._spread.setdefault(name, float(y.std()) or 1.0)
+        self._spread.setdefault(name, spread(y))
         return np.asarray(signs / self._spread[name], np.float32)
 
     def signs(self, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from qat.errors import ConfigError, DataError, at, nearest
+from qat.errors import ConfigError, DataError, QatError, at, nearest
 from qat.planning.recipe import Recipe
 from qat.sources.bundle import models_of, with_models
 from qat.system.atomic_files import refuse_existing, write_atomically
@@ -63,8 +63,8 @@ def quantized(path: Path, data: FileData | None, request: Request, quantize_one:
             own = replace(request, recipe=recipes[name], out=float_file.parent, overwrite=True)
             try:
                 part = quantize_one(float_file, _data_of(name, data), own)
-            except (ConfigError, DataError) as error:
-                raise at(f"{path}: '{name}'", error) from error
+            except QatError as error:  # which names the file on the way by its path
+                raise at(f"{path}: '{name}'", error, str(float_file), float_file.name) from error
             assert part.path is not None
             made[name] = part.path.read_bytes()
             parts.append(replace(part, source=f"{path}/{name}", path=where / name))

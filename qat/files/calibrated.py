@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qat.analysis.checks.check import check_data
+from qat.calibration.bias_correction import QuickCorrection
 from qat.calibration.calibrate import set_ranges
 from qat.calibration.coarse_outputs import coarse_outputs
 from qat.calibration.evidence import Evidence
@@ -19,6 +20,7 @@ from qat.planning.output_layers import output_layers, unrounded
 from qat.planning.recipe import Recipe, Rule
 from qat.program.file_origin import origin_of
 from qat.report.statistics import error_percent
+from qat.system.silence import without_notices
 from qat.trainers.output_losses import OutputLosses, choose
 from qat.typing import Estimator
 
@@ -30,8 +32,8 @@ log = logging.getLogger("qat")
 
 Arrays = tuple[np.ndarray, ...]
 
-#: The most samples that calibrate, and the most that judge the ranges.
-CALIBRATING, JUDGING = 128, 64
+#: The most samples that calibrate, the most that judge the ranges, and the most that show what biases are to be corrected by.
+CALIBRATING, JUDGING, CORRECTING = 128, 64, 32
 #: One of so many samples is held out, at least one batch of them.
 HELD_OUT = 8
 
@@ -49,6 +51,7 @@ class Calibrated:
         estimator: that found its ranges; None where the recipe has none to find, or rules name several.
         unrounded: the outputs that leave as float values, since their own grid made much of their error.
         precise: the layers in higher precision, and in which, by the bounds that are asked for.
+        correction: of its biases; None where the outputs came no nearer by one.
     """
 
     model: Any
@@ -57,6 +60,7 @@ class Calibrated:
     unrounded: tuple[str, ...] = ()
     precise: tuple[str, ...] = ()
     precision: str = ""
+    correction: QuickCorrection | None = None
 
 
 def calibrated(opened: Opened, request: Request, kept: Sequence[Arrays]) -> Calibrated:
@@ -78,7 +82,9 @@ def calibrated(opened: Opened, request: Request, kept: Sequence[Arrays]) -> Cali
     estimator = request.estimator if request.estimator or named else trial.nearest(prepared)
     trial.set_ranges(prepared, estimator, last=True)
     found = Calibrated(prepared, float_model, estimator or (None if named else TRIED[0]))
-    return found if request.outputs == "int8" or request.io_dtype != "float32" else trial.freed(found, recipe)
+    if request.outputs != "int8" and request.io_dtype == "float32":
+        found = trial.freed(found, recipe)
+    return replace(found, correction=trial.corrected(found.model))
 
 
 @dataclass
@@ -129,13 +135,28 @@ class Trial:
             check_data(named, progress=self.request.progress).log()
         seen.log(checked=not random)
 
+    def off(self, model: Any) -> float:
+        """Return how far a model's outputs are from float's, in the losses that training would have."""
+        return float(self.losses.values(self.opened.outputs(model, self.judging), self.real).mean())
+
     def nearest(self, model: Any) -> Estimator:
-        """Return the estimator with whose ranges the outputs are nearest to float's, in the losses that training would have."""
+        """Return the estimator with whose ranges the outputs are nearest to float's."""
         off = {}
         for estimator in TRIED:
             self.set_ranges(model, estimator)
-            off[estimator] = float(self.losses.values(self.opened.outputs(model, self.judging), self.real).mean())
+            off[estimator] = self.off(model)
         return min(TRIED, key=off.__getitem__)
+
+    def corrected(self, model: Any) -> QuickCorrection | None:
+        """Correct the biases of a calibrated model where that brings its outputs nearer to float's."""
+        before = self.off(model)
+        with without_notices():  # of layers that have no bias to correct
+            correction = QuickCorrection(model, unpacked(self.samples[: -(-CORRECTING // self.opened.batch)]))
+        correction.correct()
+        if self.off(model) < before:
+            return correction
+        correction.take_back()
+        return None
 
     def shown(self, outputs: Sequence[str], chosen: Container[str]) -> tuple[str, ...]:
         """Return the names of chosen outputs: those of the file where the model was read from one."""

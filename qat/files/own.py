@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,10 @@ from .opened import Opened
 from .request import Request, Start
 from .result import QuantizedFile
 
+log = logging.getLogger("qat")
+
+#: A float file with fewer bytes than these a weight does not hold all of them in float32.
+_SPARED = 3.0
 #: The methods that may follow calibration.
 _STARTS: dict[Start, Callable[..., Any]] = {"adaround": api.adaround, "brecq": api.reconstruct}
 
@@ -52,6 +57,8 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
         )  # fmt: skip
         losses, steps = dict(history.losses), history.steps
     artifact = api.export(prepared, path, unpacked(held), request.io_dtype, request.overwrite)
+    if artifact.bytes > opened.bytes > 0:
+        log.warning("%s is larger than the float file: %s", path.name, _why_larger(opened, prepared))
     after = opened.outputs(prepared, held)
     kinds = choose({str(i): y for i, y in enumerate(before)}, None, opened.suffix == ".onnx")
     return QuantizedFile(
@@ -70,6 +77,15 @@ def parts_of(opened: Opened) -> tuple[list[tuple[np.ndarray, ...]], list[tuple[n
     out = max(len(opened.samples) // HELD_OUT, opened.batch)
     kept = tuple(x[: len(x) - out] if len(x) > out else x for x in opened.samples.arrays)
     return batches(kept, opened.batch), batches(tuple(x[-out:] for x in opened.samples.arrays), opened.batch)
+
+
+def _why_larger(opened: Opened, prepared: Any) -> str:
+    """Return why a quantized file is larger than the float one."""
+    names = {name for planned in prepared.plan.ops for name in planned.op.params.values()}
+    numbers = sum(opened.adapter.parameter(prepared, name).size for name in names)
+    if opened.bytes < _SPARED * numbers:
+        return f"that one holds its {numbers:,} weights sparse or in few bits, and integers are written for all of them"
+    return f"its {numbers:,} weights are few, and quantizing each of {len(prepared.plan.ops)} operators takes room, too"
 
 
 def _counted(plan: Plan) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from qat.arithmetic.spread import spread
 from qat.display.progress import bar, tracked
 from qat.errors import DataError, RuntimeMismatchError
 from qat.program.caller_names import caller_names
@@ -160,7 +161,7 @@ def _order(names: Sequence[str], found: tuple[np.ndarray, ...], reference: _Refe
         pairs = [(found[i], want) for i, want in zip(order, reference.outputs, strict=True)]
         if any(a.shape != b.shape for a, b in pairs):
             return float("inf")
-        return float(sum(((a.astype(np.float64) - b) ** 2).mean() / (b.astype(np.float64).var() + 1e-12) for a, b in pairs))
+        return float(sum(((a.astype(np.float64) - b) ** 2).mean() / spread(b) ** 2 for a, b in pairs))
 
     if sorted(names) == sorted(reference.names):
         return tuple(map(list(names).index, reference.names))

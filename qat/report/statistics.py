@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
+from qat.arithmetic.spread import spread
 from qat.trainers.metric import Metric
 
 #: Resamples of a bootstrap: of means, which are quick, and of metrics that are made anew for each.
@@ -163,16 +164,14 @@ def sqnr(reference: np.ndarray, outputs: np.ndarray) -> float:
 def error_percent(outputs: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
     """Return the root mean square of the difference as a share of the reference's spread, in percent; the largest output's.
 
-    The spread is the standard deviation; of values that are all alike it is their root mean square.
+    The spread is the standard deviation; of values that hardly vary a share of their size (:mod:`qat.arithmetic.spread`).
     """
     return max(_error(a, b) for a, b in zip(outputs, reference, strict=True))
 
 
 def _error(outputs: np.ndarray, reference: np.ndarray) -> float:
-    real = reference.astype(np.float64)
-    off = float(np.sqrt(np.square(outputs.astype(np.float64) - real).mean()))
-    spread = float(real.std()) or float(np.sqrt(np.square(real).mean()))
-    return 0.0 if off == 0 else 100 * off / max(spread, 1e-12)
+    off = outputs.astype(np.float64) - reference.astype(np.float64)
+    return 100 * float(np.sqrt(np.square(off).mean())) / spread(reference)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

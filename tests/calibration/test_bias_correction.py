@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 import qat
-from qat.calibration.bias_correction import mean_error
+from qat.calibration.bias_correction import QuickCorrection, mean_error
 from qat.calibration.layerwise import Layerwise
 from qat.errors import CalibrationError, DataError
+from qat.report.statistics import error_percent
 from support.layer_cases import CASES, outputs, torch_case, train
 
 
@@ -37,6 +38,58 @@ def test_means_are_those_of_the_float_model(framework, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-5)
     assert qat.export(prepared, tmp_path / name, verify=[x]).parity.exact == 1.0
     train(prepared, x, tmp_path / name)
+
+
+@pytest.mark.parametrize("framework", CASES)
+def test_one_pass_brings_outputs_nearer_and_is_taken_back(framework):
+    model, x, prepared, _ = CASES[framework]()
+    qat.calibrate(prepared, [x])
+    before = [np.array(v) for v in parameters(prepared)]
+
+    def off():
+        return np.abs(outputs(prepared, x).mean(0) - outputs(model, x).mean(0)).max()
+
+    start, correction = off(), QuickCorrection(prepared, [x[:24], x[24:]])
+    correction.correct()
+    assert off() < 0.7 * start
+    correction.take_back()
+    for a, b in zip(before, parameters(prepared), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class Halves(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(8, 8), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        a, b = self.first(x).relu().chunk(2, 1)
+        return self.last(self.second(b) + a)
+
+
+def test_a_layer_behind_a_split_is_corrected():
+    torch.manual_seed(0)
+    net, x = Halves().eval(), torch.rand(128, 8)
+    prepared = qat.calibrate(qat.prepare(net, x[:2], "static_wi4_ai8"), [x])
+    start = np.abs(outputs(prepared, x).mean(0) - outputs(net, x).mean(0)).max()
+    bias = prepared.get_parameter("second.bias").clone()
+    QuickCorrection(prepared, [x]).correct()
+    assert not torch.equal(bias, prepared.get_parameter("second.bias"))
+    assert np.abs(outputs(prepared, x).mean(0) - outputs(net, x).mean(0)).max() < 0.7 * start
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+def test_a_file_is_corrected(target, tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
+    x = torch.rand(256, 16)
+    axes = {"input": {0: "n"}}
+    torch.onnx.export(net, (x[:1],), str(tmp_path / "net.onnx"), dynamo=False, dynamic_axes=axes, input_names=["input"])
+    made = qat.quantize(tmp_path / "net.onnx", x.numpy(), recipe="static_wi4_ai8", target=target, estimator="minmax")
+    plain = qat.calibrate(qat.prepare(net, x[:2], "static_wi4_ai8", target), [x[:128]], "minmax")
+    real = outputs(net, x)
+    assert made.error_percent < 0.8 * error_percent([outputs(plain, x)], [real])
+    assert made.exact == 1.0
 
 
 def parameters(prepared):

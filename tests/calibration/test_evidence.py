@@ -92,6 +92,18 @@ def test_verification_says_how_many_values_lie_beyond_the_calibrated_range(frame
     ]
 
 
+@FRAMEWORKS
+def test_what_an_estimator_cut_off_on_purpose_is_not_beyond(framework, caplog, tmp_path):
+    x = images(framework)
+    x[:, :2, :2] *= 30  # an estimator that weighs may cut such tails off
+    model = qat.calibrate(qat.prepare(net(framework), x[:2]), [x], "mse")
+    (entering,) = (grid for grid in model.grids.values() if set(model.plan.graph.inputs) & set(grid.group.tensors))
+    entering.set_range(0.0, 1.0)
+    with caplog.at_level(logging.INFO, "qat"):
+        qat.export(model, tmp_path / f"a{model.plan.target.suffix}", verify=[x])
+    assert "0.00 % of the verified input values lie beyond" in caplog.text
+
+
 def test_a_training_batch_in_bfloat16_is_looked_at_too(caplog):
     import torch
 

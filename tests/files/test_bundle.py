@@ -9,7 +9,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import qat
-from qat.errors import ConfigError, DataError, ExportError
+from qat.errors import ConfigError, DataError, ExportError, QatError
 from qat.sources.bundle import models_of
 from qat.system.zip_entries import read_entries
 from support.command_line import CommandLine
@@ -107,3 +107,11 @@ def test_mistakes(bundle, data, tmp_path):
     with pytest.raises(ExportError, match="exists already"):
         qat.quantize(bundle, data)
     assert (tmp_path / "gestures_int8.task").read_bytes() == b"mine"
+
+
+def test_a_bad_model_is_named_by_its_place_in_the_bundle(data, tmp_path):
+    with zipfile.ZipFile(tmp_path / "bad.task", "w") as archive:
+        archive.writestr("embedder.tflite", b"\0\0\0\0TFL3 and nothing else")
+    with pytest.raises(QatError, match=r"bad\.task: 'embedder\.tflite': ") as error:
+        qat.quantize(tmp_path / "bad.task", data)
+    assert "/0/" not in str(error.value)

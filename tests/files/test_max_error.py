@@ -66,6 +66,20 @@ def test_few_layers_are_enough_for_answers(target, tmp_path):
     assert 0 < len(made.precise) < 4 and made.precision == "float" and made.quantized[0] > 0
 
 
+def test_an_output_that_hardly_varies_does_not_decide(tmp_path):
+    path, made = fragile(tmp_path / "net.onnx"), []
+    for name, bias in (("varies", 0.0), ("hardly", 9.0)):  # sigmoid(9) = 0.9999 for every sample
+        net = onnx.load(path)
+        net.graph.node.append(helper.make_node("Gemm", ["g3", "head", "bias"], ["score"], "score"))
+        net.graph.node.append(helper.make_node("Sigmoid", ["score"], ["flag"], "flag"))
+        head = np.full((16, 1), 0.001, np.float32)
+        net.graph.initializer.extend([numpy_helper.from_array(head, "head"), numpy_helper.from_array(np.float32([bias]), "bias")])
+        net.graph.output.append(helper.make_tensor_value_info("flag", TensorProto.FLOAT, ["n", 1]))
+        onnx.save(net, tmp_path / f"{name}.onnx")
+        made.append(qat.quantize(tmp_path / f"{name}.onnx", X, estimator="minmax", outputs="int8", max_error=60.0))
+    assert made[1].error_percent < 1.2 * made[0].error_percent and made[1].precise == made[0].precise == ()
+
+
 def test_answers_are_counted():
     real = np.eye(4)[np.arange(100) % 4]
     got = real.copy()

@@ -414,3 +414,14 @@ def test_outputs_that_cannot_be_are_refused(folder, tmp_path):
         qat.quantize(folder / "net.onnx", folder / "nchw.npz", outputs="uint8", out=tmp_path)
     with pytest.raises(ConfigError, match="outputs that leave as float have no io_dtype int8: leave one out"):
         qat.quantize(folder / "net.onnx", folder / "nchw.npz", outputs="float", io_dtype="int8", out=tmp_path)
+
+
+def test_a_file_that_grows_says_why(tmp_path, caplog):
+    weight, x = (RNG.normal(size=(4, 4)).astype(np.float32) for _ in range(2))
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"], "only")]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], [numpy_helper.from_array(weight, "w")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "net.onnx")
+    made = qat.quantize(tmp_path / "net.onnx", np.tile(x, (40, 1)))
+    assert made.bytes > made.float_bytes
+    assert "net_int8.onnx is larger than the float file: its 16 weights are few" in caplog.text

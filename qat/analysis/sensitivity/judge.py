@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qat.arithmetic.spread import spread
 from qat.errors import CalibrationError, ConfigError, DataError
 from qat.frameworks import adapter_for, framework_of, has_plan, in_order, is_prepared
 from qat.graph.graph import Graph
@@ -171,11 +172,11 @@ class Judge:
 
     def _error(self) -> Metric:
         """Return the metric of outputs that are no classes: the error as a share of their spread, in percent."""
-        spread = [max(float(np.concatenate(parts).astype(np.float64).var()), 1e-24) for parts in zip(*self.floats, strict=True)]
+        variances = [spread(np.concatenate(parts)) ** 2 for parts in zip(*self.floats, strict=True)]
 
         def squares(outputs: Any, wanted: Any) -> np.ndarray:
-            pairs = zip(_each(outputs), _each(wanted), spread, strict=True)
-            each = [np.square(a.astype(np.float64) - b).reshape(len(a), -1).mean(1) / s for a, b, s in pairs]
+            pairs = zip(_each(outputs), _each(wanted), variances, strict=True)
+            each = [np.square(a.astype(np.float64) - b).reshape(len(a), -1).mean(1) / v for a, b, v in pairs]
             return np.asarray(np.mean(each, axis=0))
 
         return Metric(

@@ -303,9 +303,11 @@ def test_the_command(ours, plain, tmp_path, capfd):
     assert done.returncode == 1 and "every zero point is 0" in done.stdout
     done = command("lint", tmp_path / "other.onnx", "--json")
     assert {"rule", "level", "node", "says"} == set(json.loads(done.stdout)["findings"][0])
-    for arguments in ((tmp_path / "none.onnx",), (ours.path, "--target", "litert")):
+    (tmp_path / "net.tflite").touch()
+    for arguments in ((tmp_path / "none.onnx",), (ours.path, "--target", "litert"), (tmp_path / "net.tflite",)):
         done = command("lint", *arguments)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "TensorRT builds engines of .onnx files" in done.stderr
 
 
 @pytest.fixture
