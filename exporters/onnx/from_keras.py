@@ -41,7 +41,7 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
     try:
         with quiet():
             model: onnx.ModelProto = tf2onnx.convert.from_function(
-                function, specs, opset=opset, custom_op_handlers={"Erfc": (_erfc, [])}
+                function, specs, opset=opset, custom_op_handlers={kind: (write, []) for kind, write in _FORMS.items()}
             )[0]
     except Exception as error:  # tf2onnx raises plain exceptions
         raise _refusal(program, reason_of(error)) from error
@@ -61,11 +61,34 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
 
 def _erfc(graph: Any, node: Any, name: str, args: Sequence[Any]) -> None:
     """Write ``Erfc``, of which TensorFlow makes an exact GELU, as ``1 - Erf``, for tf2onnx."""
-    outputs = list(node.output)
+    _difference(graph, node, name, "Erf", from_one=True)
+
+
+def _expm1(graph: Any, node: Any, name: str, args: Sequence[Any]) -> None:
+    """Write ``Expm1``, which a CELU consists of, as ``Exp - 1``, for tf2onnx."""
+    _difference(graph, node, name, "Exp", from_one=False)
+
+
+def _log1p(graph: Any, node: Any, name: str, args: Sequence[Any]) -> None:
+    """Write ``Log1p``, of which TensorFlow makes a ``logaddexp``, as ``Log(1 + x)``, for tf2onnx."""
+    outputs, source = list(node.output), node.input[0]
     graph.remove_node(node.name)
     one = graph.make_const(f"{name}/one", np.ones((), np.float32)).output[0]
-    erf = graph.make_node("Erf", [node.input[0]], name=f"{name}/erf").output[0]
-    graph.make_node("Sub", [one, erf], outputs=outputs, name=name)
+    more = graph.make_node("Add", [source, one], name=f"{name}/more").output[0]
+    graph.make_node("Log", [more], outputs=outputs, name=name)
+
+
+def _difference(graph: Any, node: Any, name: str, kind: str, from_one: bool) -> None:
+    """Write the difference between an operator's result and 1 in the place of a node."""
+    outputs, source = list(node.output), node.input[0]
+    graph.remove_node(node.name)
+    one = graph.make_const(f"{name}/one", np.ones((), np.float32)).output[0]
+    found = graph.make_node(kind, [source], name=f"{name}/{kind.lower()}").output[0]
+    graph.make_node("Sub", [one, found] if from_one else [found, one], outputs=outputs, name=name)
+
+
+#: Writers of TensorFlow's operators that tf2onnx has no form of.
+_FORMS = {"Erfc": _erfc, "Expm1": _expm1, "Log1p": _log1p}
 
 
 def _refusal(program: Program, reason: str) -> ExportError:

@@ -39,6 +39,7 @@ FORMS = {
     "antialias": (lambda x: L.Resizing(5, 3, antialias=True)(x), X),
     "multi-hot": (lambda x: L.CategoryEncoding(9, "multi_hot")(x), IDS),
     "count": (lambda x: L.CategoryEncoding(9, "count")(x), IDS),
+    "exponentials and logarithms": (lambda x: ops.nn.celu(ops.sin(x), 0.5) + ops.logaddexp(ops.sin(x), ops.cos(x)), X),
     "buckets": (lambda x: L.Discretization([-1.0, 0.0, 0.5], output_mode="multi_hot")(L.Flatten()(x)), X),
     "buckets by number": (lambda x: L.Embedding(4, 2)(L.Discretization([-1.0, 0.0, 0.5])(L.Flatten()(x))), X),
 }
@@ -54,7 +55,7 @@ def net(middle, data):
 #: What a ``.tflite`` lacked is tried there, what an ``.onnx`` lacked there.
 TRIED = [
     *((name, "litert") for name in FORMS if not name.startswith("buckets")),
-    *((name, "onnxruntime") for name in ("argmax", "buckets", "buckets by number")),
+    *((name, "onnxruntime") for name in ("argmax", "buckets", "buckets by number", "exponentials and logarithms")),
 ]
 
 
@@ -85,6 +86,9 @@ def test_parts_are_rolled_as_numpy_rolls_them(shift, axis):
         (ops.erfinv, X, "onnxruntime", "Erfinv", ""),
         (lambda x: ops.rfft(x)[0], X, "onnxruntime", "RFFT", "litert"),
         (ops.arctan, X, "litert", "Arctan", "onnxruntime"),
+        (lambda x: ops.erf(ops.sin(x)), X, "litert", "Erf", "onnxruntime"),
+        (lambda x: ops.diagonal(x, axis1=1, axis2=2), X, "litert", "Diagonal", "onnxruntime"),
+        (ops.i0, X, "onnxruntime", "I0", ""),
         (lambda x: ops.cast(L.Hashing(7)(x), "float32"), IDS, "litert", "Hashing", ""),
         (lambda x: ops.cast(L.IntegerLookup(vocabulary=[1, 2])(x), "float32"), IDS, "onnxruntime", "IntegerLookup", ""),
     ],

@@ -9,20 +9,22 @@ from qat.graph.graph import Op
 from .trace import Traced
 from .unrolling import has_form, recurrent
 
-#: Layers and operations of which no format has a form: of complex numbers, linear algebra, texts and hash tables, and erfinv.
+#: Layers and operations of which no format has a form: of complex numbers, linear algebra, texts and hash tables.
 _NO_FORM = {
     "FFT", "FFT2", "IFFT2", "IRFFT", "ISTFT", "ViewAsComplex", "Cholesky", "CholeskyInverse", "Det", "Eig", "Eigh", "Inv",
     "Logdet", "LuFactor", "Lstsq", "Pinv", "Qr", "Solve", "SolveTriangular", "SVD", "TextVectorization", "StringLookup",
-    "IntegerLookup", "Hashing", "HashedCrossing", "Erfinv",
+    "IntegerLookup", "Hashing", "HashedCrossing", "Erfinv", "Cross", "I0",
 }  # fmt: skip
 #: Those of which one format has a form, by the suffix of the other.
 _NOT_IN = {
     ".onnx": {"RFFT", "STFT", "STFTSpectrogram", "MelSpectrogram"},
     ".tflite": {
         "Tan", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh", "Erfc", "Cumprod", "Median", "Quantile", "Nonzero",
-        "Signbit", "Trace",
+        "Signbit", "Trace", "Diagonal",
     },
 }  # fmt: skip
+#: The functions with a kind of their own that a format lacks in float, by its suffix.
+_FUNCTIONS_NOT_IN = {".tflite": {"erf"}}
 
 
 def unheld(traced: Traced, names: Set[str], suffix: str) -> Mapping[str, str]:
@@ -33,13 +35,14 @@ def unheld(traced: Traced, names: Set[str], suffix: str) -> Mapping[str, str]:
         names: of those operators.
         suffix: of the artifact.
     """
-    kept = [op for op in traced.graph.ops if op.name in names and op.name in traced.layers]
-    reasons = {op.name: _reason(traced, op, suffix) for op in kept}
+    reasons = {op.name: _reason(traced, op, suffix) for op in traced.graph.ops if op.name in names}
     return {name: f"a {suffix} cannot hold {reason}" for name, reason in reasons.items() if reason}
 
 
 def _reason(traced: Traced, op: Op, suffix: str) -> str:
-    layer = traced.layers[op.name]
+    layer = traced.layers.get(op.name)
+    if layer is None:
+        return op.kind.title() if op.kind in _FUNCTIONS_NOT_IN.get(suffix, set()) else ""
     kind = type(layer).__name__
     if type(layer).__module__.startswith("keras.") and kind in _NO_FORM | _NOT_IN.get(suffix, set()):
         return kind
