@@ -1,7 +1,8 @@
 """Runs that are killed at random moments until one ends: ``python -m support.job FRAMEWORK FOLDER KILLS SEED [IMAGES]``.
 
-Each run is a process of its own, forked, which is killed (SIGKILL) within a quarter of a second of its first step. It trains on
-arrays, or on a folder of images that workers decode.
+One that is killed KILLS times, in FOLDER/KILLS, and one that is not, in FOLDER/0. Each run is a process of its own, forked, which
+is killed (SIGKILL) within a quarter of a second of its first step. It trains on arrays, or on a folder of images that workers
+decode.
 """
 
 import importlib
@@ -54,9 +55,15 @@ def train(framework, folder, ready, images):
 
 
 def main(framework, folder, kills, seed, images=None):
-    random, killed = np.random.default_rng(seed), 0
     if framework == "torch":  # imported once, before the forks; TensorFlow's threads would not live through one
         importlib.import_module("qat.trainers.torch")
+    for times in (kills, 0):
+        print(end_of_run(framework, folder / str(times), times, np.random.default_rng(seed), images))
+
+
+def end_of_run(framework, folder, kills, random, images):
+    """Kill and start a run until one ends. Returns how often it was killed."""
+    killed = 0
     while True:
         listen, ready = os.pipe()
         child = os.fork()
@@ -71,8 +78,7 @@ def main(framework, folder, kills, seed, images=None):
             os.kill(child, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status == 0:
-            print(killed)
-            return
+            return killed
         assert status == -signal.SIGKILL, status
         killed += 1
 
