@@ -17,6 +17,9 @@ from .vnni import Geometry
 
 convolution_backward = torch.ops.aten.convolution_backward.default
 
+#: The most numbers of float32 that a vector of the processor holds.
+_VECTOR = 16
+
 LAST, PLAIN = torch.channels_last, torch.contiguous_format
 
 
@@ -31,7 +34,7 @@ def of_convolution(
     precision = gradients()
     of_x = of_input[precision].form(grad, x, weight, geometry) if need_x else None
     of_w = of_weight[precision].form(grad, x, weight, geometry, need_b) if need_w else None
-    if of_x is _INPUT[0] and of_w is _WEIGHT[0]:  # one call does both
+    if of_x is _INPUT[0] and of_w is _WEIGHT[0] and not _is_unsafe(x, weight, geometry):  # one call does both
         both = _backward(grad, x, weight, geometry, [*needed])
         return _as(both[0], x), _as(both[1], weight), both[2] if need_b else None
     gx = None if of_x is None else of_x.compute(grad, x, weight, geometry)
@@ -74,6 +77,15 @@ def _read(x: Tensor, geometry: Geometry) -> Tensor:
     """Return the pixels that a 1x1 convolution reads."""
     down, right = geometry[0]
     return x if (down, right) == (1, 1) else x[:, :, ::down, ::right]
+
+
+def _is_unsafe(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    """Return whether the operator's gradient of the weight may write beyond its memory.
+
+    Without AVX512 oneDNN's does, for fewer channels than a vector holds, in ``channels_last``: of a 1x1 convolution with strides
+    whose last pixels are not read.
+    """
+    return x.shape[1] < _VECTOR and _is_pointwise(weight, geometry) and tuple(geometry[0]) != (1, 1)
 
 
 # --- of the input ---------------------------------------------------------------------------------------------------------
@@ -147,6 +159,8 @@ _Pair = tuple[Tensor | None, Tensor | None]
 
 
 def _weight_plainly(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, bias: bool) -> _Pair:
+    if _is_unsafe(x, weight, geometry):
+        return _weight_as_product(grad, x, weight, geometry, bias)
     _, gw, gb = _backward(grad, x, weight, geometry, [False, True, bias])
     return _as(gw, weight), gb if bias else None
 

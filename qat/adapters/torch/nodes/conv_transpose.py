@@ -20,8 +20,21 @@ class ConvTranspose2d(StraightThroughConv):
         """The float transposed convolution."""
         (top, bottom), (left, right) = self.attrs["padding"]
         weight = _turned(weight, self.attrs["groups"])
+        if weight.shape[2:].numel() == 1 and max(self.attrs["strides"]) > 1:
+            return self._of_pixels(x, weight, bias)
         extra = (top - bottom, left - right)
         return F.conv_transpose2d(x, weight, bias, self.attrs["strides"], (top, left), extra, self.attrs["groups"])
+
+    def _of_pixels(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """A window of one pixel: each is computed and laid apart, as PyTorch's own gradient of its weight may crash.
+
+        Without AVX512 oneDNN writes beyond its memory there: see :mod:`qat.adapters.torch.autograd.conv_gradients`.
+        """
+        (down, right), ((top, bottom), (left, end)) = self.attrs["strides"], self.attrs["padding"]
+        pixels = F.conv_transpose2d(x, weight, groups=self.attrs["groups"])
+        apart = F.pad(pixels[:, :, :, None, :, None], (0, right - 1, 0, 0, 0, down - 1)).flatten(4, 5).flatten(2, 3)
+        y = F.pad(apart, (-left, 1 - right - end, -top, 1 - down - bottom))
+        return y if bias is None else y + bias.view(-1, 1, 1)
 
 
 def _turned(weight: Tensor, groups: int) -> Tensor:

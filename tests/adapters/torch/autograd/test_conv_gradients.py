@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import qat
 from qat.adapters.torch.autograd import conv_gradients
 from qat.adapters.torch.autograd.conv_gradients import of_convolution
 from qat.adapters.torch.autograd.kernel_choice import computing_with
@@ -111,3 +112,17 @@ def test_forms_are_asked_where_they_compute_something_else():
     assert fitting(of_weight, x, large[:8], one, True) == ["operator", "channels_last"]  # the windows would take more memory
     last = x.to(memory_format=torch.channels_last)
     assert fitting(of_weight, last, large, one, True) == ["operator", "plain", "windows"]
+
+
+@pytest.mark.parametrize("channels", [3, 5, 7])
+def test_few_channels_of_every_second_pixel(channels):
+    """Without AVX512 oneDNN's gradient of this weight wrote beyond its memory, which ended the process."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, channels, 1), torch.nn.Conv2d(channels, 8, 1, 2)).to(
+        memory_format=torch.channels_last
+    )
+    x = torch.randn(4, 3, 10, 12, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    prepared = qat.calibrate(qat.prepare(net, x), [x], progress=False).train()
+    for _ in range(10):
+        prepared.zero_grad()
+        prepared(x).square().mean().backward()
+    assert torch.isfinite(prepared.get_parameter("1.weight").grad).all()
