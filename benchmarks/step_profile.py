@@ -50,7 +50,6 @@ PARTS = (
     ("autograd/by_operators.py", "to_bytes", "epilogue"),
     ("autograd/by_operators.py", "mask_by_bytes", "clip masks"),
     ("autograd/by_operators.py", "", "weights"),
-    ("autograd/vnni.py", "to_bytes", "epilogue"),
     ("autograd/vnni.py", "", "accumulators"),
     ("autograd/conv_gradients.py", "", "gradients"),
     ("", "backward", "gradients"),
@@ -217,17 +216,17 @@ class Machine:
 
 def measure_machine() -> Machine:
     """Measure the peaks: products of matrices that stay in the caches, and a copy that does not."""
-    from qat.adapters.torch.autograd import vnni
+    from qat.adapters.torch.autograd import by_operators, vnni
 
     side = 1024
     a, b = torch.randn(side, side), torch.randn(side, side)
     calls: dict[str, Callable[[], Any]] = {"float32": lambda: a @ b}
     half_a, half_b = a.bfloat16(), b.bfloat16()
     calls["bfloat16"] = lambda: half_a @ half_b
-    if vnni.available():
-        image, weight = torch.randint(0, 127, (1, side, 32, 32)).float(), torch.randint(-127, 127, (side, side, 1, 1))
+    if vnni.exact(64):
+        image, weight = torch.randint(0, 127, (1, side, 32, 32)).float(), torch.randint(-64, 65, (side, side, 1, 1))
         rows, one, zero = (
-            vnni.to_bytes(image, 0).contiguous(memory_format=torch.channels_last),
+            by_operators.to_bytes(image, 0).contiguous(memory_format=torch.channels_last),
             torch.ones(1),
             torch.zeros(1).int(),
         )

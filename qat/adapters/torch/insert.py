@@ -14,7 +14,7 @@ from torch import fx, nn
 from qat.adapters.torch.autograd.clip_mask import ClipMask
 from qat.adapters.torch.capture.trace import Traced
 from qat.adapters.torch.nodes.activation_grid import Grid
-from qat.adapters.torch.nodes.base import Node
+from qat.adapters.torch.nodes.clip_masks import clip_masks
 from qat.adapters.torch.nodes.computed_weight import ComputedWeight
 from qat.adapters.torch.nodes.float_resizing import IN_ORDER
 from qat.adapters.torch.nodes.kept_zeros import KeptZeros
@@ -22,13 +22,13 @@ from qat.adapters.torch.nodes.learned_scales import LearnedConv2d
 from qat.adapters.torch.nodes.lookup import Function
 from qat.adapters.torch.nodes.quantize import Dequantize, Quantize
 from qat.adapters.torch.nodes.range_tracking import RangeTracker
-from qat.adapters.torch.nodes.table import NODES, make_node
+from qat.adapters.torch.nodes.table import make_node
 from qat.adapters.torch.nodes.training_act import Acting, WithinLimits
 from qat.graph.computed_weights import factor_of
 from qat.graph.graph import Op
 from qat.graph.kinds import KINDS
 from qat.graph.training_acts import OUTPUT, TrainingAct, looks_up, touched
-from qat.planning.plan import Plan, PlannedOp
+from qat.planning.plan import Plan
 
 from .prepared_model import SCOPE, Prepared, PreparedModel
 
@@ -73,40 +73,6 @@ def _register(root: nn.Module, name: str, value: torch.Tensor, buffer: bool, fro
         root.register_parameter(leaf, nn.Parameter(value, requires_grad=not frozen))
 
 
-def _clip_masks(plan: Plan) -> dict[str, ClipMask]:
-    """Return the clip masks of tensors, which depend on their readers; a tensor that is not named has one of bytes."""
-    found = dict.fromkeys(plan.graph.outputs, ClipMask.OUTPUT)
-    changed = touched(plan.acts, [p.op for p in plan.ops])
-    readers: dict[str, list[PlannedOp]] = {}
-    for p in plan.ops:
-        for t in p.op.inputs:
-            readers.setdefault(t, []).append(p)
-            if not p.integer or _keeps_inputs(p.op.kind):
-                found[t] = ClipMask.OUTPUT
-    for p in plan.ops:
-        node = _node_of_bytes(p)
-        for t in p.op.outputs if node is not None and node.has_clip_mask else ():
-            told = t in found or t in changed or plan.groups[plan.group_of[t]].learned
-            if not told and all(map(_is_table, readers.get(t, ()))):
-                found[t] = ClipMask.READERS
-    return found
-
-
-def _keeps_inputs(kind: str) -> bool:
-    """Return whether an operator keeps its inputs for the backward pass; PyTorch's own operators may."""
-    return kind not in NODES or NODES[kind].keeps_inputs
-
-
-def _is_table(p: PlannedOp) -> bool:
-    """Return whether an operator is a lookup table, which can tell where its input was clipped."""
-    return _node_of_bytes(p) is Function
-
-
-def _node_of_bytes(p: PlannedOp) -> type[Node] | None:
-    """Return the node of an operator on 8-bit integers; None for one that is float, of 16 bits, or PyTorch's own."""
-    return NODES[p.op.kind] if p.integer and not p.keeps_framework and p.kernels != "int16" else None
-
-
 class _Writer:
     """Writes the FX graph, in which a tensor has up to two forms: float and on the grid."""
 
@@ -124,7 +90,7 @@ class _Writer:
         self.kept_nodes: dict[str, str] = {}
         self.forms: dict[str, str] = {}
         self.in_order = IN_ORDER.get(plan.target.kernels, {})
-        self.clip_masks = _clip_masks(plan)
+        self.clip_masks = clip_masks(plan)
         self.writers = {t: p for p in plan.ops for t in p.op.outputs}
         self.touched = touched(plan.acts, [p.op for p in plan.ops])
         self.reader = ""

@@ -17,9 +17,22 @@ _FEW = 2**15
 SMALLEST_SCALE = float(torch.finfo(torch.float32).tiny) * 2.0**40
 
 
-def requantize(acc: Tensor, multiplier: Tensor, limits: Limits, axis: int) -> Tensor:
-    """Return ``clamp(round(acc * multiplier), *limits)`` in the memory of an accumulator; the channels' axis is 1 or -1."""
-    return acc.mul_(multiplier.view(-1, 1, 1) if axis == 1 else multiplier).round_().clamp_(*limits)
+def requantize(
+    acc: Tensor, multiplier: Tensor | None, limits: Limits, axis: int, first: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return ``clamp(round(acc * multiplier), *limits)`` in the memory of an accumulator, and the same in bytes.
+
+    Args:
+        acc: the accumulator.
+        multiplier: of each channel, or one of all; None is 1.
+        limits: of the output.
+        axis: of the channels: 1 or -1.
+        first: the integer that a byte of zero stands for; None: no bytes.
+    """
+    if multiplier is not None:
+        acc.mul_(multiplier.view(-1, 1, 1) if axis == 1 else multiplier)
+    y = acc.round_().clamp_(*limits)
+    return y, None if first is None else to_bytes(y, first)
 
 
 def round_clamp(v: Tensor, limits: Limits) -> Tensor:
@@ -53,14 +66,30 @@ def look_up_times(index: Tensor, table: Tensor, grad: Tensor) -> Tensor:
 
 def to_bytes(x: Tensor, lo: int) -> Tensor:
     """Return ``x - lo`` in uint8, for integers in ``[lo, lo + 255]``; the layout in memory stays."""
+    return _wrapped(x, lo) if x.is_cpu and _WRAPS and not torch.compiler.is_compiling() else (x - lo).to(torch.uint8)
+
+
+def _wrapped(x: Tensor, lo: int) -> Tensor:
     found = x.to(torch.int8).view(torch.uint8)
     return found.add_(-lo) if lo else found
 
 
-def mask_by_bytes(grad: Tensor, saved: Tensor, width: float) -> Tensor:
-    """Return the gradient where a byte is above 0 and below ``width``, else 0."""
+#: Whether a conversion from float32 to int8 keeps the low byte of a number out of range: no standard promises that.
+_WRAPS = all(
+    torch.equal(_wrapped(torch.arange(256.0) + lo, lo).float(), torch.arange(256.0)) for lo in (0, -1, -127, -128, -129, -255)
+)
+
+
+def from_bytes(kept: Tensor, lo: int) -> Tensor:
+    """Return the integers of :func:`to_bytes` in float32; the layout in memory stays."""
+    x = kept.float()
+    return x.add_(lo) if lo else x
+
+
+def mask_by_bytes(grad: Tensor, saved: Tensor, limits: Limits) -> Tensor:
+    """Return the gradient where a byte is strictly within limits, else 0."""
     index = saved.float()
-    found: Tensor = aten.hardtanh_backward.grad_input(grad, index, 0.0, width, grad_input=index)
+    found: Tensor = aten.hardtanh_backward.grad_input(grad, index, *limits, grad_input=index)
     return found
 
 

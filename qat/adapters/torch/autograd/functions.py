@@ -16,9 +16,9 @@ from torch import Tensor
 
 from qat.arithmetic.encoding import Encoding
 
-from . import passes, vnni
-from .clip_mask import ClipMask, Limits, apply_clip_mask, hardtanh_backward, save_clip_mask
-from .extremes import extra_output
+from . import passes
+from .clip_mask import Output, apply_clip_mask, rounded, save_clip_mask
+from .kept_bytes import keep, restore
 
 aten = torch.ops.aten
 
@@ -38,21 +38,27 @@ class _RoundClamp(torch.autograd.Function):
     """``clamp(round(v), lo, hi)``; the gradient passes where the result is strictly within the limits."""
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, lo: float, hi: float) -> Tensor:
-        y = passes.of(v).round_clamp(v, (lo, hi))
-        ctx.save_for_backward(y)
-        ctx.limits = (lo, hi)
+    def forward(ctx: Any, v: Tensor, output: Output) -> Tensor:
+        y = passes.of(v).round_clamp(v, output.limits)
+        ctx.save_for_backward(save_clip_mask(y, output))
+        ctx.output = output
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (y,) = ctx.saved_tensors
-        return hardtanh_backward(grad, y, *ctx.limits), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (saved,) = ctx.saved_tensors
+        return apply_clip_mask(grad, saved, ctx.output), None
 
 
 def round_clamp(v: Tensor, lo: float, hi: float) -> Tensor:
     """Return ``clamp(round(v), lo, hi)`` with a straight-through gradient."""
-    return _RoundClamp.apply(v, lo, hi)
+    return rounded_output(v, Output((lo, hi)))
+
+
+def rounded_output(v: Tensor, output: Output) -> Tensor:
+    """Return unrounded integers rounded, within the limits that are asked for, with a straight-through gradient."""
+    y: Tensor = _RoundClamp.apply(v, output)
+    return y
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -76,74 +82,71 @@ class _Add(torch.autograd.Function):
     """``clamp(round(a * ra + b * rb), lo, hi)`` in one node; ``a`` and ``b`` broadcast."""
 
     @staticmethod
-    def forward(
-        ctx: Any, a: Tensor, b: Tensor, ra: float, rb: float, limits: Limits, clip_mask: ClipMask, tracked: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        v = (a * ra).add_(b, alpha=rb)
-        found = extra_output(ctx, v, tracked)
-        y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(save_clip_mask(y, limits, clip_mask))
-        ctx.ratios, ctx.limits, ctx.shapes = (ra, rb), limits, (a.shape, b.shape)
+    def forward(ctx: Any, a: Tensor, b: Tensor, ra: float, rb: float, output: Output) -> tuple[Tensor, Tensor | None]:
+        y, found = rounded(ctx, (a * ra).add_(b, alpha=rb), None, output)
+        ctx.save_for_backward(save_clip_mask(y, output))
+        ctx.ratios, ctx.output, ctx.shapes = (ra, rb), output, (a.shape, b.shape)
         return y, found
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         (saved,) = ctx.saved_tensors
-        grad = apply_clip_mask(grad, saved, ctx.limits)
+        grad = apply_clip_mask(grad, saved, ctx.output)
         # Summed over broadcast axes first, then scaled: the sum is the smaller tensor.
         ga, gb = (
             grad.sum_to_size(shape) * ratio if needed else None
             for shape, ratio, needed in zip(ctx.shapes, ctx.ratios, ctx.needs_input_grad[:2], strict=True)
         )
-        return ga, gb, None, None, None, None, None
+        return ga, gb, None, None, None
+
+
+#: The integers that bytes of zero stand for where those of the two inputs are kept; None where the input itself is.
+Firsts = tuple[int | None, int | None]
 
 
 class _Mul(torch.autograd.Function):
     """``clamp(round(a * b * factor), lo, hi)`` in one node; ``a`` and ``b`` broadcast."""
 
     @staticmethod
-    def forward(
-        ctx: Any, a: Tensor, b: Tensor, factor: Tensor, limits: Limits, clip_mask: ClipMask, tracked: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        if tracked:
-            v = (a * b).mul_(factor)
-            found = extra_output(ctx, v, tracked)
-            y = v.round_().clamp_(*limits)
+    def forward(ctx: Any, a: Tensor, b: Tensor, factor: Tensor, output: Output, firsts: Firsts) -> tuple[Tensor, Tensor | None]:
+        if output.tracked:
+            y, found = rounded(ctx, a * b, factor, output)
         else:
-            y, found = passes.of(a).product(a, b, factor, limits), None
-        ctx.save_for_backward(a, b, factor, save_clip_mask(y, limits, clip_mask))
-        ctx.limits = limits
+            y, found = passes.of(a).product(a, b, factor, output.limits), None
+        ctx.save_for_backward(keep(a, firsts[0]), keep(b, firsts[1]), factor, save_clip_mask(y, output))
+        ctx.output, ctx.firsts = output, firsts
         return y, found
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         a, b, factor, saved = ctx.saved_tensors
-        grad = apply_clip_mask(grad, saved, ctx.limits)
-        return *passes.of(grad).product_gradients(grad, a, b, factor), None, None, None, None
+        grad = apply_clip_mask(grad, saved, ctx.output)
+        a, b = map(restore, (a, b), ctx.firsts)
+        return *passes.of(grad).product_gradients(grad, a, b, factor), None, None, None
 
 
 class _MatMul(torch.autograd.Function):
-    """``clamp(round((a @ b) * multiplier), lo, hi)`` in one node; leading axes broadcast."""
+    """``clamp(round((a @ b) * multiplier), lo, hi)`` in one node; leading axes broadcast; ``b`` may be transposed first."""
 
     @staticmethod
     def forward(
-        ctx: Any, a: Tensor, b: Tensor, multiplier: Tensor, limits: Limits, clip_mask: ClipMask, tracked: bool
+        ctx: Any, a: Tensor, b: Tensor, transpose_b: bool, multiplier: Tensor, output: Output, firsts: Firsts
     ) -> tuple[Tensor, Tensor | None]:
-        v = torch.matmul(a, b).mul_(multiplier)
-        found = extra_output(ctx, v, tracked)
-        y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(a, b, save_clip_mask(y, limits, clip_mask), multiplier)
-        ctx.limits = limits
+        y, found = rounded(ctx, torch.matmul(a, b.mT if transpose_b else b), multiplier, output)
+        ctx.save_for_backward(keep(a, firsts[0]), keep(b, firsts[1]), save_clip_mask(y, output), multiplier)
+        ctx.output, ctx.firsts, ctx.transpose_b = output, firsts, transpose_b
         return y, found
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         a, b, saved, multiplier = ctx.saved_tensors
-        grad = apply_clip_mask(grad, saved, ctx.limits) * multiplier
+        grad = apply_clip_mask(grad, saved, ctx.output) * multiplier
         need_a, need_b = ctx.needs_input_grad[:2]
+        a, b = map(restore, (a, b), ctx.firsts)
+        b = b.mT if ctx.transpose_b else b
         ga = torch.matmul(grad, b.mT).sum_to_size(a.shape) if need_a else None
         gb = torch.matmul(a.mT, grad).sum_to_size(b.shape) if need_b else None
-        return ga, gb, None, None, None, None
+        return ga, gb.mT if gb is not None and ctx.transpose_b else gb, None, None, None, None
 
 
 class _Lookup(torch.autograd.Function):
@@ -151,7 +154,7 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, slopes: Tensor, first: int) -> Tensor:
-        index = vnni.to_table_index(x, first)
+        index = keep(x, first)
         ctx.save_for_backward(index, slopes)
         return passes.of(x).look_up(index, values)
 
@@ -168,19 +171,15 @@ class _Softmax(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, factor: Tensor, units: Tensor, limits: Limits, tracked: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(ctx: Any, x: Tensor, factor: Tensor, units: Tensor, output: Output) -> tuple[Tensor, Tensor | None]:
         p = torch.softmax(x * factor, -1)
         ctx.save_for_backward(p, factor * units)
-        v = p * units
-        found = extra_output(ctx, v, tracked)
-        return v.round_().clamp_(*limits), found
+        return rounded(ctx, p * units, None, output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         p, factor = ctx.saved_tensors
-        return aten._softmax_backward_data(grad, p, -1, p.dtype).mul_(factor), None, None, None, None
+        return aten._softmax_backward_data(grad, p, -1, p.dtype).mul_(factor), None, None, None
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -194,29 +193,28 @@ class _LayerNorm(torch.autograd.Function):
         beta: Tensor | None,
         epsilon: float,
         output_scale: Tensor,
-        limits: Limits,
-        clip_mask: ClipMask,
-        tracked: bool,
+        output: Output,
+        first: int | None,
     ) -> tuple[Tensor, Tensor | None]:
         # Scaled parameters give the result in units of the output: no pass over it, and none over its gradient.
         gamma = (x.new_ones(x.shape[-1]) if gamma is None else gamma) / output_scale
         beta = None if beta is None else beta / output_scale
         v, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], gamma, beta, epsilon)
-        found = extra_output(ctx, v, tracked)
-        y = v.round_().clamp_(*limits)
-        ctx.save_for_backward(x, gamma, beta, mean, rstd, save_clip_mask(y, limits, clip_mask), output_scale)
-        ctx.limits = limits
+        y, found = rounded(ctx, v, None, output)
+        ctx.save_for_backward(keep(x, first), gamma, beta, mean, rstd, save_clip_mask(y, output), output_scale)
+        ctx.output, ctx.first = output, first
         return y, found
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        x, gamma, beta, mean, rstd, saved, output_scale = ctx.saved_tensors
-        grad, needed = apply_clip_mask(grad, saved, ctx.limits), [*ctx.needs_input_grad[:3]]
+        kept_x, gamma, beta, mean, rstd, saved, output_scale = ctx.saved_tensors
+        grad, needed = apply_clip_mask(grad, saved, ctx.output), [*ctx.needs_input_grad[:3]]
+        x = restore(kept_x, ctx.first)
         gx, g_gamma, g_beta = aten.native_layer_norm_backward(grad, x, x.shape[-1:], mean, rstd, gamma, beta, needed)
         for g in (g_gamma, g_beta):
             if g is not None:
                 g.div_(output_scale)
-        return gx, g_gamma, g_beta, None, None, None, None, None
+        return gx, g_gamma, g_beta, None, None, None, None
 
 
 matmul = _MatMul.apply

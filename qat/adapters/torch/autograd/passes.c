@@ -15,25 +15,34 @@ static inline float clamped(float v, float lo, float hi) { // keeps a NaN
 // The larger of two, and a NaN if there is one.
 static inline float larger(float a, float b) { return a != a ? a : (b > a || b != b) ? b : a; }
 
-// v = clamp(round(v * multiplier), lo, hi): rows of channels, in place.
-void requantize(float *restrict v, const float *restrict multiplier, int64_t rows, int64_t channels, float lo, float hi) {
-    if (channels >= TILE) {
-#pragma omp parallel for if (rows * channels > GRAIN)
-        for (int64_t row = 0; row < rows; row++)
-            for (int64_t c = 0; c < channels; c++)
-                v[row * channels + c] = clamped(rintf(v[row * channels + c] * multiplier[c]), lo, hi);
-        return;
-    }
+// v = clamp(round(v * multiplier), lo, hi) and bytes = v - first, which may be NULL.
+static inline void requantize_row(float *restrict v, const float *restrict multiplier, uint8_t *restrict bytes, int64_t size,
+                                  float lo, float hi, int32_t first) {
+    if (bytes)
+        for (int64_t i = 0; i < size; i++) {
+            v[i] = clamped(rintf(v[i] * multiplier[i]), lo, hi);
+            bytes[i] = (uint8_t)((int32_t)v[i] - first);
+        }
+    else
+        for (int64_t i = 0; i < size; i++)
+            v[i] = clamped(rintf(v[i] * multiplier[i]), lo, hi);
+}
+
+// The same for rows of channels, in place.
+void requantize(float *restrict v, const float *restrict multiplier, uint8_t *restrict bytes, int64_t rows, int64_t channels,
+                float lo, float hi, int32_t first) {
     float tile[2 * TILE];
-    int64_t together = 2 * TILE / channels, width = together * channels, blocks = rows / together;
-    for (int64_t i = 0; i < together; i++)
-        memcpy(tile + i * channels, multiplier, channels * sizeof(float));
+    const int64_t together = channels >= TILE ? 1 : 2 * TILE / channels, width = together * channels, blocks = rows / together;
+    if (channels < TILE) {
+        for (int64_t i = 0; i < together; i++)
+            memcpy(tile + i * channels, multiplier, channels * sizeof(float));
+        multiplier = tile;
+    }
 #pragma omp parallel for if (rows * channels > GRAIN)
     for (int64_t block = 0; block < blocks; block++)
-        for (int64_t i = 0; i < width; i++)
-            v[block * width + i] = clamped(rintf(v[block * width + i] * tile[i]), lo, hi);
-    for (int64_t i = blocks * width; i < rows * channels; i++)
-        v[i] = clamped(rintf(v[i] * tile[i - blocks * width]), lo, hi);
+        requantize_row(v + block * width, multiplier, bytes ? bytes + block * width : NULL, width, lo, hi, first);
+    const int64_t done = blocks * width;
+    requantize_row(v + done, multiplier, bytes ? bytes + done : NULL, rows * channels - done, lo, hi, first);
 }
 
 // found = clamp(round(v), lo, hi).
@@ -92,11 +101,19 @@ void to_bytes(uint8_t *restrict found, const float *restrict x, int64_t size, in
         found[i] = (uint8_t)((int32_t)x[i] - lo);
 }
 
-// found = the gradient where 0 < saved < width, else 0.
-void mask_by_bytes(float *restrict found, const float *restrict grad, const uint8_t *restrict saved, int64_t size, int32_t width) {
+// found = bytes + lo.
+void from_bytes(float *restrict found, const uint8_t *restrict bytes, int64_t size, int32_t lo) {
 #pragma omp parallel for if (size > GRAIN)
     for (int64_t i = 0; i < size; i++)
-        found[i] = saved[i] > 0 && saved[i] < width ? grad[i] : 0.0f;
+        found[i] = (float)((int32_t)bytes[i] + lo);
+}
+
+// found = the gradient where lo < saved < hi, else 0.
+void mask_by_bytes(float *restrict found, const float *restrict grad, const uint8_t *restrict saved, int64_t size, int32_t lo,
+                   int32_t hi) {
+#pragma omp parallel for if (size > GRAIN)
+    for (int64_t i = 0; i < size; i++)
+        found[i] = saved[i] > lo && saved[i] < hi ? grad[i] : 0.0f;
 }
 
 // The largest magnitude of some values; a NaN if there is one, whose bits are above those of infinity.

@@ -22,14 +22,15 @@ from .by_operators import SMALLEST_SCALE, Limits
 
 #: The arguments of each function of passes.c.
 _ARGUMENTS: dict[str, tuple[Any, ...]] = {
-    "requantize": (c_void_p, c_void_p, c_int64, c_int64, c_float, c_float),
+    "requantize": (c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_float, c_float, c_int32),
     "round_clamp": (c_void_p, c_void_p, c_int64, c_float, c_float),
     "product": (*[c_void_p] * 4, c_int64, c_int64, c_int64, c_float, c_float),
     "product_gradients": (*[c_void_p] * 6, c_int64, c_int64, c_int64),
     "look_up": (c_void_p, c_void_p, c_void_p, c_int64),
     "look_up_times": (c_void_p, c_void_p, c_void_p, c_void_p, c_int64),
     "to_bytes": (c_void_p, c_void_p, c_int64, c_int32),
-    "mask_by_bytes": (c_void_p, c_void_p, c_void_p, c_int64, c_int32),
+    "from_bytes": (c_void_p, c_void_p, c_int64, c_int32),
+    "mask_by_bytes": (c_void_p, c_void_p, c_void_p, c_int64, c_int32, c_int32),
     "weight_integers": (*(c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_float, c_float, c_float, c_int32),
                         *(c_void_p, c_void_p, c_void_p, c_void_p)),
     "rounded_weight": (c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64),
@@ -39,8 +40,10 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
 class Passes(Protocol):
     """What a kernel does besides its products; :mod:`.by_operators` says what each of them returns."""
 
-    def requantize(self, acc: Tensor, multiplier: Tensor, limits: Limits, axis: int) -> Tensor:
-        """Return the output's integers, in the memory of the accumulator."""
+    def requantize(
+        self, acc: Tensor, multiplier: Tensor | None, limits: Limits, axis: int, first: int | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the output's integers, in the memory of the accumulator, and in bytes."""
 
     def round_clamp(self, v: Tensor, limits: Limits) -> Tensor:
         """Return unrounded integers rounded, within limits."""
@@ -60,8 +63,11 @@ class Passes(Protocol):
     def to_bytes(self, x: Tensor, lo: int) -> Tensor:
         """Return integers in bytes."""
 
-    def mask_by_bytes(self, grad: Tensor, saved: Tensor, width: float) -> Tensor:
-        """Return a gradient where a byte is strictly within its limits."""
+    def from_bytes(self, kept: Tensor, lo: int) -> Tensor:
+        """Return the integers that bytes stand for."""
+
+    def mask_by_bytes(self, grad: Tensor, saved: Tensor, limits: Limits) -> Tensor:
+        """Return a gradient where a byte is strictly within limits."""
 
     def weight_integers(
         self, weight: Tensor, bias: Tensor | None, scales: tuple[Tensor, Tensor], qmax: int, per_channel: bool, bias_limit: float
@@ -81,14 +87,19 @@ class Walks:
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, None
 
-    def requantize(self, acc: Tensor, multiplier: Tensor, limits: Limits, axis: int) -> Tensor:
-        """Walk over rows of channels."""
-        size = acc.numel()
-        if not (size and acc.is_contiguous(memory_format=torch.channels_last if axis == 1 else torch.contiguous_format)):
-            return by_operators.requantize(acc, multiplier, limits, axis)
-        channels = multiplier.numel()
-        self.library.requantize(acc.data_ptr(), multiplier.data_ptr(), size // channels, channels, *limits)
-        return acc
+    def requantize(
+        self, acc: Tensor, multiplier: Tensor | None, limits: Limits, axis: int, first: int | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Walk over rows of channels; one multiplier of all is one of rows of one."""
+        multiplier = _one() if multiplier is None else multiplier
+        size, channels = acc.numel(), multiplier.numel()
+        rows = channels == 1 or acc.is_contiguous(memory_format=torch.channels_last if axis == 1 else torch.contiguous_format)
+        if not (size and rows and (kept := _like(acc, torch.uint8)) is not None):
+            return by_operators.requantize(acc, multiplier, limits, axis, first)
+        bytes = None if first is None else kept
+        pointers = acc.data_ptr(), multiplier.data_ptr(), _pointer(bytes)
+        self.library.requantize(*pointers, size // channels, channels, *limits, first or 0)
+        return acc, bytes
 
     def round_clamp(self, v: Tensor, limits: Limits) -> Tensor:
         """Walk over all values."""
@@ -138,18 +149,23 @@ class Walks:
 
     def to_bytes(self, x: Tensor, lo: int) -> Tensor:
         """Walk over all values."""
-        if not _is_dense(x):
+        if (found := _like(x, torch.uint8)) is None:
             return by_operators.to_bytes(x, lo)
-        found = torch.empty_like(x, dtype=torch.uint8)
         self.library.to_bytes(found.data_ptr(), x.data_ptr(), x.numel(), lo)
         return found
 
-    def mask_by_bytes(self, grad: Tensor, saved: Tensor, width: float) -> Tensor:
+    def from_bytes(self, kept: Tensor, lo: int) -> Tensor:
         """Walk over all values."""
-        if grad.stride() != saved.stride() or not _is_dense(grad):
-            return by_operators.mask_by_bytes(grad, saved, width)
-        found = torch.empty_like(grad)
-        self.library.mask_by_bytes(found.data_ptr(), grad.data_ptr(), saved.data_ptr(), grad.numel(), int(width))
+        if (found := _like(kept, torch.float32)) is None:
+            return by_operators.from_bytes(kept, lo)
+        self.library.from_bytes(found.data_ptr(), kept.data_ptr(), kept.numel(), lo)
+        return found
+
+    def mask_by_bytes(self, grad: Tensor, saved: Tensor, limits: Limits) -> Tensor:
+        """Walk over all values."""
+        if grad.stride() != saved.stride() or (found := _like(grad, torch.float32)) is None:
+            return by_operators.mask_by_bytes(grad, saved, limits)
+        self.library.mask_by_bytes(*(t.data_ptr() for t in (found, grad, saved)), grad.numel(), *map(int, limits))
         return found
 
     def weight_integers(
@@ -180,7 +196,7 @@ class Walks:
 
 def of(x: Tensor) -> Passes:
     """Return what computes a pass over a tensor: the walks, if they can and are there, else PyTorch's operators."""
-    plain = type(x) in _PLAIN and x.is_cpu and x.dtype is torch.float32
+    plain = type(x) in _PLAIN and x.is_cpu and x.dtype in (torch.float32, torch.uint8)
     if not plain or torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
         return by_operators  # a pass that is captured must consist of operators
     return walks() or by_operators
@@ -191,6 +207,17 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 def _is_dense(x: Tensor) -> bool:
     return (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)) and x.numel() > 0
+
+
+def _like(x: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Return new memory in a tensor's layout, whatever the order of its axes; None where it is empty, has gaps, or overlaps."""
+    found = torch.empty_like(x, dtype=dtype, requires_grad=False)
+    return found if x.numel() and found.stride() == x.stride() else None
+
+
+@cache
+def _one() -> Tensor:
+    return torch.ones(1)
 
 
 def _rows(a: Tensor, b: Tensor) -> tuple[int, int, int] | None:
@@ -228,14 +255,16 @@ def _is_exact(walks: Walks) -> bool:
         x, saved = torch.randint(-128, 128, (50, size), generator=g).float(), torch.randint(0, 256, (channels, size), generator=g)
         scales, table = (torch.tensor(0.03), torch.tensor(0.07)), torch.randn(256, generator=g)
         calls = (
-            ("requantize", acc.clone, (multiplier, (-128.0, 100.0), -1)),
+            ("requantize", acc.clone, (multiplier, (-128.0, 100.0), -1, -128)),
+            ("requantize", (acc / 8).clone, (None, (-128.0, 100.0), -1, -128)),
             ("round_clamp", (acc / 8).clone, ((-128.0, 100.0),)),
             ("product", acc.clone, (acc, scales[0], (-128.0, 100.0))),
             ("product_gradients", acc.clone, (acc, acc, scales[0])),
             ("look_up", saved.to(torch.uint8).clone, (table,)),
             ("look_up_times", saved.to(torch.uint8).clone, (table, weight)),
             ("to_bytes", x.clone, (-128,)),
-            ("mask_by_bytes", weight.clone, (saved.to(torch.uint8), 255.0)),
+            ("from_bytes", saved.to(torch.uint8).clone, (-128,)),
+            ("mask_by_bytes", weight.clone, (saved.to(torch.uint8), (3.0, 255.0))),
             ("weight_integers", weight.clone, (bias, scales, 127, True, 2.0**23)),
             ("weight_integers", weight.clone, (None, scales, 7, False, 2.0**23)),
             ("rounded_weight", weight.clone, (multiplier, multiplier)),

@@ -74,7 +74,14 @@ chosen: dict[Any, Form] = {}
 
 
 def conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, lo: int | None, pack: Pack | None = None
+    x: Tensor,
+    stored: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    lo: int | None,
+    qmax: int,
+    pack: Pack | None = None,
 ) -> Tensor:
     """Return a convolution's accumulator; the arguments are those of ``vnni.conv2d``. Nothing is packed."""
     if lo is None or torch.compiler.is_compiling():
@@ -86,12 +93,14 @@ def conv2d(
     return chosen[key].compute(x, weight, bias, geometry)
 
 
-def linear(x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None, pack: Pack | None = None) -> Tensor:
+def linear(
+    x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None, qmax: int, pack: Pack | None = None
+) -> Tensor:
     """Return a fully connected layer's accumulator; the arguments are those of ``vnni.linear``. Nothing is packed."""
     if lo is None or torch.compiler.is_compiling():
         return F.linear(x, weight.float(), bias)
     pixels = x.reshape(-1, x.shape[-1], 1, 1)
-    return conv2d(pixels, weight[..., None, None], bias, ((1, 1), (0, 0), (1, 1), 1), lo).reshape(*x.shape[:-1], -1)
+    return conv2d(pixels, pixels, weight[..., None, None], bias, ((1, 1), (0, 0), (1, 1), 1), lo, qmax).reshape(*x.shape[:-1], -1)
 
 
 def _first_exact(x: Tensor, weight: Tensor, geometry: Geometry) -> Form:

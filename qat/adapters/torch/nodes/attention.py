@@ -19,15 +19,15 @@ from .quantize import quantize
 class MatMul(Node):
     """A product of two activations on their last two axes."""
 
-    has_clip_mask = True
+    keeps_inputs, keeps_bytes, has_clip_mask = False, True, True
 
     def integer(self, a: Tensor, b: Tensor) -> Tensor:
         """Multiply, sum and rescale."""
-        b = b.mT if self.attrs["transpose_b"] else b
         ga, gb = self.inputs
         if self.training:
             scale = ga.scale * gb.scale / self.output.scale
-            return self.noted(*kernels.matmul(a, b, scale, self.limits(), self.saved_clip_mask, self.tracks_output))
+            return self.noted(*kernels.matmul(a, b, self.attrs["transpose_b"], scale, self.asked, self.byte_offsets))
+        b = b.mT if self.attrs["transpose_b"] else b
         largest = max(-ga.lo, ga.hi) * max(-gb.lo, gb.hi) * a.shape[-1]
         acc = torch.matmul(a, b) if largest < EXACT_IN_FLOAT else torch.matmul(a.double(), b.double())
         name = attention.product_kernels(self.kernels, gb.group.qmin - int(gb.lo))
@@ -42,12 +42,14 @@ class MatMul(Node):
 class Softmax(Node):
     """Softmax over the last axis; exponentials come from a table of 256 entries."""
 
+    keeps_inputs = False
+
     def integer(self, x: Tensor) -> Tensor:
         """In training compute in float, with the gradient of a softmax; else look up, sum and divide as the runtime does."""
-        grid, limits = self.inputs[0], self.limits()
+        grid = self.inputs[0]
         if self.training:
             factor, units = grid.scale * self.attrs["beta"], 1 / self.output.scale
-            return self.noted(*kernels.softmax(x, factor, units, limits, self.tracks_output))
+            return self.noted(*kernels.softmax(x, factor, units, self.asked))
         scale = float(f32(grid.scale_value) * f32(self.attrs["beta"]))
         table = torch.from_numpy(KERNELS[self.kernels].exponentials(scale, x.shape[-1])).to(x.device)
         e = table[(x - x.amax(-1, keepdim=True) + 255).long()]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qat.adapters.torch.autograd import functions as kernels
-from qat.adapters.torch.autograd.clip_mask import ClipMask
+from qat.adapters.torch.autograd.clip_mask import ClipMask, Output
 from qat.adapters.torch.autograd.extremes import extremes
 from qat.adapters.torch.autograd.learned_scales import requantize
 from qat.adapters.torch.autograd.runtimes import RUNTIMES, Runtime
@@ -38,13 +38,14 @@ class Node(nn.Module):
     An operator that the plan leaves float has no grids and always computes :meth:`real`.
 
     Attributes:
-        keeps_inputs: whether the node, in training, keeps its inputs for the backward pass.
+        keeps_inputs: whether the node, in training, keeps its inputs for the backward pass, in float32.
+        keeps_bytes: whether it keeps their bytes.
         reads_acts: whether training can change an input to values beyond the grid's limits, as dropout does.
         has_clip_mask: whether the node asks ``clip_mask``; one that does not keeps its output.
         clip_mask: from what the node tells in its backward pass where its output was clipped; its readers decide.
     """
 
-    keeps_inputs = True
+    keeps_inputs, keeps_bytes = True, False
     has_clip_mask = False
     reads_acts = False
 
@@ -67,11 +68,6 @@ class Node(nn.Module):
     def kept(self, name: str, make: Callable[[], T], *sources: Tensor | None) -> T:
         """Return ``make()``, which follows from ``sources``: evaluation keeps it for the next batch while these are the same."""
         return self._kept.of(name, make, *sources) if can_keep(self, *sources) else make()
-
-    @property
-    def saved_clip_mask(self) -> ClipMask:
-        """The clip mask of the pass in progress: one without gradients saves nothing."""
-        return self.clip_mask if torch.is_grad_enabled() else ClipMask.READERS
 
     @property
     def inputs(self) -> tuple[Grid, ...]:
@@ -127,13 +123,29 @@ class Node(nn.Module):
         return narrowed(self.output, self.planned.activation)
 
     @property
+    def asked(self) -> Output:
+        """What the pass in progress asks of the output: one without gradients saves nothing."""
+        clip_mask = self.clip_mask if torch.is_grad_enabled() else ClipMask.READERS
+        keeps = clip_mask is not ClipMask.OUTPUT and torch.is_grad_enabled()
+        return Output(self.limits(), clip_mask, self.tracks_output, self._first_of(self.output) if keeps else None)
+
+    @property
     def byte_offset(self) -> int | None:
-        """The integer that a byte of zero stands for, where bytes hold the first input; None where float32 does.
+        """The integer that a byte of zero stands for, where bytes hold the first input; None where float32 does."""
+        return None if self.training and self.reads_acts else self._first_of(self.inputs[0])
+
+    @property
+    def byte_offsets(self) -> tuple[int | None, ...]:
+        """The same of each input, where it is kept for the backward pass."""
+        floats = not torch.is_grad_enabled() or (self.training and self.reads_acts)
+        return tuple(None if floats else self._first_of(grid) for grid in self.inputs)
+
+    def _first_of(self, grid: Grid) -> int | None:
+        """Return the integer that a byte of zero stands for, where bytes hold the tensors of a grid; None where float32 does.
 
         It does while the range is tracked: a NaN in the data then reaches the loss, and training says so. Bytes would hide it.
         """
-        grid = self.inputs[0]
-        tracked = self.training and (grid.mode is RangeMode.TRACKING or self.reads_acts)
+        tracked = self.training and grid.mode is RangeMode.TRACKING
         return None if tracked or grid.hi - grid.lo > 255 else int(grid.lo)
 
     def finish(self, v: Tensor) -> Tensor:
@@ -143,7 +155,7 @@ class Node(nn.Module):
             return requantize(v, grid.range, grid.scale_value, (grid.lo, grid.hi), self.limits())
         if self.tracks_output:
             self.observe(v)
-        return kernels.round_clamp(v, *self.limits())
+        return kernels.rounded_output(v, self.asked)
 
     @property
     def tracks_output(self) -> bool:

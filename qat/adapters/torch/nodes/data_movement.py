@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qat.adapters.torch.autograd.kept_bytes import moved
+
 from .base import Node
 
 aten = torch.ops.aten
@@ -39,6 +41,17 @@ class DataMovement(Node):
     def integer(self, *tensors: Tensor) -> Tensor:
         """Move the integers."""
         return self.real(*tensors)
+
+
+class View(DataMovement):
+    """A data movement that copies nothing: a reader of its result keeps the memory of its input."""
+
+    keeps_inputs = False
+
+    def integer(self, *tensors: Tensor) -> Tensor:
+        """Move the integers, and the bytes that are kept of them."""
+        (x,) = tensors
+        return moved(x, self.real(x), self.real)
 
 
 class MaxPool2d(DataMovement):
@@ -76,12 +89,14 @@ class Relu(DataMovement):
 class Concat(DataMovement):
     """Concatenation of tensors that share one scale."""
 
+    keeps_inputs = False
+
     def real(self, *tensors: Tensor) -> Tensor:
         """Concatenate."""
         return torch.cat(tensors, self.attrs["axis"])
 
 
-class Reshape(DataMovement):
+class Reshape(View):
     """A change of shape; the first axis is the batch, or is left over."""
 
     def real(self, x: Tensor) -> Tensor:
@@ -89,7 +104,7 @@ class Reshape(DataMovement):
         return x.reshape(-1 if self.attrs.get("folds") else x.shape[0], *self.attrs["shape"][1:])
 
 
-class Transpose(DataMovement):
+class Transpose(View):
     """A permutation of the axes after the batch."""
 
     def real(self, x: Tensor) -> Tensor:
@@ -99,6 +114,8 @@ class Transpose(DataMovement):
 
 class Pad(DataMovement):
     """Spatial padding with zeros, which are 0 on the grid too."""
+
+    keeps_inputs = False
 
     def real(self, x: Tensor) -> Tensor:
         """Pad."""

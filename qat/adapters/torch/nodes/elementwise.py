@@ -24,7 +24,7 @@ class Add(Node):
         ra, rb = (grid.scale_value / self.output.scale_value for grid in (ga, gb))
         if self.output.group.learned:
             return self.finish((a * ra).add_(b, alpha=rb))
-        return self.noted(*kernels.add(a, b, ra, rb, self.limits(), self.saved_clip_mask, self.tracks_output))
+        return self.noted(*kernels.add(a, b, ra, rb, self.asked))
 
     def real(self, a: Tensor, b: Tensor) -> Tensor:
         """Float addition."""
@@ -34,7 +34,7 @@ class Add(Node):
 class Mul(Node):
     """Elementwise multiplication; the tensors broadcast."""
 
-    has_clip_mask = True
+    keeps_inputs, keeps_bytes, has_clip_mask = False, True, True
 
     def integer(self, a: Tensor, b: Tensor) -> Tensor:
         """Multiply and rescale."""
@@ -44,7 +44,7 @@ class Mul(Node):
             return self.runtime.round_product(a * b * factor, self.output, self.limits())
         if self.output.group.learned:
             return self.finish(a * b * factor)
-        return self.noted(*kernels.mul(a, b, factor, self.limits(), self.saved_clip_mask, self.tracks_output))
+        return self.noted(*kernels.mul(a, b, factor, self.asked, self.byte_offsets))
 
     def real(self, a: Tensor, b: Tensor) -> Tensor:
         """Float multiplication."""

@@ -18,7 +18,7 @@ from .quantize import quantize
 class LayerNorm(Node):
     """Normalization over the last axis."""
 
-    has_clip_mask = True
+    keeps_inputs, keeps_bytes, has_clip_mask = False, True, True
 
     def integer(self, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
         """In training compute PyTorch's LayerNorm of integers; else compute by sums of integers."""
@@ -27,7 +27,7 @@ class LayerNorm(Node):
         if self.training:
             if self.output.group.learned or self.uncentered:
                 return self.finish(self._float(x, gamma, beta, epsilon) / self.output.scale)
-            how = (epsilon, self.output.scale, self.limits(), self.saved_clip_mask, self.tracks_output)
+            how = (epsilon, self.output.scale, self.asked, *self.byte_offsets)
             return self.noted(*kernels.layer_norm(x, gamma, beta, *how))
         y, deviation = _centred(x, self.inputs[0].zero_point, epsilon)
         return quantize(_affine((x if self.uncentered else y) / deviation, gamma, beta), self.output, self.kernels)

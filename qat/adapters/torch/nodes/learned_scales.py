@@ -24,6 +24,7 @@ class LearnedConv2d(Conv2d):
         weight_step: the weight's scales, one an output channel, or one for all; None where the largest magnitude decides.
     """
 
+    keeps_inputs, keeps_bytes, has_clip_mask = True, False, False
     weight_step: nn.Parameter | None
 
     def __init__(self, planned: Any, grids: tuple[Grid, ...], kernels_name: str) -> None:

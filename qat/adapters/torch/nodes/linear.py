@@ -25,7 +25,7 @@ class Conv2d(Node):
         bias_limit: the largest integer of a bias, in grid units.
     """
 
-    has_clip_mask = True
+    keeps_inputs, keeps_bytes, has_clip_mask = False, True, True
     bias_limit: float = BIAS_LIMIT
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -49,7 +49,7 @@ class Conv2d(Node):
             return self.requantize_builtin(F.conv2d(x, w_int, b_int, *geometry), scale)
         if can_keep(self, weight, bias):
             return linear.evaluated_conv2d(x, self.integers(weight, bias), self.limits(), geometry, self.byte_offset)
-        how = (self.limits(), self.saved_clip_mask, self.tracks_output, self.byte_offset)
+        how = (self.asked, self.byte_offset)
         return self.noted(*linear.conv2d(x, weight, bias, self.integers(weight, bias), self.scales, how, geometry))
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -122,15 +122,13 @@ class Conv2d(Node):
 
 
 class Dense(Conv2d):
-    """A fully connected layer on the last axis, with bias and fused activation. It keeps its input in bytes."""
-
-    keeps_inputs = False
+    """A fully connected layer on the last axis, with bias and fused activation."""
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """One autograd node from the float weight to the output's integers."""
         if can_keep(self, weight, bias):
             return linear.evaluated_dense(x, self.integers(weight, bias), self.limits(), self.byte_offset)
-        how = (self.limits(), self.saved_clip_mask, self.tracks_output, self.byte_offset)
+        how = (self.asked, self.byte_offset)
         return self.noted(*linear.dense(x, weight, bias, self.integers(weight, bias), self.scales, how))
 
     def real(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -140,6 +138,8 @@ class Dense(Conv2d):
 
 class StraightThroughConv(Conv2d):
     """A convolution without a fused autograd node: PyTorch's operator on integers, with straight-through rounding."""
+
+    keeps_inputs, keeps_bytes, has_clip_mask = True, False, False
 
     def integer(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Accumulate the integers of input, weight and bias, and rescale."""

@@ -67,7 +67,7 @@ class Function(Node):
             that operator has a clip mask of its own.
     """
 
-    keeps_inputs = False
+    keeps_inputs, keeps_bytes = False, True
 
     def __init__(self, planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> None:
         super().__init__(planned, grids, kernels_name)

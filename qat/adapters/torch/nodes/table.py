@@ -76,17 +76,21 @@ LEARNED: dict[str, type[LearnedConv2d]] = {
 XNNPACK: dict[str, type[Node]] = {"upsample_bilinear2d": ResizeBilinear2d}
 
 
-def make_node(planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> Node | None:
-    """Return the node of a planned operator; None for one that keeps PyTorch's implementation as it was captured.
+def node_type(planned: PlannedOp, learned: bool, kernels_name: str = "mlas") -> type[Node] | None:
+    """Return the type of a planned operator's node; None for one that keeps PyTorch's implementation as it was captured.
 
-    ``kernels_name`` is the target's arithmetic.
+    ``learned`` says whether the output's range is; ``kernels_name`` is the target's arithmetic.
     """
     kind, spec = planned.op.kind, planned.weight
-    if kind not in NODES:
-        return None
-    if planned.stored:
-        return StoredWeight(planned, NODES[kind](planned, (), planned.kernels))
-    if kind in LEARNED and spec is not None and (spec.learned or (grids and grids[-1].group.learned)):
-        return LEARNED[kind](planned, grids, kernels_name)
+    if kind in LEARNED and spec is not None and (spec.learned or learned):
+        return LEARNED[kind]
     table = INT16 if planned.kernels == "int16" else NODES | XNNPACK if kernels_name == "xnnpack" else NODES
-    return table[kind](planned, grids, kernels_name)
+    return table.get(kind)
+
+
+def make_node(planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> Node | None:
+    """Return the node of a planned operator, of :func:`node_type`."""
+    if planned.stored and planned.op.kind in NODES:
+        return StoredWeight(planned, NODES[planned.op.kind](planned, (), planned.kernels))
+    made = node_type(planned, bool(grids) and grids[-1].group.learned, kernels_name)
+    return None if made is None else made(planned, grids, kernels_name)

@@ -61,12 +61,17 @@ def walked(x):
 )
 def test_requantize(seed, shape, images, odd, limits):
     acc = numbers(shape if images else (shape[0] * shape[2], shape[1]), seed, 2**13, odd, last=images)
-    multiplier = numbers((shape[1],), seed, 0.01).abs()
-    args = multiplier, limits, 1 if images else -1
     before = acc.clone()
-    found = walked(acc).requantize(acc, *args)
-    assert found is acc
-    assert_same([found], [by_operators.requantize(before, *args)])
+    for multiplier in (numbers((shape[1],), seed, 0.01).abs(), torch.tensor(0.01), None):
+        for first in (None, int(limits[0])):
+            args = multiplier, limits, 1 if images else -1, first
+            acc = before.clone()
+            found = walked(acc).requantize(acc, *args)
+            expected = by_operators.requantize(before.clone(), *args)
+            assert found[0] is acc
+            assert_same(found[:1], expected[:1])
+            if not odd:  # what a byte makes of a NaN is no matter
+                assert_same(found, expected)
 
 
 @settings(deadline=None, max_examples=40)
@@ -75,16 +80,20 @@ def test_bytes(seed, lo, shape):
     for last in (False, True):
         x = torch.from_numpy(np.random.default_rng(seed).integers(lo, lo + 256, shape).astype(np.float32))
         x = x.to(memory_format=torch.channels_last) if last else x
-        assert_same([walked(x).to_bytes(x, lo)], [by_operators.to_bytes(x, lo)])
+        for y in (x, x.mT):
+            kept = walked(y).to_bytes(y, lo)
+            assert_same([kept], [by_operators.to_bytes(y, lo)])
+            assert_same([walked(kept).from_bytes(kept, lo)], [by_operators.from_bytes(kept, lo)])
+            assert torch.equal(walked(kept).from_bytes(kept, lo), y)
 
 
 @settings(deadline=None, max_examples=40)
-@given(seed=SEEDS, width=st.integers(0, 255), last=st.booleans())
-def test_clip_masks(seed, width, last):
+@given(seed=SEEDS, low=st.integers(0, 20), width=st.integers(0, 235), last=st.booleans())
+def test_clip_masks(seed, low, width, last):
     grad = numbers((3, 17, 5, 4), seed, 1.0, odd=True, last=last)
     saved = torch.empty_like(grad, dtype=torch.uint8)
-    saved.random_(0, width + 1, generator=torch.Generator().manual_seed(seed % 2**31))
-    args = grad, saved, float(width)
+    saved.random_(low, low + width + 1, generator=torch.Generator().manual_seed(seed % 2**31))
+    args = grad, saved, (float(low), float(low + width))
     assert_same([walked(grad).mask_by_bytes(*args)], [by_operators.mask_by_bytes(*args)])
 
 
@@ -167,10 +176,10 @@ def test_what_cannot_be_walked_is_left_to_the_operators():
     for x in (torch.randn(6, 4, generator=g).t(), torch.randn(6, 4, 5, generator=g)[:, ::2], torch.randn(0, 3)):
         assert_same([passes.of(x).to_bytes(x, -5)], [by_operators.to_bytes(x, -5)])
         saved = torch.ones(x.shape).byte()
-        assert_same([passes.of(x).mask_by_bytes(x, saved, 9.0)], [by_operators.mask_by_bytes(x, saved, 9.0)])
+        assert_same([passes.of(x).mask_by_bytes(x, saved, (0.0, 9.0))], [by_operators.mask_by_bytes(x, saved, (0.0, 9.0))])
         multiplier = torch.rand(x.shape[-1], generator=g)
-        how = multiplier, (-1.0, 1.0), -1
-        assert_same([passes.of(x).requantize(x.clone(), *how)], [by_operators.requantize(x.clone(), *how)])
+        how = multiplier, (-1.0, 1.0), -1, -1
+        assert_same(passes.of(x).requantize(x.clone(), *how), by_operators.requantize(x.clone(), *how))
         if len(x):
             args = x, None, scales, 7, True, 2.0**23
             assert_same(passes.of(x).weight_integers(*args), by_operators.weight_integers(*args))

@@ -34,7 +34,7 @@ def test_convolutions_equal_the_reference(channels, kernel, stride, groups, layo
         integers(-(2**20), 2**20, 16).float(),
     )
     geometry = ((stride, stride), (kernel // 2, kernel // 2), (1, 1), groups)
-    found = tensor_cores.conv2d(x, weight, bias, geometry, -100)
+    found = tensor_cores.conv2d(x, x, weight, bias, geometry, -100, 127)
     pads = ((kernel // 2, kernel // 2),) * 2
     expected = accumulators.conv2d(x.numpy(), weight.numpy(), bias.numpy(), (stride, stride), pads, (1, 1), groups)
     np.testing.assert_array_equal(found.numpy(), expected)
@@ -49,7 +49,7 @@ def test_sums_that_bfloat16_could_not_hold_are_split(monkeypatch):
     weight[1] = integers(-127, 127, 1200)
     x[..., 600:] = 254.0
     bias = torch.tensor([-(2.0**23), 5.0])
-    found = tensor_cores.linear(x, x, weight, bias, 0)
+    found = tensor_cores.linear(x, x, weight, bias, 0, 127)
     np.testing.assert_array_equal(found.numpy(), accumulators.dense(x.numpy(), weight.numpy(), bias.numpy()))
     assert {dtype for dtype, _ in taken} == {torch.bfloat16}
     assert max(size for _, size in taken) * 255 * 127 < 2**24
@@ -60,7 +60,7 @@ def test_a_device_that_adds_in_fewer_bits_gets_another_form(monkeypatch):
     x, weight = integers(0, 255, 2, 64, 3, 3).float(), integers(-127, 127, 8, 64, 1, 1).to(torch.int8)
     geometry = ((1, 1), (0, 0), (1, 1), 1)
     expected = accumulators.conv2d(x.numpy(), weight.numpy(), None, (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
-    np.testing.assert_array_equal(tensor_cores.conv2d(x, weight, None, geometry, 0).numpy(), expected)
+    np.testing.assert_array_equal(tensor_cores.conv2d(x, x, weight, None, geometry, 0, 127).numpy(), expected)
     assert names() == ["float32"]
 
     def inexact(x, weight, bias, geometry):
@@ -70,7 +70,7 @@ def test_a_device_that_adds_in_fewer_bits_gets_another_form(monkeypatch):
         tensor_cores, "FORMS", (*tensor_cores.FORMS[:1], tensor_cores.Form("float32", inexact), tensor_cores.FORMS[2])
     )
     tensor_cores.chosen.clear()
-    np.testing.assert_array_equal(tensor_cores.conv2d(x, weight, None, geometry, 0).numpy(), expected)
+    np.testing.assert_array_equal(tensor_cores.conv2d(x, x, weight, None, geometry, 0, 127).numpy(), expected)
     assert names() == ["float64"]
 
 
@@ -80,7 +80,7 @@ def test_a_device_without_the_operator_gets_another_form(monkeypatch):
 
     monkeypatch.setattr(tensor_cores, "_product", missing)
     x, weight = integers(0, 255, 3, 20).float(), integers(-127, 127, 8, 20).to(torch.int8)
-    assert torch.equal(tensor_cores.linear(x, x, weight, None, 0), x @ weight.float().t())
+    assert torch.equal(tensor_cores.linear(x, x, weight, None, 0, 127), x @ weight.float().t())
     assert names() == ["float32"]
 
 
@@ -88,9 +88,10 @@ def test_values_that_no_byte_holds_stay_in_float32():
     x, weight = integers(0, 999, 2, 4, 3, 3).float() / 7, integers(-127, 127, 8, 4, 1, 1).to(torch.int8)
     geometry = ((1, 1), (0, 0), (1, 1), 1)
     expected = torch.nn.functional.conv2d(x, weight.float())
-    assert torch.equal(tensor_cores.conv2d(x, weight, None, geometry, None), expected)
+    assert torch.equal(tensor_cores.conv2d(x, x, weight, None, geometry, None, 127), expected)
     assert torch.equal(
-        tensor_cores.linear(x, x, weight[:, :3, 0, 0], None, None), torch.nn.functional.linear(x, weight[:, :3, 0, 0].float())
+        tensor_cores.linear(x, x, weight[:, :3, 0, 0], None, None, 127),
+        torch.nn.functional.linear(x, weight[:, :3, 0, 0].float()),
     )
     assert not tensor_cores.chosen
 

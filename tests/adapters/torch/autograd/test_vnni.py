@@ -10,11 +10,15 @@ from torch import nn
 import qat
 from qat.adapters.torch import set_range_tracking
 from qat.adapters.torch.autograd import vnni
+from qat.adapters.torch.autograd.kept_bytes import keep
 from qat.adapters.torch.autograd.kernel_choice import computing_with
-from qat.adapters.torch.autograd.linear import save_input
 from support.kernels import Always
 
-pytestmark = pytest.mark.skipif(not vnni.available(), reason="this processor has no VNNI, or this PyTorch no kernels for it")
+#: The largest weight of which this processor's sums are exact: 8 bits by VNNI, else 7.
+QMAX = 127 if vnni.exact(127) else 64
+pytestmark = pytest.mark.skipif(
+    not vnni.exact(QMAX), reason="this is no x86 processor with AVX2, or this PyTorch has no kernels for it"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -37,20 +41,22 @@ def in_bytes(called):
 def test_convolutions_equal_those_in_float32(lo, last, kernel, stride, padding, dilation, called):
     g = torch.Generator().manual_seed(lo + kernel)
     x = torch.randint(lo, lo + 256, (3, 7, 11, 9), generator=g).float()
-    w = torch.randint(-128, 128, (13, 7, kernel, kernel), generator=g).float()
-    x[0], w[0] = lo + 255, 127  # the largest accumulators
+    w = torch.randint(-QMAX, QMAX + 1, (13, 7, kernel, kernel), generator=g).float()
+    x[0], w[0], w[1] = lo + 255, QMAX, -QMAX  # the largest accumulators
     geometry = ((stride, stride), (padding, padding), (dilation, dilation), 1)
     x = x.to(memory_format=torch.channels_last) if last else x
     for bias in (None, torch.randint(-(2**22), 2**22, (13,), generator=g).float()):
-        assert torch.equal(vnni.conv2d(x, w.to(torch.int8), bias, geometry, lo, vnni.pack), F.conv2d(x, w, bias, *geometry))
+        assert torch.equal(
+            vnni.conv2d(x, keep(x, lo), w.to(torch.int8), bias, geometry, lo, QMAX, vnni.pack), F.conv2d(x, w, bias, *geometry)
+        )
     assert len(in_bytes(called)) == 2
 
 
 @pytest.mark.parametrize("shape", [(33, 20), (2, 5, 20)])
 def test_fully_connected_layers_equal_those_in_float32(shape, called):
-    x, w = torch.randint(-90, 166, shape).float(), torch.randint(-127, 128, (9, 20)).float()
+    x, w = torch.randint(-90, 166, shape).float(), torch.randint(-QMAX, QMAX + 1, (9, 20)).float()
     for bias in (None, torch.randint(-(2**22), 2**22, (9,)).float()):
-        assert torch.equal(vnni.linear(x, save_input(x, -90), w.to(torch.int8), bias, -90, vnni.pack), F.linear(x, w, bias))
+        assert torch.equal(vnni.linear(x, keep(x, -90), w.to(torch.int8), bias, -90, QMAX, vnni.pack), F.linear(x, w, bias))
     assert len(in_bytes(called)) == 2
 
 
@@ -73,7 +79,7 @@ def test_a_training_step_is_the_same_with_and_without(monkeypatch, called):
     prepared = qat.calibrate(qat.prepare(Net().eval(), x), [x])
     results = []
     for on in (True, False):
-        monkeypatch.setattr(vnni, "available", lambda on=on: on)
+        monkeypatch.setattr(vnni, "exact", lambda qmax, on=on: on)
         model = copy.deepcopy(prepared).train()
         y = model(x)
         y.square().mean().backward()
