@@ -16,7 +16,7 @@ from qat.adapters.torch.capture.trace import Traced
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.adapters.torch.nodes.clip_masks import clip_masks
 from qat.adapters.torch.nodes.computed_weight import ComputedWeight
-from qat.adapters.torch.nodes.float_resizing import IN_ORDER
+from qat.adapters.torch.nodes.in_order import IN_ORDER
 from qat.adapters.torch.nodes.kept_zeros import KeptZeros
 from qat.adapters.torch.nodes.learned_scales import LearnedConv2d
 from qat.adapters.torch.nodes.lookup import Function

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from qat.adapters.torch.nodes.float_resizing import STANDS_FOR
+from qat.adapters.torch.nodes.in_order import STANDS_FOR
 from qat.adapters.torch.nodes.kept_zeros import KeptZeros
 from qat.adapters.torch.nodes.linear import Conv2d
 from qat.adapters.torch.nodes.stored_weight import StoredWeight

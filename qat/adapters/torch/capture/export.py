@@ -94,6 +94,8 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
             captured = _any_batch(copied, examples, shapes)
             inline_regions(captured.graph_module)
             exported = _functional(captured)
+    except CaptureError:
+        raise
     except Exception as error:
         raise CaptureError(_explain(model, error)) from error
     if dynamic:

@@ -6,16 +6,14 @@ runtime, but each runtime's kernel is a few products and sums, of which IEEE 754
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from qat.arithmetic.float_resizing import Places, of_onnxruntime, of_xnnpack
 
-_BILINEAR = torch.ops.aten.upsample_bilinear2d.vec
+BILINEAR = torch.ops.aten.upsample_bilinear2d.vec
 
 
 def resized_by_onnxruntime(
@@ -26,7 +24,7 @@ def resized_by_onnxruntime(
     ``UpsampleBilinear`` of onnxruntime/core/providers/cpu/tensor/upsample.cc.
     """
     if _is_trained(x):
-        return _BILINEAR(x, size, aligned, factors)
+        return BILINEAR(x, size, aligned, factors)
     sizes = _sizes(x, size, factors)
     given = (None, None) if size or factors is None else factors
     rows, columns = (
@@ -50,7 +48,7 @@ def resized_by_xnnpack(x: Tensor, size: Sequence[int] | None, aligned: bool, fac
     """
     sizes = _sizes(x, size, factors)
     if _is_trained(x) or (not size and [n * f for n, f in zip(x.shape[2:], factors or (), strict=True)] != sizes):
-        return _BILINEAR(x, size, aligned, factors)
+        return BILINEAR(x, size, aligned, factors)
     rows, columns = (_on(x, of_xnnpack(n, out, aligned)) for n, out in zip(x.shape[2:], sizes, strict=True))
     x = _between(x, 3, columns, columns[3])
     return _between(x, 2, rows, rows[3][:, None])
@@ -72,13 +70,3 @@ def _sizes(x: Tensor, size: Sequence[int] | None, factors: Sequence[float] | Non
 
 def _on(x: Tensor, places: Places) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(numbers).to(x.device) for numbers in places)
-
-
-#: By a target's arithmetic: the function in the place of an operator.
-IN_ORDER: Mapping[str, Mapping[Any, Callable[..., Tensor]]] = MappingProxyType(
-    {"mlas": {_BILINEAR: resized_by_onnxruntime}, "xnnpack": {_BILINEAR: resized_by_xnnpack}}
-)
-#: The operator that each of these functions stands for, which the exporters write.
-STANDS_FOR: Mapping[Any, Any] = MappingProxyType(
-    {function: operator for forms in IN_ORDER.values() for operator, function in forms.items()}
-)
