@@ -76,7 +76,7 @@ class Sheet:
 
     def shape_of_constant(self, tensor: str) -> tuple[int, ...]:
         """Return the shape of a constant."""
-        return tuple(n or 1 for n in self.tensors[tensor].shape)
+        return tuple(1 if n is None else n for n in self.tensors[tensor].shape)
 
     def number(self, tensor: str) -> float | None:
         """Return the number behind a constant of one element that is not trained; None for any other tensor."""

@@ -45,6 +45,8 @@ MOVES = {
     "expanded as": lambda x: x[:, :, :1].expand_as(x),
     "maximum of an axis": lambda x: x.max(2, keepdim=True)[0],
     "reflected": lambda x: F.pad(x, (1, 1, 2, 0), mode="reflect"),
+    "beside an empty part": lambda x: torch.cat([x[:, :0], x.roll(1, 2)], 1),
+    "beside an empty constant": lambda x: torch.cat([torch.zeros(0), x.roll(1, 2)], 1),
     "two chained": lambda x: x.transpose(2, 3).roll(1, 2).flip(2),
 }
 

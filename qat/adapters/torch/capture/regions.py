@@ -72,7 +72,7 @@ def _choose(module: fx.GraphModule, call: fx.Node) -> None:
 
 def _refused(call: fx.Node) -> CaptureError:
     return CaptureError(
-        f"torch.{call.target} makes a course of operators that depends on values, which a file of a graph does not hold: "  # type: ignore[union-attr]
+        f"torch.{call.target} makes a course of operators that depends on values, which a file of a graph does not hold: "
         "replace it by operators on tensors, or prepare the part of the model before it"
     )
 

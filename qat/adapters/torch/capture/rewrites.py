@@ -84,6 +84,14 @@ def _pad(w: Rewriter, n: Any) -> fx.Node | None:
     return x if all(isinstance(amount, int) and amount == 0 for amount in n.args[1]) else None
 
 
+def _cat(w: Rewriter, n: Any) -> fx.Node | None:
+    """Leave out what is empty of the parts of a concat, such as keys and values of no tokens before."""
+    kept = [part for part in n.args[0] if 0 not in [size for size in part.meta["val"].shape if isinstance(size, int)]]
+    if not kept or len(kept) == len(n.args[0]):
+        return None
+    return kept[0] if len(kept) == 1 else w.call(n, n.target, kept, *n.args[1:])
+
+
 def _cast(w: Rewriter, n: Any) -> fx.Node | None:
     """Drop a cast to the type that the tensor has; name the type that is another tensor's, which is then not read."""
     x, made = n.args[0], n.meta["val"]
@@ -264,6 +272,7 @@ _PLAIN: dict[Any, Rewrite] = {
     aten.alpha_dropout.default: _same,
     aten.feature_alpha_dropout.default: _same,
     aten.clone.default: _same,
+    aten.cat.default: _cat,
     aten.pad.default: _pad,
     aten.constant_pad_nd.default: _pad,
     aten.contiguous.default: _same,
