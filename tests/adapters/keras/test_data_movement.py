@@ -21,6 +21,7 @@ BLOCKS = {
     "upsample": lambda x: L.UpSampling2D(2)(x),
     "permute": L.Permute((3, 1, 2)),
     "maximum": L.GlobalMaxPooling2D(),
+    "minimum": lambda x: ops.min(x, (1, 2), keepdims=True),
     "flip": lambda x: ops.flip(x, 1),
 }
 
@@ -38,6 +39,13 @@ def proved(model, shape, seed=0):
     prepared = qat.calibrate(qat.prepare(model), [x])
     qat.finetune(prepared, [(x, rng.integers(0, 5, 24))] * 3, learning_rate=0.001)
     return prepared, x
+
+
+def test_a_minimum_is_exact_in_an_onnx(tmp_path):
+    x = np.random.default_rng(0).normal(size=(24, 6, 6, 3)).astype(np.float32)
+    prepared = qat.calibrate(qat.prepare(net(BLOCKS["minimum"]), target="onnxruntime"), [x])
+    assert prepared.plan.floats() == {}
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[x]).parity.exact == 1.0
 
 
 @pytest.mark.parametrize("name", BLOCKS)

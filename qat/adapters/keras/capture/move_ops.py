@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from .layer_calls import Call
 
-#: Maxima are taken of integers in the order of the real values.
+#: Maxima and minima are taken of integers in the order of the real values.
 MOVES = frozenset(
     {
         "Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D", "RepeatVector",
         "GlobalMaxPooling1D", "GlobalMaxPooling2D",
-        "GetItem", "Slice", "Take", "Flip", "Roll", "ExpandDims", "Squeeze", "Max", "Repeat", "Tile", "Swapaxes", "Moveaxis",
-        "Transpose",
+        "GetItem", "Slice", "Take", "Flip", "Roll", "ExpandDims", "Squeeze", "Max", "Min", "Repeat", "Tile", "Swapaxes",
+        "Moveaxis", "Transpose",
     }
 )  # fmt: skip
 
