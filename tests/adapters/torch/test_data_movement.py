@@ -30,6 +30,7 @@ MOVES = {
     "minimum of an axis": lambda x: x.min(3, keepdim=True).values,
     "adaptive maximum": lambda x: F.adaptive_max_pool2d(x, 1),
     "adaptive maxima": lambda x: F.adaptive_max_pool2d(x, 3),
+    "adaptive maxima of uneven windows": lambda x: F.adaptive_max_pool2d(x, (4, 5)),
     "adaptive maximum of rows": lambda x: F.adaptive_max_pool1d(x.flatten(2), 1).unsqueeze(3),
     "maxima, the last windows beyond the edge": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
     "zeros beside channels": lambda x: F.pad(x[:, :2], (0, 0, 0, 0, 1, 1)),

@@ -50,14 +50,27 @@ def _pad(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def adaptive_max(w: Rewriter, n: Any, source: Any) -> fx.Node | None:
-    """Write an adaptive max pooling with windows of one size as a maximum over axes, or as a max pooling."""
+    """Write an adaptive max pooling as a maximum over axes, as a max pooling, or as the maxima of windows of several sizes."""
     x, size = source.args[:2]
     axes = range(2, len(sizes_of(x)) + 1)
     if all(s == 1 for s in size) and len(axes) == len(size):
         return w.call(n, aten.amax.default, x, list(axes), True)
     kernel = windows(x, size)
+    if not kernel:
+        return _maxima(w, n, x, size) if len(axes) == len(size) else None
     pool = aten.max_pool1d.default if len(kernel) == 1 else aten.max_pool2d.default
-    return w.call(n, pool, x, kernel, kernel) if kernel else None
+    return w.call(n, pool, x, kernel, kernel)
+
+
+def _maxima(w: Rewriter, n: Any, x: Any, size: Any) -> fx.Node:
+    """Write the maxima of windows as those of slices, one axis after the other."""
+    for axis, count in enumerate(size, 2):
+        have = x.meta["val"].shape[axis]
+        ends = [(i * have // count, -(-(i + 1) * have // count)) for i in range(count)]
+        parts = [w.call(n, aten.slice.Tensor, x, axis, low, high) for low, high in ends]
+        x = w.call(n, aten.cat.default, [w.call(n, aten.amax.default, part, [axis], True) for part in parts], axis)
+    made: fx.Node = x
+    return made
 
 
 def windows(x: Any, size: Any) -> list[int]:
