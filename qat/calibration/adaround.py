@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 
 from qat.arithmetic.range_estimators import weight_step
 from qat.display.progress import shown, tracked
 from qat.errors import ConfigError
-from qat.typing import P, Samples
+from qat.typing import P, PreparedModel, Samples
 
 from .adaround_solver import Problem, activate, learn
 from .layerwise import Layer, Layerwise, by_group
 
 #: The most rows of samples that a layer learns from, and the most numbers in them.
 _ROWS, _NUMBERS = 8192, 2**25
+#: The steps of gradient descent of a layer.
+_STEPS = 1000
 #: The weight of the regularizer against the error: 0.1 to 10 were tried.
 _PULL = 1.0
 
 
-def adaround(model: P, samples: Samples, steps: int = 1000, seed: int = 0, *, progress: bool = True) -> P:
+def adaround(model: P, samples: Samples, steps: int = _STEPS, seed: int = 0, *, progress: bool = True) -> P:
     """Learn which way each weight is rounded, layer by layer, so that the layer's outputs stay nearest to the float ones.
 
     The weights become multiples of their scale, so that the model is exported, or trained further, as any other. A layer gets
@@ -53,6 +57,32 @@ def adaround(model: P, samples: Samples, steps: int = 1000, seed: int = 0, *, pr
         for layer in tracked(walk.layers, "AdaRound, layer by layer"):
             _round(layer, steps, seed)
     return model
+
+
+class LearnedRoundings:
+    """AdaRound of chosen layers, which can be taken back.
+
+    Args:
+        model: calibrated.
+        samples: that the layers learn from.
+        layers: by scope.
+    """
+
+    def __init__(self, model: PreparedModel, samples: Samples, layers: Container[str]) -> None:
+        self._walk = Layerwise(model, samples, "AdaRound")
+        self._layers = [layer for layer in self._walk.layers if layer.op.layer in layers]
+        self._before = [layer.weight for layer in self._layers]
+
+    def apply(self) -> None:
+        """Learn the roundings, and fix them in the weights."""
+        with self._walk:
+            for layer in tracked(self._layers, "AdaRound of the layers that lose most"):
+                _round(layer, _STEPS, 0)
+
+    def take_back(self) -> None:
+        """Restore the weights."""
+        for layer, weight in zip(self._layers, self._before, strict=True):
+            layer.weight = weight
 
 
 def _round(layer: Layer, steps: int, seed: int) -> None:

@@ -71,7 +71,7 @@ class QuickCorrection:
         self._layers = [layer for layer in self._walk.layers if layer.bias is not None]
         self._before: list[Any] = [layer.bias for layer in self._layers]
 
-    def correct(self) -> None:
+    def apply(self) -> None:
         """Shift the biases by what the rounding of the weights adds to each channel's mean."""
         with self._walk as walk:
             layout = walk.model.plan.graph.layout

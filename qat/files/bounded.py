@@ -70,8 +70,8 @@ def bounded(found: Calibrated, opened: Opened, request: Request, kept: Sequence[
             f"precision: it has {bounds.found(got, trial.real, trial.losses)}, not {bounds.asked()}; ask for less, or take a "
             "static recipe",
         )
-    if found.correction is not None:  # what rounds is ranked beside the float model
-        found.correction.take_back()
+    for step in found.refined:  # layers are ranked beside the float model
+        step.take_back()
     ranked = _Ranked.of(found, trial, bounds)
     goal, count, more, made = 1.0, 0, 1, found
     while off > 1:
@@ -87,13 +87,13 @@ def bounded(found: Calibrated, opened: Opened, request: Request, kept: Sequence[
         with without_notices():  # what stays float was chosen so
             model: Any = found.captured.prepare(recipe.recipe)
         trial.set_ranges(model, found.estimator)
-        correction = trial.corrected(model)
+        refined = trial.refined(model)
         got = opened.outputs(model, trial.judging)
         off = bounds.off(got, trial.real, trial.losses)
         least, nearest = (off, got) if off < least else (least, nearest)
         goal *= _FIRMER / max(off, 1)
         names = tuple(dict.fromkeys(pin.layer for pin in recipe.pins))
-        made = replace(found, model=model, precise=names, precision=recipe.precision, correction=correction)
+        made = replace(found, model=model, precise=names, precision=recipe.precision, refined=refined)
     return made
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from qat.analysis.checks.check import check_data
+from qat.analysis.sensitivity.sensitivity import sensitivity
+from qat.calibration.adaround import LearnedRoundings
 from qat.calibration.bias_correction import QuickCorrection
 from qat.calibration.calibrate import set_ranges
 from qat.calibration.coarse_outputs import coarse_outputs
@@ -32,8 +34,12 @@ log = logging.getLogger("qat")
 
 Arrays = tuple[np.ndarray, ...]
 
-#: The most samples that calibrate, the most that judge the ranges, and the most that show what biases are to be corrected by.
-CALIBRATING, JUDGING, CORRECTING = 128, 64, 32
+#: The most samples that calibrate, and the most that judge the ranges.
+CALIBRATING, JUDGING = 128, 64
+#: The most samples that show what biases are to be corrected by and roundings learn from, and the most that rank layers.
+REFINING, RANKING = 32, 16
+#: Roundings are learned where outputs are off by this: those of so many layers, each of fewer numbers than the last.
+ROUGH, LEARNING, LARGE = 5e-3, 8, 2**18
 #: One of so many samples is held out, at least one batch of them.
 HELD_OUT = 8
 
@@ -51,7 +57,7 @@ class Calibrated:
         estimator: that found its ranges; None where the recipe has none to find, or rules name several.
         unrounded: the outputs that leave as float values, since their own grid made much of their error.
         precise: the layers in higher precision, and in which, by the bounds that are asked for.
-        correction: of its biases; None where the outputs came no nearer by one.
+        refined: what brought its outputs nearer to float's after calibration.
     """
 
     model: Any
@@ -60,7 +66,7 @@ class Calibrated:
     unrounded: tuple[str, ...] = ()
     precise: tuple[str, ...] = ()
     precision: str = ""
-    correction: QuickCorrection | None = None
+    refined: tuple[QuickCorrection | LearnedRoundings, ...] = ()
 
 
 def calibrated(opened: Opened, request: Request, kept: Sequence[Arrays]) -> Calibrated:
@@ -84,7 +90,7 @@ def calibrated(opened: Opened, request: Request, kept: Sequence[Arrays]) -> Cali
     found = Calibrated(prepared, float_model, estimator or (None if named else TRIED[0]))
     if request.outputs != "int8" and request.io_dtype == "float32":
         found = trial.freed(found, recipe)
-    return replace(found, correction=trial.corrected(found.model))
+    return replace(found, refined=trial.refined(found.model))
 
 
 @dataclass
@@ -147,16 +153,36 @@ class Trial:
             off[estimator] = self.off(model)
         return min(TRIED, key=off.__getitem__)
 
-    def corrected(self, model: Any) -> QuickCorrection | None:
-        """Correct the biases of a calibrated model where that brings its outputs nearer to float's."""
-        before = self.off(model)
-        with without_notices():  # of layers that have no bias to correct
-            correction = QuickCorrection(model, unpacked(self.samples[: -(-CORRECTING // self.opened.batch)]))
-        correction.correct()
-        if self.off(model) < before:
-            return correction
-        correction.take_back()
-        return None
+    def refined(self, model: Any) -> tuple[QuickCorrection | LearnedRoundings, ...]:
+        """Correct the biases of a calibrated model, then learn roundings, each where that brings outputs nearer to float's."""
+        samples = unpacked(self.samples[: -(-REFINING // self.opened.batch)])
+        off = self.off(model)
+        found: list[QuickCorrection | LearnedRoundings] = []
+        for make in (QuickCorrection, self._roundings):
+            with without_notices():  # of layers that have nothing to refine
+                step: QuickCorrection | LearnedRoundings | None = make(model, samples)
+            if step is None:
+                continue
+            step.apply()
+            if (now := self.off(model)) < off:
+                off = now
+                found.append(step)
+            else:
+                step.take_back()
+        return tuple(found)
+
+    def _roundings(self, model: Any, samples: Sequence[Any]) -> LearnedRoundings | None:
+        """Return what learns the roundings of the layers whose weights lose most; None where they lose little, or learn after."""
+        if self.request.trains or self.request.start is not None or self.off(model) < ROUGH:
+            return None
+        few = unpacked(self.judging[: -(-RANKING // self.opened.batch)])
+        rows = sensitivity(
+            model, few, method="fast", threshold=100.0, try_recipes=False, progress=self.request.progress
+        ).layers  # fmt: skip
+        sizes = {p.op.layer: self.opened.adapter.parameter(model, p.op.params["weight"]).size for p in model.plan.ops if p.weight}
+        small = [row for row in rows if sizes.get(row.layer, LARGE) < LARGE]
+        worst = sorted(small, key=lambda row: -row.estimate * row.weight_share)[:LEARNING]
+        return LearnedRoundings(model, samples, {row.layer for row in worst})
 
     def shown(self, outputs: Sequence[str], chosen: Container[str]) -> tuple[str, ...]:
         """Return the names of chosen outputs: those of the file where the model was read from one."""
