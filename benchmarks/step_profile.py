@@ -50,7 +50,7 @@ PARTS = (
     ("autograd/by_operators.py", "to_bytes", "epilogue"),
     ("autograd/by_operators.py", "mask_by_bytes", "clip masks"),
     ("autograd/by_operators.py", "", "weights"),
-    ("autograd/vnni.py", "", "accumulators"),
+    ("autograd/byte_kernels.py", "", "accumulators"),
     ("autograd/conv_gradients.py", "", "gradients"),
     ("", "backward", "gradients"),
     ("torch/optim/sgd.py", "", "optimizer"),
@@ -216,24 +216,24 @@ class Machine:
 
 def measure_machine() -> Machine:
     """Measure the peaks: products of matrices that stay in the caches, and a copy that does not."""
-    from qat.adapters.torch.autograd import by_operators, vnni
+    from qat.adapters.torch.autograd import by_operators, byte_kernels
 
     side = 1024
     a, b = torch.randn(side, side), torch.randn(side, side)
     calls: dict[str, Callable[[], Any]] = {"float32": lambda: a @ b}
     half_a, half_b = a.bfloat16(), b.bfloat16()
     calls["bfloat16"] = lambda: half_a @ half_b
-    if vnni.exact(64):
+    if byte_kernels.exact(64):
         image, weight = torch.randint(0, 127, (1, side, 32, 32)).float(), torch.randint(-64, 65, (side, side, 1, 1))
         rows, one, zero = (
             by_operators.to_bytes(image, 0).contiguous(memory_format=torch.channels_last),
             torch.ones(1),
             torch.zeros(1).int(),
         )
-        geometry: vnni.Geometry = ((1, 1), (0, 0), (1, 1), 1)
-        packed = vnni.onednn.qconv_prepack(weight.to(torch.int8), one, 1.0, 0, *geometry, rows.shape)
+        geometry: byte_kernels.Geometry = ((1, 1), (0, 0), (1, 1), 1)
+        packed = byte_kernels.onednn.qconv_prepack(weight.to(torch.int8), one, 1.0, 0, *geometry, rows.shape)
         rest = (one, zero, None, *geometry, 1.0, 0, torch.float32, "none", [], "")
-        calls["int8"] = lambda: vnni.onednn.qconv2d_pointwise.default(rows, 1.0, 0, packed, *rest)
+        calls["int8"] = lambda: byte_kernels.onednn.qconv2d_pointwise.default(rows, 1.0, 0, packed, *rest)
     large = torch.empty(2**26), torch.empty(2**26)
     bandwidth = 2 * large[0].nbytes / _least(lambda: large[0].copy_(large[1]))
     return Machine({kind: side**3 / _least(call) for kind, call in calls.items()}, bandwidth)

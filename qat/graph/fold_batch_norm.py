@@ -23,9 +23,9 @@ class _Layer:
     """A layer and the BatchNorms that are folded into it; all calls of the layer share it.
 
     Attributes:
-        kind: of the layer; a BatchNorm that becomes a layer is a depthwise convolution.
+        kind: of the layer's first call; a BatchNorm that becomes a layer is a depthwise convolution.
         params: the names of the layer's parameters by role.
-        attrs: of the layer.
+        attrs: of the layer's first call.
         norms: how many BatchNorms go with each call.
     """
 
@@ -66,7 +66,9 @@ def fold_batch_norm(graph: Graph, params: Mapping[str, np.ndarray], fixed: Set[s
         else:
             norms = folding.after(op)[: layer.norms]
             gone.update(norm.name for norm in norms)
-            made.append(Op(op.name, layer.kind, op.inputs, (norms or [op])[-1].outputs, layer.params, layer.attrs, op.scope))
+            # Calls of one weight may differ in their windows: strides, padding, dilations.
+            kind, attrs = (layer.kind, layer.attrs) if op.kind == "batch_norm" else (op.kind, op.attrs)
+            made.append(Op(op.name, kind, op.inputs, (norms or [op])[-1].outputs, layer.params, attrs, op.scope))
     read = {name for op in made for name in op.params.values()}
     for name in {name for op in graph.ops if op.kind == "batch_norm" for name in op.params.values()} - read:
         folding.params.pop(name, None)

@@ -57,6 +57,53 @@ def test_a_keras_layer_that_is_called_twice_is_one_tensor(tmp_path):
         assert len(weights_in(tmp_path / name)) == 1
 
 
+class Windows(nn.Module):
+    """One weight for convolutions of several windows, as banks of filters for octaves have; a BatchNorm behind each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.norm = nn.Parameter(torch.randn(4, 3, 3, 3)), nn.BatchNorm2d(4)
+        self.norm.running_var.fill_(4.0)
+
+    def forward(self, x):
+        windows = {"stride": 2}, {"dilation": 2}, {"padding": 1}
+        return tuple(self.norm(nn.functional.conv2d(x, self.weight, **window)) for window in windows)
+
+
+def in_keras(images):
+    """Return a Keras model of one filter in three windows."""
+    import keras
+
+    class OfWindows(keras.layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(3, 3, 3, 4), name="kernel")
+
+        def call(self, x):
+            windows = {"strides": 2}, {"dilation_rate": 2}, {"padding": "same"}
+            return [keras.ops.conv(x, self.kernel, **window) for window in windows]
+
+    image = keras.Input(images.shape[1:])
+    return keras.Model(image, OfWindows()(image))
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+@pytest.mark.parametrize("name", ["m.tflite", "m.onnx"])
+def test_calls_of_one_weight_keep_their_own_windows(framework, name, tmp_path):
+    """All calls had the strides, the padding and the dilations of the first one."""
+    torch.manual_seed(0)
+    x = (
+        torch.randn(64, 3, 9, 9)
+        if framework == "torch"
+        else np.random.default_rng(0).normal(size=(64, 9, 9, 3)).astype("float32")
+    )
+    model = Windows().eval() if framework == "torch" else in_keras(x)
+    prepared = qat.calibrate(qat.prepare(model, x[:2], target="litert" if name.endswith(".tflite") else "onnxruntime"), [x])
+    with torch.no_grad():
+        for real, ours in zip(model(x), prepared(x), strict=True):
+            assert np.sqrt(np.mean((np.asarray(real) - np.asarray(ours)) ** 2)) < 0.03 * np.asarray(real).std()
+    assert qat.export(prepared, tmp_path / name, verify=[x]).parity.exact == 1.0
+
+
 def test_a_weight_in_two_orders_is_two_tensors(tmp_path):
     """After an image that is flattened, a .tflite holds a weight in another order than after a row."""
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .byte_kernels import Geometry
 from .kernel_choice import Form, by_precision, gradients, has_bf16, rounded
-from .vnni import Geometry
 
 convolution_backward = torch.ops.aten.convolution_backward.default
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qat.arithmetic.grid import BIAS_LIMIT
 
-from . import dense_gradients, passes, tensor_cores, vnni
+from . import byte_kernels, dense_gradients, passes, tensor_cores
 from .by_operators import Limits
 from .clip_mask import Output, apply_clip_mask, rounded, save_clip_mask
 from .conv_gradients import of_convolution
@@ -39,7 +39,7 @@ class WeightIntegers:
     bias: Tensor | None
     multiplier: Tensor
     qmax: int
-    pack: vnni.Packed = field(default_factory=vnni.Packed)
+    pack: byte_kernels.Packed = field(default_factory=byte_kernels.Packed)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
@@ -70,13 +70,13 @@ def _rounded_weight(weight: Tensor, scale: Tensor, factor: Tensor | None) -> Ten
 
 def kernels_of(x: Tensor) -> ModuleType:
     """Return the module with the accumulators of a tensor's device."""
-    return tensor_cores if x.is_cuda else vnni
+    return tensor_cores if x.is_cuda else byte_kernels
 
 
 #: What has no gradient: the tensors of :class:`WeightIntegers`, then the scales of input and output. PyTorch looks at each
 #: argument of a function: a tuple counts as one.
 Parts = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
-#: What is asked of the output, and ``lo`` of :data:`.vnni.conv2d`; the functions' have ``qmax``, too.
+#: What is asked of the output, and ``lo`` of :data:`.byte_kernels.conv2d`; the functions' have ``qmax``, too.
 How = tuple[Output, int | None]
 
 
@@ -85,11 +85,17 @@ class _Conv2d(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, parts: Parts, how: tuple[*How, int], geometry: vnni.Geometry
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        parts: Parts,
+        how: tuple[*How, int],
+        geometry: byte_kernels.Geometry,
     ) -> tuple[Tensor, Tensor | None]:
         (scale, w_int, b_int, multiplier, *scales), (output, lo, qmax) = parts, how
         kept_x = keep(x, lo)
-        acc = kernels_of(x).conv2d(x, kept_x, w_int, b_int, geometry, lo, qmax, vnni.pack)
+        acc = kernels_of(x).conv2d(x, kept_x, w_int, b_int, geometry, lo, qmax, byte_kernels.pack)
         y, found = rounded(ctx, acc, multiplier, output, 1)
         ctx.save_for_backward(kept_x, weight, scale, save_clip_mask(y, output), multiplier, *scales)
         ctx.output, ctx.lo, ctx.geometry, ctx.has_bias = output, lo, geometry, bias is not None
@@ -132,7 +138,7 @@ class _Dense(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         (scale, w_int, b_int, multiplier, *scales), (output, lo, qmax) = parts, how
         kept_x = keep(x, lo)
-        acc = kernels_of(x).linear(x, kept_x, w_int, b_int, lo, qmax, vnni.pack)
+        acc = kernels_of(x).linear(x, kept_x, w_int, b_int, lo, qmax, byte_kernels.pack)
         y, found = rounded(ctx, acc, multiplier, output)
         ctx.save_for_backward(kept_x, weight, scale, save_clip_mask(y, output), multiplier, *scales)
         ctx.output, ctx.lo, ctx.has_bias = output, lo, bias is not None
@@ -161,7 +167,7 @@ def conv2d(
     integers: WeightIntegers,
     scales: tuple[Tensor, Tensor],
     how: How,
-    geometry: vnni.Geometry,
+    geometry: byte_kernels.Geometry,
 ) -> tuple[Tensor, Tensor | None]:
     """Return a convolution's integers, and their extremes before rounding where they are tracked.
 
@@ -188,7 +194,9 @@ def dense(
     return found
 
 
-def evaluated_conv2d(x: Tensor, integers: WeightIntegers, limits: Limits, geometry: vnni.Geometry, lo: int | None) -> Tensor:
+def evaluated_conv2d(
+    x: Tensor, integers: WeightIntegers, limits: Limits, geometry: byte_kernels.Geometry, lo: int | None
+) -> Tensor:
     """Return a convolution's integers without what a backward pass reads; the packed weight is kept for the next batch."""
     acc = kernels_of(x).conv2d(x, x, integers.weight, integers.bias, geometry, lo, integers.qmax, integers.pack)
     return passes.of(acc).requantize(acc, integers.multiplier, limits, 1, None)[0]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from qat.arithmetic.grid import EXACT_IN_FLOAT
 
-from .vnni import Geometry, Pack
+from .byte_kernels import Geometry, Pack
 
 #: So many products of a byte and a weight have a sum below 2^24, whatever their signs: a multiple of a tensor core's tile.
 PRODUCTS = EXACT_IN_FLOAT // (255 * 127) // 16 * 16
@@ -83,7 +83,7 @@ def conv2d(
     qmax: int,
     pack: Pack | None = None,
 ) -> Tensor:
-    """Return a convolution's accumulator; the arguments are those of ``vnni.conv2d``. Nothing is packed."""
+    """Return a convolution's accumulator; the arguments are those of ``byte_kernels.conv2d``. Nothing is packed."""
     if lo is None or torch.compiler.is_compiling():
         return _in_float32(x, weight, bias, geometry)
     last = x.is_contiguous(memory_format=torch.channels_last)
@@ -96,7 +96,7 @@ def conv2d(
 def linear(
     x: Tensor, stored: Tensor, weight: Tensor, bias: Tensor | None, lo: int | None, qmax: int, pack: Pack | None = None
 ) -> Tensor:
-    """Return a fully connected layer's accumulator; the arguments are those of ``vnni.linear``. Nothing is packed."""
+    """Return a fully connected layer's accumulator; the arguments are those of ``byte_kernels.linear``. Nothing is packed."""
     if lo is None or torch.compiler.is_compiling():
         return F.linear(x, weight.float(), bias)
     pixels = x.reshape(-1, x.shape[-1], 1, 1)

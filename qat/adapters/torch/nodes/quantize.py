@@ -6,8 +6,8 @@ from math import inf
 
 from torch import Tensor, nn
 
+from qat.adapters.torch.autograd import byte_kernels
 from qat.adapters.torch.autograd import functions as kernels
-from qat.adapters.torch.autograd import vnni
 from qat.adapters.torch.autograd.extremes import extremes
 from qat.adapters.torch.autograd.runtimes import RUNTIMES
 from qat.arithmetic.range_estimators import RangeMode
@@ -75,6 +75,6 @@ class Dequantize(nn.Module):
         (grid,) = self.grids
         if not grid.on_grid:
             return x
-        real = vnni.as_captured(x) * grid.scale
+        real = byte_kernels.as_captured(x) * grid.scale
         # A rounded -0.3 is -0.0; the runtime's zero, of integers, has no sign, which atan2 and 1 / x would tell.
         return real if self.training else real + 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from qat.adapters.torch.autograd import vnni
+from qat.adapters.torch.autograd import byte_kernels
 
 from .activation_grid import Grid
 
@@ -29,7 +29,7 @@ class Acting(nn.Module):
         if scale is None:
             changed: Tensor = self.act(x)
             return changed
-        v = self.act(vnni.as_captured(x) * scale) / scale
+        v = self.act(byte_kernels.as_captured(x) * scale) / scale
         return v + (v.round() - v).detach()
 
 

@@ -9,15 +9,15 @@ from torch import nn
 
 import qat
 from qat.adapters.torch import set_range_tracking
-from qat.adapters.torch.autograd import vnni
+from qat.adapters.torch.autograd import byte_kernels
 from qat.adapters.torch.autograd.kept_bytes import keep
 from qat.adapters.torch.autograd.kernel_choice import computing_with
 from support.kernels import Always
 
 #: The largest weight of which this processor's sums are exact: 8 bits by VNNI, else 7.
-QMAX = 127 if vnni.exact(127) else 64
+QMAX = 127 if byte_kernels.exact(127) else 64
 pytestmark = pytest.mark.skipif(
-    not vnni.exact(QMAX), reason="this is no x86 processor with AVX2, or this PyTorch has no kernels for it"
+    not byte_kernels.exact(QMAX), reason="this is no x86 processor with AVX2, or this PyTorch has no kernels for it"
 )
 
 
@@ -47,7 +47,8 @@ def test_convolutions_equal_those_in_float32(lo, last, kernel, stride, padding, 
     x = x.to(memory_format=torch.channels_last) if last else x
     for bias in (None, torch.randint(-(2**22), 2**22, (13,), generator=g).float()):
         assert torch.equal(
-            vnni.conv2d(x, keep(x, lo), w.to(torch.int8), bias, geometry, lo, QMAX, vnni.pack), F.conv2d(x, w, bias, *geometry)
+            byte_kernels.conv2d(x, keep(x, lo), w.to(torch.int8), bias, geometry, lo, QMAX, byte_kernels.pack),
+            F.conv2d(x, w, bias, *geometry),
         )
     assert len(in_bytes(called)) == 2
 
@@ -56,7 +57,9 @@ def test_convolutions_equal_those_in_float32(lo, last, kernel, stride, padding, 
 def test_fully_connected_layers_equal_those_in_float32(shape, called):
     x, w = torch.randint(-90, 166, shape).float(), torch.randint(-QMAX, QMAX + 1, (9, 20)).float()
     for bias in (None, torch.randint(-(2**22), 2**22, (9,)).float()):
-        assert torch.equal(vnni.linear(x, keep(x, -90), w.to(torch.int8), bias, -90, QMAX, vnni.pack), F.linear(x, w, bias))
+        assert torch.equal(
+            byte_kernels.linear(x, keep(x, -90), w.to(torch.int8), bias, -90, QMAX, byte_kernels.pack), F.linear(x, w, bias)
+        )
     assert len(in_bytes(called)) == 2
 
 
@@ -79,7 +82,7 @@ def test_a_training_step_is_the_same_with_and_without(monkeypatch, called):
     prepared = qat.calibrate(qat.prepare(Net().eval(), x), [x])
     results = []
     for on in (True, False):
-        monkeypatch.setattr(vnni, "exact", lambda qmax, on=on: on)
+        monkeypatch.setattr(byte_kernels, "exact", lambda qmax, on=on: on)
         model = copy.deepcopy(prepared).train()
         y = model(x)
         y.square().mean().backward()
