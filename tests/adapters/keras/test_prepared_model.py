@@ -407,3 +407,27 @@ def test_labels_are_checked(prepared, images):
     ):
         with pytest.raises(DataError, match=message):
             qat.finetune(prepared, [(images, labels)], progress=False)
+
+
+@pytest.mark.parametrize("name", ["net.tflite", "net.onnx"])
+def test_an_input_is_an_output(name, tmp_path):
+    """It was rounded in a .tflite, and refused for an .onnx."""
+    x = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
+    given = keras.Input((6,))
+    model = keras.Model(given, [keras.layers.Dense(3)(given), given])
+    prepared = qat.calibrate(qat.prepare(model, target="litert" if name.endswith("tflite") else "onnxruntime"), [x])
+    np.testing.assert_array_equal(prepared(x)[1], x)
+    assert qat.export(prepared, tmp_path / name, verify=[x]).parity.exact == 1.0
+
+
+def test_an_array_that_no_input_reaches_is_refused():
+    class Numbers(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.layer = keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.layer(x), keras.ops.arange(5)
+
+    with pytest.raises(qat.QatError, match=r"returns an array that no input reaches"):
+        qat.prepare(Numbers(), np.zeros((2, 6), np.float32))

@@ -11,6 +11,7 @@ BROADCASTS = {
     "gate": lambda m, a, b: a * b.mean((2, 3), keepdim=True),
     "gate first": lambda m, a, b: b.mean((2, 3), keepdim=True) * a,
     "sum of a row": lambda m, a, b: a.mean((2, 3), keepdim=True) + b,
+    "sum of a row and a column": lambda m, a, b: a.mean(2, keepdim=True) + b.mean(3, keepdim=True),
     "position": lambda m, a, b: a + m.position,
     "layer scale": lambda m, a, b: m.scale * a + b,
     "buffer": lambda m, a, b: a * m.shift,

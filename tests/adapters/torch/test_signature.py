@@ -158,6 +158,31 @@ def test_outputs(returned, names, suffix, tmp_path):
         assert [x.name for x in open_session(artifact.path).outputs] == names
 
 
+class WithPlaces(nn.Module):
+    """Returns, beside its own, its input, a parameter, a buffer and what is computed from it, as a detector its anchors."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("places", torch.arange(5))
+
+    def forward(self, x):
+        y = self.layer(x)
+        return y, x, self.layer.bias, self.places, self.places * 0.5 + 1, y
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+def test_inputs_parameters_and_constants_are_outputs(suffix, tmp_path):
+    """Constants ended in a KeyError; an input that was returned was rounded in a .tflite, and refused for an .onnx."""
+    model = WithPlaces().eval()
+    prepared = qat.calibrate(qat.prepare(model, X, target="onnxruntime" if suffix == "onnx" else "litert"), [X])
+    for real, ours in [*zip(model(X), prepared(X), strict=True)][1:5]:
+        torch.testing.assert_close(ours, real)
+    artifact = qat.export(prepared, tmp_path / f"net.{suffix}", verify=[X])
+    assert artifact.parity.exact == 1.0
+    assert len(open_session(artifact.path).outputs) == 5
+
+
 def test_prepared_model_refuses_what_it_was_not_captured_with():
     prepared = qat.prepare(Optional(), X)
     with pytest.raises(DataError, match=r"'labels' is not among the example inputs that the model was prepared with \(x\)"):

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras.src.backend.common.masking import get_keras_mask
 
+from qat.errors import CaptureError
 from qat.graph.custom_layers import HANDLERS
 from qat.graph.graph import Graph
 from qat.graph.training_acts import TrainingAct
@@ -117,7 +118,8 @@ def _trace(model: keras.Model, example_inputs: Any, dropout: bool) -> Traced:
     outputs = keras.tree.flatten(calls.outputs)
     _walk(b, _laid(b, calls.nodes, calls.variables, outputs, model.name), "")
     separate_sources(b)
-    outputs = keras.tree.map_structure(lambda t: b.names[id(t)], calls.outputs)
+    copies = _copies(b, {b.names[id(t)]: t for t in tensors}, outputs, model.name)
+    outputs = keras.tree.map_structure(lambda t: copies.get(b.names[id(t)], b.names[id(t)]), calls.outputs)
     b.ops = without_unread(without_spreads(b.ops, b.specs), b.turned.keys() | b.spare, keras.tree.flatten(outputs))
     distinct = tuple(dict.fromkeys(keras.tree.flatten(outputs)))
     return Traced(
@@ -135,6 +137,18 @@ def _trace(model: keras.Model, example_inputs: Any, dropout: bool) -> Traced:
         acts=b.acts.found(b.ops, b.names, keras.tree.flatten(calls.outputs)),
         act_layers=b.acts.layers,
     )
+
+
+def _copies(b: Builder, inputs: Mapping[str, keras.KerasTensor], outputs: Sequence[Any], model: str) -> dict[str, str]:
+    """Add a copy of each input that the model returns: an output is what an operator writes. Return the copies by input."""
+    if not all(isinstance(tensor, keras.KerasTensor) for tensor in outputs):
+        raise CaptureError(f"'{model}' returns an array that no input reaches: leave it out of what the model returns")
+    returned = {b.names[id(tensor)] for tensor in outputs}
+    return {
+        name: b.keep("float", keras.layers.Identity(), (name,), (tensor,), f"{name}_copy")[0]
+        for name, tensor in inputs.items()
+        if name in returned
+    }
 
 
 def _walk(b: Builder, nodes: Iterable[Any], scope: str) -> None:

@@ -78,12 +78,20 @@ def straight_through(v: Tensor, replacement: Tensor) -> Tensor:
     return _StraightThrough.apply(v, replacement)
 
 
+def scaled_sum(a: Tensor, b: Tensor, ra: float, rb: float) -> Tensor:
+    """Return ``a * ra + b * rb``; ``a`` and ``b`` broadcast."""
+    scaled = a * ra
+    if scaled.shape != torch.broadcast_shapes(a.shape, b.shape):
+        return torch.add(scaled, b, alpha=rb)
+    return scaled.add_(b, alpha=rb)
+
+
 class _Add(torch.autograd.Function):
     """``clamp(round(a * ra + b * rb), lo, hi)`` in one node; ``a`` and ``b`` broadcast."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, ra: float, rb: float, output: Output) -> tuple[Tensor, Tensor | None]:
-        y, found = rounded(ctx, (a * ra).add_(b, alpha=rb), None, output)
+        y, found = rounded(ctx, scaled_sum(a, b, ra, rb), None, output)
         ctx.save_for_backward(save_clip_mask(y, output))
         ctx.ratios, ctx.output, ctx.shapes = (ra, rb), output, (a.shape, b.shape)
         return y, found

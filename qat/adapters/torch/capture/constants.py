@@ -46,6 +46,18 @@ def fold_constants(graph: fx.Graph, owner: dict[str, str], tensors: dict[str, Te
     return frozenset(folded)
 
 
+def copy_returned(graph: fx.Graph, owner: Mapping[str, str]) -> None:
+    """Let a copy stand for each input, parameter and constant that a model returns: an output is what an operator writes."""
+    (output,) = graph.find_nodes(op="output")
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in output.all_input_nodes:
+        if node.op == "placeholder" or node.name in owner:
+            with graph.inserting_before(output):
+                copies[node] = graph.call_function(aten.clone.default, (node,))
+            copies[node].meta = dict(node.meta)
+    output.args = fx.node.map_arg(output.args, lambda node: copies.get(node, node))
+
+
 def known_constants(graph: fx.Graph, owner: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[fx.Node, Any]:
     """Return the values of the nodes that no input and no trained parameter takes part in, in the order of the graph."""
     known: dict[fx.Node, Any] = {}

@@ -24,7 +24,7 @@ from qat.program.file_origin import FileOrigin, origin_of
 from .attention_masks import beside_masks, hide_masked, is_near
 from .builder import Builder
 from .computed_weights import ComputedWeight, computed_weights
-from .constants import fold_constants
+from .constants import copy_returned, fold_constants
 from .export import capture, owners
 from .free_sizes import scope_of
 from .match import Match, is_tensor
@@ -118,6 +118,7 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = (), dr
     tensors |= {name: weight.value.requires_grad_(weight.trained) for name, weight in computed.items()}
     hide_masked(exported.graph, owner, tensors)
     folded = fold_constants(exported.graph, owner, tensors)
+    copy_returned(exported.graph, owner)
     parameters = signature.inputs_to_parameters
     near = {node for node, name in owner.items() if node not in parameters and is_near(tensors[name])}
     walker = _Walker(Builder(owner, tensors, folded), beside_masks(exported.graph, parameters, near))

@@ -23,7 +23,7 @@ class Add(Node):
             return self.runtime.add(a, b, (ga, gb, self.output), self.limits())
         ra, rb = (grid.scale_value / self.output.scale_value for grid in (ga, gb))
         if self.output.group.learned:
-            return self.finish((a * ra).add_(b, alpha=rb))
+            return self.finish(kernels.scaled_sum(a, b, ra, rb))
         return self.noted(*kernels.add(a, b, ra, rb, self.asked))
 
     def real(self, a: Tensor, b: Tensor) -> Tensor:
