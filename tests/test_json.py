@@ -52,6 +52,7 @@ def test_lists(document, name, key):
     assert document(name)[0][key]
 
 
+@pytest.mark.slow
 def test_a_run_and_its_parts(document, folder):
     config = tiny_run(folder)
     found, done = document("run", config, "--output", folder / "out")

@@ -30,6 +30,7 @@ def test_public_names_are_documented():
         assert len(getattr(qat, name).__doc__ or "") > 60, name
 
 
+@pytest.mark.slow
 def test_strict_mypy_takes_a_users_script_and_finds_mistakes(tmp_path, monkeypatch):
     """Against the package as a wheel installs it: trainers/, exporters/ and configs/ lie below qat."""
     package = tmp_path / "qat"

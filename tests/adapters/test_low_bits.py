@@ -194,6 +194,7 @@ def test_training_does_not_move_ranges_that_leave_values_out(framework, estimato
     assert any(before[name] != grid.encoding.scale for name, grid in model.grids.items()) == moves
 
 
+@pytest.mark.slow
 @FRAMEWORKS
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.usefixtures("eager")

@@ -92,6 +92,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["torch", "keras"])
 def test_a_healthy_net_ends_at_ptq(qat, tmp_path, trained, framework):
     done = qat("auto", config_of(tmp_path, framework, trained[framework][1]), "-q")
@@ -305,7 +306,6 @@ main()
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_kill_9_in_a_training(tmp_path, trained):
     (tmp_path / "auto_nets.py").write_text(NETS)
     config = two_bits(tmp_path, trained["torch"][1], ", checkpoint_every: 1")

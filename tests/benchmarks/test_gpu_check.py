@@ -9,6 +9,7 @@ import pytest
 import torch
 
 
+@pytest.mark.slow
 def test_without_a_gpu_nothing_is_claimed():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

@@ -20,6 +20,7 @@ def test_settings_that_curves_share_are_measured_once(monkeypatch):
     assert growth.line("batch", found["batch"][0]) == "| batch 8 | 1000 | 0.50 | 3 | 0.75 |"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", growth.KINDS)
 def test_accumulated_passes_are_one_update(kind, monkeypatch):
     step = growth.step_of(kind, growth.Setting(batch=2, resolution=32, width=0.5, accumulation=3))

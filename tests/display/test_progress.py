@@ -119,6 +119,7 @@ STAGES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["torch", "keras"])
 @pytest.mark.parametrize("visible", [True, False])
 def test_every_stage_shows_progress_and_one_keyword_hides_it(framework, visible, monkeypatch, tmp_path):

@@ -146,6 +146,7 @@ def test_large_channels_of_norms_are_lost_in_8_bits_alone(tmp_path, framework, t
     assert artifact.parity.max_lsb <= 1 and artifact.parity.exact > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnxruntime", "litert"])
 def test_a_stream_far_from_zero_is_lost_in_8_bits_alone(target):
     """A norm takes no notice of a number that is added to every channel; 8 bits for the sums do."""

@@ -31,7 +31,6 @@ latency_runs: 0
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_everything_lies_beside_the_configuration(tmp_path, capfd):
     from sklearn.datasets import load_digits
 

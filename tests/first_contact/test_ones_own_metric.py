@@ -33,7 +33,6 @@ latency_runs: 0
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_the_metric_trains_compares_and_decides(tmp_path, capfd):
     (tmp_path / "my_metrics.py").write_text(MODULE)
     (tmp_path / "run.yaml").write_text(CONFIG)

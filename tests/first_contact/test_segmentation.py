@@ -10,7 +10,6 @@ keras = pytest.importorskip("keras")
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_maps_are_judged_by_their_pixels(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)

@@ -21,7 +21,6 @@ def fit(model, images, labels, epochs):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_the_frozen_body_stays_and_the_head_learns(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

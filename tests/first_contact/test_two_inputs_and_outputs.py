@@ -28,7 +28,6 @@ def loss(outputs, labels):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_each_head_is_trained_and_compared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

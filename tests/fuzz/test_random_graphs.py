@@ -127,7 +127,6 @@ def test_a_few_random_graphs(check_one: Callable[[Spec], bool], count: int) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 @pytest.mark.parametrize(("check_one", "count"), [(check_torch, 80), (check_keras, 50)])
 def test_many_random_graphs(check_one: Callable[[Spec], bool], count: int) -> None:
     check_graphs(check_one, FUZZ_EXAMPLES or count, draw_others=FUZZ_EXAMPLES > 0)

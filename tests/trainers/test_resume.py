@@ -82,6 +82,7 @@ def test_resume_computes_with_the_kernels_of_before(tmp_path, monkeypatch):
     assert same(resumed, reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_resume_goes_on_freezing(framework, tmp_path):
     """Weights of 3 bits that flip at a high rate: what is frozen, and what was nearly, is so again after the stop."""
@@ -116,6 +117,7 @@ def test_resume_of_a_float_model_with_dropout(framework, tmp_path):
     assert same(resumed, reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_resume_of_a_prepared_model_with_dropout(framework, tmp_path):
     def model(seed, dropout=True):
@@ -226,6 +228,7 @@ def test_best_weights_alone_are_kept_too(tmp_path):
     assert (tmp_path / "run.1" / "best.safetensors").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_finished_run_goes_on_for_more_epochs(framework, tmp_path, caplog):
     """Where neither the schedule nor range tracking knows the length: to the weights of a run that was so long from its start."""

@@ -61,6 +61,7 @@ def own_step():
     return OwnStep(inputs, layers.Dense(3)(layers.Dense(8, activation="relu")(inputs)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_another_backend_is_named_in_one_sentence(backend):
     pytest.importorskip(backend)

@@ -28,7 +28,6 @@ def healthy(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_a_healthy_file_gets_no_diagnosis(healthy):
     found = qat.diagnose(healthy.float, healthy.quantized, healthy.x)
     assert found.findings == () and found.first_drop is None
@@ -36,7 +35,6 @@ def test_a_healthy_file_gets_no_diagnosis(healthy):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_a_remedy_is_tried_and_measured(tmp_path):
     files = dead_channels(Kit(target="litert", **SMALL), tmp_path)
     found = qat.diagnose(files.float, files.quantized, files.x, attempt=True, out=tmp_path / "mended")

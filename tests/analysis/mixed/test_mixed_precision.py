@@ -57,7 +57,6 @@ def test_points_are_built_as_they_were_chosen(framework, target, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_the_least_size_takes_four_bits_and_the_least_loss_none(tmp_path):
     model, data = trained("torch")
     found = qat.mixed_precision(model, data, tmp_path, choices=[INT8, INT4, FLOAT16], points=2, latency_runs=0)
@@ -116,7 +115,6 @@ def test_models_and_data_that_do_not_fit_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_the_command_writes_recipes_that_a_run_takes(tmp_path, capfd):
     command, config = CommandLine(tmp_path, capfd), tiny_run(tmp_path)
     options = ["--choice", INT8, "--choice", INT4, "--points", 2]

@@ -75,7 +75,6 @@ def test_operators_are_found_in_an_onnx(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_onnxruntime_leaves_the_excluded_nodes_float(tmp_path):
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -107,7 +106,6 @@ def test_onnxruntime_leaves_the_excluded_nodes_float(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 @pytest.mark.parametrize("framework", ["torch", "keras"])
 def test_ai_edge_quantizer_leaves_the_pinned_operators_float(framework, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
@@ -137,7 +135,6 @@ def test_ai_edge_quantizer_leaves_the_pinned_operators_float(framework, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_tensorrt_is_given_names_and_precisions(tmp_path):
     path, places = placed(torch_net(), samples(), [Pin("second.0", "depthwise_conv2d"), Pin("head.3", "dense")], tmp_path)
     names = [part.rpartition(":") for part in layer_precisions(places).split(",")]

@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_the_results_of_a_configuration(tmp_path, capfd):
     qat = CommandLine(tmp_path, capfd)
     config = tiny_run(tmp_path)
@@ -64,7 +63,6 @@ def make():
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_pins_are_written_as_other_tools_take_them(tmp_path, capfd):
     (tmp_path / "outlier_net.py").write_text(NET)
     made: dict = {}

@@ -43,7 +43,6 @@ def samples(count=512):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 @pytest.mark.parametrize(("framework", "method"), [("torch", "exact"), ("keras", "fast")])
 def test_the_layer_with_the_outlier_is_sensitive_and_without_it_the_recipe_is_good_in_the_runtime(framework, method):
     found = qat.sensitivity(outlier_net(framework), [samples()], method=method, threshold=8.0)
