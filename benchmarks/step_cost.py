@@ -198,7 +198,7 @@ def headline(of_machines: dict[str, Results]) -> str:
     words = {where: where.partition(", ")[2] for where in of_machines}  # its instructions
     if len(set(words.values())) < len(words):
         words = {where: where for where in of_machines}
-    titles = [f"{short}: {title}" for short, title in product(words.values(), (FIGURES))]
+    titles = [f"{short}: {title}" for short, title in product(words.values(), FIGURES)]
     lines = []
     for model, (title, _, _, kinds) in MODELS.items():
         found = [best(results.get(model, {}), kinds) for results in of_machines.values()]

@@ -61,30 +61,30 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
 
 def _erfc(graph: Any, node: Any, name: str, args: Sequence[Any]) -> None:
     """Write ``Erfc``, of which TensorFlow makes an exact GELU, as ``1 - Erf``, for tf2onnx."""
-    _difference(graph, node, name, "Erf", from_one=True)
+    source, one, outputs = _taken_out(graph, node, name)
+    found = graph.make_node("Erf", [source], name=f"{name}/erf").output[0]
+    graph.make_node("Sub", [one, found], outputs=outputs, name=name)
 
 
 def _expm1(graph: Any, node: Any, name: str, args: Sequence[Any]) -> None:
     """Write ``Expm1``, which a CELU consists of, as ``Exp - 1``, for tf2onnx."""
-    _difference(graph, node, name, "Exp", from_one=False)
+    source, one, outputs = _taken_out(graph, node, name)
+    found = graph.make_node("Exp", [source], name=f"{name}/exp").output[0]
+    graph.make_node("Sub", [found, one], outputs=outputs, name=name)
 
 
 def _log1p(graph: Any, node: Any, name: str, args: Sequence[Any]) -> None:
     """Write ``Log1p``, of which TensorFlow makes a ``logaddexp``, as ``Log(1 + x)``, for tf2onnx."""
-    outputs, source = list(node.output), node.input[0]
-    graph.remove_node(node.name)
-    one = graph.make_const(f"{name}/one", np.ones((), np.float32)).output[0]
+    source, one, outputs = _taken_out(graph, node, name)
     more = graph.make_node("Add", [source, one], name=f"{name}/more").output[0]
     graph.make_node("Log", [more], outputs=outputs, name=name)
 
 
-def _difference(graph: Any, node: Any, name: str, kind: str, from_one: bool) -> None:
-    """Write the difference between an operator's result and 1 in the place of a node."""
-    outputs, source = list(node.output), node.input[0]
+def _taken_out(graph: Any, node: Any, name: str) -> tuple[str, str, list[str]]:
+    """Take a node out of its graph, and return the names of its input, of a constant 1, and of its outputs."""
+    source, outputs = node.input[0], list(node.output)
     graph.remove_node(node.name)
-    one = graph.make_const(f"{name}/one", np.ones((), np.float32)).output[0]
-    found = graph.make_node(kind, [source], name=f"{name}/{kind.lower()}").output[0]
-    graph.make_node("Sub", [one, found] if from_one else [found, one], outputs=outputs, name=name)
+    return source, graph.make_const(f"{name}/one", np.ones((), np.float32)).output[0], outputs
 
 
 #: Writers of TensorFlow's operators that tf2onnx has no form of.

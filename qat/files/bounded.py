@@ -11,7 +11,6 @@ import numpy as np
 
 from qat.analysis.sensitivity.layers import Layer, layers_of
 from qat.analysis.sensitivity.pinning import PinnedRecipe, all_pins, pinned
-from qat.analysis.sensitivity.sensitivity import sensitivity
 from qat.captured import Captured
 from qat.errors import ConfigError, OptionError
 from qat.planning.rounding import Rounding
@@ -20,7 +19,6 @@ from qat.system.silence import without_notices
 from .bounds import Bounds
 from .calibrated import CALIBRATING, HELD_OUT, JUDGING, Arrays, Calibrated, Trial
 from .distance import same_answers
-from .inputs import unpacked
 from .opened import Opened
 from .request import Request
 
@@ -121,11 +119,8 @@ class _Ranked:
     def of(cls, found: Calibrated, trial: Trial, bounds: Bounds) -> _Ranked:
         """Order the layers of a model."""
         model = found.model
-        rows = sensitivity(
-            model, unpacked(trial.judging), method="fast", threshold=100.0, try_recipes=False, progress=trial.request.progress
-        ).layers
         by_name = {(layer.name, layer.kind): layer for layer in layers_of(model.plan)}
-        rows = tuple(sorted(rows, key=lambda row: -row.estimate))
+        rows = sorted(trial.losses_of(model, trial.judging), key=lambda row: -row.estimate)
         return cls(
             model,
             found.captured,

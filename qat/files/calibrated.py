@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qat.analysis.checks.check import check_data
+from qat.analysis.sensitivity.result import LayerSensitivity
 from qat.analysis.sensitivity.sensitivity import sensitivity
 from qat.calibration.adaround import LearnedRoundings
 from qat.calibration.bias_correction import QuickCorrection
@@ -33,6 +34,8 @@ from .request import Request
 log = logging.getLogger("qat")
 
 Arrays = tuple[np.ndarray, ...]
+#: What may follow calibration, and can be taken back.
+Refinement = QuickCorrection | LearnedRoundings
 
 #: The most samples that calibrate, and the most that judge the ranges.
 CALIBRATING, JUDGING = 128, 64
@@ -66,7 +69,7 @@ class Calibrated:
     unrounded: tuple[str, ...] = ()
     precise: tuple[str, ...] = ()
     precision: str = ""
-    refined: tuple[QuickCorrection | LearnedRoundings, ...] = ()
+    refined: tuple[Refinement, ...] = ()
 
 
 def calibrated(opened: Opened, request: Request, kept: Sequence[Arrays]) -> Calibrated:
@@ -153,32 +156,34 @@ class Trial:
             off[estimator] = self.off(model)
         return min(TRIED, key=off.__getitem__)
 
-    def refined(self, model: Any) -> tuple[QuickCorrection | LearnedRoundings, ...]:
+    def refined(self, model: Any) -> tuple[Refinement, ...]:
         """Correct the biases of a calibrated model, then learn roundings, each where that brings outputs nearer to float's."""
         samples = unpacked(self.samples[: -(-REFINING // self.opened.batch)])
-        off = self.off(model)
-        found: list[QuickCorrection | LearnedRoundings] = []
-        for make in (QuickCorrection, self._roundings):
-            with without_notices():  # of layers that have nothing to refine
-                step: QuickCorrection | LearnedRoundings | None = make(model, samples)
-            if step is None:
-                continue
-            step.apply()
-            if (now := self.off(model)) < off:
-                off = now
-                found.append(step)
-            else:
-                step.take_back()
-        return tuple(found)
+        with without_notices():  # of layers that have nothing to refine
+            correction = QuickCorrection(model, samples)
+        found, off = self._kept(correction, model, self.off(model))
+        if self.request.trains or self.request.start is not None or off < ROUGH:
+            return found  # roundings are learned after this, or lose little
+        with without_notices():
+            roundings = self._roundings(model, samples)
+        return found + self._kept(roundings, model, off)[0]
 
-    def _roundings(self, model: Any, samples: Sequence[Any]) -> LearnedRoundings | None:
-        """Return what learns the roundings of the layers whose weights lose most; None where they lose little, or learn after."""
-        if self.request.trains or self.request.start is not None or self.off(model) < ROUGH:
-            return None
-        few = unpacked(self.judging[: -(-RANKING // self.opened.batch)])
-        rows = sensitivity(
-            model, few, method="fast", threshold=100.0, try_recipes=False, progress=self.request.progress
-        ).layers  # fmt: skip
+    def _kept(self, step: Refinement, model: Any, off: float) -> tuple[tuple[Refinement, ...], float]:
+        """Take a step, or leave it where the outputs come no nearer to float's; return what is kept, and how far they are off."""
+        step.apply()
+        if (now := self.off(model)) < off:
+            return (step,), now
+        step.take_back()
+        return (), off
+
+    def losses_of(self, model: Any, judging: Sequence[Arrays]) -> tuple[LayerSensitivity, ...]:
+        """Return what each layer of a model makes of its error on batches, by one pass over them."""
+        batches, progress = unpacked(judging), self.request.progress
+        return sensitivity(model, batches, method="fast", threshold=100.0, try_recipes=False, progress=progress).layers
+
+    def _roundings(self, model: Any, samples: Sequence[Any]) -> LearnedRoundings:
+        """Return what learns the roundings of the layers whose weights lose most."""
+        rows = self.losses_of(model, self.judging[: -(-RANKING // self.opened.batch)])
         sizes = {p.op.layer: self.opened.adapter.parameter(model, p.op.params["weight"]).size for p in model.plan.ops if p.weight}
         small = [row for row in rows if sizes.get(row.layer, LARGE) < LARGE]
         worst = sorted(small, key=lambda row: -row.estimate * row.weight_share)[:LEARNING]
