@@ -68,8 +68,8 @@ cost: $(STAMP)
 	$(BIN)/python benchmarks/step_cost.py --kinds $(COST_KINDS) --json docs/step_cost.json
 	$(BIN)/python benchmarks/step_cost.py --keras --json docs/step_cost.json
 	$(BIN)/python benchmarks/growth.py --json docs/growth.json --plot docs/growth.png
-	$(BIN)/python benchmarks/step_profile.py mobilenet_v2 resnet18 mobilenet_v3 efficientnet_b0 --write docs/benchmarks.md
-	$(BIN)/python benchmarks/evaluation_cost.py mobilenet_v2 resnet18 vit keras --write docs/benchmarks.md
+	$(BIN)/python benchmarks/step_profile.py mobilenet_v2 resnet18 mobilenet_v3 efficientnet_b0 vit --json docs/step_profile.json
+	$(BIN)/python benchmarks/evaluation_cost.py --json docs/evaluation_cost.json
 	$(BIN)/python benchmarks/two_processes.py --json docs/two_processes.json
 	$(BIN)/python benchmarks/judging_cost.py --json docs/judging_cost.json
 	test ! -x $(VENV)-peers/bin/python || $(BIN)/python benchmarks/prepare_cost.py --json docs/prepare_cost.json
@@ -78,8 +78,9 @@ cost: $(STAMP)
 # The same tables from the kept figures, without measuring.
 cost-tables: $(STAMP)
 	$(BIN)/python benchmarks/step_cost.py --json docs/step_cost.json --render docs/benchmarks.md README.md
-	for what in two_processes judging_cost prepare_cost; do test ! -f docs/$$what.json || \
+	for what in step_profile evaluation_cost two_processes judging_cost prepare_cost; do test ! -f docs/$$what.json || \
 	  $(BIN)/python benchmarks/$$what.py --json docs/$$what.json --render docs/benchmarks.md || exit 1; done
+	$(BIN)/python benchmarks/growth.py --json docs/growth.json --plot docs/growth.png --render
 
 COST_KINDS := float float_bf16 folded qat qat_auto float_last float_last_bf16 folded_last qat_last
 

@@ -1,13 +1,13 @@
 """What a batch of evaluation costs against float in channels_last: without gradients, 32 images of 64x64, on one thread.
 
-    python benchmarks/evaluation_cost.py [MODEL ...] [--runs 20] [--write docs/benchmarks.md]
+    python benchmarks/evaluation_cost.py [MODEL ...] [--runs 20] [--json docs/evaluation_cost.json]
+    python benchmarks/evaluation_cost.py --json docs/evaluation_cost.json --render docs/benchmarks.md
 
 The model ``keras`` is Keras', by ``predict_on_batch``. Both kinds take turns; the median of the CPU's seconds counts.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
@@ -21,7 +21,7 @@ for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_TH
     os.environ[variable] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from sections import machine, parsed, table, write_section
+from sections import options_of, parsed, render_or_measure, table
 from step_rows import MODELS, keras_model, torch_model
 
 import qat
@@ -63,24 +63,28 @@ def seconds_of(calls: Calls, runs: int) -> dict[str, float]:
     return {kind: statistics.median(taken) for kind, taken in times.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "models", nargs="*", metavar="MODEL", default=["mobilenet_v2", "resnet18"], help=f"of {', '.join(MODELS)}"
-    )
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="write the table into a document, too")
-    options = parsed(parser, list(MODELS))
+def render(figures: dict[str, dict[str, float]]) -> str:
+    """Return the figures as a table."""
     rows = []
-    for model in options.models:
-        title, _, name, _ = MODELS[model]
-        seconds = seconds_of((in_keras if model == "keras" else in_torch)(name), options.runs)
-        figures = [f"{1e3 * spent:.0f} ms" for spent in seconds.values()]
-        rows.append((title, *figures, f"{seconds['qat'] / seconds['float']:.2f}"))
-        print(*rows[-1], sep=", ", flush=True)
-    if options.write:
-        titles = ("32 images of 64x64", "float, channels_last", "qat", "ratio")
-        write_section(options.write, "evaluation", f"{table(titles, rows)}\n\nMeasured on one thread of {machine()}.")
+    for model, seconds in figures.items():
+        cells = [f"{1e3 * spent:.0f} ms" for spent in seconds.values()]
+        rows.append((MODELS[model][0], *cells, f"{seconds['qat'] / seconds['float']:.2f}"))
+    return table(("32 images of 64x64", "float, channels_last", "qat", "ratio"), rows)
+
+
+def main() -> None:
+    parser = options_of(__doc__)
+    names = ["mobilenet_v2", "resnet18", "vit", "keras"]
+    parser.add_argument("models", nargs="*", metavar="MODEL", default=names, help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--runs", type=int, default=20)
+    options = parsed(parser, list(MODELS))
+
+    def measure(figures: dict[str, dict[str, float]], keep: Callable[[], None]) -> None:
+        for model in options.models:
+            figures[model] = seconds_of((in_keras if model == "keras" else in_torch)(MODELS[model][2]), options.runs)
+            keep()
+
+    render_or_measure(options, "evaluation", render, measure)
 
 
 if __name__ == "__main__":

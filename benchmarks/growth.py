@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 import torch.nn.functional as F
+from sections import keep, kept, machine
 from step_cost import held_by, peak_of
 from step_rows import Step
 
@@ -139,20 +140,22 @@ def ratio(figures: dict[str, float]) -> float:
     return figures["qat"] / figures["float"]
 
 
-def draw(found: Curves, target: Path) -> None:
-    """Write the ratios as a picture, one panel a curve."""
+def draw(of_machines: dict[str, Curves], target: Path) -> None:
+    """Write the ratios as a picture, one row a machine and one panel a curve."""
     import matplotlib.pyplot as plt
 
-    figure, grid = plt.subplots(1, len(found), figsize=(3 * len(found), 2.8), sharey=True, layout="constrained", squeeze=False)
-    panels = grid[0]
-    for panel, (name, rows) in zip(panels, found.items(), strict=True):
-        for figures, label in (("seconds", "time"), ("peak", "peak memory")):
-            panel.plot([row["value"] for row in rows], [ratio(row[figures]) for row in rows], marker="o", label=label)
-        panel.axhline(1.0, color="grey", linewidth=0.8)
-        panel.set(xlabel=name, xticks=[row["value"] for row in rows])
-    panels[0].set_ylim(0, 1.05 * panels[0].get_ylim()[1])
-    panels[0].set_ylabel("of float's step")
-    panels[0].legend()
+    size = {"figsize": (3 * len(CURVES), 2.9 * len(of_machines)), "squeeze": False}
+    figure, grid = plt.subplots(len(of_machines), len(CURVES), sharey=True, layout="constrained", **size)
+    for panels, (where, curves) in zip(grid, of_machines.items(), strict=True):
+        for panel, (name, rows) in zip(panels, curves.items(), strict=False):
+            for figures, label in (("seconds", "time"), ("peak", "peak memory")):
+                panel.plot([row["value"] for row in rows], [ratio(row[figures]) for row in rows], marker="o", label=label)
+            panel.axhline(1.0, color="grey", linewidth=0.8)
+            panel.set(xlabel=name, xticks=[row["value"] for row in rows])
+        panels[0].set_title(where, fontsize="medium", loc="left")
+        panels[0].set_ylabel("of float's step")
+        panels[0].legend()
+    grid[0][0].set_ylim(0, 1.05 * grid[0][0].get_ylim()[1])
     figure.savefig(target, dpi=110)
 
 
@@ -172,16 +175,18 @@ def main() -> None:
         print(peak_here(options.peak[0], Setting(**json.loads(options.peak[1]))))
         return
 
-    def keep(found: Curves) -> None:
-        if options.json:
-            options.json.write_text(json.dumps(found, indent=1) + "\n")
+    of_machines: dict[str, Curves] = kept(options.json)
+
+    def keep_drawn(found: Curves) -> None:
+        of_machines[machine()] = found
+        keep(of_machines, options.json)
         if options.plot:
-            draw(found, options.plot)
+            draw(of_machines, options.plot)
 
     if options.render:
-        draw(json.loads(options.json.read_text()), options.plot)
+        draw(of_machines, options.plot)
     else:
-        measure(options.runs, keep)
+        measure(options.runs, keep_drawn)
 
 
 if __name__ == "__main__":

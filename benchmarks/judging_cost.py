@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-from sections import keep, kept, machine, options_of, parsed, table, write_section
+from sections import options_of, parsed, render_or_measure, table
 
 import qat
 
@@ -100,19 +100,18 @@ def render(figures: dict[str, Any]) -> str:
         ratios = (f"{s['compare']:.1f} s, **{s['compare'] / own:.2f}**", f"{s['verify']:.1f} s, **{s['verify'] / both:.2f}**")
         rows.append((f"`.{form}`", f"{own:.1f} s", f"{s['prepared model']:.1f} s", *ratios))
     titles = (f"{figures['images']} images", "file", "prepared model", "`compare`, of the file", "verification, of both")
-    return f"{table(titles, rows)}\n\nMeasured on {figures['machine']}."
+    return table(titles, rows)
 
 
 def main() -> None:
     parser = options_of(__doc__)
     parser.add_argument("--images", type=int, default=10_000)
     options = parsed(parser)
-    if options.render:
-        write_section(options.render, "judging cost", render(kept(options.json)))
-        return
-    figures = {"machine": machine(), "images": options.images, "formats": measure(options.images)}
-    keep(figures, options.json)
-    print(render(figures))
+
+    def keep_measured(figures: dict[str, Any], keep: Callable[[], None]) -> None:
+        figures.update(images=options.images, formats=measure(options.images))
+
+    render_or_measure(options, "judging cost", render, keep_measured)
 
 
 if __name__ == "__main__":

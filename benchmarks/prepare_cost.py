@@ -5,7 +5,8 @@
 
 One image of 64x64 is the example; two are verified. Both sides begin with the float module and capture it themselves; torchao's
 pass over a batch between prepare and convert counts as little as our calibration. Each run is a process of its own on one thread,
-by turns; the median of the CPU's seconds counts.
+by turns; the median of the CPU's seconds counts. A process that takes more than ``--limit`` of them is stopped, and its model's
+row says so.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -25,7 +28,7 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from sections import keep, kept, options_of, parsed, table, with_model, write_section
+from sections import options_of, parsed, render_or_measure, table
 
 MODELS = ("resnet18", "resnet50", "resnet152")
 PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
@@ -105,47 +108,68 @@ def here(name: str, kind: str) -> dict[str, float]:
     return KINDS[kind](model_of(name), x)
 
 
-def measure(name: str, runs: int, peers: Path) -> dict[str, dict[str, float]]:
+#: The median seconds of a kind's steps; the limit alone, as ``more than``, where a run took longer.
+Seconds = dict[str, float]
+
+
+def run(python: Path, name: str, kind: str, limit: int) -> Seconds | None:
+    """Return :func:`here` from a process of its own; None where that takes more than ``limit`` seconds of the CPU."""
+    command = [str(python), __file__, "--here", name, kind]
+    within = lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))  # noqa: E731
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=within)
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return None
+    done.check_returncode()
+    found: Seconds = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measured(name: str, runs: int, peers: Path, limit: int) -> dict[str, Seconds]:
     """Return the median seconds of the steps of each kind."""
     pythons = {"qat": Path(sys.executable), "torchao": peers}
-    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in pythons}
+    found: dict[str, list[Seconds]] = {kind: [] for kind in pythons}
+    stopped: dict[str, Seconds] = {}
     for _ in range(runs):
         for kind, python in pythons.items():
-            command = [str(python), __file__, "--here", name, kind]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found[kind].append(json.loads(done.stdout.splitlines()[-1]))
-    return {kind: {step: statistics.median(run[step] for run in each) for step in each[0]} for kind, each in found.items()}
+            if kind in stopped:
+                continue
+            if (seconds := run(python, name, kind, limit)) is None:
+                stopped[kind] = {"more than": limit}
+            else:
+                found[kind].append(seconds)
+    medians = {kind: {step: statistics.median(r[step] for r in each) for step in each[0]} for kind, each in found.items() if each}
+    return medians | stopped
 
 
-def render(figures: dict[str, Any]) -> str:
+def render(figures: dict[str, dict[str, Seconds]]) -> str:
     """Return the figures as a table."""
     rows = []
-    for name, kinds in figures["models"].items():
+    for name, kinds in figures.items():
         sums = {kind: sum(steps.values()) for kind, steps in kinds.items()}
         cells = [", ".join(f"{step} {seconds:.1f}" for step, seconds in kinds[kind].items()) for kind in ("qat", "torchao")]
-        rows.append((name, *cells, f"**{sums['qat'] / sums['torchao']:.2f}**"))
-    titles = ("CPU seconds", "qat", "torchao PT2E", "qat / torchao")
-    return f"{table(titles, rows)}\n\nMeasured on {figures['machine']}."
+        below = "below " if "more than" in kinds["torchao"] else ""
+        rows.append((name, *cells, f"**{below}{sums['qat'] / sums['torchao']:.2f}**"))
+    return table(("CPU seconds", "qat", "torchao PT2E", "qat / torchao"), rows)
 
 
 def main() -> None:
     parser = options_of(__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", default=list(MODELS), help=f"of {', '.join(MODELS)}")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--limit", type=int, default=240, help="seconds of the CPU of one process, its imports included")
     parser.add_argument("--peers", type=Path, default=PEERS, help="the Python that has torchao")
     parser.add_argument("--here", nargs=2, metavar=("MODEL", "KIND"), help=argparse.SUPPRESS)
     options = parsed(parser, MODELS)
     if options.here:
         print(json.dumps(here(*options.here)))
         return
-    figures = kept(options.json)
-    if not options.render:
+
+    def measure(figures: dict[str, Any], keep: Callable[[], None]) -> None:
         for name in options.models:
-            figures = with_model(figures, name, measure(name, options.runs, options.peers))
-            keep(figures, options.json)
-        print(render(figures))
-    else:
-        write_section(options.render, "prepare cost", render(figures))
+            figures[name] = measured(name, options.runs, options.peers, options.limit)
+            keep()
+
+    render_or_measure(options, "prepare cost", render, measure)
 
 
 if __name__ == "__main__":

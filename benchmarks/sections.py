@@ -1,4 +1,7 @@
-"""What benchmarks write into documents: a part between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``, from kept figures."""
+"""What benchmarks write into documents: a part between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``, from kept figures.
+
+Figures are kept by machine, so that those of one do not replace another's.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import argparse
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,34 @@ def parsed(parser: argparse.ArgumentParser, models: Sequence[str] = ()) -> argpa
     return options
 
 
-def with_model(figures: dict[str, Any], name: str, found: Any) -> dict[str, Any]:
-    """Return the figures of this machine with those of a model."""
-    return {"machine": machine(), "models": figures.get("models", {}) | {name: found}}
+#: The figures of one machine.
+Figures = dict[str, Any]
+
+
+def by_machine(of_machines: dict[str, Figures], render: Callable[[Figures], str]) -> str:
+    """Return the text of each machine's figures, with its name."""
+    return "\n\n".join(f"{render(figures)}\n\nMeasured on {where}." for where, figures in of_machines.items())
+
+
+def render_or_measure(
+    options: argparse.Namespace,
+    section: str,
+    render: Callable[[Figures], str],
+    measure: Callable[[Figures, Callable[[], None]], None],
+) -> None:
+    """Write a document's section of the kept figures, or measure this machine's, keep and print them.
+
+    Args:
+        options: of :func:`options_of`.
+        section: its name.
+        render: returns the text of one machine's figures.
+        measure: changes this machine's figures; its second argument keeps what is there so far.
+    """
+    of_machines = kept(options.json)
+    if options.render:
+        write_section(options.render, section, by_machine(of_machines, render))
+        return
+    here = machine()
+    measure(of_machines.setdefault(here, {}), lambda: keep(of_machines, options.json))
+    keep(of_machines, options.json)
+    print(by_machine({here: of_machines[here]}, render))

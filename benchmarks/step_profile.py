@@ -1,6 +1,7 @@
 """Where a training step's time goes: each part's time by torch.profiler, beside what this machine could do it in.
 
-    python benchmarks/step_profile.py [MODEL ...] [--kind qat] [--runs 10] [--steps 5] [--write docs/benchmarks.md]
+    python benchmarks/step_profile.py [MODEL ...] [--kind qat] [--runs 10] [--steps 5] [--json docs/step_profile.json]
+    python benchmarks/step_profile.py --json docs/step_profile.json --render docs/benchmarks.md
 
 The step is that of benchmarks/step_cost.py, on one thread. The Python function that calls an operator decides the part
 (``PARTS``), the nearest one first. *Python and dispatch* is what a step takes beyond the operators, outside the profiler.
@@ -13,15 +14,13 @@ them. The profiler knows no seconds of the CPU: on a machine with other work the
 
 from __future__ import annotations
 
-import argparse
-import logging
 import os
 import statistics
 import sys
 import time
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from sections import machine, write_section
+from sections import options_of, parsed, render_or_measure
+from sections import table as as_table
 from step_rows import MODELS, Step
 from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -173,10 +173,16 @@ def _profiled(step: Step) -> dict[tuple[str, str], list[float]]:
     return found
 
 
-def name_passes(monitored: Any) -> None:
+@contextmanager
+def named_passes(monitored: Any) -> Iterator[None]:
     """Let the profiler see compiled passes, which are no operators of PyTorch, by their names."""
-    for name in (operator.partition("::")[2] for operator in OPERATORS if operator.startswith("passes::")):
-        setattr(monitored, name, _named(getattr(monitored, name), f"passes::{name}"))
+    names = [operator.partition("::")[2] for operator in OPERATORS if operator.startswith("passes::")]
+    before = {name: getattr(monitored, name) for name in names if monitored is not None}
+    for name, function in before.items():
+        setattr(monitored, name, _named(function, f"passes::{name}"))
+    yield
+    for name, function in before.items():
+        setattr(monitored, name, function)
 
 
 def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -254,52 +260,72 @@ def _timed(call: Callable[[], Any], runs: int) -> list[float]:
     return found
 
 
-def table(seconds: dict[str, float], work: dict[str, Work], machine: Machine, whole: float) -> str:
-    """Return the parts of a step as a table, the longest first."""
-    rows = [("part", "ms", "share", "operators", "M products", "MiB", "limit ms"), ("---",) * 7]
+def parts_of(seconds: dict[str, float], work: dict[str, Work], machine: Machine, whole: float) -> dict[str, dict[str, Any]]:
+    """Return what is known of each part of a step, the longest first."""
+    found: dict[str, dict[str, Any]] = {}
     for part, spent in sorted({**seconds, PYTHON: whole - sum(seconds.values())}.items(), key=lambda row: -row[1]):
-        figures = [f"{1e3 * spent:.1f}", f"{spent / whole:.0%}"]
+        found[part] = {"seconds": spent}
         if (did := work.get(part)) is not None:
-            products = sum(did.products.values()) / 1e6
-            figures += [f"{did.operators}", f"{products:.0f}", f"{did.bytes / 2**20:.0f}", f"{1e3 * machine.limit(did):.1f}"]
+            products = sum(did.products.values())
+            found[part] |= {"operators": did.operators, "products": products, "bytes": did.bytes, "limit": machine.limit(did)}
+    return found
+
+
+def table(parts: dict[str, dict[str, Any]], whole: float) -> str:
+    """Return the parts of a step as a table."""
+    rows = []
+    for part, row in parts.items():
+        figures = [f"{1e3 * row['seconds']:.1f}", f"{row['seconds'] / whole:.0%}"]
+        if "limit" in row:
+            figures += [f"{row['operators']}", f"{row['products'] / 1e6:.0f}", f"{row['bytes'] / 2**20:.0f}"]
+            figures += [f"{1e3 * row['limit']:.1f}"]
         rows.append((part, *figures, *[""] * (6 - len(figures))))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return as_table(("part", "ms", "share", "operators", "M products", "MiB", "limit ms"), rows)
+
+
+def render(figures: dict[str, dict[str, Any]]) -> str:
+    """Return the profiles of one machine."""
+    found = []
+    for model, step in figures.items():
+        peaks = ", ".join(f"{kind} {rate / 1e9:.0f}" for kind, rate in step["products"].items())
+        rates = f"10^9 products a second of one thread: {peaks}; memory {step['bandwidth'] / 1e9:.1f} GB/s"
+        title = f"**{MODELS[model][0]}, {step['kind']}, {1e3 * profile['seconds']:.0f} ms** ({rates})"
+        found += [title, table(step["parts"], step["seconds"])]
+    return "\n\n".join(found)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     names = [name for name in MODELS if name != "keras"]
     parser.add_argument("models", nargs="*", metavar="MODEL", default=["mobilenet_v2", "resnet18"], help=f"of {', '.join(names)}")
     parser.add_argument("--kind", default="qat", help="a row of step_rows.py")
     parser.add_argument("--runs", type=int, default=10, help="steps outside the profiler, of which the median counts")
     parser.add_argument("--steps", type=int, default=5, help="steps under the profiler")
-    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="write the tables into a document, too")
-    options = parser.parse_args()
-    if unknown := set(options.models) - set(names):
-        parser.error(f"unknown model: {', '.join(sorted(unknown))}; valid: {', '.join(names)}")
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
+    options = parsed(parser, names)
     torch.set_num_threads(1)
-    from qat.adapters.torch.autograd import passes
 
-    limits = measure_machine()
-    peaks = ", ".join(f"{kind} {rate / 1e9:.0f}" for kind, rate in limits.products.items())
-    parts = [f"One thread of {machine()}: 10^9 products a second: {peaks}; memory {limits.bandwidth / 1e9:.1f} GB/s."]
-    print(parts[0])
-    for model in options.models:
-        title, make, name, kinds = MODELS[model]
-        step = kinds[options.kind].build(*make(name))
-        whole = statistics.median(_timed(step, options.runs))
-        if (walks := passes.walks()) is not None:
-            name_passes(walks)
-        seconds = seconds_of(step, options.steps)
-        parts.append(f"**{title}, {kinds[options.kind].title.strip('*')}, {1e3 * whole:.0f} ms**")
-        parts.append(table(seconds, work_of(step), limits, whole))
-        print("", *parts[-2:], sep="\n\n", flush=True)
-        if sum(seconds.values()) > whole:
-            print("\nThe parts take longer than the whole: the machine has other work. Repeat it at rest, or with more --steps.")
-    if options.write:
-        write_section(options.write, "step profile", "\n\n".join(parts))
+    def measure(figures: dict[str, Any], keep: Callable[[], None]) -> None:
+        from qat.adapters.torch.autograd import passes
+
+        limits = measure_machine()
+        for model in options.models:
+            _, make, name, kinds = MODELS[model]
+            step = kinds[options.kind].build(*make(name))
+            whole = statistics.median(_timed(step, options.runs))
+            with named_passes(passes.walks()):
+                seconds = seconds_of(step, options.steps)
+            figures[model] = {
+                "kind": kinds[options.kind].title.strip("*"),
+                "seconds": whole,
+                "products": limits.products,
+                "bandwidth": limits.bandwidth,
+                "parts": parts_of(seconds, work_of(step), limits, whole),
+            }
+            keep()
+            if sum(seconds.values()) > whole:
+                print(f"{model}: the parts take longer than the whole, since the machine has other work; repeat it at rest")
+
+    render_or_measure(options, "step profile", render, measure)
 
 
 if __name__ == "__main__":

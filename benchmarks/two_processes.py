@@ -18,13 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from sections import keep, kept, options_of, parsed, table, with_model, write_section
+from sections import options_of, parsed, render_or_measure, table
 
 MODELS = ("mobilenet_v2", "resnet18")
 KINDS = ("float", "qat")
@@ -99,13 +100,13 @@ def rate_of(name: str, kind: str, setting: Setting, runs: int) -> float:
 def render(figures: dict[str, Any]) -> str:
     """Return images a second, and the second process's share, as a table."""
     rows = []
-    for name, kinds in figures["models"].items():
+    for name, kinds in figures.items():
         for kind, rates in kinds.items():
             alone = rates[SETTINGS[0].title]
             cells = (f"{rates[s.title]:.0f}" + ("" if s is SETTINGS[0] else f" ({rates[s.title] / alone:.2f})") for s in SETTINGS)
             rows.append((f"{name}, {kind}", *cells))
     titles = ("images a second (of the first column)", *(s.title for s in SETTINGS))
-    return f"{table(titles, rows)}\n\nMeasured on {figures['machine']}."
+    return table(titles, rows)
 
 
 def main() -> None:
@@ -118,15 +119,13 @@ def main() -> None:
         name, kind, index, *rest = json.loads(options.here)
         print(seconds_here(name, kind, SETTINGS[index], *rest))
         return
-    figures = kept(options.json)
-    if options.render:
-        write_section(options.render, "two processes", render(figures))
-        return
-    for name in options.models:
-        rates = {kind: {s.title: rate_of(name, kind, s, options.runs) for s in SETTINGS} for kind in KINDS}
-        figures = with_model(figures, name, rates)
-        keep(figures, options.json)
-    print(render(figures))
+
+    def measure(figures: dict[str, Any], keep: Callable[[], None]) -> None:
+        for name in options.models:
+            figures[name] = {kind: {s.title: rate_of(name, kind, s, options.runs) for s in SETTINGS} for kind in KINDS}
+            keep()
+
+    render_or_measure(options, "two processes", render, measure)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ def test_accumulated_passes_are_one_update(kind, monkeypatch):
 def test_kept_figures_are_drawn(tmp_path):
     row = {"value": 8, "seconds": {"float": 2.0, "qat": 1.0}, "peak": {"float": 2, "qat": 1}}
     kept, picture = tmp_path / "growth.json", tmp_path / "growth.png"
-    kept.write_text(json.dumps({name: [row] for name in growth.CURVES}))
+    curves = {name: [row] for name in growth.CURVES}
+    kept.write_text(json.dumps({"2 cores of X": curves, "2 cores of Y": {"batch": [row]}}))
     subprocess.run([sys.executable, growth.__file__, "--json", str(kept), "--plot", str(picture), "--render"], check=True)
     with Image.open(picture) as image:
         assert image.width > 1000
+        assert image.height > 600  # a row for each machine

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from step_profile import OTHER, PYTHON, Machine, Work, name_passes, part_of, seconds_of, table, work_of
+from step_profile import OTHER, PYTHON, Machine, Work, named_passes, part_of, parts_of, seconds_of, table, work_of
 from step_rows import ours
 
 from qat.adapters.torch.autograd import passes
@@ -38,7 +38,7 @@ def test_products_are_those_of_the_layers(step):
 def test_every_part_has_time_and_a_limit(step):
     seconds, work = seconds_of(step, 2), work_of(step)
     assert {"accumulators", "epilogue", "clip masks", "weights", "gradients", "optimizer"} <= set(seconds)
-    text = table(seconds, work, Machine({"float32": 1e9, "int8": 1e9}, 1e9), 1.0)
+    text = table(parts_of(seconds, work, Machine({"float32": 1e9, "int8": 1e9}, 1e9), 1.0), 1.0)
     assert all(f"| {part} |" in text for part in (*seconds, PYTHON))
 
 
@@ -49,8 +49,8 @@ def test_compiled_passes_have_time(step, monkeypatch):
     called = []
     requantize = walks.requantize
     monkeypatch.setattr(walks, "requantize", lambda *args: called.append(1) or requantize(*args))
-    name_passes(walks)
-    assert seconds_of(step, 1)["epilogue"] > 0
+    with named_passes(walks):
+        assert seconds_of(step, 1)["epilogue"] > 0
     assert len(called) == 3
     assert work_of(step)["epilogue"].operators >= 9  # the operators that stand in for them
     assert len(called) == 3
