@@ -1,7 +1,9 @@
-"""Settings of every test: one thread, no notices of TensorFlow's, no cache of the user's."""
+"""Settings of every test: one thread, no notices of TensorFlow's, no cache of the user's, the same random numbers."""
 
 import gc
 import os
+import random
+import sys
 
 import pytest
 
@@ -28,3 +30,15 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _own_seed():
+    """Weights that a test draws do not depend on the tests before it; frameworks that no test has imported stay so."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)

@@ -114,6 +114,7 @@ def test_an_error_is_one_sentence_and_no_document(folder, capfd, arguments, said
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_what_a_library_prints_does_not_spoil_the_document(folder):
     config = tiny_run(folder)
     (folder / "loud.py").write_text(

@@ -57,6 +57,7 @@ def finetune(model: Model, train_data: Batches, eval_data: Batches | None = None
 
     Examples:
         >>> import numpy as np, qat, torch
+        >>> _ = torch.manual_seed(0)
         >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
         >>> model = qat.calibrate(qat.prepare(torch.nn.Linear(4, 3), x), [x])
         >>> data = [(x, x.argmax(1) % 3)]

@@ -105,6 +105,7 @@ def test_a_weight_that_drifts_is_not_frozen(framework):
     assert (watched.of_state("frozen") == FREE).all()
 
 
+@pytest.mark.slow
 def test_both_frameworks_carry_out_the_same_rule():
     pairs = [Watched(framework, threshold=0.015) for framework in ("torch", "keras")]
     random = np.random.default_rng(0)
@@ -122,6 +123,7 @@ def test_both_frameworks_carry_out_the_same_rule():
         np.testing.assert_allclose(keras.of_state(name), expected, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @FRAMEWORKS
 @pytest.mark.parametrize(("learned", "granularity"), [(False, "channel"), (False, "tensor"), (True, "channel")])
 def test_training_keeps_what_is_frozen_and_the_program_has_it(framework, learned, granularity, monkeypatch):

@@ -53,6 +53,7 @@ def eager(framework):
         yield
 
 
+@pytest.mark.slow
 @FRAMEWORKS
 @pytest.mark.parametrize(
     ("weights", "activations", "target", "granularity"),

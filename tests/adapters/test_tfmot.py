@@ -36,6 +36,7 @@ def model(digits):
     return model
 
 
+@pytest.mark.slow
 def test_from_float_to_verified_artifact(model, digits, tmp_path):
     test = digits.batches("test", 100)
     samples = list(digits.batches("train", 64, limit=512))

@@ -109,6 +109,7 @@ def test_a_healthy_net_ends_at_ptq(qat, tmp_path, trained, framework):
     assert summary["decision"] in unescape((folder / "report.html").read_text())
 
 
+@pytest.mark.slow
 def test_channels_apart_under_one_scale_end_at_equalization(qat, tmp_path, trained):
     weights = broken(tmp_path, trained["torch"][0])
     config = config_of(tmp_path, "torch", weights, "recipe: static_wi8_ai8_per_tensor\nper_channel: false\n")
@@ -162,6 +163,7 @@ class Killed(BaseException):
     """What no step catches."""
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_where_it_was(qat, tmp_path, trained, monkeypatch):
     config = two_bits(tmp_path, trained["torch"][1])
     build = searching.build

@@ -121,6 +121,7 @@ def two_inputs(framework):
     return keras.Model([x, y], keras.layers.Dense(3, activation="relu")(x) - keras.layers.Dense(3)(y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("framework", "target"), [("torch", None), ("torch", "litert"), ("keras", None)])
 def test_a_pair_of_inputs_is_no_pair_of_inputs_and_labels(framework, target, tmp_path):
     model = two_inputs(framework)

@@ -32,6 +32,7 @@ def test_accumulated_passes_are_one_update(kind, monkeypatch):
     assert (len(passes), len(updates)) == (3, 1)
 
 
+@pytest.mark.slow
 def test_kept_figures_are_drawn(tmp_path):
     row = {"value": 8, "seconds": {"float": 2.0, "qat": 1.0}, "peak": {"float": 2, "qat": 1}}
     kept, picture = tmp_path / "growth.json", tmp_path / "growth.png"

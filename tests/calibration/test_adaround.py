@@ -62,6 +62,7 @@ def test_the_next_integer_and_no_worse_than_the_nearest(inputs, outputs, bits, b
         assert np.all(got <= other * (1 + 1e-4) + 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", CASES)
 def test_a_model_comes_nearer_to_the_float_one(framework, tmp_path):
     model, x, prepared, name = CASES[framework]()

@@ -15,6 +15,7 @@ from qat.report.statistics import error_percent
 from support.layer_cases import CASES, outputs, torch_case, train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", CASES)
 def test_means_are_those_of_the_float_model(framework, tmp_path):
     model, x, prepared, name = CASES[framework]()

@@ -63,6 +63,7 @@ def divergence(model, got, x):
     return float((p.exp() * (p - q)).sum(-1).mean())
 
 
+@pytest.mark.slow
 def test_a_net_on_real_digits_comes_nearer_at_four_bits(tmp_path):
     model, kept, others = trained_on_digits()
     prepared = qat.calibrate(qat.prepare(model, kept[:2], "static_wi4_ai8"), [kept[:256]])
@@ -319,6 +320,7 @@ def test_a_run_starts_from_it_and_compares_with_it(tmp_path, monkeypatch):
     assert stages.prepare(job, data, model) is calls[1][0]
 
 
+@pytest.mark.slow
 def test_a_file_starts_from_it(tmp_path, monkeypatch):
     model, x, _, _ = torch_case()
     torch.onnx.export(model, (x[:1],), tmp_path / "m.onnx", dynamo=False, dynamic_axes={"x": [0]}, input_names=["x"])

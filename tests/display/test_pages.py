@@ -47,6 +47,7 @@ def results(request, tmp_path_factory):
 NAMES = ["plan", "evidence", "history", "artifact", "parity", "report", "inspection", "entry"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_repr_is_one_short_line(results, name):
     shown = repr(results[name])

@@ -72,6 +72,7 @@ def images(framework: str, count: int = 32) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("framework", "target", "before"),
     [("torch", "onnxruntime", True), ("torch", "litert", False), ("keras", "litert", True), ("keras", "onnxruntime", False)],

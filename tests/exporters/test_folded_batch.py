@@ -135,6 +135,7 @@ def test_moves_of_a_folded_batch_are_of_integers(name, target):
     assert not qat.plan(made().eval(), torch.randn(2, *shape), target=target).floats()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["windows", "heads", "encoder", "behind", "prefix"])
 def test_folded_batch_is_exported_to_tflite(name, tmp_path):
     pytest.importorskip("tensorflow")

@@ -58,6 +58,7 @@ def types_of(raw):
     return {tensor["dtype"].__name__ for tensor in interpreter.get_tensor_details()}
 
 
+@pytest.mark.slow
 def test_each_model_by_its_own_recipe(bundle, data, tmp_path, capfd):
     command = CommandLine(tmp_path, capfd)
     recipe = "hand_detector=int8,hand_landmarks_detector=fp16,embedder=float"
@@ -80,6 +81,7 @@ def test_each_model_by_its_own_recipe(bundle, data, tmp_path, capfd):
     assert "gestures_int8.task/embedder.tflite" in table.stdout
 
 
+@pytest.mark.slow
 def test_data_by_the_models_names(bundle, tmp_path):
     arrays = {"hand_detector": 8, "hand_landmarks_detector": 8, "embedder": 5}
     named = {name: RANDOM.normal(size=(64, size)).astype(np.float32) for name, size in arrays.items()}

@@ -55,6 +55,7 @@ def test_few_layers_are_enough_for_a_bound(target, tmp_path):
     assert inspect(made.path) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnxruntime", "litert"])
 def test_few_layers_are_enough_for_answers(target, tmp_path):
     path = fragile(tmp_path / "net.onnx", softmax=True)
@@ -95,6 +96,7 @@ def test_answers_are_counted():
     assert both.found([got], [real], losses).endswith("% and 98 % of float's answers")
 
 
+@pytest.mark.slow
 def test_bounds_that_hold_already_change_no_byte(tmp_path):
     path = fragile(tmp_path / "net.onnx", softmax=True)
     asked = ({}, {"max_error": 90.0}, {"same_answers": 1.0})
@@ -151,6 +153,7 @@ def test_what_cannot_be_is_said_first(options, said):
         qat.quantize("nothing.onnx", X, **options)
 
 
+@pytest.mark.slow
 def test_the_command_says_which_layers(tmp_path, capfd):
     np.save(tmp_path / "x.npy", X)
     options = ["--data", "x.npy", "--estimator", "minmax", "--max-error", "3"]

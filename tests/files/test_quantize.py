@@ -106,6 +106,7 @@ def test_an_onnx_becomes_an_int8_onnx_that_equals_the_model(folder, tmp_path):
         qat.quantize(folder / "net.onnx", folder / "nchw.npz", out=tmp_path)
 
 
+@pytest.mark.slow
 def test_training_brings_it_nearer_to_float(folder, tmp_path):
     options = {"recipe": "static_wi4_ai8", "progress": False}
     plain = qat.quantize(folder / "net.onnx", folder / "nchw.npz", out=tmp_path / "plain", **options)
@@ -247,6 +248,7 @@ def test_wrong_options_are_said_before_the_work(options, message):
 # --- the command ---
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_after_a_file_that_fails(folder, tmp_path, capfd):
     qat_command = CommandLine(folder, capfd)
     done = qat_command("quantize", "net.onnx", "none.onnx", "old.onnx", "--data", "nchw.npz", "--out", tmp_path)
@@ -278,6 +280,7 @@ def test_files_are_compared_without_a_configuration(folder, tmp_path, capfd):
     assert done.returncode == 2 and "no data to" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_page_shows_the_samples_and_the_plan(folder, tmp_path, capfd):
     command, page = CommandLine(folder, capfd), tmp_path / "report.html"
     done = command("quantize", "net.onnx", "old.onnx", "--data", "nchw.npz", "--out", tmp_path, "--report", page, "--json")
@@ -354,6 +357,7 @@ def points_off(made, source, data):
     return float(np.abs(points - real).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("write", "name"), [(landmarks_onnx, "net.onnx"), (landmarks_keras, "net.keras")])
 def test_coordinates_leave_unrounded_where_their_grid_makes_the_error(write, name, folder, tmp_path):
     data = folder / "nhwc.npy" if name.endswith("keras") else folder / "nchw.npz"
@@ -367,6 +371,7 @@ def test_coordinates_leave_unrounded_where_their_grid_makes_the_error(write, nam
     assert "256 values are few" in str(Quantization((free,)).page())
 
 
+@pytest.mark.slow
 def test_the_estimator_nearest_to_float_is_taken(folder, tmp_path):
     """A few pixels lie far beyond all others: the whole range leaves few integers for the rest."""
     x = np.random.default_rng(1).normal(size=(160, 3, 8, 8)).astype(np.float32)

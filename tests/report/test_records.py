@@ -31,6 +31,7 @@ RECIPES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("framework", "target"), [("torch", None), ("torch", "litert"), ("keras", None)])
 def test_files_of_other_tools_are_inspected_and_compared(framework, target, tmp_path):
     made = qat.ptq_baselines(model(framework), [ROWS], tmp_path, target=target)
@@ -45,6 +46,7 @@ def test_files_of_other_tools_are_inspected_and_compared(framework, target, tmp_
     assert report.against_float
 
 
+@pytest.mark.slow
 def test_compare_says_of_a_runs_files_what_the_run_said(tmp_path):
     net, folder = model("torch"), tmp_path / "artifacts"
     made = qat.ptq_baselines(net, [ROWS], folder)

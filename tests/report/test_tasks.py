@@ -60,6 +60,7 @@ def first_class_right(outputs, labels):
     return outputs[0].argmax(-1) == labels[0]
 
 
+@pytest.mark.slow
 @FRAMEWORKS
 def test_regression_is_judged_by_its_error(framework, tmp_path):
     model = dense(framework, 2)
@@ -103,6 +104,7 @@ def test_without_labels_there_are_distances_and_no_decision(framework, tmp_path)
     )
 
 
+@pytest.mark.slow
 @FRAMEWORKS
 def test_several_inputs_and_outputs(framework):
     model = two_heads(framework)

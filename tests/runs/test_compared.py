@@ -73,6 +73,7 @@ def test_a_torch_run_compares_weights_checkpoints_factories_and_a_keras_file(fol
     assert rows["other"] != rows["mine"]
 
 
+@pytest.mark.slow
 def test_a_keras_run_compares_weights_a_prepared_model_and_a_file_of_pytorch(folder, capfd):
     import compared_models
 

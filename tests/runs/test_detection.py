@@ -96,6 +96,7 @@ def test_a_wrong_label_is_one_sentence_before_training(labels, said, tmp_path, c
     assert "Traceback" not in done.stderr and done.stderr.count("error:") == 1
 
 
+@pytest.mark.slow
 def test_images_without_a_box_train_and_are_measured(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     done = CommandLine(tmp_path, capfd)("run", write(tmp_path, np.full((1, 1, 5), -1)))

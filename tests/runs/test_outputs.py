@@ -47,6 +47,7 @@ def qat(tmp_path, capfd):
     return CommandLine(tmp_path, capfd)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("framework", "weights"), [("torch", "w.pth"), ("keras", "w.weights.h5")])
 def test_a_run_ships_the_named_outputs(qat, tmp_path, monkeypatch, framework, weights):
     pytest.importorskip(framework)

@@ -305,6 +305,7 @@ def test_a_keras_net_by_the_converter(tmp_path: Path) -> None:
         read_tflite(_converted(model, "dynamic", tmp_path / "dynamic.tflite"))
 
 
+@pytest.mark.slow
 def test_a_file_of_one_sample_is_loaded_and_quantized_by_batches_of_many(tmp_path: Path) -> None:
     """LiteRT resizes such a file without a word, and merges the samples with the boxes."""
     file = TFLiteFile()

@@ -180,6 +180,7 @@ def test_right_labels_pass_those_of_an_image_without_a_box_too():
     assert limits_of(raw(classes=7)) == (64, 64, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["torch", "keras"])
 def test_finetune_says_what_is_wrong_with_a_box(framework):
     x = np.zeros((2, 64, 64, 1) if framework == "keras" else (2, 1, 64, 64), np.float32)

@@ -74,6 +74,7 @@ def test_none_trains_on_and_the_end_says_so(framework, trained, caplog):
     assert "lower learning_rate (now 1e+09)" in caplog.text
 
 
+@pytest.mark.slow
 @FRAMEWORKS
 def test_distillation_is_held_against_a_uniform_answer(framework, trained):
     """The distance to the teacher starts near zero: many times that is no divergence yet."""
@@ -113,6 +114,7 @@ def test_a_loss_that_refuses_zeros_is_judged_by_itself(trained):
     assert "outputs of zero" not in str(caught.value)
 
 
+@pytest.mark.slow
 @FRAMEWORKS
 def test_the_judgement_is_the_same_after_a_resume(framework, trained, tmp_path):
     def told(folder, **options):

@@ -157,6 +157,7 @@ def test_losses_are_equal_in_both_frameworks():
             assert float(a) == pytest.approx(float(b), rel=1e-5), (name, kind)
 
 
+@pytest.mark.slow
 @FRAMEWORKS
 def test_teacher_alone_without_labels(framework):
     """Trained on inputs alone, the model comes closer to its float teacher than it was after calibration."""
@@ -177,6 +178,7 @@ def test_teacher_alone_without_labels(framework):
     assert last.metrics["top1"] > 90
 
 
+@pytest.mark.slow
 @FRAMEWORKS
 def test_teacher_weight(framework):
     """Weight 0 is training by labels; weight 1 is no longer."""

@@ -96,6 +96,7 @@ def test_resume_goes_on_freezing(framework, tmp_path):
     assert same(resumed, reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_resume_of_a_float_model_with_dropout(framework, tmp_path):
     def model(seed):
@@ -145,6 +146,7 @@ def test_resume_of_a_prepared_model_with_dropout(framework, tmp_path):
     assert same(resumed, reference)
 
 
+@pytest.mark.slow
 def test_resume_with_a_shuffling_data_loader(tmp_path, caplog):
     import torch
     from torch.utils.data import DataLoader, TensorDataset, default_collate
@@ -339,12 +341,14 @@ def compare_with_whole(framework, folder, kills, *images):
     assert killed == whole
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_killed_once(tmp_path):
     compare_with_whole("torch", tmp_path, 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", [pytest.param("torch", marks=pytest.mark.ci), "keras"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_killed_ten_times(framework, tmp_path):
     compare_with_whole(framework, tmp_path, 10)
 

@@ -138,6 +138,7 @@ def test_training_never_ends_worse_than_it_began(framework, caplog):
     assert same(model, untouched)
 
 
+@pytest.mark.slow
 @FRAMEWORKS
 @pytest.mark.parametrize("options", [{"steps": 20}, {"time_budget": "100s", "max_steps": 20}])
 def test_a_stopped_run_continues_bit_for_bit(framework, options, tmp_path):

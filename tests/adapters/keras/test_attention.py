@@ -209,6 +209,7 @@ def test_masked_scores_run_in_integers(name, target, sequences, tmp_path):
         np.testing.assert_array_equal(before[shown], after[shown])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnxruntime", "litert"])
 def test_a_row_that_a_mask_hides_whole_is_of_zeros_where_keras_has_them(target, sequences, tmp_path):
     x, mask = keras.Input((LENGTH, WIDTH)), keras.Input((LENGTH, LENGTH), dtype="bool")

@@ -65,6 +65,7 @@ def test_prepared_model_computes_the_folded_float_model_until_calibrated(float_m
     np.testing.assert_allclose(outputs(qat.prepare(float_model), images), outputs(float_model, images), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_preparing_and_training_leave_the_float_model_as_it_was(float_model, images):
     before = [w.copy() for w in float_model.get_weights()]
     train(qat.calibrate(qat.prepare(float_model), [images]), images)
@@ -120,6 +121,7 @@ def test_fit_evaluate_and_tf_data(prepared, images):
     assert np.isfinite(prepared.evaluate(data, verbose=0)).all()
 
 
+@pytest.mark.slow
 def test_finetune_keeps_the_best_epoch_and_its_ranges(prepared, images, tmp_path):
     batches = [(images[i : i + 8], np.arange(i, i + 8) % 10) for i in range(0, 32, 8)]
     history = qat.finetune(prepared, batches, batches, epochs=3, learning_rate=0.02, checkpoint_dir=tmp_path, progress=False)
@@ -386,6 +388,7 @@ def test_addition_of_very_different_scales_leaves_the_delegate_and_stays_exact(t
     np.testing.assert_array_equal(np.asarray(graph), np.asarray(prepared(pixels, training=False)))
 
 
+@pytest.mark.slow
 def test_a_loss_of_one_s_own_takes_outputs_and_labels(prepared, images):
     seen = []
 

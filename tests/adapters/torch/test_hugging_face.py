@@ -68,6 +68,7 @@ def test_the_loss_is_the_models_own(kind):
     assert "loss" not in trained(**inputs)
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_causal_model_is_shifted():
     model, words = gpt2(), ids()["input_ids"]
     before = qat.prepare(model, {"input_ids": words}).eval()
@@ -147,6 +148,7 @@ def test_a_causal_model_trains_under_the_trainer(tmp_path):
     assert qat.export(model.eval(), tmp_path / "net.onnx", verify=[{"input_ids": words}]).parity.exact == 1.0
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="a prepared model has no gradient checkpointing"):
         trainer(prepared(bert()), tmp_path, 1, gradient_checkpointing=True).train()

@@ -38,9 +38,14 @@ def float_model(images):
     return model.eval()
 
 
-@pytest.fixture
-def prepared(float_model, images):
+@pytest.fixture(scope="module")
+def ready(float_model, images):
     return qat.calibrate(qat.prepare(float_model, images[:2]), [images])
+
+
+@pytest.fixture
+def prepared(ready):
+    return copy.deepcopy(ready)
 
 
 def train(model, images, steps=3):
@@ -448,6 +453,7 @@ def test_whole_model_is_saved_and_loaded(prepared, images, tmp_path):
     assert train(loaded, images)
 
 
+@pytest.mark.slow
 def test_a_model_with_operators_of_pytorch_is_saved_and_loaded(tmp_path):
     class Kept(nn.Module):
         """A float operator, one of integers, one that reads the batch, and dropout."""

@@ -40,6 +40,7 @@ def test_clean_data_pass_and_the_document_is_that_of_the_page(framework, tmp_pat
     assert not list(tmp_path.glob("runs"))
 
 
+@pytest.mark.slow
 @FRAMEWORKS
 def test_a_warning_ends_with_2_under_strict_alone(framework, tmp_path, capfd):
     qat, path = CommandLine(tmp_path, capfd), config(tmp_path, framework, lambda x, y: (flipped(x), y))
