@@ -67,6 +67,11 @@ class Captured:
             shown = "; ".join(f"{name}: {reason}" for name, reason in list(floats.items())[:3])
             more = f" and {len(floats) - 3} more" if len(floats) > 3 else ""
             log.warning("%d of %d operators stay float (%s%s)", len(floats), len(made.ops), shown, more)
+        if slow := made.slow():
+            log.warning(
+                "mode %s of %s in this runtime takes a multiple of float's time (%d operators, '%s' first): mode weight_only "
+                "makes a file as small, at about float's speed", slow[0].mode, slow[0].op.kind, len(slow), slow[0].op.layer,
+            )  # fmt: skip
         return self.adapter.insert(traced, made, params, masks_of(made.graph, params) if keep_zeros else {})
 
     def _refuse_unwritable(self, plan: Plan) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from qat.display.progress import shown, tracked
 from qat.graph.receptive_windows import windows
+from qat.planning.output_layers import output_layers
 from qat.typing import P, PreparedModel, Samples
 
 from .layerwise import Layer, Layerwise, by_group
@@ -87,6 +88,33 @@ class QuickCorrection:
             for layer, found in zip(self._layers, total, strict=True):
                 weight, scale = layer.weight, layer.scale
                 layer.bias -= ((layer.nearest(weight, scale) * scale - weight) @ (found / samples))[..., 0]
+
+    def take_back(self) -> None:
+        """Restore the biases."""
+        for layer, bias in zip(self._layers, self._before, strict=True):
+            layer.bias = bias
+
+
+class OutputCorrection:
+    """The correction of the layers whose values leave the model, by all of their mean error: roundings of activations add to it.
+
+    Args:
+        model: calibrated.
+        samples: that show the means.
+    """
+
+    def __init__(self, model: PreparedModel, samples: Samples) -> None:
+        self._walk = Layerwise(model, samples, "the bias correction")
+        plan = model.plan
+        last = {planned.op.name for output in plan.graph.outputs for planned in output_layers(plan, output)}
+        self._layers = [layer for layer in self._walk.layers if layer.bias is not None and layer.op.name in last]
+        self._before: list[Any] = [layer.bias for layer in self._layers]
+
+    def apply(self) -> None:
+        """Shift the biases by the mean error of each channel."""
+        with self._walk:
+            for layer in self._layers:
+                layer.bias -= mean_error(layer)
 
     def take_back(self) -> None:
         """Restore the biases."""

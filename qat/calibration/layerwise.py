@@ -29,9 +29,9 @@ log = logging.getLogger("qat")
 
 
 class Layerwise:
-    """The layers of a calibrated model that have integer weights of their own, in order.
+    """The layers of a calibrated model that have integer weights of their own, in order, those that write float among them.
 
-    Left out are layers that share a weight, convolutions of volumes, transposed layers in groups, and weights for float kernels.
+    Left out are layers that share a weight, convolutions of volumes, and transposed layers in groups.
 
     Raises:
         CalibrationError: the model is not prepared and calibrated.
@@ -59,13 +59,13 @@ class Layerwise:
                 check_finite(np.asarray(x), f"batch {index} of {method}")
         uses = Counter(name for p in plan.ops for name in p.op.params.values())
         weighted = [p for p in plan.ops if p.weight is not None]
-        own = [p for p in weighted if p.integer and has_windows(p.op) and all(uses[n] == 1 for n in p.op.params.values())]
+        own = [p for p in weighted if has_windows(p.op) and all(uses[n] == 1 for n in p.op.params.values())]
         self.layers = [layer for layer in (Layer(self, p) for p in own) if layer.known]
         taken = {layer.op.name for layer in self.layers}
         left = [p.op.layer for p in weighted if p.op.name not in taken]
         if left:
             log.warning("%s leaves %d of %d weights as they are: %s", method, len(left), len(weighted), ", ".join(left[:3]))
-        self.twin = float_twin(model)
+        self.twin, self.stored = float_twin(model), any(p.stored for p in plan.ops)
 
     def __enter__(self) -> Layerwise:
         return self
@@ -151,9 +151,17 @@ class Layer:
         """
         layout = self.of.model.plan.graph.layout
         for batch in self.of.batches:
-            read = (self.of.adapter.layer_input(model, self.op.name, batch) for model in (self.of.model, self.of.twin))
+            read = self.of.adapter.layer_input(self.of.model, self.op.name, batch), self._float_input(batch)
             on_grid, in_float = (windows(self.op, x, self.kernel, layout) for x in read)
             yield on_grid, in_float
+
+    def _float_input(self, batch: Any) -> np.ndarray:
+        """Return what the layer reads in the twin, in which layers that write float would read stored weights."""
+        if self.of.stored:
+            values = self.of.adapter.float_values(self.of.twin, batch)
+            if self.op.inputs[0] in values:  # it is not one of several results of an operator
+                return values[self.op.inputs[0]]
+        return self.of.adapter.layer_input(self.of.twin, self.op.name, batch)
 
 
 def by_group(rows: np.ndarray, groups: int) -> np.ndarray:

@@ -146,7 +146,7 @@ class _Solver:
         self.walk, self.block, self.targets = walk, block, targets
         self.inputs, self.real = reached.quantized, reached.real
         names = {p.op.name for p in block.ops}
-        self.layers = [layer for layer in walk.layers if layer.op.name in names]
+        self.layers = [layer for layer in walk.layers if layer.op.name in names and layer.planned.integer]
         plan = walk.model.plan
         written = {t for p in block.ops for t in p.op.outputs}
         groups = [g for g in plan.groups.values() if written.issuperset(g.tensors) and g.fixed is None and not g.probabilities]

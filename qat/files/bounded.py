@@ -68,7 +68,7 @@ def bounded(found: Calibrated, opened: Opened, request: Request, kept: Sequence[
             f"precision: it has {bounds.found(got, trial.real, trial.losses)}, not {bounds.asked()}; ask for less, or take a "
             "static recipe",
         )
-    for step in found.refined:  # layers are ranked beside the float model
+    for step in reversed(found.refined):  # layers are ranked beside the float model
         step.take_back()
     ranked = _Ranked.of(found, trial, bounds)
     goal, count, more, made = 1.0, 0, 1, found

@@ -13,7 +13,7 @@ from qat.analysis.checks.check import check_data
 from qat.analysis.sensitivity.result import LayerSensitivity
 from qat.analysis.sensitivity.sensitivity import sensitivity
 from qat.calibration.adaround import LearnedRoundings
-from qat.calibration.bias_correction import QuickCorrection
+from qat.calibration.bias_correction import OutputCorrection, QuickCorrection
 from qat.calibration.calibrate import set_ranges
 from qat.calibration.coarse_outputs import coarse_outputs
 from qat.calibration.evidence import Evidence
@@ -35,7 +35,7 @@ log = logging.getLogger("qat")
 
 Arrays = tuple[np.ndarray, ...]
 #: What may follow calibration, and can be taken back.
-Refinement = QuickCorrection | LearnedRoundings
+Refinement = QuickCorrection | LearnedRoundings | OutputCorrection
 
 #: The most samples that calibrate, and the most that judge the ranges.
 CALIBRATING, JUDGING = 128, 64
@@ -157,16 +157,25 @@ class Trial:
         return min(TRIED, key=off.__getitem__)
 
     def refined(self, model: Any) -> tuple[Refinement, ...]:
-        """Correct the biases of a calibrated model, then learn roundings, each where that brings outputs nearer to float's."""
+        """Correct biases, learn roundings and correct the outputs' means, each where that brings outputs nearer to float's."""
         samples = unpacked(self.samples[: -(-REFINING // self.opened.batch)])
         with without_notices():  # of layers that have nothing to refine
             correction = QuickCorrection(model, samples)
         found, off = self._kept(correction, model, self.off(model))
-        if self.request.trains or self.request.start is not None or off < ROUGH:
-            return found  # roundings are learned after this, or lose little
+        if self.request.trains or self.request.start is not None:
+            return found  # roundings are learned after this
+        if off >= ROUGH:
+            with without_notices():
+                roundings = self._roundings(model, samples)
+            learned, off = self._kept(roundings, model, off)
+            found += learned
+        return found + self.centred(model, off)
+
+    def centred(self, model: Any, off: float) -> tuple[Refinement, ...]:
+        """Correct the means of a model's outputs, which are off by so much."""
         with without_notices():
-            roundings = self._roundings(model, samples)
-        return found + self._kept(roundings, model, off)[0]
+            correction = OutputCorrection(model, unpacked(self.samples))
+        return self._kept(correction, model, off)[0]
 
     def _kept(self, step: Refinement, model: Any, off: float) -> tuple[tuple[Refinement, ...], float]:
         """Take a step, or leave it where the outputs come no nearer to float's; return what is kept, and how far they are off."""

@@ -90,7 +90,8 @@ def samples_for(
 
 def _random(wanted: Sequence[Wanted], count: int, seed: int) -> Samples:
     if free := next((w for w in wanted if None in w.shape[1:]), None):
-        raise DataError(f"input '{free.name}' has free sizes {free.shape}: random data need a size, HEIGHTxWIDTH")
+        way = "a size, HEIGHTxWIDTH" if free.channel_axis else "them: give an .npz with arrays of the application's sizes"
+        raise DataError(f"input '{free.name}' takes {free.said}: random data need {way}")
     log.warning(
         "calibrated on random numbers from 0 to 1: the file's size and speed are those of a calibrated one, its answers are not; "
         "data like the application's inputs are needed for those"

@@ -29,6 +29,11 @@ class Wanted:
     dtype: str = "float32"
 
     @property
+    def said(self) -> str:
+        """The sizes for a person: ``(samples, 3, any, any)``."""
+        return f"({', '.join('samples' if axis == 0 else str(n or 'any') for axis, n in enumerate(self.shape))})"
+
+    @property
     def channel_axis(self) -> int | None:
         """The axis of an image's channels, 1 or 3; None where it is no image of one, three or four channels."""
         if len(self.shape) != 4:
@@ -63,9 +68,27 @@ class Wanted:
         if not len(array):
             raise DataError(f"the data for input '{self.name}' hold no samples: give one or more")
         if not fits:
-            wanted = ", ".join("samples" if i == 0 else str(n or "any") for i, n in enumerate(self.shape))
-            raise DataError(f"the data for input '{self.name}' have the shape {array.shape}, the model wants ({wanted})")
+            raise DataError(f"the data for input '{self.name}' have the shape {array.shape}, the model wants {self.said}")
         return np.ascontiguousarray(array, dtype=self.dtype)
+
+
+def fixed_batch(wanted: Sequence[Wanted]) -> int | None:
+    """Return how many samples the inputs take at once; None where that is free.
+
+    Raises:
+        DataError: they do not share their first axis: one is a single number, or a state whose samples are on another axis.
+    """
+    if number := next((w for w in wanted if not w.shape), None):
+        raise DataError(f"input '{number.name}' is a single number without an axis for samples: make it a constant of the file")
+    sizes = {w.shape[0] for w in wanted}
+    fixed = sizes - {None}
+    if len(fixed) > 1 or (None in sizes and fixed - {1}):
+        one = next(w for w in wanted if w.shape[0] not in (None, 1))
+        raise DataError(
+            f"input '{one.name}' {one.shape} does not share its first axis with the other inputs, so that it is not that of the "
+            "samples: export the model with the samples first in every input, or without it"
+        )
+    return fixed.pop() if fixed else None
 
 
 def batches(arrays: Sequence[np.ndarray], size: int) -> list[tuple[np.ndarray, ...]]:

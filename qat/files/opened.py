@@ -20,7 +20,7 @@ from qat.system.silence import quiet
 from qat.typing import Adapter, Model
 
 from .data import Normalization, Samples, arrays_of, samples_for
-from .inputs import Wanted
+from .inputs import Wanted, fixed_batch
 from .request import Request
 
 #: The suffix of what is made of a file, by the file's own.
@@ -138,9 +138,9 @@ def _data_of_artifact(path: Path, data: Any, request: Request, batch: int) -> tu
         wanted = [Wanted(info.name, tuple(info.shape), info.dtype) for info in open_session(path).inputs]
     except CustomOperatorError:  # it may be one that is read here
         wanted = _inputs_as_written(path)
-    samples = _samples(wanted, data, request, _stated(path))
     # A .tflite shows the size of a batch that it may nevertheless take otherwise; a fixed one of an .onnx is a constant.
-    fixed = wanted[0].shape[0] if path.suffix == ".onnx" and wanted[0].shape else None
+    fixed = fixed_batch(wanted) if path.suffix == ".onnx" else None
+    samples = _samples(wanted, data, request, _stated(path))
     return samples, fixed or min(batch, len(samples))
 
 

@@ -18,7 +18,7 @@ from qat.report.statistics import error_percent
 from qat.trainers.output_losses import choose
 
 from .bounded import bounded
-from .calibrated import CALIBRATING, HELD_OUT, calibrated
+from .calibrated import CALIBRATING, HELD_OUT, Trial, calibrated
 from .distance import agreement_percent
 from .held_out import held_out
 from .inputs import batches, unpacked
@@ -47,6 +47,9 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
     prepared = ranges.model
     if request.start is not None:
         _STARTS[request.start](prepared, unpacked(kept[: -(-CALIBRATING // opened.batch)]))
+        if not request.trains:
+            trial = Trial.of(opened, request, kept)
+            trial.centred(prepared, trial.off(prepared))
     before = opened.outputs(opened.model, held)
     losses, steps = {}, 0
     if request.trains:

@@ -44,6 +44,7 @@ def _facts(target: Target) -> str:
         "bias": target.bias,
         "arithmetic": f"`{target.kernels}`",
         **{f"{mode} kernels": _names(target.modes.stored.get(mode, ())) for mode in STORED},
+        **{f"{mode} kernels slower than float's": _names(kinds) for mode, kinds in target.modes.slow.items()},
         "kernels for 4-bit weights": "; ".join(f"{mode}: {_names(of)}" for mode, of in target.modes.packed.items()) or "none",
         "kernels for 16-bit activations": _names(target.modes.int16),
         "source": f"<{target.source}>",

@@ -55,6 +55,7 @@ class Modes:
         packed: by mode, the operators that read a weight of 4 bits from half a byte, and their kernels then, of which the first
             that takes the operator runs it. Any other weight of 4 bits is held in int8.
         int16: the operators with static kernels for activations of 16 bits, see :mod:`qat.arithmetic.int16`.
+        slow: by mode, the operators whose kernels take a multiple of the float kernel's time.
 
     An arithmetic is a name in :mod:`qat.arithmetic.kernels` (static) or :mod:`qat.arithmetic.dynamic`, or ``float``.
     """
@@ -62,6 +63,7 @@ class Modes:
     stored: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     packed: Mapping[str, Mapping[str, tuple[Packed, ...]]] = field(default_factory=dict)
     int16: tuple[str, ...] = ()
+    slow: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Modes:
@@ -70,7 +72,8 @@ class Modes:
             mode: {kind: tuple(Packed(**kernel) for kernel in kernels) for kind, kernels in of_mode.items()}
             for mode, of_mode in data["packed"].items()
         }
-        return cls(data["stored"], packed, tuple(data["int16"]))
+        slow = {mode: tuple(kinds) for mode, kinds in data.get("slow", {}).items()}
+        return cls(data["stored"], packed, tuple(data["int16"]), slow)
 
 
 STATIC_ONLY = Modes()
@@ -106,7 +109,9 @@ LITERT = Modes(
 )
 
 #: QLinearConv, QGemm, ConvInteger and MatMulInteger read 8-bit weights only; DequantizeLinear reads 4 bits since opset 21.
+#: ConvInteger has no kernel for depthwise convolutions, and turns every window of the others into a row first.
 ONNXRUNTIME = Modes(
     stored={"dynamic": dict.fromkeys(_FLOAT, "mlas"), "weight_only": _FLOAT, "float16": _FLOAT},
     packed={"weight_only": _FLOAT_PACKED},
+    slow={"dynamic": ("conv2d", "depthwise_conv2d")},
 )

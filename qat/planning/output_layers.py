@@ -11,7 +11,7 @@ from .recipe import QuantSpec, Rule
 
 
 def output_layers(plan: Plan, output: str) -> tuple[PlannedOp, ...]:
-    """Return the integer operators that compute the values of an output: those before it, through data movement.
+    """Return the operators of integer weights or activations that compute an output: those before it, through data movement.
 
     Args:
         plan: of the model.
@@ -22,7 +22,7 @@ def output_layers(plan: Plan, output: str) -> tuple[PlannedOp, ...]:
     waiting = [output]
     while waiting:
         planned = producers.get(waiting.pop())
-        if planned is None or not planned.integer:
+        if planned is None or not (planned.integer or planned.stored):
             continue
         if moves(planned.op):
             waiting.extend(planned.op.inputs)
@@ -39,6 +39,8 @@ def unrounded(plan: Plan, layers: Iterable[PlannedOp]) -> tuple[Rule, ...]:
     kernels = plan.target.modes.stored.get("dynamic", {})
     rules = []
     for planned in layers:
+        if planned.stored:  # it writes float
+            continue
         op, weight = planned.op, planned.weight
         if op.kind not in kernels or weight is None:
             return ()

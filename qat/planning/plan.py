@@ -230,6 +230,10 @@ class Plan(Displayed):
         """Return the operators that stay float and why, by name."""
         return {p.op.name: p.reason for p in self.ops if not p.integer and p.reason}
 
+    def slow(self) -> list[PlannedOp]:
+        """Return the operators whose kernels take a multiple of the float kernel's time."""
+        return [p for p in self.ops if p.op.kind in self.target.modes.slow.get(p.mode, ())]
+
     def unwritable(self) -> dict[str, str]:
         """Return the operators that the target's format cannot hold, and what it lacks, by the paths of their layers."""
         return {p.op.layer: p.reason for p in self.ops if p.unwritable}

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 import qat
-from qat.calibration.bias_correction import QuickCorrection, mean_error
+from qat.calibration.bias_correction import OutputCorrection, QuickCorrection, mean_error
 from qat.calibration.layerwise import Layerwise
 from qat.errors import CalibrationError, DataError
+from qat.planning.recipe import QuantSpec, Recipe, Rule
 from qat.report.statistics import error_percent
 from support.layer_cases import CASES, outputs, torch_case, train
 
@@ -58,6 +59,35 @@ def test_one_pass_brings_outputs_nearer_and_is_taken_back(framework):
     correction.take_back()
     for a, b in zip(before, parameters(prepared), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("recipe", ["weightonly_wi4_afp32", "dynamic_wi8_afp32"])
+@pytest.mark.parametrize("framework", CASES)
+def test_layers_that_write_float_are_corrected_and_their_roundings_learned(framework, recipe):
+    model, x, _, _ = CASES[framework]()
+    prepared = qat.calibrate(qat.prepare(model, x[:2], recipe), [x])
+    real = outputs(model, x)
+    start, error = np.abs(outputs(prepared, x).mean(0) - real.mean(0)).max(), error_percent([outputs(prepared, x)], [real])
+    qat.correct_biases(prepared, [x])
+    assert np.abs(outputs(prepared, x).mean(0) - real.mean(0)).max() < start / 3
+    qat.adaround(prepared, [x], steps=20)
+    assert error_percent([outputs(prepared, x)], [real]) < error
+
+
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+def test_the_means_of_what_leaves_the_model_are_corrected(granularity, tmp_path):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 6)]
+    net, x = nn.Sequential(*layers).eval(), torch.rand(64, 3, 8, 8)
+    rules = (Rule(), Rule(scope="5", mode="dynamic", weight=QuantSpec(bits=8, symmetric=True, granularity=granularity)))
+    prepared = qat.calibrate(qat.prepare(net, x[:2], Recipe(name="r", rules=rules), "litert"), [x])
+    start = np.abs(outputs(prepared, x).mean(0) - outputs(net, x).mean(0)).max()
+    bias, correction = prepared.get_parameter("5.bias").clone(), OutputCorrection(prepared, [x])
+    correction.apply()
+    assert np.abs(outputs(prepared, x).mean(0) - outputs(net, x).mean(0)).max() < start / 5
+    assert qat.export(prepared, tmp_path / "m.tflite", verify=[x]).parity.exact == 1.0
+    correction.take_back()
+    assert torch.equal(bias, prepared.get_parameter("5.bias"))
 
 
 class Halves(nn.Module):

@@ -345,3 +345,11 @@ def test_what_a_target_lacks_is_refused_with_the_pairs_that_have_it(torch_model,
     message = r"'static_wi8_ai16' needs 16-bit kernels, which target 'onnxruntime' lacks; .*: keras or torch -> litert$"
     with pytest.raises(ConfigError, match=message):
         qat.prepare(torch_model, images[:2], recipe="static_wi8_ai16")
+
+
+def test_a_mode_whose_kernels_are_slower_than_floats_says_so(torch_model, images, caplog):
+    qat.prepare(torch_model, images, recipe="dynamic_wi8_afp32", target="litert")
+    assert "takes a multiple" not in caplog.text
+    qat.prepare(torch_model, images, recipe="dynamic_wi8_afp32")
+    said = "mode dynamic of conv2d in this runtime takes a multiple of float's time (2 operators, 'stem' first): mode weight_only"
+    assert said in caplog.text

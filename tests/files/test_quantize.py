@@ -233,6 +233,36 @@ def test_free_sizes_are_set():
     assert [len(b[0]) for b in batches((np.zeros((5, 2)),), 8)] == [5]
 
 
+def write_two_inputs(path, x, state):
+    """A product of ``x`` and a matrix, plus a state, of the given sizes."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"], "dense"), helper.make_node("Add", ["m", "state"], ["y"], "add")]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", x), ("state", state))]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "net", inputs, outputs, [tensor("w", 4, 4)])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_a_batch_that_one_input_fixes_is_that_of_all(tmp_path):
+    path = write_two_inputs(tmp_path / "net.onnx", ["frames", 4], [1, 4])
+    made = qat.quantize(path, {name: RNG.normal(size=(32, 4)) for name in ("x", "state")}, out=tmp_path, estimator="minmax")
+    assert made.exact == 1 and made.quantized == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("x", "state", "message"),
+    [
+        (["n", "t", 4], ["n", 1, 4], r"input 'x' takes \(samples, any, 4\): random data need them: give an .npz with arrays of"),
+        (["n", 4], [2, "n", 4], r"input 'state' \(2, None, 4\) does not share its first axis with .* the samples first in every"),
+        ([1, 4], [2, 1, 4], r"input 'state' \(2, 1, 4\) does not share its first axis"),
+        (["n", 4], [], "input 'state' is a single number without an axis for samples: make it a constant of the file"),
+    ],
+)
+def test_inputs_that_cannot_be_sampled_are_named(x, state, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        qat.quantize(write_two_inputs(tmp_path / "net.onnx", x, state), "random", out=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -20,10 +20,12 @@ def twin_of(model: PreparedModel) -> PreparedModel:
 def layer_input(model: PreparedModel, name: str, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
     """Return the real values that a layer reads when the model gets ``inputs``, on the grid or in float as the model is."""
     check_fit(model.plan.graph.input_shapes, inputs)
-    _, grid = model.run(list(inputs), training=False, until=name)
+    real, grid = model.run(list(inputs), training=False, until=name)
     node = _node(model, name)
-    x = grid[node.planned.op.inputs[0]]
-    return np.asarray(x * node.inputs[0].scale if model.on_grid else x)
+    tensor = node.planned.op.inputs[0]
+    if not node.planned.integer:
+        return np.asarray(real[tensor])
+    return np.asarray(grid[tensor] * node.inputs[0].scale if model.on_grid else grid[tensor])
 
 
 def layer_scale(model: PreparedModel, name: str, weight: str, bias: str | None) -> np.ndarray:

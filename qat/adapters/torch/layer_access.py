@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from qat.adapters.torch.nodes.linear import Conv2d
+from qat.adapters.torch.nodes.stored_weight import StoredWeight
 
 from .inference import forward
 from .prepared_model import SCOPE, PreparedModel
@@ -37,7 +38,8 @@ def layer_input(model: PreparedModel, name: str, inputs: tuple[torch.Tensor, ...
     with handle, suppress(_Reached):
         forward(model, inputs)
     x = seen[0].detach()
-    return (x * node.inputs[0].scale if node.inputs[0].on_grid else x).cpu().numpy()
+    on_grid = isinstance(node, Conv2d) and node.inputs[0].on_grid
+    return (x * node.inputs[0].scale if on_grid else x).cpu().numpy()
 
 
 def layer_scale(model: PreparedModel, name: str, weight: str, bias: str | None) -> np.ndarray:
@@ -68,7 +70,7 @@ def first_not_finite(model: PreparedModel) -> str | None:
     return next((name for name, finite in held if not finite.all()), None)
 
 
-def _node(model: PreparedModel, name: str) -> Conv2d:
+def _node(model: PreparedModel, name: str) -> Conv2d | StoredWeight:
     node = model.get_submodule(f"{SCOPE}.nodes.{name}")
-    assert isinstance(node, Conv2d)
+    assert isinstance(node, (Conv2d, StoredWeight))
     return node

@@ -51,6 +51,10 @@ class StoredWeight(Linear):
         axes = range_axes(spatial, strides, self.kernels, x.shape, weight.shape[:2], channel_axis=3)
         return on_grid(x, axes, self.kernels)
 
+    def weight_scale(self, weight: Tensor, _bias: Tensor | None) -> Tensor:
+        """Return the scale of each output channel of integers; a bias stays float."""
+        return super().weight_scale(weight, None)
+
     def stored(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weight as it is stored, in float32, and the scale of each output channel, of shape (channels,)."""
         if self.planned.weight is None:

@@ -79,9 +79,14 @@ class StoredWeight(Node):
         spec = self.planned.weight
         if spec is None:
             return straight_through(weight, weight.detach().half().float()), weight.new_ones(weight.shape[0])
-        scale = weight_scale(weight, None, weight.new_ones(()), self.planned.qmax, spec.granularity == "channel")
+        scale = self.weight_scale(weight)
         v = weight / _along_weight(scale, weight)
         return straight_through(v, v.detach().round()), scale
+
+    def weight_scale(self, weight: Tensor, _bias: Tensor | None = None) -> Tensor:
+        """Return the scale of each output channel of integers; a bias stays float."""
+        per_channel = self.planned.weight is not None and self.planned.weight.granularity == "channel"
+        return weight_scale(weight, None, weight.new_ones(()), self.planned.qmax, per_channel)
 
 
 def _along_weight(scale: Tensor, weight: Tensor) -> Tensor:
