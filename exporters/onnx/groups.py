@@ -12,35 +12,45 @@ from dataclasses import replace
 
 import numpy as np
 
-from qat.program.program import Instruction
+from qat.program.program import Instruction, Program
 
 from .writer import Writer
 
 #: The least number of inputs and outputs of a group; more bring little.
 _LEAST = 16
+_KINDS = ("conv2d", "conv3d")
 
 
-def in_quick_groups(writer: Writer, instruction: Instruction) -> tuple[Instruction, str]:
-    """Return a convolution in quick groups, and the integers that it reads; an empty name: those of its own input.
+def merge_groups(program: Program) -> Program:
+    """Return a program whose groups of few channels are merged, with zeros for the weights between them."""
+    return replace(program, instructions=tuple(_merged(instruction) for instruction in program.instructions))
+
+
+def repeat_channels(writer: Writer, instruction: Instruction) -> tuple[Instruction, str]:
+    """Return a convolution with as many outputs as channels, and the integers that it reads; an empty name: those of its own input.
 
     TensorRT's builder chooses kernels by itself: for it nothing changes.
     """
     groups, weight = int(instruction.attrs["groups"]), instruction.weight
     assert weight is not None
-    if groups == 1 or writer.program.strict_qdq:
+    outputs = len(weight) // groups
+    if groups == 1 or outputs == 1 or weight.shape[1] > 1 or writer.program.strict_qdq:
         return instruction, ""
-    outputs, inputs = len(weight) // groups, weight.shape[1]
-    if inputs == 1:
-        if outputs == 1:
-            return instruction, ""
-        channels = writer.constant(f"{instruction.name}.channels", np.repeat(np.arange(groups), outputs))
-        repeated = writer.node("Gather", [instruction.inputs[0], channels], f"{instruction.name}/repeated", axis=1)
-        return _of(instruction, weight, len(weight)), repeated
-    merged = _merged(groups, min(inputs, outputs))
-    return _of(instruction, _with_zeros(weight, outputs, merged), groups // merged), ""
+    channels = writer.constant(f"{instruction.name}.channels", np.repeat(np.arange(groups), outputs))
+    repeated = writer.node("Gather", [instruction.inputs[0], channels], f"{instruction.name}/repeated", axis=1)
+    return _of(instruction, weight, len(weight)), repeated
 
 
-def _merged(groups: int, width: int) -> int:
+def _merged(instruction: Instruction) -> Instruction:
+    groups, weight = int(instruction.attrs.get("groups", 1)), instruction.weight
+    if weight is None or instruction.kind not in _KINDS or instruction.mode != "static" or groups == 1 or weight.shape[1] == 1:
+        return instruction
+    outputs = len(weight) // groups
+    merged = _merging(groups, min(weight.shape[1], outputs))
+    return _of(instruction, _with_zeros(weight, outputs, merged), groups // merged)
+
+
+def _merging(groups: int, width: int) -> int:
     """Return how many groups become one: the fewest that make it wide enough, of those that divide the groups evenly."""
     return next((n for n in range(1, groups + 1) if groups % n == 0 and n * width >= _LEAST), groups)
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from qat.program.program import Instruction
 
-from .groups import in_quick_groups
+from .groups import repeat_channels
 from .writer import Writer
 
 
 def write_conv(writer: Writer, instruction: Instruction) -> None:
     """Write a convolution of images or volumes."""
-    quick, integers = in_quick_groups(writer, instruction)
+    quick, integers = repeat_channels(writer, instruction)
     _, parameters = writer.parameters(quick)
     inputs = [writer.dequantize_input(quick, 0, integers), *parameters]
     writer.operator(quick, "Conv", inputs, **conv_attributes(quick))

@@ -104,6 +104,27 @@ def test_calls_of_one_weight_keep_their_own_windows(framework, name, tmp_path):
     assert qat.export(prepared, tmp_path / name, verify=[x]).parity.exact == 1.0
 
 
+class Groups(nn.Module):
+    """One weight for convolutions of several groups, as filters of one's own on images and on what becomes of them have."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 2, 3, 3))
+
+    def forward(self, x):
+        y = nn.functional.conv2d(x, self.weight)
+        return y, *(nn.functional.conv2d(torch.cat([y] * (n // 4), 1), self.weight, groups=n) for n in (4, 8))
+
+
+@pytest.mark.parametrize("name", ["m.tflite", "m.onnx"])
+def test_a_weight_of_several_groups(name, tmp_path):
+    """ONNX Runtime refused the file: the last of the calls had given the weight its groups."""
+    torch.manual_seed(0)
+    x = torch.randn(16, 2, 9, 9)
+    prepared = qat.prepare(Groups().eval(), x[:2], target="litert" if name.endswith(".tflite") else "onnxruntime")
+    assert qat.export(qat.calibrate(prepared, [x]), tmp_path / name, verify=[x]).parity.exact == 1.0
+
+
 def test_a_weight_in_two_orders_is_two_tensors(tmp_path):
     """After an image that is flattened, a .tflite holds a weight in another order than after a row."""
 

@@ -247,6 +247,25 @@ def test_a_change_of_a_view_in_place(net, monkeypatch):
     assert len(apart) == (net is AddsToSharedSlice)  # PyTorch's own pass takes as long as the capture
 
 
+class Weighted(nn.Module):
+    """A layer with a constant of its own, which takes the batch for a number: Dynamo captures it, and PyTorch's pass takes it apart."""
+
+    def forward(self, x):
+        y = x.expand(len(x), 3, 8, 8) * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
+        part = y[:, :2]
+        part += 1
+        return y
+
+
+def test_a_constant_of_a_layer_that_dynamo_captures():
+    """The constant had the name of a path through a closure, which no module has (RT-DETR)."""
+    model = nn.Sequential(Weighted(), nn.Conv2d(3, 4, 3)).eval()
+    prepared = qat.prepare(model, X[:2]).eval()
+    assert not [op.name for op in prepared.plan.graph.ops if "closure" in op.scope]
+    with torch.no_grad():
+        torch.testing.assert_close(prepared(X), model(X), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_of_16_bits_are_refused_at_once(dtype):
     with pytest.raises(CaptureError, match=f"holds {str(dtype).removeprefix('torch.')} weights.*model.float()"):

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -151,10 +152,12 @@ class _Flat:
     def __init__(self, model: nn.Module, call: Call, signature: Signature) -> None:
         self.outputs: Nest | None = None
         own = model.forward
+        method = getattr(own, "__func__", None) if getattr(own, "__self__", None) is model else None
 
-        def forward(*tensors: Tensor) -> Any:
+        def forward(module: nn.Module, *tensors: Tensor) -> Any:
             args, kwargs = call.with_tensors(tensors).split()
-            form, leaves = opened(own(*args, **kwargs))
+            # Of a closure Dynamo would say that layers lie in it, and name tensors so; of an argument it knows that it is the model.
+            form, leaves = opened(method(module, *args, **kwargs) if method else own(*args, **kwargs))
             if form is None:
                 return leaves[0]
             if not torch.compiler.is_dynamo_compiling():  # Dynamo runs no code, and would set what it has traced
@@ -162,9 +165,9 @@ class _Flat:
             return tuple(leaf if isinstance(leaf, Tensor) else None for leaf in leaves)
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        takes = inspect.Signature([inspect.Parameter(name, kind) for name in signature.inputs.values()])
-        forward.__signature__ = takes  # type: ignore[attr-defined]
-        model.forward = forward
+        names = ("self", *signature.inputs.values())
+        forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
+        model.forward = MethodType(forward, model)  # type: ignore[method-assign]
 
 
 def _any_batch(model: nn.Module, example_inputs: tuple[Tensor, ...], shapes: tuple[Any, ...]) -> torch.export.ExportedProgram:
