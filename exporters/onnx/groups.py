@@ -27,7 +27,7 @@ def merge_groups(program: Program) -> Program:
 
 
 def repeat_channels(writer: Writer, instruction: Instruction) -> tuple[Instruction, str]:
-    """Return a convolution with as many outputs as channels, and the integers that it reads; an empty name: those of its own input.
+    """Return a convolution of as many outputs as channels, and the integers that it reads; an empty name: those of its input.
 
     TensorRT's builder chooses kernels by itself: for it nothing changes.
     """

@@ -248,7 +248,7 @@ def test_a_change_of_a_view_in_place(net, monkeypatch):
 
 
 class Weighted(nn.Module):
-    """A layer with a constant of its own, which takes the batch for a number: Dynamo captures it, and PyTorch's pass takes it apart."""
+    """A layer with a constant, and the batch as a number: Dynamo captures it, and PyTorch's own pass takes it apart."""
 
     def forward(self, x):
         y = x.expand(len(x), 3, 8, 8) * torch.tensor([1.0, 2.0, 3.0])[:, None, None]

@@ -87,7 +87,8 @@ def test_groups_are_those_that_the_kernel_is_quick_with(channels, outputs, group
     sketch = Sketch(7, (2, channels, 5, 6))
     output = sketch.conv(sketch.x, outputs, groups=groups, padding=((1, 1), (1, 1)))
     check(sketch, output, "QLinearConv", *(["Gather"] if written > groups else []))
-    (node,) = (n for n in exporter.build(exporter.legalize(sketch.program(sketch.real(output, "again")))).graph.node if n.op_type == "Conv")
+    program = exporter.legalize(sketch.program(sketch.real(output, "again")))
+    (node,) = (n for n in exporter.build(program).graph.node if n.op_type == "Conv")
     assert next(a.i for a in node.attribute if a.name == "group") == written
 
 

@@ -79,7 +79,10 @@ def unheld(traced: Traced, names: Set[str], suffix: str) -> Mapping[str, str]:
 
 def _lacking(node: fx.Node, suffix: str) -> list[str]:
     """Return the operators of which a captured one consists, and that a format lacks."""
-    if not beyond(called(node)):  # what a .tflite holds an .onnx holds, too
+    call = called(node)
+    if not isinstance(call.arguments.get("groups", 1), int):
+        return [f"{call.name} (in as many groups as there are samples)"]
+    if not beyond(call):  # what a .tflite holds an .onnx holds, too
         return []
     parts = _taken_apart(node)
     if suffix == ".tflite":

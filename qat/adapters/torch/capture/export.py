@@ -156,7 +156,7 @@ class _Flat:
 
         def forward(module: nn.Module, *tensors: Tensor) -> Any:
             args, kwargs = call.with_tensors(tensors).split()
-            # Of a closure Dynamo would say that layers lie in it, and name tensors so; of an argument it knows that it is the model.
+            # A closure's layers Dynamo would name by their path through the closure; an argument is the model to it.
             form, leaves = opened(method(module, *args, **kwargs) if method else own(*args, **kwargs))
             if form is None:
                 return leaves[0]
@@ -167,7 +167,7 @@ class _Flat:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         names = ("self", *signature.inputs.values())
         forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
-        model.forward = MethodType(forward, model)  # type: ignore[method-assign]
+        model.forward = MethodType(forward, model)
 
 
 def _any_batch(model: nn.Module, example_inputs: tuple[Tensor, ...], shapes: tuple[Any, ...]) -> torch.export.ExportedProgram:

@@ -14,6 +14,7 @@ from .per_channel import PER_CHANNEL
 from .reductions import REDUCTIONS, adaptive_max
 from .resizing import RESIZING
 from .rewriter import Rewrite, Rewriter, fake_mode, given, reshape
+from .sample_kernels import SAMPLE_KERNELS
 
 aten = torch.ops.aten
 
@@ -281,8 +282,9 @@ _PLAIN: dict[Any, Rewrite] = {
     aten.lift_fresh_copy.default: _same,
 }
 
+_TABLES = (PER_CHANNEL, REDUCTIONS, PRODUCTS, RESIZING, SAMPLE_KERNELS, _PLAIN)
+
 #: The rules of each operator, in order; the first that applies is used.
 REWRITES: dict[Any, tuple[Rewrite, ...]] = {
-    target: tuple(table[target] for table in (PER_CHANNEL, REDUCTIONS, PRODUCTS, RESIZING, _PLAIN) if target in table)
-    for target in {**PER_CHANNEL, **REDUCTIONS, **PRODUCTS, **RESIZING, **_PLAIN}
+    target: tuple(table[target] for table in _TABLES if target in table) for table in _TABLES for target in table
 }

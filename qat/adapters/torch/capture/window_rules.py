@@ -53,7 +53,7 @@ def why_float(n: Any) -> str:
         return ""
     if max(for_axes(argument(n, 7, "dilation", 1), 1)) > 1:
         return "a transposed convolution with dilation has no integer kernel"
-    if int(argument(n, 6, "groups", 1)) > 1:
+    if argument(n, 6, "groups", 1) != 1:
         return "a transposed convolution in groups has no integer kernel, unless each channel is a group with one output"
     return ""
 
