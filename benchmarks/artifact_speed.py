@@ -13,7 +13,6 @@ equal to the prepared model's is that of the same file.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -21,6 +20,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeAlias
@@ -29,6 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from architectures import ARCHITECTURES, Architecture
 from coverage_row import TARGETS, batches, example, samples, settle
+from sections import keep, kept, machine
 
 import qat
 from qat.baselines import float_baseline
@@ -65,6 +66,8 @@ class Failed:
 
 
 Row: TypeAlias = Speed | Failed
+#: Rows by machine, by the size of images, ``""`` for that of docs/coverage.md, and by the architecture's key.
+Results: TypeAlias = dict[str, dict[str, dict[str, Row]]]
 
 
 def enlarged(architecture: Architecture, size: int | None) -> Architecture:
@@ -126,25 +129,27 @@ def measured_apart(key: str, size: int | None, runs: int, keep: str | None) -> R
             return Failed("the process died")
 
 
-def read(store: Path) -> dict[str, dict[str, Row]]:
-    """Return the rows of each size of images, ``""`` for that of docs/coverage.md."""
-    if not store.exists():
-        return {}
-    found = json.loads(store.read_text())
-    return {size: {key: (Failed if "error" in r else Speed)(**r) for key, r in rows.items()} for size, rows in found.items()}
+def read(store: Path) -> Results:
+    """Return the rows that a file holds."""
+    return {
+        where: {size: {key: (Failed if "error" in r else Speed)(**r) for key, r in rows.items()} for size, rows in sizes.items()}
+        for where, sizes in kept(store).items()
+    }
 
 
-def render(results: dict[str, dict[str, Row]]) -> str:
-    """Return the markdown: the text, then a table for each framework, format and size of images."""
+def render(results: Results) -> str:
+    """Return the markdown: the text, then a table for each framework, format, size of images and machine."""
     parts = [TEXT.read_text().rstrip()]
     for framework, fmt in dict.fromkeys((a.framework, a.format) for a in ROWS.values()):
-        for size in sorted(results, key=lambda size: int(size or 0)):
-            chosen = [(a.name, results[size][a.key]) for a in ROWS.values() if (a.framework, a.format) == (framework, fmt)
-                      and a.key in results[size]]  # fmt: skip
+        sizes = {size for rows in results.values() for size in rows}
+        for size, (where, rows) in product(sorted(sizes, key=lambda size: int(size or 0)), results.items()):
+            there = rows.get(size, {})
+            chosen = [a for a in ROWS.values() if (a.framework, a.format) == (framework, fmt) and a.key in there]
             if chosen:
                 title = f"## {SPELLED[framework]} to .{fmt}" + (f", images of {size}x{size}" if size else "")
                 lines = ["| batch 1 | float ms | int8 ms | faster | outputs equal |", "|---|---|---|---|---|"]
-                parts.append("\n".join([title, "", *lines, *(f"| {name} | {cells} |" for name, cells in chosen)]))
+                cells = (f"| {a.name} | {there[a.key]} |" for a in chosen)
+                parts.append("\n".join([f"{title}, on {where}", "", *lines, *cells]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -163,7 +168,7 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     store = options.output.with_suffix(".json")
     results = read(store)
-    done = results.setdefault(str(options.size or ""), {})
+    done = results.setdefault(machine(), {}).setdefault(str(options.size or ""), {})
     for key, architecture in ROWS.items():
         if options.framework not in (None, architecture.framework) or options.format not in (None, architecture.format):
             continue
@@ -173,7 +178,7 @@ def main() -> None:
             continue
         done[key] = measured_apart(key, options.size, options.runs, options.keep)
         print(f"| {key} | {done[key]} |", flush=True)
-        store.write_text(json.dumps({s: {k: asdict(r) for k, r in rows.items()} for s, rows in results.items()}, indent=1) + "\n")
+        keep({w: {s: {k: asdict(r) for k, r in rows.items()} for s, rows in of.items()} for w, of in results.items()}, store)
         options.output.write_text(render(results))
 
 

@@ -8,7 +8,8 @@ import sys
 import artifact_speed
 import pytest
 from architectures import ARCHITECTURES, Input
-from artifact_speed import ROWS, Failed, Speed, enlarged, main, row
+from artifact_speed import ROWS, Failed, Speed, enlarged, main, render, row
+from sections import machine
 
 from qat.errors import ConfigError
 
@@ -67,5 +68,11 @@ def test_rows_are_written_one_by_one_and_kept(monkeypatch, tmp_path):
     assert asked == [first, list(ROWS)[2]]
     asked.clear()
     run("--size", "224", second)
-    assert set(json.loads(output.with_suffix(".json").read_text())) == {"", "224"}
-    assert "## PyTorch to .onnx, images of 224x224" in output.read_text()
+    assert set(json.loads(output.with_suffix(".json").read_text())[machine()]) == {"", "224"}
+    assert f"## PyTorch to .onnx, images of 224x224, on {machine()}" in output.read_text()
+
+
+def test_rows_of_another_machine_stay():
+    here, there = ({"": {"torch/MobileNetV2/onnx": Speed(0.03, int8, 1.0)}} for int8 in (0.02, 0.01))
+    page = render({"here": here, "there": there})
+    assert "on here\n" in page and "on there\n" in page and "| 1.50x |" in page and "| 3.00x |" in page
