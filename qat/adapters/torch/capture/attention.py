@@ -58,6 +58,20 @@ def _matmul(w: Rewriter, n: Any) -> fx.Node | None:
     return _product(w, n, a, b) if min(_rank(a), _rank(b)) >= 2 else None
 
 
+def _added(w: Rewriter, n: Any) -> fx.Node | None:
+    """Write ``beta * bias + alpha * (a @ b)`` as a product, multiplications and an addition."""
+    bias, a, b = n.args[:3]
+    if min(map(_rank, (bias, a, b))) < 1 or min(_rank(a), _rank(b)) < 2:
+        return None
+    beta, alpha = (n.kwargs.get(name, 1) for name in ("beta", "alpha"))
+    y, shift = _product(w, n, a, b), bias
+    if alpha != 1:
+        y = w.call(n, aten.mul.Tensor, y, alpha)
+    if beta != 1:
+        shift = w.call(n, aten.mul.Tensor, bias, beta)
+    return y if beta == 0 else w.call(n, aten.add.Tensor, y, shift)
+
+
 def _linear(w: Rewriter, n: Any) -> fx.Node | None:
     """Write a layer whose weight is computed, such as a part of a larger weight, as a product and an addition."""
     x, weight, *bias = n.args
@@ -138,6 +152,8 @@ PRODUCTS: dict[Any, Rewrite] = {
     aten.matmul.default: _matmul,
     aten.bmm.default: _matmul,
     aten.mm.default: _matmul,
+    aten.addmm.default: _added,
+    aten.baddbmm.default: _added,
     aten.linear.default: _linear,
     aten.einsum.default: _einsum,
     aten.scaled_dot_product_attention.default: _attention,
