@@ -77,8 +77,7 @@ def _keras(x, y, image):
 
     grids = tuple(Grid(_group(name, e)) for name, e in (("x", x), ("y", y)))
     for grid, e in zip(grids, (x, y), strict=True):
-        for variable, value in ((grid.scale, e.scale), (grid.zero_point, e.zero_point), (grid.lo, e.lo), (grid.hi, e.hi)):
-            variable.assign(f32(value))
+        grid.state.assign(np.array([e.qmin, e.qmax, e.scale, e.zero_point, e.lo, e.hi, e.qmax - e.qmin, 0], f32))
     return np.asarray(Mean(_planned((1, 2)), grids, "xnnpack", None).integer([image], {}, False))
 
 

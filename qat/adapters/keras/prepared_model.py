@@ -150,16 +150,17 @@ class PreparedModel(keras.Model):
         current = _Pass(self, self.signature.read(inputs, self.plan.graph), training)
         if current.on_grid:
             derive_encodings(self.learned_grids)
-        tracker = RangeTracker(self.grid_layers, self.tracking) if training and current.on_grid else None
-        for planned in self.plan.ops:
-            values = current.values(planned)
-            if planned.op.name == until:
-                return current.real, current.grid
-            (current.grid if planned.integer else current.real).update(current.compute(planned, values))
-        current.reader = OUTPUT
-        current.real.update({name: current.as_float(name) for name in self.plan.graph.outputs})
-        if tracker is not None:
-            tracker.update_ranges()
+        tracker = RangeTracker(self.tracking) if training and current.on_grid else None
+        read = self.grid_layers if current.on_grid else ()
+        try:
+            for grid in read:
+                grid.start_pass(tracker and tracker.see)
+            current.run(until)
+            if tracker is not None and until is None:
+                tracker.update_ranges()
+        finally:
+            for grid in read:
+                grid.end_pass()
         return current.real, current.grid
 
     def changed(self, act: TrainingAct, x: Tensor) -> Tensor:
@@ -282,6 +283,16 @@ class _Pass:
         self.reader = ""
         self.acts = model.acts if training else {}
         self.acted: dict[tuple[str, bool], Tensor] = {}
+
+    def run(self, until: str | None) -> None:
+        """Compute every operator, or those before the one of that name and what it reads; then the outputs in float."""
+        for planned in self.model.plan.ops:
+            values = self.values(planned)
+            if planned.op.name == until:
+                return
+            (self.grid if planned.integer else self.real).update(self.compute(planned, values))
+        self.reader = OUTPUT
+        self.real.update({name: self.as_float(name) for name in self.model.plan.graph.outputs})
 
     def values(self, planned: PlannedOp) -> list[Tensor]:
         """Return the tensors that an operator reads, in the form in which it reads them."""

@@ -94,3 +94,10 @@ def test_the_shared_branches_run_under_xla(prepared, images):
     prepared.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=True)
     assert np.isfinite(prepared.train_on_batch(3 * images, np.zeros((16, 3), np.float32)))
     assert any(not np.array_equal(before[name], now) for name, now in ranges(prepared).items())
+
+
+def test_a_pass_reads_a_grid_once(prepared, images):
+    step = tf.function(lambda x: prepared(x, training=True)).get_concrete_function(tf.TensorSpec((None, 6, 6, 3), tf.float32))
+    reads = [op for op in step.graph.get_operations() if op.type == "ReadVariableOp"]
+    others = len(prepared.parameters) + 1 + len(prepared.weight_limits) * len(prepared.parameters)
+    assert len(reads) <= len(prepared.grid_layers) + others

@@ -96,3 +96,13 @@ def test_a_file_of_an_earlier_version_is_named(images):
     del config["plan"]
     with pytest.raises(ConfigError, match="earlier version of qat"):
         type(qat.prepare(float_model())).from_config(config)
+
+
+def test_a_grid_of_an_earlier_file_is_read(images):
+    model = qat.calibrate(qat.prepare(float_model()), [images])
+    state = {grid.name: np.asarray(grid.state) for grid in model.grid_layers}
+    model.set_weights([np.zeros_like(w) for w in model.get_weights()])
+    for grid in model.grid_layers:
+        low, high, *rest = state[grid.name]
+        grid.load_own_variables({str(i): np.float32(x) for i, x in enumerate([[low, high], *rest])})
+        np.testing.assert_array_equal(grid.state, state[grid.name])

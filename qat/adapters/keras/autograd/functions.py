@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-import keras
 import tensorflow as tf
 from tensorflow import Tensor
 
@@ -20,10 +19,15 @@ Limits: TypeAlias = tuple[Tensor | float, Tensor]
 
 
 class Encoded(Protocol):
-    """The encoding of a tensor: as variables for the graph, and in NumPy."""
+    """The encoding of a tensor: as tensors for the graph, and in NumPy."""
 
-    scale: keras.Variable
-    zero_point: keras.Variable
+    @property
+    def scale(self) -> Tensor:
+        """The step of its grid."""
+
+    @property
+    def zero_point(self) -> Tensor:
+        """The integer of the number 0."""
 
     @property
     def encoding(self) -> Encoding:

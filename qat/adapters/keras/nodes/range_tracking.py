@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -25,18 +25,15 @@ class RangeTracker:
     The ranges move after the last of them, so that every operator of a pass reads the scale that its input was written with.
     """
 
-    def __init__(self, grids: Iterable[Grid], tracking: keras.Variable) -> None:
+    def __init__(self, tracking: keras.Variable) -> None:
         self.on = tracking > 0.5
         self.seen: dict[Grid, list[Tensor]] = {}
-        for grid in grids:
-            grid.tracker = self.see
 
     def see(self, grid: Grid, v: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Take the extremes of ``v``, unrounded grid values limited to ``[low, high]``; return ``v``, which depends on it."""
         taken, nothing = _extremes()
-        flat = tf.reshape(tf.stop_gradient(v), [-1])
         (seen,) = tf.raw_ops.If(
-            cond=self.on, input=[flat, low, high], Tout=[tf.float32], then_branch=taken, else_branch=nothing, output_shapes=[[2]]
+            cond=self.on, input=[tf.stop_gradient(v), low, high], Tout=[tf.float32], then_branch=taken, else_branch=nothing, output_shapes=[[2]]
         )  # fmt: skip
         _inline(seen)
         self.seen.setdefault(grid, []).append(seen)
@@ -50,15 +47,13 @@ class RangeTracker:
             return
         # Tensors that share a range count as one.
         number = [i for i, grid in enumerate(grids) for _ in self.seen[grid]]
+        states = tf.stack([grid.read() for grid in grids])
         seen = tf.unstack(tf.stack([one for grid in grids for one in self.seen[grid]]), axis=1)
         extremes = _over_replicas(tf.stack([tf.math.segment_min(seen[0], number), tf.math.segment_max(seen[1], number)], 1))
 
         def follow() -> Tensor:
-            ranges = _stacked([grid.range for grid in grids])
-            moved = ranges + MOMENTUM * (extremes * _stacked([grid.scale for grid in grids])[:, None] - ranges)
-            for grid, value in zip(grids, tf.unstack(moved, len(grids)), strict=True):
-                grid.range.assign(value)
-            _assign_encodings(grids, moved)
+            ranges = states[:, :2]
+            _assign(grids, states, ranges + MOMENTUM * (extremes * states[:, 2:3] - ranges))
             return tf.constant(True)
 
         tf.cond(self.on, follow, lambda: tf.constant(False))
@@ -67,16 +62,17 @@ class RangeTracker:
 def derive_encodings(grids: Sequence[Grid]) -> None:
     """Make scales, zero points and limits follow the ranges, which an optimizer may have moved since the last pass."""
     if grids:
-        _assign_encodings(grids, _stacked([grid.range for grid in grids]))
+        states, ranges = ([grid.read() for grid in grids], [grid.range for grid in grids])
+        _assign(grids, tf.stack(states), tf.stack(ranges))
 
 
-def _assign_encodings(grids: Sequence[Grid], ranges: Tensor) -> None:
-    """Derive the encodings of ``ranges``, [grids, 2], bit for bit as :meth:`qat.planning.plan.Group.encoding`."""
+def _assign(grids: Sequence[Grid], states: Tensor, ranges: Tensor) -> None:
+    """Assign the states, [grids, 8], that follow from ``ranges``, [grids, 2], bit for bit as :meth:`Group.encoding` has them."""
     symmetric = np.array([grid.group.symmetric for grid in grids])
     qmin, qmax = (np.array([getattr(grid.group, name) for grid in grids], np.float32) for name in ("qmin", "qmax"))
     low, high = tf.minimum(ranges[:, 0], 0.0), tf.maximum(ranges[:, 1], 0.0)
     # A divisor that is a variable: TensorFlow turns division by a constant into multiplication by its reciprocal.
-    scale = tf.where(symmetric, tf.maximum(-low, high), high - low) / _stacked([grid.levels for grid in grids])
+    scale = tf.where(symmetric, tf.maximum(-low, high), high - low) / states[:, 6]
     scale = tf.where(scale > np.finfo(np.float32).tiny * np.float32(2**24), scale, 1.0)
     zero_point = tf.where(symmetric, 0.0, tf.clip_by_value(tf.round(qmin - low / scale), qmin, qmax))
     probabilities = np.array([grid.group.probabilities for grid in grids])
@@ -85,10 +81,9 @@ def _assign_encodings(grids: Sequence[Grid], ranges: Tensor) -> None:
         unit = 1.0 / whole
         fine = tf.where(whole == 256.0, unit, tf.math.nextafter(unit, tf.zeros_like(unit)))
         scale, zero_point = tf.where(probabilities, fine, scale), tf.where(probabilities, qmin, zero_point)
-    derived = {"scale": scale, "zero_point": zero_point, "lo": qmin - zero_point, "hi": qmax - zero_point}
-    for name, values in derived.items():
-        for grid, value in zip(grids, tf.unstack(values, len(grids)), strict=True):
-            getattr(grid, name).assign(value)
+    derived = tf.stack([scale, zero_point, qmin - zero_point, qmax - zero_point], 1)
+    for grid, state in zip(grids, tf.unstack(tf.concat([ranges, derived, states[:, 6:]], 1), len(grids)), strict=True):
+        grid.state.assign(state)
 
 
 @functools.cache
@@ -101,7 +96,7 @@ def _extremes() -> tuple[Callable[..., Tensor], ...]:
     def nothing(v: Tensor, low: Tensor, high: Tensor) -> Tensor:
         return tf.zeros([2])
 
-    specs = [tf.TensorSpec(shape, tf.float32) for shape in ([None], [], [])]
+    specs = [tf.TensorSpec(shape, tf.float32) for shape in (None, [], [])]
     return tuple(tf.function(branch).get_concrete_function(*specs) for branch in (taken, nothing))
 
 
@@ -118,7 +113,3 @@ def _over_replicas(extremes: Tensor) -> Tensor:
     # Exchanged in each step: an exchange between replicas cannot stand in a branch.
     gathered = tf.distribute.get_replica_context().all_gather(extremes[tf.newaxis], axis=0)
     return tf.stack([tf.reduce_min(gathered[..., 0], 0), tf.reduce_max(gathered[..., 1], 0)], 1)
-
-
-def _stacked(variables: Sequence[keras.Variable]) -> Tensor:
-    return tf.stack([tf.convert_to_tensor(v) for v in variables])
