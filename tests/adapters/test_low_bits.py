@@ -166,7 +166,7 @@ def test_both_frameworks_have_the_same_gradients():
         ends = (tf.convert_to_tensor(other.lo), tf.convert_to_tensor(other.hi))
         y = in_keras.requantize(kv, other.range, tf.convert_to_tensor(other.scale), ends, ends, 7.0)
         q = in_keras.quantize_weight(kw, ks, ks, (5, 1), tf.constant(3.0))
-    found = [tape.gradient(y, t, tf.constant(g)) for t in (kv, other.range.value)]
+    found = [tape.gradient(y, t, tf.constant(g)) for t in (kv, other.learned.value)]
     found += [tape.gradient(q, t, tf.constant(gw)) for t in (kw, ks)]
     for ours, theirs in zip((tv.grad, grid.range.grad, tw.grad, ts.grad), found, strict=True):
         assert np.allclose(ours.numpy(), np.asarray(theirs), rtol=1e-4, atol=1e-4)

@@ -154,7 +154,7 @@ class PreparedModel(keras.Model):
         read = self.grid_layers if current.on_grid else ()
         try:
             for grid in read:
-                grid.start_pass(tracker and tracker.see)
+                grid.start_pass(None if tracker is None else tracker.see)
             current.run(until)
             if tracker is not None and until is None:
                 tracker.update_ranges()

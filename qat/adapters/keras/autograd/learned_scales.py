@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import keras
 import tensorflow as tf
 from tensorflow import Tensor
 
@@ -51,7 +50,7 @@ def quantize_weight(weight: Tensor, step: Tensor, scale: Tensor, shape: tuple[in
 
 def requantize(
     v: Tensor,
-    range_: keras.Variable,
+    range_: Tensor,
     scale: Tensor,
     type_limits: tuple[Tensor, Tensor],
     limits: Limits,
@@ -82,4 +81,4 @@ def requantize(
 
         return y, backward
 
-    return node(v, tf.convert_to_tensor(range_))
+    return node(v, range_)

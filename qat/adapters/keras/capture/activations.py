@@ -9,7 +9,7 @@ import keras
 
 from .affine import prelu
 from .builder import Builder, Rule
-from .elementwise import ARITHMETIC, FUNCTION_RULES, arithmetic, binary, clip, divide, relu, subtract
+from .elementwise import ARITHMETIC, FUNCTION_RULES, arithmetic, binary, celu, clip, divide, hard_tanh, relu, subtract
 from .layer_calls import Call
 
 #: ``keras.activations`` by name (they are ``keras.ops`` of the same meaning, too): kind and attributes.
@@ -28,6 +28,8 @@ _BY_NAME: dict[str, tuple[str, Mapping[str, Any]]] = {
     "softplus": ("softplus", {}),
     "mish": ("mish", {}),
     "exponential": ("exp", {}),
+    "celu": ("elu", {"alpha": 1.0}),
+    "hard_tanh": ("clamp", {"low": -1.0, "high": 1.0}),
 }
 
 
@@ -70,7 +72,7 @@ def _activation(b: Builder, name: str, function: Callable[..., Any] | None, c: C
 _RULES: dict[str, Rule] = {
     **FUNCTION_RULES, "ReLU": relu, "PReLU": prelu, "Activation": activation_layer, "Add": binary("add"),
     "Multiply": binary("mul"), "Minimum": binary("minimum"), "Maximum": binary("maximum"), "Subtract": subtract,
-    "Divide": divide, "TrueDivide": divide, "Clip": clip,
+    "Divide": divide, "TrueDivide": divide, "Clip": clip, "HardTanh": hard_tanh, "Celu": celu,
 }  # fmt: skip
 
 

@@ -130,6 +130,20 @@ def matmul(b: Builder, c: Call) -> str | None:
     return b.emit("matmul", c.inputs, c.output, c.path, transpose_b=False) if fits and len(c.inputs) == 2 else None
 
 
+def dot(b: Builder, c: Call) -> str | None:
+    """``keras.ops.dot`` of a tensor and a matrix, which is that of ``keras.ops.matmul``."""
+    weight = _weight(b, c)
+    return matmul(b, c) if weight is not None and len(weight[1]) == 2 else None
+
+
+def tensordot(b: Builder, c: Call) -> str | None:
+    """``keras.ops.tensordot`` of a tensor's last axis and the first of a matrix."""
+    axes, rank = c.layer.axes, len(b.specs[c.inputs[0]].shape)
+    if not isinstance(axes, int):
+        axes = [tuple(np.ravel(one)) for one in axes]
+    return dot(b, c) if axes == 1 or axes in ([(-1,), (0,)], [(rank - 1,), (0,)]) else None
+
+
 def _weight(b: Builder, c: Call) -> tuple[Any, tuple[int, ...], int] | None:
     """Return the second operand of a product as a weight, its shape, and the axis of its outputs; None for an activation."""
     if len(c.inputs) == 2:

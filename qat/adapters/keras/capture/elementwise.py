@@ -161,6 +161,16 @@ def _clamp(b: Builder, c: Call, low: float | None, high: float | None) -> str:
     return b.emit("clamp", c.inputs, c.output, c.path, low=low, high=high)
 
 
+def hard_tanh(b: Builder, c: Call) -> str | None:
+    """``keras.ops.hard_tanh``: a clamp."""
+    return _clamp(b, c, -1.0, 1.0)
+
+
+def celu(b: Builder, c: Call) -> str | None:
+    """``keras.ops.celu`` of alpha 1, which is an ELU."""
+    return b.emit("elu", c.inputs, c.output, c.path, alpha=1.0) if c.layer.alpha == 1 else None
+
+
 #: Operations of a tensor and one number that are functions of the tensor.
 _WITH_NUMBER: dict[str, Callable[[Builder, Call, float], str]] = {
     "Power": _power,

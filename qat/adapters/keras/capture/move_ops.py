@@ -9,8 +9,8 @@ MOVES = frozenset(
     {
         "Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D", "RepeatVector",
         "GlobalMaxPooling1D", "GlobalMaxPooling2D",
-        "GetItem", "Slice", "Take", "Flip", "Roll", "ExpandDims", "Squeeze", "Max", "Min", "Repeat", "Tile", "Swapaxes",
-        "Moveaxis", "Transpose",
+        "GetItem", "Slice", "Take", "Flip", "Roll", "ExpandDims", "Squeeze", "Max", "Min", "Amax", "Amin", "Repeat", "Tile",
+        "Swapaxes", "Moveaxis", "Transpose", "Rot90", "CropImages",
     }
 )  # fmt: skip
 

@@ -7,11 +7,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from .activations import activated, activation_layer
 from .affine import average, layer_scale, normalization, prelu, rescaling, scaled_residual
 from .attention import (
+    dot,
     dot_product_attention,
     einsum,
     einsum_dense,
@@ -20,25 +22,31 @@ from .attention import (
     multi_head_attention,
     reversible_embedding,
     softmax,
+    tensordot,
 )
 from .builder import Builder, Rule
-from .elementwise import ARITHMETIC, FUNCTION_RULES, arithmetic, binary, clip, divide, relu, subtract
+from .elementwise import ARITHMETIC, FUNCTION_RULES, arithmetic, binary, celu, clip, divide, hard_tanh, relu, subtract
 from .layer_calls import Call, with_placeholders
+from .operands import weights_of
 from .parts import glu, stack
 from .reductions import greatest, mean, norm, spread, total
 from .time_distributed import time_distributed
 from .window_rules import (
-    adaptive_average,
+    adaptive,
     conv,
     conv2d,
+    conv_transpose,
     conv_transpose2d,
     depthwise_conv,
     depthwise_conv2d,
     global_average,
     of_signals,
     pad,
+    pad_images,
+    pool,
     pooling,
     resizing,
+    separable_conv,
     separable_conv2d,
     zero_padding,
 )
@@ -62,6 +70,33 @@ def _batch_norm(b: Builder, c: Call) -> str | None:
         return None
     params = {"gamma": layer.gamma, "beta": layer.beta, "mean": layer.moving_mean, "variance": layer.moving_variance}
     return b.emit("batch_norm", c.inputs, c.output, c.path, params, epsilon=float(layer.epsilon), axis=rank - 1)
+
+
+def _batch_norm_of(b: Builder, c: Call) -> str | None:
+    """``keras.ops.batch_normalization`` by fixed statistics."""
+    params, axis, rank = weights_of(b, c, "mean", "variance", "beta", "gamma"), c.layer.axis, len(c.shape)
+    if params is None or axis not in (-1, rank - 1):
+        return None
+    return b.emit("batch_norm", c.inputs[:1], c.output, c.path, params, epsilon=float(c.layer.epsilon), axis=rank - 1)
+
+
+def _layer_norm_of(b: Builder, c: Call) -> str | None:
+    """``keras.ops.layer_normalization``."""
+    return _norm_of(b, c, "layer_norm", ("gamma", "beta"), **({"uncentered": True} if c.layer.rms_scaling else {}))
+
+
+def _rms_norm_of(b: Builder, c: Call) -> str | None:
+    """``keras.ops.rms_normalization``."""
+    return _norm_of(b, c, "rms_norm", ("gamma",), least=0.0)
+
+
+def _norm_of(b: Builder, c: Call, kind: str, roles: tuple[str, ...], **attrs: Any) -> str | None:
+    """A norm whose factors are arguments, over the last axis."""
+    params, (axes, where) = weights_of(b, c, *roles), _axes_of_norm(c)
+    if params is None or axes is None or where:
+        return None
+    epsilon = keras.config.epsilon() if c.layer.epsilon is None else c.layer.epsilon
+    return b.emit(kind, c.inputs[:1], c.output, c.path, params, epsilon=float(epsilon), **attrs)
 
 
 def _layer_norm(b: Builder, c: Call) -> str:
@@ -176,6 +211,8 @@ RULES: dict[str, Rule] = {
     "Dense": _dense,
     "EinsumDense": einsum_dense,
     "Matmul": matmul,
+    "Dot": dot,
+    "Tensordot": tensordot,
     "Einsum": einsum,
     "MultiHeadAttention": multi_head_attention,
     "DotProductAttention": dot_product_attention,
@@ -183,6 +220,9 @@ RULES: dict[str, Rule] = {
     "ReversibleEmbedding": reversible_embedding,
     "Softmax": softmax,
     "BatchNormalization": _batch_norm,
+    "BatchNorm": _batch_norm_of,
+    "LayerNorm": _layer_norm_of,
+    "RMSNorm": _rms_norm_of,
     "LayerNormalization": _layer_norm,
     "GroupNormalization": _group_norm,
     "RMSNormalization": _rms_norm,
@@ -192,7 +232,11 @@ RULES: dict[str, Rule] = {
     "Average": average,
     "Maximum": binary("maximum"),
     "Minimum": binary("minimum"),
+    "Fmax": binary("maximum"),
+    "Fmin": binary("minimum"),
     "Clip": clip,
+    "HardTanh": hard_tanh,
+    "Celu": celu,
     "Divide": divide,
     "TrueDivide": divide,
     "Mean": mean,
@@ -201,13 +245,17 @@ RULES: dict[str, Rule] = {
     "Std": spread("deviation"),
     "Norm": norm,
     "Max": greatest,
+    "Amax": greatest,
     "Concatenate": _concat,
     "Stack": stack,
     "Glu": glu,
     "Conv": conv,
+    "ConvTranspose": conv_transpose,
     "DepthwiseConv": depthwise_conv,
+    "SeparableConv": separable_conv,
     "UnitNormalization": _unit_norm,
-    "AdaptiveAveragePooling2D": adaptive_average,
+    "AdaptiveAveragePooling2D": adaptive("avg_pool2d"),
+    "AdaptiveMaxPooling2D": adaptive("max_pool2d"),
     "TimeDistributed": time_distributed,
     "ReLU": relu,
     "PReLU": prelu,
@@ -219,6 +267,8 @@ RULES: dict[str, Rule] = {
     "CustomScaleLayer": scaled_residual,
     "MaxPooling2D": pooling("max_pool2d"),
     "AveragePooling2D": pooling("avg_pool2d"),
+    "MaxPool": pool("max_pool2d"),
+    "AveragePool": pool("avg_pool2d"),
     "GlobalAveragePooling2D": global_average,
     "Permute": _permute,
     "Transpose": _transpose,
@@ -229,8 +279,10 @@ RULES: dict[str, Rule] = {
     "Slice": _slice,
     "Take": _take,
     "Resizing": resizing,
+    "Resize": resizing,
     "ZeroPadding2D": zero_padding,
     "Pad": pad,
+    "PadImages": pad_images,
     "Conv1D": of_signals(conv2d),
     "Conv1DTranspose": of_signals(conv_transpose2d),
     "DepthwiseConv1D": of_signals(depthwise_conv2d),

@@ -14,6 +14,7 @@ from qat.graph.padding import same_padding
 from .activations import activated
 from .builder import Builder, Rule
 from .layer_calls import Call
+from .operands import weights_of
 
 Padding = tuple[tuple[int, int], ...]
 
@@ -42,39 +43,72 @@ def conv2d(b: Builder, c: Call) -> str | None:
 
 def conv(b: Builder, c: Call) -> str | None:
     """``keras.ops.conv`` of images or signals and a weight, without groups."""
-    found = _weight_and_window(b, c)
-    if found is None or b.params[found[0]].shape[-2] != b.specs[c.inputs[0]].shape[-1]:
+    weight = _filters(b, c)
+    if weight is None or b.params[weight].shape[-2] != b.specs[c.inputs[0]].shape[-1]:
         return None
-    weight, window = found
+    window = _window_of(b, c, weight)
+    if window is None:
+        return None
     return b.emit("conv2d", c.inputs[:1], c.output, c.path, {"weight": weight}, **window, groups=1, channel_axis=-1)
 
 
 def depthwise_conv(b: Builder, c: Call) -> str | None:
     """``keras.ops.depthwise_conv`` of images or signals and a weight."""
-    found = _weight_and_window(b, c)
-    if found is None or (max(found[1]["dilations"]) > 1 and max(found[1]["strides"]) > 1):
-        return None
-    weight, window = found
-    groups = b.specs[c.inputs[0]].shape[-1]
-    attrs = {**window, "groups": groups, "channel_axis": (-2, -1)}
-    return b.emit("depthwise_conv2d", c.inputs[:1], c.output, c.path, {"weight": weight}, **attrs)
+    weight = _filters(b, c)
+    return None if weight is None else _depthwise(b, c, weight, c.output)
 
 
-def _weight_and_window(b: Builder, c: Call) -> tuple[str, dict[str, Any]] | None:
-    """Return the weight of a convolution that is an operation, and its strides, padding and dilations."""
-    operation, axes, spec = c.layer, len(c.shape) - 2, b.specs[c.inputs[0]]
-    weight = b.parameter(c.inputs[1]) if len(c.inputs) == 2 else None
-    if weight is None or axes not in (1, 2) or (operation.data_format or "channels_last") != "channels_last":
+def separable_conv(b: Builder, c: Call) -> str | None:
+    """``keras.ops.separable_conv`` of images or signals and two weights."""
+    weight = _filters(b, c, "weight", "pointwise")
+    if weight is None:
         return None
-    kernel = b.params[weight]
-    if kernel.ndim != axes + 2 or (axes == 1 and (None in spec.shape[1:] or spec.dtype != "float32")):
+    pointwise, axes = (weights_of(b, c, "weight", "pointwise") or {})["pointwise"], len(c.shape) - 2
+    name = _depthwise(b, c, weight, (*c.shape[:-1], b.params[pointwise].shape[-2]))
+    if name is None:
         return None
-    strides, dilations = (
-        (value,) * axes if isinstance(value, int) else tuple(value) for value in (operation.strides, operation.dilation_rate)
-    )
-    window = tuple((k - 1) * d + 1 for k, d in zip(kernel.shape, dilations, strict=False))
-    padding = _padding(operation, spec, window, strides, c.path)
-    return None if padding is None else (weight, {"strides": strides, "padding": padding, "dilations": dilations})
+    return b.emit("conv2d", [name], c.output, c.path, {"weight": pointwise}, **_pointwise(axes), channel_axis=-1)
+
+
+def conv_transpose(b: Builder, c: Call) -> str | None:
+    """``keras.ops.conv_transpose`` of images or signals and a weight."""
+    weight = _filters(b, c)
+    if weight is None or b.params[weight].shape[-1] != b.specs[c.inputs[0]].shape[-1]:
+        return None
+    return _transposed(b, c, {"weight": weight}, b.params[weight].shape[:-2])
+
+
+def _depthwise(b: Builder, c: Call, weight: str, output: Any) -> str | None:
+    window = _window_of(b, c, weight)
+    if window is None or (max(window["dilations"]) > 1 and max(window["strides"]) > 1):
+        return None
+    attrs = {**window, "groups": b.specs[c.inputs[0]].shape[-1], "channel_axis": (-2, -1)}
+    return b.emit("depthwise_conv2d", c.inputs[:1], output, c.path, {"weight": weight}, **attrs)
+
+
+def _filters(b: Builder, c: Call, *roles: str) -> str | None:
+    """Return the first weight of a convolution of images or signals that is an operation."""
+    axes, spec = len(c.shape) - 2, b.specs[c.inputs[0]]
+    if axes not in (1, 2) or (c.layer.data_format or "channels_last") != "channels_last":
+        return None
+    if axes == 1 and (None in spec.shape[1:] or spec.dtype != "float32"):
+        return None
+    found = weights_of(b, c, *(roles or ("weight",)))
+    return found["weight"] if found is not None and b.params[found["weight"]].ndim == axes + 2 else None
+
+
+def _window_of(b: Builder, c: Call, weight: str) -> dict[str, Any] | None:
+    """Return the strides, the padding and the dilations of a convolution that is an operation."""
+    operation, kernel = c.layer, b.params[weight].shape
+    strides, dilations = (_of_axes(value, len(kernel) - 2) for value in (operation.strides, operation.dilation_rate))
+    window = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=False))
+    padding = _padding(operation, b.specs[c.inputs[0]], window, strides, c.path)
+    return None if padding is None else {"strides": strides, "padding": padding, "dilations": dilations}
+
+
+def _of_axes(value: Any, axes: int) -> tuple[int, ...]:
+    """Return a number for each axis, where one may stand for all."""
+    return (value,) * axes if isinstance(value, int) else tuple(value)
 
 
 def depthwise_conv2d(b: Builder, c: Call) -> str | None:
@@ -91,48 +125,66 @@ def separable_conv2d(b: Builder, c: Call) -> str | None:
     if name is None:
         return None
     params = {"weight": layer.pointwise_kernel, "bias": layer.bias if layer.use_bias else None}
-    ones, padding = (1,) * len(layer.strides), ((0, 0),) * len(layer.strides)
-    window = {"strides": ones, "padding": padding, "dilations": ones, "groups": 1, "channel_axis": -1}
-    return activated(b, b.emit("conv2d", [name], c.output, c.path, params, **window), c)
+    window = _pointwise(len(layer.strides))
+    return activated(b, b.emit("conv2d", [name], c.output, c.path, params, **window, channel_axis=-1), c)
+
+
+def _pointwise(axes: int) -> dict[str, Any]:
+    """Return the window of a convolution of 1x1."""
+    ones = (1,) * axes
+    return {"strides": ones, "padding": ((0, 0),) * axes, "dilations": ones, "groups": 1}
 
 
 def conv_transpose2d(b: Builder, c: Call) -> str | None:
     """A transposed convolution without groups or dilations."""
-    layer = c.layer
-    if layer.data_format != "channels_last" or max(layer.dilation_rate) > 1 or getattr(layer, "groups", 1) != 1:
+    name = _transposed(b, c, _params(c.layer), tuple(c.layer.kernel_size))
+    return None if name is None else activated(b, name, c)
+
+
+def _transposed(b: Builder, c: Call, params: dict[str, Any], kernel: tuple[int, ...]) -> str | None:
+    layer, axes = c.layer, len(kernel)
+    strides, dilations = _of_axes(layer.strides, axes), _of_axes(layer.dilation_rate, axes)
+    if (layer.data_format or "channels_last") != "channels_last" or max(dilations) > 1 or getattr(layer, "groups", 1) != 1:
         return None
-    strides, kernel = tuple(layer.strides), tuple(layer.kernel_size)
-    extra = layer.output_padding if isinstance(layer.output_padding, (tuple, list)) else (layer.output_padding,) * len(kernel)
+    extra = layer.output_padding if isinstance(layer.output_padding, (tuple, list)) else (layer.output_padding,) * axes
     cut = tuple(_cut(layer.padding, k, s, more) for k, s, more in zip(kernel, strides, extra, strict=True))
-    attrs = {"strides": strides, "padding": cut, "dilations": tuple(layer.dilation_rate), "groups": 1, "channel_axis": -2}
-    return activated(b, b.emit("conv_transpose2d", c.inputs, c.output, c.path, _params(layer), **attrs), c)
+    attrs = {"strides": strides, "padding": cut, "dilations": dilations, "groups": 1, "channel_axis": -2}
+    return b.emit("conv_transpose2d", c.inputs[:1], c.output, c.path, params, **attrs)
 
 
 def pooling(kind: str) -> Rule:
-    """Return the rule of a pooling layer."""
+    """Return the rule of a pooling layer, or of the operation of the same meaning."""
 
     def rule(b: Builder, c: Call) -> str | None:
-        layer = c.layer
-        if layer.data_format != "channels_last":
+        layer, axes = c.layer, len(c.shape) - 2
+        if (layer.data_format or "channels_last") != "channels_last" or axes not in (1, 2):
             return None
-        kernel, strides = tuple(layer.pool_size), tuple(layer.strides)
+        kernel = _of_axes(layer.pool_size, axes)
+        strides = kernel if layer.strides is None else _of_axes(layer.strides, axes)
         padding = _padding(layer, b.specs[c.inputs[0]], kernel, strides, c.path)
         return b.emit(kind, c.inputs, c.output, c.path, kernel=kernel, strides=strides, padding=padding)
 
     return rule
 
 
-def adaptive_average(b: Builder, c: Call) -> str | None:
-    """An adaptive average of windows of one size."""
-    (_, *sizes, _), (_, *results, _) = b.specs[c.inputs[0]].shape, c.shape
-    if (
-        c.layer.data_format != "channels_last"
-        or None in sizes
-        or any((n or 0) % (m or 1) for n, m in zip(sizes, results, strict=True))
-    ):
-        return None
-    kernel = tuple((n or 0) // (m or 1) for n, m in zip(sizes, results, strict=True))
-    return b.emit("avg_pool2d", c.inputs, c.output, c.path, kernel=kernel, strides=kernel, padding=((0, 0), (0, 0)))
+def pool(kind: str) -> Rule:
+    """Return the rule of ``keras.ops.max_pool`` or ``average_pool``, of images or signals."""
+    of_images, of_lines = pooling(kind), of_signals(pooling(kind))
+    return lambda b, c: (of_lines if len(c.shape) == 3 else of_images)(b, c)
+
+
+def adaptive(kind: str) -> Rule:
+    """Return the rule of an adaptive pooling of images whose windows have one size."""
+
+    def rule(b: Builder, c: Call) -> str | None:
+        (_, *sizes, _), (_, *results, _) = b.specs[c.inputs[0]].shape, c.shape
+        fixed = c.layer.data_format == "channels_last" and len(sizes) == 2 and None not in sizes
+        if not fixed or any((n or 0) % (m or 1) for n, m in zip(sizes, results, strict=True)):
+            return None
+        kernel = tuple((n or 0) // (m or 1) for n, m in zip(sizes, results, strict=True))
+        return b.emit(kind, c.inputs, c.output, c.path, kernel=kernel, strides=kernel, padding=((0, 0), (0, 0)))
+
+    return rule
 
 
 def global_average(b: Builder, c: Call) -> str | None:
@@ -162,6 +214,19 @@ def pad(b: Builder, c: Call) -> str | None:
         return None
     sides = tuple((int(first), int(last)) for first, last in amounts[1:3])
     return b.emit("pad", c.inputs, c.output, c.path, padding=sides)
+
+
+def pad_images(b: Builder, c: Call) -> str | None:
+    """``keras.ops.image.pad_images``: zeros around images."""
+    operation, shape = c.layer, b.specs[c.inputs[0]].shape
+    if operation.data_format != "channels_last" or len(shape) != 4 or None in shape[1:]:
+        return None
+    given = (operation.top_padding, operation.bottom_padding), (operation.left_padding, operation.right_padding)
+    sides = []
+    for (before, after), size, made in zip(given, shape[1:3], c.shape[1:3], strict=True):
+        added = (made or 0) - (size or 0)
+        sides.append((added - after, after) if before is None else (before, added - before))
+    return b.emit("pad", c.inputs, c.output, c.path, padding=tuple(sides))
 
 
 def resizing(b: Builder, c: Call) -> str | None:

@@ -17,7 +17,6 @@ from qat.arithmetic.range_estimators import RangeEstimator, RangeMode, Spans
 from qat.errors import CalibrationError
 from qat.planning.plan import Group
 
-
 #: Takes unrounded values of a grid and their limits in a training pass; returns the values, which depend on that.
 Tracker: TypeAlias = "Callable[[Grid, Tensor, Tensor, Tensor], Tensor]"
 

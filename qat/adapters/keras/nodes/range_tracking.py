@@ -32,8 +32,9 @@ class RangeTracker:
     def see(self, grid: Grid, v: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Take the extremes of ``v``, unrounded grid values limited to ``[low, high]``; return ``v``, which depends on it."""
         taken, nothing = _extremes()
+        given = [tf.stop_gradient(v), low, high]
         (seen,) = tf.raw_ops.If(
-            cond=self.on, input=[tf.stop_gradient(v), low, high], Tout=[tf.float32], then_branch=taken, else_branch=nothing, output_shapes=[[2]]
+            cond=self.on, input=given, Tout=[tf.float32], then_branch=taken, else_branch=nothing, output_shapes=[[2]]
         )  # fmt: skip
         _inline(seen)
         self.seen.setdefault(grid, []).append(seen)
@@ -96,7 +97,7 @@ def _extremes() -> tuple[Callable[..., Tensor], ...]:
     def nothing(v: Tensor, low: Tensor, high: Tensor) -> Tensor:
         return tf.zeros([2])
 
-    specs = [tf.TensorSpec(shape, tf.float32) for shape in (None, [], [])]
+    specs = [tf.TensorSpec(None, tf.float32), *[tf.TensorSpec([], tf.float32)] * 2]
     return tuple(tf.function(branch).get_concrete_function(*specs) for branch in (taken, nothing))
 
 
