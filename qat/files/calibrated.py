@@ -162,8 +162,8 @@ class Trial:
         with without_notices():  # of layers that have nothing to refine
             correction = QuickCorrection(model, samples)
         found, off = self._kept(correction, model, self.off(model))
-        if self.request.trains or self.request.start is not None:
-            return found  # roundings are learned after this
+        if self.request.start is not None:
+            return found  # which learns roundings, and ends with the means
         if off >= ROUGH:
             with without_notices():
                 roundings = self._roundings(model, samples)

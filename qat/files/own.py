@@ -47,9 +47,8 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
     prepared = ranges.model
     if request.start is not None:
         _STARTS[request.start](prepared, unpacked(kept[: -(-CALIBRATING // opened.batch)]))
-        if not request.trains:
-            trial = Trial.of(opened, request, kept)
-            trial.centred(prepared, trial.off(prepared))
+        trial = Trial.of(opened, request, kept)
+        trial.centred(prepared, trial.off(prepared))
     before = opened.outputs(opened.model, held)
     losses, steps = {}, 0
     if request.trains:

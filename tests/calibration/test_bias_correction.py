@@ -130,6 +130,9 @@ def test_a_file_is_corrected(target, tmp_path):
     QuickCorrection(plain, [x[:32]]).apply()
     assert made.error_percent < 0.9 * error_percent([outputs(plain, x)], [real])  # roundings are learned, too
     assert made.exact == 1.0
+    options = {"recipe": "static_wi4_ai8", "target": target, "estimator": "minmax", "overwrite": True, "progress": False}
+    trained = qat.quantize(tmp_path / "net.onnx", x.numpy(), train=1, **options)
+    assert trained.error_percent < 1.001 * made.error_percent  # training starts from there, or leaves it
 
 
 def parameters(prepared):
