@@ -29,6 +29,15 @@ def gpt2():
     return transformers.GPT2LMHeadModel(config).eval()
 
 
+def mixtral():
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(
+        vocab_size=WORDS, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, intermediate_size=32,
+        num_local_experts=4, max_position_embeddings=LENGTH, use_cache=False,
+    )  # fmt: skip
+    return transformers.MixtralForCausalLM(config).eval()
+
+
 def ids(count=8, seed=0):
     words = torch.randint(1, WORDS, (count, LENGTH), generator=torch.Generator().manual_seed(seed))
     return {"input_ids": words, "attention_mask": torch.ones_like(words)}
@@ -152,3 +161,15 @@ def test_a_causal_model_trains_under_the_trainer(tmp_path):
 def test_gradient_checkpointing_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="a prepared model has no gradient checkpointing"):
         trainer(prepared(bert()), tmp_path, 1, gradient_checkpointing=True).train()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+def test_a_mixture_of_experts_runs_any_choice_of_them(target):
+    """Tokens were sorted by their experts, by operators that no format has."""
+    model, words = mixtral(), {"input_ids": ids(12)["input_ids"]}
+    chosen = model.config._experts_implementation
+    prepared = qat.prepare(model, {"input_ids": words["input_ids"][:2]}, target=target).eval()
+    assert model.config._experts_implementation == chosen  # the user's model stays as it is
+    with torch.no_grad():
+        torch.testing.assert_close(prepared(**words).logits, model(**words).logits, rtol=1e-4, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,10 +24,23 @@ def copy_of(model: nn.Module) -> nn.Module:
     held = (leaf for module in model.modules() for leaf in pytree.tree_leaves({**vars(module), "_modules": None}))
     computed = {id(t): t.detach().clone() for t in held if isinstance(t, torch.Tensor) and not t.is_leaf}
     try:
-        return copy.deepcopy(model, computed)
+        copied = copy.deepcopy(model, computed)
     except Exception as error:  # of whatever class the user's object raises
         what = (str(error).splitlines() or [""])[0]
         raise CaptureError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {what}): "
             "keep files, locks and tensors computed from others outside the model's layers"
         ) from error
+    _gather_experts(copied)
+    return copied
+
+
+def _gather_experts(model: nn.Module) -> None:
+    """Let mixtures of experts of Hugging Face gather the weights of the experts that a token takes.
+
+    Their other forms sort the tokens by expert, with operators that no format has, or run as many steps as experts were chosen.
+    """
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if getattr(config, "_experts_implementation", None) is not None:
+            config._experts_implementation = "batched_mm"
