@@ -289,7 +289,7 @@ def render(figures: dict[str, dict[str, Any]]) -> str:
     for model, step in figures.items():
         peaks = ", ".join(f"{kind} {rate / 1e9:.0f}" for kind, rate in step["products"].items())
         rates = f"10^9 products a second of one thread: {peaks}; memory {step['bandwidth'] / 1e9:.1f} GB/s"
-        title = f"**{MODELS[model][0]}, {step['kind']}, {1e3 * profile['seconds']:.0f} ms** ({rates})"
+        title = f"**{MODELS[model][0]}, {step['kind']}, {1e3 * step['seconds']:.0f} ms** ({rates})"
         found += [title, table(step["parts"], step["seconds"])]
     return "\n\n".join(found)
 
