@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from qat.adapters.torch.autograd.clip_mask import ClipMask
+from qat.adapters.torch.autograd.moves import CARRYING, take_together
 from qat.adapters.torch.capture.trace import Traced
 from qat.adapters.torch.nodes.activation_grid import Grid
 from qat.adapters.torch.nodes.clip_masks import clip_masks
@@ -104,7 +105,9 @@ class _Writer:
             op = planned.op
             self.reader = op.name
             if planned.integer and planned.keeps_framework:  # the operator as captured, on integers
-                self.grid[op.output] = self.graph.node_copy(self.traced.nodes[op.name], self._captured_grid_arg)
+                captured = self.traced.nodes[op.name]
+                copied = self.grid[op.output] = self.graph.node_copy(captured, self._captured_grid_arg)
+                copied.target = CARRYING.get(captured.target, captured.target)
                 self.forms[op.output] = self.kept_nodes[op.name] = self.grid[op.output].name
             elif planned.integer:
                 read = planned.grid_inputs
@@ -130,6 +133,7 @@ class _Writer:
                 copied = self.real[op.output] = self.graph.node_copy(captured, self._captured_arg)
                 copied.target = self.in_order.get(captured.target, captured.target)
                 self.kept_nodes[op.name] = self.real[op.output].name
+        take_together(self.graph, {node: self.plan.graph.tensors[t].shape for t, node in self.grid.items()})
         self.reader = OUTPUT
         signature = self.traced.signature
         values = [None if leaf is None else self._as_float(leaf) for leaf in signature.leaves]

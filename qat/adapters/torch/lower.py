@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from qat.adapters.torch.autograd.moves import captured_kwargs, parts_of
 from qat.adapters.torch.nodes.in_order import STANDS_FOR
 from qat.adapters.torch.nodes.kept_zeros import KeptZeros
 from qat.adapters.torch.nodes.linear import Conv2d
@@ -125,8 +126,11 @@ def _block(model: PreparedModel, plan: Plan) -> FrameworkBlock | None:
             if value in made:
                 environment[source] = made[value]
         copied = made[planned.op.output] = environment[node] = graph.node_copy(node, translate)
-        copied.target = STANDS_FOR.get(node.target, node.target)
+        if node.target in STANDS_FOR:
+            copied.target, copied.kwargs = STANDS_FOR[node.target], captured_kwargs(copied)
     graph.output(tuple(made[name] for name in outputs))
+    for together in graph.find_nodes(op="call_function", target=parts_of):  # each reader is its captured operator again
+        graph.erase_node(together)
     # A weight that is computed from parameters has its value at last.
     read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
     root: Any = model

@@ -1,5 +1,8 @@
 """PyTorch operators that move integers about: nothing leaves the grid, and the artifact is exact."""
 
+import pickle
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -62,3 +65,74 @@ def test_moves_run_on_integers(name, tmp_path):
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
     ops = open_session(artifact.path).ops()
     assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (1, 1)
+
+
+class Heads(torch.nn.Module):
+    """Query, key and value as parts of one layer's output, in one of the ways that models write."""
+
+    def __init__(self, part) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.qkv, self.out, self.part = torch.nn.Linear(8, 24), torch.nn.Linear(8, 8), part
+
+    def forward(self, x):
+        q, k, v = self.part(self.qkv(x))
+        return self.out(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+WHOLES = {
+    "unbind": lambda y: y.unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4).unbind(0),
+    "chunk": lambda y: [t.unflatten(2, (2, 4)).transpose(1, 2) for t in y.chunk(3, 2)],
+    "split of an axis": lambda y: [t.squeeze(2).transpose(1, 2) for t in y.unflatten(2, (3, 2, 4)).split(1, 2)],
+}
+
+
+def saved_by(model, x):
+    """Return the memory that a backward pass keeps in bytes, and the functions of the pass."""
+    kept, names, waiting = {}, set(), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(id(t), t), lambda t: t):
+        waiting = [model(x).square().mean().grad_fn]
+    while waiting:
+        node = waiting.pop()
+        names.add(node.name())
+        waiting += [n for n, _ in node.next_functions if n is not None]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept.values() if t.dtype is torch.uint8}
+    return sum(storages.values()), names
+
+
+@pytest.mark.parametrize("name", WHOLES)
+def test_parts_that_make_up_a_tensor_are_one_node(name, tmp_path, monkeypatch):
+    x = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
+    models, insert = [], sys.modules["qat.adapters.torch.insert"]
+    for take_together in (insert.take_together, lambda *args: None):
+        monkeypatch.setattr(insert, "take_together", take_together)
+        model = qat.calibrate(qat.prepare(Heads(WHOLES[name]).eval(), x), [x])
+        model.train()(x).square().mean().backward()
+        models.append(model)
+    together, apart = (saved_by(model, x) for model in models)
+    assert "_PartsBackward" in together[1]
+    assert together[1].isdisjoint({"SelectBackward0", "SliceBackward0"})
+    assert together[0] == apart[0]
+    for one, another in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one.grad, another.grad)
+    artifact = qat.export(models[0].eval(), tmp_path / "m.onnx", verify=[x])
+    assert artifact.parity.exact == 1.0
+    restored = pickle.loads(pickle.dumps(models[0]))
+    assert torch.equal(restored(x), models[0](x))
+
+
+def test_what_moves_keeps_no_bytes_of_its_own():
+    x = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
+    model = qat.calibrate(qat.prepare(Heads(WHOLES["unbind"]).eval(), x), [x]).train()
+    rows = 3 * 5
+    outputs = rows * 24 + 2 * 3 * 2 * 5 * 5 + rows * 8  # of the layer with all heads, the products twice, the sum before the last
+    assert saved_by(model, x)[0] == rows * 8 + outputs + rows * 8
+
+
+def test_a_part_that_is_not_read_has_no_gradient():
+    x = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
+    model = Heads(lambda y: (lambda q, k, v: (q, q, v))(*WHOLES["unbind"](y))).eval()
+    prepared = qat.calibrate(qat.prepare(model, x), [x]).train()
+    prepared(x).square().mean().backward()
+    of_q, of_k, of_v = prepared.get_parameter("qkv.weight").grad.chunk(3)
+    assert of_k.abs().sum() == 0 < min(of_q.abs().sum(), of_v.abs().sum())

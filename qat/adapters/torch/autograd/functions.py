@@ -140,7 +140,7 @@ class _MatMul(torch.autograd.Function):
     def forward(
         ctx: Any, a: Tensor, b: Tensor, transpose_b: bool, multiplier: Tensor, output: Output, firsts: Firsts
     ) -> tuple[Tensor, Tensor | None]:
-        y, found = rounded(ctx, torch.matmul(a, b.mT if transpose_b else b), multiplier, output)
+        y, found = rounded(ctx, _products(a, b, transpose_b), multiplier, output)
         ctx.save_for_backward(keep(a, firsts[0]), keep(b, firsts[1]), save_clip_mask(y, output), multiplier)
         ctx.output, ctx.firsts, ctx.transpose_b = output, firsts, transpose_b
         return y, found
@@ -150,11 +150,23 @@ class _MatMul(torch.autograd.Function):
         a, b, saved, multiplier = ctx.saved_tensors
         grad = apply_clip_mask(grad, saved, ctx.output) * multiplier
         need_a, need_b = ctx.needs_input_grad[:2]
-        a, b = map(restore, (a, b), ctx.firsts)
-        b = b.mT if ctx.transpose_b else b
-        ga = torch.matmul(grad, b.mT).sum_to_size(a.shape) if need_a else None
-        gb = torch.matmul(a.mT, grad).sum_to_size(b.shape) if need_b else None
-        return ga, gb.mT if gb is not None and ctx.transpose_b else gb, None, None, None, None
+        ga = _products(grad, restore(_in_rows(b), ctx.firsts[1]), not ctx.transpose_b).sum_to_size(a.shape) if need_a else None
+        gb = None
+        if need_b:
+            a = restore(_in_rows(a), ctx.firsts[0])
+            gb = (_products(grad.mT, a, False) if ctx.transpose_b else _products(a.mT, grad, False)).sum_to_size(b.shape)
+        return ga, gb, None, None, None, None
+
+
+def _products(a: Tensor, b: Tensor, transpose_b: bool) -> Tensor:
+    """Return ``a @ b`` or ``a @ b.mT``. What must be copied, since its leading axes are not one in memory, is copied by rows."""
+    a, b = _in_rows(a), _in_rows(b)
+    return torch.matmul(a, b.mT if transpose_b else b)
+
+
+def _in_rows(x: Tensor) -> Tensor:
+    """Return a tensor whose leading axes are one in memory."""
+    return x.flatten(0, -3).unflatten(0, x.shape[:-2]) if x.ndim > 3 else x
 
 
 class _Lookup(torch.autograd.Function):

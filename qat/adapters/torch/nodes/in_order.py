@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from qat.adapters.torch.autograd.moves import CARRYING
+
 from .equal_values import SORT, TOPK, first_of_equal_sorted, first_of_equal_topk
 from .float_resizing import BILINEAR, resized_by_onnxruntime, resized_by_xnnpack
 
@@ -15,7 +17,7 @@ _OF_ALL: Mapping[Any, Callable[..., Any]] = {TOPK: first_of_equal_topk, SORT: fi
 IN_ORDER: Mapping[str, Mapping[Any, Callable[..., Any]]] = MappingProxyType(
     {"mlas": {BILINEAR: resized_by_onnxruntime, **_OF_ALL}, "xnnpack": {BILINEAR: resized_by_xnnpack, **_OF_ALL}}
 )
-#: The operator that each of these functions stands for, which the exporters write.
+#: The operator that each of these functions, and each that carries bytes along, stands for: the exporters write it.
 STANDS_FOR: Mapping[Any, Any] = MappingProxyType(
-    {function: operator for forms in IN_ORDER.values() for operator, function in forms.items()}
+    {function: operator for forms in (*IN_ORDER.values(), CARRYING) for operator, function in forms.items()}
 )
