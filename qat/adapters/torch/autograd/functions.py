@@ -150,11 +150,12 @@ class _MatMul(torch.autograd.Function):
         a, b, saved, multiplier = ctx.saved_tensors
         grad = apply_clip_mask(grad, saved, ctx.output) * multiplier
         need_a, need_b = ctx.needs_input_grad[:2]
-        ga = _products(grad, restore(_in_rows(b), ctx.firsts[1]), not ctx.transpose_b).sum_to_size(a.shape) if need_a else None
-        gb = None
+        ga = gb = None
+        if need_a:
+            ga = _products(grad, restore(_in_rows(b), ctx.firsts[1]), not ctx.transpose_b).sum_to_size(a.shape)
         if need_b:
-            a = restore(_in_rows(a), ctx.firsts[0])
-            gb = (_products(grad.mT, a, False) if ctx.transpose_b else _products(a.mT, grad, False)).sum_to_size(b.shape)
+            gb = _products(restore(_in_rows(a), ctx.firsts[0]).mT, grad, False)
+            gb = gb.mT.sum_to_size(b.shape) if ctx.transpose_b else gb.sum_to_size(b.shape)
         return ga, gb, None, None, None, None
 
 

@@ -88,6 +88,8 @@ class _Parts(torch.autograd.Function):
 
 def parts_of(x: Tensor, axis: int, spans: tuple[Span, ...]) -> tuple[Tensor, ...]:
     """Return the parts of an axis, which together are the whole."""
+    if torch.compiler.is_compiling():  # which writes gradients once by itself
+        return tuple(_part(x, axis, span) for span in spans)
     found = _Parts.apply(x, axis, spans)
     return tuple(moved(x, y, lambda t, span=span: _part(t, axis, span)) for y, span in zip(found, spans, strict=True))
 
