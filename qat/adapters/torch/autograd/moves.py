@@ -7,6 +7,7 @@ each part alone PyTorch would make a gradient of the whole, and add these.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -91,7 +92,7 @@ def parts_of(x: Tensor, axis: int, spans: tuple[Span, ...]) -> tuple[Tensor, ...
     if torch.compiler.is_compiling():  # which writes gradients once by itself
         return tuple(_part(x, axis, span) for span in spans)
     found = _Parts.apply(x, axis, spans)
-    return tuple(moved(x, y, lambda t, span=span: _part(t, axis, span)) for y, span in zip(found, spans, strict=True))
+    return tuple(moved(x, y, partial(_part, axis=axis, span=span)) for y, span in zip(found, spans, strict=True))
 
 
 def _part(x: Tensor, axis: int, span: Span) -> Tensor:
@@ -108,11 +109,11 @@ def take_together(graph: fx.Graph, sizes: Mapping[fx.Node, Sequence[int | None]]
     """
     found: dict[tuple[fx.Node, int], dict[Span, list[fx.Node]]] = {}
     for node in graph.nodes:
-        if node.target in (selected, sliced) and node.args[0] in sizes:
-            shape = sizes[node.args[0]]
-            axis, span = _span(node, shape)
+        source: Any = node.args[0] if node.args else None
+        if node.target in (selected, sliced) and source in sizes and not node.kwargs:
+            axis, span = _span(node, sizes[source])
             if span is not None:
-                found.setdefault((node.args[0], axis), {}).setdefault(span, []).append(node)
+                found.setdefault((source, axis), {}).setdefault(span, []).append(node)
     for (source, axis), readers in found.items():
         spans = sorted(readers, key=lambda span: span[0])
         ends = [start + 1 if end is None else end for start, end in spans]
@@ -131,7 +132,8 @@ def captured_kwargs(node: fx.Node) -> dict[str, Any]:
 
 def _span(node: fx.Node, shape: Sequence[int | None]) -> tuple[int, Span | None]:
     """Return the axis and the span of a part; None where it is none of a fixed place."""
-    axis, *where = node.args[1:] or (0,)
+    args: tuple[Any, ...] = node.args[1:] or (0,)
+    axis, *where = args
     size = shape[axis]
     if size is None or not all(i is None or isinstance(i, int) for i in where):
         return axis % len(shape), None
