@@ -236,6 +236,10 @@ class PreparedModel(keras.Model):
             "Keras' model.export would write the float operators of training"
         )
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: the model is quantized already."""
+        raise ConfigError("a prepared model is quantized by its recipe: Keras' model.quantize is for float models")
+
     def get_config(self) -> dict[str, Any]:
         """Return the values that :meth:`from_config` reads. The plan is one of them: a target's table may change later."""
         return {

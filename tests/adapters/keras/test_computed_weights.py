@@ -7,6 +7,7 @@ from keras import layers as L
 from keras import ops
 
 import qat
+from qat.errors import CaptureError, ConfigError
 
 X = np.random.default_rng(0).normal(size=(128, 6, 6, 3)).astype("float32")
 
@@ -190,3 +191,48 @@ def test_a_variable_that_is_read_as_it_is_too_is_scaled_for_that_reader_alone():
     model = keras.Model(entry, layer(entry))
     layer.norm.moving_variance.assign([4.0, 1.0, 9.0])
     np.testing.assert_allclose(qat.prepare(model)(X), model(X), atol=1e-4)
+
+
+def updated(kind):
+    """A model with a layer that has a low-rank update, the layer, and its input."""
+    made = {
+        "dense": (L.Dense(8, activation="relu"), X[:16]),
+        "conv": (L.Conv2D(8, 3, activation="relu"), X[:16]),
+        "einsum": (L.EinsumDense("abcd,de->abce", (None, None, 6), bias_axes="e"), X[:16]),
+        "embedding": (L.Embedding(9, 4), np.arange(80).reshape(16, 5) % 9),
+    }
+    keras.utils.set_random_seed(0)
+    layer, x = made[kind]
+    entry = keras.Input(x.shape[1:], dtype=str(x.dtype))
+    model = keras.Model(entry, L.Dense(3)(layer(entry)))
+    layer.enable_lora(2)
+    for variable in layer.trainable_variables:
+        variable.assign(np.random.default_rng(1).normal(0, 0.3, variable.shape))
+    return model, layer, x
+
+
+@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
+@pytest.mark.parametrize("kind", ["dense", "conv", "einsum", "embedding"])
+def test_a_low_rank_update_trains_and_the_weight_behind_it_stays(kind, target, tmp_path):
+    model, layer, x = updated(kind)
+    prepared = qat.prepare(model, target=target)
+    np.testing.assert_allclose(prepared(x), model(x), atol=1e-5)
+    trained = {v.path for v in prepared.trainable_variables if v.path.startswith(f"{layer.name}/")}
+    assert trained == {v.path for v in layer.trainable_variables}
+    qat.calibrate(prepared, [x])
+    assert qat.export(prepared, tmp_path / f"m{prepared.plan.target.suffix}", verify=[x]).parity.exact == 1.0
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_weights_that_keras_has_quantized_are_refused(mode):
+    entry = keras.Input((8,))
+    model = keras.Model(entry, L.Dense(3)(L.Dense(8, name="first")(entry)))
+    model.quantize(mode)
+    with pytest.raises(CaptureError, match=rf"was quantized by Keras, by model.quantize\('{mode}'\): prepare the float model"):
+        qat.prepare(model)
+
+
+def test_a_prepared_model_is_not_quantized_again():
+    entry = keras.Input((8,))
+    with pytest.raises(ConfigError, match=r"a prepared model is quantized by its recipe"):
+        qat.prepare(keras.Model(entry, L.Dense(3)(entry))).quantize("int8")

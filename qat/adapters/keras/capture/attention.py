@@ -20,7 +20,7 @@ from .layer_calls import Call
 def embedding(b: Builder, c: Call) -> str | None:
     """The vectors of a weight at integer indices."""
     layer = c.layer
-    if type(layer).__name__ not in ("Embedding", "ReversibleEmbedding") or getattr(layer, "lora_enabled", False):
+    if type(layer).__name__ not in ("Embedding", "ReversibleEmbedding"):
         return None
     return b.emit("embedding", c.inputs, c.output, c.path, {"weight": layer.embeddings})
 
@@ -31,7 +31,7 @@ def reversible_embedding(b: Builder, c: Call) -> str | None:
     bound = inspect.signature(type(layer).call).bind(layer, *c.arguments.args, **c.arguments.kwargs).arguments
     if not bound.get("reverse", False):
         return embedding(b, c)
-    if layer.reverse_dtype not in (None, "float32") or getattr(layer, "lora_enabled", False):
+    if layer.reverse_dtype not in (None, "float32"):
         return None
     weight, axis = (layer.embeddings, 0) if layer.tie_weights else (layer.reverse_embeddings, -1)
     name = b.emit("dense", c.inputs, c.output, c.path, {"weight": weight}, channel_axis=axis)

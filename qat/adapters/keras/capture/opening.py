@@ -50,7 +50,12 @@ class Opened:
 
 
 def kind_of(layer: keras.Operation) -> str:
-    """Return the class of Keras' own that computes what a layer does; empty where the user's class computes another thing."""
+    """Return the class of Keras' own that computes what a layer does; empty where the user's class computes another thing.
+
+    A layer with a low-rank update computes another thing, too: its weight is computed.
+    """
+    if getattr(layer, "lora_enabled", False):
+        return ""
     classes = type(layer).__mro__
     known = next(i for i, cls in enumerate(classes) if cls.__module__.startswith("keras."))
     own = {name for cls in classes[:known] for name in vars(cls) if not name.startswith("__")} - _NO_COMPUTATION

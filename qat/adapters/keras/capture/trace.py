@@ -98,11 +98,19 @@ def trace(model: keras.Model, example_inputs: Any = None, dropout: bool = True) 
     model of another precision than float32 is captured as the float32 model of the same weights.
 
     Raises:
-        CaptureError: a model without an input shape, or an image size that is not fixed.
+        CaptureError: a model without an input shape, an image size that is not fixed, or weights that Keras has quantized.
     """
     build(model, example_inputs)
+    _refuse_quantized(model)
     with captured_in_full(model), without_losses():
         return _trace(model, example_inputs, dropout)
+
+
+def _refuse_quantized(model: keras.Model) -> None:
+    """Refuse a model whose weights are Keras' integers: their scales would be lost."""
+    for layer in model._flatten_layers():
+        if mode := getattr(layer, "quantization_mode", None):
+            raise CaptureError(f"'{layer.name}' was quantized by Keras, by model.quantize('{mode}'): prepare the float model")
 
 
 def _trace(model: keras.Model, example_inputs: Any, dropout: bool) -> Traced:
