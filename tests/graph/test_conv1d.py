@@ -3,7 +3,10 @@
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+import qat
 from qat.graph.decompose.conv1d import signals_as_images
 from qat.graph.graph import Graph, Op, TensorSpec
 
@@ -65,3 +68,24 @@ def test_a_name_that_is_taken_is_not_given_twice():
         tensors={**graph.tensors, "conv2d_image": TensorSpec("conv2d_image", (None, 1))}, inputs=("x", "conv2d_image")
     )
     assert signals_as_images(taken).tensors["conv2d_image_"].shape == (None, 4, 1, 8)
+
+
+class OverFrames(nn.Module):
+    """Frames are the samples, and the second convolution runs over them."""
+
+    def __init__(self):
+        super().__init__()
+        self.frame, self.time = nn.Conv1d(4, 8, 3, padding=1), nn.Conv1d(8, 2, 3, padding=1)
+
+    def forward(self, x):
+        return self.time(torch.relu(self.frame(x)).mean(2).t()[None])
+
+
+def test_a_signal_whose_length_is_the_batch_is_convolved(tmp_path):
+    torch.manual_seed(0)
+    net, x = OverFrames().eval(), torch.rand(6, 4, 5)
+    prepared = qat.calibrate(qat.prepare(net, x), [x])
+    assert not prepared.plan.floats()
+    longer = torch.rand(9, 4, 5)
+    torch.testing.assert_close(prepared(longer), net(longer), atol=0.2, rtol=0)
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[x, longer[:6]]).parity.exact == 1.0

@@ -73,7 +73,7 @@ class _Rewriter(Draft):
     def is_signal(self, name: str) -> bool:
         spec = self.tensors[name]
         constant = name in self.producers and self.producers[name].kind == "constant"
-        known = bool(spec.example) or None not in spec.shape[1:]
+        known = bool(spec.example) or spec.shape.count(None) <= 1
         return len(spec.shape) == 3 and spec.dtype == "float32" and known and not constant
 
     def is_number(self, name: str) -> bool:

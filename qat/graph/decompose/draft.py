@@ -37,9 +37,10 @@ class Draft:
 
     def reshape(self, source: str, output: str, scope: str) -> str:
         """Add a reshape, and return its name; -1 stands for the batch, and for one other size that is free."""
-        sizes = (-1 if size is None else size for size in self.tensors[output].shape[1:])
+        first, *sizes = (-1 if size is None else size for size in self.tensors[output].shape)
+        first = first if sizes.count(-1) == 1 else -1  # the batch, where no other axis is
         name = self.unused(f"{output}_reshape")
-        self.ops.append(Op(name, "reshape", (source,), (output,), {}, {"shape": (-1, *sizes)}, scope))
+        self.ops.append(Op(name, "reshape", (source,), (output,), {}, {"shape": (first, *sizes)}, scope))
         return name
 
     def finished(self) -> Graph:
