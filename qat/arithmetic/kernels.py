@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from . import mlas, tflite, tflite_builtin, xnnpack
+from . import mlas, tflite, tflite_builtin, tflite_builtin_depthwise, xnnpack
 from .encoding import Encoding
 
 
@@ -59,5 +59,11 @@ class Kernels(Protocol):
         """Return the softmax over the last axis on ``ey``'s grid, an encoding of probabilities."""
 
 
-#: By name: ONNX Runtime, LiteRT's delegate, TFLite's reference kernels and TFLite's optimized kernels.
-KERNELS: dict[str, Kernels] = {"mlas": mlas, "xnnpack": xnnpack, "reference": tflite, "builtin": tflite_builtin}
+#: By name: ONNX Runtime, LiteRT's delegate, TFLite's reference kernels, TFLite's optimized kernels and its depthwise one.
+KERNELS: dict[str, Kernels] = {
+    "mlas": mlas,
+    "xnnpack": xnnpack,
+    "reference": tflite,
+    "builtin": tflite_builtin,
+    "builtin_depthwise": tflite_builtin_depthwise,
+}

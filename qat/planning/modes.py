@@ -96,7 +96,7 @@ LITERT = Modes(
     packed={
         "static": {
             "conv2d": (Packed("builtin", groups=False),),
-            "depthwise_conv2d": (Packed("builtin", dilations=False),),
+            "depthwise_conv2d": (Packed("builtin_depthwise", dilations=False),),
             "dense": _XNNPACK,
         },
         "dynamic": {

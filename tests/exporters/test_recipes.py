@@ -353,3 +353,20 @@ def test_a_mode_whose_kernels_are_slower_than_floats_says_so(torch_model, images
     qat.prepare(torch_model, images, recipe="dynamic_wi8_afp32")
     said = "mode dynamic of conv2d in this runtime takes a multiple of float's time (2 operators, 'stem' first): mode weight_only"
     assert said in caplog.text
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_a_depthwise_convolution_of_4_bits_is_exact_below_zero(framework, tmp_path):
+    if framework == "torch":
+        torch.manual_seed(0)
+        x = torch.randn(16, 3, 8, 8)
+        model = nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), nn.Flatten(), nn.Linear(108, 4)).eval()
+    else:
+        keras.utils.set_random_seed(0)
+        x = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype(np.float32)
+        inputs = keras.Input((8, 8, 3))
+        kl = keras.layers
+        model = keras.Model(inputs, kl.Dense(3)(kl.Flatten()(kl.DepthwiseConv2D(3)(inputs))))
+    prepared = qat.calibrate(qat.prepare(model, x[:2], "static_wi4_ai8", "litert"), [x])
+    parity = qat.export(prepared, tmp_path / "m.tflite", verify=[x]).parity
+    assert parity.exact == 1.0, parity.first_difference

@@ -29,19 +29,22 @@ def avg_pool2d(total: Tensor, count: Tensor, grid: Encoded, limits: Limits, padd
     return tf.clip_by_value(mean - grid.zero_point, *limits)
 
 
-def requantize(acc: Tensor, multiplier: Tensor, limits: Limits) -> Tensor:
+def requantize(acc: Tensor, multiplier: Tensor, limits: Limits, halves_up: bool) -> Tensor:
     """Return an accumulator times a float64 multiplier on the output's grid, as the optimized kernels compute it."""
-    return tf.clip_by_value(fixed_point(acc, multiplier), *limits)
+    return tf.clip_by_value(fixed_point(acc, multiplier, halves_up), *limits)
 
 
-def fixed_point(acc: Tensor, multiplier: Tensor) -> Tensor:
-    """Return ``acc * multiplier``, halves up; see :func:`qat.arithmetic.tflite.fixed_point`."""
+def fixed_point(acc: Tensor, multiplier: Tensor, halves_up: bool) -> Tensor:
+    """Return ``acc * multiplier``, halves up or away from zero; see :func:`qat.arithmetic.tflite.fixed_point`."""
     left_shift, right_shift = tf.bitwise.left_shift, tf.bitwise.right_shift
     mantissa, shift = _quantize_multiplier(multiplier)
     left, right = tf.maximum(shift, 0), tf.maximum(-shift, 0)
-    high = right_shift(left_shift(tf.cast(acc, tf.int64), left) * mantissa + (1 << 30), np.int64(31))
     half = right_shift(left_shift(tf.ones_like(right), right), np.int64(1))
-    return tf.cast(right_shift(high + half, right), tf.float32)
+    acc = tf.cast(acc, tf.int64)
+    size, below = (acc, 0) if halves_up else (tf.abs(acc), tf.cast(acc < 0, tf.int64))  # a negative half is nudged by one less
+    high = right_shift(left_shift(size, left) * mantissa + (1 << 30) - below, np.int64(31))
+    found = right_shift(high + half, right)
+    return tf.cast(found if halves_up else tf.sign(acc) * found, tf.float32)
 
 
 def _quantize_multiplier(value: Tensor) -> tuple[Tensor, Tensor]:

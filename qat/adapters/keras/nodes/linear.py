@@ -52,7 +52,7 @@ class Linear(Node):
     @property
     def fixed_point(self) -> bool:
         """Whether a kernel of TFLite's own runs the operator, because the delegate does not take it."""
-        return self.planned.kernels == "builtin"
+        return self.planned.kernels.startswith("builtin")
 
     def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
         """One node from the float weight to the output's integers."""
@@ -86,7 +86,7 @@ class Linear(Node):
         w_int, b_int = self.quantized(weight, bias, scale)
         acc = self.exact_operator(x, weight).forward(x, w_int)
         acc = acc if b_int is None else acc + b_int
-        return tflite.requantize(acc, self.multiplier(scale), self.limits())
+        return tflite.requantize(acc, self.multiplier(scale), self.limits(), self.planned.kernels == "builtin")
 
     def multiplier(self, scale: Tensor) -> Tensor:
         """Return ``s_x s_w / s_y`` in float64, one value an output channel."""

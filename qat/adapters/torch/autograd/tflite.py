@@ -8,7 +8,6 @@ from torch import Tensor
 from qat.arithmetic import tflite
 from qat.arithmetic.attention import PROBABILITY, PROBABILITY_16
 from qat.arithmetic.encoding import Encoding
-from qat.arithmetic.tflite import quantize_multiplier
 
 from .clip_mask import Limits
 from .functions import Encoded, round_clamp
@@ -52,13 +51,13 @@ def probabilities(exponentials: Tensor, total: Tensor, encoding: Encoding) -> Te
     return halves_away(p, PROBABILITY_16 / float(encoding.scale)).clamp_(max=encoding.hi) if fine else p.float()
 
 
-def halves_away(acc: Tensor, value: float) -> Tensor:
-    """Return ``acc * value``, halves away from zero, as TFLite's reference kernels round."""
-    mantissa, shift = quantize_multiplier(value)
+def halves_away(acc: Tensor, multiplier: Tensor | float) -> Tensor:
+    """Return ``acc * multiplier``, halves away from zero, as TFLite's reference kernels round."""
+    mantissa, shift = _quantized_multiplier(torch.as_tensor(multiplier, dtype=torch.float64, device=acc.device))
     acc = acc.long()
-    left, right = max(shift, 0), max(-shift, 0)
+    left, right = shift.clamp(min=0), (-shift).clamp(min=0)
     # A negative product is nudged by one less than a positive one.
-    high = (((acc.abs() << left) * mantissa + (1 << 30) - (acc < 0).long()) >> 31) + ((1 << right) >> 1)
+    high = (((acc.abs() << left) * mantissa + (1 << 30) - (acc < 0).long()) >> 31) + ((torch.ones_like(right) << right) >> 1)
     return (acc.sign() * (high >> right)).float()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qat.adapters.torch.autograd import by_operators, linear
 from qat.adapters.torch.autograd.functions import straight_through
-from qat.adapters.torch.autograd.tflite import halves_up
+from qat.adapters.torch.autograd.tflite import halves_away, halves_up
 from qat.arithmetic.grid import BIAS_LIMIT
 from qat.planning.rounding import Rounding
 
@@ -44,7 +44,7 @@ class Conv2d(Node):
         else:
             padding = (top, left)
         geometry = (self.attrs["strides"], padding, self.attrs["dilations"], self.attrs["groups"])
-        if self.planned.kernels == "builtin" and not self.training:
+        if self.planned.kernels.startswith("builtin") and not self.training:
             scale, w_int, b_int = self.rounded(weight, bias)
             return self.requantize_builtin(F.conv2d(x, w_int, b_int, *geometry), scale)
         if can_keep(self, weight, bias):
@@ -74,7 +74,8 @@ class Conv2d(Node):
     def requantize_builtin(self, acc: Tensor, scale: Tensor) -> Tensor:
         """Requantize an accumulator as TFLite's optimized kernel, which runs the convolutions that the delegate does not take."""
         multiplier = self.inputs[0].scale.double() * scale.double() / self.output.scale.double()
-        return halves_up(acc, multiplier.view(-1, 1, 1)).clamp_(*self.limits())
+        rounded = halves_up if self.planned.kernels == "builtin" else halves_away
+        return rounded(acc, multiplier.view(-1, 1, 1)).clamp_(*self.limits())
 
     def weight_scale(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the weight's scale for each output channel."""
