@@ -58,6 +58,8 @@ class OnnxSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
+        # A thread that waits for the next batch leaves its core to what comes between: the prepared model, or the metrics.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4
         options.graph_optimization_level = _LEVELS[level]
         return options

@@ -235,6 +235,11 @@ def test_session_describes_the_artifact(path):
     assert session.ops()["QLinearConv"] == 2
 
 
+def test_threads_that_wait_leave_their_cores(path):
+    options = open_session(path, threads=2)._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 @pytest.mark.parametrize(
     "damage", [lambda raw: raw[:-100], lambda raw: raw[: len(raw) // 2], lambda raw: b"", lambda raw: b"not a model"]
 )
