@@ -56,6 +56,7 @@ def test_a_repr_is_one_short_line(results, name):
     assert shown.startswith(f"{type(results[name]).__name__}(")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("width", [80, 200, None])
 def test_every_cell_is_whole_at_every_width(results, name, width):

@@ -61,6 +61,7 @@ def test_a_zero_has_no_sign(name, target, tmp_path):
     assert parity(After(SIGNED[name]).eval(), X, target, tmp_path).max_lsb < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [1.0, 2.0, 3.0, float("inf")])
 def test_distances_of_rows_in_onnx(p, tmp_path):
     torch.manual_seed(0)

@@ -222,6 +222,7 @@ def test_colours_stand_out_from_their_ground(index, palette):
     assert {pair: value for pair, value in low.items() if value < 4.5} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_a_browser_shows_the_page_and_asks_for_nothing(chromium, written, width, scheme):
     chromium.open(written, width, scheme)

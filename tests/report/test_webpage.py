@@ -205,6 +205,7 @@ def test_detection_shows_boxes():
     assert labels[0] == "label: 1" and labels[1].startswith("float: ") and labels[2].startswith(f"{report.examined}: ")
 
 
+@pytest.mark.slow
 def test_several_reports_are_one_page(classified, tmp_path):
     report, _ = classified
     again = replace(report, framework="keras", decision="QAT is needed: <b>so</b>.")
