@@ -343,8 +343,7 @@ def test_cached_float_model_follows_the_data(qat, config, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.ci
-@pytest.mark.parametrize("framework", ["torch", "keras"])
+@pytest.mark.parametrize("framework", [pytest.param("torch", marks=pytest.mark.ci), "keras"])
 def test_interrupted_training_goes_on_with_resume(qat, config, tmp_path, framework):
     """Ctrl-C: one sentence that says how to go on, and the same weights in the end as without it."""
     text = config.read_text().replace("torch", framework) + "training: {epochs: 15, checkpoint_every: 1, learning_rate: 0.01}\n"

@@ -15,8 +15,7 @@ def train(folder, size, *loop):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
-@pytest.mark.parametrize("loop", ["finetune", "own"])
+@pytest.mark.parametrize("loop", [pytest.param("finetune", marks=pytest.mark.ci), "own"])
 def test_two_processes_are_one_with_the_whole_batch(loop, tmp_path):
     first, second = train(tmp_path / "two", 2, *(["own"] if loop == "own" else []))
     (alone,) = train(tmp_path / "one", 1, *(["own"] if loop == "own" else []))

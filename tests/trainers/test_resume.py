@@ -354,7 +354,7 @@ def test_killed_ten_times(framework, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", [pytest.param("torch", marks=pytest.mark.ci), "keras"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_killed_while_workers_decode_a_folder(framework, tmp_path):
     whole = load.digits()
     for split, x, y in (("train", whole.train_x[:320], whole.train_y), ("test", whole.test_x[:30], whole.test_y)):
