@@ -43,39 +43,39 @@ def conv2d(b: Builder, c: Call) -> str | None:
 
 def conv(b: Builder, c: Call) -> str | None:
     """``keras.ops.conv`` of images or signals and a weight, without groups."""
-    weight = _filters(b, c)
-    if weight is None or b.params[weight].shape[-2] != b.specs[c.inputs[0]].shape[-1]:
+    params = _filters(b, c, "weight")
+    if params is None or b.params[params["weight"]].shape[-2] != b.specs[c.inputs[0]].shape[-1]:
         return None
-    window = _window_of(b, c, weight)
+    window = _window_of(b, c, params["weight"])
     if window is None:
         return None
-    return b.emit("conv2d", c.inputs[:1], c.output, c.path, {"weight": weight}, **window, groups=1, channel_axis=-1)
+    return b.emit("conv2d", c.inputs[:1], c.output, c.path, params, **window, groups=1, channel_axis=-1)
 
 
 def depthwise_conv(b: Builder, c: Call) -> str | None:
     """``keras.ops.depthwise_conv`` of images or signals and a weight."""
-    weight = _filters(b, c)
-    return None if weight is None else _depthwise(b, c, weight, c.output)
+    params = _filters(b, c, "weight")
+    return None if params is None else _depthwise(b, c, params["weight"], c.output)
 
 
 def separable_conv(b: Builder, c: Call) -> str | None:
     """``keras.ops.separable_conv`` of images or signals and two weights."""
-    weight = _filters(b, c, "weight", "pointwise")
-    if weight is None:
+    params = _filters(b, c, "weight", "pointwise")
+    if params is None:
         return None
-    pointwise, axes = (weights_of(b, c, "weight", "pointwise") or {})["pointwise"], len(c.shape) - 2
-    name = _depthwise(b, c, weight, (*c.shape[:-1], b.params[pointwise].shape[-2]))
+    pointwise = params["pointwise"]
+    name = _depthwise(b, c, params["weight"], (*c.shape[:-1], b.params[pointwise].shape[-2]))
     if name is None:
         return None
-    return b.emit("conv2d", [name], c.output, c.path, {"weight": pointwise}, **_pointwise(axes), channel_axis=-1)
+    return b.emit("conv2d", [name], c.output, c.path, {"weight": pointwise}, **_pointwise(len(c.shape) - 2), channel_axis=-1)
 
 
 def conv_transpose(b: Builder, c: Call) -> str | None:
     """``keras.ops.conv_transpose`` of images or signals and a weight."""
-    weight = _filters(b, c)
-    if weight is None or b.params[weight].shape[-1] != b.specs[c.inputs[0]].shape[-1]:
+    params = _filters(b, c, "weight")
+    if params is None or b.params[params["weight"]].shape[-1] != b.specs[c.inputs[0]].shape[-1]:
         return None
-    return _transposed(b, c, {"weight": weight}, b.params[weight].shape[:-2])
+    return _transposed(b, c, params, b.params[params["weight"]].shape[:-2])
 
 
 def _depthwise(b: Builder, c: Call, weight: str, output: Any) -> str | None:
@@ -86,15 +86,15 @@ def _depthwise(b: Builder, c: Call, weight: str, output: Any) -> str | None:
     return b.emit("depthwise_conv2d", c.inputs[:1], output, c.path, {"weight": weight}, **attrs)
 
 
-def _filters(b: Builder, c: Call, *roles: str) -> str | None:
-    """Return the first weight of a convolution of images or signals that is an operation."""
+def _filters(b: Builder, c: Call, *roles: str) -> dict[str, str] | None:
+    """Return the weights, ``weight`` first, of a convolution of images or signals that is an operation."""
     axes, spec = len(c.shape) - 2, b.specs[c.inputs[0]]
     if axes not in (1, 2) or (c.layer.data_format or "channels_last") != "channels_last":
         return None
     if axes == 1 and (None in spec.shape[1:] or spec.dtype != "float32"):
         return None
-    found = weights_of(b, c, *(roles or ("weight",)))
-    return found["weight"] if found is not None and b.params[found["weight"]].ndim == axes + 2 else None
+    found = weights_of(b, c, *roles)
+    return found if found is not None and b.params[found["weight"]].ndim == axes + 2 else None
 
 
 def _window_of(b: Builder, c: Call, weight: str) -> dict[str, Any] | None:
@@ -108,7 +108,7 @@ def _window_of(b: Builder, c: Call, weight: str) -> dict[str, Any] | None:
 
 def _of_axes(value: Any, axes: int) -> tuple[int, ...]:
     """Return a number for each axis, where one may stand for all."""
-    return (value,) * axes if isinstance(value, int) else tuple(value)
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
 
 
 def depthwise_conv2d(b: Builder, c: Call) -> str | None:
@@ -146,7 +146,7 @@ def _transposed(b: Builder, c: Call, params: dict[str, Any], kernel: tuple[int, 
     strides, dilations = _of_axes(layer.strides, axes), _of_axes(layer.dilation_rate, axes)
     if (layer.data_format or "channels_last") != "channels_last" or max(dilations) > 1 or getattr(layer, "groups", 1) != 1:
         return None
-    extra = layer.output_padding if isinstance(layer.output_padding, (tuple, list)) else (layer.output_padding,) * axes
+    extra = _of_axes(layer.output_padding, axes)
     cut = tuple(_cut(layer.padding, k, s, more) for k, s, more in zip(kernel, strides, extra, strict=True))
     attrs = {"strides": strides, "padding": cut, "dilations": dilations, "groups": 1, "channel_axis": -2}
     return b.emit("conv_transpose2d", c.inputs[:1], c.output, c.path, params, **attrs)
