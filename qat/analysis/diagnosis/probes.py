@@ -8,15 +8,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from qat.runtimes import TFLITE, format_of
-
 from .network import Network
-from .read_onnx import read_onnx
 
 #: What is appended to the name of a tensor whose place an input takes, and to that of an error.
 OWN, ERROR = "/own", "/error"
@@ -52,28 +48,3 @@ class Probes(Protocol):
 
     def disturbed(self, names: Sequence[str]) -> Probe:
         """Return the copy that adds inputs ``<name>/error`` to tensors; its outputs are the file's."""
-
-
-def probes_of(path: Path) -> Probes:
-    """Return the maker of a file's copies.
-
-    Raises:
-        DataError: the file is missing or damaged.
-        QatError: the path is of no known format.
-    """
-    if format_of(path) is TFLITE:
-        from .probes_tflite import TFLiteProbes
-
-        return TFLiteProbes(path)
-    from .probes_onnx import OnnxProbes
-
-    return OnnxProbes(path)
-
-
-def network_of(path: Path) -> Network:
-    """Return the network of a file. Raises as :func:`probes_of` does."""
-    if format_of(path) is TFLITE:
-        from .read_tflite import read_tflite
-
-        return read_tflite(path)
-    return read_onnx(path)

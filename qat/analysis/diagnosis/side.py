@@ -12,7 +12,7 @@ from qat.errors import DataError
 
 from .layouts import as_input
 from .network import Network
-from .probes import probes_of
+from .probes_of import probes_of
 
 #: Arrays by the names of tensors.
 Named: TypeAlias = dict[str, np.ndarray]

@@ -15,7 +15,7 @@ import numpy as np
 
 from qat.analysis.diagnosis.layouts import as_input
 from qat.analysis.diagnosis.network import LINEAR, Network, Operator
-from qat.analysis.diagnosis.probes import probes_of
+from qat.analysis.diagnosis.probes_of import probes_of
 from qat.analysis.sensitivity.pinning import Pin
 from qat.errors import DataError
 from qat.frameworks import adapter_for, framework_of

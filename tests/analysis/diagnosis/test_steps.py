@@ -6,7 +6,8 @@ import pytest
 import qat
 from qat.analysis.diagnosis.matching import pairs_of
 from qat.analysis.diagnosis.measure import Job, measure
-from qat.analysis.diagnosis.probes import OWN, probes_of
+from qat.analysis.diagnosis.probes import OWN
+from qat.analysis.diagnosis.probes_of import probes_of
 from qat.analysis.diagnosis.steps import steps_of
 from qat.baselines.ptq import float_baseline
 
