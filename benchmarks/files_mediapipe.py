@@ -1,11 +1,12 @@
 """Every ``.tflite`` of the wheel ``mediapipe==0.10.14``: read, calibrated on crops of a picture, put back as int8.
 
-    python benchmarks/files_mediapipe.py [NAME...] [--train STEPS] [--json FILE]
+    python benchmarks/files_mediapipe.py [NAME...] [--train STEPS] [--pictures N] [--json FILE]
 
 Two tables: the files, each int8 artifact against its original on crops that calibration has not seen; and MediaPipe's own
-solutions, which run the artifacts in the place of the originals, beside what the originals make of a picture that hardly
-differs. The package needs an environment of its own (its protobuf is below 5), which is made in ``build/mediapipe`` on the
-first run.
+solutions, which run the artifacts in the place of the originals, beside what the originals make of pictures that hardly
+differ: on the astronaut, and on average over it and copies of it, turned, scaled, mirrored. One picture is noise: moving each of
+its values by a unit of 256 moves points by as much as rounding does. The package needs an environment of its own (its protobuf is
+below 5), which is made in ``build/mediapipe`` on the first run.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -82,10 +84,13 @@ def environment() -> Path:
     return next((FOLDER / "venv" / "lib").glob("python*")) / "site-packages" / "mediapipe"
 
 
-def solutions(out: Path, packages: Path | None = None, image: Path | None = None) -> dict[str, np.ndarray]:
-    """Run MediaPipe's solutions, and return the picture and what each of them found in it."""
+def solutions(out: Path, packages: Path | None = None, pictures: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Run MediaPipe's solutions, and return the pictures and what each of them found in each."""
     script = Path(__file__).with_name("mediapipe_solutions.py")
-    command = [str(FOLDER / "venv" / "bin" / "python"), str(script), str(out), *([str(image)] if image else [])]
+    command = [str(FOLDER / "venv" / "bin" / "python"), str(script), str(out)]
+    if pictures is not None:
+        np.save(FOLDER / "pictures.npy", pictures)
+        command.append(str(FOLDER / "pictures.npy"))
     found = subprocess.run(
         command, env=os.environ | ({"PYTHONPATH": str(packages)} if packages else {}), capture_output=True, text=True, check=False
     )
@@ -151,66 +156,106 @@ def in_place(package: Path, artifacts: Mapping[str, Path]) -> Path:
     return tree
 
 
-def distance(name: str, float_result: np.ndarray, int8_result: np.ndarray) -> str:
+@dataclass(frozen=True)
+class Apart:
+    """How far two results of a solution are apart in one picture.
+
+    Attributes:
+        points: the mean distance of points in pixels; of those that are seen, where a solution says which are; None where none
+            was found.
+        hidden: that of the points that are not seen.
+        overlap: of masks, their IoU.
+        found: by which of the two: "both", "the original", "the other" or "neither".
+    """
+
+    points: float | None = None
+    hidden: float | None = None
+    overlap: float | None = None
+    found: str = "both"
+
+
+def apart(name: str, original: np.ndarray, other: np.ndarray) -> Apart:
     """Return how far two results of a solution are apart."""
-    if int8_result.ndim == 0:
-        return f"refused: {int8_result}"
+    if other.ndim == 0:
+        return Apart(found=f"refused: {other}")
     if name in MASKS:
-        a, b = float_result > 0.5, int8_result > 0.5
-        return f"mask IoU {(a & b).sum() / max((a | b).sum(), 1):.3f}"
-    if not len(float_result):
-        return "nothing in the picture" if not len(int8_result) else "found by int8 only"
-    if not len(int8_result):
-        return "not found"
-    apart = np.linalg.norm(float_result[:, :2] - int8_result[:, :2], axis=1)
-    if float_result.shape[1] == 2:
-        return _apart(apart)
-    seen = float_result[:, 2] > 0.5
-    return f"seen: {_apart(apart[seen])}; hidden: {_apart(apart[~seen])}"
+        a, b = original > 0.5, other > 0.5
+        return Apart(overlap=float((a & b).sum() / max((a | b).sum(), 1)))
+    if not (len(original) and len(other)):
+        return Apart(found="the original" if len(original) else "the other" if len(other) else "neither")
+    pixels = np.linalg.norm(original[:, :2] - other[:, :2], axis=1)
+    seen = original[:, 2] > 0.5 if original.shape[1] > 2 else np.ones(len(original), bool)
+    return Apart(_mean(pixels[seen]), _mean(pixels[~seen]))
 
 
-def _apart(pixels: np.ndarray) -> str:
-    return f"{len(pixels)} points, {pixels.mean():.2f} px on average, {pixels.max():.2f} at most" if len(pixels) else "0 points"
+def _mean(pixels: np.ndarray) -> float | None:
+    return float(pixels.mean()) if len(pixels) else None
 
 
-def shaken(image: np.ndarray) -> np.ndarray:
-    """Return a picture whose values are a unit of 256 higher, lower or the same, at random: what nobody sees."""
-    noise = np.random.default_rng(0).integers(-1, 2, image.shape)
-    return (image.astype(np.int16) + noise).clip(0, 255).astype(np.uint8)
+#: Of :class:`Apart`: an attribute, what stands before its figures, and their unit.
+_MEASURES = (("points", "", " px"), ("hidden", "hidden points ", " px"), ("overlap", "IoU ", ""))
+
+
+def said(found: Sequence[Apart]) -> str:
+    """Return how far results are apart: in the first picture, and on average over all, with the standard error."""
+    parts = []
+    for kind, label, unit in _MEASURES:
+        values = [value for each in found if (value := getattr(each, kind)) is not None]
+        if values:
+            first = getattr(found[0], kind)
+            beginning = "" if first is None else f"{first:.3g}{unit} in the first, "
+            parts.append(f"{label}{beginning}{np.mean(values):.3g} ± {np.std(values) / len(values) ** 0.5:.2g}{unit} on average")
+    counts = Counter(each.found for each in found if each.found != "both")
+    return "; ".join([*parts, *(f"found by {by} in {count} of {len(found)}" for by, count in counts.items())])
+
+
+def shaken(pictures: np.ndarray) -> np.ndarray:
+    """Return pictures whose values are a unit of 256 higher, lower or the same, at random: what nobody sees."""
+    noise = np.random.default_rng(0).integers(-1, 2, pictures.shape)
+    return (pictures.astype(np.int16) + noise).clip(0, 255).astype(np.uint8)
+
+
+def copies(image: np.ndarray, count: int) -> np.ndarray:
+    """Return a picture and copies of it, turned, scaled, mirrored: so many in all."""
+    others = (crops(image, count - 1, image.shape[:2], None, 3).numpy() * 255).round().astype(np.uint8) if count > 1 else []
+    return np.stack([image, *others])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="files, without .tflite; all of the package without names")
     parser.add_argument("--train", type=int, default=0, metavar="STEPS", help="of 8 crops, without labels; 0 calibrates only")
+    parser.add_argument("--pictures", type=int, default=24, metavar="N", help="of the solutions: the astronaut and copies of it")
     parser.add_argument("--json", type=Path, help="where the figures go too")
     arguments = parser.parse_args()
     logging.getLogger("qat").setLevel(logging.ERROR)
     package, artifacts, rows = environment(), {}, []
-    original = solutions(FOLDER / "float.npz")
-    np.save(FOLDER / "image.npy", original["image"])
+    image = solutions(FOLDER / "float.npz")["pictures"][0]
     for path in sorted(package.glob("modules/**/*.tflite")):
         if arguments.names and path.stem not in arguments.names:
             continue
-        rows.append(quantized(path, original["image"], arguments.train))
+        rows.append(quantized(path, image, arguments.train))
         print(rows[-1], file=sys.stderr, flush=True)
         if not rows[-1].reason:
             artifacts[path.stem] = FOLDER / path.name
-    replaced = solutions(FOLDER / "int8.npz", in_place(package, artifacts), FOLDER / "image.npy")
-    np.save(FOLDER / "shaken.npy", shaken(original["image"]))
-    noisy = solutions(FOLDER / "shaken.npz", image=FOLDER / "shaken.npy")
-    names = [name for name in original if name != "image"]
-    apart = {name: distance(name, original[name], replaced[name]) for name in names}
-    of_noise = {name: distance(name, original[name], noisy[name]) for name in names}
+    pictures = copies(image, arguments.pictures)
+    original = solutions(FOLDER / "float.npz", pictures=pictures)
+    replaced = solutions(FOLDER / "int8.npz", in_place(package, artifacts), pictures)
+    noisy = solutions(FOLDER / "shaken.npz", pictures=shaken(pictures))
+    names = dict.fromkeys(name.rpartition(" ")[0] for name in original if name != "pictures")
+    of_int8, of_noise = (
+        {name: said([apart(name, original[f"{name} {i}"], other[f"{name} {i}"]) for i in range(len(pictures))]) for name in names}
+        for other in (replaced, noisy)
+    )
     console = Console(width=140)
     console.print(_table(rows))
-    table = Table("solution", "int8 against the original", "original, each value of the picture moved by at most a unit")
-    for name, text in apart.items():
+    table = Table("solution", "int8 against the original", "original, each value of a picture moved by at most a unit")
+    for name, text in of_int8.items():
         table.add_row(name, text, of_noise[name])
     console.print(table)
     if arguments.json:
         arguments.json.write_text(
-            json.dumps({"files": [asdict(row) for row in rows], "solutions": apart, "noise": of_noise}, indent=1) + "\n"
+            json.dumps({"files": [asdict(row) for row in rows], "solutions": of_int8, "noise": of_noise}, indent=1) + "\n"
         )
 
 

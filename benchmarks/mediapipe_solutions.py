@@ -1,7 +1,7 @@
-"""Runs MediaPipe's own solutions on a picture, in an environment of their own: python mediapipe_solutions.py OUT.npz [IMAGE.npy].
+"""Runs MediaPipe's own solutions on pictures, in an environment of their own: mediapipe_solutions.py OUT.npz [PICTURES.npy].
 
-The package that is imported is the one on PYTHONPATH: with other ``.tflite`` files in it, the solutions run those. Without a
-picture, scikit-image's astronaut is taken; OUT.npz holds the picture beside the landmarks, in pixels.
+The package that is imported is the one on PYTHONPATH: with other ``.tflite`` files in it, the solutions run those. Without
+pictures, scikit-image's astronaut is taken; OUT.npz holds them beside what is found in each, landmarks in pixels.
 """
 
 from __future__ import annotations
@@ -76,17 +76,18 @@ SOLUTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def main() -> None:
     if len(sys.argv) > 2:
-        image = np.load(sys.argv[2])
+        pictures = np.load(sys.argv[2])
     else:
         from skimage import data
 
-        image = data.astronaut()
-    found = {"image": image}
+        pictures = data.astronaut()[None]
+    found = {"pictures": pictures}
     for name, run in SOLUTIONS.items():
-        try:
-            found[name] = run(image)
-        except RuntimeError as error:  # the runtime of this version refuses the file
-            found[name] = np.array(str(error).strip().splitlines()[-1])
+        for i, image in enumerate(pictures):
+            try:
+                found[f"{name} {i}"] = run(image)
+            except RuntimeError as error:  # the runtime of this version refuses the file
+                found[f"{name} {i}"] = np.array(str(error).strip().splitlines()[-1])
     np.savez(sys.argv[1], **found)
 
 

@@ -19,8 +19,6 @@ from qat.system.silence import without_notices
 from .bounds import Bounds
 from .calibrated import CALIBRATING, HELD_OUT, JUDGING, Arrays, Calibrated, Trial
 from .distance import same_answers
-from .opened import Opened
-from .request import Request
 
 log = logging.getLogger("qat")
 
@@ -32,7 +30,7 @@ _DECIDING = 1024
 _ENOUGH = HELD_OUT * (CALIBRATING + JUDGING) // (HELD_OUT - 1) + 1
 
 
-def bounded(found: Calibrated, opened: Opened, request: Request, kept: Sequence[Arrays]) -> Calibrated:
+def bounded(found: Calibrated, trial: Trial, kept: Sequence[Arrays]) -> Calibrated:
     """Return a calibrated model that keeps ``request.max_error`` and ``request.same_answers``, few operators in higher precision.
 
     Layers are ordered by their sensitivity, estimated from gradients (:mod:`qat.analysis.sensitivity.fast`). How many are enough
@@ -41,15 +39,18 @@ def bounded(found: Calibrated, opened: Opened, request: Request, kept: Sequence[
 
     Args:
         found: the model as it is calibrated without a bound.
-        opened, request, kept: as for :func:`qat.files.calibrated.calibrated`.
+        trial: its samples.
+        kept: the batches that these were taken from: answers are judged by more.
 
     Raises:
         OptionError: no recipe that quantizes anything keeps the bounds, or no output has answers to keep.
     """
+    opened, request = trial.opened, trial.request
     bounds = Bounds(request.max_error, request.same_answers)
     if not bounds:
         return found
-    trial = Trial.of(opened, request, kept, JUDGING if request.same_answers is None else _DECIDING)
+    if request.same_answers is not None:
+        trial = Trial.of(opened, request, kept, _DECIDING)
     if request.same_answers is not None and same_answers(trial.real, trial.real, trial.losses) is None:
         raise OptionError("same_answers", f"{opened.name}: no output is of classes, so that none is an answer: take max_error")
     if trial.judges_itself:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -72,21 +73,15 @@ class Calibrated:
     refined: tuple[Refinement, ...] = ()
 
 
-def calibrated(opened: Opened, request: Request, kept: Sequence[Arrays]) -> Calibrated:
-    """Prepare and calibrate an opened model.
-
-    Args:
-        opened: the model.
-        request: the options.
-        kept: batches to learn from. The first calibrate, those after them judge; of few batches all do both.
-    """
+def calibrated(trial: Trial) -> Calibrated:
+    """Prepare and calibrate an opened model."""
+    request = trial.request
     recipe = request.full_recipe()
-    float_model = captured(opened.model, kept[0], request.target)
+    float_model = captured(trial.opened.model, trial.samples[0], request.target)
     prepared: Any = float_model.prepare(recipe)
     statics = [rule for rule in recipe.rules if rule.mode == "static"]
     if not statics:
         return Calibrated(prepared, float_model)
-    trial = Trial.of(opened, request, kept)
     named = any(rule.activation.estimator != Rule().activation.estimator for rule in statics)
     estimator = request.estimator if request.estimator or named else trial.nearest(prepared)
     trial.set_ranges(prepared, estimator, last=True)
@@ -98,14 +93,12 @@ def calibrated(opened: Opened, request: Request, kept: Sequence[Arrays]) -> Cali
 
 @dataclass
 class Trial:
-    """The samples of :func:`calibrated`.
+    """A float model with the samples that calibrate it and judge what comes of it.
 
     Attributes:
         opened, request: the model, and the options.
         samples: that calibrate.
         judging: that judge.
-        real: the float outputs for these.
-        losses: of the outputs.
     """
 
     opened: Opened
@@ -115,7 +108,13 @@ class Trial:
 
     @classmethod
     def of(cls, opened: Opened, request: Request, kept: Sequence[Arrays], judging: int = JUDGING) -> Trial:
-        """Return the samples among the batches to learn from; at most so many are judging."""
+        """Share out the batches to learn from.
+
+        Args:
+            opened, request: the model, and the options.
+            kept: the batches. The first calibrate, those after them judge; of few batches all do both.
+            judging: the most samples that judge.
+        """
         count = -(-CALIBRATING // opened.batch)
         return cls(opened, request, kept[:count], kept[count : count + -(-judging // opened.batch)] or kept[:count])
 
@@ -124,10 +123,15 @@ class Trial:
         """Whether the samples that calibrate judge too, since there are no more."""
         return self.judging[0] is self.samples[0]
 
-    def __post_init__(self) -> None:
-        self.real = self.opened.outputs(self.opened.model, self.judging)
-        named = {str(i): y for i, y in enumerate(self.real)}
-        self.losses: OutputLosses = choose(named, None, self.opened.suffix == ".onnx")
+    @cached_property
+    def real(self) -> list[np.ndarray]:
+        """The float outputs for the samples that judge."""
+        return self.opened.outputs(self.opened.model, self.judging)
+
+    @cached_property
+    def losses(self) -> OutputLosses:
+        """The losses of the outputs."""
+        return choose({str(i): y for i, y in enumerate(self.real)}, None, self.opened.suffix == ".onnx")
 
     def set_ranges(self, model: Any, estimator: Estimator | None, last: bool = False) -> None:
         """Calibrate, and say what was seen where it is the last time."""

@@ -43,11 +43,11 @@ def quantized(opened: Opened, request: Request, path: Path, source: str) -> Quan
             "start", f"{request.start} learns for integer kernels, and recipe '{recipe.name}' has no static rule: leave start out"
         )
     kept, held = parts_of(opened)
-    ranges = bounded(calibrated(opened, request, kept), opened, request, kept)
+    trial = Trial.of(opened, request, kept)
+    ranges = bounded(calibrated(trial), trial, kept)
     prepared = ranges.model
     if request.start is not None:
         _STARTS[request.start](prepared, unpacked(kept[: -(-CALIBRATING // opened.batch)]))
-        trial = Trial.of(opened, request, kept)
         trial.centred(prepared, trial.off(prepared))
     before = opened.outputs(opened.model, held)
     losses, steps = {}, 0

@@ -15,6 +15,7 @@ from qat.calibration.float_twin import float_twin
 from qat.calibration.importance import importance_of
 from qat.errors import CalibrationError, ConfigError, DataError
 from qat.files import calibrated, own
+from qat.files.opened import Opened
 from qat.planning.blocks import blocks_of
 from support.layer_cases import CASES, outputs, torch_case, train
 
@@ -327,12 +328,16 @@ def test_a_file_starts_from_it(tmp_path, monkeypatch):
     made = functools.partial(qat.quantize, tmp_path / "m.onnx", x.numpy(), recipe="static_wi4_ai8", overwrite=True)
     monkeypatch.setattr(calibrated, "ROUGH", float("inf"))  # a file that starts from nothing learns no roundings
     plain = made()
-    steps = {}
+    steps, float_runs, outputs = {}, [], Opened.outputs
+    monkeypatch.setattr(
+        Opened, "outputs", lambda self, net, x: (float_runs.append(x) if net is self.model else None) or outputs(self, net, x)
+    )
     for start, call in (("adaround", qat.adaround), ("brecq", qat.reconstruct)):
         monkeypatch.setitem(own._STARTS, start, functools.partial(call, steps=20))
         steps[start] = made(start=start)
         assert steps[start].error_percent < plain.error_percent
         assert steps[start].exact == 1.0
+    assert len(float_runs) == 4  # for each file once those that judge, and once those held out
     with pytest.raises(ConfigError, match="unknown start 'brek'"):
         made(start="brek")
     with pytest.raises(ConfigError, match="a start is the tool qat's"):

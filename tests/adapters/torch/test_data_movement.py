@@ -1,5 +1,6 @@
 """PyTorch operators that move integers about: nothing leaves the grid, and the artifact is exact."""
 
+import math
 import pickle
 import sys
 
@@ -36,6 +37,8 @@ MOVES = {
     "adaptive maxima of uneven windows": lambda x: F.adaptive_max_pool2d(x, (4, 5)),
     "adaptive maximum of rows": lambda x: F.adaptive_max_pool1d(x.flatten(2), 1).unsqueeze(3),
     "maxima, the last windows beyond the edge": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+    "maxima, padded at the end": lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-math.inf), 2, 1),
+    "maxima of rows, padded before": lambda x: F.max_pool1d(F.pad(x.flatten(2), (2, 0), value=-math.inf), 3, 2).unsqueeze(3),
     "zeros beside channels": lambda x: F.pad(x[:, :2], (0, 0, 0, 0, 1, 1)),
     "zeros beside all axes": lambda x: F.pad(x[:, :2], (1, 0, 0, 2, 2, 0)),
     "zeros beside two axes of three": lambda x: F.pad(x[:, :3].flatten(2), (1, 2, 0, 1)).unsqueeze(2),

@@ -26,6 +26,14 @@ def argument(node: Any, index: int, name: str, default: Any) -> Any:
     return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
 
 
+def padding_of(node: Any) -> tuple[list[Any], float, str]:
+    """Return what a padding adds at both sides of each axis, the last axis first, which number that is, and in which mode."""
+    amounts = list(argument(node, 1, "pad", ()))
+    if node.target is torch.ops.aten.constant_pad_nd.default:
+        return amounts, argument(node, 2, "value", 0), "constant"
+    return amounts, argument(node, 3, "value", None) or 0, argument(node, 2, "mode", "constant")
+
+
 def shape_of(node: Any) -> tuple[Any, ...]:
     """Return the shape of a captured node's tensor; a size that is not fixed is a symbol."""
     return tuple(node.meta["val"].shape)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import fx
 
-from .match import for_axes
+from .match import for_axes, padding_of
 from .rewriter import Rewrite, Rewriter, given, padded, reshape, sizes_of
 
 aten = torch.ops.aten
@@ -27,11 +29,7 @@ def _sum(w: Rewriter, n: Any) -> fx.Node | None:
 
 def _pad(w: Rewriter, n: Any) -> fx.Node | None:
     """Write a padding of other axes than an image's last two: one axis after the other becomes the third of four."""
-    x, (amounts, *rest) = n.args[0], given(n, None, "constant", None)
-    if n.target is aten.constant_pad_nd.default:
-        (amounts, value), mode = given(n, None, 0), "constant"
-    else:
-        mode, value = rest
+    x, (amounts, value, mode) = n.args[0], padding_of(n)
     sizes = sizes_of(x)
     of_image = len(sizes) in (2, 3) and not any(amounts[2 * len(sizes) - 2 :])  # or of a signal
     if not sizes or mode != "constant" or value or min(amounts) < 0 or of_image:
@@ -73,6 +71,39 @@ def _maxima(w: Rewriter, n: Any, x: Any, size: Any) -> fx.Node:
     return made
 
 
+def padded_maxima(
+    x: torch.Tensor, kernel: tuple[int, ...], strides: tuple[int, ...], padding: Sequence[tuple[int, int]]
+) -> torch.Tensor:
+    """Return the maxima of windows over a signal or an image, whose padding before and after each axis never wins."""
+    around = F.pad(x, [side for sides in padding[::-1] for side in sides], value=-math.inf)
+    return F.max_pool1d(around, kernel, strides) if len(kernel) == 1 else F.max_pool2d(around, kernel, strides)
+
+
+def _max_pool(w: Rewriter, n: Any) -> fx.Node | None:
+    """Write a pooling of what is padded with minus infinity, as files have it that pad unevenly, as one that pads."""
+    x, axes = n.args[0], len(n.meta["val"].shape) - 2
+    kernel, strides, padding, dilation, ceil = given(n, None, (), 0, 1, False)
+    amounts = _beside_maxima(x, axes)
+    window = for_axes(kernel, axes)
+    if not amounts or any(for_axes(padding, axes)) or set(for_axes(dilation, axes)) != {1} or ceil:
+        return None
+    if any(max(sides) >= size for sides, size in zip(amounts, window, strict=True)):
+        return None  # a window would hold nothing else
+    return w.known(n, lambda: n.meta["val"], padded_maxima, x.args[0], window, for_axes(strides or kernel, axes), amounts)
+
+
+def _beside_maxima(n: Any, axes: int) -> list[tuple[int, int]]:
+    """Return how far a node pads each of the last axes with minus infinity; empty where it does something else."""
+    if axes < 1 or getattr(n, "target", None) not in (aten.pad.default, aten.constant_pad_nd.default):
+        return []
+    amounts, value, mode = padding_of(n)
+    if mode != "constant" or value != -math.inf or not all(isinstance(a, int) and a >= 0 for a in amounts):
+        return []
+    sides = [*zip(amounts[::2], amounts[1::2], strict=True)]
+    beside = [*sides[:axes], *[(0, 0)] * (axes - len(sides))][::-1]
+    return [] if any(map(any, sides[axes:])) else beside
+
+
 def windows(x: Any, size: Any) -> list[int]:
     """Return the size of an adaptive pooling's windows; empty where they have several sizes, or an axis is not fixed."""
     have = list(x.meta["val"].shape)[-len(size) :]
@@ -110,6 +141,8 @@ REDUCTIONS: dict[Any, Rewrite] = {
     aten.sum.dim_IntList: _sum,
     aten.pad.default: _pad,
     aten.constant_pad_nd.default: _pad,
+    aten.max_pool1d.default: _max_pool,
+    aten.max_pool2d.default: _max_pool,
     aten.avg_pool1d.default: _avg_pool,
     aten.avg_pool2d.default: _avg_pool,
 }

@@ -13,7 +13,7 @@ from qat.arithmetic.masks import reach
 from .attention import product, softmax
 from .attention_masks import masked
 from .builder import Builder, Rule
-from .match import Match, argument, for_axes, is_tensor, shape_of
+from .match import Match, argument, for_axes, is_tensor, padding_of, shape_of
 from .move_ops import MOVES
 from .window_rules import WINDOWS
 
@@ -141,14 +141,11 @@ def _reshape(b: Builder, n: Any) -> Match | None:
 
 
 def _pad(b: Builder, n: Any) -> Match | None:
-    amounts, value = list(n.args[1]), argument(n, 3, "value", None)
-    mode = n.args[2] if len(n.args) > 2 and isinstance(n.args[2], str) else n.kwargs.get("mode", "constant")
-    if n.target is aten.constant_pad_nd.default:
-        mode, value = "constant", argument(n, 2, "value", 0)
+    amounts, value, mode = padding_of(n)
     if mode != "constant":
         return _move(b, n)
     count = len(shape_of(n)) - 2
-    if (value or 0) != 0 or count not in (1, 2) or len(amounts) > 2 * count or min(amounts) < 0:
+    if value != 0 or count not in (1, 2) or len(amounts) > 2 * count or min(amounts) < 0:
         return None
     amounts += [0] * (2 * count - len(amounts))
     return Match("pad", [n.args[0]], {}, {"padding": tuple((amounts[i], amounts[i + 1]) for i in range(2 * count - 2, -1, -2))})

@@ -12,7 +12,7 @@ from qat.planning.targets import TARGETS
 from .builder import Builder, Rule
 from .match import Match, argument, for_axes, shape_of
 from .per_channel import scaled
-from .reductions import windows
+from .reductions import padded_maxima, windows
 
 aten = torch.ops.aten
 
@@ -88,6 +88,12 @@ def _max_pool(count: int) -> Rule:
         return _pool("max_pool2d", n, kernel, _sides(argument(n, 3, "padding", 0), count), ceil)
 
     return rule
+
+
+def _padded_maxima(b: Builder, n: Any) -> Match | None:
+    x, kernel, strides, padding = n.args
+    attrs = {"kernel": kernel, "strides": strides, "padding": tuple(padding)}
+    return Match("max_pool2d", [x], {}, attrs) if b.is_operand(n) else None
 
 
 def _pool(kind: str, n: Any, kernel: tuple[int, ...], padding: tuple[tuple[int, int], ...], ceil: bool) -> Match | None:
@@ -179,6 +185,7 @@ WINDOWS: dict[Any, Rule] = {
     aten.conv_transpose2d.input: _conv_transpose,
     aten.max_pool1d.default: _max_pool(1),
     aten.max_pool2d.default: _max_pool(2),
+    padded_maxima: _padded_maxima,
     aten.avg_pool1d.default: _avg_pool(1),
     aten.avg_pool2d.default: _avg_pool(2),
     aten.adaptive_avg_pool1d.default: _adaptive_avg_pool(1),
