@@ -88,6 +88,21 @@ def test_attention_is_exact_in_integers(name, tokens, tmp_path):
             np.testing.assert_array_equal(values[step.outputs[0]], reference._STEPS[step.kind](program, step, inputs))
 
 
+@pytest.mark.slow
+def test_a_compiled_step_has_the_gradients_of_an_eager_one(tokens):
+    """Compilers took the gradient of a clipped value to lie in memory as the value does, and a view of it failed."""
+    model = Attention(WAYS["one operator"])
+    prepared = qat.calibrate(qat.prepare(model.eval(), tokens[:2]), [tokens]).train()
+    gradients = []
+    for step in (prepared, torch.compile(prepared, backend="aot_eager")):
+        prepared.zero_grad()
+        step(tokens).square().mean().backward()
+        gradients.append([p.grad.clone() for p in prepared.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) > 0
+    for eager, compiled in zip(*gradients, strict=True):
+        torch.testing.assert_close(compiled, eager)
+
+
 @pytest.mark.parametrize("name", ["one operator", "scaled before", "learned bias"])
 def test_attention_is_exact_in_litert(name, tokens, tmp_path):
     pytest.importorskip("tensorflow")

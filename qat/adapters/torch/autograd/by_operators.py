@@ -89,7 +89,21 @@ def from_bytes(kept: Tensor, lo: int) -> Tensor:
 def mask_by_bytes(grad: Tensor, saved: Tensor, limits: Limits) -> Tensor:
     """Return the gradient where a byte is strictly within limits, else 0."""
     index = saved.float()
-    found: Tensor = aten.hardtanh_backward.grad_input(grad, index, *limits, grad_input=index)
+    return where_within(grad, index, limits, out=index)
+
+
+def where_within(grad: Tensor, x: Tensor, limits: Limits, out: Tensor | None = None) -> Tensor:
+    """Return the gradient where ``x`` is strictly within limits, else 0; ``out`` may be written.
+
+    A compiler has the result of ``hardtanh_backward`` lie in memory as ``x`` does, and the operator lets it lie as the gradient.
+    """
+    found: Tensor
+    if torch.compiler.is_compiling():
+        found = torch.where((x <= limits[0]) | (x >= limits[1]), 0.0, grad)
+    elif out is None:
+        found = aten.hardtanh_backward(grad, x, *limits)
+    else:
+        found = aten.hardtanh_backward.grad_input(grad, x, *limits, grad_input=out)
     return found
 
 

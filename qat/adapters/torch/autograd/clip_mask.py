@@ -13,10 +13,9 @@ from torch import Tensor
 
 from . import passes
 from .by_operators import Limits as Limits
+from .by_operators import where_within
 from .extremes import extra_output
 from .kept_bytes import attach, keep
-
-hardtanh_backward = torch.ops.aten.hardtanh_backward.default
 
 
 class ClipMask(Enum):
@@ -82,12 +81,11 @@ def apply_clip_mask(grad: Tensor, saved: Tensor | None, output: Output) -> Tenso
     """Return the gradient where the output was strictly within its limits, else 0; perhaps ``grad`` itself."""
     if saved is None:
         return grad
-    lo, hi = output.limits
     if saved.dtype is torch.uint8:
-        first = _first(output)
+        (lo, hi), first = output.limits, _first(output)
         assert first is not None
         return passes.of(grad).mask_by_bytes(grad, saved, (lo - first, hi - first))
-    return hardtanh_backward(grad, saved, lo, hi)
+    return where_within(grad, saved, output.limits)
 
 
 def _first(output: Output) -> int | None:

@@ -15,9 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .clip_mask import Limits
-
-aten = torch.ops.aten
+from .by_operators import Limits, where_within
 
 
 class _QuantizeWeight(torch.autograd.Function):
@@ -35,7 +33,7 @@ class _QuantizeWeight(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         v, q, scale = ctx.saved_tensors
-        within = aten.hardtanh_backward(grad, v, -ctx.qmax, ctx.qmax)
+        within = where_within(grad, v, (-ctx.qmax, ctx.qmax))
         slopes = (grad * q - within * v) / scale
         slopes = slopes.flatten(1).sum(1) if ctx.steps > 1 else slopes.sum().view(1)
         return within / scale, slopes / (v.numel() / ctx.steps * ctx.qmax) ** 0.5, None, None
@@ -57,7 +55,7 @@ class _Requantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         v, y = ctx.saved_tensors
         (lo, hi), (low_end, high_end) = ctx.limits, ctx.ends
-        within = aten.hardtanh_backward(grad, v, lo, hi)
+        within = where_within(grad, v, ctx.limits)
         clipped = grad - within
         # A clipped value has one of two integers: the two sums follow from sum(g) and sum(g y).
         total = clipped.sum()
