@@ -16,7 +16,7 @@ from qat.errors import CaptureError
 from qat.graph.graph import Op
 from qat.planning.plan import Plan
 
-from .capture.unrolling import has_form, unrolled
+from .capture.unrolling import has_form, unrolled, without_dropout
 
 
 class KeptLayers:
@@ -71,7 +71,8 @@ class KeptLayers:
     def written(self, op: Op, values: list[Tensor], suffix: str) -> dict[str, Tensor]:
         """Return the same in the form that an artifact has of it: recurrent layers of a fixed length without their loops."""
         layer, fixed = self._layers[op.name], values[0].shape.rank > 1 and values[0].shape[1] is not None
-        with contextlib.nullcontext() if not fixed or has_form(layer, len(values) > 1, suffix) else unrolled(layer):
+        loops = contextlib.nullcontext() if not fixed or has_form(layer, len(values) > 1, suffix) else unrolled(layer)
+        with loops, without_dropout(layer):
             return self.call(op, values)
 
     def to_dict(self) -> dict[str, Any]:

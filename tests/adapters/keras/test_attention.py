@@ -91,6 +91,18 @@ def test_embeddings(target, suffix, tmp_path):
     assert prepared.plan.ops[0].op.kind == "embedding"
 
 
+@pytest.mark.parametrize(("target", "suffix"), [("litert", ".tflite"), ("onnxruntime", ".onnx")])
+def test_indices_of_an_embedding_are_numbers_of_any_type(target, suffix, tmp_path):
+    """``keras.Input((6,))`` of tokens is of float32, and Keras converts; the files' look-ups take integers alone."""
+    ids = np.random.default_rng(0).integers(0, 50, (8, LENGTH))
+    inputs = [keras.Input((LENGTH,)), keras.Input((LENGTH,), dtype="uint8")]
+    net = keras.Model(inputs, layers.Dense(3)(layers.Add()([layers.Embedding(50, WIDTH)(x) for x in inputs])))
+    x = [ids.astype(np.float32), ids.astype(np.uint8)]
+    prepared = qat.calibrate(qat.prepare(net, target=target), [x])
+    assert {p.op.kind for p in prepared.plan.ops if p.integer} == {"embedding", "add", "dense"}
+    assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[x]).parity.exact == 1
+
+
 def test_a_mask_of_padding_is_not_lost():
     keras.utils.set_random_seed(0)
     ids = np.random.default_rng(0).integers(0, 3, (8, LENGTH)).astype(np.int32)
@@ -128,6 +140,26 @@ def test_masks_of_padding_reach_their_readers_through_integers(name, tmp_path):
     np.testing.assert_allclose(prepared(ids), net(ids), atol=1e-5)
     qat.calibrate(prepared, [ids])
     assert qat.export(prepared, tmp_path / "model.tflite", verify=[ids]).parity.max_lsb <= 1
+
+
+def _dots(x):
+    """Products by the layer ``Dot`` of [batch, 6, 16], over each axis, of tensors of two, three and four axes."""
+    y, z = layers.Reshape((LENGTH, 2, 8))(layers.Dense(WIDTH)(x)), layers.Dense(WIDTH)(x)[:, 0]
+    products = [
+        layers.Dot(axes=(2, 1))([x, layers.Permute((2, 1))(layers.Dense(WIDTH)(x))]),
+        layers.Dot(axes=1)([x, layers.Dense(3)(x)]),
+        layers.Dot(axes=-1, normalize=True)([z, layers.Dense(WIDTH, activation="relu")(z)]),
+        layers.Dot(axes=(1, 1), normalize=True)([y, x]),
+        layers.Dot(axes=(2, 1))([x, z]),
+    ]
+    return layers.Concatenate()([layers.Flatten()(product) for product in products])
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("litert", ".tflite"), ("onnxruntime", ".onnx")])
+def test_products_by_the_layer_dot(target, suffix, sequences, tmp_path):
+    prepared = exact(model(_dots), sequences, tmp_path / f"m{suffix}", target)
+    assert sum(p.op.kind == "matmul" for p in prepared.plan.ops) == 5
+    assert sum(p.op.kind == "rms_norm" for p in prepared.plan.ops) == 4
 
 
 def test_equations():

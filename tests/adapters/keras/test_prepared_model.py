@@ -180,6 +180,7 @@ RECURRENT = {
     "unrolled": lambda: L.LSTM(5, unroll=True),
     "GRU": lambda: L.GRU(5),
     "bidirectional": lambda: L.Bidirectional(L.GRU(5, reset_after=False)),
+    "dropout": lambda: L.LSTM(5, dropout=0.2, recurrent_dropout=0.1, unroll=True),
     "cells": lambda: L.RNN([L.SimpleRNNCell(5), L.LSTMCell(3)]),
     "behind a mask": lambda: lambda x: L.LSTM(5)(L.Masking()(x)),
     "images": lambda: lambda x: L.Flatten()(L.ConvLSTM2D(2, 2)(L.Reshape((6, 3, 2, 1))(x))),
@@ -188,7 +189,7 @@ RECURRENT = {
 
 @pytest.mark.parametrize(
     ("name", "target"),
-    [(name, ("litert", "onnxruntime")[i % 2]) for i, name in enumerate(RECURRENT)] + [("LSTM", "onnxruntime"), ("GRU", "litert")],
+    [(name, ("litert", "onnxruntime")[i % 2]) for i, name in enumerate(RECURRENT)] + [("LSTM", "onnxruntime"), ("GRU", "litert"), ("dropout", "onnxruntime")],
 )
 def test_a_recurrent_layer_stays_float_and_is_written_without_its_loop(name, target, tmp_path):
     keras.utils.set_random_seed(0)
@@ -198,7 +199,7 @@ def test_a_recurrent_layer_stays_float_and_is_written_without_its_loop(name, tar
     prepared = qat.calibrate(qat.prepare(model, target=target), [data])
     artifact = qat.export(prepared, tmp_path / f"m{prepared.plan.target.suffix}", verify=[data])
     assert artifact.parity.max_lsb <= 1
-    assert all(name == "unrolled" or not each.unroll for layer in prepared.float_layers for each in recurrent(layer))
+    assert all(name in ("unrolled", "dropout") or not each.unroll for layer in prepared.float_layers for each in recurrent(layer))
 
 
 @pytest.mark.parametrize("io_dtype", ["int8", "float32"])

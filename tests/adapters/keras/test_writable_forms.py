@@ -99,6 +99,21 @@ def test_prepare_says_what_no_file_holds_and_which_other_file_does(middle, data,
         qat.prepare(net(middle, data), target=target)
 
 
+@pytest.mark.parametrize("size", [(), (1, 6, 6, 4)])
+@pytest.mark.parametrize("seeded", [False, True])
+def test_prepare_refuses_a_layer_that_draws_random_numbers_in_inference(size, seeded):
+    """A variational encoder's sample, say: a noise that was drawn once would stay in the file."""
+
+    class Sampling(L.Layer):
+        seed = keras.random.SeedGenerator(1) if seeded else None
+
+        def call(self, x):
+            return x + keras.random.normal(size or ops.shape(x), seed=self.seed)
+
+    with pytest.raises(ExportError, match=r"cannot hold Sampling draws random numbers outside training: let its call return"):
+        qat.prepare(net(Sampling(), X))
+
+
 def test_an_exact_gelu_of_a_layer_that_is_kept_whole_reaches_an_onnx(tmp_path):
     prepared = qat.calibrate(qat.prepare(net(Whole(), X), target="onnxruntime"), [X])
     assert "whole" in prepared.plan.floats()

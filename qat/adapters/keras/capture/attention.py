@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.ops.core import Cast
 
 from qat.graph.einsum import DenseSum, as_dense_sum, as_product
 
@@ -22,7 +23,15 @@ def embedding(b: Builder, c: Call) -> str | None:
     layer = c.layer
     if type(layer).__name__ not in ("Embedding", "ReversibleEmbedding"):
         return None
-    return b.emit("embedding", c.inputs, c.output, c.path, {"weight": layer.embeddings})
+    return b.emit("embedding", [_indices(b, c)], c.output, c.path, {"weight": layer.embeddings})
+
+
+def _indices(b: Builder, c: Call) -> str:
+    """Return the indices that an embedding reads: Keras takes numbers of any type, a file's look-up 32 or 64 bits."""
+    if b.specs[c.inputs[0]].dtype in ("int32", "int64"):
+        return c.inputs[0]
+    given = keras.KerasTensor(c.arguments.keras_tensors[0].shape, "int32")
+    return b.keep("float", Cast("int32"), c.inputs, [given], c.path, target="indices")[0]
 
 
 def reversible_embedding(b: Builder, c: Call) -> str | None:

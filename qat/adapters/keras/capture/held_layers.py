@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 
 from qat.graph.graph import Op
 
+from .opening import DRAWS
 from .trace import Traced
 from .unrolling import has_form, recurrent
 
@@ -46,6 +47,8 @@ def _reason(traced: Traced, op: Op, suffix: str) -> str:
     kind = type(layer).__name__
     if type(layer).__module__.startswith("keras.") and kind in _NO_FORM | _NOT_IN.get(suffix, set()):
         return kind
+    if op.attrs.get("reason", "").endswith(DRAWS):
+        return f"{op.attrs['reason']}: let its call return the expected value there"
     free = bool(op.inputs) and None in traced.graph.tensors[op.inputs[0]].shape[1:2]
     loops = [each for each in recurrent(layer) if not each.unroll]
     if loops and free and not has_form(layer, len(op.inputs) > 1, suffix):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras.src.backend import is_float_dtype
 
 from .batch_operations import PerSample
@@ -25,6 +27,13 @@ _COMPOSITES = (
 
 #: What a subclass of a layer may define and still compute what the layer does.
 _NO_COMPUTATION = {"build", "get_config", "from_config", "compute_output_shape", "compute_output_spec", "get_build_config"}
+
+#: The reason of a call whose result is another one each time.
+DRAWS = "draws random numbers outside training"
+
+
+class _Draws(Exception):
+    """A call draws random numbers."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +110,36 @@ def _call(
     (given, named), stand_ins = with_samples((list(args), dict(options)), number)
     known = known | {id(tensor) for tensor, _ in stand_ins}
     try:
-        with symbolic_variables(layer) as variables, keras.StatelessScope():
+        with symbolic_variables(layer) as variables, keras.StatelessScope(), _without_draws():
             structure = layer.call(*given, **named)
         outputs = [value for value in keras.tree.flatten(structure) if not is_array(value)]
         nodes = recorded(outputs, known | set(variables)) if outputs else None
         return Opened(nodes, structure, variables, stand_ins) if nodes is not None else "returns values that no input reaches"
+    except _Draws:
+        return DRAWS
     except Exception as error:  # whatever the user's code raises on tensors without values
         log.debug("%s is kept whole", layer.name, exc_info=True)
         return f"has a call that takes no symbolic tensors ({type(error).__name__})"
     finally:
         for each in inside:
             del each._inbound_nodes[before[id(each)] :]
+
+
+@contextlib.contextmanager
+def _without_draws() -> Iterator[None]:
+    """Raise _Draws where a call draws random numbers; Keras' inference of shapes, which runs in a graph, may."""
+    original = keras.random.SeedGenerator.next
+
+    def drawn(self: keras.random.SeedGenerator, ordered: bool = True) -> Any:
+        if tf.executing_eagerly():
+            raise _Draws
+        return original(self, ordered)
+
+    keras.random.SeedGenerator.next = drawn
+    try:
+        yield
+    finally:
+        keras.random.SeedGenerator.next = original
 
 
 def _call_of_samples(layer: keras.layers.Layer, args: Sequence[Any], options: Mapping[str, Any], known: Set[int]) -> Opened | str:

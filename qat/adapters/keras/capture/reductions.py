@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -58,3 +59,19 @@ def _axes(b: Builder, c: Call) -> tuple[int, ...]:
     rank = len(spec.shape)
     axes = tuple(sorted(a % rank for a in (range(rank) if axis is None else [axis] if isinstance(axis, int) else axis)))
     return () if 0 in axes or None in spec.shape[1:] or spec.dtype != "float32" or len(c.inputs) != 1 else axes
+
+
+def unit_norm(b: Builder, name: str, count: int, path: str, least: float, **where: Any) -> str:
+    """Add ``x / sqrt(sum(x^2))``: the root of the mean square, and a factor. Return the output's name.
+
+    Args:
+        b: the graph.
+        name: of the tensor.
+        count: of the elements that a norm sums.
+        path: of the layer.
+        least: the norm below which Keras divides by no other.
+        where: the attribute that names other axes than the last.
+    """
+    factor = count**-0.5
+    params = {"gamma": np.full(count, factor, np.float32)}
+    return b.emit("rms_norm", [name], b.specs[name].shape, path, params, epsilon=0.0, least=least * factor, **where)

@@ -25,11 +25,12 @@ from .attention import (
     tensordot,
 )
 from .builder import Builder, Rule
+from .dot_layer import dot_layer
 from .elementwise import ARITHMETIC, FUNCTION_RULES, arithmetic, binary, celu, clip, divide, hard_tanh, relu, subtract
 from .layer_calls import Call, with_placeholders
 from .operands import weights_of
 from .parts import glu, stack
-from .reductions import greatest, mean, norm, spread, total
+from .reductions import greatest, mean, norm, spread, total, unit_norm
 from .time_distributed import time_distributed
 from .window_rules import (
     adaptive,
@@ -117,14 +118,13 @@ def _rms_norm(b: Builder, c: Call) -> str:
     return _norm(b, c, "rms_norm", {"gamma": c.layer.scale}, least=0.0)
 
 
+def _dot(b: Builder, c: Call) -> str | None:
+    return dot_layer(b, c) if isinstance(c.layer, keras.layers.Dot) else dot(b, c)
+
+
 def _unit_norm(b: Builder, c: Call) -> str | None:
-    """``x / sqrt(sum(x^2))``: the root of the mean square, and a factor. Nothing is divided by less than Keras' epsilon."""
     axes, where = _axes_of_norm(c)
-    if axes is None:
-        return None
-    n = math.prod(c.shape[a] or 1 for a in axes)
-    params = {"gamma": np.full(n, n**-0.5, np.float32)}
-    return b.emit("rms_norm", c.inputs[:1], c.output, c.path, params, epsilon=0.0, least=1e-12 * n**-0.5, **where)
+    return None if axes is None else unit_norm(b, c.inputs[0], math.prod(c.shape[a] or 1 for a in axes), c.path, 1e-12, **where)
 
 
 def _norm(b: Builder, c: Call, kind: str, variables: Mapping[str, Any], **attrs: Any) -> str:
@@ -211,7 +211,7 @@ RULES: dict[str, Rule] = {
     "Dense": _dense,
     "EinsumDense": einsum_dense,
     "Matmul": matmul,
-    "Dot": dot,
+    "Dot": _dot,
     "Tensordot": tensordot,
     "Einsum": einsum,
     "MultiHeadAttention": multi_head_attention,

@@ -1,4 +1,4 @@
-"""Recurrent layers without their loops while an artifact is written: the formats have no form of most loops."""
+"""Recurrent layers as an artifact is written: without loops, of which formats have no form, and without masks of dropout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import keras
+from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 
 def recurrent(layer: keras.Operation) -> list[keras.layers.RNN]:
@@ -30,3 +31,17 @@ def unrolled(layer: keras.Operation) -> Iterator[None]:
     finally:
         for each in loops:
             each.unroll = False
+
+
+@contextlib.contextmanager
+def without_dropout(layer: keras.Operation) -> Iterator[None]:
+    """Let a layer's recurrent cells make no masks of dropout: Keras draws them in inference too, where nothing reads them."""
+    inside = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else []
+    rates = [(each, each.dropout, each.recurrent_dropout) for each in inside if isinstance(each, DropoutRNNCell)]
+    for each, *_ in rates:
+        each.dropout = each.recurrent_dropout = 0
+    try:
+        yield
+    finally:
+        for each, dropout, recurrent_dropout in rates:
+            each.dropout, each.recurrent_dropout = dropout, recurrent_dropout
