@@ -189,7 +189,8 @@ RECURRENT = {
 
 @pytest.mark.parametrize(
     ("name", "target"),
-    [(name, ("litert", "onnxruntime")[i % 2]) for i, name in enumerate(RECURRENT)] + [("LSTM", "onnxruntime"), ("GRU", "litert"), ("dropout", "onnxruntime")],
+    [(name, ("litert", "onnxruntime")[i % 2]) for i, name in enumerate(RECURRENT)]
+    + [("LSTM", "onnxruntime"), ("GRU", "litert"), ("dropout", "onnxruntime")],
 )
 def test_a_recurrent_layer_stays_float_and_is_written_without_its_loop(name, target, tmp_path):
     keras.utils.set_random_seed(0)
