@@ -33,6 +33,7 @@ from sections import keep, kept, machine
 
 import qat
 from qat.baselines import float_baseline
+from qat.report.running import turned
 from qat.runtimes import Session, open_session
 
 HERE = Path(__file__).parent
@@ -97,8 +98,11 @@ def measure(architecture: Architecture, runs: int, folder: str) -> Speed:
 
 
 def timed(sessions: list[Session], one: list, runs: int) -> list[list[float]]:
-    """Return the processor seconds of each run of each session; the sessions take turns."""
-    feeds = [session.in_file_types(*one) for session in sessions]
+    """Return the processor seconds of each run of each session, in whose layouts the images are; the sessions take turns."""
+    feeds = [
+        session.in_file_types(*(turned(a, (len(a), *i.shape[1:])) for a, i in zip(one, session.inputs, strict=True)))
+        for session in sessions
+    ]
     times: list[list[float]] = [[] for _ in sessions]
     for turn in range(runs + WARM):
         for session, feed, taken in zip(sessions, feeds, times, strict=True):

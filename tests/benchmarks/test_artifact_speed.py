@@ -6,12 +6,16 @@ import json
 import sys
 
 import artifact_speed
+import numpy as np
 import pytest
+import torch
 from architectures import ARCHITECTURES, Input
-from artifact_speed import ROWS, Failed, Speed, enlarged, main, render, row
+from artifact_speed import ROWS, Failed, Speed, enlarged, main, render, row, timed
 from sections import machine
 
+import qat
 from qat.errors import ConfigError
+from qat.runtimes import open_session
 
 
 def test_every_row_of_the_coverage_table_is_there():
@@ -34,6 +38,14 @@ def test_a_row_that_fails_says_why(monkeypatch):
 
     monkeypatch.setattr(artifact_speed, "measure", fails)
     assert str(row("torch/MobileNetV2/onnx", 224, 1, None)) == "- | - | - | failed: ConfigError: no such \\| recipe"
+
+
+def test_a_file_takes_images_in_its_own_layout(tmp_path):
+    x = np.random.default_rng(0).normal(size=(2, 3, 6, 6)).astype(np.float32)
+    model = qat.calibrate(qat.prepare(torch.nn.Conv2d(3, 4, 3), x, target="litert"), [x])
+    artifact = qat.export(model, tmp_path / "conv.tflite")
+    (taken,) = timed([open_session(artifact.path)], [x[:1]], 2)
+    assert len(taken) == 2
 
 
 def test_an_unknown_name_is_refused(monkeypatch, capsys):

@@ -20,6 +20,10 @@ def norm(channels, of=nn.BatchNorm1d):
 CASES = {
     "BatchNorm of features": (lambda m, x: m.extra(x.amax((2, 3))), norm(4)),
     "BatchNorm of rows": (lambda m, x: m.extra(x.flatten(2).flip(2)), norm(4)),
+    "BatchNorm of each part of a batch, of which there is one": (
+        lambda m, x: torch.cat([m.extra(part) for part in x.amax((2, 3)).chunk(1)]),
+        norm(4),
+    ),
 }
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 import qat
 from qat.runtimes import open_session
-from support.operators import IMAGES, Between
+from support.operators import IMAGES, RUNTIMES, Between
 
 MOVES = {
     "permute": lambda x: x.permute(0, 1, 3, 2),
@@ -122,6 +122,30 @@ def test_parts_that_make_up_a_tensor_are_one_node(name, tmp_path, monkeypatch):
     assert artifact.parity.exact == 1.0
     restored = pickle.loads(pickle.dumps(models[0]))
     assert torch.equal(restored(x), models[0](x))
+
+
+class Siamese(torch.nn.Module):
+    """Two images in one batch, taken apart; their product lies as rows, of which a size follows from both batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.end = torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Conv2d(4, 2, 3, padding=1)
+
+    def forward(self, a, b):
+        first, second = self.stem(torch.cat([a, b])).chunk(2)
+        rows = (first * second).permute(0, 2, 3, 1).reshape(-1, 1, 2, 2)
+        return self.end(torch.relu(rows).reshape(len(a), 6, 6, -1).permute(0, 3, 1, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "suffix"), RUNTIMES)
+def test_two_batches_in_one_are_taken_apart(target, suffix, tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(3, 3, 6, 6), torch.randn(3, 3, 6, 6)
+    prepared = qat.calibrate(qat.prepare(Siamese().eval(), x, target=target), [x])
+    assert not prepared.plan.floats()
+    samples = [x, tuple(part[:1] for part in x)]
+    assert qat.export(prepared, tmp_path / f"m.{suffix}", verify=samples).parity.exact == 1
 
 
 def test_what_moves_keeps_no_bytes_of_its_own():

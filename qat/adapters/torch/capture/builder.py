@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from qat.graph.graph import EXAMPLE_BATCH, Op, TensorSpec
 
+from .batch_sizes import fixed_size, for_batch
 from .free_sizes import scope_of
 from .match import Match, is_tensor
 
@@ -70,8 +71,8 @@ class Builder:
     def describe(self, node: fx.Node) -> None:
         """Add the tensor of a captured node."""
         value = node.meta["val"]
-        shape = tuple(d if isinstance(d, int) else None for d in value.shape)
-        example = tuple(_for_example(d, self.sizes) for d in value.shape)
+        shape = tuple(fixed_size(d, self.sizes) for d in value.shape)
+        example = tuple(for_batch(d, EXAMPLE_BATCH, self.sizes) for d in value.shape)
         once = all(have in (size, EXAMPLE_BATCH) for have, size in zip(example, shape, strict=True))
         dtype = str(value.dtype).removeprefix("torch.")
         self.specs[node.name] = TensorSpec(node.name, shape, dtype, () if once else example)
@@ -109,14 +110,6 @@ class Builder:
         """Return the constants added since the last call: they stand before the operator that reads them."""
         constants, self._constants = self._constants, []
         return constants
-
-
-def _for_example(size: Any, sizes: Mapping[Any, int]) -> int:
-    """Return a captured size for a batch of :data:`EXAMPLE_BATCH` and the other free sizes of the examples."""
-    if isinstance(size, int):
-        return size
-    expression = size.node.expr
-    return int(expression.subs({symbol: sizes.get(symbol, EXAMPLE_BATCH) for symbol in expression.free_symbols}))
 
 
 #: From a captured node to the operator it is; None for one that stays float.

@@ -82,9 +82,8 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
         raise CaptureError(
             f"the example inputs have first dimensions {sorted(batch)}: pass tensors that share one batch size, batch first"
         )
-    # torch.export would make a constant of a batch of 1.
-    if batch == {1}:
-        examples = tuple(x.repeat(2, *[1] * (x.ndim - 1)) if x.ndim else x for x in examples)
+    # torch.export would make a constant of a batch of 1, and cannot solve some equations of more: a batch's halves are 1 each.
+    examples = tuple((x if len(x) > 1 else torch.cat([x, x]))[:2] if x.ndim else x for x in examples)
     copied = copy_of(model).eval()
     flat = _Flat(copied, call, signature)
     shapes = tuple(

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from .attention import PRODUCTS
+from .batch_sizes import are_equal
 from .per_channel import PER_CHANNEL
 from .reductions import REDUCTIONS, adaptive_max
 from .resizing import RESIZING
@@ -86,11 +87,12 @@ def _pad(w: Rewriter, n: Any) -> fx.Node | None:
 
 
 def _cat(w: Rewriter, n: Any) -> fx.Node | None:
-    """Leave out what is empty of the parts of a concat, such as keys and values of no tokens before."""
+    """Leave out what is empty of the parts of a concat, such as keys and values of no tokens before; one part is itself."""
     kept = [part for part in n.args[0] if 0 not in [size for size in part.meta["val"].shape if isinstance(size, int)]]
-    if not kept or len(kept) == len(n.args[0]):
-        return None
-    return kept[0] if len(kept) == 1 else w.call(n, n.target, kept, *n.args[1:])
+    if len(kept) == 1:
+        alone: fx.Node = kept[0]
+        return alone
+    return None if not kept or len(kept) == len(n.args[0]) else w.call(n, n.target, kept, *n.args[1:])
 
 
 def _cast(w: Rewriter, n: Any) -> fx.Node | None:
@@ -117,8 +119,10 @@ def _filled(number: float | None = None) -> Rewrite:
 
 
 def _view(w: Rewriter, n: Any) -> None:
-    """Make a view a reshape. The copy that a view may need is left out (:func:`_same`); a reshape needs none."""
+    """Make a view a reshape to known sizes. The copy that a view may need is left out (:func:`_same`); a reshape needs none."""
     n.target = aten.reshape.default
+    made = zip(n.args[1], n.meta["val"].shape, strict=True)
+    n.args = (n.args[0], [have if size == -1 and isinstance(have, int) else size for size, have in made])
 
 
 def _item(w: Rewriter, n: Any) -> fx.Node | None:
@@ -143,9 +147,20 @@ def _item(w: Rewriter, n: Any) -> fx.Node | None:
     _, axis = given(source, None, 0)
     sizes = [part.shape[axis] for part in source.meta["val"]]
     size = sum(sizes[:index]), sum(sizes[: index + 1])
+    if len(sizes) == 1:  # a split into one part, such as that of a batch into smaller ones
+        whole: fx.Node = x
+        return whole
     if not all(isinstance(s, int) for s in sizes):
-        return None
+        return _of_equal_parts(w, n, x, len(sizes), index) if axis == 0 and are_equal(sizes) else None
     return w.call(n, aten.slice.Tensor, x, axis, *size)
+
+
+def _of_equal_parts(w: Rewriter, n: Any, x: fx.Node, parts: int, index: int) -> fx.Node | None:
+    """Choose one of the equal parts of a batch, such as the images of two inputs that were put together."""
+    sizes = x.meta["val"].shape[1:]
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    return w.call(n, aten.select.int, w.call(n, aten.reshape.default, x, [parts, -1, *sizes]), 0, index)
 
 
 _EXTREMES: dict[Any, Any] = {aten.max.dim: aten.amax.default, aten.min.dim: aten.amin.default}
@@ -257,6 +272,7 @@ _PLAIN: dict[Any, Rewrite] = {
     aten.expand_as.default: _expand_as,
     aten.view.default: _view,
     aten._unsafe_view.default: _view,
+    aten.reshape.default: _view,
     aten.view_as.default: _view_as,
     aten.reshape_as.default: _view_as,
     **dict.fromkeys(_CASTS, _cast),

@@ -1,0 +1,37 @@
+"""Sizes that ``torch.export`` has captured as formulas of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qat.graph.graph import EXAMPLE_BATCH
+
+#: Batches: what holds for all of these holds for any.
+_BATCHES = (EXAMPLE_BATCH, 7, 64, 501)
+
+
+def for_batch(size: Any, batch: int, sizes: Mapping[Any, int]) -> int:
+    """Return a captured size for a batch, and for the other free sizes by their symbols."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression.subs({symbol: sizes.get(symbol, batch) for symbol in expression.free_symbols}))
+
+
+def fixed_size(size: Any, sizes: Mapping[Any, int]) -> int | None:
+    """Return a captured size that is the same for any batch; None for a free one.
+
+    The batch of each input has a symbol of its own, and ``torch.export`` does not know that they are one size.
+    """
+    if isinstance(size, int):
+        return size
+    if any(symbol in sizes for symbol in size.node.expr.free_symbols):
+        return None
+    found = {for_batch(size, batch, sizes) for batch in _BATCHES}
+    return found.pop() if len(found) == 1 else None
+
+
+def are_equal(sizes: Sequence[Any]) -> bool:
+    """Whether captured sizes are one size for any batch."""
+    return all(len({for_batch(size, batch, {}) for size in sizes}) == 1 for batch in _BATCHES)
