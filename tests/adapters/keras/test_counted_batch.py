@@ -162,3 +162,25 @@ def test_sizes_of_a_model_within_another_are_those_of_the_example():
     assert not prepared.plan.floats()
     np.testing.assert_allclose(prepared(x), model(x), atol=1e-5)
     assert any(p.op.layer.startswith("inner/conv2d") for p in prepared.plan.ops)
+
+
+class OfParts(keras.Model):
+    """Has models without an input layer, of which one is called on what the other returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (keras.Sequential([L.Dense(4, activation="relu"), L.Dense(8)]) for _ in range(2))
+
+    def call(self, x):
+        return self.second(x + self.first(x)[:, :1])
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("litert", ".tflite"), ("onnxruntime", ".onnx")])
+@pytest.mark.parametrize("make", [OfParts, lambda: OfParts().first])
+def test_the_batch_of_a_first_call_is_not_that_of_the_file(make, target, suffix, tmp_path):
+    """Keras gives a Sequential model without an input layer the batch of its first call, that of ``fit`` say."""
+    model = make()
+    model(X[:3])
+    prepared = qat.calibrate(qat.prepare(model, X[:3], target=target), [X])
+    assert {spec.shape[0] for spec in prepared.plan.graph.tensors.values()} == {None}
+    assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[X]).parity.exact == 1.0

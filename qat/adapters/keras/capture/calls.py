@@ -57,6 +57,11 @@ def functional_of(model: object) -> Any:
     return model if type(model).call.__module__.startswith("keras.") else None
 
 
+def keeps_state(layer: keras.layers.Layer) -> bool:
+    """Return whether a layer, or one inside, keeps a state for each sample from call to call: its batch is fixed."""
+    return any(getattr(each, "stateful", False) for each in layer._flatten_layers())
+
+
 def nodes_of(functional: Any) -> tuple[Any, ...]:
     """Return the records of the calls of a functional graph, in order, without those of its inputs."""
     depths = functional._nodes_by_depth
@@ -94,7 +99,7 @@ def calls_of(model: keras.Model, example_inputs: Any = None) -> Calls:
     functional = functional_of(model)
     if functional is not None:
         names, nodes = tuple(functional.output_names), nodes_of(functional)
-        sized = of_sizes(functional, nodes, example_inputs)
+        sized = of_sizes(functional, nodes, example_inputs, isinstance(model, keras.Sequential) and not keeps_state(model))
         found = "" if sized is None else opened(functional, [sized], {}, {id(t) for t in keras.tree.flatten(sized)})
         if not isinstance(found, str):
             return Calls(found.nodes, sized, found.structure, names, found.variables, found.stand_ins)

@@ -1,4 +1,8 @@
-"""Sizes that Keras' records leave free: those of the example inputs, if there are any, and those that follow from others."""
+"""Sizes that Keras' records leave free, or fix by chance.
+
+Free ones are those of the example inputs, if there are any, and those that follow from others. A Sequential model without an input
+layer takes the batch of its first call for its own; that one is free.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from .full_precision import recorded_in_full
 log = logging.getLogger("qat")
 
 
-def of_sizes(functional: Any, nodes: Sequence[Any], example_inputs: Any) -> Any:
+def of_sizes(functional: Any, nodes: Sequence[Any], example_inputs: Any, free_batch: bool = False) -> Any:
     """Return symbolic inputs with which to record a model again; None where its records have all the sizes that they can.
 
     Sizes that the inputs leave free are those of an example, but for the batch.
@@ -23,9 +27,12 @@ def of_sizes(functional: Any, nodes: Sequence[Any], example_inputs: Any) -> Any:
         functional: the graph that Keras recorded of a model.
         nodes: its records.
         example_inputs: arrays as the model takes them: one, a list in the order of the inputs, or a dict by name.
+        free_batch: whether the batch is free, whatever the records say.
     """
     inputs = keras.tree.flatten(functional._inputs_struct)
     if not any(None in tensor.shape[1:] for tensor in inputs):
+        if free_batch and any(tensor.shape[0] is not None for tensor in inputs):
+            return keras.tree.map_structure(lambda tensor: _sized(tensor, tensor.shape), functional._inputs_struct)
         return functional._inputs_struct if leaves_sizes(nodes) or not recorded_in_full(nodes) else None
     if example_inputs is None:
         return None

@@ -17,7 +17,7 @@ from qat.graph.graph import Graph
 from qat.graph.training_acts import TrainingAct
 
 from .added_losses import without_losses
-from .builder import Builder, spec_of
+from .builder import Builder, Shape, spec_of
 from .calls import build, calls_of, functional_of, nodes_of
 from .computed_weights import lift_computed_weights, separate_sources
 from .counted_batch import StandIns
@@ -174,8 +174,13 @@ def _walk(b: Builder, nodes: Iterable[Any], scope: str) -> None:
 def _is_to_open(node: Any, inner: Any) -> bool:
     """Return whether a model within another is called on tensors with masks, or of a size or precision it was not recorded in."""
     pairs = [*zip(node.arguments.keras_tensors, inner.inputs, strict=False)]
-    sized = any(None in free.shape[1:] and given.shape[1:] != free.shape[1:] for given, free in pairs)
+    sized = any(_is_sized(given.shape, record.shape) for given, record in pairs)
     return sized or not recorded_in_full(nodes_of(inner)) or any(get_keras_mask(given) is not None for given, _ in pairs)
+
+
+def _is_sized(given: Shape, record: Shape) -> bool:
+    """Return whether a shape has sizes that a record leaves free, or another batch, where a first call has fixed that."""
+    return record[:1] not in ((None,), given[:1]) or (None in record[1:] and given[1:] != record[1:])
 
 
 def _enter(b: Builder, node: Any, inner: Any, scope: str) -> None:
