@@ -46,6 +46,17 @@ class Swish(L.Layer):
         return x * ops.sigmoid(x)
 
 
+class Halves(L.Layer):
+    """Reads parts of its weight by bare slices, as GAT does, which Keras' symbolic tensors do not know."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(2 * shape[-1], 4), name="w")
+
+    def call(self, x):
+        n = x.shape[-1]
+        return ops.matmul(x, self.w[:n]) + ops.tanh(ops.matmul(x, self.w[n:]))
+
+
 class Narrow(L.Conv2D):
     """Computes what a Conv2D does."""
 
@@ -90,6 +101,7 @@ MODELS = {
     "residual": lambda: around(Residual(name="residual")),
     "layers in layers": lambda: around(Stage(name="stage")),
     "an operation": lambda: around(Swish()),
+    "parts of a weight": lambda: around(Halves()),
     "a subclass of a layer": lambda: around(Narrow()),
     "subclassed": called,
     "subclassed, within another": lambda: around(lambda x: called()(x)),

@@ -57,9 +57,10 @@ def functional_of(model: object) -> Any:
     return model if type(model).call.__module__.startswith("keras.") else None
 
 
-def keeps_state(layer: keras.layers.Layer) -> bool:
+def keeps_state(layer: keras.Operation) -> bool:
     """Return whether a layer, or one inside, keeps a state for each sample from call to call: its batch is fixed."""
-    return any(getattr(each, "stateful", False) for each in layer._flatten_layers())
+    inside = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else []
+    return any(getattr(each, "stateful", False) for each in inside)
 
 
 def nodes_of(functional: Any) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """Sizes that Keras' records leave free, or fix by chance.
 
-Free ones are those of the example inputs, if there are any, and those that follow from others. A Sequential model without an input
-layer takes the batch of its first call for its own; that one is free.
+Free ones are those of the example inputs, if there are any, and those that follow from others. A Sequential model without an
+input layer takes the batch of its first call for its own; that one is free.
 """
 
 from __future__ import annotations

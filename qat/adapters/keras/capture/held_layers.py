@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 
 from qat.graph.graph import Op
 
+from .calls import keeps_state
 from .opening import DRAWS
 from .trace import Traced
 from .unrolling import has_form, recurrent
@@ -49,6 +50,8 @@ def _reason(traced: Traced, op: Op, suffix: str) -> str:
         return kind
     if op.attrs.get("reason", "").endswith(DRAWS):
         return f"{op.attrs['reason']}: let its call return the expected value there"
+    if keeps_state(layer):
+        return f"the state that {kind} keeps from call to call: give it stateful=False, or return_state=True and initial_state"
     free = bool(op.inputs) and None in traced.graph.tensors[op.inputs[0]].shape[1:2]
     loops = [each for each in recurrent(layer) if not each.unroll]
     if loops and free and not has_form(layer, len(op.inputs) > 1, suffix):

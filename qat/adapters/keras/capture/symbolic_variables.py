@@ -18,6 +18,8 @@ from .full_precision import in_full
 #: Keras' own lists of a layer's variables.
 _LISTS = ("_trainable_variables", "_non_trainable_variables")
 
+_ITEM = keras.KerasTensor.__getitem__
+
 
 @dataclass
 class _Symbols:
@@ -89,10 +91,12 @@ def symbolic_variables(layer: keras.layers.Layer) -> Iterator[Mapping[int, keras
 
     symbols.put(layers, True)
     keras.layers.Layer.__call__ = called
+    keras.KerasTensor.__getitem__ = _item
     try:
         yield symbols.variables
     finally:
         keras.layers.Layer.__call__ = original
+        keras.KerasTensor.__getitem__ = _ITEM
         symbols.put(layers, False)
 
 
@@ -100,6 +104,11 @@ def in_inference(layer: keras.layers.Layer, kwargs: Mapping[str, Any]) -> dict[s
     """Return the keyword arguments of a call as those of one in inference."""
     options = {name: value for name, value in kwargs.items() if name != "training"}
     return options | ({"training": False} if "training" in inspect.signature(layer.call).parameters else {})
+
+
+def _item(tensor: keras.KerasTensor, key: Any) -> keras.KerasTensor:
+    """Take a part of a symbolic tensor as one takes a tensor's: Keras lacks keys that are no tuples, ``x[:4]``."""
+    return _ITEM(tensor, key if isinstance(key, (int, tuple, list)) else (key,))
 
 
 def _has_variables(value: Any) -> bool:
