@@ -43,7 +43,9 @@ class LiteRTSession:
         resolver = OpResolverType.BUILTIN_REF if kernels == "reference" else OpResolverType.AUTO
         try:
             self._interpreter = Interpreter(model_content=raw, num_threads=threads, experimental_op_resolver_type=resolver)
-            self._interpreter.allocate_tensors()
+            details = self._interpreter.get_input_details()
+            self._shapes = [tuple(map(int, detail["shape"])) for detail in details]
+            self._allocate(bool(details) and any(-1 in detail["shape_signature"][1:] for detail in details))
         except (ValueError, RuntimeError) as error:
             if custom := _UNRESOLVED.search(str(error)):
                 raise CustomOperatorError(
@@ -57,6 +59,15 @@ class LiteRTSession:
         self.input_names = self._signature_names("inputs", self._interpreter.get_input_details(), self.inputs)
         self.output_names = self._signature_names("outputs", self._interpreter.get_output_details(), self.outputs)
         self._batch = int(self._interpreter.get_input_details()[0]["shape"][0])
+
+    def _allocate(self, free: bool) -> None:
+        """Allocate the tensors. A free size is 1 until inputs set it, which may be too little: then they allocate."""
+        try:
+            self._interpreter.allocate_tensors()
+        except RuntimeError:
+            if not free:
+                raise
+            self._shapes = []
 
     def _signature_names(self, ends: str, details: list[dict[str, Any]], infos: tuple[TensorInfo, ...]) -> tuple[str, ...]:
         """Return the names of inputs or outputs in the file's first signature; those of their tensors where it has none."""
@@ -95,11 +106,12 @@ class LiteRTSession:
 
     def _invoke(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         details = self._interpreter.get_input_details()
-        if len(inputs[0]) != self._batch:
-            for array, detail in zip(inputs, details, strict=True):
-                self._interpreter.resize_tensor_input(detail["index"], array.shape)
+        shapes = [array.shape for array in inputs]
+        if shapes != self._shapes:
+            for shape, detail in zip(shapes, details, strict=True):
+                self._interpreter.resize_tensor_input(detail["index"], shape)
             self._interpreter.allocate_tensors()
-            self._batch = len(inputs[0])
+            self._shapes, self._batch = shapes, len(inputs[0])
         for array, detail in zip(inputs, details, strict=True):
             self._interpreter.set_tensor(detail["index"], array)
         self._interpreter.invoke()

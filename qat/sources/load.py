@@ -79,18 +79,20 @@ def _of_tflite(path: Path, example: Sequence[np.ndarray] | None) -> fx.GraphModu
     from qat.runtimes.trial import run_in_runtime
 
     from .agreement import proved, random_inputs
-    from .tflite.read import read_tflite
+    from .tflite.read import origin_in, readable, to_module
 
-    module = read_tflite(path)
-    inputs = module.meta[ORIGIN].inputs
+    graph = readable(path)
+    origin = origin_in(path, graph)
+    tried = [_of_the_files_batch(example, origin.inputs)] if example else list(random_inputs(origin.inputs))
     try:
-        run = run_in_runtime(path, [_of_the_files_batch(example, inputs)] if example else list(random_inputs(inputs)))
+        run = run_in_runtime(path, tried)
     except DataError as error:
+        module = to_module(path, graph, origin, [x.shape for x in tried[0]])  # what is wrong with an operator tells more
         if "custom op" not in str(error):
             raise
         log.warning("%s could not be held against its runtime, which lacks one of its operators: %s", path, error)
         return module
-    return proved(path, module, run)
+    return proved(path, to_module(path, graph, origin, [x.shape for x in run.inputs]), run)
 
 
 def _of_the_files_batch(example: Sequence[np.ndarray], inputs: Sequence[FileTensor]) -> Sequence[np.ndarray]:

@@ -105,13 +105,13 @@ class ModuleWriter:
 
     # --- what the calls read ---
 
-    def input(self, name: str, shape: Sequence[int | None], dtype: torch.dtype, example: Sequence[int] | None = None) -> Value:
+    def input(self, name: str, shape: Sequence[int | None], dtype: torch.dtype, example: Sequence[int | None] = ()) -> Value:
         """Add an input; None is the size of a free axis, one for each such axis.
 
-        ``example`` has sizes that the model takes; without them a free axis is written with :data:`_FREE`, which is too small for
+        ``example`` has sizes that the model takes; a free axis without one is written with :data:`_FREE`, which is too small for
         a model that halves an image five times.
         """
-        sizes = [_FREE if size is None else size for size in shape] if example is None else list(example)
+        sizes = [_FREE if size is None else size for size in example or shape]
         dynamic = [DimDynamic.DYNAMIC if size is None else DimDynamic.STATIC for size in shape]
         context = StatelessSymbolicContext(dynamic_sizes=dynamic)  # type: ignore[var-annotated]
         fake = self._mode.from_tensor(

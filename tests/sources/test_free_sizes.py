@@ -10,6 +10,7 @@ from torch import nn
 
 import qat
 from qat.runtimes import open_session
+from support.tflite_files import TFLiteFile
 
 RANDOM = np.random.default_rng(0)
 
@@ -106,3 +107,19 @@ def test_a_file_goes_out_in_its_own_format(tmp_path, suffix):
         assert qat.plan(path).target.name == "litert"
     else:
         assert qat.plan(path, x).target.name == "onnxruntime"
+
+
+def test_a_tflite_whose_free_size_is_too_long_for_one(tmp_path):
+    file = TFLiteFile()  # a free size stands in the file as 1, and a window of 9 does not fit into that
+    signal = file.input([1, 1, 1, 3])
+    file.graph.tensors[signal].shapeSignature = np.array([-1, 1, -1, 3], np.int32)
+    filters, bias = file.constant(RANDOM.normal(size=(4, 1, 9, 3))), file.constant(np.zeros(4))
+    steps = {"strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
+    conv = file.operator("CONV_2D", [signal, filters, bias], options="Conv2D", padding=1, **steps)
+    path = file.save(tmp_path / "net.tflite", [conv])
+    session = open_session(path)
+    for length in (16, 12, 16):
+        (y,) = session.run(RANDOM.normal(size=(2, 1, length, 3)).astype(np.float32))
+        assert y.shape == (2, 1, length - 8, 4)
+    made = qat.quantize(path, RANDOM.normal(size=(32, 1, 16, 3)).astype(np.float32), estimator="minmax", progress=False)
+    assert made.exact == 1.0 and made.quantized[0] == made.quantized[1]

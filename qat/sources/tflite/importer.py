@@ -50,12 +50,13 @@ class Importer:
         self._arrays: dict[str, np.ndarray] = {}
         self._forms: dict[tuple[str, tuple[int, ...]], Value] = {}
 
-    def take_inputs(self) -> None:
-        """Write the inputs. Their first axis, the batch, is free."""
-        for number, name in zip(self.graph.inputs, self.graph.input_names, strict=True):
+    def take_inputs(self, sizes: Sequence[Sequence[int]]) -> None:
+        """Write the inputs. Their first axis, the batch, is free; ``sizes``: an example that the file takes, or empty."""
+        examples = sizes or [()] * len(self.graph.inputs)
+        for number, name, example in zip(self.graph.inputs, self.graph.input_names, examples, strict=True):
             tensor = self.graph.tensors[number]
             shape = (None, *tensor.shape[1:]) if tensor.shape else ()
-            value = self.writer.input(name, shape, torch_type(tensor))
+            value = self.writer.input(name, shape, torch_type(tensor), (None, *example[1:]) if example else ())
             self._laid[number] = Laid(value, as_in_file(len(shape)))
 
     def outputs(self) -> list[Value]:

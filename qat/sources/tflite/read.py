@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +38,33 @@ def read_tflite(path: Path, signature: str = "") -> fx.GraphModule:
         CaptureError: the file is quantized, or an operator has no row; the message names the operator and its place.
         DataError: the file is missing or damaged, or has no such signature.
     """
+    graph = readable(path, signature)
+    return to_module(path, graph, origin_in(path, graph))
+
+
+def readable(path: Path, signature: str = "") -> Subgraph:
+    """Return the subgraph of a file, whose operators all have a row; as :func:`read_tflite`."""
     graph = read_subgraph(path, signature)
     _refuse_quantized(path, graph)
     _refuse_unknown(path, graph.operators)
+    return graph
+
+
+def to_module(path: Path, graph: Subgraph, origin: FileOrigin, sizes: Sequence[Sequence[int]] = ()) -> fx.GraphModule:
+    """Return the module of a subgraph.
+
+    Args:
+        path: of its file.
+        graph: from :func:`readable`.
+        origin: from :func:`origin_in`.
+        sizes: of the inputs, an example that the file's runtime takes; those of free axes may be too small without.
+
+    Raises:
+        CaptureError: an operator is written in a way that has no form here.
+    """
     writer = ModuleWriter()
     importer = Importer(graph, writer)
-    importer.take_inputs()
+    importer.take_inputs(sizes)
     for op in graph.operators:
         with writer.operator(op.scope):
             try:
@@ -52,7 +73,7 @@ def read_tflite(path: Path, signature: str = "") -> fx.GraphModule:
                 raise CaptureError(f"{path}: {error}") from error
             except Exception as error:  # PyTorch and NumPy raise what they like where shapes do not fit
                 raise CaptureError(f"{path}: {op} cannot be read: {reason_of(error)}") from error
-    return writer.finish(importer.outputs(), _origin(graph, path.read_bytes()))
+    return writer.finish(importer.outputs(), origin)
 
 
 def _written(b: Importer, op: Operator) -> Result:
@@ -87,7 +108,9 @@ def _constant(b: Importer, op: Operator) -> Result:
     return [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
 
 
-def _origin(graph: Subgraph, raw: bytes) -> FileOrigin:
+def origin_in(path: Path, graph: Subgraph) -> FileOrigin:
+    """Return the names, types and sizes of the inputs and outputs of a subgraph, and the metadata of its file."""
+
     def described(indices: Iterable[int], names: Iterable[str]) -> tuple[FileTensor, ...]:
         tensors = (graph.tensors[i] for i in indices)
         return tuple(
@@ -95,7 +118,7 @@ def _origin(graph: Subgraph, raw: bytes) -> FileOrigin:
             for t, name in zip(tensors, names, strict=True)
         )
 
-    metadata = attached(raw)
+    metadata = attached(path.read_bytes())
     return FileOrigin(
         ".tflite",
         described(graph.inputs, graph.input_names),
