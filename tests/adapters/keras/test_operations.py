@@ -55,6 +55,7 @@ OPERATIONS = {
         (lambda x: ops.image.pad_images(x, 1, 2, target_height=20, target_width=19), []),
         (lambda x: ops.image.crop_images(x, 1, 3, target_height=15, target_width=12), []),
         (lambda x: ops.rot90(x, 1, (1, 2)), []),
+        (lambda x: ops.image.extract_patches(x, (4, 3)), []),
     ],
     "functions": [
         (ops.hard_tanh, []),

@@ -242,6 +242,21 @@ def resizing(b: Builder, c: Call) -> str | None:
     return b.keep("move", upsampling, c.inputs, [c.output], c.path)[0]
 
 
+def patches(b: Builder, c: Call) -> str | None:
+    """``keras.ops.image.extract_patches`` of patches side by side: the rows of a patch are moved behind the patch's place."""
+    layer, spec = c.layer, b.specs[c.inputs[0]]
+    strides, dilation = (list(np.broadcast_to(value, len(layer.size))) for value in (layer.strides, layer.dilation_rate))
+    plain = len(layer.size) == 2 and strides == list(layer.size) and dilation == [1, 1] and layer.data_format == "channels_last"
+    if not plain or len(spec.shape) != 4 or spec.dtype != "float32" or None in spec.shape[1:]:
+        return None
+    (count, height, width, channels), (high, wide), (_, rows, columns, _) = spec.shape, layer.size, c.shape
+    if (height, width) != (rows * high, columns * wide):
+        return None
+    name = b.reshape(c.inputs[0], (count, rows, high, columns, wide * channels), f"{c.path}_rows", c.path)
+    name = b.emit("transpose", [name], (count, rows, columns, high, wide * channels), c.path, axes=(0, 1, 3, 2, 4))
+    return b.reshape(name, c.shape, f"{c.path}_patches", c.path)
+
+
 def _params(layer: keras.layers.Layer) -> dict[str, Any]:
     return {"weight": layer.kernel, "bias": layer.bias if layer.use_bias else None}
 
