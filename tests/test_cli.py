@@ -304,9 +304,9 @@ def test_interrupted_run_leaves_nothing_half_written(config, tmp_path):
         ),
         pytest.param(
             "try: os.kill(os.getpid(), signal.SIGINT); time.sleep(5)\n    except BaseException: raise ImportError('half done')",
-            marks=SLOW_BUT_IN_CI,
+            marks=pytest.mark.slow,
         ),
-        pytest.param("exec('os.kill(os.getpid(), signal.SIGINT); time.sleep(5)')", marks=SLOW_BUT_IN_CI),
+        pytest.param("exec('os.kill(os.getpid(), signal.SIGINT); time.sleep(5)')", marks=pytest.mark.slow),
     ],
     ids=["swallowed", "another error", "within exec"],
 )

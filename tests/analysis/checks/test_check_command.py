@@ -71,7 +71,7 @@ def test_the_folder_gets_the_page_and_the_figures(tmp_path, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [pytest.param("ptq", marks=pytest.mark.ci), "run"])
+@pytest.mark.parametrize("command", ["ptq", "run"])
 def test_a_run_says_once_what_is_not_fine(command, tmp_path, capfd, caplog):
     def few_of_one_class(x, y):
         return x[y == 9][:60], y[y == 9][:60]
