@@ -161,3 +161,22 @@ def test_a_compiled_and_trained_model_is_taken(kind):
     prepared = qat.calibrate(qat.prepare(model), [X])
     with pytest.raises(ExportError, match=r"exported by qat\.export"):
         prepared.export("saved")
+
+
+def test_the_tasks_of_keras_hub_are_prepared_and_their_preprocessing_is_named(caplog):
+    """Their fit and evaluate preprocess the data, and train as Keras does."""
+
+    class Task(keras.Model):
+        preprocessor = None
+
+        def fit(self, *args, **kwargs):
+            return super().fit(*args, **kwargs)
+
+    Task.fit.__module__ = "keras_hub.src.utils.pipeline_model"
+    entry = keras.Input((4,))
+    model = Task(entry, layers.Dense(2)(entry), name="task")
+    assert "preprocess" not in caplog.text
+    Task.preprocessor = str
+    prepared = qat.prepare(model)
+    assert [p.op.kind for p in prepared.plan.ops] == ["dense"]
+    assert "'task' preprocesses the data of fit: give the prepared model what model.preprocessor returns" in caplog.text

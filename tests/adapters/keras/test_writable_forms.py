@@ -37,6 +37,7 @@ FORMS = {
     "lanczos": (lambda x: ops.image.resize(x, (5, 9), interpolation="lanczos3"), X),
     "area": (lambda x: L.Resizing(5, 3, interpolation="area")(x), X),
     "antialias": (lambda x: L.Resizing(5, 3, antialias=True)(x), X),
+    "Fourier": (lambda x: L.Concatenate()([*ops.fft((x, 2.0 * x)), ops.ifft2(ops.fft2((x, ops.sin(x))))[1]]), X),
     "multi-hot": (lambda x: L.CategoryEncoding(9, "multi_hot")(x), IDS),
     "count": (lambda x: L.CategoryEncoding(9, "count")(x), IDS),
     "exponentials and logarithms": (lambda x: ops.nn.celu(ops.sin(x), 0.5) + ops.logaddexp(ops.sin(x), ops.cos(x)), X),
@@ -55,7 +56,7 @@ def net(middle, data):
 #: What a ``.tflite`` lacked is tried there, what an ``.onnx`` lacked there.
 TRIED = [
     *((name, "litert") for name in FORMS if not name.startswith("buckets")),
-    *((name, "onnxruntime") for name in ("argmax", "buckets", "buckets by number", "exponentials and logarithms")),
+    *((name, "onnxruntime") for name in ("argmax", "Fourier", "buckets", "buckets by number", "exponentials and logarithms")),
 ]
 
 
@@ -82,7 +83,7 @@ def test_parts_are_rolled_as_numpy_rolls_them(shift, axis):
 @pytest.mark.parametrize(
     ("middle", "data", "target", "kind", "other"),
     [
-        (lambda x: ops.fft2((x, ops.zeros_like(x)))[0], X, "litert", "FFT2", ""),
+        (lambda x: ops.irfft(ops.fft((x, x))), X, "litert", "IRFFT", ""),
         (ops.erfinv, X, "onnxruntime", "Erfinv", ""),
         (lambda x: ops.rfft(x)[0], X, "onnxruntime", "RFFT", "litert"),
         (ops.arctan, X, "litert", "Arctan", "onnxruntime"),

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from qat.errors import CaptureError
 
+log = logging.getLogger("qat")
+
 #: The methods of training and evaluation that a user's class, or one model, may override.
 _METHODS = ("fit", "evaluate", "make_train_function", "train_step", "test_step", "compute_loss", "compute_metrics")
+
+#: Methods that, in this library's tasks, only preprocess the data.
+_DATA_ALONE, _TASKS = ("fit", "evaluate"), "keras_hub"
 
 
 def own_training(model: Any) -> tuple[str, ...]:
     """Return the methods that the user gave a model: ``MyModel.train_step``, of one model alone ``model.train_step.__func__``."""
-    of_class = (f"{type(model).__name__}.{name}" for name in _METHODS if not _is_keras(getattr(type(model), name, None)))
+    methods = {name: getattr(type(model), name, None) for name in _METHODS}
+    of_class = (f"{type(model).__name__}.{n}" for n, m in methods.items() if not (_is_keras(m) or _preprocesses(n, m)))
     return (*of_class, *(f"model.{name}.__func__" for name in _METHODS if name in vars(model)))
 
 
@@ -29,5 +36,19 @@ def refuse_own_training(methods: tuple[str, ...], package: str) -> None:
     )
 
 
+def tell_of_preprocessing(model: Any) -> None:
+    """Log that a task's own preprocessing is no part of the prepared model."""
+    if getattr(model, "preprocessor", None) is not None and _preprocesses("fit", getattr(type(model), "fit", None)):
+        log.warning("'%s' preprocesses the data of fit: give the prepared model what model.preprocessor returns", model.name)
+
+
+def _preprocesses(name: str, method: object) -> bool:
+    return name in _DATA_ALONE and _package(method) == _TASKS
+
+
+def _package(method: object) -> str:
+    return str(getattr(method, "__module__", "")).partition(".")[0]
+
+
 def _is_keras(method: object) -> bool:
-    return method is None or str(getattr(method, "__module__", "")).partition(".")[0] in ("keras", "tf_keras")
+    return method is None or _package(method) in ("keras", "tf_keras")

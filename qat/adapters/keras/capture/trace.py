@@ -26,7 +26,7 @@ from .implicit_masks import with_masks
 from .layer_calls import Arguments, Call, with_placeholders
 from .move_ops import is_move
 from .opening import kind_of, may_open, opened, recorded
-from .own_training import own_training
+from .own_training import own_training, tell_of_preprocessing
 from .parts import MULTIPLE
 from .per_sample import settled, without_spreads, without_unread
 from .rules import rule_of
@@ -102,6 +102,7 @@ def trace(model: keras.Model, example_inputs: Any = None, dropout: bool = True) 
     """
     build(model, example_inputs)
     _refuse_quantized(model)
+    tell_of_preprocessing(model)
     with captured_in_full(model), without_losses():
         return _trace(model, example_inputs, dropout)
 

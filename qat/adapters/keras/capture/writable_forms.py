@@ -18,6 +18,8 @@ from tensorflow import Tensor
 
 from qat.errors import CaptureError
 
+from .fourier_forms import fourier_form
+
 _register = keras.saving.register_keras_serializable("qat")
 
 
@@ -237,4 +239,4 @@ def writable_form(layer: keras.Operation, given: Any, path: str) -> keras.Operat
             f"'{path}' (RandomCrop) makes {layer.height}x{layer.width} of images of {tuple(given.shape[1:])} in training, and "
             "Keras leaves them whole in evaluation: crop where the data is read, and take the layer out"
         )
-    return _FORMS[kind].from_config(layer.get_config()) if kind in _FORMS else layer
+    return fourier_form(layer, given) or (_FORMS[kind].from_config(layer.get_config()) if kind in _FORMS else layer)
