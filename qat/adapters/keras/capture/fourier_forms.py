@@ -1,4 +1,4 @@
-"""Fourier transforms over axes of fixed sizes, as products with matrices of cosines and sines: no format has an operator of all."""
+"""Fourier transforms over axes of fixed sizes as products with matrices: the formats lack the operators."""
 
 from __future__ import annotations
 
