@@ -1,15 +1,21 @@
 """Capture of a PyTorch model: casts, regions, views and constants that a user's code has, and no kernel needs."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._decomp import decomposition_table
+from torch._subclasses.fake_impls import FAST_OP_IMPLEMENTATIONS
 
 import qat
 from qat.adapters.torch.capture import export
 from qat.adapters.torch.capture.decompose import functional
+from qat.adapters.torch.signature import call_of
 from qat.errors import CaptureError
 
+aten = torch.ops.aten
 X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -270,3 +276,41 @@ def test_a_constant_of_a_layer_that_dynamo_captures():
 def test_weights_of_16_bits_are_refused_at_once(dtype):
     with pytest.raises(CaptureError, match=f"holds {str(dtype).removeprefix('torch.')} weights.*model.float()"):
         qat.prepare(Casts().to(dtype).eval(), X.to(dtype))
+
+
+class Activations(Net):
+    """BatchNorm and activations, of plain operands and of others."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        y = F.relu6(self.norm(self.conv(x))).to(memory_format=torch.channels_last)
+        y = F.leaky_relu(y, 0.1) + F.hardtanh(self.norm(y.transpose(2, 3)))
+        counted = torch.relu((x > 0).sum((1, 2, 3))).sqrt()
+        return self.scores(y), torch.clamp(y, min=0.1), counted, torch.addmm(y[:, 0, 0], x[:, 0, 0, :6], x[0, 0, :6, :6], beta=2)
+
+
+def test_shapes_of_activations_are_told_without_taking_them_apart(monkeypatch):
+    def apart(*args, **kwargs):
+        raise AssertionError("taken apart")
+
+    for op in (aten.relu.default, aten.hardtanh.default, aten._native_batch_norm_legit_no_training.default, aten.addmm.default):
+        monkeypatch.setitem(decomposition_table, op, apart)
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), nn.Flatten(), nn.Linear(144, 5), nn.ReLU()
+    assert qat.prepare(nn.Sequential(*layers), X).plan.floats() == {}
+
+
+def test_quick_shapes_are_those_of_pytorch(monkeypatch):
+    known = dict(FAST_OP_IMPLEMENTATIONS)
+
+    def captured():
+        graph = export.capture(Activations().eval(), call_of(Activations(), X)).exported.graph
+        values = [n.meta["val"] for n in graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)]
+        return str(graph), [(str(v.shape), str(v.stride()), v.dtype, v.device) for v in values]
+
+    quick = captured()
+    assert known == FAST_OP_IMPLEMENTATIONS
+    monkeypatch.setattr(export, "quick_shapes", contextlib.nullcontext)
+    assert quick == captured()

@@ -26,6 +26,7 @@ from .einsums import InPairs, open_einsums
 from .float_copy import copy_of
 from .free_sizes import check_free, free_axes
 from .parameter_products import as_layers
+from .quick_shapes import quick_shapes
 from .regions import inline_regions
 from .rewrites import rewrite
 from .training_acts import Act, find_acts
@@ -90,7 +91,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
         dict.fromkeys((0, *axes), torch.export.Dim.AUTO) if x.ndim else None for x, axes in zip(examples, free, strict=True)
     )
     try:
-        with torch.no_grad(), quiet(), InPairs():
+        with torch.no_grad(), quiet(), quick_shapes(), InPairs():
             captured = _any_batch(copied, examples, shapes)
             inline_regions(captured.graph_module)
             exported = _functional(captured)
@@ -104,7 +105,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
     taken_apart = exported is not captured
 
     def in_training() -> torch.export.ExportedProgram:
-        with torch.no_grad(), quiet(), InPairs():
+        with torch.no_grad(), quiet(), quick_shapes(), InPairs():
             again = _any_batch(copied, examples, shapes)
             inline_regions(again.graph_module)
             return functional(again) if taken_apart else _functional(again, lenient=True)
