@@ -7,6 +7,7 @@ import torch
 
 from qat.adapters.torch.block_inputs import example_inputs
 from qat.adapters.torch.capture.decompose import composites_listed_once
+from qat.adapters.torch.capture.quick_shapes import quick_shapes
 from qat.adapters.torch.onnx_library import library_read_once
 from qat.errors import ExportError, reason_of
 from qat.program.program import FrameworkBlock, Program
@@ -23,7 +24,7 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
     """
     examples, shapes = example_inputs(program, block)
     try:
-        with quiet(), library_read_once(), composites_listed_once():
+        with quiet(), library_read_once(), composites_listed_once(), quick_shapes():
             exported = torch.onnx.export(
                 block.module, examples, dynamo=True, dynamic_shapes=shapes, opset_version=opset, verbose=False,
                 custom_translation_table=dict(FUNCTIONS),

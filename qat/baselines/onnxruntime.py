@@ -62,13 +62,14 @@ def float_bytes(model: torch.nn.Module, example: Sample) -> bytes:
     import torch
 
     from qat.adapters.torch.capture.decompose import composites_listed_once
+    from qat.adapters.torch.capture.quick_shapes import quick_shapes
     from qat.adapters.torch.onnx_library import library_read_once
 
     tensors = tuple(torch.from_numpy(np.array(x[:2] if len(x) > 1 else np.repeat(x, 2, 0))) for x in example)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     training = model.training
     try:
-        with quiet(), torch.no_grad(), library_read_once(), composites_listed_once():
+        with quiet(), torch.no_grad(), library_read_once(), composites_listed_once(), quick_shapes():
             placed = tuple(t.to(device) for t in tensors)
             program = torch.onnx.export(
                 model.eval(), placed, dynamo=True, verbose=False, opset_version=18, output_names=_output_names(model(*placed)),

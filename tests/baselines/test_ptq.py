@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._decomp import decomposition_table
 
 import qat
+from qat.baselines.onnxruntime import float_bytes
 from qat.errors import DataError, ExportError
 from qat.exporters import inspection
 from qat.runtimes import open_session
@@ -135,3 +137,14 @@ def test_a_pair_of_inputs_is_no_pair_of_inputs_and_labels(framework, target, tmp
         assert np.corrcoef(got.ravel(), np.asarray(wanted).ravel())[0, 1] > 0.9, b.name
     again = qat.ptq_baselines(model, [(pair, np.zeros(32))], tmp_path, target=target, overwrite=True)
     assert [b.error for b in again] == [None] * len(found)
+
+
+def test_a_float_file_is_written_without_taking_activations_apart(monkeypatch):
+    def apart(*args, **kwargs):
+        raise AssertionError("taken apart")
+
+    aten = torch.ops.aten
+    for op in (aten.hardtanh.default, aten._native_batch_norm_legit_no_training.default, aten.addmm.default):
+        monkeypatch.setitem(decomposition_table, op, apart)
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), nn.Flatten(), nn.Linear(144, 5)
+    assert float_bytes(nn.Sequential(*layers), (np.zeros((2, 3, 8, 8), np.float32),))
