@@ -71,7 +71,7 @@ def test_the_loss_is_the_models_own(kind):
         wanted, found = (m(**inputs, **labels) for m in (model, before))
     assert type(found) is type(wanted) and next(iter(found)) == "loss"
     torch.testing.assert_close(found.loss, wanted.loss, rtol=1e-4, atol=1e-5)
-    trained = prepared(model).train()
+    trained = qat.calibrate(before, [ids(32)]).train()
     trained(**{name: x[:3] for name, x in {**inputs, **labels}.items()}).loss.backward()  # any number of samples
     assert sum(float(p.grad.abs().sum()) for p in trained.parameters() if p.grad is not None) > 0
     assert "loss" not in trained(**inputs)
