@@ -163,7 +163,7 @@ class _Writer:
         read = self._on_grid(tensor)
         if tensor not in self.touched or not looks_up(op):
             return read
-        return self._call("acts", f"{op.name}_{tensor}", WithinLimits(self._grid_of(tensor)), (read,))
+        return self._call("acts", f"{op.name}_{tensor}", WithinLimits(tensor, self._grid_of(tensor)), (read,))
 
     def _act(self, tensor: str) -> TrainingAct | None:
         return self.acts.get((tensor, self.reader)) or self.acts.get((tensor, ""))

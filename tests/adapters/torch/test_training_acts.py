@@ -88,6 +88,14 @@ def test_what_training_adds_acts_in_training_alone(name):
     assert torch.equal(without(x), without(x))
 
 
+@pytest.mark.parametrize("between", [nn.MaxPool2d(2), nn.ReLU6()], ids=["pooled", "clipped"])
+def test_what_is_dropped_reaches_a_table_by_an_integer_kernel_and_is_exported(between, tmp_path):
+    model, x = images(nn.Sequential(nn.Dropout(0.5), between, nn.GELU()))
+    prepared = qat.calibrate(qat.prepare(model, x), [x])
+    prepared.train()(x).sum().backward()
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[x]).parity.exact == 1.0
+
+
 def test_the_same_random_numbers_give_the_float_models_result():
     model, x = vectors(nn.Dropout(0.5))
     prepared = qat.calibrate(qat.prepare(model, x), [x])

@@ -36,9 +36,9 @@ class Acting(nn.Module):
 class WithinLimits(nn.Module):
     """The way of changed values into a kernel that looks its inputs up, and knows those within the limits alone."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, tensor: str, grid: Grid) -> None:
         super().__init__()
-        self.grids = (grid,)
+        self.tensor, self.grids = tensor, (grid,)
 
     def forward(self, x: Tensor) -> Tensor:
         """Clamp in training."""
