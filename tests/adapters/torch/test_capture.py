@@ -187,6 +187,32 @@ def test_a_model_that_has_seen_the_batch_before_is_captured_for_any(tmp_path):
     assert artifact.parity.exact == 1.0
 
 
+class EightSamples(Net):
+    def forward(self, x):
+        return self.end(self.features(x).mean((2, 3)).view(8, 2, 4).flatten(1))
+
+
+def test_a_batch_that_the_code_names_is_that_of_the_examples(tmp_path):
+    x = X.repeat(2, 1, 1, 1)
+    model = qat.calibrate(qat.prepare(EightSamples().eval(), x), [x])
+    assert qat.export(model, tmp_path / "m.onnx", verify=[x]).parity.exact == 1.0
+
+
+class Chosen(Net):
+    def forward(self, x):
+        y = self.features(x)
+        return self.scores(torch.take_along_dim(y, y.argmax(1, keepdim=True), 1) + y)
+
+
+def test_a_choice_along_an_axis_is_captured_for_any_batch_at_once(monkeypatch):
+    captures = []
+    found = torch.export.export
+    monkeypatch.setattr(torch.export, "export", lambda *args, **options: captures.append(args) or found(*args, **options))
+    plan = qat.plan(Chosen().eval(), X, target="litert")
+    assert plan.graph.tensors[plan.graph.inputs[0]].shape[0] is None
+    assert len(captures) == 1
+
+
 def test_a_tensor_that_is_only_like_another_does_not_read_it():
     class Like(Net):
         def forward(self, x):

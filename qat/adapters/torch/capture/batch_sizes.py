@@ -22,11 +22,13 @@ def for_batch(size: Any, batch: int, sizes: Mapping[Any, int]) -> int:
 def fixed_size(size: Any, sizes: Mapping[Any, int]) -> int | None:
     """Return a captured size that is the same for any batch; None for a free one.
 
-    The batch of each input has a symbol of its own, and ``torch.export`` does not know that they are one size.
+    The batch of each input has a symbol of its own, and ``torch.export`` does not know that they are one size. A symbol that a
+    guard of the capture made a number counts as free: the operators may compute what the user's code did not ask for.
     """
     if isinstance(size, int):
         return size
-    if any(symbol in sizes for symbol in size.node.expr.free_symbols):
+    symbols = size.node.expr.free_symbols
+    if not symbols or any(symbol in sizes for symbol in symbols):
         return None
     found = {for_batch(size, batch, sizes) for batch in _BATCHES}
     return found.pop() if len(found) == 1 else None

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.overrides import TorchFunctionMode
 
 from .rewriter import Rewriter, fake_mode
 
 aten = torch.ops.aten
 
 
-class InPairs(TorchFunctionMode):
-    """Lets ``torch.einsum`` of several operands contract two after the other: PyTorch's own way fixes the size of the batch."""
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if function is torch.einsum and isinstance(args[0], str):
-            operands = args[1] if isinstance(args[1], (list, tuple)) else args[1:]
-            return _in_pairs(args[0].replace(" ", ""), operands)
-        return function(*args, **(kwargs or {}))
-
-
-def _in_pairs(equation: str, operands: Sequence[Tensor]) -> Tensor:
+def in_pairs(equation: Any, *operands: Any) -> Tensor:
+    """Return what ``torch.einsum`` does; of several operands it contracts two after the other."""
+    if not isinstance(equation, str):
+        return torch.einsum(equation, *operands)
+    if isinstance(operands[0], (list, tuple)):
+        operands = tuple(operands[0])
+    equation = equation.replace(" ", "")
     terms, _, result = equation.partition("->")
     labels = terms.split(",")
     if len(labels) < 3 or "->" not in equation or "." in terms:

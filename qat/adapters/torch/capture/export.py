@@ -20,9 +20,10 @@ from qat.adapters.torch.signature import Call, Signature
 from qat.errors import CaptureError
 from qat.system.silence import quiet
 
+from .any_batch import ForAnyBatch
 from .computed_weights import lift_computed_weights, of_parameters
 from .decompose import functional
-from .einsums import InPairs, open_einsums
+from .einsums import open_einsums
 from .float_copy import copy_of
 from .free_sizes import check_free, free_axes
 from .parameter_products import as_layers
@@ -83,16 +84,16 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
         raise CaptureError(
             f"the example inputs have first dimensions {sorted(batch)}: pass tensors that share one batch size, batch first"
         )
-    # torch.export would make a constant of a batch of 1, and cannot solve some equations of more: a batch's halves are 1 each.
-    examples = tuple((x if len(x) > 1 else torch.cat([x, x]))[:2] if x.ndim else x for x in examples)
+    # torch.export would make a constant of a batch of 1.
+    given = tuple(torch.cat([x, x]) if batch == {1} and x.ndim else x for x in examples)
     copied = copy_of(model).eval()
     flat = _Flat(copied, call, signature)
     shapes = tuple(
         dict.fromkeys((0, *axes), torch.export.Dim.AUTO) if x.ndim else None for x, axes in zip(examples, free, strict=True)
     )
     try:
-        with torch.no_grad(), quiet(), quick_shapes(), InPairs():
-            captured = _any_batch(copied, examples, shapes)
+        with torch.no_grad(), quiet(), quick_shapes(), ForAnyBatch():
+            captured, examples = _any_batch(copied, given, shapes)
             inline_regions(captured.graph_module)
             exported = _functional(captured)
     except CaptureError:
@@ -105,8 +106,8 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
     taken_apart = exported is not captured
 
     def in_training() -> torch.export.ExportedProgram:
-        with torch.no_grad(), quiet(), quick_shapes(), InPairs():
-            again = _any_batch(copied, examples, shapes)
+        with torch.no_grad(), quiet(), quick_shapes(), ForAnyBatch():
+            again, _ = _any_batch(copied, given, shapes)
             inline_regions(again.graph_module)
             return functional(again) if taken_apart else _functional(again, lenient=True)
 
@@ -170,25 +171,49 @@ class _Flat:
         model.forward = MethodType(forward, model)
 
 
-def _any_batch(model: nn.Module, example_inputs: tuple[Tensor, ...], shapes: tuple[Any, ...]) -> torch.export.ExportedProgram:
-    """Capture a model by running it; where the run fixes the batch, with another batch, and then from its bytecode.
+def _any_batch(
+    model: nn.Module, given: tuple[Tensor, ...], shapes: tuple[Any, ...]
+) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
+    """Capture a model by running two samples; where that fixes the batch, three, and then from its bytecode.
 
     A model that keeps sizes from call to call (the anchors of YOLO) compares the batch with the one that it saw last: the
     capture learns "is that number" of the same batch, and "is another" of any other. ``len(x)`` is a plain number in a run,
-    and a size for Dynamo, which on the other hand captures fewer models.
+    and a size for Dynamo, which on the other hand captures fewer models. Of more samples torch.export cannot solve some
+    equations, such as those of the halves of a batch; but a model may take no batch but that of its examples.
+
+    Returns:
+        The capture, and the examples that fit it.
     """
-    exported = torch.export.export(model, example_inputs, dynamic_shapes=shapes, strict=False)
-    more = tuple(torch.cat([x, x[:1]]) if x.ndim else x for x in example_inputs)
-    for examples, strict in ((more, False), (example_inputs, True)):
-        if not _is_fixed(exported):
-            break
+    two, three = (_samples(given, count) for count in (2, 3))
+    try:
+        found = torch.export.export(model, two, dynamic_shapes=shapes, strict=False), two
+    except Exception:  # torch.export's own share no base class but this
+        if _batch_of(given) == 2:
+            raise
+        found = torch.export.export(model, given, dynamic_shapes=shapes, strict=False), given
+    if not _is_fixed(found[0]):
+        return found
+    others = [(three, False), (two, True), *([(given, False)] if found[1] is two and _batch_of(given) != 2 else [])]
+    for examples, strict in others:
         try:
-            again = torch.export.export(model, examples, dynamic_shapes=shapes, strict=strict)
-        except Exception as error:  # torch.export's own share no base class but this
+            again = torch.export.export(model, examples, dynamic_shapes=shapes, strict=strict), examples
+        except Exception as error:
             log.debug("the batch stays fixed: %s", error)
             continue
-        exported = exported if _is_fixed(again) else again
-    return exported
+        if not _is_fixed(again[0]):
+            return again
+        if examples is given:
+            found = again
+    return found
+
+
+def _samples(examples: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
+    """Return so many samples of examples; of two, the first once more."""
+    return tuple(x if x.ndim == 0 or len(x) == count else torch.cat([x, x[:1]])[:count] for x in examples)
+
+
+def _batch_of(examples: tuple[Tensor, ...]) -> int:
+    return next(x.shape[0] for x in examples if x.ndim)
 
 
 def _is_fixed(exported: torch.export.ExportedProgram) -> bool:

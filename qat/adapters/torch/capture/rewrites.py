@@ -203,22 +203,6 @@ def _copy(w: Rewriter, n: Any) -> fx.Node | None:
     return value if same else None
 
 
-def _take_along_dim(w: Rewriter, n: Any) -> fx.Node | None:
-    """Write a choice along an axis as one operator of known sizes: a float block cannot compare both sizes for any batch."""
-    x, (indices, axis) = n.args[0], given(n, None, None)
-    sizes, chosen = list(x.meta["val"].shape), list(indices.meta["val"].shape)
-    if axis is None:
-        return None
-    axis %= len(sizes)
-    others = [(a, b) for i, (a, b) in enumerate(zip(sizes, chosen, strict=True)) if i != axis]
-    if all(a == b for a, b in others):
-        return w.call(n, aten.gather.default, x, axis, indices)
-    if all(b == 1 for _, b in others):  # the same choice everywhere
-        row = w.call(n, aten.reshape.default, indices, [chosen[axis]])
-        return w.call(n, aten.index_select.default, x, axis, row)
-    return None
-
-
 def _slice_scatter(w: Rewriter, n: Any) -> fx.Node | None:
     """Write an assignment to a slice as the concatenation of what is before it, the new values, and what is after it."""
     x, (value, axis, first, last, step) = n.args[0], given(n, None, 0, None, None, 1)
@@ -263,7 +247,6 @@ _CASTS = (
 
 _PLAIN: dict[Any, Rewrite] = {
     aten.copy.default: _copy,
-    aten.take_along_dim.default: _take_along_dim,
     aten.slice_scatter.default: _slice_scatter,
     aten.select_scatter.default: _select_scatter,
     operator.getitem: _item,
