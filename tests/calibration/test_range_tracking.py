@@ -52,6 +52,7 @@ def test_mistakes(framework, call):
         call(qat.prepare(float_model, example))
 
 
+@pytest.mark.slow
 def test_ranges_of_tf_keras_are_moved_by_tfmot():
     tf_keras = pytest.importorskip("tf_keras")
     model = tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(3)])

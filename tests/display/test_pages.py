@@ -68,6 +68,7 @@ def test_every_cell_is_whole_at_every_width(results, name, width):
             assert set(" ".join(row).split()) <= {*words, *(word.removesuffix(",") for word in words)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_gets_a_table(results, name):
     html = results[name]._repr_html_()

@@ -219,6 +219,7 @@ class WideMoves(nn.Module):
         return self.head(x.permute(0, 2, 3, 1).amax(1).mean(1))
 
 
+@pytest.mark.slow
 def test_16_bits_are_moved_in_torch(images, tmp_path):
     torch.manual_seed(0)
     model = qat.calibrate(qat.prepare(WideMoves().eval(), images[:2], recipe="static_wi8_ai16", target="litert"), [images])

@@ -268,6 +268,7 @@ NEAR_MISSES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "suffix"), RUNTIMES)
 def test_a_near_miss_stays_another_function_and_exact(target, suffix, tmp_path):
     prepared = proved(Branches([function for _, function in NEAR_MISSES.values()]), target, tmp_path / f"m.{suffix}")

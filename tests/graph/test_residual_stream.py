@@ -74,6 +74,7 @@ def test_a_norm_that_its_framework_computes_counts():
     assert residual_stream(ops.replace(ops=(*ops.ops[:2], named))) == ("a", "n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False])
 def test_pytorch_s_own_encoder(before):
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=before, dropout=0.1)

@@ -240,6 +240,7 @@ def test_a_browser_shows_the_page_and_asks_for_nothing(chromium, written, width,
     assert ink == ("rgb(27, 31, 36)" if scheme == "light" else "rgb(232, 235, 239)")
 
 
+@pytest.mark.slow
 def test_every_picture_and_control_is_reached_by_the_keyboard(chromium, written):
     chromium.open(written)
     reached = chromium.run("return [...document.querySelectorAll('a, summary, [tabindex]')].every((e) => e.tabIndex >= 0)")

@@ -87,13 +87,16 @@ def test_metrics():
 
 
 @FRAMEWORKS
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop", "adagrad"])
+@pytest.mark.parametrize(
+    "optimizer", ["sgd", "adam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adamw", "rmsprop", "adagrad"))]
+)
 def test_every_optimizer_lowers_the_loss(framework, optimizer, tmp_path):
     rate = {"sgd": 0.1, "adagrad": 0.1, "rmsprop": 0.003}.get(optimizer, 0.01)
     history = train(framework, None, optimizer=optimizer, epochs=3, learning_rate=rate, weight_decay=1e-4)[1]
     assert history.epochs[-1].loss < history.epochs[0].loss * 0.95
 
 
+@pytest.mark.slow
 def test_adamw_of_keras_trains_without_weight_decay(tmp_path):
     history = train("keras", None, optimizer="adamw", max_steps=1, weight_decay=0.0)[1]
     assert len(history.epochs) == 1

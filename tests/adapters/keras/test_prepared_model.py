@@ -189,8 +189,13 @@ RECURRENT = {
 
 @pytest.mark.parametrize(
     ("name", "target"),
-    [(name, ("litert", "onnxruntime")[i % 2]) for i, name in enumerate(RECURRENT)]
-    + [("LSTM", "onnxruntime"), ("GRU", "litert"), ("dropout", "onnxruntime")],
+    [
+        pytest.param(
+            name, ("litert", "onnxruntime")[i % 2], marks=() if name in ("LSTM", "bidirectional", "images") else pytest.mark.slow
+        )
+        for i, name in enumerate(RECURRENT)
+    ]
+    + [("GRU", "litert"), *(pytest.param(name, "onnxruntime", marks=pytest.mark.slow) for name in ("LSTM", "dropout"))],
 )
 def test_a_recurrent_layer_stays_float_and_is_written_without_its_loop(name, target, tmp_path):
     keras.utils.set_random_seed(0)

@@ -59,6 +59,7 @@ WRITTEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "suffix"), RUNTIMES)
 @pytest.mark.parametrize("name", WRITTEN)
 def test_batch_norm_is_folded_beside_an_in_place_operator_on_a_view(name, target, suffix, tmp_path):

@@ -89,6 +89,7 @@ def test_in_litert(name, tmp_path):
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"padding": 1}, {"output_padding": 1}, {"padding": 1, "output_padding": 1}])
 def test_groups_stay_float_in_litert(options, tmp_path):
     x = torch.randn(4, 2, 5, 6, generator=torch.Generator().manual_seed(0))

@@ -109,6 +109,7 @@ def test_masked_scores_are_exact_in_integers(name, batch, tmp_path):
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["causal", "least", "in a bias", "bias of a layer"])
 def test_masked_scores_are_exact_in_litert(name, batch, tmp_path):
     pytest.importorskip("tensorflow")

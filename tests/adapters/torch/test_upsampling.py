@@ -119,6 +119,7 @@ FLOAT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnxruntime", "litert"])
 @pytest.mark.parametrize("name", FLOAT)
 def test_float_values_are_those_of_the_runtime(name, target, tmp_path):
@@ -168,6 +169,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnxruntime", "litert"])
 @pytest.mark.parametrize("name", OTHERS)
 def test_signals_and_volumes_are_resized_as_images(name, target, tmp_path):
