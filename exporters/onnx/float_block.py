@@ -19,7 +19,7 @@ PREFIX = "float/"
 TRANSLATED = 18
 #: The operators whose float weights and biases ONNX Runtime quantizes by itself.
 _ROUNDED_UNASKED = ("Conv", "ConvTranspose", "Gemm")
-#: The operators past which ONNX Runtime moves a QuantizeLinear.
+#: The operators past which ONNX Runtime moves a QuantizeLinear, and a DequantizeLinear.
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice")
 
 
@@ -88,7 +88,8 @@ def keep_float(writer: Writer) -> None:
     one scale in all, and a float bias to int32, also where the weight is stored in 8 or 4 bits
     (onnxruntime/core/optimizer/qdq_transformer/weight_bias_quantization.cc). A sum of one tensor, which copies it, stands between
     the DequantizeLinear and such an operator: the runtime does not look past that. Nor does it then make a QLinearSoftmax, whose
-    scale it takes for another, of a Softmax that is to stay float.
+    scale it takes for another, of a Softmax that is to stay float. Data movement between the three hides nothing: the runtime
+    moves it away first. The convolution of a Keras model, whose channels are last, has a Transpose on both sides.
     """
     writers = {output: node for node in writer.nodes for output in node.output}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -97,10 +98,9 @@ def keep_float(writer: Writer) -> None:
             readers.setdefault(name, []).append(node)
     stored = {instruction.name for instruction in writer.program.instructions if instruction.mode != "static"}
     for node in [n for n in writer.nodes if n.op_type in _ROUNDED_UNASKED]:
-        source, is_float = writers.get(node.input[0]), node.input[1] in writer.constants or node.name in stored
-        if not is_float or source is None or source.op_type != "DequantizeLinear" or not _leads_to_grid(node, readers):
-            continue
-        _copy_input(writer, node)
+        is_float = node.input[1] in writer.constants or node.name in stored
+        if is_float and _comes_from_grid(node, writers) and _leads_to_grid(node, readers):
+            _copy_input(writer, node)
     for node in [n for n in writer.nodes if n.op_type == "Softmax" and n.name.startswith(PREFIX)]:
         if _reaches_grid(node, readers):
             _copy_input(writer, node)
@@ -112,6 +112,14 @@ def _copy_input(writer: Writer, node: onnx.NodeProto) -> None:
     node.input[0] = copied
 
 
+def _comes_from_grid(node: onnx.NodeProto, writers: dict[str, onnx.NodeProto]) -> bool:
+    """Whether a DequantizeLinear writes an operator's input, perhaps through data movement."""
+    source = writers.get(node.input[0])
+    return source is not None and (
+        source.op_type == "DequantizeLinear" or (source.op_type in _MOVES and _comes_from_grid(source, writers))
+    )
+
+
 def _reaches_grid(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> bool:
     """Whether a QuantizeLinear reads an operator's output, perhaps through data movement."""
     found = [reader for output in node.output for reader in readers.get(output, [])]
@@ -119,12 +127,12 @@ def _reaches_grid(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]
 
 
 def _leads_to_grid(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> bool:
-    """Whether a QuantizeLinear alone reads an operator's output, or that of the clipping behind it."""
+    """Whether a QuantizeLinear alone reads an operator's output, or that of the clipping and the data movement behind it."""
     while len(found := readers.get(node.output[0], [])) == 1:
         node = found[0]
         if node.op_type == "QuantizeLinear":
             return True
-        if node.op_type not in ("Relu", "Clip"):
+        if node.op_type not in ("Relu", "Clip", *_MOVES):
             return False
     return False
 

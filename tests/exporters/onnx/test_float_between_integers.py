@@ -1,5 +1,6 @@
 """An operator that is float between integer kernels stays so in ONNX Runtime, which would round its weight and its bias."""
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -57,3 +58,25 @@ def test_a_stored_weight_between_integer_kernels_has_a_float_kernel(make, option
     assert artifact.parity.mean_lsb < 1e-3
     kinds = [node.op_type for node in onnx.load(artifact.path).graph.node]
     assert kinds.count("Sum") == 1  # before that operator, and no other
+
+
+class Patches(keras.layers.Layer):
+    """Windows that overlap, which Keras makes by a convolution of constants."""
+
+    def call(self, x):
+        return keras.ops.image.extract_patches(x, 3, strides=1, padding="same")
+
+
+@pytest.mark.parametrize("middle", [keras.layers.Conv2D, Patches], ids=["layer", "patches"])
+def test_a_float_weight_with_channels_last_is_not_rounded(middle, tmp_path):
+    """A Transpose stands on both sides of the operator, which ONNX Runtime moves away first."""
+    keras.utils.set_random_seed(0)
+    layer = middle(8, 3, name="middle") if middle is keras.layers.Conv2D else middle(name="middle")
+    inputs = keras.Input((8, 8, 3))
+    net = keras.Model(inputs, keras.layers.Conv2D(4, 1)(layer(keras.layers.Conv2D(3, 1)(inputs))))
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype(np.float32)
+    recipe = Recipe(name="float_middle", rules=(Rule(), Rule(scope="^middle", mode="float")))
+    model = qat.calibrate(qat.prepare(net, x[:2], recipe, target="onnxruntime"), [x])
+    artifact = qat.export(model, tmp_path / "model.onnx", [x])
+    assert artifact.parity.mean_lsb < 1e-3
+    assert [node.op_type for node in onnx.load(artifact.path).graph.node].count("Sum") == 1
