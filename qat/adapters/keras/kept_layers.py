@@ -16,6 +16,7 @@ from qat.errors import CaptureError
 from qat.graph.graph import Op
 from qat.planning.plan import Plan
 
+from .capture.layer_calls import layers_in
 from .capture.unrolling import has_form, unrolled, without_dropout
 
 
@@ -101,9 +102,8 @@ class KeptLayers:
 
 def _known_classes(layer: keras.Operation) -> contextlib.AbstractContextManager[Any]:
     """Let Keras find the classes of the layers inside a layer, the cells of an RNN say, where the user registered none."""
-    inside = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else []
     known: contextlib.AbstractContextManager[Any] = keras.saving.custom_object_scope(
-        {keras.saving.get_registered_name(type(each)): type(each) for each in inside if not _is_of_keras(each)}
+        {keras.saving.get_registered_name(type(each)): type(each) for each in layers_in(layer) if not _is_of_keras(each)}
     )
     return known
 

@@ -111,7 +111,9 @@ def test_prepare_refuses_a_layer_that_draws_random_numbers_in_inference(size, se
         def call(self, x):
             return x + keras.random.normal(size or ops.shape(x), seed=self.seed)
 
-    with pytest.raises(ExportError, match=r"cannot hold Sampling draws random numbers outside training: let its call return"):
+    with pytest.raises(
+        ExportError, match=r"cannot hold Sampling, which draws random numbers outside training: let its call return"
+    ):
         qat.prepare(net(Sampling(), X))
 
 

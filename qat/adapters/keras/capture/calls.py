@@ -16,6 +16,7 @@ from qat.program.caller_names import caller_names
 from .counted_batch import StandIns
 from .example_sizes import of_sizes
 from .full_precision import in_full
+from .layer_calls import layers_in
 from .opening import opened
 from .own_training import own_training
 
@@ -59,8 +60,7 @@ def functional_of(model: object) -> Any:
 
 def keeps_state(layer: keras.Operation) -> bool:
     """Return whether a layer, or one inside, keeps a state for each sample from call to call: its batch is fixed."""
-    inside = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else []
-    return any(getattr(each, "stateful", False) for each in inside)
+    return any(getattr(each, "stateful", False) for each in layers_in(layer))
 
 
 def nodes_of(functional: Any) -> tuple[Any, ...]:

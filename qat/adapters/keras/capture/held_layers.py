@@ -49,7 +49,7 @@ def _reason(traced: Traced, op: Op, suffix: str) -> str:
     if type(layer).__module__.startswith("keras.") and kind in _NO_FORM | _NOT_IN.get(suffix, set()):
         return kind
     if op.attrs.get("reason", "").endswith(DRAWS):
-        return f"{op.attrs['reason']}: let its call return the expected value there"
+        return f"{kind}, which {DRAWS}: let its call return the expected value there"
     if keeps_state(layer):
         return f"the state that {kind} keeps from call to call: give it stateful=False, or return_state=True and initial_state"
     free = bool(op.inputs) and None in traced.graph.tensors[op.inputs[0]].shape[1:2]

@@ -37,6 +37,11 @@ class Call:
         return tuple(self.output.shape)
 
 
+def layers_in(layer: keras.Operation) -> list[keras.layers.Layer]:
+    """Return a layer and those inside it; none of an operation."""
+    return layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else []
+
+
 def placeholder(index: int) -> str:
     """Return the text that stands for an operator's input ``index`` in its arguments."""
     return f"{_PLACEHOLDER}{index}"

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import keras
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
+from .layer_calls import layers_in
+
 
 def recurrent(layer: keras.Operation) -> list[keras.layers.RNN]:
     """Return the recurrent layers that a layer is, or has inside, such as ``Bidirectional``'s two."""
-    inside = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else []
-    return [each for each in inside if isinstance(each, keras.layers.RNN)]
+    return [each for each in layers_in(layer) if isinstance(each, keras.layers.RNN)]
 
 
 def has_form(layer: keras.Operation, masked: bool, suffix: str) -> bool:
@@ -36,8 +37,7 @@ def unrolled(layer: keras.Operation) -> Iterator[None]:
 @contextlib.contextmanager
 def without_dropout(layer: keras.Operation) -> Iterator[None]:
     """Let a layer's recurrent cells make no masks of dropout: Keras draws them in inference too, where nothing reads them."""
-    inside = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else []
-    rates = [(each, each.dropout, each.recurrent_dropout) for each in inside if isinstance(each, DropoutRNNCell)]
+    rates = [(each, each.dropout, each.recurrent_dropout) for each in layers_in(layer) if isinstance(each, DropoutRNNCell)]
     for each, *_ in rates:
         each.dropout = each.recurrent_dropout = 0
     try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MethodType
@@ -92,7 +93,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
         dict.fromkeys((0, *axes), torch.export.Dim.AUTO) if x.ndim else None for x, axes in zip(examples, free, strict=True)
     )
     try:
-        with torch.no_grad(), quiet(), quick_shapes(), ForAnyBatch():
+        with _capturing():
             captured, examples = _any_batch(copied, given, shapes)
             inline_regions(captured.graph_module)
             exported = _functional(captured)
@@ -106,7 +107,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
     taken_apart = exported is not captured
 
     def in_training() -> torch.export.ExportedProgram:
-        with torch.no_grad(), quiet(), quick_shapes(), ForAnyBatch():
+        with _capturing():
             again, _ = _any_batch(copied, given, shapes)
             inline_regions(again.graph_module)
             return functional(again) if taken_apart else _functional(again, lenient=True)
@@ -171,6 +172,13 @@ class _Flat:
         model.forward = MethodType(forward, model)
 
 
+@contextlib.contextmanager
+def _capturing() -> Iterator[None]:
+    """Let torch.export run models without gradients and notices, quickly, and for any batch."""
+    with torch.no_grad(), quiet(), quick_shapes(), ForAnyBatch():
+        yield
+
+
 def _any_batch(
     model: nn.Module, given: tuple[Tensor, ...], shapes: tuple[Any, ...]
 ) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
@@ -184,27 +192,28 @@ def _any_batch(
     Returns:
         The capture, and the examples that fit it.
     """
+
+    def captured(examples: tuple[Tensor, ...], strict: bool = False) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
+        return torch.export.export(model, examples, dynamic_shapes=shapes, strict=strict), examples
+
     two, three = (_samples(given, count) for count in (2, 3))
     try:
-        found = torch.export.export(model, two, dynamic_shapes=shapes, strict=False), two
+        found = captured(two)
     except Exception:  # torch.export's own share no base class but this
         if _batch_of(given) == 2:
             raise
-        found = torch.export.export(model, given, dynamic_shapes=shapes, strict=False), given
+        found = captured(given)
     if not _is_fixed(found[0]):
         return found
-    others = [(three, False), (two, True), *([(given, False)] if found[1] is two and _batch_of(given) != 2 else [])]
-    for examples, strict in others:
+    for examples, strict in ((three, False), (two, True)):
         try:
-            again = torch.export.export(model, examples, dynamic_shapes=shapes, strict=strict), examples
+            again = captured(examples, strict)
         except Exception as error:
             log.debug("the batch stays fixed: %s", error)
             continue
         if not _is_fixed(again[0]):
             return again
-        if examples is given:
-            found = again
-    return found
+    return found if _batch_of(found[1]) == _batch_of(given) else captured(given)
 
 
 def _samples(examples: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
