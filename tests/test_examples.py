@@ -20,9 +20,7 @@ def test_all_are_run():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.ci) if name in ("torch_loop", "keras_fit") else name for name in NEEDS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.ci) if name == "torch_loop" else name for name in NEEDS])
 def test_example(name, tmp_path):
     pytest.importorskip(NEEDS[name])
     done = subprocess.run(

@@ -91,7 +91,6 @@ def test_a_run_and_its_parts(document, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_ptq_of_a_keras_model(document, folder):
     (folder / "keras").mkdir()
     config = tiny_run(folder / "keras", "keras")

@@ -16,6 +16,7 @@ from qat.program.layout import LAYOUTS, permutation, to_layout
 from qat.program.program import FrameworkBlock, Program, Value
 from qat.runtimes import open_session
 from support.programs import NONE, Sketch
+from support.rows import every_second
 
 keras = pytest.importorskip("keras")
 torch = pytest.importorskip("torch")
@@ -342,7 +343,7 @@ def float_operators():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", list(float_operators()))
+@pytest.mark.parametrize("name", every_second(float_operators()))
 def test_pytorch_operators_compute_the_same_in_tensorflow(name):
     class Module(torch.nn.Module):
         def forward(self, x):

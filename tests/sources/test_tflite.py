@@ -274,7 +274,6 @@ def _converted(model: Any, kind: str, path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_a_keras_net_by_the_converter(tmp_path: Path) -> None:
     import keras
     from keras import layers

@@ -47,12 +47,10 @@ def loss(outputs, labels):
     return keras.ops.mean(classes) + keras.ops.mean((outputs["size"][:, 0] - labels["size"]) ** 2)
 
 
-SLOW, SLOW_BUT_IN_CI = pytest.mark.slow, (pytest.mark.slow, pytest.mark.ci)
+SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    "form", ["torch", pytest.param("keras", marks=SLOW), pytest.param("keras by name", marks=SLOW_BUT_IN_CI)]
-)
+@pytest.mark.parametrize("form", ["torch", pytest.param("keras", marks=SLOW), pytest.param("keras by name", marks=SLOW)])
 def test_a_dictionary_of_inputs_is_the_tuple_in_the_models_order(form, tmp_path, caplog):
     caplog.set_level(logging.DEBUG, "qat")
     found = {}

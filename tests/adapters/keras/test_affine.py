@@ -11,6 +11,7 @@ from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 import qat
 from qat.adapters import keras as adapter
 from qat.program import interpreter as reference
+from support.rows import by_turns
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (8, 8, 8, 3)).astype(np.float32)
@@ -77,8 +78,7 @@ TRACED = {
 }
 
 
-@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "target"), by_turns(CASES))
 def test_artifact_equals_the_trained_model(name, target, tmp_path):
     keras.utils.set_random_seed(0)
     samples, build, kinds = CASES[name]

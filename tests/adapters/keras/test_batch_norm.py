@@ -6,6 +6,7 @@ import pytest
 from keras import layers as L
 
 import qat
+from support.rows import by_turns
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.normal(size=(8, 8, 8, 3)).astype("float32")
@@ -24,8 +25,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
-@pytest.mark.parametrize("after", CASES)
+@pytest.mark.parametrize(("after", "target"), by_turns(CASES))
 def test_a_batch_norm_of_features_is_a_kernel(after, target, tmp_path):
     entry = keras.Input((8, 8, 3))
     model = keras.Model(entry, L.Dense(4)(L.Dropout(0.2)(CASES[after](entry))))

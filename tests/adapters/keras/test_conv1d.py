@@ -9,6 +9,7 @@ import qat
 from qat.adapters import keras as adapter
 from qat.exporters.inspection import inspect
 from qat.program import interpreter as reference
+from support.rows import by_turns
 
 NORM = {"use_bias": False}
 
@@ -46,8 +47,9 @@ TRACED = {"causal", "grouped with strides", "separable", "transposed", "max pool
 GRAPHS = {**{("signal", name): block for name, block in SIGNALS.items()}, **{("image", n): b for n, b in IMAGES.items()}}
 
 
-@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
-@pytest.mark.parametrize("name", GRAPHS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("name", "target"), by_turns(GRAPHS), ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
 def test_artifact_equals_the_trained_model(name, target, tmp_path):
     keras.utils.set_random_seed(0)
     shape, conv, mean = ((12, 3), L.Conv1D, L.GlobalAveragePooling1D) if name[0] == "signal" else ((6, 6, 3), L.Conv2D, None)

