@@ -74,13 +74,14 @@ def export_lowered(
         return file_format.open(raw, threads=usable_threads(), kernels=program.kernels)
 
     parity = None if data is None else verify(open_artifact, made.program, predict, locate, data)
-    _write_files(path, made.raw, _document(made.program), overwrite)
-    _report_distance(path, parity)
     program = made.program
+    encodings = program.encodings()
+    _write_files(path, made.raw, _document(program, encodings), overwrite)
+    _report_distance(path, parity)
     axes = tuple(program.values[name].axes for name in program.inputs)
     return Artifact(
         name=path.stem, kind="qat", path=path, bytes=len(made.raw), framework=framework, tool="qat", recipe=program.recipe,
-        parity=parity, axes=axes, target=program.target, encodings=program.encodings(),
+        parity=parity, axes=axes, target=program.target, encodings=encodings,
     )  # fmt: skip
 
 
@@ -105,7 +106,7 @@ def export_program(
         RuntimeMismatchError: an encoding is missing in the artifact, or differs from the trained one in a bit.
     """
     made = _made(program, path, _check(path, io_dtype, overwrite), io_dtype, metadata)
-    _write_files(path, made.raw, _document(made.program), overwrite)
+    _write_files(path, made.raw, _document(made.program, made.program.encodings()), overwrite)
     return len(made.raw)
 
 
@@ -131,9 +132,8 @@ def _made(program: Program, path: Path, file_format: Format, io_dtype: str, meta
     return _Made(raw, program, loaded(raw, path, file_format, program))
 
 
-def _document(program: Program) -> dict[str, Any]:
+def _document(program: Program, encodings: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
     """Return what stands beside an artifact."""
-    encodings = program.encodings()
     scopes = {name: scope for name, scope in program.scopes.items() if name in encodings}
     said = {"recipe": program.recipe, "target": program.target, "kernels": program.kernels}
     return said | {"encodings": encodings, "scopes": scopes}
@@ -214,8 +214,21 @@ def _check(path: Path, io_dtype: str, overwrite: bool) -> Format:
 
 def _write_files(path: Path, raw: bytes, document: Mapping[str, Any], overwrite: bool) -> None:
     # The artifact is written last: an artifact on disk then always has its encodings beside it.
-    write_atomically(encodings_path(path), json.dumps(document, indent=1) + "\n", overwrite=overwrite)
+    write_atomically(encodings_path(path), _one_tensor_a_line(document), overwrite=overwrite)
     write_atomically(path, raw, overwrite=overwrite)
+
+
+def _one_tensor_a_line(document: Mapping[str, Any]) -> str:
+    """Return a document as JSON with an entry of each table on a line; ``json`` alone indents each number, and slowly."""
+
+    def lines(entries: Mapping[str, Any], indent: str) -> str:
+        written = (f"{indent} {json.dumps(name)}: {text(value, indent)}" for name, value in entries.items())
+        return "{\n" + ",\n".join(written) + f"\n{indent}}}"
+
+    def text(value: Any, indent: str) -> str:
+        return lines(value, " ") if isinstance(value, Mapping) and value and not indent else json.dumps(value)
+
+    return lines(document, "") + "\n"
 
 
 def _compare_encodings(program: Program, found: Mapping[str, Encoding], path: Path) -> None:

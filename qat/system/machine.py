@@ -73,6 +73,15 @@ def usable_threads() -> int:
     return min(int(wanted), allowed) if wanted.isdigit() and int(wanted) > 0 else allowed
 
 
+def interruptions() -> int:
+    """Return how often other work took a core from a thread of this process so far; 0 where nobody counts."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
 def memory() -> int | None:
     """Return the machine's memory in bytes; None where nobody says."""
     try:

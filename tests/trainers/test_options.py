@@ -209,7 +209,7 @@ def test_gradients_in_bf16_keep_the_outputs_exact(gradients, tmp_path, monkeypat
     from qat.adapters.torch.autograd import kernel_choice
 
     def last(kernel, args):
-        return [form for form in kernel.forms if form.fits(*args)][-1]  # of auto and bf16 one in bfloat16
+        return [form for form in kernel.forms if form.fits(*args)][-1], True  # of auto and bf16 one in bfloat16
 
     monkeypatch.setattr(kernel_choice, "_fastest", last)
     monkeypatch.setattr(kernel_choice, "_answers", {})

@@ -67,7 +67,7 @@ def test_resume_computes_with_the_kernels_of_before(tmp_path, monkeypatch):
     def machine(name, fastest):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
         monkeypatch.setattr(kernel_choice, "_answers", {})
-        monkeypatch.setattr(kernel_choice, "_fastest", lambda kernel, args: kernel.by_name.get(fastest, kernel.forms[0]))
+        monkeypatch.setattr(kernel_choice, "_fastest", lambda kernel, args: (kernel.by_name.get(fastest, kernel.forms[0]), True))
 
     machine("one", "rough")
     reference, _ = train("torch", tmp_path / "whole")

@@ -81,7 +81,7 @@ def straight_through(v: Tensor, replacement: Tensor) -> Tensor:
 def scaled_sum(a: Tensor, b: Tensor, ra: float, rb: float) -> Tensor:
     """Return ``a * ra + b * rb``; ``a`` and ``b`` broadcast."""
     scaled = a * ra
-    if scaled.shape != torch.broadcast_shapes(a.shape, b.shape):
+    if a.shape != b.shape and scaled.shape != torch.broadcast_shapes(a.shape, b.shape):
         return torch.add(scaled, b, alpha=rb)
     return scaled.add_(b, alpha=rb)
 

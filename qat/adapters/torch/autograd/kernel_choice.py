@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from qat.system import kernel_cache
+from qat.system.machine import interruptions
 from qat.typing import Gradients
 
 from . import passes
@@ -29,6 +30,8 @@ R = TypeVar("R")
 #: The forms are measured in turn, at most and at least so often, until all of them together took so many seconds. One that takes
 #: so many times as long as the quickest is not measured again.
 _MOST, _LEAST, _ENOUGH, _NEAR = 40, 3, 0.03, 1.3
+#: How many seconds to wait for a time of each form in which no other work took a core.
+_PATIENCE = 0.1
 #: From this many seconds of the plain form on, a small part of the batch is tried first: a form that takes so many times as long
 #: as the plain one there is not measured further. Some take a hundred times as long.
 _LONG, _SHARE, _HOPELESS = 3e-4, 32, 4.0
@@ -111,9 +114,11 @@ class Choices:
         question = _question(kernel, args)
         name = self.forms.get(question) or _remembered().get(question)
         if name not in kernel.by_name:  # never asked; or a checkpoint of a version with other forms
-            fastest = _fastest(kernel, args).name
-            first = kernel_cache.remember(_conditions(), question, fastest)
-            name = _remembered()[question] = first if first in kernel.by_name else fastest
+            form, alone = _fastest(kernel, args)
+            name = form.name
+            if alone:
+                first = kernel_cache.remember(_conditions(), question, name)
+                name = _remembered()[question] = first if first in kernel.by_name else name
         self.forms[question] = name
         form = kernel.by_name[name]
         # Sizes of one question may differ, and a checkpoint may be of another processor.
@@ -241,14 +246,14 @@ def _in_memory(x: Tensor) -> str:
     return dtype + (":last" if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) else ":strided")
 
 
-def _fastest(kernel: Kernel[Any], args: tuple[Any, ...]) -> Form[Any]:
-    """Return the form that takes the least time."""
+def _fastest(kernel: Kernel[Any], args: tuple[Any, ...]) -> tuple[Form[Any], bool]:
+    """Return the form that takes the least time, and whether other work left it alone while it was measured."""
     plain, *others = kernel.forms
     others = [form for form in others if form.fits(*args)]
     if not others:
-        return plain
+        return plain, True
     expected = plain.compute(*args)
-    if _seconds(plain, args) > _LONG:
+    if _seconds(plain, args)[0] > _LONG:
         sample = tuple(a[: max(1, len(a) // _SHARE)] if i < kernel.batches else a for i, a in enumerate(args))
         limit = _HOPELESS * _quickest(plain, sample)
         others = [form for form in others if form.fits(*sample) and _quickest(form, sample) < limit]
@@ -257,27 +262,36 @@ def _fastest(kernel: Kernel[Any], args: tuple[Any, ...]) -> Form[Any]:
     else:
         for form in others:
             form.compute(*args)  # the first call of a shape takes longer: the library prepares its kernel
-    times = dict.fromkeys([plain, *others], inf)
-    running, spent = list(times), 0.0
+    forms = [plain, *others]
+    times, disturbed = dict.fromkeys(forms, inf), dict.fromkeys(forms, inf)
+    running, spent = forms, 0.0
     for turn in range(1, _MOST + 1):
         for form in running:
-            seconds = _seconds(form, args)
-            times[form], spent = min(times[form], seconds), spent + seconds
+            seconds, alone = _seconds(form, args)
+            kind = times if alone else disturbed
+            kind[form], spent = min(kind[form], seconds), spent + seconds
         least = min(times.values())
-        running = [form for form in times if times[form] < _NEAR * least]
-        if len(running) == 1 or (turn >= _LEAST and spent > _ENOUGH):
+        running = [form for form in forms if times[form] == inf or times[form] < _NEAR * least]
+        if len(running) == 1 or (turn >= _LEAST and spent > (_PATIENCE if inf in times.values() else _ENOUGH)):
             break
+    alone = inf not in times.values()
+    times = times if alone else {form: min(times[form], disturbed[form]) for form in forms}
     best = min(times, key=times.__getitem__)
-    return best if times[best] < _WORTH * times[plain] else plain
+    return (best if times[best] < _WORTH * times[plain] else plain), alone
 
 
 def _quickest(form: Form[Any], args: tuple[Any, ...]) -> float:
-    return min(_seconds(form, args) for _ in range(2))
+    return min(_seconds(form, args)[0] for _ in range(2))
 
 
-def _seconds(form: Form[Any], args: tuple[Any, ...]) -> float:
-    # Of one thread its own time counts, which other work on the machine hardly changes.
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    started = clock()
+def _seconds(form: Form[Any], args: tuple[Any, ...]) -> tuple[float, bool]:
+    """Return how long a form takes, and whether no other work took a core from it.
+
+    Of one thread its own time counts, which other work on the machine hardly changes; several wait for the slowest.
+    """
+    single = torch.get_num_threads() == 1
+    clock = time.thread_time if single else time.perf_counter
+    before, started = interruptions(), clock()
     form.compute(*args)
-    return clock() - started
+    seconds = clock() - started
+    return seconds, single or interruptions() == before

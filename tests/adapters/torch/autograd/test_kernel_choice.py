@@ -1,5 +1,6 @@
 """The choice of kernels: by measurement, once, remembered, and never where a run must not depend on it."""
 
+import itertools
 import json
 import time
 
@@ -87,6 +88,45 @@ def test_the_next_process_remembers(monkeypatch):
     (measured,) = kernel_cache.remembered()
     assert measured.forms == {"test: 4x2": "1"}
     assert measured.conditions.threads == torch.get_num_threads()
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_what_was_measured_beside_other_work_is_not_remembered(monkeypatch):
+    monkeypatch.setattr(kernel_choice, "interruptions", itertools.count().__next__)
+    made, calls = kernel(1e-4, 1e-6)
+    made(torch.ones(4, 2))
+    assert calls[-1] == ("1", 4)
+    assert kernel_cache.remembered() == ()
+    calls.clear()
+    made(torch.ones(4, 2))
+    assert calls == [("1", 4)]  # but this process does not measure again
+    with another_process(monkeypatch):
+        made(torch.ones(4, 2))
+    assert len(calls) > 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_time_beside_other_work_does_not_count(monkeypatch):
+    taken = []
+
+    def beside_other_work(x):
+        taken.append(1)
+        time.sleep(1e-3 if len(taken) < 5 else 0)
+        return x
+
+    plain = Form("plain", lambda x: time.sleep(3e-4) or x)
+    monkeypatch.setattr(kernel_choice, "interruptions", lambda: len(taken) if len(taken) < 5 else 5)
+    made = Kernel("test", (plain, Form("other", beside_other_work)), batches=1)
+    assert made.form(torch.ones(4, 2)).name == "other"
+    assert [dict(m.forms) for m in kernel_cache.remembered()] == [{"test: 4x2": "other"}]
 
 
 def test_a_batch_of_nearly_the_same_size_is_no_new_question():
