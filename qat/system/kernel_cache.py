@@ -62,12 +62,14 @@ def remember(of: Conditions, question: str, form: str) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Each line has line breaks on both sides, and is written at once: a torn one spoils no other.
-        lines = ([] if path.exists() else [asdict(of)]) + [{"question": question, "form": form}]
+        lines = [] if path.exists() else [json.dumps(asdict(of)).encode()]
+        lines.append(_start(question) + json.dumps(form).encode() + b"}")
         with open(path, "ab", buffering=0) as file:
-            file.write(b"".join(b"\n" + json.dumps(line).encode() + b"\n" for line in lines))
+            file.write(b"".join(b"\n" + line + b"\n" for line in lines))
     except OSError:
         return form
-    return answers(of).get(question, form)
+    _, first = _read(path, _start(question))
+    return first.get(question, form)
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,16 @@ def _path(of: Conditions) -> Path:
     return _folder() / f"{digest[:16]}.jsonl"
 
 
-def _read(path: Path) -> tuple[Conditions | None, dict[str, str]]:
+def _start(question: str) -> bytes:
+    """Return what a question's line begins with, up to the form."""
+    return f'{{"question": {json.dumps(question)}, "form": '.encode()
+
+
+def _read(path: Path, start: bytes = b"{") -> tuple[Conditions | None, dict[str, str]]:
+    """Return what a file says in the lines that begin so: the conditions, and the form of each question."""
     of: Conditions | None = None
     forms: dict[str, str] = {}
-    for line in _lines(path):
+    for line in _lines(path, start):
         match line:
             case {"question": str(question), "form": str(form)}:
                 forms.setdefault(question, form)
@@ -108,11 +116,12 @@ def _read(path: Path) -> tuple[Conditions | None, dict[str, str]]:
     return of, forms
 
 
-def _lines(path: Path) -> Iterator[Any]:
+def _lines(path: Path, start: bytes) -> Iterator[Any]:
     try:
         raw = path.read_bytes()
     except OSError:
         return
     for line in raw.split(b"\n"):
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)
+        if line.startswith(start):
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)
