@@ -25,4 +25,4 @@ callbacks = [keras.callbacks.EarlyStopping("val_accuracy", patience=2, restore_b
 model.fit(x, y, 64, epochs=3, validation_data=(held_x, held_y), callbacks=callbacks, verbose=0)
 
 artifact = qat.export(model, "digits.tflite", verify=data.batches("test", 100), overwrite=True)
-print(f"{artifact.path}: {100 * artifact.parity.exact:.2f} % of outputs exactly equal")
+print(f"{artifact.path}: {artifact.parity.line()}")

@@ -31,4 +31,4 @@ for x, y in loader:
 if accelerator.is_main_process:
     model = accelerator.unwrap_model(trained).cpu().eval()
     artifact = qat.export(model, "digits.onnx", verify=data.batches("test", 100, "NCHW"), overwrite=True)
-    print(f"{artifact.path}: {100 * artifact.parity.exact:.2f} % of outputs exactly equal")
+    print(f"{artifact.path}: {artifact.parity.line()}")

@@ -39,4 +39,4 @@ trainer = lightning.Trainer(
 trainer.fit(Training(model), DataLoader(TensorDataset(images, labels), 64, shuffle=True))
 
 artifact = qat.export(model.cpu().eval(), "digits.onnx", verify=data.batches("test", 100, "NCHW"), overwrite=True)
-print(f"{artifact.path}: {100 * artifact.parity.exact:.2f} % of outputs exactly equal")
+print(f"{artifact.path}: {artifact.parity.line()}")

@@ -26,4 +26,4 @@ for step, (x, y) in enumerate(train):
     optimizer.step()
 
 artifact = qat.export(model.eval(), "digits.onnx", verify=data.batches("test", 100, "NCHW"), overwrite=True)
-print(f"{artifact.path}: {100 * artifact.parity.exact:.2f} % of outputs exactly equal")
+print(f"{artifact.path}: {artifact.parity.line()}")

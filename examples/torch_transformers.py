@@ -50,4 +50,4 @@ model = qat.calibrate(qat.prepare(float_model, batches(train)[0]), batches(train
 trainer(model, 1e-4, 1).train()
 
 artifact = qat.export(model.cpu().eval(), "lines.onnx", verify=batches(test), overwrite=True)
-print(f"{artifact.path}: {100 * artifact.parity.exact:.2f} % of outputs exactly equal")
+print(f"{artifact.path}: {artifact.parity.line()}")

@@ -148,5 +148,5 @@ def export(
     written = export_checkpoint(job, checkpoint, artifact, overwrite, cast("Layout | None", layout), outputs or None)
     parity = written.parity
     assert parity is not None
-    line = f"written: {written.path} ({written.bytes:,} bytes), {100 * parity.exact:.2f} % of outputs exactly equal"
+    line = f"written: {written.path} ({written.bytes:,} bytes), {parity.line()}"
     return Result(written.to_dict(), Page((Whole(line),)))

@@ -13,6 +13,10 @@ from qat.display.table import facts
 FileKind: TypeAlias = Literal["float", "control", "ptq", "qat"]
 
 
+#: What differs by fewer steps is rounded otherwise: by up to 2^-18 of a float output's range. Integers differ by a step at least.
+_ROUNDING = 1e-3
+
+
 @dataclass(frozen=True, repr=False)
 class Parity(Displayed):
     """The distance of an artifact from the model it was exported from, over every output value of the samples.
@@ -42,11 +46,19 @@ class Parity(Displayed):
     def __repr__(self) -> str:
         return f"Parity({self.line()})"
 
+    @property
+    def is_rounding(self) -> bool:
+        """Whether nothing differs but the last bits of float outputs, which no two kernels of float32 round alike."""
+        return self.max_lsb < _ROUNDING
+
     def line(self) -> str:
         """Return the share of equal outputs, and how far the others are off."""
         equal = f"{100 * self.exact:.2f} % of outputs equal on {self.samples:,} samples"
         if self.exact == 1.0:
             return equal
+        if self.is_rounding:
+            bits = f"{100 * self.exact:.2f} % in every bit, the others within {self.max_lsb:.2g} LSB"
+            return f"all outputs equal on {self.samples:,} samples but for float32's rounding: {bits}"
         # Below one half of a hundredth the share would be shown as all.
         equal = equal if self.exact < 0.99995 else f"all but {1 - self.exact:.1e} of outputs equal on {self.samples:,} samples"
         return f"{equal}, off by {self.mean_lsb:.3g} LSB on average, {self.max_lsb:.3g} at most"

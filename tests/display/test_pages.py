@@ -122,3 +122,9 @@ def test_a_failed_artifact_says_why():
 def test_a_parity_that_is_nearly_whole_is_not_shown_as_whole():
     assert "100.00 %" not in str(Parity(0.999999, 0.9, 1e-6, 1.0, 10, "conv2d 'a': one value differs"))
     assert "all but 1.0e-06 of outputs equal" in repr(Parity(0.999999, 1.0, 1e-6, 1.0, 10))
+
+
+def test_float_rounding_is_called_so():
+    said = repr(Parity(0.725, 1.0, 1e-5, 1.18e-4, 64))
+    assert "all outputs equal on 64 samples but for float32's rounding: 72.50 % in every bit, the others within 0.00012" in said
+    assert "rounding" not in repr(Parity(0.999, 1.0, 1e-3, 1.0, 64))
