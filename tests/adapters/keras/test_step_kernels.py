@@ -33,6 +33,16 @@ def test_a_pointwise_convolution_is_a_product_of_matrices(images):
         assert np.array_equal(want, have)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_pointwise_convolution_is_a_product_in_training_alone(training):
+    entry = keras.Input((4, 4, 3))
+    x = np.random.default_rng(0).normal(size=(100, 4, 4, 3)).astype(np.float32)
+    net = qat.calibrate(qat.prepare(keras.Model(entry, keras.layers.Conv2D(5, 1)(entry))), [x])
+    graph = tf.function(lambda x: net(x, training=training)).get_concrete_function(x).graph
+    kernels = {op.type for op in graph.get_operations()} & {"Conv2D", "MatMul"}
+    assert kernels == {"MatMul" if training else "Conv2D"}
+
+
 @pytest.mark.parametrize(("size", "window", "stride", "padding"), [
     (2, 3, 1, "SAME"), (1, 3, 1, "SAME"), (3, 3, 2, ((1, 1), (1, 1))), (3, 5, 1, "SAME"), (2, 3, 1, ((1, 1), (1, 1))),
 ])  # fmt: skip

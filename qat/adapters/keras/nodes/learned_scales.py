@@ -49,7 +49,7 @@ class LearnedLinear(Linear):
         if self.fixed_point and not training:
             return self.by_tflite(x, weight, bias, scale)
         w_int, b_int = self.quantized(weight, bias, scale)
-        acc = self.exact_operator(x, weight).forward(x, w_int)
+        acc = self.exact_operator(x, weight, training).forward(x, w_int)
         acc = acc if b_int is None else tf.nn.bias_add(acc, b_int)
         return self.finish(acc * (scale * self.inputs[0].scale / self.output.scale), training)
 

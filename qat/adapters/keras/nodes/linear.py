@@ -34,9 +34,9 @@ class Linear(Node):
             return kernels.MatMul()
         return kernels.Convolution(self.attrs["strides"], self._padding(x, weight), self.attrs["dilations"], kind.depthwise)
 
-    def exact_operator(self, x: Tensor, weight: Tensor) -> kernels.Operator:
-        """The same operator for integers, whose sums are the same in any order."""
-        if self.planned.op.kind != "conv2d" or weight.shape[:3] != (1, 1, x.shape[-1]):
+    def exact_operator(self, x: Tensor, weight: Tensor, training: bool) -> kernels.Operator:
+        """The same operator for integers, whose sums are the same in any order: in training the one with quick gradients."""
+        if not training or self.planned.op.kind != "conv2d" or weight.shape[:3] != (1, 1, x.shape[-1]):
             return self.operator(x, weight)
         plain = tuple(self.attrs["strides"]) == (1, 1) and self.attrs["padding"] == ((0, 0), (0, 0))
         return kernels.Pointwise() if plain else self.operator(x, weight)
@@ -61,7 +61,7 @@ class Linear(Node):
         if self.fixed_point and not training:
             return self.by_tflite(x, weight, bias, scale)
         scales = (tf.convert_to_tensor(self.inputs[0].scale), tf.convert_to_tensor(self.output.scale))
-        operator, observe = self.exact_operator(x, weight), self.observe if training else None
+        operator, observe = self.exact_operator(x, weight, training), self.observe if training else None
         return kernels.linear(x, weight, bias, scale, self.channels(weight), scales, self.limits(), operator, observe)
 
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
@@ -84,7 +84,7 @@ class Linear(Node):
     def by_tflite(self, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
         """Return the output's integers as TFLite's own kernel computes them."""
         w_int, b_int = self.quantized(weight, bias, scale)
-        acc = self.exact_operator(x, weight).forward(x, w_int)
+        acc = self.operator(x, weight).forward(x, w_int)
         acc = acc if b_int is None else acc + b_int
         return tflite.requantize(acc, self.multiplier(scale), self.limits(), self.planned.kernels == "builtin")
 
