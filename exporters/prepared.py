@@ -205,7 +205,7 @@ def _check_suffix(target: Target, path: Path) -> None:
         )
     if path.suffix == target.suffix:
         return
-    others = ", ".join(f"'{t.name}'" for t in TARGETS.values() if t.suffix == path.suffix)
+    others = ", ".join(f"'{t.name}'" for t in TARGETS.values() if path.suffix and t.suffix == path.suffix)
     hint = f"; to write a {path.suffix}, prepare the model for target {others}" if others else ""
     raise ExportError(
         f"{path}: the model was prepared for target '{target.name}', which runs {target.suffix} files: end the path in "

@@ -44,6 +44,13 @@ def of_batch(where: str, model: Any, inputs: Any, fails: str = "the model") -> I
         raise DataError(f"{where}: {fails} does not take its values: {reason}") from error
 
 
+#: What a loss lacks that no gradient can be taken of.
+NO_GRADIENT = (
+    "the loss has no gradient: compute it from the model's outputs by the framework's own operations, without argmax, rounding, "
+    "NumPy or a cut of the gradient"
+)
+
+
 class Repeated:
     """A stream of batches of unknown number, begun again where it ends: an epoch is so many steps."""
 

@@ -57,6 +57,20 @@ def test_the_loss_and_the_teacher(net):
         qat.evaluate(other, [X], teacher=teacher, labels="none")
 
 
+def test_a_loss_that_cannot_be_lowered():
+    def trained(net, loss):
+        return qat.finetune(net(), [(X, Y)], steps=1, loss=loss)
+
+    with pytest.raises(DataError, match=r"^the loss has no gradient: compute it from the model's outputs"):
+        trained(of_torch, lambda outputs, labels: outputs.detach().mean())
+    with pytest.raises(DataError, match=r"^the loss has no gradient: compute it from the model's outputs"):
+        trained(of_keras, lambda outputs, labels: np.float32(1))
+    cases = ((lambda y: None, "NoneType"), (lambda y: {"loss": y.sum()}, "dict"), (lambda y: y.sum(0), r"shape \(3,\)"))
+    for found, said in cases:
+        with pytest.raises(DataError, match=f"^the loss returned {said}: return a tensor of one number"):
+            trained(of_torch, lambda outputs, labels, found=found: found(outputs))
+
+
 def test_a_mistyped_key():
     said = r"\('imge' is none of the model's inputs, image: the mapping was taken for one of them\)$"
     with pytest.raises(CaptureError, match=said):

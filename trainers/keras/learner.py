@@ -16,11 +16,11 @@ from qat.adapters.keras.dampening import distance
 from qat.adapters.keras.freezing import Freezing
 from qat.adapters.keras.prepared_model import PreparedModel
 from qat.calibration.clear_borders import clear_borders
-from qat.errors import ConfigError
+from qat.errors import ConfigError, DataError
 from qat.frameworks import framework_of, has_plan, in_order
 from qat.system.samples import check_fit
 from qat.trainers import randomness
-from qat.trainers.data_checks import check_labels, of_batch
+from qat.trainers.data_checks import NO_GRADIENT, check_labels, of_batch
 from qat.trainers.detection_labels import check_boxes, limits_of
 from qat.trainers.history import History
 from qat.trainers.learner import LogWriter, Loss, Step, part
@@ -112,6 +112,8 @@ class _Learner(Evaluator):
         parts, shares = replicas.split((listed(inputs), labels), samples), replicas.shares(samples, step.share)
         with of_batch(f"step {step.number}", self.model, inputs, "the model or the loss"):
             loss, gradients = self._forward(*parts, shares)
+        if not gradients:
+            raise DataError(NO_GRADIENT)
         value = replicas.value(loss) / step.share
         if not math.isfinite(value):
             return lambda: value

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from qat.errors import ConfigError, DataError
 from qat.system.import_object import import_object
+from qat.trainers.data_checks import NO_GRADIENT
 from qat.trainers.options import TrainingOptions
 from qat.trainers.output_losses import LEAST, SHARE, TINY, OutputLoss, OutputLosses
 
@@ -47,10 +48,10 @@ def of_batch(loss: Loss, outputs: Any, labels: Any, weights: Tensor | None) -> T
     """Return the loss of a batch; with weights the mean of each sample's own loss times its weight.
 
     Raises:
-        DataError: there is no weight for each sample.
+        DataError: there is no weight for each sample, or the loss is no single number with a gradient.
     """
     if weights is None:
-        return loss(outputs, labels)
+        return _single(loss(outputs, labels))
     tensors = [x for x in pytree.tree_leaves((outputs, labels)) if isinstance(x, Tensor)]
     if {len(x) for x in tensors} != {len(weights)} or weights.dim() != 1:
         raise DataError(
@@ -59,6 +60,16 @@ def of_batch(loss: Loss, outputs: Any, labels: Any, weights: Tensor | None) -> T
     alone = lambda nest: pytree.tree_map(lambda x: x[None], nest)  # noqa: E731
     each = torch.vmap(lambda y, t: loss(alone(y), alone(t)))(outputs, labels)
     return (each * weights.to(each.dtype)).mean()
+
+
+def _single(found: object) -> Tensor:
+    """Return what a loss returned, if training can lower it."""
+    if not isinstance(found, Tensor) or found.numel() != 1:
+        what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise DataError(f"the loss returned {what}: return a tensor of one number, such as the mean over the batch")
+    if torch.is_grad_enabled() and not found.requires_grad:
+        raise DataError(NO_GRADIENT)
+    return found
 
 
 def teacher_loss(options: TrainingOptions) -> Loss:

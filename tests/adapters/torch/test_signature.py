@@ -214,6 +214,11 @@ def test_torchscript_is_refused_in_one_sentence(model):
         qat.prepare(model, X)
 
 
+def test_a_model_without_weights_is_refused_in_one_sentence():
+    with pytest.raises(CaptureError, match=r"^Linear has no weights: its parameters are on the device 'meta'"):
+        qat.prepare(nn.Linear(6, 5, device="meta"), X)
+
+
 def test_training_returns_what_evaluation_does():
     class Auxiliary(Net):
         def forward(self, x):

@@ -72,6 +72,8 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
             f"{type(model).__name__} holds TorchScript, which has lost the code that a capture reads: pass the nn.Module that "
             "torch.jit.script or torch.jit.trace was given"
         )
+    if any(p.is_meta for p in model.parameters()):
+        raise CaptureError(f"{type(model).__name__} has no weights: its parameters are on the device 'meta': load them first")
     held = {p.dtype for p in model.parameters() if p.is_floating_point()}
     if held and held <= _NARROW:
         raise CaptureError(
