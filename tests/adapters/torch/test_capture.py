@@ -198,6 +198,23 @@ def test_a_batch_that_the_code_names_is_that_of_the_examples(tmp_path):
     assert qat.export(model, tmp_path / "m.onnx", verify=[x]).parity.exact == 1.0
 
 
+class SamplesAreSteps(nn.Module):
+    """A state that goes from sample to sample, as in a detector of speech that reads a recording's pieces in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.scores = nn.LSTM(8, 4), nn.Conv1d(4, 1, 1)
+
+    def forward(self, x):
+        return torch.sigmoid(self.scores(self.steps(x[:, None])[0].permute(1, 2, 0))).reshape(-1)
+
+
+def test_a_model_whose_samples_are_its_steps_takes_as_many_as_the_example():
+    x = torch.randn(1, 8)
+    model = qat.calibrate(qat.prepare(SamplesAreSteps().eval(), x), [x])
+    assert model(x).shape == (1,)
+
+
 class Chosen(Net):
     def forward(self, x):
         y = self.features(x)

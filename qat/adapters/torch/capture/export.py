@@ -26,7 +26,7 @@ from .computed_weights import lift_computed_weights, of_parameters
 from .decompose import functional
 from .einsums import open_einsums
 from .float_copy import copy_of
-from .free_sizes import check_free, free_axes
+from .free_sizes import check_free, free_axes, run_with
 from .parameter_products import as_layers
 from .quick_shapes import quick_shapes
 from .regions import inline_regions
@@ -80,19 +80,17 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
             f"{type(model).__name__} holds {' and '.join(sorted(str(t).removeprefix('torch.') for t in held))} weights, and the "
             "integer grid is for float32 models: pass model.float(), which changes no weight, and float32 inputs"
         )
-    signature, examples = call.signature(), tuple(call.tensors.values())
-    free = free_axes(examples, dynamic)
-    batch = {x.shape[0] for x in examples if x.ndim > 0}
+    signature, given = call.signature(), tuple(call.tensors.values())
+    free = free_axes(given, dynamic)
+    batch = {x.shape[0] for x in given if x.ndim > 0}
     if len(batch) != 1:
         raise CaptureError(
             f"the example inputs have first dimensions {sorted(batch)}: pass tensors that share one batch size, batch first"
         )
-    # torch.export would make a constant of a batch of 1.
-    given = tuple(torch.cat([x, x]) if batch == {1} and x.ndim else x for x in examples)
     copied = copy_of(model).eval()
     flat = _Flat(copied, call, signature)
     shapes = tuple(
-        dict.fromkeys((0, *axes), torch.export.Dim.AUTO) if x.ndim else None for x, axes in zip(examples, free, strict=True)
+        dict.fromkeys((0, *axes), torch.export.Dim.AUTO) if x.ndim else None for x, axes in zip(given, free, strict=True)
     )
     try:
         with _capturing():
@@ -198,7 +196,7 @@ def _any_batch(
     def captured(examples: tuple[Tensor, ...], strict: bool = False) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
         return torch.export.export(model, examples, dynamic_shapes=shapes, strict=strict), examples
 
-    two, three = (_samples(given, count) for count in (2, 3))
+    two, three = (_samples(given, count) for count in (2, 3))  # of one sample torch.export would make a constant
     try:
         found = captured(two)
     except Exception:  # torch.export's own share no base class but this
@@ -215,7 +213,9 @@ def _any_batch(
             continue
         if not _is_fixed(again[0]):
             return again
-    return found if _batch_of(found[1]) == _batch_of(given) else captured(given)
+    if _batch_of(found[1]) == _batch_of(given):
+        return found
+    return found if _takes(found[0], given) else captured(given)
 
 
 def _samples(examples: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
@@ -225,6 +225,19 @@ def _samples(examples: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
 
 def _batch_of(examples: tuple[Tensor, ...]) -> int:
     return next(x.shape[0] for x in examples if x.ndim)
+
+
+def _takes(exported: torch.export.ExportedProgram, examples: tuple[Tensor, ...]) -> bool:
+    """Whether captured operators take other examples than those of the capture, and no size but the first follows from these.
+
+    Then a guard alone has made the batch a number.
+    """
+    try:
+        found = run_with(exported, examples)
+    except CaptureError:
+        return False
+    tensors = ((n.meta["val"], result) for n, result in found.items() if isinstance(result, Tensor))
+    return all(int(a) == b for then, now in tensors for a, b in zip(then.shape[1:], now.shape[1:], strict=True))
 
 
 def _is_fixed(exported: torch.export.ExportedProgram) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,19 +37,9 @@ def check_free(exported: torch.export.ExportedProgram, inputs: Sequence[Any], ax
     Raises:
         CaptureError: a layer, which the message names, takes one size only, or the capture made a size a number.
     """
-    given = set(exported.graph_signature.user_inputs)
-    nodes = [n for n in exported.graph.nodes if n.op == "placeholder"]
-    users = [n for n in nodes if n.name in given]
-    with quiet(), FakeTensorMode() as mode:
-        doubled = [_doubled(x, free) for x, free in zip(inputs, axes, strict=True)]
-        tensors = {**exported.state_dict, **exported.constants}
-        feeds: Mapping[str, Any] = dict(zip((n.name for n in users), doubled, strict=True))
-        owner = exported.graph_signature
-        names = {**owner.inputs_to_parameters, **owner.inputs_to_buffers, **owner.inputs_to_lifted_tensor_constants}
-        values = [feeds[n.name] if n.name in feeds else mode.from_tensor(tensors[names[n.name]]) for n in nodes]
-        run = _AtAnotherSize(exported.graph_module)
-        run.extra_traceback = False  # PyTorch would append it to the message
-        run.run(*values)
+    run_with(exported, [_doubled(x, free) for x, free in zip(inputs, axes, strict=True)])
+    given = exported.graph_signature.user_inputs
+    users = [n for n in exported.graph.nodes if n.op == "placeholder" and n.name in given]
     for node, free in zip(users, axes, strict=True):
         for axis in free:
             size = node.meta["val"].shape[axis]
@@ -61,6 +51,24 @@ def check_free(exported: torch.export.ExportedProgram, inputs: Sequence[Any], ax
                 )
 
 
+def run_with(exported: torch.export.ExportedProgram, inputs: Sequence[Any]) -> dict[fx.Node, Any]:
+    """Return what each node of a captured model computes for inputs of other sizes, as shapes without values.
+
+    Raises:
+        CaptureError: a layer, which the message names, does not take them.
+    """
+    owner, given = exported.graph_signature, iter(inputs)
+    names = {**owner.inputs_to_parameters, **owner.inputs_to_buffers, **owner.inputs_to_lifted_tensor_constants}
+    tensors = {**exported.state_dict, **exported.constants}
+    nodes = [n for n in exported.graph.nodes if n.op == "placeholder"]
+    with quiet(), FakeTensorMode() as mode:
+        held = [tensors[names[n.name]] if n.name in names else next(given) for n in nodes]
+        run = _AtAnotherSize(exported.graph_module)
+        run.extra_traceback = False  # PyTorch would append it to the message
+        run.run(*(mode.from_tensor(x) if isinstance(x, torch.Tensor) else x for x in held))
+    return run.results
+
+
 def _doubled(x: Any, axes: Sequence[int]) -> Any:
     if not isinstance(x, torch.Tensor):
         return x
@@ -68,11 +76,15 @@ def _doubled(x: Any, axes: Sequence[int]) -> Any:
 
 
 class _AtAnotherSize(fx.Interpreter):
-    """Runs a graph, and names the layer that fails."""
+    """Runs a graph, keeps what its nodes return, and names the layer that fails."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.results: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         try:
-            return super().run_node(n)
+            return self.results.setdefault(n, super().run_node(n))
         except Exception as error:  # PyTorch's operators raise what they like
             reason = textwrap.shorten(reason_of(error), 140, placeholder=" ...").rstrip(".")
             raise CaptureError(
