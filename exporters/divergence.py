@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from qat.arithmetic.grid import UNIT_LIMIT
 from qat.errors import ExportError
 from qat.program.program import Instruction, Program
 
-#: How many steps of an output one unit of a layer's products may be. XNNPACK refuses more, and such an output is 0 or saturated
-#: (https://github.com/google/XNNPACK, src/operators/convolution-nhwc.c: "scale ratio must be in range").
-LIMIT = 256.0
 #: What helps where weights have diverged.
 ADVICE = (
     "go back to an earlier checkpoint and train with a lower learning_rate, or call qat.calibrate again if the weights are right"
@@ -28,10 +26,10 @@ def refuse_diverged(program: Program) -> None:
         if value.encoding is not None and not np.isfinite(value.encoding.scale).all():
             raise ExportError(f"the scale of '{name}' is no finite number: the weights have diverged: {ADVICE}")
     for step, factor in scale_ratios(program):
-        if step.weight_encoding is not None and not factor < LIMIT:
+        if step.weight_encoding is not None and not factor < UNIT_LIMIT:
             raise ExportError(
                 f"'{step.layer}' ({step.kind}): the weights have diverged: one unit of their products is {factor:.3g} steps of "
-                f"the output's scale, which has to be less than {LIMIT:.0f}: {ADVICE}"
+                f"the output's scale, which has to be less than {UNIT_LIMIT:.0f}: {ADVICE}"
             )
 
 

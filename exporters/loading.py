@@ -9,17 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
+from qat.arithmetic.grid import UNIT_LIMIT
 from qat.errors import DataError, ExportError, QatError, reason_of
 from qat.program.program import Program
 from qat.runtimes import TFLITE, Format, Session
 from qat.runtimes.trial import Crashed, run_in_runtime, zeros_of
 from qat.system.machine import usable_threads
 
-from .divergence import ADVICE, LIMIT, scale_ratios
+from .divergence import ADVICE, scale_ratios
 
 #: Scales that differ by less than this factor end no process: TFLite's ADD aborts from 2^19 on (``TFLITE_CHECK`` in
 #: https://github.com/tensorflow/tensorflow, tensorflow/lite/kernels/internal/quantization_util.cc).
 _HARMLESS = 2.0**16
+#: What scales far apart mean, and what to do.
+_FAR_APART = (
+    f"either the weights have diverged ({ADVICE}), or the model itself adds numbers so far apart, such as a mask's: keep these "
+    "operators float by a rule of the recipe"
+)
 #: Where LiteRT's complaint has the number of an operator.
 _NODE = re.compile(r"node #(\d+)|Node number (\d+) \((?!TfLite)")
 
@@ -67,8 +73,9 @@ def _survive(raw: bytes, path: Path, program: Program | None, inputs: Sequence[n
             run_in_runtime(copy, [] if inputs is None else [inputs], "" if program is None else program.kernels)
         except Crashed as crash:
             found = [] if program is None else list(scale_ratios(program))
-            far = [f"'{step.layer}' ({step.kind}), by {ratio:.3g}" for step, ratio in found if not 1 / LIMIT < ratio < LIMIT]
-            cause = f"scales are far apart in {', '.join(far[:3])}: the weights have diverged: {ADVICE}" if far else "report it"
+            beyond = [(step, ratio) for step, ratio in found if not 1 / UNIT_LIMIT < ratio < UNIT_LIMIT]
+            far = [f"'{step.layer}' ({step.kind}), by {ratio:.3g}" for step, ratio in beyond]
+            cause = f"scales are far apart in {', '.join(far[:3])}: {_FAR_APART}" if far else "report it"
             raise ExportError(
                 f"{path}: LiteRT ends the process that runs the file ({crash.words}), so that nothing was written; {cause}"
             ) from crash

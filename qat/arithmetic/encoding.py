@@ -8,6 +8,8 @@ import numpy as np
 
 #: The greatest value of a softmax counts as this at least.
 FINEST = 2.0**-13
+#: The scale of a tensor that is zero everywhere. Any positive one represents it; as one of usual values it lets kernels compute.
+OF_ZEROS = 2.0**-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,5 +109,4 @@ def packed_int4(values: np.ndarray) -> np.ndarray:
 
 
 def _usable(scale: np.floating) -> np.ndarray:
-    # A tensor that is zero everywhere has no range; any positive scale represents it.
-    return np.asarray(scale if scale > np.finfo(np.float32).tiny * 2**24 else 1.0, np.float32)
+    return np.asarray(scale if scale > np.finfo(np.float32).tiny * 2**24 else OF_ZEROS, np.float32)

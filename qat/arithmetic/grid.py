@@ -17,6 +17,10 @@ EXACT_IN_FLOAT = 2**24
 #: Biases are kept below this many grid units, so that an accumulator is exact in float32 (24 bits of mantissa).
 BIAS_LIMIT = 2**23
 
+#: How many steps of an output one unit of a layer's products may be. XNNPACK refuses more, and such an output is 0 or saturated
+#: (https://github.com/google/XNNPACK, src/operators/convolution-nhwc.c: "scale ratio must be in range").
+UNIT_LIMIT = 256.0
+
 
 def dequantize(x_int: np.ndarray, encoding: Encoding) -> np.ndarray:
     """Return the real values of a tensor on the integer grid: ``scale * x_int``."""

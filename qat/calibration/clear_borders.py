@@ -4,7 +4,8 @@ An ``.onnx`` holds a function as a float operator, ten times as quick as a table
 ``.tflite`` holds it as a kernel that makes its table in float32 (:mod:`qat.arithmetic.float_functions`). That fails for one
 function in ten by chance: one of its 256 results is next to a border. The output's scale is ours: a few 2^-14 of it move the
 results away; where a kernel prescribes it, those of the input's do. The range changes in the model itself, so that model and
-artifact compute alike. What a hard swish reads is widened too, for either format: :mod:`qat.calibration.whole_steps`.
+artifact compute alike. What a hard swish reads is widened too, for either format: :mod:`qat.calibration.whole_steps`; and so are
+outputs whose steps are too fine for a kernel: :mod:`qat.calibration.fine_outputs`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from qat.frameworks import adapter_for, framework_of
 from qat.planning.plan import Group, Plan, PlannedOp
 from qat.typing import Grid, PreparedModel
 
+from .fine_outputs import widen_fine_outputs
 from .whole_steps import is_free, is_function, read_in_whole_steps, whole_steps
 
 #: By how much of itself a range grows from one trial to the next, and the most trials: 0.8 % in all.
@@ -36,8 +38,10 @@ def clear_borders(model: PreparedModel) -> None:
     framework = framework_of(model)
     if framework == "tf_keras":
         return
-    grids: Mapping[str, Grid] = adapter_for(framework).grids(model)
+    adapter = adapter_for(framework)
+    grids: Mapping[str, Grid] = adapter.grids(model)
     plan = model.plan
+    widen_fine_outputs(model, adapter, grids)
     if plan.target.suffix:
         whole_steps(plan, grids)
         for name, functions in (*_fixed_by_source(plan), *_free_by_output(plan)):

@@ -72,6 +72,32 @@ def test_a_model_calibrated_on_its_large_weights_is_exported(framework, suffix, 
     assert qat.export(model, tmp_path / f"m{suffix}", verify=[x]).parity.max_lsb < 1
 
 
+@pytest.mark.parametrize("suffix", TARGETS)
+def test_a_net_whose_activations_vanish_trains_and_is_exported(suffix, tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3))
+    with torch.no_grad():
+        model[0].weight.mul_(1e-12)
+        for layer in model[::2]:
+            layer.bias.zero_()
+    model = qat.calibrate(qat.prepare(model, X, target=TARGETS[suffix]), [X])
+    qat.finetune(model, [(X, np.ones((2, 4, 8, 8), np.float32))] * 2, loss="mse", progress=False)
+    assert qat.export(model, tmp_path / f"m{suffix}", verify=[X]).parity.exact == 1
+
+
+@pytest.mark.parametrize("suffix", TARGETS)
+def test_what_reads_a_dead_relu_keeps_its_precision(suffix, tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3))
+    with torch.no_grad():
+        model[0].bias.fill_(-100.0)
+        model[2].bias.mul_(0.01)
+        expected = model(torch.from_numpy(X))
+    prepared = qat.calibrate(qat.prepare(model, X, target=TARGETS[suffix]), [X])
+    assert torch.allclose(prepared.eval()(torch.from_numpy(X)), expected, rtol=0.02)
+    assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[X]).parity.exact == 1
+
+
 def program_with(kind, factor):
     """Return an operator's program, the first of its inputs scaled by a factor."""
     sketch = Sketch(1, (2, 8, 8, 4), (-128, 127))

@@ -64,3 +64,8 @@ def test_a_trained_limit_is_a_constant_on_the_grid(tmp_path):
     prepared.train()(x).square().mean().backward()
     assert float(prepared.extra.weight.grad.abs().sum()) > 0
     exact_artifact(prepared, tmp_path / "m.onnx", x)
+
+
+def test_a_sum_whose_scales_are_far_apart_is_evaluated_with_gradients_on():
+    prepared = calibrated(Between(lambda m, a, b: a + b * 1e-6, binary=True), IMAGES, target="litert")
+    assert prepared.eval()(IMAGES).isfinite().all()

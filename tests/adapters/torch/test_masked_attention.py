@@ -64,6 +64,7 @@ class Attention(nn.Module):
         self.way = way
         self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, 5)
         self.bias = nn.Parameter(torch.randn(1, HEADS, LENGTH, LENGTH))
+        self.sinks = nn.Parameter(torch.randn(1, HEADS, 1, 1))
         self.near = nn.Parameter(torch.randn(WIDTH // HEADS, LENGTH))
         self.register_buffer("seen", CAUSAL)
         self.register_buffer("places", torch.linspace(-4, 4, LENGTH * LENGTH).view(LENGTH, LENGTH))
@@ -116,6 +117,19 @@ def test_masked_scores_are_exact_in_litert(name, batch, tmp_path):
     prepared = trained(Attention(WAYS[name]), batch, "litert")
     assert {p.op.kind for p in prepared.plan.ops if p.integer} >= {"mask", "softmax", "matmul"}
     artifact = qat.export(prepared, tmp_path / "m.tflite", verify=[batch])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+def test_a_mask_of_scores_beside_attention_sinks_runs_in_integers(target, batch, tmp_path):
+    def way(m, q, k, v, mask):  # as GPT-OSS: a score of no token beside each row, and each row less its greatest
+        x = torch.cat([scores(q, k) + far(mask), m.sinks.expand(len(q), -1, LENGTH, -1)], -1)
+        return (x - x.max(-1, keepdim=True).values).softmax(-1)[..., :-1] @ v
+
+    prepared = trained(Attention(way), batch, target)
+    kinds = [p.op.kind for p in prepared.plan.ops if p.integer]
+    assert {"concat", "mask", "softmax"} <= set(kinds) and "neg" not in kinds
+    artifact = qat.export(prepared, tmp_path / f"m{prepared.plan.target.suffix}", verify=[batch])
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
 
 

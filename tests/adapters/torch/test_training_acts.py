@@ -96,6 +96,22 @@ def test_what_is_dropped_reaches_a_table_by_an_integer_kernel_and_is_exported(be
     assert qat.export(prepared, tmp_path / "m.onnx", verify=[x]).parity.exact == 1.0
 
 
+class OtherParts(nn.Module):
+    """Splits otherwise in training, after a dropout (VITS)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(4, 4)
+
+    def forward(self, x):
+        h = self.a(x)
+        return self.b(F.dropout(h, 0.5).split([4, 4], -1)[0] if self.training else h.split([4, 2, 2], -1)[0])
+
+
+def test_parts_of_another_split_in_training_are_left_out():
+    assert qat.prepare(OtherParts(), torch.rand(8, 8)).plan.ops
+
+
 def test_the_same_random_numbers_give_the_float_models_result():
     model, x = vectors(nn.Dropout(0.5))
     prepared = qat.calibrate(qat.prepare(model, x), [x])

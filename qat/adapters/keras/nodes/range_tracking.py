@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow import Tensor
 from tensorflow.core.framework import attr_value_pb2
 
-from qat.arithmetic.encoding import FINEST
+from qat.arithmetic.encoding import FINEST, OF_ZEROS
 
 from .activation_grid import Grid
 
@@ -74,7 +74,7 @@ def _assign(grids: Sequence[Grid], states: Tensor, ranges: Tensor) -> None:
     low, high = tf.minimum(ranges[:, 0], 0.0), tf.maximum(ranges[:, 1], 0.0)
     # A divisor that is a variable: TensorFlow turns division by a constant into multiplication by its reciprocal.
     scale = tf.where(symmetric, tf.maximum(-low, high), high - low) / states[:, 6]
-    scale = tf.where(scale > np.finfo(np.float32).tiny * np.float32(2**24), scale, 1.0)
+    scale = tf.where(scale > np.finfo(np.float32).tiny * np.float32(2**24), scale, OF_ZEROS)
     zero_point = tf.where(symmetric, 0.0, tf.clip_by_value(tf.round(qmin - low / scale), qmin, qmax))
     probabilities = np.array([grid.group.probabilities for grid in grids])
     if probabilities.any():

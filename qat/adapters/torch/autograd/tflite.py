@@ -28,7 +28,8 @@ def requantize(acc: Tensor, multiplier: float, limits: Limits) -> Tensor:
 def add(a: Tensor, b: Tensor, grids: tuple[Encoded, Encoded, Encoded], limits: Limits) -> Tensor:
     """Return ``a + b`` on the third grid, by the NumPy reference: it is rare."""
     ea, eb, ey = (grid.encoding for grid in grids)
-    return torch.from_numpy(tflite.add(a.cpu().numpy(), b.cpu().numpy(), ea, eb, ey, *limits)).to(a.device)
+    ia, ib = (x.detach().cpu().numpy() for x in (a, b))
+    return torch.from_numpy(tflite.add(ia, ib, ea, eb, ey, *limits)).to(a.device)
 
 
 def round_product(v: Tensor, grid: Encoded, limits: Limits) -> Tensor:

@@ -105,9 +105,10 @@ def _attention(w: Rewriter, n: Any) -> fx.Node | None:
 def _softmax(w: Rewriter, n: Any) -> fx.Node | None:
     """Write a softmax; a number that scales the product before it becomes its factor.
 
-    One over another axis is permuted, if more reads it than the model's output.
+    One over another axis is permuted, if more reads it than the model's output. What each row's greatest was taken from is read
+    itself: the softmax does that.
     """
-    x, axis = n.args[:2]
+    x, axis = _unshifted(*n.args[:2]), n.args[1]
     rank = _rank(x)
     if rank < 1 or n.meta["val"].dtype != torch.float32:
         return None
@@ -124,8 +125,20 @@ def _softmax(w: Rewriter, n: Any) -> fx.Node | None:
             x = w.call(n, product, a, b, x.args[2])
             beta *= left * right
     elif beta != 1:  # the multiplication of any other tensor has an output with a scale of its own
-        beta, x = 1.0, n.args[0]
+        beta, x = 1.0, _unshifted(*n.args[:2])
     return w.call(n, softmax, x, beta) if beta > 0 else None
+
+
+def _unshifted(x: Any, axis: int) -> Any:
+    """Return the tensor from which its greatest values along an axis were taken, as GPT-OSS does; any other tensor itself."""
+    if x.target is aten.add.Tensor and _rank(x):
+        for kept, taken in (x.args[:2], x.args[1::-1]):
+            greatest: Any = taken.args[0] if getattr(taken, "target", None) is aten.neg.default else None
+            if getattr(greatest, "target", None) is aten.amax.default and greatest.args[0] is kept:
+                axes, keep = given(greatest, (), False)
+                if keep and [a % _rank(x) for a in axes] == [axis % _rank(x)]:
+                    return kept
+    return x
 
 
 def _number(node: Any) -> tuple[float, Any]:

@@ -21,7 +21,7 @@ from qat.arithmetic.masks import HIDDEN, MAKES_MASK, SHOWN, reach
 from .attention import product, softmax
 from .constants import known_constants
 from .move_ops import MOVES
-from .rewriter import Rewriter, fake_mode
+from .rewriter import Rewriter, fake_mode, given
 
 aten = torch.ops.aten
 
@@ -97,6 +97,10 @@ class _Writer(Rewriter):
                 x = scores
             elif x.target in _SHAPES:
                 x = x.args[0]
+            elif (joined := self._masked_part(x)) is not None:
+                x.replace_all_uses_with(joined)
+                self.graph.erase_node(x)
+                x = joined.args[0]
             else:
                 return
 
@@ -112,6 +116,20 @@ class _Writer(Rewriter):
                     args = list(n.args)
                     args[place] = found[0]
                     return self.call(n, n.target, *args, **n.kwargs), found[1]
+        return None
+
+    def _masked_part(self, n: Any) -> fx.Node | None:
+        """Return a concat of scores and numbers of a model's own (attention sinks) of which one part was masked, masked whole."""
+        parts, axis = (n.args[0], *given(n, 0)) if n.target is aten.cat.default else ((), 0)
+        for place, part in enumerate(parts):
+            found = self._masking(part) if part.op == "call_function" and len(part.users) == 1 else None
+            if found is not None and axis % part.meta["val"].ndim == part.meta["val"].ndim - 1:
+                sizes = [p.meta["val"].shape[-1] for p in parts]
+                if found[1].meta["val"].shape[-1] != sizes[place]:
+                    return None
+                joined = self.call(n, n.target, [*parts[:place], found[0], *parts[place + 1 :]], axis)
+                around = [sum(sizes[:place]), sum(sizes[place + 1 :])]
+                return self.call(n, masked, joined, self._behind(found[1], n, aten.constant_pad_nd.default, around, SHOWN))
         return None
 
     def _masking(self, n: Any) -> tuple[fx.Node, fx.Node] | None:

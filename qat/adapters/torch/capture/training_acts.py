@@ -219,7 +219,10 @@ class _Overlay:
         if len(ends) != 1 or not any(_is_random(n.target) for n in own) or len(own) > _LARGEST:
             return None
         (source,) = ends
-        alike = all(getattr(source.meta["val"], what) == getattr(node.meta["val"], what) for what in ("shape", "dtype"))
+        was, now = source.meta["val"], node.meta["val"]
+        if not isinstance(was, Tensor) or not isinstance(now, Tensor):  # parts of a split, all together
+            return None
+        alike = was.shape == now.shape and was.dtype == now.dtype
         return self.twin.get(source) if alike and _sizes(own, source) is not None else None
 
     def _act(self, node: fx.Node) -> str:
