@@ -194,6 +194,27 @@ def test_embeddings(target, suffix, tied, tmp_path):
     assert float(weight.detach().abs().max()) < 1.05 * float(grid.range.abs().max())
 
 
+class Bags(nn.Module):
+    def __init__(self, mode, shares):
+        super().__init__()
+        torch.manual_seed(0)
+        self.bags, self.head, self.shares = nn.EmbeddingBag(20, WIDTH, mode=mode), nn.Linear(WIDTH, 4), shares
+
+    def forward(self, ids):
+        return self.head(self.bags(ids, per_sample_weights=ids.float() / 20 if self.shares else None))
+
+
+@pytest.mark.parametrize(
+    ("target", "mode", "shares"),
+    [("onnxruntime", "sum", False), ("litert", "mean", False), ("onnxruntime", "max", False), ("litert", "sum", True)],
+)
+def test_bags_of_embeddings(target, mode, shares, tmp_path):
+    ids = torch.randint(0, 20, (8, 3), generator=torch.Generator().manual_seed(0))
+    prepared = trained(Bags(mode, shares), ids, target)
+    assert {"embedding", "dense"} <= {p.op.kind for p in prepared.plan.ops if p.integer}
+    assert qat.export(prepared, tmp_path / f"m{prepared.plan.target.suffix}", verify=[ids, ids[:5]]).parity.exact == 1.0
+
+
 class RelativePositions(nn.Module):
     """Attention whose scores get a parameter that a flattened integer buffer chooses from, as Swin's."""
 

@@ -11,6 +11,7 @@ from torch import fx
 
 from .attention import PRODUCTS
 from .batch_sizes import are_equal
+from .embedding_bags import BAGS, bags_of_one_size
 from .per_channel import PER_CHANNEL
 from .reductions import REDUCTIONS, adaptive_max
 from .resizing import RESIZING
@@ -142,6 +143,8 @@ def _item(w: Rewriter, n: Any) -> fx.Node | None:
     if source.target in _EXTREMES:
         axis, keep = given(source, None, False)
         return w.call(n, _EXTREMES[source.target], x, [axis], keep) if index == 0 else None
+    if source.target in BAGS:
+        return bags_of_one_size(w, n, source) if index == 0 else None
     if source.target in _ADAPTIVE_MAX:
         return adaptive_max(w, n, source) if index == 0 else None
     _, axis = given(source, None, 0)
@@ -168,7 +171,7 @@ _ADAPTIVE_MAX = (aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.defa
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 _PARTS = (
     _BATCH_NORM, aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int,
-    *_EXTREMES, *_ADAPTIVE_MAX,
+    *_EXTREMES, *_ADAPTIVE_MAX, *BAGS,
 )  # fmt: skip
 
 
