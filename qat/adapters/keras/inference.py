@@ -12,6 +12,7 @@ from qat.errors import DataError
 from qat.program.build import grid_value_name
 from qat.system.samples import check_fit, first_of_pair
 
+from .many_batches import called
 from .prepared_model import PreparedModel
 
 
@@ -40,10 +41,11 @@ def grids(model: PreparedModel) -> dict[str, Grid]:
 
 
 def forward(model: keras.Model, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    """Run the model in inference mode, eagerly, and return its outputs, flattened, as arrays."""
+    """Run the model in inference mode and return its outputs, flattened, as arrays."""
     if isinstance(model, PreparedModel):
         check_fit(model.plan.graph.input_shapes, inputs)
-    outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+    many = isinstance(model, PreparedModel) and model.on_grid
+    outputs = model.many_batches.outputs(inputs) if many else called(model, inputs)
     return tuple(np.asarray(o) for o in keras.tree.flatten(outputs))
 
 

@@ -28,6 +28,7 @@ from qat.graph.training_acts import OUTPUT, TrainingAct, looks_up, touched
 from qat.planning.plan import Plan, PlannedOp
 
 from .kept_layers import KeptLayers
+from .many_batches import ManyBatches
 from .signature import Signature
 
 #: By parameter: its shape, and whether it is trained.
@@ -54,6 +55,7 @@ class PreparedModel(keras.Model):
         masks: where a pruned weight is not zero, by parameter; training keeps its zeros.
         nodes: the nodes by operator.
         tracking: 1 while training moves the ranges, else 0.
+        many_batches: its outputs for batch after batch, in inference mode.
     """
 
     qat_prepared = True
@@ -109,6 +111,7 @@ class PreparedModel(keras.Model):
         self.nodes: dict[str, Node] = {name: node for name, node in made.items() if node is not None}
         self.learned_grids = [grid for grid in self.grid_layers if grid.group.learned]
         self.weight_steps = [self._weight_step(node) for node in self.nodes.values() if isinstance(node, LearnedLinear)]
+        self.many_batches = ManyBatches(self, traces=all(planned.integer for planned in plan.ops))
         self.built = True
 
     def _node(self, planned: PlannedOp) -> Node | None:

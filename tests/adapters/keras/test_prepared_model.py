@@ -104,6 +104,18 @@ def test_graph_mode_equals_eager_mode(prepared, images):
     np.testing.assert_array_equal(np.asarray(tf.function(prepared)(images, training=False)), outputs(prepared, images))
 
 
+def test_many_batches_of_a_shape_run_as_a_graph_that_follows_the_weights(tmp_path, monkeypatch):
+    data = list(np.random.default_rng(0).normal(size=(40, 64, 8, 8, 1)).astype(np.float32))
+    model, runs = qat.calibrate(qat.prepare(small(layers.Conv2D(4, 3), layers.ReLU())), data[:2]), []
+    run = type(model).run
+    monkeypatch.setattr(type(model), "run", lambda *args, **options: runs.append(args) or run(*args, **options))
+    first = qat.export(model, tmp_path / "first.tflite", verify=data)
+    model.set_weights([-2 * w if w.ndim == 4 else w for w in model.get_weights()])
+    second = qat.export(model, tmp_path / "second.tflite", verify=data)
+    assert first.parity.exact == second.parity.exact == 1.0
+    assert len(runs) < 20
+
+
 def test_saved_model_loads_with_every_bit(prepared, images, tmp_path):
     train(prepared, images)
     prepared.save(tmp_path / "m.keras")
