@@ -70,7 +70,7 @@ class Study:
         with without_notices():  # what stays float beside a layer is no matter here
             measured = measure_alternatives(
                 self.model, data, [alternative for _, _, alternative in asked], calibration=samples, target=self.network.target,
-                example_inputs=self.example, metrics=metrics,
+                example_inputs=self.example, metrics=metrics, capture=self.captured,
             )  # fmt: skip
         found: dict[tuple[str, str], float] = {}
         for (layer, name, _), result in zip(asked, measured, strict=True):

@@ -65,6 +65,7 @@ def measure_alternatives(
     target: str | Target | None = None,
     example_inputs: Inputs | None = None,
     metrics: Iterable[MetricSpec] | None = None,
+    capture: Captured | None = None,
     progress: bool = True,
 ) -> tuple[AlternativeScore, ...]:
     """Measure layers one at a time under other rules: other bits, other modes.
@@ -82,6 +83,7 @@ def measure_alternatives(
         target: as for :func:`qat.prepare`.
         example_inputs: as for :func:`qat.prepare`; None takes the first batch of ``data``.
         metrics: as for :func:`qat.compare`; the first one decides.
+        capture: the model's capture for the target and the example inputs, where there is one already.
         progress: as for :func:`qat.calibrate`.
 
     Returns:
@@ -106,6 +108,8 @@ def measure_alternatives(
     found: dict[int, AlternativeScore] = {}
     with shown(progress):
         trials = _Trials(model, data, calibration, None if target is None else load_target(target), example_inputs, metrics)
+        if capture is not None:
+            trials.captured = capture
         for rule in dict.fromkeys(wanted):
             places = [i for i, other in enumerate(wanted) if other == rule]
             scores = trials.scores(rule, [alternatives[i].layer for i in places])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import qat
+from qat.captured import _traced
 from qat.errors import CaptureError, ConfigError, DataError, ExportError
 from qat.planning.recipe import load_recipe
 from support.command_line import CommandLine, tiny_run
@@ -150,3 +151,12 @@ def test_a_file_is_held_against_its_own_answers(tmp_path, capfd):
     assert found["points"][0]["drop"] >= found["points"][-1]["drop"]
     done = command("quantize", "net.onnx", "--data", "x.npy", "--recipe", "made/mixed_1.yaml")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_model_is_captured_once_for_all_that_is_tried(tmp_path, monkeypatch):
+    captures = []
+    monkeypatch.setattr("qat.captured._traced", lambda *args: captures.append(args) or _traced(*args))
+    x = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
+    found = qat.mixed_precision(nn.Linear(4, 3), [x], tmp_path, choices=[INT8, FLOAT16], points=1, latency_runs=0)
+    assert len(found.points) == len(captures) == 1
