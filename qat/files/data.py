@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ SCALES: dict[str, Normalization] = {
     "0..255": ((0.0,), (1.0,)),
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
 }
+
+#: The most random samples, and the most numbers in those of an input: 1 GiB of float32.
+_RANDOM, _NUMBERS = 64, 2**28
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,16 @@ def _random(wanted: Sequence[Wanted], count: int, seed: int) -> Samples:
     if free := next((w for w in wanted if None in w.shape[1:]), None):
         way = "a size, HEIGHTxWIDTH" if free.channel_axis else "them: give an .npz with arrays of the application's sizes"
         raise DataError(f"input '{free.name}' takes {free.said}: random data need {way}")
+    numbers = [math.prod(n or 1 for n in w.shape[1:]) for w in wanted]
+    count = min(count, _RANDOM, _NUMBERS // max(numbers, default=1))
+    if not count:
+        one = wanted[numbers.index(max(numbers))]
+        raise DataError(f"input '{one.name}' takes {one.said}: one sample is more than random data are made for; give an .npz")
     log.warning(
         "calibrated on random numbers from 0 to 1: the file's size and speed are those of a calibrated one, its answers are not; "
         "data like the application's inputs are needed for those"
     )
     random = np.random.default_rng(seed)
-    count = min(count, 64)
     made = [random.random((count, *(n or 1 for n in w.shape[1:]))) for w in wanted]
     return Samples(tuple(w.check(x) for w, x in zip(wanted, made, strict=True)), f"{count} random samples", True)
 

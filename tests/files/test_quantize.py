@@ -253,6 +253,7 @@ def test_a_batch_that_one_input_fixes_is_that_of_all(tmp_path):
     ("x", "state", "message"),
     [
         (["n", "t", 4], ["n", 1, 4], r"input 'x' takes \(samples, any, 4\): random data need them: give an .npz with arrays of"),
+        (["n", 2**31, 4], ["n", 1, 4], r"input 'x' takes \(samples, 2147483648, 4\): one sample is more than random data are"),
         (["n", 4], [2, "n", 4], r"input 'state' \(2, None, 4\) does not share its first axis with .* the samples first in every"),
         ([1, 4], [2, 1, 4], r"input 'state' \(2, 1, 4\) does not share its first axis"),
         (["n", 4], [], "input 'state' is a single number without an axis for samples: make it a constant of the file"),
