@@ -72,13 +72,13 @@ def binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor
     return apply
 
 
-def alike(a: Number, b: Number) -> tuple[Tensor, Tensor]:
-    """Return two operands in one type: that of the tensor; of two tensors the one of numbers with fractions."""
-    types = [v.dtype for v in (a, b) if hasattr(v, "dtype")]
-    numbers = (v for v in (a, b) if not hasattr(v, "dtype"))
+def alike(*operands: Number) -> tuple[Tensor, ...]:
+    """Return operands in one type: that of the tensor; of several tensors the one of numbers with fractions."""
+    types = [v.dtype for v in operands if hasattr(v, "dtype")]
+    numbers = (v for v in operands if not hasattr(v, "dtype"))
     floating = next((t for t in types if t.is_floating), tf.float32 if any(isinstance(n, float) for n in numbers) else None)
     dtype = floating or next((t for t in types if t != tf.bool), types[0])
-    return tf.cast(a, dtype), tf.cast(b, dtype)
+    return tuple(tf.cast(v, dtype) for v in operands)
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:

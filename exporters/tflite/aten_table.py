@@ -33,7 +33,7 @@ ATEN: dict[Any, Callable[..., Any]] = {
     aten.unsqueeze.default: tf.expand_dims,
     aten.squeeze.dim: shapes.squeeze,
     aten.squeeze.dims: shapes.squeeze,
-    aten.cat.default: lambda xs, dim=0: tf.concat(xs, dim),
+    aten.cat.default: lambda xs, dim=0: tf.concat(arithmetic.alike(*xs), dim),
     aten.split_with_sizes.default: shapes.split,
     aten.slice.Tensor: shapes.slice_,
     aten.select.int: shapes.select,

@@ -47,6 +47,7 @@ GROUPS = {
         "scatter_add": lambda x: torch.zeros_like(x).scatter_add(1, x.argsort(1), x),
         "in_place": changed_in_place,
         "fill": lambda x: x.index_fill(1, torch.tensor([0, 3]), 2.0),
+        "joined_types": lambda x: torch.cat([x, x > 0, x.argsort(1)], 1),
         "diagonal": lambda x: x.diagonal(1, 2, 3),
         "one_hot": lambda x: F.one_hot(x.argmax(1), 4).float(),
         "one_channel": lambda x: torch.select_scatter(x, x[:, 0] * 2, 1, 2),
