@@ -70,10 +70,13 @@ class KeptLayers:
         return self.call(op, values) if found is None else {op.output: found}
 
     def written(self, op: Op, values: list[Tensor], suffix: str) -> dict[str, Tensor]:
-        """Return the same in the form that an artifact has of it: recurrent layers of a fixed length without their loops."""
+        """Return the same in the form that an artifact has of it: recurrent layers of a fixed length without their loops.
+
+        What a layer assigns to its variables, a metric's sum say, it reads in the same call, and the variables stay.
+        """
         layer, fixed = self._layers[op.name], values[0].shape.rank > 1 and values[0].shape[1] is not None
         loops = contextlib.nullcontext() if not fixed or has_form(layer, len(values) > 1, suffix) else unrolled(layer)
-        with loops, without_dropout(layer):
+        with loops, without_dropout(layer), keras.StatelessScope():
             return self.call(op, values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -25,7 +25,28 @@ class Whole(L.Layer):
         return keras.activations.gelu(tf.identity(x))
 
 
+@keras.saving.register_keras_serializable("test_writable_forms")
+class Metered(L.Layer):
+    """A layer with a metric of what it passes on."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.meter = keras.metrics.Mean()
+
+    def call(self, x):
+        self.meter.update_state(ops.mean(x))
+        return x
+
+
+def moved(x, **options):
+    """Return images as their own first values move them."""
+    numbers = np.array([1.1, 0.2, -0.3, -0.2, 0.9, 0.4, 0.01, 0.0], np.float32)
+    return ops.image.affine_transform(x, 0.02 * ops.sin(ops.reshape(x, (-1, 144))[:, :8]) + numbers, **options)
+
+
 FORMS = {
+    "affine": (lambda x: moved(x, fill_value=0.5), X),
+    "metric": (lambda x: Metered()(x), X),
     "roll": (lambda x: ops.roll(x, 2, axis=1), X),
     "roll of axes": (lambda x: ops.roll(x, (1, -8), axis=(2, 3)), X),
     "argmax": (lambda x: x + ops.cast(ops.argmax(x, axis=-1, keepdims=True), "float32"), X),
@@ -56,7 +77,10 @@ def net(middle, data):
 #: What a ``.tflite`` lacked is tried there, what an ``.onnx`` lacked there.
 TRIED = [
     *((name, "litert") for name in FORMS if not name.startswith("buckets")),
-    *((name, "onnxruntime") for name in ("argmax", "Fourier", "buckets", "buckets by number", "exponentials and logarithms")),
+    *(
+        (name, "onnxruntime")
+        for name in ("affine", "argmax", "Fourier", "buckets", "buckets by number", "exponentials and logarithms")
+    ),
 ]
 
 
@@ -90,6 +114,7 @@ def test_parts_are_rolled_as_numpy_rolls_them(shift, axis):
         (lambda x: ops.erf(ops.sin(x)), X, "litert", "Erf", "onnxruntime"),
         (lambda x: ops.diagonal(x, axis1=1, axis2=2), X, "litert", "Diagonal", "onnxruntime"),
         (ops.i0, X, "onnxruntime", "I0", ""),
+        (lambda x: moved(x, interpolation="nearest"), X, "litert", "AffineTransform", ""),
         (lambda x: ops.cast(L.Hashing(7)(x), "float32"), IDS, "litert", "Hashing", ""),
         (lambda x: ops.cast(L.IntegerLookup(vocabulary=[1, 2])(x), "float32"), IDS, "onnxruntime", "IntegerLookup", ""),
     ],

@@ -11,11 +11,12 @@ from .opening import DRAWS
 from .trace import Traced
 from .unrolling import has_form, recurrent
 
-#: Layers and operations of which no format has a form: of complex numbers, linear algebra, texts and hash tables.
+#: Layers and operations of which no format has a form: of complex numbers, linear algebra, projections, texts and hash tables.
 _NO_FORM = {
     "FFT", "FFT2", "IFFT2", "IRFFT", "ISTFT", "ViewAsComplex", "Cholesky", "CholeskyInverse", "Det", "Eig", "Eigh", "Inv",
     "Logdet", "LuFactor", "Lstsq", "Pinv", "Qr", "Solve", "SolveTriangular", "SVD", "TextVectorization", "StringLookup",
     "IntegerLookup", "Hashing", "HashedCrossing", "Erfinv", "Cross", "I0",
+    "AffineTransform", "PerspectiveTransform",
 }  # fmt: skip
 #: Those of which one format has a form, by the suffix of the other.
 _NOT_IN = {

@@ -18,6 +18,7 @@ from tensorflow import Tensor
 
 from qat.errors import CaptureError
 
+from .affine_form import affine_form
 from .fourier_forms import fourier_form
 
 _register = keras.saving.register_keras_serializable("qat")
@@ -239,4 +240,5 @@ def writable_form(layer: keras.Operation, given: Any, path: str) -> keras.Operat
             f"'{path}' (RandomCrop) makes {layer.height}x{layer.width} of images of {tuple(given.shape[1:])} in training, and "
             "Keras leaves them whole in evaluation: crop where the data is read, and take the layer out"
         )
-    return fourier_form(layer, given) or (_FORMS[kind].from_config(layer.get_config()) if kind in _FORMS else layer)
+    found = fourier_form(layer, given) or affine_form(layer, given)
+    return found or (_FORMS[kind].from_config(layer.get_config()) if kind in _FORMS else layer)
