@@ -16,6 +16,7 @@ from qat.errors import CaptureError
 from qat.graph.graph import Op
 from qat.planning.plan import Plan
 
+from .capture.control_flow import of_functions
 from .capture.layer_calls import layers_in
 from .capture.unrolling import has_form, unrolled, without_dropout
 
@@ -117,6 +118,11 @@ def _is_of_keras(layer: keras.Operation) -> bool:
 
 def copy_of(layer: keras.Operation) -> Any:
     """Return a layer made again from its configuration, in float32."""
+    if of_functions(layer):
+        raise CaptureError(
+            f"'{layer.name}' ({type(layer).__name__}) is made of functions, which cannot be copied: call it in the call of a "
+            "layer of your own"
+        )
     try:
         with _known_classes(layer):
             copied = type(layer).from_config(layer.get_config())

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Set
 from qat.graph.graph import Op
 
 from .calls import keeps_state
+from .control_flow import runs_graphs
 from .opening import DRAWS
 from .trace import Traced
 from .unrolling import has_form, recurrent
@@ -23,7 +24,7 @@ _NOT_IN = {
     ".onnx": {"RFFT", "STFT", "STFTSpectrogram", "MelSpectrogram"},
     ".tflite": {
         "Tan", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh", "Erfc", "Cumprod", "Median", "Quantile", "Nonzero",
-        "Signbit", "Trace", "Diagonal",
+        "Signbit", "Trace", "Diagonal", "Map", "Scan",
     },
 }  # fmt: skip
 #: The functions with a kind of their own that a format lacks in float, by its suffix.
@@ -46,8 +47,8 @@ def _reason(traced: Traced, op: Op, suffix: str) -> str:
     layer = traced.layers.get(op.name)
     if layer is None:
         return op.kind.title() if op.kind in _FUNCTIONS_NOT_IN.get(suffix, set()) else ""
-    kind = type(layer).__name__
-    if type(layer).__module__.startswith("keras.") and kind in _NO_FORM | _NOT_IN.get(suffix, set()):
+    kind, of_keras = type(layer).__name__, type(layer).__module__.startswith("keras.")
+    if of_keras and kind in _NO_FORM | _NOT_IN.get(suffix, set()):
         return kind
     if op.attrs.get("reason", "").endswith(DRAWS):
         return f"{kind}, which {DRAWS}: let its call return the expected value there"
@@ -57,4 +58,7 @@ def _reason(traced: Traced, op: Op, suffix: str) -> str:
     loops = [each for each in recurrent(layer) if not each.unroll]
     if loops and free and not has_form(layer, len(op.inputs) > 1, suffix):
         return f"the loop of {kind} over a free number of steps: give keras.Input a fixed length"
+    specs = [traced.graph.tensors[name] for name in op.inputs]
+    if suffix == ".tflite" and not of_keras and runs_graphs(layer, traced.arguments[op.name], specs):
+        return f"the loop or the branch of {kind}: write its steps out in Python, and choose by keras.ops.where"
     return ""

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras.src.backend import is_float_dtype
 
 from .batch_operations import PerSample
+from .control_flow import BRANCHES, of_functions
 from .counted_batch import NUMBERS, CountsSamples, StandIns, free_batch, freed, is_array, with_samples
 from .symbolic_variables import in_inference, symbolic_variables
 
@@ -114,7 +115,10 @@ def _call(
             structure = layer.call(*given, **named)
         outputs = [value for value in keras.tree.flatten(structure) if not is_array(value)]
         nodes = recorded(outputs, known | set(variables)) if outputs else None
-        return Opened(nodes, structure, variables, stand_ins) if nodes is not None else "returns values that no input reaches"
+        if nodes is None:
+            return "returns values that no input reaches"
+        branches = any(of_functions(node.operation) for node in nodes)
+        return BRANCHES if branches else Opened(nodes, structure, variables, stand_ins)
     except _Draws:
         return DRAWS
     except Exception as error:  # whatever the user's code raises on tensors without values

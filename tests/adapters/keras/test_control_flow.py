@@ -1,0 +1,75 @@
+"""Loops and branches in the call of a layer: an .onnx has operators of them, a .tflite does not take them, as prepare says."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+import qat
+from qat.errors import CaptureError, ExportError
+
+X = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
+
+
+def repeated(x):
+    return ops.while_loop(lambda i, _: i < 5, lambda i, y: (i + 1, 0.5 * y + 1.0), (ops.zeros((), "int32"), x))[1]
+
+
+CALLS = {
+    "while": repeated,
+    "for": lambda x: ops.fori_loop(0, 4, lambda i, y: 0.5 * y + 1.0, x),
+    "branch": lambda x: ops.cond(ops.max(x) > 0, lambda: 2.0 * x, lambda: x),
+    "map": lambda x: ops.vectorized_map(lambda y: 2.0 * y, x),
+    "of TensorFlow": lambda x: tf.while_loop(lambda i, _: i < 5, lambda i, y: (i + 1, 0.5 * y), (0, x))[1],
+}
+
+
+@keras.saving.register_keras_serializable("test_control_flow")
+class Own(keras.layers.Layer):
+    """A layer with a function of its own, by name."""
+
+    def __init__(self, named, **kwargs):
+        super().__init__(**kwargs)
+        self.named = named
+
+    def call(self, x):
+        return CALLS[self.named](x)
+
+    def get_config(self):
+        return {**super().get_config(), "named": self.named}
+
+
+def net(middle):
+    keras.utils.set_random_seed(0)
+    entry = keras.Input((6,))
+    return keras.Model(entry, keras.layers.Dense(3)(middle(keras.layers.Dense(8)(entry))))
+
+
+@pytest.mark.parametrize("named", CALLS)
+def test_a_layer_with_a_loop_or_a_branch_is_kept_whole(named):
+    prepared = qat.prepare(net(Own(named, name="own")), target="onnxruntime")
+    assert "own" in prepared.plan.floats()
+    np.testing.assert_allclose(prepared(X), net(Own(named))(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("named", ["while", "branch"])
+def test_it_reaches_an_onnx(named, tmp_path):
+    prepared = qat.calibrate(qat.prepare(net(Own(named)), target="onnxruntime"), [X])
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[X]).parity.exact == 1.0
+
+
+@pytest.mark.parametrize("named", ["while", "for", "branch", "of TensorFlow"])
+def test_prepare_refuses_it_for_a_tflite(named):
+    with pytest.raises(ExportError, match=r"cannot hold the loop or the branch of Own: .*or choose the target 'onnxruntime'$"):
+        qat.prepare(net(Own(named)), target="litert")
+
+
+def test_a_map_that_is_no_loop_reaches_a_tflite(tmp_path):
+    prepared = qat.calibrate(qat.prepare(net(Own("map")), target="litert"), [X])
+    assert qat.export(prepared, tmp_path / "m.tflite", verify=[X]).parity.exact == 1.0
+
+
+def test_a_loop_outside_of_any_layer_is_refused_by_name():
+    with pytest.raises(CaptureError, match=r"\(WhileLoop\) is made of functions.*in the call of a layer of your own$"):
+        qat.prepare(net(repeated))
