@@ -29,6 +29,11 @@ def expand(x: Tensor, shape: Sequence[Size]) -> Tensor:
     return tf.tile(x, repeats) if any(not isinstance(n, int) or n != 1 for n in repeats) else x
 
 
+def repeat(x: Tensor, repeats: Sequence[Size]) -> Tensor:
+    """Repeat along each axis; a tensor of fewer axes than numbers gets axes of size 1 in front."""
+    return tf.tile(x[(*[tf.newaxis] * (len(repeats) - len(x.shape)), ...)], repeats)
+
+
 def slice_(x: Tensor, dim: int = 0, start: Size = None, end: Size = None, step: int = 1) -> Tensor:
     """Cut a range out of one axis."""
     end = None if isinstance(end, int) and end > 2**31 - 1 else end

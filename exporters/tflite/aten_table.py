@@ -37,7 +37,7 @@ ATEN: dict[Any, Callable[..., Any]] = {
     aten.split_with_sizes.default: shapes.split,
     aten.slice.Tensor: shapes.slice_,
     aten.select.int: shapes.select,
-    aten.repeat.default: lambda x, repeats: tf.tile(x, repeats),
+    aten.repeat.default: shapes.repeat,
     aten.flip.default: tf.reverse,
     aten.constant_pad_nd.default: shapes.pad,
     aten.index_select.default: indexing.index_select,

@@ -49,6 +49,8 @@ GROUPS = {
         "fill": lambda x: x.index_fill(1, torch.tensor([0, 3]), 2.0),
         "joined_types": lambda x: torch.cat([x, x > 0, x.argsort(1)], 1),
         "diagonal": lambda x: x.diagonal(1, 2, 3),
+        "repeated": lambda x: x.argmax(1).flatten(1).repeat(1, 2) + torch.arange(3).repeat(x.shape[0], 1)[:, :1],
+        "repeated_along_new_axes": lambda x: x.argmax(1).repeat(2, 1, 1, 1).sum(0),
         "one_hot": lambda x: F.one_hot(x.argmax(1), 4).float(),
         "one_channel": lambda x: torch.select_scatter(x, x[:, 0] * 2, 1, 2),
     },
