@@ -97,6 +97,11 @@ class LinearOfAComputedWeight(Net):
         return F.linear(x, self.w.T * 2 + 0.01, self.b)
 
 
+class ByOneOfAComputedWeight(Net):  # relative positions (VITS)
+    def product(self, x):
+        return x @ (self.w.T[None] * 2).transpose(-2, -1)
+
+
 class OfABuffer(Net):
     def __init__(self):
         super().__init__()
@@ -116,7 +121,7 @@ class Mv(Net):
 
 
 NETS = [Addmm, AddmmScaled, Mm, Matmul, Bmm, Baddbmm, Left, LeftOfRows, Einsum, EinsumOfHeads, Tensordot, LinearOfAComputedWeight,
-        OfABuffer, Mv]  # fmt: skip
+        ByOneOfAComputedWeight, OfABuffer, Mv]  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "tflite"])

@@ -51,17 +51,17 @@ class _Writer:
         """Write an equation of two tensors, one of them a parameter; None where a layer does not compute it."""
         left, _, result = labels.partition("->")
         a, b = left.split(",")
-        if self._matrix(x) is not None:
+        if self._matrix(n, x) is not None:
             a, b, x, y = b, a, y, x
-        weight = self._matrix(y)
-        if weight is None or self._matrix(x) is not None or not _is_float(x):
+        weight = self._matrix(n, y)
+        if weight is None or self._matrix(n, x) is not None or not _is_float(x):
             return None
         b = b[len(b) - len(_shape(weight)) :]  # a parameter that is expanded over the batch is the same for every sample
         terms = dense_terms(a, b, result)
         return None if terms is None else self._layer(n, terms, x, weight, factor)
 
-    def _matrix(self, node: fx.Node) -> fx.Node | None:
-        """Return a parameter, or what is computed from parameters, without the batch that it is repeated for; else None."""
+    def _matrix(self, n: fx.Node, node: fx.Node) -> fx.Node | None:
+        """Return what product ``n`` reads, if it follows from parameters alone, without the batch it is repeated for; else None."""
         source: Any = node
         if node.target in (aten.expand.default, aten.repeat.default) and node.args[0] in self.derived:
             source = node.args[0]
@@ -72,7 +72,7 @@ class _Writer:
         shape = _shape(source)
         if not _is_float(source) or not all(isinstance(size, int) for size in shape):
             return None
-        return self.rewriter.call(node, aten.squeeze.dim, source, 0) if len(shape) == 3 and shape[0] == 1 else source
+        return self.rewriter.call(n, aten.squeeze.dim, source, 0) if len(shape) == 3 and shape[0] == 1 else source
 
     def _layer(self, n: fx.Node, terms: DenseTerms, x: fx.Node, weight: fx.Node, factor: float) -> fx.Node:
         w, summed = self.rewriter, len(terms.summed)
