@@ -19,8 +19,9 @@ PREFIX = "float/"
 TRANSLATED = 18
 #: The operators whose float weights and biases ONNX Runtime quantizes by itself.
 _ROUNDED_UNASKED = ("Conv", "ConvTranspose", "Gemm")
-#: The operators past which ONNX Runtime moves a QuantizeLinear, and a DequantizeLinear.
-_MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice")
+#: The operators past which ONNX Runtime moves a QuantizeLinear, and a DequantizeLinear
+#: (onnxruntime/core/optimizer/qdq_transformer/qdq_propagation.cc).
+_MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "MaxPool")
 
 
 def splice(writer: Writer, block: FrameworkBlock, opset: int) -> None:
@@ -88,8 +89,9 @@ def keep_float(writer: Writer) -> None:
     one scale in all, and a float bias to int32, also where the weight is stored in 8 or 4 bits
     (onnxruntime/core/optimizer/qdq_transformer/weight_bias_quantization.cc). A sum of one tensor, which copies it, stands between
     the DequantizeLinear and such an operator: the runtime does not look past that. Nor does it then make a QLinearSoftmax, whose
-    scale it takes for another, of a Softmax that is to stay float. Data movement between the three hides nothing: the runtime
-    moves it away first. The convolution of a Keras model, whose channels are last, has a Transpose on both sides.
+    scale it takes for another, of a Softmax that is to stay float. Data movement between the three, and a max pooling, hide
+    nothing: the runtime moves them away first. The convolution of a Keras model, whose channels are last, has a Transpose on
+    both sides.
     """
     writers = {output: node for node in writer.nodes for output in node.output}
     readers: dict[str, list[onnx.NodeProto]] = {}

@@ -80,3 +80,13 @@ def test_a_float_weight_with_channels_last_is_not_rounded(middle, tmp_path):
     artifact = qat.export(model, tmp_path / "model.onnx", [x])
     assert artifact.parity.mean_lsb < 1e-3
     assert [node.op_type for node in onnx.load(artifact.path).graph.node].count("Sum") == 1
+
+
+def test_a_max_pooling_behind_it_hides_nothing(tmp_path):
+    """The runtime moves a QuantizeLinear to before a max pooling, as past a Transpose."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 1))
+    x = np.random.default_rng(0).normal(size=(64, 3, 8, 8)).astype(np.float32)
+    recipe = Recipe(name="float_middle", rules=(Rule(), Rule(scope="^[1-3]$", mode="float")))
+    artifact = qat.export(qat.calibrate(qat.prepare(net, x, recipe), [x]), tmp_path / "model.onnx", [x])
+    assert artifact.parity.mean_lsb < 1e-3

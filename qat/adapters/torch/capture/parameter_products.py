@@ -61,7 +61,7 @@ class _Writer:
         return None if terms is None else self._layer(n, terms, x, weight, factor)
 
     def _matrix(self, n: fx.Node, node: fx.Node) -> fx.Node | None:
-        """Return what product ``n`` reads, if it follows from parameters alone, without the batch it is repeated for; else None."""
+        """Return what product ``n`` reads, without the batch that it is repeated for; None unless parameters alone make it."""
         source: Any = node
         if node.target in (aten.expand.default, aten.repeat.default) and node.args[0] in self.derived:
             source = node.args[0]
