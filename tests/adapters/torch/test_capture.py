@@ -306,10 +306,21 @@ class Weighted(nn.Module):
         return y
 
 
-def test_a_constant_of_a_layer_that_dynamo_captures():
-    """The constant had the name of a path through a closure, which no module has (RT-DETR)."""
-    model = nn.Sequential(Weighted(), nn.Conv2d(3, 4, 3)).eval()
-    prepared = qat.prepare(model, X[:2]).eval()
+class WeightedTwice(nn.Module):
+    """The same layer, and a constant of the model's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weighted, self.conv = Weighted(), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.conv(self.weighted(x) * torch.tensor([1.0, 2.0, 3.0])[:, None, None])
+
+
+@pytest.mark.parametrize("model", [nn.Sequential(Weighted(), nn.Conv2d(3, 4, 3)), WeightedTwice()])
+def test_a_constant_of_a_layer_that_dynamo_captures(model):
+    """The constant had the name of a path through a closure, or through the model's method, which no module has (RT-DETR)."""
+    prepared = qat.prepare(model.eval(), X[:2]).eval()
     assert not [op.name for op in prepared.plan.graph.ops if "closure" in op.scope]
     with torch.no_grad():
         torch.testing.assert_close(prepared(X), model(X), rtol=1e-4, atol=1e-5)

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
@@ -169,7 +168,9 @@ class _Flat:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         names = ("self", *signature.inputs.values())
         forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
-        model.forward = MethodType(forward, model)
+        # In a class of its own: of an attribute Dynamo would name the model's constants by their path through the method.
+        vars(model).pop("forward", None)
+        model.__class__ = type(type(model).__name__, (type(model),), {"forward": forward, "__module__": type(model).__module__})
 
 
 @contextlib.contextmanager
