@@ -30,7 +30,7 @@ class Shift(keras.layers.Layer):
 def test_a_zero_beside_small_values_is_exact(tmp_path):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 3))
-    small = keras.layers.Conv2D(16, 3, activation="relu", kernel_initializer=keras.initializers.RandomNormal(stddev=0.01))(inputs)
+    small = keras.layers.Conv2D(16, 3, activation="relu", kernel_initializer=keras.initializers.RandomNormal(stddev=1e-4))(inputs)
     # The concat's scale is far from the branches' own, and one integer of each branch is just below half a step of it.
     branches = [Shift(0.4999 / integer)(small) for integer in range(30, 40)]
     outputs = keras.layers.Conv2D(4, 1)(keras.layers.Concatenate()([small, *branches]))

@@ -20,6 +20,7 @@ CALLS = {
     "while": repeated,
     "for": lambda x: ops.fori_loop(0, 4, lambda i, y: 0.5 * y + 1.0, x),
     "branch": lambda x: ops.cond(ops.max(x) > 0, lambda: 2.0 * x, lambda: x),
+    "branch by a size": lambda x: tf.cond(tf.shape(x)[1] > 4, lambda: 2.0 * x, lambda: x),
     "map": lambda x: ops.vectorized_map(lambda y: 2.0 * y, x),
     "of TensorFlow": lambda x: tf.while_loop(lambda i, _: i < 5, lambda i, y: (i + 1, 0.5 * y), (0, x))[1],
 }
@@ -65,8 +66,9 @@ def test_prepare_refuses_it_for_a_tflite(named):
         qat.prepare(net(Own(named)), target="litert")
 
 
-def test_a_map_that_is_no_loop_reaches_a_tflite(tmp_path):
-    prepared = qat.calibrate(qat.prepare(net(Own("map")), target="litert"), [X])
+@pytest.mark.parametrize("named", ["map", "branch by a size"])
+def test_what_the_converter_takes_apart_reaches_a_tflite(named, tmp_path):
+    prepared = qat.calibrate(qat.prepare(net(Own(named)), target="litert"), [X])
     assert qat.export(prepared, tmp_path / "m.tflite", verify=[X]).parity.exact == 1.0
 
 

@@ -120,7 +120,7 @@ def test_masked_scores_are_exact_in_litert(name, batch, tmp_path):
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+@pytest.mark.parametrize("target", ["onnxruntime", pytest.param("litert", marks=pytest.mark.slow)])
 def test_a_mask_of_scores_beside_attention_sinks_runs_in_integers(target, batch, tmp_path):
     def way(m, q, k, v, mask):  # as GPT-OSS: a score of no token beside each row, and each row less its greatest
         x = torch.cat([scores(q, k) + far(mask), m.sinks.expand(len(q), -1, LENGTH, -1)], -1)

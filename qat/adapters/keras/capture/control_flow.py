@@ -19,7 +19,8 @@ log = logging.getLogger("qat")
 #: Keras' operations that hold functions of the user's: no configuration holds these.
 _OF_FUNCTIONS = {"WhileLoop", "ForiLoop", "VectorizedMap", "Cond", "Switch"}
 #: TensorFlow's operators that run other graphs.
-_RUNS_GRAPHS = {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"}
+_BRANCHES = {"If", "StatelessIf", "Case", "StatelessCase"}
+_RUNS_GRAPHS = {"While", "StatelessWhile", *_BRANCHES}
 #: Why a layer is kept whole.
 BRANCHES = "has a loop or a branch in its call"
 
@@ -39,9 +40,16 @@ def runs_graphs(layer: keras.Operation, arguments: Arguments, specs: Sequence[Te
     signature = [tf.TensorSpec(spec.shape, spec.dtype) for spec in specs]
     with unrolled(layer), without_dropout(layer), keras.StatelessScope():
         try:
-            graph = tf.function(call).get_concrete_function(*signature).graph.as_graph_def()
+            graph = tf.function(call).get_concrete_function(*signature).graph
         except Exception:  # whatever the user's call raises in a graph: the export has to trace it too, and says so
             log.debug("%s cannot be traced", layer.name, exc_info=True)
             return False
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    return any(node.op in _RUNS_GRAPHS for node in nodes)
+    own = [op for op in graph.get_operations() if not (op.type in _BRANCHES and _is_known(op.inputs[0].op))]
+    called = [node.op for function in graph.as_graph_def().library.function for node in function.node_def]
+    return not _RUNS_GRAPHS.isdisjoint([*(op.type for op in own), *called])
+
+
+def _is_known(op: tf.Operation) -> bool:
+    """Return whether an operator's results follow from constants and sizes alone: the converter takes such a branch apart."""
+    known = op.type not in ("Placeholder", "ReadVariableOp") and all(_is_known(value.op) for value in op.inputs)
+    return known or op.type == "Shape"
