@@ -187,6 +187,23 @@ def test_a_model_that_has_seen_the_batch_before_is_captured_for_any(tmp_path):
     assert artifact.parity.exact == 1.0
 
 
+class CountsElements(Net):
+    """A bag of embeddings that skips an index stays float, and reads how many indices there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.bag, self.end = nn.EmbeddingBag(20, 8, padding_idx=0), nn.Linear(8, 3)
+
+    def forward(self, indices):
+        return self.end(self.bag(indices))
+
+
+def test_a_number_of_elements_is_a_product_of_sizes(tmp_path):
+    indices = torch.arange(15).view(3, 5)
+    model = qat.calibrate(qat.prepare(CountsElements().eval(), indices), [indices])
+    assert qat.export(model, tmp_path / "m.onnx", verify=[indices, indices[:2]]).parity.exact == 1.0
+
+
 class EightSamples(Net):
     def forward(self, x):
         return self.end(self.features(x).mean((2, 3)).view(8, 2, 4).flatten(1))

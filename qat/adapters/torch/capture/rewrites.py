@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
 from typing import Any
@@ -244,6 +245,20 @@ def _view_as(w: Rewriter, n: Any) -> fx.Node | None:
     return reshape(w, n, x, sizes) if known else None
 
 
+def _numel(w: Rewriter, n: Any) -> fx.Node | None:
+    """Write a number of elements as a product of sizes: formats, and float blocks, know these."""
+    (x,) = n.args
+    sizes = x.meta["val"].shape
+    free = [axis for axis, size in enumerate(sizes) if not isinstance(size, int)]
+    if not free:
+        return None
+    found = w.call(n, aten.sym_size.int, x, free[0])
+    for axis in free[1:]:
+        found = w.call(n, operator.mul, found, w.call(n, aten.sym_size.int, x, axis))
+    known = math.prod(size for size in sizes if isinstance(size, int))
+    return found if known == 1 else w.call(n, operator.mul, found, known)
+
+
 _CASTS = (
     aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other, aten._to_copy.default, aten.type_as.default,
 )  # fmt: skip
@@ -253,6 +268,7 @@ _PLAIN: dict[Any, Rewrite] = {
     aten.slice_scatter.default: _slice_scatter,
     aten.select_scatter.default: _select_scatter,
     operator.getitem: _item,
+    aten.sym_numel.default: _numel,
     aten.stack.default: _stack,
     aten.glu.default: _glu,
     aten.expand_as.default: _expand_as,
