@@ -12,7 +12,6 @@ from qat.display.table import facts
 #: ``float``: not quantized. ``control``: float, after the extra training steps of QAT. ``ptq``: calibrated. ``qat``: trained.
 FileKind: TypeAlias = Literal["float", "control", "ptq", "qat"]
 
-
 #: What differs by fewer steps is rounded otherwise: by up to 2^-18 of a float output's range. Integers differ by a step at least.
 _ROUNDING = 1e-3
 

@@ -58,11 +58,13 @@ def test_the_loss_and_the_teacher(net):
 
 
 def test_a_loss_that_cannot_be_lowered():
-    def trained(net, loss):
-        return qat.finetune(net(), [(X, Y)], steps=1, loss=loss)
+    def trained(net, loss, *weights):
+        return qat.finetune(net(), [(X, Y, *weights)], steps=1, loss=loss)
 
     with pytest.raises(DataError, match=r"^the loss has no gradient: compute it from the model's outputs"):
         trained(of_torch, lambda outputs, labels: outputs.detach().mean())
+    with pytest.raises(DataError, match=r"^the loss has no gradient: compute it from the model's outputs"):
+        trained(of_torch, lambda outputs, labels: outputs.detach().mean(), np.ones(len(X), np.float32))
     with pytest.raises(DataError, match=r"^the loss has no gradient: compute it from the model's outputs"):
         trained(of_keras, lambda outputs, labels: np.float32(1))
     cases = ((lambda y: None, "NoneType"), (lambda y: {"loss": y.sum()}, "dict"), (lambda y: y.sum(0), r"shape \(3,\)"))

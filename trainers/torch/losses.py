@@ -59,7 +59,7 @@ def of_batch(loss: Loss, outputs: Any, labels: Any, weights: Tensor | None) -> T
         )
     alone = lambda nest: pytree.tree_map(lambda x: x[None], nest)  # noqa: E731
     each = torch.vmap(lambda y, t: loss(alone(y), alone(t)))(outputs, labels)
-    return (each * weights.to(each.dtype)).mean()
+    return _single((each * weights.to(each.dtype)).mean())
 
 
 def _single(found: object) -> Tensor:

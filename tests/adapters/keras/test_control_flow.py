@@ -16,11 +16,19 @@ def repeated(x):
     return ops.while_loop(lambda i, _: i < 5, lambda i, y: (i + 1, 0.5 * y + 1.0), (ops.zeros((), "int32"), x))[1]
 
 
+def sums(number):
+    """Return a number by a hundred sums, each of which reads the one before twice."""
+    for _ in range(100):
+        number = tf.minimum(number + number, 9)
+    return number
+
+
 CALLS = {
     "while": repeated,
     "for": lambda x: ops.fori_loop(0, 4, lambda i, y: 0.5 * y + 1.0, x),
     "branch": lambda x: ops.cond(ops.max(x) > 0, lambda: 2.0 * x, lambda: x),
     "branch by a size": lambda x: tf.cond(tf.shape(x)[1] > 4, lambda: 2.0 * x, lambda: x),
+    "branch by many sums": lambda x: tf.cond(sums(tf.shape(x)[1]) > 4, lambda: 2.0 * x, lambda: x),
     "map": lambda x: ops.vectorized_map(lambda y: 2.0 * y, x),
     "of TensorFlow": lambda x: tf.while_loop(lambda i, _: i < 5, lambda i, y: (i + 1, 0.5 * y), (0, x))[1],
 }
@@ -66,7 +74,7 @@ def test_prepare_refuses_it_for_a_tflite(named):
         qat.prepare(net(Own(named)), target="litert")
 
 
-@pytest.mark.parametrize("named", ["map", "branch by a size"])
+@pytest.mark.parametrize("named", ["map", "branch by a size", "branch by many sums"])
 def test_what_the_converter_takes_apart_reaches_a_tflite(named, tmp_path):
     prepared = qat.calibrate(qat.prepare(net(Own(named)), target="litert"), [X])
     assert qat.export(prepared, tmp_path / "m.tflite", verify=[X]).parity.exact == 1.0

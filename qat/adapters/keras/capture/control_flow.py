@@ -51,5 +51,13 @@ def runs_graphs(layer: keras.Operation, arguments: Arguments, specs: Sequence[Te
 
 def _is_known(op: tf.Operation) -> bool:
     """Return whether an operator's results follow from constants and sizes alone: the converter takes such a branch apart."""
-    known = op.type not in ("Placeholder", "ReadVariableOp") and all(_is_known(value.op) for value in op.inputs)
-    return known or op.type == "Shape"
+    waiting, seen = [op], {op}
+    while waiting:
+        found = waiting.pop()
+        if found.type in ("Placeholder", "ReadVariableOp"):
+            return False
+        if found.type != "Shape":
+            sources = {value.op for value in found.inputs} - seen
+            seen |= sources
+            waiting += sources
+    return True

@@ -108,7 +108,8 @@ def _softmax(w: Rewriter, n: Any) -> fx.Node | None:
     One over another axis is permuted, if more reads it than the model's output. What each row's greatest was taken from is read
     itself: the softmax does that.
     """
-    x, axis = _unshifted(*n.args[:2]), n.args[1]
+    axis = n.args[1]
+    x = scores = _unshifted(n.args[0], axis)
     rank = _rank(x)
     if rank < 1 or n.meta["val"].dtype != torch.float32:
         return None
@@ -125,7 +126,7 @@ def _softmax(w: Rewriter, n: Any) -> fx.Node | None:
             x = w.call(n, product, a, b, x.args[2])
             beta *= left * right
     elif beta != 1:  # the multiplication of any other tensor has an output with a scale of its own
-        beta, x = 1.0, _unshifted(*n.args[:2])
+        beta, x = 1.0, scores
     return w.call(n, softmax, x, beta) if beta > 0 else None
 
 
