@@ -212,6 +212,26 @@ def nncf(model: Any, x: Any, labels: Any) -> Step:
     return torch_step(quantize(copy.deepcopy(model), Dataset([x]), subset_size=1).train(), x, labels)
 
 
+def modelopt(model: Any, x: Any, labels: Any) -> Step:
+    """ModelOpt: training of what its quantize returns."""
+    from modelopt.torch.quantization import INT8_DEFAULT_CFG, quantize
+
+    return torch_step(quantize(copy.deepcopy(model), INT8_DEFAULT_CFG, lambda quantized: quantized(x)).train(), x, labels)
+
+
+def tinynn(model: Any, x: Any, labels: Any) -> Step:
+    """TinyNeuralNetwork, int8 with one scale per channel; it writes a model's code into a folder."""
+    from tempfile import TemporaryDirectory
+
+    from tinynn.graph.quantization.quantizer import QATQuantizer
+    from tinynn.graph.tracer import model_tracer
+
+    config = {"asymmetric": True, "per_tensor": False}
+    with TemporaryDirectory() as folder, model_tracer():
+        prepared = QATQuantizer(copy.deepcopy(model).train(), x, work_dir=folder, config=config).quantize()
+    return torch_step(prepared.train(), x, labels)
+
+
 TORCH_KINDS = {
     "float": Kind("float, BatchNorm in training mode", floating, rival=True),
     "float_bf16": Kind("float, bf16 autocast", autocast(floating), rival=True),
@@ -229,6 +249,8 @@ TORCH_KINDS = {
     "fx": Kind("torch.ao FX", torch_fx, package="torch"),
     "brevitas": Kind("Brevitas", brevitas, package="brevitas"),
     "nncf": Kind("NNCF", nncf, package="nncf"),
+    "modelopt": Kind("ModelOpt", modelopt, package="nvidia-modelopt"),
+    "tinynn": Kind("TinyNeuralNetwork", tinynn),
 }
 
 #: Rows of BatchNorm and of images in channels_last, which say nothing of a transformer.
