@@ -49,6 +49,15 @@ def activation_layer(b: Builder, c: Call) -> str | None:
     return _activation(b, c.inputs[0], c.layer.activation, c)
 
 
+def is_of_each(function: Any) -> bool:
+    """Return whether an activation is known to compute each number from one number."""
+    return function is None or (_is_of_keras(function) and _name_of(function) in ("linear", *_BY_NAME))
+
+
+def _is_of_keras(function: Any) -> bool:
+    return str(getattr(function, "__module__", "")).startswith("keras.")
+
+
 def _name_of(function: Any) -> str:
     """Return an activation's name; None is the identity, and a callable object has the name of its class."""
     return "linear" if function is None else str(getattr(function, "__name__", type(function).__name__))
@@ -56,7 +65,7 @@ def _name_of(function: Any) -> str:
 
 def _activation(b: Builder, name: str, function: Callable[..., Any] | None, c: Call) -> str | None:
     """Add an activation behind the tensor ``name``; None where it has no kind."""
-    label, known = _name_of(function), str(getattr(function, "__module__", "")).startswith("keras.")
+    label, known = _name_of(function), _is_of_keras(function)
     if label == "linear":
         return name
     if known and label in _BY_NAME:

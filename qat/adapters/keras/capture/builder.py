@@ -31,6 +31,7 @@ class Builder:
         names: the graph's name of each symbolic tensor of Keras, by the id of the tensor.
         walk: adds the operators of a call within another, from its record and the scope that it stands in.
         spare: tensors whose operators go where nothing reads them.
+        channels_last: the tensor of which one is the transpose with the channels first, both by name.
         turned: the parameter of two axes of which a tensor is the transpose, both by the names of tensors.
         opened: what layers were found to consist of; held, since :attr:`names` goes by the ids of its tensors.
         acts: what training does with the tensors.
@@ -48,6 +49,7 @@ class Builder:
         self.names: dict[int, str] = {}
         self.walk: Callable[[Any, str], None] = _no_walk
         self.spare: set[str] = set()
+        self.channels_last: dict[str, str] = {}
         self.turned: dict[str, str] = {}
         self.opened: list[Any] = []
         self.computed: dict[str, WeightFunction] = {}

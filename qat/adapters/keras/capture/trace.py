@@ -19,6 +19,7 @@ from qat.graph.training_acts import TrainingAct
 from .added_losses import without_losses
 from .builder import Builder, Shape, spec_of
 from .calls import build, calls_of, functional_of, nodes_of
+from .channels_first import with_channels_last
 from .computed_weights import lift_computed_weights, separate_sources
 from .counted_batch import StandIns
 from .full_precision import captured_in_full, recorded_in_full
@@ -293,7 +294,7 @@ def _by_rule(b: Builder, kind: str, call: Call, outputs: Sequence[keras.KerasTen
     if handled is not None:
         return [b.emit(handled.kind, call.inputs, call.output, call.path, handled.params, **handled.attrs)]
     rule = rule_of(b, kind, call)
-    name = rule(b, call) if rule else None
+    name = with_channels_last(b, kind, call, rule) if rule else None
     return None if name is None else [name]
 
 

@@ -36,6 +36,10 @@ class Acts:
             self.layers[name], self._tensors[name] = (*before, layer), tensor
             self._of[id(output)] = name
 
+    def changes(self, tensor: keras.KerasTensor) -> bool:
+        """Return whether a layer changes a tensor in training."""
+        return id(tensor) in self._of
+
     def same(self, tensor: keras.KerasTensor, other: keras.KerasTensor) -> None:
         """Note that a tensor is another one, with what changes it."""
         if id(tensor) in self._of:

@@ -238,7 +238,7 @@ def resizing(b: Builder, c: Call) -> str | None:
     multiple = all(n == (m or 0) * f for n, m, f in zip(results, sizes, factors, strict=True))
     if not multiple or ((layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio) and factors[0] != factors[1]):
         return None
-    upsampling = keras.layers.UpSampling2D(factors, name=c.path.replace("/", "_"))
+    upsampling = keras.layers.UpSampling2D(factors, "channels_last", name=c.path.replace("/", "_"))
     return b.keep("move", upsampling, c.inputs, [c.output], c.path)[0]
 
 
