@@ -48,6 +48,7 @@ WAYS = {
     "by hand": lambda m, q, k, v: scores(q, k).softmax(-1) @ v,
     "scaled before": lambda m, q, k, v: ((q * 0.5) @ k.mT).softmax(-1) @ v,
     "einsum": lambda m, q, k, v: torch.einsum("bhij,bhjd->bhid", torch.einsum("bhid,bhjd->bhij", q, k).softmax(-1), v),
+    "einsum of heads": lambda m, q, k, v: torch.einsum("...ij,...jd", torch.einsum("...id,...jd->...ij", q, k).softmax(-1), v),
     "baddbmm": lambda m, q, k, v: batched(m, *(x.flatten(0, 1) for x in (q, k, v))).unflatten(0, (-1, HEADS)),
     "dropout": lambda m, q, k, v: F.dropout(scores(q, k).softmax(-1), 0.1, m.training) @ v,
     "learned bias": lambda m, q, k, v: (scores(q, k) + m.bias).softmax(-1) @ v,

@@ -209,10 +209,13 @@ class EightSamples(Net):
         return self.end(self.features(x).mean((2, 3)).view(8, 2, 4).flatten(1))
 
 
-def test_a_batch_that_the_code_names_is_that_of_the_examples(tmp_path):
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+def test_a_batch_that_the_code_names_is_that_of_the_examples(suffix, tmp_path):
     x = X.repeat(2, 1, 1, 1)
-    model = qat.calibrate(qat.prepare(EightSamples().eval(), x), [x])
-    assert qat.export(model, tmp_path / "m.onnx", verify=[x]).parity.exact == 1.0
+    model = qat.prepare(EightSamples().eval(), x, target="onnxruntime" if suffix == "onnx" else "litert")
+    artifact = qat.export(qat.calibrate(model, [x]), tmp_path / f"m.{suffix}", verify=[x])
+    assert artifact.parity.exact == 1.0
+    assert model.plan.graph.tensors["x"].shape == (8, 3, 8, 8)
 
 
 class SamplesAreSteps(nn.Module):

@@ -1,8 +1,9 @@
-"""Equations of ``einsum`` that are no matrix product: of several operands, and products element by element."""
+"""Equations of ``einsum`` in one spelling; those of several operands, and products element by element, are taken apart."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import string
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -14,15 +15,15 @@ aten = torch.ops.aten
 
 
 def in_pairs(equation: Any, *operands: Any) -> Tensor:
-    """Return what ``torch.einsum`` does; of several operands it contracts two after the other."""
+    """Return what ``torch.einsum`` does, of an equation that is :func:`spelled_out`; several operands go two by two."""
     if not isinstance(equation, str):
         return torch.einsum(equation, *operands)
     if isinstance(operands[0], (list, tuple)):
         operands = tuple(operands[0])
-    equation = equation.replace(" ", "")
+    equation = spelled_out(equation, [operand.ndim for operand in operands])
     terms, _, result = equation.partition("->")
     labels = terms.split(",")
-    if len(labels) < 3 or "->" not in equation or "." in terms:
+    if len(labels) < 3:
         return torch.einsum(equation, *operands)
     total = operands[0]
     for i, operand in enumerate(operands[1:], 1):
@@ -31,6 +32,26 @@ def in_pairs(equation: Any, *operands: Any) -> Tensor:
         total = torch.einsum(f"{labels[0]},{labels[i]}->{part}", total, operand)
         labels[0] = part
     return total
+
+
+def spelled_out(equation: str, ranks: Sequence[int]) -> str:
+    """Return an equation with a letter for each axis of an ellipsis, and with its result.
+
+    Examples:
+        >>> spelled_out("...si, ...id", (3, 2))
+        'asi,id->asd'
+    """
+    terms, arrow, result = equation.replace(" ", "").partition("->")
+    free = [letter for letter in string.ascii_letters if letter not in equation]
+    labels = terms.split(",")
+    counts = [rank - len(term.replace("...", "")) for term, rank in zip(labels, ranks, strict=True)]
+    most = max((count for count, term in zip(counts, labels, strict=True) if "." in term), default=0)
+    if not arrow:
+        once = sorted(letter for letter in terms if letter.isalpha() and terms.count(letter) == 1)
+        result = "".join(("..." if most else "", *once))
+    axes = "".join(free[:most])
+    labels = [term.replace("...", axes[most - count :]) for count, term in zip(counts, labels, strict=True)]
+    return f"{','.join(labels)}->{result.replace('...', axes)}"
 
 
 def open_einsums(graph: fx.Graph, derived: Collection[fx.Node]) -> None:

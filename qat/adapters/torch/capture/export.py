@@ -188,7 +188,8 @@ def _any_batch(
     A model that keeps sizes from call to call (the anchors of YOLO) compares the batch with the one that it saw last: the
     capture learns "is that number" of the same batch, and "is another" of any other. ``len(x)`` is a plain number in a run,
     and a size for Dynamo, which on the other hand captures fewer models. Of more samples torch.export cannot solve some
-    equations, such as those of the halves of a batch; but a model may take no batch but that of its examples.
+    equations, such as those of the halves of a batch; but a model may take no batch but that of its examples: then the batch
+    is a number.
 
     Returns:
         The capture, and the examples that fit it.
@@ -214,9 +215,14 @@ def _any_batch(
             continue
         if not _is_fixed(again[0]):
             return again
-    if _batch_of(found[1]) == _batch_of(given):
+    if _batch_of(found[1]) != _batch_of(given):
+        if _takes(found[0], given):
+            return found
+        found = captured(given)
+    if _takes(found[0], two if _batch_of(given) != 2 else three):
         return found
-    return found if _takes(found[0], given) else captured(given)
+    shapes = tuple(axes and ({axis: size for axis, size in axes.items() if axis} or None) for axes in shapes)
+    return captured(given)  # all sizes are numbers then, as they are in the file
 
 
 def _samples(examples: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
