@@ -167,8 +167,9 @@ _answers: dict[kernel_cache.Conditions, dict[str, str]] = {}
 
 
 def gradients() -> Gradients:
-    """Return in what the products of gradients are computed now."""
-    return _choices.gradients
+    """Return in what the products of gradients are computed now: without kernels for bfloat16 the choice is float32."""
+    asked = _choices.gradients
+    return "float32" if asked == "auto" and not has_bf16() else asked
 
 
 @contextmanager

@@ -209,6 +209,13 @@ def test_a_form_of_the_checkpoint_that_does_not_fit_here_gives_way_to_the_plain_
     assert run.forms == {"test: 4x2": "1"}
 
 
+@pytest.mark.parametrize("narrow", [False, True])
+def test_auto_without_bf16_has_the_answers_of_float32(narrow, monkeypatch):
+    monkeypatch.setattr(kernel_choice, "has_bf16", lambda: narrow)
+    with computing_with(Choices("auto")):
+        assert kernel_choice.gradients() == ("auto" if narrow else "float32")
+
+
 def test_nothing_is_measured_where_the_user_asks_for_determinism():
     made, calls = kernel(1e-4, 1e-6)
     torch.use_deterministic_algorithms(True)
