@@ -6,23 +6,20 @@ import math
 from dataclasses import replace
 
 from ..graph import Graph, Op
-from ..kinds import KINDS
 from .draft import Draft
 
 
 def norms_over_images(graph: Graph) -> Graph:
     """Return the graph with its BatchNorms on images of one column, as far as the axes but the channels merge.
 
-    A BatchNorm of an input of the graph stays: it brings features of different units to one scale before rounding. So does
-    one of a fully connected layer that folding left alone, since its layer is called by others too.
+    A BatchNorm of an input of the graph stays: it brings features of different units to one scale before rounding.
 
     Args:
         graph: with every BatchNorm folded that can be folded.
     """
     draft, producers = Draft(graph), graph.producers()
     for op in graph.ops:
-        source = producers.get(op.inputs[0]) if op.kind == "batch_norm" else None
-        if source is None or KINDS[source.kind].linear or not _merges(graph, op):
+        if op.kind != "batch_norm" or op.inputs[0] not in producers or not _merges(graph, op):
             draft.ops.append(op)
         else:
             _over_image(draft, op)

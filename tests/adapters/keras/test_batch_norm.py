@@ -16,11 +16,16 @@ def features(x):
     return L.Conv2D(8, 3, activation="relu")(x)
 
 
+def by_two_norms(layer, x):
+    return L.Add()([L.BatchNormalization()(layer(x)), L.BatchNormalization()(layer(x))])
+
+
 CASES = {
     "pooling": lambda x: L.BatchNormalization()(L.GlobalAveragePooling2D()(features(x))),
     "flattening": lambda x: L.BatchNormalization(scale=False)(L.Flatten()(features(x))),
     "an activation": lambda x: L.BatchNormalization(center=False)(L.Dense(6, activation="relu")(L.Flatten()(x))),
     "another": lambda x: L.BatchNormalization()(L.BatchNormalization()(L.GlobalMaxPooling2D()(features(x)))),
+    "a layer that is called twice": lambda x: by_two_norms(L.Dense(6), L.Flatten()(features(x))),
     "five axes": lambda x: L.Flatten()(L.BatchNormalization()(L.Reshape((3, 2, 6, 8))(features(x)))),
 }
 

@@ -1,4 +1,7 @@
-"""Loops and branches in the call of a layer: an .onnx has operators of them, a .tflite does not take them, as prepare says."""
+"""Loops and branches in the call of a layer: an .onnx has operators of them, a .tflite does not take them, as prepare says.
+
+Loops of a fixed number of steps are written out.
+"""
 
 import keras
 import numpy as np
@@ -16,6 +19,11 @@ def repeated(x):
     return ops.while_loop(lambda i, _: i < 5, lambda i, y: (i + 1, 0.5 * y + 1.0), (ops.zeros((), "int32"), x))[1]
 
 
+def scanned(x):
+    lines = ops.transpose(ops.reshape(x, (-1, 4, 2)), (1, 0, 2))
+    return ops.scan(lambda state, line: (0.5 * state + line, line), lines[0], lines, reverse=True)[0]
+
+
 def sums(number):
     """Return a number by a hundred sums, each of which reads the one before twice."""
     for _ in range(100):
@@ -25,13 +33,14 @@ def sums(number):
 
 CALLS = {
     "while": repeated,
-    "for": lambda x: ops.fori_loop(0, 4, lambda i, y: 0.5 * y + 1.0, x),
+    "for many": lambda x: ops.fori_loop(0, 400, lambda i, y: 0.99 * y + 0.01, x),
     "branch": lambda x: ops.cond(ops.max(x) > 0, lambda: 2.0 * x, lambda: x),
     "branch by a size": lambda x: tf.cond(tf.shape(x)[1] > 4, lambda: 2.0 * x, lambda: x),
     "branch by many sums": lambda x: tf.cond(sums(tf.shape(x)[1]) > 4, lambda: 2.0 * x, lambda: x),
     "map": lambda x: ops.vectorized_map(lambda y: 2.0 * y, x),
     "of TensorFlow": lambda x: tf.while_loop(lambda i, _: i < 5, lambda i, y: (i + 1, 0.5 * y), (0, x))[1],
 }
+WRITTEN_OUT = {"for": lambda x: ops.fori_loop(0, 4, lambda i, y: 0.5 * y + 1.0, x), "scan": scanned}
 
 
 @keras.saving.register_keras_serializable("test_control_flow")
@@ -43,7 +52,7 @@ class Own(keras.layers.Layer):
         self.named = named
 
     def call(self, x):
-        return CALLS[self.named](x)
+        return (CALLS | WRITTEN_OUT)[self.named](x)
 
     def get_config(self):
         return {**super().get_config(), "named": self.named}
@@ -68,7 +77,7 @@ def test_it_reaches_an_onnx(named, tmp_path):
     assert qat.export(prepared, tmp_path / "m.onnx", verify=[X]).parity.exact == 1.0
 
 
-@pytest.mark.parametrize("named", ["while", "for", "branch", "of TensorFlow"])
+@pytest.mark.parametrize("named", ["while", "for many", "branch", "of TensorFlow"])
 def test_prepare_refuses_it_for_a_tflite(named):
     with pytest.raises(ExportError, match=r"cannot hold the loop or the branch of Own: .*or choose the target 'onnxruntime'$"):
         qat.prepare(net(Own(named)), target="litert")
@@ -78,6 +87,15 @@ def test_prepare_refuses_it_for_a_tflite(named):
 def test_what_the_converter_takes_apart_reaches_a_tflite(named, tmp_path):
     prepared = qat.calibrate(qat.prepare(net(Own(named)), target="litert"), [X])
     assert qat.export(prepared, tmp_path / "m.tflite", verify=[X]).parity.exact == 1.0
+
+
+@pytest.mark.parametrize(("named", "suffix"), [("for", ".onnx"), ("scan", ".tflite")])
+def test_a_loop_of_few_steps_is_written_out_and_runs_in_integers(named, suffix, tmp_path):
+    target = {".onnx": "onnxruntime", ".tflite": "litert"}[suffix]
+    prepared = qat.calibrate(qat.prepare(net(Own(named)), target=target), [X])
+    assert not prepared.plan.floats()
+    np.testing.assert_allclose(prepared(X), net(Own(named))(X), atol=0.1)
+    assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[X]).parity.exact == 1.0
 
 
 def test_a_loop_outside_of_any_layer_is_refused_by_name():

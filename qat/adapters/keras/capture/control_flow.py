@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.ops import core
 
 from qat.graph.graph import TensorSpec
 
@@ -21,8 +23,48 @@ _OF_FUNCTIONS = {"WhileLoop", "ForiLoop", "VectorizedMap", "Cond", "Switch"}
 #: TensorFlow's operators that run other graphs.
 _BRANCHES = {"If", "StatelessIf", "Case", "StatelessCase"}
 _RUNS_GRAPHS = {"While", "StatelessWhile", *_BRANCHES}
+#: The most steps of a loop that are recorded one by one.
+_MOST_STEPS = 128
 #: Why a layer is kept whole.
 BRANCHES = "has a loop or a branch in its call"
+
+
+@contextlib.contextmanager
+def step_by_step() -> Iterator[None]:
+    """Let ``scan`` and ``fori_loop`` of a fixed number of steps be recorded as these steps, and not as a loop."""
+    forms = {core.Scan: _scanned, core.ForiLoop: _repeated}
+    for operation, form in forms.items():
+        operation.symbolic_call = form
+    try:
+        yield
+    finally:
+        for operation in forms:
+            del operation.symbolic_call  # the class inherits Keras' own
+
+
+def _scanned(scan: Any, f: Any, init: Any, xs: Any = None) -> Any:
+    lines = keras.tree.flatten(xs)
+    steps = lines[0].shape[0] if scan.length is None and lines else scan.length
+    if not _is_few(steps):
+        return keras.Operation.symbolic_call(scan, f, init, xs)
+    made: dict[int, Any] = {}
+    for step in reversed(range(steps)) if scan.reverse else range(steps):
+        line = None if xs is None else keras.tree.map_structure(lambda x, step=step: x[step], xs)
+        init, made[step] = f(init, line)
+    return init, keras.tree.map_structure(lambda *parts: keras.ops.stack(parts), *(made[step] for step in range(steps)))
+
+
+def _repeated(loop: Any, value: Any) -> Any:
+    bounds = loop.lower, loop.upper
+    if not all(isinstance(bound, int) for bound in bounds) or not _is_few(loop.upper - loop.lower):
+        return keras.Operation.symbolic_call(loop, value)
+    for step in range(*bounds):
+        value = loop.body_fun(step, value)
+    return value
+
+
+def _is_few(steps: Any) -> bool:
+    return isinstance(steps, int) and 0 < steps <= _MOST_STEPS
 
 
 def of_functions(operation: keras.Operation) -> bool:
