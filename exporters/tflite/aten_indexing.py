@@ -97,22 +97,43 @@ def scatter(added: bool) -> Callable[..., Tensor]:
     """Return a function that writes, or adds, elements of ``source``, or one number, at indices along an axis."""
 
     def apply(x: Tensor, dim: int, indices: Tensor, source: Tensor | float, **_: object) -> Tensor:
-        dim %= len(x.shape)
         source = tf.cast(source, x.dtype)
         source = tf.broadcast_to(source, tf.shape(indices)) if not len(source.shape) else source
-        source = source[tuple(slice(0, n) for n in indices.shape)]
-        hits = tf.one_hot(_last(_counted(indices, _size(x, dim)), dim), x.shape[dim], dtype=tf.float32)
-        ends = [(0, 0 if have is None or i == dim else x.shape[i] - have) for i, have in enumerate(indices.shape)]
-
-        def placed(values: Tensor) -> Tensor:
-            return tf.pad(_last(values, dim, back=True), ends)
-
-        put = placed(tf.reduce_sum(hits * _last(tf.cast(source, tf.float32), dim)[..., None], -2))
-        if added:
-            return x + tf.cast(put, x.dtype)
-        return tf.where(placed(tf.reduce_max(hits, -2)) > 0, tf.cast(put, x.dtype), x)
+        hits, values, placed = _sent(x, dim, indices, tf.cast(source, tf.float32))
+        put = tf.cast(placed(tf.reduce_sum(hits * values, -2)), x.dtype)
+        return x + put if added else tf.where(placed(tf.reduce_max(hits, -2)) > 0, put, x)
 
     return apply
+
+
+def scatter_reduce(x: Tensor, dim: int, indices: Tensor, source: Tensor, reduce: str, include_self: bool = True) -> Tensor:
+    """Reduce the elements of ``source`` that indices along an axis send to one place, with what is there or without."""
+    join, over, neutral = {
+        "sum": (tf.add, tf.reduce_sum, 0), "mean": (tf.add, tf.reduce_sum, 0), "prod": (tf.multiply, tf.reduce_prod, 1),
+        "amax": (tf.maximum, tf.reduce_max, x.dtype.min), "amin": (tf.minimum, tf.reduce_min, x.dtype.max),
+    }[reduce]  # fmt: skip
+    hits, values, placed = _sent(x, dim, indices, source)
+    count = tf.cast(placed(tf.reduce_sum(hits, -2)), x.dtype)
+    found = placed(over(tf.where(hits > 0, values, tf.cast(neutral, x.dtype)), -2))
+    found = join(tf.where(count > 0, found, tf.cast(neutral, x.dtype)), x) if include_self else found
+    if reduce == "mean":
+        total = count + 1 if include_self else tf.maximum(count, 1)
+        found = found / total if x.dtype.is_floating else tf.math.floordiv(found, total)
+    return tf.where(count > 0, found, x)
+
+
+def _sent(x: Tensor, dim: int, indices: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """Return what indices along an axis send to the places of that axis in ``x``.
+
+    Returns:
+        1 where an element is sent to a place, as ``(..., element, place)``; the elements, as ``(..., element, 1)``; and a
+        function that lays a tensor ``(..., place)`` out as ``x``, with zeros where ``indices`` does not reach.
+    """
+    dim %= len(x.shape)
+    source = source[tuple(slice(0, n) for n in indices.shape)]
+    hits = tf.one_hot(_last(_counted(indices, _size(x, dim)), dim), x.shape[dim], dtype=tf.float32)
+    ends = [(0, 0 if have is None or i == dim else x.shape[i] - have) for i, have in enumerate(indices.shape)]
+    return hits, _last(source, dim)[..., None], lambda values: tf.pad(_last(values, dim, back=True), ends)
 
 
 def slice_scatter(x: Tensor, source: Tensor, dim: int = 0, start: Size = None, end: Size = None, step: int = 1) -> Tensor:

@@ -47,6 +47,7 @@ ATEN: dict[Any, Callable[..., Any]] = {
     aten.scatter.src: indexing.scatter(added=False),
     aten.scatter.value: indexing.scatter(added=False),
     aten.scatter_add.default: indexing.scatter(added=True),
+    aten.scatter_reduce.two: indexing.scatter_reduce,
     aten.index_put.default: indexing.index_put,
     aten.slice_scatter.default: indexing.slice_scatter,
     aten.select_scatter.default: indexing.select_scatter,

@@ -89,7 +89,8 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     **dict.fromkeys(
         (
             "aten.sort.default", "aten.sort.stable", "aten.median.dim", "aten.cumprod.default", "aten.logcumsumexp.default",
-            "aten.scatter.src", "aten.scatter.value", "aten.scatter_add.default", "aten.unfold.default",
+            "aten.scatter.src", "aten.scatter.value", "aten.scatter_add.default", "aten.scatter_reduce.two",
+            "aten.unfold.default",
         ),
         (_AXIS,),
     ),
@@ -126,8 +127,9 @@ _NAMES = """
     native_group_norm.default native_layer_norm.default ne.Scalar ne.Tensor neg.default permute.default pow.Scalar
     pow.Tensor_Scalar pow.Tensor_Tensor prod.default prod.dim_int reciprocal.default relu.default remainder.Scalar
     remainder.Tensor repeat.default reshape.default round.default rrelu_with_noise_functional.default rsqrt.default
-    scalar_tensor.default scatter.src scatter.value scatter_add.default searchsorted.Tensor select.int select_scatter.default
-    sigmoid.default sign.default sin.default sinh.default slice.Tensor slice_scatter.default sort.default sort.stable
+    scalar_tensor.default scatter.src scatter.value scatter_add.default scatter_reduce.two searchsorted.Tensor select.int
+    select_scatter.default sigmoid.default sign.default sin.default sinh.default slice.Tensor slice_scatter.default sort.default
+    sort.stable
     split_with_sizes.default sqrt.default squeeze.dim squeeze.dims sub.Scalar sub.Tensor sum.default sum.dim_IntList
     sym_size.int t.default tan.default tanh.default topk.default transpose.int trunc.default unfold.default unsqueeze.default
     upsample_bicubic2d.vec upsample_bilinear2d.vec upsample_nearest2d.vec var.correction var_mean.correction view.default

@@ -83,6 +83,17 @@ def test_a_mistyped_key():
         qat.evaluate(of_torch(), [({"imge": X}, Y)])
 
 
+def test_a_mapping_of_any_keywords_is_not_called_one_argument():
+    import torch
+
+    class Wrapped(torch.nn.Module):
+        def forward(self, **inputs):
+            return inputs["x"] if inputs["x"].sum() > 0 else -inputs["x"]
+
+    with pytest.raises(CaptureError, match=r"prepare the part of the model before it$"):
+        qat.prepare(Wrapped(), {"x": torch.ones(2, 3)})
+
+
 @pytest.mark.parametrize("labels", [0, 0.5, np.array(1), {"a": 1}])
 @pytest.mark.parametrize("net", [of_torch, of_keras])
 def test_labels_of_a_batch_that_are_one_value(net, labels):

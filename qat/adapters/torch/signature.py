@@ -152,9 +152,14 @@ def call_of(model: nn.Module, inputs: Any) -> Call:
     return Call(forward, filled(nest, iter([_leaf(leaf) for leaf in leaves])))
 
 
+def own_parameters(forward: inspect.Signature) -> list[inspect.Parameter]:
+    """Return the parameters that ``forward`` names: all but ``*args`` and ``**kwargs``."""
+    return [p for p in forward.parameters.values() if p.kind not in _VARIABLE]
+
+
 def _named(forward: inspect.Signature, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that a mapping holds, by name."""
-    takes = [p for p in forward.parameters.values() if p.kind not in _VARIABLE]
+    takes = own_parameters(forward)
     free = any(p.kind is p.VAR_KEYWORD for p in forward.parameters.values())
     unknown = [name for name in inputs if name not in {p.name for p in takes}]
     needed = [p.name for p in takes if p.default is p.empty]

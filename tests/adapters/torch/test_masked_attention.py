@@ -54,6 +54,9 @@ WAYS = {
     "zeros like": lambda m, q, k, v, mask: (
         (scores(q, k) + q.new_zeros(LENGTH, LENGTH).masked_fill(~m.seen, -100.0)).softmax(-1) @ v
     ),
+    "limited": lambda m, q, k, v, mask: (
+        torch.max(scores(q, k) + far(mask), torch.tensor(torch.finfo(torch.float32).min)).clamp(min=-1e9).softmax(-1) @ v
+    ),
 }
 
 

@@ -97,6 +97,10 @@ class _Writer(Rewriter):
                 x = scores
             elif x.target in _SHAPES:
                 x = x.args[0]
+            elif (limited := self._limited(x)) is not None:
+                x.replace_all_uses_with(limited)
+                self.graph.erase_node(x)
+                x = limited
             elif (joined := self._masked_part(x)) is not None:
                 x.replace_all_uses_with(joined)
                 self.graph.erase_node(x)
@@ -116,6 +120,17 @@ class _Writer(Rewriter):
                     args = list(n.args)
                     args[place] = found[0]
                     return self.call(n, n.target, *args, **n.kwargs), found[1]
+        return None
+
+    def _limited(self, n: Any) -> fx.Node | None:
+        """Return the scores of an operator that limits them to numbers of their type, which no score but a hidden one leaves."""
+        ways = {aten.clamp.default: n.args[:1], aten.clamp_min.default: n.args[:1]}
+        ways |= dict.fromkeys((aten.maximum.default, aten.max.other), n.args)
+        for scores in ways.get(n.target, ()):
+            limits = [arg for arg in n.args if arg is not scores]
+            values = [self.values.of(limit) for limit in limits if not isinstance(limit, fx.Node) or limit.meta["val"].ndim == 0]
+            if len(values) == 1 and values[0] and max(values[0]) <= -FAR and isinstance(scores, fx.Node):
+                return scores
         return None
 
     def _masked_part(self, n: Any) -> fx.Node | None:

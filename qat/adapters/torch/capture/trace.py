@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from qat.adapters.torch.signature import Signature, call_of
+from qat.adapters.torch.signature import Signature, call_of, own_parameters
 from qat.errors import CaptureError, ConfigError
 from qat.graph.computed_weights import factor_of
 from qat.graph.custom_layers import HANDLERS
@@ -103,7 +103,8 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = (), dr
     try:
         captured = capture(model, call, dynamic, dropout)
     except CaptureError as error:
-        raise CaptureError(f"{error}{said_of_whole(list(call.forward.parameters), example_inputs)}") from error
+        taken = [parameter.name for parameter in own_parameters(call.forward)]
+        raise CaptureError(f"{error}{said_of_whole(taken, example_inputs)}") from error
     exported, acts = captured.exported, captured.acts
     signature = exported.graph_signature
     if signature.buffers_to_mutate:
