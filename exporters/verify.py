@@ -11,6 +11,7 @@ from qat.errors import DataError, RuntimeMismatchError
 from qat.program.program import Instruction, Program
 from qat.runtimes import Session
 from qat.runtimes.model_file import Parity
+from qat.system.sample_axes import count_of, sample_axes
 
 #: The inputs of a model: one array, or an array for each input.
 Batch = np.ndarray | Sequence[np.ndarray]
@@ -43,6 +44,7 @@ def verify(
     """
     session = open_artifact(())
     scales = [_scale(program, name) for name in program.outputs]
+    _, axes = sample_axes([program.values[name].shape for name in program.inputs])
     tally = _Tally()
     failing: tuple[np.ndarray, ...] | None = None
     for arrays in _joined(map(_arrays, data), program):
@@ -50,7 +52,7 @@ def verify(
         got = _aligned(session.run(*_in_layout(program, arrays)), expected, program)
         for want, have, scale in zip(expected, got, scales, strict=True):
             tally.add_output(want, have, scale)
-        tally.add_samples(expected[0], got[0], len(arrays[0]))
+        tally.add_samples(expected[0], got[0], count_of(arrays, axes))
         if failing is None and tally.equal < tally.values:
             failing = arrays
     if tally.samples == 0:
@@ -69,11 +71,15 @@ def _joined(batches: Iterable[tuple[np.ndarray, ...]], program: Program) -> Iter
     held: list[tuple[np.ndarray, ...]] = []
     for arrays in batches:
         if held and not (together and _can_join([*held, arrays])):
-            yield tuple(map(np.concatenate, zip(*held, strict=True)))
+            yield _as_one(held)
             held = []
         held.append(arrays)
     if held:
-        yield tuple(map(np.concatenate, zip(*held, strict=True)))
+        yield _as_one(held)
+
+
+def _as_one(batches: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    return batches[0] if len(batches) == 1 else tuple(map(np.concatenate, zip(*batches, strict=True)))
 
 
 def _can_join(batches: Sequence[tuple[np.ndarray, ...]]) -> bool:

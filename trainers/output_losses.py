@@ -21,6 +21,7 @@ import numpy as np
 
 from qat.arithmetic.spread import LEAST as LEAST_VARIANCE
 from qat.errors import OptionError, nearest
+from qat.system.sample_axes import rows_alike
 
 LossName: TypeAlias = Literal["kl", "bernoulli_kl", "mse", "cosine"]
 LOSS_NAMES: tuple[LossName, ...] = get_args(LossName)
@@ -85,8 +86,12 @@ class OutputLosses:
     each: tuple[OutputLoss, ...]
 
     def values(self, outputs: Sequence[np.ndarray], taught: Sequence[np.ndarray], temperature: float = 1.0) -> np.ndarray:
-        """Return the sum of the outputs' losses for each sample, ``[n]``."""
-        return np.sum([loss.values(y, t, temperature) for loss, y, t in zip(self.each, outputs, taught, strict=True)], axis=0)
+        """Return the sum of the outputs' losses for each row of the first one, ``[n]``.
+
+        An output of other rows, such as a recurrent state ``[layers, samples, ...]``, adds its mean to each.
+        """
+        rows = [loss.values(y, t, temperature) for loss, y, t in zip(self.each, outputs, taught, strict=True)]
+        return np.sum(rows_alike(rows), axis=0)
 
     def names(self) -> dict[str, str]:
         """Return the name of each output's loss, by output."""

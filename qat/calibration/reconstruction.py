@@ -21,6 +21,7 @@ from qat.arithmetic.simulation import Simulation
 from qat.display.progress import shown, tracked
 from qat.errors import ConfigError
 from qat.planning.blocks import Block, blocks_of
+from qat.system.sample_axes import count_of, cut
 from qat.typing import P, Samples
 
 from .adaround_solver import Adam, Rounding
@@ -124,10 +125,11 @@ def _batches(walk: Layerwise) -> list[Values]:
     found: list[Values] = []
     for batch in walk.batches:
         arrays = [np.asarray(x) for x in batch]
-        for start in range(0, len(arrays[0]), _BATCH):
-            count = min(_BATCH, left, len(arrays[0]) - start)
+        size = count_of(arrays, graph.sample_axes)
+        for start in range(0, size, _BATCH):
+            count = min(_BATCH, left, size - start)
             if count > 0:
-                taken = (x[start : start + count] for x in arrays)
+                taken = cut(arrays, graph.sample_axes, start, start + count)
                 types = (graph.tensors[name].dtype for name in graph.inputs)
                 found.append({n: x.astype(t, copy=False) for n, x, t in zip(graph.inputs, taken, types, strict=True)})
                 left -= count

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qat.arithmetic.range_estimators import Importance, RangeMode
+from qat.system.sample_axes import count_of, cut
 from qat.typing import Adapter, PreparedModel
 
 from .importance import RandomSlopes
@@ -52,10 +53,11 @@ class Weigher:
 
     def see(self, arrays: Sequence[np.ndarray]) -> None:
         """Weigh a batch, which the estimators have seen: an array for each input."""
-        count = min(len(arrays[0]), self._left)
+        axes = self._plan.graph.sample_axes
+        count = min(count_of(arrays, axes), self._left)
         self._left -= count
         for start in range(0, count, self._at_once):
-            self._weigh(tuple(x[start : min(start + self._at_once, count)] for x in arrays))
+            self._weigh(cut(arrays, axes, start, min(start + self._at_once, count)))
 
     def _weigh(self, batch: tuple[np.ndarray, ...]) -> None:
         graph = self._plan.graph

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from qat.analysis.sensitivity.layers import Layer, layers_of
 from qat.analysis.sensitivity.pinning import PinnedRecipe, all_pins, pinned
 from qat.captured import Captured
@@ -19,6 +17,7 @@ from qat.system.silence import without_notices
 from .bounds import Bounds
 from .calibrated import CALIBRATING, HELD_OUT, JUDGING, Arrays, Calibrated, Trial
 from .distance import same_answers
+from .inputs import joined
 
 log = logging.getLogger("qat")
 
@@ -162,5 +161,6 @@ class _Ranked:
         adapter, parts = self.trial.opened.adapter, []
         for batch in self.trial.judging:
             parts += [y for _, y in adapter.simulate(self.model, adapter.inputs_of((batch,)), [rounded])]
-        got = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        opened = self.trial.opened
+        got = joined(parts, opened.batch, opened.samples.axes)
         return self.bounds.off(got, self.trial.real, self.trial.losses)

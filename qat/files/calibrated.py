@@ -24,6 +24,7 @@ from qat.planning.output_layers import output_layers, unrounded
 from qat.planning.recipe import Recipe, Rule
 from qat.program.file_origin import origin_of
 from qat.report.statistics import error_percent
+from qat.system.sample_axes import samples_first
 from qat.system.silence import without_notices
 from qat.trainers.output_losses import OutputLosses, choose
 from qat.typing import Estimator
@@ -144,7 +145,8 @@ class Trial:
         """Say what is not fine with the samples; of random ones that they are few, the rest was said when they were made."""
         random = self.opened.samples.random
         if not random:
-            named = [dict(zip(seen.names, batch, strict=True)) for batch in self.samples]
+            axes = self.opened.samples.axes
+            named = [dict(zip(seen.names, map(samples_first, batch, axes), strict=True)) for batch in self.samples]
             check_data(named, progress=self.request.progress).log()
         seen.log(checked=not random)
 

@@ -41,6 +41,6 @@ def compare_files(given: Sequence[str], data: Any, request: Request) -> Report:
     records: list[Comparable] = [record_of(path) for path in paths]
     names = distinct_names([path.stem for path in paths], paths)
     opened = open_data(paths[0], data, request, BATCH)
-    found = [batch if len(batch) > 1 else batch[0] for batch in batches(opened.samples.arrays, opened.batch)]
+    found = [batch if len(batch) > 1 else batch[0] for batch in batches(opened.samples.arrays, opened.batch, opened.samples.axes)]
     entries = dict(zip(names, records, strict=True))
     return api.compare(entries, found, dataset=opened.samples.said, framework="", latency_runs=_TIMED)

@@ -14,9 +14,10 @@ import numpy as np
 
 from qat.errors import ConfigError, DataError, nearest, reason_of
 from qat.system.import_object import import_object
+from qat.system.sample_axes import Axes
 from qat.system.samples import first_of_pair
 
-from .inputs import Wanted
+from .inputs import Wanted, axes_of
 
 log = logging.getLogger("qat")
 
@@ -42,11 +43,13 @@ class Samples:
     Attributes:
         arrays: one for each input, ``[samples, ...]``, in the order of the inputs.
         said: what they are, for a person.
+        axes: of each input that which counts its samples in a batch.
         random: whether they are random numbers.
     """
 
     arrays: tuple[np.ndarray, ...]
     said: str
+    axes: Axes
     random: bool = False
 
     def __len__(self) -> int:
@@ -93,10 +96,10 @@ def samples_for(
 
 
 def _random(wanted: Sequence[Wanted], count: int, seed: int) -> Samples:
-    if free := next((w for w in wanted if None in w.shape[1:]), None):
+    if free := next((w for w in wanted if None in w.of_one), None):
         way = "a size, HEIGHTxWIDTH" if free.channel_axis else "them: give an .npz with arrays of the application's sizes"
         raise DataError(f"input '{free.name}' takes {free.said}: random data need {way}")
-    numbers = [math.prod(n or 1 for n in w.shape[1:]) for w in wanted]
+    numbers = [math.prod(n or 1 for n in w.of_one) for w in wanted]
     count = min(count, _RANDOM, _NUMBERS // max(numbers, default=1))
     if not count:
         one = wanted[numbers.index(max(numbers))]
@@ -106,8 +109,8 @@ def _random(wanted: Sequence[Wanted], count: int, seed: int) -> Samples:
         "data like the application's inputs are needed for those"
     )
     random = np.random.default_rng(seed)
-    made = [random.random((count, *(n or 1 for n in w.shape[1:]))) for w in wanted]
-    return Samples(tuple(w.check(x) for w, x in zip(wanted, made, strict=True)), f"{count} random samples", True)
+    made = tuple(random.random((count, *(n or 1 for n in w.of_one))).astype(w.dtype) for w in wanted)
+    return Samples(made, f"{count} random samples", axes_of(wanted), True)
 
 
 def _normalization(scale: str | None, known: Normalization | None, folder: str) -> Normalization:
@@ -158,7 +161,7 @@ def _images(wanted: Sequence[Wanted], folder: Path, normalization: Normalization
     if axis == 1:
         images = images.transpose(0, 3, 1, 2)
     said = f"{len(chosen)} of {len(found)} images of {folder}, {width}x{height}, values from {low:.4g} to {high:.4g}"
-    return Samples((one.check(images),), said)
+    return Samples((one.check(images),), said, axes_of(wanted))
 
 
 def arrays_of(path: Path) -> Any:
@@ -189,7 +192,7 @@ def _drawn(wanted: Sequence[Wanted], data: Any, said: str, count: int, seed: int
         raise DataError(f"{said}: the inputs have different numbers of samples: {', '.join(str(len(x)) for x in arrays)}")
     total = len(arrays[0])
     order = np.sort(np.random.default_rng(seed).permutation(total)[:count])
-    return Samples(tuple(x[order] for x in arrays), f"{len(order)} of {total} samples of {said}")
+    return Samples(tuple(x[order] for x in arrays), f"{len(order)} of {total} samples of {said}", axes_of(wanted))
 
 
 def _by_input(wanted: Sequence[Wanted], data: Any, said: str, count: int) -> list[np.ndarray]:
@@ -213,7 +216,7 @@ def _by_input(wanted: Sequence[Wanted], data: Any, said: str, count: int) -> lis
 def _joined(wanted: Sequence[Wanted], data: Iterable[Any], said: str, count: int) -> list[np.ndarray]:
     """Return the inputs of the first batches, until there are enough samples."""
     parts: list[list[np.ndarray]] = [[] for _ in wanted]
-    seen = 0
+    seen, first = 0, wanted[0].axis
     for batch in data:
         inputs = first_of_pair(batch, len(wanted))
         inputs = [inputs[w.name] for w in wanted] if isinstance(inputs, Mapping) else inputs
@@ -222,9 +225,9 @@ def _joined(wanted: Sequence[Wanted], data: Iterable[Any], said: str, count: int
             raise DataError(f"{said}: a batch holds {len(values)} inputs, the model takes {len(wanted)}")
         for part, value in zip(parts, values, strict=True):
             part.append(np.asarray(value.detach().cpu() if hasattr(value, "detach") else value))
-        seen += len(parts[0][-1])
+        seen += 1 if first is None else parts[0][-1].shape[first]
         if seen >= count:
             break
     if not seen:
         raise DataError(f"{said} yields no batches")
-    return [np.concatenate(part) for part in parts]
+    return [np.stack(part) if w.axis is None else np.concatenate(part, w.axis) for w, part in zip(wanted, parts, strict=True)]

@@ -11,6 +11,7 @@ from qat.report.differences import differences
 from qat.report.report import Report
 from qat.report.samples import Chooser
 from qat.runtimes.model_file import ModelFile
+from qat.system.sample_axes import samples_first
 from qat.trainers.output_losses import OutputLosses
 
 from .opened import Opened
@@ -37,7 +38,8 @@ def held_out(
     files = [ModelFile(name="float", kind="float", path=opened.path or Path(opened.name))]
     files.append(ModelFile(name=name, kind="qat", path=Path(name)))
     chooser = Chooser(files, lambda output, labels: first.axis if first.name == "kl" else None)
-    inputs = tuple(np.concatenate(column) for column in zip(*batches, strict=True))
+    parts = zip(opened.samples.axes, zip(*batches, strict=True), strict=True)
+    inputs = tuple(np.concatenate([samples_first(x, axis) for x in column]) for axis, column in parts)
     chooser.see(inputs, None, [tuple(before), tuple(after)])
     return Report(
         "", opened.samples.said, len(inputs[0]), (), "", "float", examined=name, samples=chooser.chosen(),

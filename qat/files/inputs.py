@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qat.errors import DataError
+from qat.system.sample_axes import Axes, Size, axis_of, sample_axes, samples_along, samples_first
 
 #: How many samples a batch has where the file leaves that free.
 BATCH = 8
@@ -20,18 +21,26 @@ class Wanted:
 
     Attributes:
         name: in the file.
-        shape: the sizes; None for a free one. The first axis is the batch.
+        shape: the sizes; None for a free one.
         dtype: NumPy's name of its type.
+        axis: that counts the samples; None where one sample is the whole of the input.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str = "float32"
+    axis: int | None = 0
 
     @property
     def said(self) -> str:
         """The sizes for a person: ``(samples, 3, any, any)``."""
-        return f"({', '.join('samples' if axis == 0 else str(n or 'any') for axis, n in enumerate(self.shape))})"
+        sizes = ["samples" if axis == self.axis else str(n or "any") for axis, n in enumerate(self.shape)]
+        return f"({', '.join(['samples', *sizes] if self.axis is None else sizes)})"
+
+    @property
+    def of_one(self) -> tuple[int | None, ...]:
+        """The sizes of a sample."""
+        return tuple(n for axis, n in enumerate(self.shape) if axis != self.axis)
 
     @property
     def channel_axis(self) -> int | None:
@@ -59,43 +68,68 @@ class Wanted:
         return replace(self, shape=tuple(shape))
 
     def check(self, array: np.ndarray) -> np.ndarray:
-        """Return samples of the input in its type.
+        """Return samples of the input in its type, ``[samples, ...]``.
+
+        They lie as the input's do, or are stacked: of each one all axes of the input.
 
         Raises:
             DataError: they do not fit its shape.
         """
-        fits = array.ndim == len(self.shape) and all(n in (None, m) for n, m in zip(self.shape[1:], array.shape[1:], strict=True))
-        if not len(array):
+        if self.axis is not None and array.ndim == len(self.shape) + 1 and array.shape[1 + self.axis] == 1:
+            array = array.squeeze(1 + self.axis)
+        elif self.axis is not None and array.ndim == len(self.shape):
+            array = np.moveaxis(array, self.axis, 0)
+        fits = array.ndim == 1 + len(self.of_one) and all(
+            n in (None, m) for n, m in zip(self.of_one, array.shape[1:], strict=True)
+        )
+        if array.ndim and not len(array):
             raise DataError(f"the data for input '{self.name}' hold no samples: give one or more")
         if not fits:
             raise DataError(f"the data for input '{self.name}' have the shape {array.shape}, the model wants {self.said}")
         return np.ascontiguousarray(array, dtype=self.dtype)
 
 
-def fixed_batch(wanted: Sequence[Wanted]) -> int | None:
-    """Return how many samples the inputs take at once; None where that is free.
+def with_axes(wanted: Sequence[Wanted], names: Sequence[Sequence[Size]]) -> tuple[list[Wanted], int | None]:
+    """Return the inputs with their axes of samples, and how many samples they take at once; None where that is free.
 
-    Raises:
-        DataError: they do not share their first axis: one is a single number, or a state whose samples are on another axis.
+    Args:
+        wanted: the inputs.
+        names: their sizes, of the free ones the names.
     """
-    if number := next((w for w in wanted if not w.shape), None):
-        raise DataError(f"input '{number.name}' is a single number without an axis for samples: make it a constant of the file")
-    sizes = {w.shape[0] for w in wanted}
-    fixed = sizes - {None}
-    if len(fixed) > 1 or (None in sizes and fixed - {1}):
-        one = next(w for w in wanted if w.shape[0] not in (None, 1))
-        raise DataError(
-            f"input '{one.name}' {one.shape} does not share its first axis with the other inputs, so that it is not that of the "
-            "samples: export the model with the samples first in every input, or without it"
-        )
-    return fixed.pop() if fixed else None
+    size, axes = sample_axes(names)
+    return [replace(w, axis=axis) for w, axis in zip(wanted, axes, strict=True)], size if isinstance(size, int) else None
 
 
-def batches(arrays: Sequence[np.ndarray], size: int) -> list[tuple[np.ndarray, ...]]:
-    """Return arrays of samples as batches of ``size``; those that do not fill one are left out, unless there is no other."""
+def axes_of(wanted: Sequence[Wanted]) -> Axes:
+    """Return the axes of samples of inputs."""
+    return tuple(w.axis for w in wanted)
+
+
+def batches(arrays: Sequence[np.ndarray], size: int, axes: Axes) -> list[tuple[np.ndarray, ...]]:
+    """Return arrays of samples as batches of ``size``; those that do not fill one are left out, unless there is no other.
+
+    Args:
+        arrays: ``[samples, ...]``.
+        size: of the batches.
+        axes: of each array that which counts the samples in a batch.
+    """
     count = len(arrays[0])
     starts = range(0, count - size + 1, size) if count >= size else (0,)
-    return [tuple(x[start : start + size] for x in arrays) for start in starts]
+    return [tuple(samples_along(x[start : start + size], axis) for x, axis in zip(arrays, axes, strict=True)) for start in starts]
+
+
+def joined(parts: Sequence[Sequence[np.ndarray]], size: int, axes: Axes) -> list[np.ndarray]:
+    """Return the outputs of batches of ``size``, joined: ``[samples, ...]`` where the samples of an input lie otherwise, too.
+
+    Args:
+        parts: the outputs of each batch.
+        size: of the batches.
+        axes: of the inputs.
+    """
+    columns = zip(*parts, strict=True)
+    if all(axis == 0 for axis in axes):
+        return [np.concatenate(column) for column in columns]
+    return [np.concatenate([samples_first(y, axis_of(y, size)) for y in column]) for column in columns]
 
 
 def unpacked(found: Sequence[tuple[np.ndarray, ...]]) -> list[Any]:

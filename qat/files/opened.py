@@ -14,13 +14,13 @@ from qat.errors import ConfigError, CustomOperatorError, DataError
 from qat.exporters.exporter import exporter_of
 from qat.frameworks import adapter_for, framework_of
 from qat.runs.float_model import is_factory, made_by, of_file
-from qat.runtimes import FORMATS, format_of, open_session
+from qat.runtimes import FORMATS, TensorInfo, format_of, open_session
 from qat.system.ctrl_c import deferred
 from qat.system.silence import quiet
 from qat.typing import Adapter, Model
 
 from .data import Normalization, Samples, arrays_of, samples_for
-from .inputs import Wanted, fixed_batch
+from .inputs import Wanted, batches, joined, with_axes
 from .request import Request
 
 #: The suffix of what is made of a file, by the file's own.
@@ -64,8 +64,7 @@ class Opened:
 
     def outputs(self, model: Model, batches: Sequence[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
         """Return a model's outputs for batches, joined."""
-        parts = [self.adapter.predict(model, *batch) for batch in batches]
-        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return joined([self.adapter.predict(model, *batch) for batch in batches], self.batch, self.samples.axes)
 
 
 def open_data(path: Path, data: Any, request: Request, batch: int) -> Opened:
@@ -95,12 +94,12 @@ def open_float(source: str | Path, data: Any, request: Request, batch: int) -> O
         with deferred(), quiet():
             adapter_for("keras")
         model: Any = of_file(path)
-        opened = Opened(path.stem, path, model, Samples((), ""), batch, ".tflite")
+        opened = Opened(path.stem, path, model, Samples((), "", ()), batch, ".tflite")
         wanted = [Wanted(x.name, tuple(x.shape), np.dtype(x.dtype).name) for x in model.inputs]
     elif is_factory(text):
         model = made_by(text, {}, "the factory")
         name, suffix = text.rpartition(":")[2], ".onnx" if framework_of(model) == "torch" else ".tflite"
-        opened = Opened(name, None, model, Samples((), ""), batch, suffix)
+        opened = Opened(name, None, model, Samples((), "", ()), batch, suffix)
         if framework_of(model) == "torch":
             return replace(opened, samples=_of_module(data, request, text))
         wanted = [Wanted(x.name, tuple(x.shape), np.dtype(x.dtype).name) for x in model.inputs]
@@ -126,7 +125,7 @@ def _of_module(data: Any, request: Request, text: str) -> Samples:
 
 def _of_artifact(path: Path, data: Any, request: Request, batch: int) -> Opened:
     samples, batch = _data_of_artifact(path, data, request, batch)
-    model = api.load(path, tuple(x[:batch] for x in samples.arrays))
+    model = api.load(path, batches(samples.arrays, batch, samples.axes)[0])
     return Opened(path.stem, path, model, samples, batch, path.suffix)
 
 
@@ -135,22 +134,24 @@ def _data_of_artifact(path: Path, data: Any, request: Request, batch: int) -> tu
     if not path.is_file():
         raise DataError(f"no such file: {path}")
     try:
-        wanted = [Wanted(info.name, tuple(info.shape), info.dtype) for info in open_session(path).inputs]
+        inputs = open_session(path).inputs
     except CustomOperatorError:  # it may be one that is read here
-        wanted = _inputs_as_written(path)
-    # A .tflite shows the size of a batch that it may nevertheless take otherwise; a fixed one of an .onnx is a constant.
-    fixed = fixed_batch(wanted) if path.suffix == ".onnx" else None
+        inputs = _inputs_as_written(path)
+    wanted, fixed = with_axes([Wanted(i.name, i.shape, i.dtype) for i in inputs], [i.sizes for i in inputs])
+    if path.suffix == ".tflite" and all(w.axis == 0 for w in wanted):
+        # A .tflite shows the size of a batch that it may nevertheless take otherwise; a fixed one of an .onnx is a constant.
+        fixed = None
     samples = _samples(wanted, data, request, _stated(path))
     return samples, fixed or min(batch, len(samples))
 
 
-def _inputs_as_written(path: Path) -> list[Wanted]:
+def _inputs_as_written(path: Path) -> tuple[TensorInfo, ...]:
     """Return the inputs of a ``.tflite`` that its runtime does not load."""
     from qat.sources.tflite.flatbuffer import read_subgraph
 
     graph = read_subgraph(path)
     tensors = [graph.tensors[number] for number in graph.inputs]
-    return [Wanted(name, t.shape, t.dtype.lower()) for name, t in zip(graph.input_names, tensors, strict=True)]
+    return tuple(TensorInfo(name, t.shape, t.dtype.lower()) for name, t in zip(graph.input_names, tensors, strict=True))
 
 
 def _stated(path: Path) -> Normalization | None:

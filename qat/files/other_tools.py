@@ -19,7 +19,7 @@ from qat.trainers.output_losses import choose
 
 from .distance import agreement_percent
 from .held_out import held_out
-from .inputs import BATCH
+from .inputs import BATCH, joined
 from .opened import Opened, open_data
 from .own import parts_of
 from .request import SHORT_FORMS, Request
@@ -68,7 +68,7 @@ def quantized(source: str | Path, data: Any, request: Request) -> QuantizedFile:
     if set(inspect(where).bits()) <= _FLOAT:
         where.unlink()
         raise ConfigError(f"{maker.tool} with the recipe '{recipe}' has quantized nothing in {source}")
-    before, after = _float_outputs(opened, held), _outputs(where, held)
+    before, after = _float_outputs(opened, held), _outputs(where, opened, held)
     kinds = choose({str(i): y for i, y in enumerate(before)}, None, suffix == ".onnx")
     return QuantizedFile(
         source=str(source), path=where, tool=maker.tool, recipe=recipe, float_bytes=opened.bytes, bytes=len(raw),
@@ -123,11 +123,11 @@ def _named(found: Mapping[str, Maker], name: str, tool: str) -> Maker:
 
 def _float_outputs(opened: Opened, held: list[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
     if opened.path is not None and opened.path.suffix != ".keras":
-        return _outputs(opened.path, held)
+        return _outputs(opened.path, opened, held)
     return opened.outputs(opened.model, held)
 
 
-def _outputs(path: Path, held: list[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+def _outputs(path: Path, opened: Opened, held: list[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
     session = open_session(path)
     parts = [session.run(*batch) for batch in held]
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return joined(parts, opened.batch, opened.samples.axes)

@@ -78,7 +78,8 @@ def parts_of(opened: Opened) -> tuple[list[tuple[np.ndarray, ...]], list[tuple[n
     """Return the batches to learn from, and those held out: the last eighth of the samples; of one batch both are the same."""
     out = max(len(opened.samples) // HELD_OUT, opened.batch)
     kept = tuple(x[: len(x) - out] if len(x) > out else x for x in opened.samples.arrays)
-    return batches(kept, opened.batch), batches(tuple(x[-out:] for x in opened.samples.arrays), opened.batch)
+    held = tuple(x[-out:] for x in opened.samples.arrays)
+    return batches(kept, opened.batch, opened.samples.axes), batches(held, opened.batch, opened.samples.axes)
 
 
 def _why_larger(opened: Opened, prepared: Any) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from qat.system.sample_axes import Axes, sample_axes
+
 from .kinds import KINDS
 
 #: The names of the axes after batch and channels, by rank, of an input that leaves their sizes free.
@@ -96,6 +98,11 @@ class Graph:
     def input_shapes(self) -> dict[str, tuple[int | None, ...]]:
         """The shapes of the inputs by name, in their order."""
         return {name: self.tensors[name].shape for name in self.inputs}
+
+    @property
+    def sample_axes(self) -> Axes:
+        """The axes of the inputs that count the samples."""
+        return sample_axes(list(self.input_shapes.values()))[1]
 
     def consumers(self) -> dict[str, list[Op]]:
         """Map each tensor to the operators that read it."""

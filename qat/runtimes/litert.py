@@ -14,8 +14,9 @@ from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.grid import dequantize, f32
 from qat.arithmetic.kernels import KERNELS
 from qat.errors import CustomOperatorError, QatError, reason_of
+from qat.system.sample_axes import axis_of, count_of, cut
 
-from .tensors import LIMITS, TensorInfo, check_shapes
+from .tensors import LIMITS, TensorInfo, axes_of, check_shapes
 
 _UNRESOLVED = re.compile(r"unresolved custom op: ([^\s.]+)")
 
@@ -58,7 +59,9 @@ class LiteRTSession:
         self.outputs = tuple(self._info(d) for d in self._interpreter.get_output_details())
         self.input_names = self._signature_names("inputs", self._interpreter.get_input_details(), self.inputs)
         self.output_names = self._signature_names("outputs", self._interpreter.get_output_details(), self.outputs)
-        self._batch = int(self._interpreter.get_input_details()[0]["shape"][0])
+        self._axes = axes_of(self.inputs)
+        tensors = zip(self._interpreter.get_input_details(), self._axes, strict=True)
+        self._batch = next((int(detail["shape"][axis]) for detail, axis in tensors if axis is not None), 1)
 
     def _allocate(self, free: bool) -> None:
         """Allocate the tensors. A free size is 1 until inputs set it, which may be too little: then they allocate."""
@@ -111,24 +114,27 @@ class LiteRTSession:
             for shape, detail in zip(shapes, details, strict=True):
                 self._interpreter.resize_tensor_input(detail["index"], shape)
             self._interpreter.allocate_tensors()
-            self._shapes, self._batch = shapes, len(inputs[0])
+            self._shapes, self._batch = shapes, count_of(inputs, self._axes)
         for array, detail in zip(inputs, details, strict=True):
             self._interpreter.set_tensor(detail["index"], array)
         self._interpreter.invoke()
         return tuple(self._interpreter.get_tensor(d["index"]) for d in self._interpreter.get_output_details())
 
     def _run(self, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        check_shapes(arrays, self.inputs)
-        if all(i.shape and i.shape[0] is None for i in self.inputs) or len(arrays[0]) == self._batch:
+        check_shapes(arrays, self.inputs, self._axes)
+        count, size = count_of(arrays, self._axes), self._batch
+        if count == size or all(
+            axis is not None and i.shape[axis] is None for i, axis in zip(self.inputs, self._axes, strict=True)
+        ):
             return self.invoke(*self.in_file_types(*arrays))
         # A file with a fixed batch size takes its inputs in parts of that size.
-        size = self._batch
-        parts = [self.invoke(*self.in_file_types(*(a[i : i + size] for a in arrays))) for i in range(0, len(arrays[0]), size)]
-        return tuple(np.concatenate(pieces) for pieces in zip(*parts, strict=True))
+        inputs = (cut(arrays, self._axes, first, first + size) for first in range(0, count, size))
+        parts = [self.invoke(*self.in_file_types(*part)) for part in inputs]
+        return tuple(np.concatenate(pieces, axis_of(pieces[0], size) or 0) for pieces in zip(*parts, strict=True))
 
     def _integers(self, array: np.ndarray, info: TensorInfo) -> np.ndarray:
         if info.scale is None or info.dtype not in LIMITS:
-            return np.ascontiguousarray(array, info.dtype)
+            return np.asarray(array, info.dtype, order="C")
         encoding = self._encoding(info)
         return (KERNELS[self._kernels].quantize(array, encoding) + encoding.zero_point).astype(info.dtype)
 

@@ -12,8 +12,9 @@ import onnx
 import onnxruntime as ort
 
 from qat.errors import DataError, QatError, reason_of
+from qat.system.sample_axes import axis_of
 
-from .tensors import TensorInfo, check_shapes
+from .tensors import TensorInfo, axes_of, check_shapes
 
 _LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -43,6 +44,7 @@ class OnnxSession:
         self._session = self._open(self._options("all" if optimize else "none"))
         self.inputs = tuple(self._info(i) for i in self._session.get_inputs())
         self.outputs = tuple(self._info(o) for o in self._session.get_outputs())
+        self._axes = axes_of(self.inputs)
         self.input_names, self.output_names = (tuple(end.name for end in ends) for ends in (self.inputs, self.outputs))
 
     def _open(self, options: ort.SessionOptions) -> Any:
@@ -68,7 +70,8 @@ class OnnxSession:
     def _info(value: Any) -> TensorInfo:
         shape = tuple(d if isinstance(d, int) else None for d in value.shape)
         dtype = value.type.removeprefix("tensor(").removesuffix(")")
-        return TensorInfo(value.name, shape, _TYPES.get(dtype, dtype))
+        free = {axis: name for axis, name in enumerate(value.shape) if isinstance(name, str)}
+        return TensorInfo(value.name, shape, _TYPES.get(dtype, dtype), free=free)
 
     def run(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the outputs for a batch of any size, in the artifact's order."""
@@ -76,13 +79,14 @@ class OnnxSession:
 
     def in_file_types(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return inputs in the types of the file's inputs."""
-        return tuple(np.ascontiguousarray(a, i.dtype) for a, i in zip(arrays, self.inputs, strict=True))
+        return tuple(np.asarray(a, i.dtype, order="C") for a, i in zip(arrays, self.inputs, strict=True))
 
     def invoke(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the outputs in the file's types for inputs in the file's types: the runtime's own work and nothing else."""
         feeds = dict(zip((i.name for i in self.inputs), inputs, strict=True))
-        fixed = [(len(a), i.shape[0]) for a, i in zip(inputs, self.inputs, strict=True) if i.shape and i.shape[0] is not None]
-        other = next((size for count, size in fixed if count != size), None)
+        ends = zip(inputs, self.inputs, self._axes, strict=True)
+        fixed = [(a.shape[axis], i.shape[axis]) for a, i, axis in ends if axis is not None]
+        other = next((size for count, size in fixed if size not in (None, count)), None)
         return tuple(self._run(feeds) if other is None else self._run_in_parts(feeds, other))
 
     def run_named(self, *arrays: np.ndarray) -> dict[str, np.ndarray]:
@@ -92,7 +96,7 @@ class OnnxSession:
             DataError: the arrays do not fit the inputs.
             QatError: the runtime refuses to run; the message holds its reason.
         """
-        check_shapes(arrays, self.inputs)
+        check_shapes(arrays, self.inputs, self._axes)
         return dict(zip((o.name for o in self.outputs), self.invoke(*self.in_file_types(*arrays)), strict=True))
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -104,18 +108,20 @@ class OnnxSession:
 
     def _run_in_parts(self, feeds: dict[str, np.ndarray], size: int) -> list[np.ndarray]:
         """Run a model of a fixed batch size on any batch. Copies of the last sample fill the last part."""
-        count = len(next(iter(feeds.values())))
-        if count == 0 or any(len(a) != count for a in feeds.values()):
-            counts = ", ".join(str(len(a)) for a in feeds.values())
-            raise DataError(f"the artifact takes batches of {size}; its inputs hold {counts} samples")
+        along = dict(zip(feeds, self._axes, strict=True))
+        counts = [a.shape[axis] for a, axis in zip(feeds.values(), self._axes, strict=True) if axis is not None]
+        count = counts[0]
+        if count == 0 or any(other != count for other in counts):
+            raise DataError(f"the artifact takes batches of {size}; its inputs hold {', '.join(map(str, counts))} samples")
         parts = []
         for start in range(0, count, size):
             samples = np.minimum(np.arange(start, start + size), count - 1)
-            parts.append(self._run({name: a[samples] for name, a in feeds.items()}))
+            parts.append(
+                self._run({name: a if (axis := along[name]) is None else a.take(samples, axis) for name, a in feeds.items()})
+            )
         joined = []
         for pieces in zip(*parts, strict=True):
-            # A sequence of outputs, such as one of characters, can have the batch second.
-            axis = next((axis for axis, length in enumerate(pieces[0].shape) if length == size), 0)
+            axis = axis_of(pieces[0], size) or 0  # a sequence of outputs, such as one of characters, can have the batch second
             joined.append(np.concatenate(pieces, axis).take(np.arange(count), axis))
         return joined
 

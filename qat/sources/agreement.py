@@ -13,6 +13,7 @@ import numpy as np
 from qat.errors import CaptureError
 from qat.program.file_origin import ORIGIN, FileTensor
 from qat.runtimes.trial import Run
+from qat.system.sample_axes import Axes, sample_axes
 
 if TYPE_CHECKING:
     from torch import fx
@@ -58,24 +59,26 @@ def random_inputs(tensors: Sequence[FileTensor], seed: int = 0) -> Iterator[list
     Real numbers are of a normal distribution, integers 0 and 1, which all embeddings and masks take.
     """
     tried: set[tuple[tuple[int, ...], ...]] = set()
+    batch, axes = sample_axes([tensor.shape for tensor in tensors])
+    count = 1 if batch == 1 else 2
     for sizes in _SIZES:
-        shapes = tuple(_shape(tensor, sizes) for tensor in tensors)
+        shapes = tuple(_shape(tensor, sizes, axis, count) for tensor, axis in zip(tensors, axes, strict=True))
         if shapes not in tried:
             tried.add(shapes)
             rng = np.random.default_rng(seed)
             yield [_random(rng, shape, np.dtype(tensor.dtype)) for shape, tensor in zip(shapes, tensors, strict=True)]
 
 
-def _shape(tensor: FileTensor, sizes: tuple[int, int]) -> tuple[int, ...]:
-    """Return a shape: a free first axis is the batch, the free one before the last an image's height."""
+def _shape(tensor: FileTensor, sizes: tuple[int, int], samples: int | None, count: int) -> tuple[int, ...]:
+    """Return a shape with so many samples where their axis is free; the free one before the last is an image's height."""
     rank, shape = len(tensor.shape), []
     channels_last = rank == 4 and isinstance(tensor.shape[-1], int)
     height = rank - 3 if channels_last else rank - 2
     for axis, size in enumerate(tensor.shape):
         if isinstance(size, int):
             shape.append(size)
-        elif axis == 0:
-            shape.append(2)
+        elif axis == samples:
+            shape.append(count)
         elif axis == 1 and rank == 4 and not channels_last:
             shape.append(3)
         else:
@@ -87,7 +90,7 @@ def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -
     return rng.normal(size=shape).astype(dtype) if dtype.kind == "f" else rng.integers(0, 2, shape).astype(dtype)
 
 
-def proved(path: Path, module: fx.GraphModule, run: Run, samples: int = 1) -> fx.GraphModule:
+def proved(path: Path, module: fx.GraphModule, run: Run, samples: int = 1, axes: Axes = ()) -> fx.GraphModule:
     """Return a module that computes what its file does, with the :class:`Agreement` among its ``meta``.
 
     Args:
@@ -95,13 +98,16 @@ def proved(path: Path, module: fx.GraphModule, run: Run, samples: int = 1) -> fx
         module: that was read from it, with its origin.
         run: of the file.
         samples: how many times the inputs are given at once to a module that takes any batch: each is to come out as alone.
+        axes: of the inputs, along which they are given; of one time none.
 
     Raises:
         CaptureError: the outputs differ by more than :data:`LIMIT`, or have other shapes.
     """
     import torch
 
-    inputs = [np.concatenate([array] * samples) if samples > 1 else array for array in run.inputs]
+    inputs = run.inputs
+    if samples > 1:
+        inputs = tuple(np.concatenate([array] * samples, axis) for array, axis in zip(run.inputs, axes, strict=True))
     with torch.no_grad():
         outputs = module(*(torch.from_numpy(a.astype(np.float32) if a.dtype.kind == "f" else a) for a in inputs))
     found = [t.numpy() for t in ((outputs,) if isinstance(outputs, torch.Tensor) else outputs)]

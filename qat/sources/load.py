@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from qat.errors import DataError, MissingDependencyError
 from qat.program.file_origin import ORIGIN, FileOrigin, FileTensor
 from qat.runtimes import FORMATS
+from qat.system.sample_axes import sample_axes
 from qat.typing import Inputs
 
 if TYPE_CHECKING:
@@ -97,9 +98,10 @@ def _of_tflite(path: Path, example: Sequence[np.ndarray] | None) -> fx.GraphModu
 
 def _of_the_files_batch(example: Sequence[np.ndarray], inputs: Sequence[FileTensor]) -> Sequence[np.ndarray]:
     """Return the first samples of an example: a file that resizes to a batch may still merge it with other axes, in silence."""
-    sizes = {tensor.shape[0] for tensor in inputs if tensor.shape}
-    own = sizes.pop() if len(sizes) == 1 else None
-    return [x[:own] for x in example] if isinstance(own, int) and all(x.ndim and len(x) % own == 0 for x in example) else example
+    own, axes = sample_axes([tensor.shape for tensor in inputs])
+    if not isinstance(own, int) or any(axis != 0 for axis in axes):
+        return example
+    return [x[:own] for x in example] if all(x.ndim and len(x) % own == 0 for x in example) else example
 
 
 def example_of(model: fx.GraphModule) -> Inputs:
@@ -111,7 +113,11 @@ def example_of(model: fx.GraphModule) -> Inputs:
     import numpy as np
 
     origin: FileOrigin = model.meta[ORIGIN]
-    shapes = [tuple(2 if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(t.shape)) for t in origin.inputs]
+    _, axes = sample_axes([t.shape for t in origin.inputs])
+    shapes = [
+        tuple(2 if axis == samples and not isinstance(n, int) else n for axis, n in enumerate(t.shape))
+        for t, samples in zip(origin.inputs, axes, strict=True)
+    ]
     for tensor, shape in zip(origin.inputs, shapes, strict=True):
         if not all(isinstance(n, int) for n in shape):
             sizes = ", ".join(str(n or "?") for n in tensor.shape)

@@ -229,15 +229,15 @@ def test_free_sizes_are_set():
     assert wanted.sized((48, 320)).shape == (None, 3, 48, 320)
     with pytest.raises(DataError, match="a size of 10 does not fit"):
         Wanted("x", (None, 3, 8, 8)).sized((10, 8))
-    assert [len(b[0]) for b in batches((np.zeros((20, 2)),), 8)] == [8, 8]
-    assert [len(b[0]) for b in batches((np.zeros((5, 2)),), 8)] == [5]
+    assert [len(b[0]) for b in batches((np.zeros((20, 2)),), 8, (0,))] == [8, 8]
+    assert [len(b[0]) for b in batches((np.zeros((5, 2)),), 8, (0,))] == [5]
 
 
 def write_two_inputs(path, x, state):
     """A product of ``x`` and a matrix, plus a state, of the given sizes."""
     nodes = [helper.make_node("MatMul", ["x", "w"], ["m"], "dense"), helper.make_node("Add", ["m", "state"], ["y"], "add")]
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", x), ("state", state))]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("m", "y")]
     graph = helper.make_graph(nodes, "net", inputs, outputs, [tensor("w", 4, 4)])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
@@ -254,14 +254,37 @@ def test_a_batch_that_one_input_fixes_is_that_of_all(tmp_path):
     [
         (["n", "t", 4], ["n", 1, 4], r"input 'x' takes \(samples, any, 4\): random data need them: give an .npz with arrays of"),
         (["n", 2**31, 4], ["n", 1, 4], r"input 'x' takes \(samples, 2147483648, 4\): one sample is more than random data are"),
-        (["n", 4], [2, "n", 4], r"input 'state' \(2, None, 4\) does not share its first axis with .* the samples first in every"),
-        ([1, 4], [2, 1, 4], r"input 'state' \(2, 1, 4\) does not share its first axis"),
-        (["n", 4], [], "input 'state' is a single number without an axis for samples: make it a constant of the file"),
+        ([1, "t", 4], [2, 1, 1, 4], r"input 'x' takes \(samples, any, 4\): random data need them"),
     ],
 )
 def test_inputs_that_cannot_be_sampled_are_named(x, state, message, tmp_path):
     with pytest.raises(DataError, match=message):
         qat.quantize(write_two_inputs(tmp_path / "net.onnx", x, state), "random", out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("x", "state", "axis"),
+    [(["n", 4], [2, "n", 4], 1), ([1, 4], [2, 1, 4], 1), ([1, 4], [2, 4], None), (["n", 4], [], None)],
+)
+def test_states_have_their_samples_on_any_axis(x, state, axis, tmp_path):
+    path = write_two_inputs(tmp_path / "net.onnx", x, state)
+    sizes = [n if isinstance(n, int) else 2 for n in state]
+    stacked = RNG.normal(size=(32, *(1 if place == axis else n for place, n in enumerate(sizes))))
+    frames = RNG.normal(size=(32, 4))
+    forms = [stacked] if axis is None else [stacked, np.concatenate(list(stacked), axis)]
+    made = [qat.quantize(path, {"x": frames, "state": y}, out=tmp_path, estimator="minmax", overwrite=True) for y in forms]
+    assert all(one.exact == 1 and one.quantized == (2, 2) for one in made) and len({one.error_percent for one in made}) == 1
+    artifact = open_session(made[0].path)
+    assert [i.shape for i in artifact.inputs] == [i.shape for i in open_session(path).inputs]
+
+
+def test_a_file_with_a_state_is_ranked_and_trained(tmp_path):
+    path = write_two_inputs(tmp_path / "net.onnx", ["n", 4], [2, "n", 4])
+    data = {"x": RNG.normal(size=(24, 4)), "state": RNG.normal(size=(2, 24, 4))}
+    with pytest.raises(ConfigError, match="no recipe that quantizes anything keeps an error"):
+        qat.quantize(path, data, max_error=0.1, estimator="minmax")
+    made = qat.quantize(path, data, start="brecq", train=1, estimator="importance", progress=False)
+    assert made.exact == 1 and made.steps == 1
 
 
 @pytest.mark.parametrize(

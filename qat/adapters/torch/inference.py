@@ -36,7 +36,7 @@ def _tensor(value: Any, device: torch.device | None) -> Any:
     if not isinstance(value, (torch.Tensor, np.ndarray)) and hasattr(value, "__array__"):  # of NumPy, or a tensor of TensorFlow
         value = np.array(value)
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.ascontiguousarray(value))
+        value = torch.from_numpy(np.asarray(value, order="C"))
     if not isinstance(value, torch.Tensor):
         raise DataError(
             f"a sample holds a {type(value).__name__}: yield tensors, arrays, nests of them, or (inputs, labels) pairs"

@@ -207,7 +207,7 @@ def _leaf(value: Any) -> Any:
         raise DataError(
             f"a sample holds a {type(value).__name__}: yield tensors, arrays, tuples of them, or (inputs, labels) pairs"
         )
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.asarray(array, order="C"))
 
 
 def _callers_paths(forward: inspect.Signature, paths: list[Path]) -> list[Path]:

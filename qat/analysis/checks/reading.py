@@ -10,6 +10,7 @@ import numpy as np
 from qat.display.progress import tracked
 from qat.errors import DataError
 from qat.frameworks import has_plan, in_order, input_count
+from qat.system.sample_axes import sample_axes, samples_first
 from qat.system.samples import batches_of, first_of_pair, parts_of
 
 #: Samples that are looked at together: one large array is never copied whole.
@@ -34,6 +35,9 @@ def batches(samples: Any, labels: Any, model: Any, what: str) -> Iterator[tuple[
     for index, batch in enumerate(tracked(batches_of(samples, what), f"checking the {what}")):
         where = f"{what}, batch {index}"
         arrays = _named(first_of_pair(batch, count), model, where)
+        _, axes = sample_axes([x.shape for x in arrays.values()])
+        if None not in axes:
+            arrays = {name: samples_first(x, axis) for (name, x), axis in zip(arrays.items(), axes, strict=True)}
         sizes = {len(x) for x in arrays.values()}
         if len(sizes) != 1:
             raise DataError(f"{where}: the inputs have different numbers of samples: {', '.join(map(str, sorted(sizes)))}")

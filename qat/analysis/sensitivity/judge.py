@@ -16,6 +16,7 @@ from qat.graph.graph import Graph
 from qat.report import statistics
 from qat.report.labels import inputs_of, labels_of
 from qat.report.running import turned
+from qat.system.sample_axes import count_of, cut, rows_alike, sample_axes
 from qat.system.samples import batches_of, check_finite
 from qat.system.silence import without_notices
 from qat.trainers.metric import Metric, samples_of
@@ -177,7 +178,7 @@ class Judge:
         def squares(outputs: Any, wanted: Any) -> np.ndarray:
             pairs = zip(_each(outputs), _each(wanted), variances, strict=True)
             each = [np.square(a.astype(np.float64) - b).reshape(len(a), -1).mean(1) / v for a, b, v in pairs]
-            return np.asarray(np.mean(each, axis=0))
+            return np.asarray(np.mean(rows_alike(each), axis=0))
 
         return Metric(
             ERROR, squares, higher_is_better=False, unit=" %", title="error", to_float=True, total=_root_in_percent
@@ -217,6 +218,9 @@ def affordable_batch(graph: Graph) -> int:
 
 def _parts(arrays: Any, size: int) -> list[Any]:
     """Return the parts of a batch, of at most ``size`` samples each: of an array, or of a tuple or dictionary of them."""
+    if isinstance(arrays, tuple) and all(hasattr(x, "shape") for x in arrays):
+        _, axes = sample_axes([x.shape for x in arrays])
+        return [cut(arrays, axes, start, start + size) for start in range(0, count_of(arrays, axes), size)]
     count = samples_of(arrays)
     if count <= size:
         return [arrays]

@@ -13,6 +13,7 @@ from torch import fx
 from qat.errors import CaptureError, DataError, QatError, reason_of
 from qat.program.file_origin import FileOrigin, FileTensor
 from qat.sources.module_writer import ModuleWriter, Value
+from qat.system.sample_axes import Axes, sample_axes
 
 from .biases import with_biases
 from .folding import Eager, as_array
@@ -30,7 +31,7 @@ def to_module(graph: FileGraph, origin: FileOrigin, sizes: Sequence[Sequence[int
         graph: as the file has it.
         origin: that the module carries on.
         sizes: of the inputs, an example that the file's runtime takes.
-        any_batch: whether a first axis of one size, the same for all inputs, becomes a free one.
+        any_batch: whether an axis of samples of one size, the same for all inputs, becomes a free one.
 
     Raises:
         CaptureError: an operator has no row, or cannot be written; the message names it.
@@ -39,7 +40,7 @@ def to_module(graph: FileGraph, origin: FileOrigin, sizes: Sequence[Sequence[int
     missing = [node for node in graph.nodes if (node.domain, node.type) not in OPERATORS and node.type not in _CONTROL]
     if missing:
         raise CaptureError(_without_row(missing))
-    importer = _Importer(origin.opset or 0, batch_of(graph) if any_batch else None)
+    importer = _Importer(origin.opset or 0, *batch_of(graph), any_batch)
     try:
         return importer.module(graph, origin, sizes)
     except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
@@ -48,11 +49,10 @@ def to_module(graph: FileGraph, origin: FileOrigin, sizes: Sequence[Sequence[int
         raise DataError(f"the file contradicts itself ({type(error).__name__}: {reason_of(error)}): export it again") from error
 
 
-def batch_of(graph: FileGraph) -> int | None:
-    """Return the number of samples that a file is fixed to: the first size of all inputs. None where it is free."""
-    first = {t.shape[0] if t.shape else None for t in graph.inputs}
-    size = first.pop() if len(first) == 1 else None
-    return size if isinstance(size, int) else None
+def batch_of(graph: FileGraph) -> tuple[int | None, Axes]:
+    """Return the number of samples that a file is fixed to, None where it is free, and their axes."""
+    size, axes = sample_axes([t.shape for t in graph.inputs])
+    return size if isinstance(size, int) else None, axes
 
 
 #: Operators of the walk itself, not of the table.
@@ -79,8 +79,8 @@ def _label(node: FileNode) -> str:
 class _Importer:
     """Writes one graph. ``values`` holds every tensor of the file that is known or written so far."""
 
-    def __init__(self, opset: int, batch: int | None) -> None:
-        self.opset, self.fixed_batch = opset, batch
+    def __init__(self, opset: int, own_batch: int | None, axes: Axes, any_batch: bool) -> None:
+        self.opset, self.own_batch, self.axes, self.any_batch = opset, own_batch, axes, any_batch
         self.batch: Batch | None = None
         self.writer = ModuleWriter()
         self.values: dict[str, Operand | None] = {}
@@ -88,15 +88,17 @@ class _Importer:
         self.eager = Eager()
 
     def module(self, graph: FileGraph, origin: FileOrigin, sizes: Sequence[Sequence[int]]) -> fx.GraphModule:
-        for tensor, example in zip(graph.inputs, sizes, strict=True):
-            free = [not isinstance(n, int) or (axis == 0 and self.fixed_batch is not None) for axis, n in enumerate(tensor.shape)]
+        for tensor, example, samples in zip(graph.inputs, sizes, self.axes, strict=True):
+            free = [not isinstance(n, int) for n in tensor.shape]
+            if samples is not None and self.own_batch is not None:
+                free[samples] = self.any_batch
             shape = [None if is_free else size for size, is_free in zip(example, free, strict=True)]
             # A size of one would be taken for a fixed one.
             tried = [max(size, 2) if is_free else size for size, is_free in zip(example, free, strict=True)]
             value = self.writer.input(tensor.name, shape, torch_type(tensor), tried)
             self.values[tensor.name] = value
-            if self.fixed_batch is not None and self.batch is None:
-                self.batch = Batch(self.fixed_batch, value.shape[0].node.expr)  # type: ignore[union-attr]
+            if samples is not None and self.any_batch and self.own_batch is not None and self.batch is None:
+                self.batch = Batch(self.own_batch, value.shape[samples].node.expr)  # type: ignore[union-attr]
         self.take_constants(graph)
         nodes = self.fold(graph.nodes)
         for node in with_biases(nodes, self.values, [t.name for t in graph.outputs]):

@@ -43,17 +43,18 @@ def read_onnx(path: Path, example: Sequence[np.ndarray] | None = None) -> fx.Gra
     except DataError:
         _written(graph, origin, candidates[0], any_batch=False)  # what is wrong with an operator tells more
         raise
-    if batch_of(graph) is not None:
+    batch, axes = batch_of(graph)
+    if batch is not None and None not in axes:
         try:
             return _proved(path, graph, origin, run, any_batch=True)
         except QatError as error:
-            log.info("%s keeps its batch of %s: %s", path, batch_of(graph), error)
+            log.info("%s keeps its batch of %s: %s", path, batch, error)
     return _proved(path, graph, origin, run, any_batch=False)
 
 
 def _proved(path: Path, graph: FileGraph, origin: FileOrigin, run: Run, any_batch: bool) -> fx.GraphModule:
     module = _written(graph, origin, run.inputs, any_batch)
-    return proved(path, module, run, _SAMPLES if any_batch else 1)
+    return proved(path, module, run, _SAMPLES if any_batch else 1, batch_of(graph)[1])
 
 
 def _written(graph: FileGraph, origin: FileOrigin, inputs: Sequence[np.ndarray], any_batch: bool) -> fx.GraphModule:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from qat.errors import CaptureError
 from qat.sources.module_writer import Argument, ModuleWriter, Value
+from qat.system.sample_axes import sample_axes
 
 from .flatbuffer import FileTensor, Operator, Subgraph
 from .laid import Laid, as_in_file, changed, channels_first
@@ -51,12 +52,17 @@ class Importer:
         self._forms: dict[tuple[str, tuple[int, ...]], Value] = {}
 
     def take_inputs(self, sizes: Sequence[Sequence[int]]) -> None:
-        """Write the inputs. Their first axis, the batch, is free; ``sizes``: an example that the file takes, or empty."""
+        """Write the inputs. Their axis of samples, mostly the first, is free; ``sizes``: an example that the file takes."""
         examples = sizes or [()] * len(self.graph.inputs)
-        for number, name, example in zip(self.graph.inputs, self.graph.input_names, examples, strict=True):
-            tensor = self.graph.tensors[number]
-            shape = (None, *tensor.shape[1:]) if tensor.shape else ()
-            value = self.writer.input(name, shape, torch_type(tensor), (None, *example[1:]) if example else ())
+        tensors = [self.graph.tensors[number] for number in self.graph.inputs]
+        _, axes = sample_axes([tensor.shape for tensor in tensors])
+        fixed = None in axes  # one sample fills an input
+        for number, name, tensor, example, samples in zip(
+            self.graph.inputs, self.graph.input_names, tensors, examples, axes, strict=True
+        ):
+            free = None if fixed else samples
+            shape, tried = (tuple(None if axis == free else n for axis, n in enumerate(of)) for of in (tensor.shape, example))
+            value = self.writer.input(name, shape, torch_type(tensor), tried)
             self._laid[number] = Laid(value, as_in_file(len(shape)))
 
     def outputs(self) -> list[Value]:

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from qat.adapters.torch.capture import export
 from qat.adapters.torch.capture.decompose import functional
 from qat.adapters.torch.signature import call_of
 from qat.errors import CaptureError
+from qat.runtimes import open_session
 
 aten = torch.ops.aten
 X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -388,3 +390,29 @@ def test_quick_shapes_are_those_of_pytorch(monkeypatch):
     assert known == FAST_OP_IMPLEMENTATIONS
     monkeypatch.setattr(export, "quick_shapes", contextlib.nullcontext)
     assert quick == captured()
+
+
+class Steps(nn.Module):
+    """A step of two layers, each with a state: ``[layers, samples, values]``."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers, self.head = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)]), nn.Linear(8, 3)
+
+    def forward(self, x, states):
+        found = []
+        for layer, state in zip(self.layers, states.unbind(0), strict=True):
+            x = torch.relu(layer(x) + state)
+            found.append(x)
+        return self.head(x), torch.stack(found)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+def test_a_state_has_its_samples_on_the_second_axis(suffix, tmp_path):
+    samples = [(torch.rand(4, 8), torch.rand(2, 4, 8)) for _ in range(3)]
+    model = qat.prepare(Steps(), samples[0], target="onnxruntime" if suffix == ".onnx" else "litert")
+    artifact = qat.export(qat.calibrate(model, samples), tmp_path / f"steps{suffix}", verify=samples)
+    assert artifact.parity.exact == 1
+    scores, states = open_session(artifact.path).run(np.zeros((7, 8), np.float32), np.zeros((2, 7, 8), np.float32))
+    assert scores.shape == (7, 3) and states.shape == (2, 7, 8)

@@ -61,11 +61,11 @@ class Builder:
 
     # --- parts of the graph ---
 
-    def take_sizes(self, captured: Any, example: Any) -> None:
-        """Take the free sizes of an input from its example; the batch is not among them."""
-        shapes = (captured.shape[1:], example.shape[1:]) if isinstance(captured, Tensor) else ((), ())
-        for size, given in zip(*shapes, strict=True):
-            if not isinstance(size, int):
+    def take_sizes(self, captured: Any, example: Any, samples: int | None) -> None:
+        """Take the free sizes of an input from its example; the axis that counts the samples is not among them."""
+        shapes = (captured.shape, example.shape) if isinstance(captured, Tensor) else ((), ())
+        for axis, (size, given) in enumerate(zip(*shapes, strict=True)):
+            if axis != samples and not isinstance(size, int):
                 self.sizes[size.node.expr] = given
 
     def describe(self, node: fx.Node) -> None:

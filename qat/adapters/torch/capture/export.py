@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from qat.adapters.torch.nests import Nest, opened
 from qat.adapters.torch.signature import Call, Signature
 from qat.errors import CaptureError
+from qat.system.sample_axes import Axes, sample_axes
 from qat.system.silence import quiet
 
 from .any_batch import ForAnyBatch
@@ -47,12 +48,14 @@ class Captured:
     Attributes:
         exported: the operators.
         examples: the input tensors with which the model was run.
+        axes: of each of them that which counts the samples; None of one without.
         signature: the form in which the user's model takes and returns them.
         acts: what training adds, by its name.
     """
 
     exported: torch.export.ExportedProgram
     examples: tuple[Tensor, ...]
+    axes: Axes
     signature: Signature
     acts: dict[str, Act]
 
@@ -81,19 +84,16 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
         )
     signature, given = call.signature(), tuple(call.tensors.values())
     free = free_axes(given, dynamic)
-    batch = {x.shape[0] for x in given if x.ndim > 0}
-    if len(batch) != 1:
-        raise CaptureError(
-            f"the example inputs have first dimensions {sorted(batch)}: pass tensors that share one batch size, batch first"
-        )
+    axes = _axes_of_samples(given)
     copied = copy_of(model).eval()
     flat = _Flat(copied, call, signature)
     shapes = tuple(
-        dict.fromkeys((0, *axes), torch.export.Dim.AUTO) if x.ndim else None for x, axes in zip(given, free, strict=True)
+        None if axis is None else dict.fromkeys((axis, *others), torch.export.Dim.AUTO)
+        for axis, others in zip(axes, free, strict=True)
     )
     try:
         with _capturing():
-            captured, examples = _any_batch(copied, given, shapes)
+            captured, examples = _any_batch(copied, given, axes, shapes)
             inline_regions(captured.graph_module)
             exported = _functional(captured)
     except CaptureError:
@@ -107,7 +107,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
 
     def in_training() -> torch.export.ExportedProgram:
         with _capturing():
-            again, _ = _any_batch(copied, given, shapes)
+            again, _ = _any_batch(copied, given, axes, shapes)
             inline_regions(again.graph_module)
             return functional(again) if taken_apart else _functional(again, lenient=True)
 
@@ -118,7 +118,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
     as_layers(exported.graph, derived)
     lift_computed_weights(exported.graph, owner, tensors)
     rewrite(exported.graph)
-    return Captured(exported, examples, replace(signature, outputs=outputs), acts)
+    return Captured(exported, examples, axes, replace(signature, outputs=outputs), acts)
 
 
 def owners(model: nn.Module, exported: torch.export.ExportedProgram) -> dict[str, str]:
@@ -180,8 +180,26 @@ def _capturing() -> Iterator[None]:
         yield
 
 
+def _axes_of_samples(given: Sequence[Tensor]) -> Axes:
+    """Return the axis of each input that counts the samples; of single numbers none, and of all none where one fills an input.
+
+    Raises:
+        CaptureError: the inputs are of no common batch.
+    """
+    sized = [x for x in given if x.ndim]
+    _, found = sample_axes([tuple(x.shape) for x in sized])
+    if not found or found[0] is None or (None in found and sized[0].shape[0] != 1):
+        first = sorted({x.shape[0] for x in sized})
+        raise CaptureError(
+            f"the example inputs have first dimensions {first}: pass tensors that share one batch size, batch first, or samples "
+            "along one axis of each"
+        )
+    axes = iter((None,) * len(found) if None in found else found)
+    return tuple(next(axes) if x.ndim else None for x in given)
+
+
 def _any_batch(
-    model: nn.Module, given: tuple[Tensor, ...], shapes: tuple[Any, ...]
+    model: nn.Module, given: tuple[Tensor, ...], axes: Axes, shapes: tuple[Any, ...]
 ) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
     """Capture a model by running two samples; where that fixes the batch, three, and then from its bytecode.
 
@@ -198,14 +216,16 @@ def _any_batch(
     def captured(examples: tuple[Tensor, ...], strict: bool = False) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
         return torch.export.export(model, examples, dynamic_shapes=shapes, strict=strict), examples
 
-    two, three = (_samples(given, count) for count in (2, 3))  # of one sample torch.export would make a constant
+    if not any(shapes):
+        return captured(given)
+    two, three = (_samples(given, axes, count) for count in (2, 3))  # of one sample torch.export would make a constant
     try:
         found = captured(two)
     except Exception:  # torch.export's own share no base class but this
-        if _batch_of(given) == 2:
+        if _batch_of(given, axes) == 2:
             raise
         found = captured(given)
-    if not _is_fixed(found[0]):
+    if not _is_fixed(found[0], axes):
         return found
     for examples, strict in ((three, False), (two, True)):
         try:
@@ -213,32 +233,40 @@ def _any_batch(
         except Exception as error:
             log.debug("the batch stays fixed: %s", error)
             continue
-        if not _is_fixed(again[0]):
+        if not _is_fixed(again[0], axes):
             return again
-    if _batch_of(found[1]) != _batch_of(given):
-        if _takes(found[0], given):
+    if _batch_of(found[1], axes) != _batch_of(given, axes):
+        if _takes(found[0], given, axes):
             return found
         found = captured(given)
-    if _takes(found[0], two if _batch_of(given) != 2 else three):
+    if _takes(found[0], two if _batch_of(given, axes) != 2 else three, axes):
         return found
-    shapes = tuple(axes and ({axis: size for axis, size in axes.items() if axis} or None) for axes in shapes)
+    shapes = tuple(
+        of_input and ({axis: size for axis, size in of_input.items() if axis != samples} or None)
+        for of_input, samples in zip(shapes, axes, strict=True)
+    )
     return captured(given)  # all sizes are numbers then, as they are in the file
 
 
-def _samples(examples: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
-    """Return so many samples of examples; of two, the first once more."""
-    return tuple(x if x.ndim == 0 or len(x) == count else torch.cat([x, x[:1]])[:count] for x in examples)
+def _samples(examples: tuple[Tensor, ...], axes: Axes, count: int) -> tuple[Tensor, ...]:
+    """Return so many samples of examples; of fewer, the first ones once more."""
+    return tuple(
+        x if axis is None else x.index_select(axis, torch.arange(count, device=x.device) % x.shape[axis])
+        for x, axis in zip(examples, axes, strict=True)
+    )
 
 
-def _batch_of(examples: tuple[Tensor, ...]) -> int:
-    return next(x.shape[0] for x in examples if x.ndim)
+def _batch_of(examples: tuple[Tensor, ...], axes: Axes) -> int:
+    return next(x.shape[axis] for x, axis in zip(examples, axes, strict=True) if axis is not None)
 
 
-def _takes(exported: torch.export.ExportedProgram, examples: tuple[Tensor, ...]) -> bool:
+def _takes(exported: torch.export.ExportedProgram, examples: tuple[Tensor, ...], axes: Axes) -> bool:
     """Whether captured operators take other examples than those of the capture, and no size but the first follows from these.
 
-    Then a guard alone has made the batch a number.
+    Then a guard alone has made the batch a number. Of inputs with another axis of samples that is not told from the sizes.
     """
+    if any(axes):
+        return False
     try:
         found = run_with(exported, examples)
     except CaptureError:
@@ -247,11 +275,11 @@ def _takes(exported: torch.export.ExportedProgram, examples: tuple[Tensor, ...])
     return all(int(a) == b for then, now in tensors for a, b in zip(then.shape[1:], now.shape[1:], strict=True))
 
 
-def _is_fixed(exported: torch.export.ExportedProgram) -> bool:
-    """Whether an input's first axis, the batch, was captured as a number."""
+def _is_fixed(exported: torch.export.ExportedProgram, axes: Axes) -> bool:
+    """Whether an input's axis of samples was captured as a number."""
     inputs = set(exported.graph_signature.user_inputs)
     values = [n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder" and n.name in inputs]
-    sizes = [v.shape[0] for v in values if isinstance(v, torch.Tensor) and v.ndim > 0]
+    sizes = [v.shape[axis] for v, axis in zip(values, axes, strict=True) if isinstance(v, torch.Tensor) and axis is not None]
     # A symbol that a guard made a number is no int yet; its expression is that number.
     return any(isinstance(size, int) or not size.node.expr.free_symbols for size in sizes)
 

@@ -25,7 +25,7 @@ from .attention_masks import beside_masks, hide_masked, is_near
 from .builder import Builder
 from .computed_weights import ComputedWeight, computed_weights
 from .constants import copy_returned, fold_constants
-from .export import capture, owners
+from .export import Captured, capture, owners
 from .free_sizes import scope_of
 from .match import Match, is_tensor
 from .own_loss import OwnLoss, own_loss_of
@@ -123,7 +123,7 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = (), dr
     parameters = signature.inputs_to_parameters
     near = {node for node, name in owner.items() if node not in parameters and is_near(tensors[name])}
     walker = _Walker(Builder(owner, tensors, folded), beside_masks(exported.graph, parameters, near))
-    graph = walker.walk(exported.graph, type(model).__name__, captured.examples)
+    graph = walker.walk(captured, type(model).__name__)
     origin: FileOrigin | None = origin_of(model)
     if origin is not None:
         graph = fold_padding(graph)
@@ -169,15 +169,15 @@ class _Walker:
         self.read_by_kept: set[str] = set()
         self.leaves: tuple[str | None, ...] = ()
 
-    def walk(self, captured: fx.Graph, name: str, examples: Sequence[torch.Tensor]) -> Graph:
+    def walk(self, captured: Captured, name: str) -> Graph:
         """Return the neutral graph."""
-        builder, waiting = self.builder, iter(examples)
+        builder, waiting = self.builder, zip(captured.examples, captured.axes, strict=True)
         inputs: list[str] = []
         ops: list[Op] = []
-        for node in captured.nodes:
+        for node in captured.exported.graph.nodes:
             if node.op == "placeholder" and node.name not in builder.owner:
                 inputs.append(node.name)
-                builder.take_sizes(node.meta["val"], next(waiting))
+                builder.take_sizes(node.meta["val"], *next(waiting))
                 builder.describe(node)
             elif node.name in builder.owner:
                 continue

@@ -1,0 +1,69 @@
+"""The axis of each input that counts the samples: mostly the first, the second of a recurrent state ``[layers, samples]``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+#: A size: a number, or the name of a free one, None where it has none.
+Size: TypeAlias = int | str | None
+#: For each input its axis of samples; None where one sample is the whole of the input.
+Axes: TypeAlias = tuple[int | None, ...]
+
+
+def sample_axes(shapes: Sequence[Sequence[Size]]) -> tuple[Size, Axes]:
+    """Return how many samples inputs of these sizes take at once, and along which axis of each.
+
+    The first axes count the samples where they have one size. Else it is a size that all inputs have on some axis. Without such
+    a size the inputs are one sample: along the first axis of one, or of any, size; of an input that has none, as a whole.
+
+    Examples:
+        >>> sample_axes([("n", 80), (2, "n", 64)])
+        ('n', (0, 1))
+        >>> sample_axes([(1, 80), (2, 64)])
+        (1, (0, None))
+    """
+    if not shapes:
+        return None, ()
+    first = list(dict.fromkeys(shape[0] if shape else 0 for shape in shapes))
+    if (len(first) == 1 and all(shapes)) or not any(isinstance(size, int) for size in first):
+        return first[0], (0,) * len(shapes)
+    candidates = [*(shape[0] for shape in shapes if shape), *(n for shape in shapes for n in shape if not isinstance(n, int)), 1]
+    for size in dict.fromkeys(candidates):
+        if all(size in shape for shape in shapes):
+            return size, tuple(shape.index(size) for shape in shapes)
+    return 1, tuple(next((axis for axis, n in enumerate(shape) if n == 1 or not isinstance(n, int)), None) for shape in shapes)
+
+
+def rows_alike(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return values of outputs, one for each row of them, in the rows of the first: of one with others the mean in each."""
+    return [x if len(x) == len(rows[0]) else np.full(len(rows[0]), x.mean()) for x in rows]
+
+
+def count_of(arrays: Sequence[np.ndarray], axes: Axes) -> int:
+    """Return how many samples inputs hold."""
+    return next((array.shape[axis] for array, axis in zip(arrays, axes, strict=True) if axis is not None), 1)
+
+
+def cut(arrays: Sequence[np.ndarray], axes: Axes, start: int, stop: int) -> tuple[np.ndarray, ...]:
+    """Return some of the samples of inputs."""
+    return tuple(
+        x if axis is None else x[(*[slice(None)] * axis, slice(start, stop))] for x, axis in zip(arrays, axes, strict=True)
+    )
+
+
+def axis_of(output: np.ndarray, size: int) -> int | None:
+    """Return the axis of an output along which ``size`` samples are; of one sample that may be none."""
+    return next((axis for axis, n in enumerate(output.shape) if n == size), None if size == 1 else 0)
+
+
+def samples_first(array: np.ndarray, axis: int | None) -> np.ndarray:
+    """Return a batch of an input with its samples along the first axis."""
+    return array[None] if axis is None else np.moveaxis(array, axis, 0)
+
+
+def samples_along(array: np.ndarray, axis: int | None) -> np.ndarray:
+    """Return what :func:`samples_first` took: of an input without an axis of samples the only one."""
+    return array[0, ...] if axis is None else np.moveaxis(array, 0, axis)
