@@ -11,7 +11,7 @@ from tensorflow import Tensor
 
 from qat.adapters.keras.capture.full_precision import compute_in_full
 from qat.adapters.keras.capture.layer_calls import Arguments, fill
-from qat.adapters.keras.nodes.float_resizing import IN_ORDER
+from qat.adapters.keras.nodes.in_order import IN_ORDER
 from qat.errors import CaptureError
 from qat.graph.graph import Op
 from qat.planning.plan import Plan

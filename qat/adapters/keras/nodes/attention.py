@@ -14,6 +14,7 @@ from qat.arithmetic.kernels import KERNELS
 from qat.graph.kinds import KINDS
 
 from .base import Node, Params
+from .float_softmax import softmax
 from .quantize import quantize
 
 
@@ -61,6 +62,11 @@ class MatMul(Node):
 class Softmax(Node):
     """Softmax over the last axis."""
 
+    def __call__(self, inputs: list[Tensor], params: Params, training: bool, on_grid: bool) -> Tensor:
+        """Compute one that stays float as the runtime does, where that is known."""
+        found = softmax(self._factored(inputs), self.kernels) if on_grid and not training and not self.grids else None
+        return super().__call__(inputs, params, training, on_grid) if found is None else found
+
     def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
         """In training compute in float, with the gradient of a softmax; else as the runtime does, in NumPy."""
         (x,), gx = inputs, self.inputs[0]
@@ -76,8 +82,11 @@ class Softmax(Node):
 
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The float softmax."""
+        return tf.nn.softmax(self._factored(inputs), -1)
+
+    def _factored(self, inputs: list[Tensor]) -> Tensor:
         (x,) = inputs
-        return tf.nn.softmax(x if self.attrs["beta"] == 1 else x * self.attrs["beta"], -1)
+        return x if self.attrs["beta"] == 1 else x * self.attrs["beta"]
 
 
 @tf.custom_gradient

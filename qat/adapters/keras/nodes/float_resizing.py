@@ -5,8 +5,7 @@ A bilinear resize ends most networks of segmentation, and integer kernels may fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -61,12 +60,3 @@ def _sizes(layer: Any, x: Tensor) -> Sequence[int] | None:
         return [n * factor for n, factor in zip(x.shape[1:3], layer.size, strict=True)]
     sizes: Sequence[int] = (layer.height, layer.width) if isinstance(layer, keras.layers.Resizing) else layer.size
     return None if 1 in sizes else sizes  # the place of a single element is another
-
-
-#: By a target's arithmetic: the function in the place of a layer or an operation, by the name of its class.
-IN_ORDER: Mapping[str, Mapping[str, Callable[[Any, Tensor], Tensor | None]]] = MappingProxyType(
-    {
-        kernels: dict.fromkeys(("Resize", "Resizing", "UpSampling2D"), function)
-        for kernels, function in {"mlas": resized_by_onnxruntime, "xnnpack": resized_by_xnnpack}.items()
-    }
-)
