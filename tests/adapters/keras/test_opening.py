@@ -47,6 +47,13 @@ class Swish(L.Layer):
         return x * ops.sigmoid(x)
 
 
+class Halved(L.Layer):
+    """Multiplies an array with a tensor, in this order, as RealNVP does with its masks."""
+
+    def call(self, x):
+        return np.full(6, 0.5, np.float32) * x
+
+
 class Halves(L.Layer):
     """Reads parts of its weight by bare slices, as GAT does, which Keras' symbolic tensors do not know."""
 
@@ -102,6 +109,7 @@ MODELS = {
     "residual": lambda: around(Residual(name="residual")),
     "layers in layers": lambda: around(Stage(name="stage")),
     "an operation": lambda: around(Swish()),
+    "an array before a tensor": lambda: around(Halved()),
     "parts of a weight": lambda: around(Halves()),
     "a subclass of a layer": lambda: around(Narrow()),
     "subclassed": called,

@@ -92,11 +92,13 @@ def symbolic_variables(layer: keras.layers.Layer) -> Iterator[Mapping[int, keras
     symbols.put(layers, True)
     keras.layers.Layer.__call__ = called
     keras.KerasTensor.__getitem__ = _item
+    keras.KerasTensor.__array_ufunc__ = None  # NumPy leaves ``array * tensor`` to the tensor
     try:
         yield symbols.variables
     finally:
         keras.layers.Layer.__call__ = original
         keras.KerasTensor.__getitem__ = _ITEM
+        del keras.KerasTensor.__array_ufunc__
         symbols.put(layers, False)
 
 
