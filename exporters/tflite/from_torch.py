@@ -114,10 +114,11 @@ def _core_aten(program: Program, block: FrameworkBlock) -> ExportedProgram:
 
     from qat.adapters.torch.block_inputs import example_inputs
     from qat.adapters.torch.capture.decompose import in_core_operators
+    from qat.adapters.torch.capture.quick_shapes import quick_shapes
 
     examples, shapes = example_inputs(program, block)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quick_shapes():
             warnings.simplefilter("ignore")
             return in_core_operators(torch.export.export(block.module, examples, dynamic_shapes=shapes))
     except Exception as error:  # the errors of torch.export share no base class but this

@@ -17,6 +17,7 @@ from qat.planning.held_in_tflite import Called, beyond
 
 from .decompose import in_core_operators
 from .export import NOT_THE_USERS
+from .quick_shapes import quick_shapes
 from .trace import Traced
 
 log = logging.getLogger("qat")
@@ -105,7 +106,7 @@ def _taken_apart(node: fx.Node) -> list[fx.Node]:
 
     examples = tuple(_example(source.meta.get("val")) for source in node.all_input_nodes)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quick_shapes():
             warnings.simplefilter("ignore")
             exported = in_core_operators(torch.export.export(Alone().eval(), examples))
     except Exception as error:  # torch.export's own share no base class but this; the export of the artifact will tell
