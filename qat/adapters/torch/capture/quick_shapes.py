@@ -62,7 +62,6 @@ def _kept_for_operators() -> Iterator[None]:
     """Let PyTorch keep the shapes of operators alone, and not of those that it takes them apart into."""
     inner = 0
     find, make = FakeTensorMode._dispatch_impl, FakeTensorMode._make_cache_entry
-    keepers = {name: getattr(fake_tensor, name) for name in _KEEPERS}
 
     def found(mode: FakeTensorMode, *call: Any) -> Any:
         nonlocal inner
@@ -81,15 +80,18 @@ def _kept_for_operators() -> Iterator[None]:
         if getattr(entry, "reason", None) != _PART:  # else PyTorch would never keep it of an operator either
             keeper(kept, key, entry)
 
-    FakeTensorMode._dispatch_impl, FakeTensorMode._make_cache_entry = found, made  # type: ignore[method-assign]
-    for name, keeper in keepers.items():
-        setattr(fake_tensor, name, functools.partial(keep, keeper))
+    changed: list[tuple[Any, str, Callable[..., Any], Callable[..., Any]]] = [
+        (FakeTensorMode, "_dispatch_impl", find, found),
+        (FakeTensorMode, "_make_cache_entry", make, made),
+        *((fake_tensor, name, was, functools.partial(keep, was)) for name in _KEEPERS for was in [getattr(fake_tensor, name)]),
+    ]
+    for place, name, _, now in changed:
+        setattr(place, name, now)
     try:
         yield
     finally:
-        FakeTensorMode._dispatch_impl, FakeTensorMode._make_cache_entry = find, make  # type: ignore[method-assign]
-        for name, keeper in keepers.items():
-            setattr(fake_tensor, name, keeper)
+        for place, name, was, _ in changed:
+            setattr(place, name, was)
 
 
 def _found(op: torch._ops.OpOverload, way: Way, mode: FakeTensorMode, *args: Any, **kwargs: Any) -> Any:
