@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
+
 from qat.arithmetic.encoding import Encoding, from_range
 from qat.arithmetic.float_functions import float_is_exact, in_float
 from qat.frameworks import adapter_for, framework_of
@@ -23,6 +25,8 @@ from .whole_steps import is_free, is_function, read_in_whole_steps, whole_steps
 
 #: By how much of itself a range grows from one trial to the next, and the most trials: 0.8 % in all.
 _STEP, _TRIALS = 2.0**-14, 128
+#: No range is wider: its scale would not be a number.
+_MOST = float(np.finfo(np.float32).max)
 
 Range = tuple[float, float]
 
@@ -93,4 +97,7 @@ def _trials(group: Group, now: Encoding) -> Iterator[tuple[Range | None, Encodin
     low = -high if group.symmetric else now.lo
     for trial in range(1, _TRIALS + 1):
         factor = scale * (1.0 + trial * _STEP)
-        yield (low * factor, high * factor), from_range(low * factor, high * factor, group.qmin, group.qmax, group.symmetric)
+        wider = (low * factor, high * factor)
+        if wider[1] - wider[0] > _MOST:  # a mask of the least number of its type
+            return
+        yield wider, from_range(*wider, group.qmin, group.qmax, group.symmetric)

@@ -136,6 +136,35 @@ def test_a_mask_of_scores_beside_attention_sinks_runs_in_integers(target, batch,
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
 
 
+class Actions(nn.Module):
+    """Scores of actions, of which some are forbidden: no softmax reads them."""
+
+    def __init__(self, mask):
+        super().__init__()
+        torch.manual_seed(0)
+        self.scores, self.mask = nn.Linear(8, 6), mask
+
+    def forward(self, x, allowed):
+        return self.scores(x) + self.mask(allowed)
+
+
+MASKS = {
+    "product": lambda allowed: (1 - allowed) * -1e9,
+    "logarithm": lambda allowed: torch.log(allowed).clamp(min=torch.finfo(torch.float32).min),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_mask_of_scores_that_leave_the_model_does_not_take_their_integers(mask, tmp_path):
+    x, allowed = torch.randn(64, 8), (torch.arange(64 * 6).view(64, 6) % 3 > 0).float()
+    model = Actions(MASKS[mask]).eval()
+    prepared = qat.calibrate(qat.prepare(model, (x[:2], allowed[:2])), [(x, allowed)]).eval()
+    assert REASON in prepared.plan.floats().values()
+    with torch.no_grad():
+        assert float((prepared(x, allowed) - model(x, allowed))[allowed > 0].abs().max()) < 0.05
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[(x, allowed)]).parity.exact == 1.0
+
+
 @pytest.mark.parametrize("target", ["onnxruntime", "litert"])
 def test_a_hidden_token_has_no_influence(target, batch):
     prepared = trained(Attention(WAYS["least"]), batch, target)

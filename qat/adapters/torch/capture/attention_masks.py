@@ -52,8 +52,11 @@ def masked(scores: Tensor, shown: Tensor) -> Tensor:
     return torch.where(shown > 0, scores, HIDDEN)
 
 
-def hide_masked(graph: fx.Graph, owner: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
-    """Write the masks that only hide scores as :func:`masked`, in place.
+def hide_masked(graph: fx.Graph, owner: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[fx.Node, str]:
+    """Write the masks that only hide scores as :func:`masked`, in place, before each softmax.
+
+    Elsewhere (scores that leave the model, ``log_softmax``) the sum of scores and a mask stays float. Returns these sums, each
+    with the reason.
 
     Args:
         graph: the captured graph, rewritten.
@@ -67,6 +70,7 @@ def hide_masked(graph: fx.Graph, owner: Mapping[str, str], tensors: Mapping[str,
         if node.target is softmax:
             writer.hide_before(node)
     graph.eliminate_dead_code()
+    return {node: REASON for node in graph.nodes if node.target is aten.add.Tensor and writer.values.add_mask(node)}
 
 
 class _Writer(Rewriter):
@@ -228,6 +232,11 @@ class _Values:
         values = self.of(arg)
         return bool(values) and min(values) <= HIDES and all(v == 0 or v <= HIDES for v in values)
 
+    def add_mask(self, n: fx.Node) -> bool:
+        """Whether a sum is one of scores and of a mask's far numbers."""
+        pairs = (n.args[:2], n.args[1::-1]) if _is_plain_sum(n) else ()
+        return any(self.only_hide(mask) and min(self.of(mask)) <= -FAR and not self.of(scores) for scores, mask in pairs)
+
     def of(self, arg: Any, far: bool = False) -> frozenset[float]:
         """Return the numbers that an operand may hold; none where they are many. ``far``: a mask's number multiplies it."""
         if not isinstance(arg, fx.Node):
@@ -250,6 +259,13 @@ class _Values:
             return self.of(n.args[0], far)
         if n.target is aten.neg.default:
             return frozenset(-v for v in self.of(n.args[0], far))
+        if n.target is aten.log.default:
+            return frozenset(math.log(v) if v else -math.inf for v in self.of(n.args[0], far) if v >= 0)
+        if n.target in (aten.clamp.default, aten.clamp_min.default):
+            least, *most = given(n, None, None)
+            if not isinstance(least, (int, float)) or most not in ([], [None]):
+                return frozenset()
+            return frozenset(max(v, float(least)) for v in self.of(n.args[0], far or least <= -FAR))
         if n.target in _CHOICES or n.target in _FILLS:
             a, b = (self.of(x, far) for x in (n.args[1:] if n.target in _CHOICES else (n.args[0], n.args[2])))
             return a | b if a and b else frozenset()

@@ -117,12 +117,12 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = (), dr
     computed = dict(found.values())
     tensors = {**exported.state_dict, **exported.constants}
     tensors |= {name: weight.value.requires_grad_(weight.trained) for name, weight in computed.items()}
-    hide_masked(exported.graph, owner, tensors)
+    far = hide_masked(exported.graph, owner, tensors)
     folded = fold_constants(exported.graph, owner, tensors)
     copy_returned(exported.graph, owner)
     parameters = signature.inputs_to_parameters
     near = {node for node, name in owner.items() if node not in parameters and is_near(tensors[name])}
-    walker = _Walker(Builder(owner, tensors, folded), beside_masks(exported.graph, parameters, near))
+    walker = _Walker(Builder(owner, tensors, folded), far | beside_masks(exported.graph, parameters, near))
     graph = walker.walk(captured, type(model).__name__)
     origin: FileOrigin | None = origin_of(model)
     if origin is not None:
