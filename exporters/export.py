@@ -19,7 +19,7 @@ from qat.program.program import Instruction, Program, Value
 from qat.program.shared_weights import share_weights
 from qat.runtimes import LIMITS, Format, Session, format_of
 from qat.runtimes.model_file import Parity
-from qat.system.atomic_files import refuse_existing, write_atomically
+from qat.system.atomic_files import refuse_existing, write_together
 from qat.system.machine import usable_threads
 
 from .artifact import Artifact
@@ -213,9 +213,8 @@ def _check(path: Path, io_dtype: str, overwrite: bool) -> Format:
 
 
 def _write_files(path: Path, raw: bytes, document: Mapping[str, Any], overwrite: bool) -> None:
-    # The artifact is written last: an artifact on disk then always has its encodings beside it.
-    write_atomically(encodings_path(path), _one_tensor_a_line(document), overwrite=overwrite)
-    write_atomically(path, raw, overwrite=overwrite)
+    # The artifact comes last: an artifact on disk then always has its encodings beside it.
+    write_together({encodings_path(path): _one_tensor_a_line(document), path: raw}, overwrite)
 
 
 def _one_tensor_a_line(document: Mapping[str, Any]) -> str:

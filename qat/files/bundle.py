@@ -13,6 +13,7 @@ from qat.errors import ConfigError, DataError, QatError, at, nearest
 from qat.planning.recipe import Recipe
 from qat.sources.bundle import models_of, with_models
 from qat.system.atomic_files import refuse_existing, write_atomically
+from qat.system.given_files import check_file
 from qat.typing import FileData
 
 from .request import DEFAULT_RECIPE, SHORT_FORMS, Request, ending_of
@@ -41,8 +42,7 @@ def quantized(path: Path, data: FileData | None, request: Request, quantize_one:
         ConfigError: a recipe names no model of the bundle, or leaves all of them as they are.
         QatError: a model cannot be quantized; the message names it.
     """
-    if not path.is_file():
-        raise DataError(f"no such file: {path}")
+    check_file(path)
     raw = path.read_bytes()
     models = models_of(raw, str(path))
     recipes = _recipes(request, list(models), str(path))

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from qat.errors import ConfigError, DataError, nearest, reason_of
+from qat.system.given_files import check_file
 from qat.system.import_object import import_object
 from qat.system.sample_axes import Axes
 from qat.system.samples import first_of_pair
@@ -166,8 +167,7 @@ def _images(wanted: Sequence[Wanted], folder: Path, normalization: Normalization
 
 def arrays_of(path: Path) -> Any:
     """Return the array of an ``.npy``, or those of an ``.npz`` by name. Raises DataError where it is not whole."""
-    if not path.is_file():
-        raise DataError(f"no such file: {path}")
+    check_file(path)
     try:
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):

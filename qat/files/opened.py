@@ -16,6 +16,7 @@ from qat.frameworks import adapter_for, framework_of
 from qat.runs.float_model import is_factory, made_by, of_file
 from qat.runtimes import FORMATS, TensorInfo, format_of, open_session
 from qat.system.ctrl_c import deferred
+from qat.system.given_files import check_file
 from qat.system.silence import quiet
 from qat.typing import Adapter, Model
 
@@ -131,8 +132,7 @@ def _of_artifact(path: Path, data: Any, request: Request, batch: int) -> Opened:
 
 def _data_of_artifact(path: Path, data: Any, request: Request, batch: int) -> tuple[Samples, int]:
     """Return the samples of an ``.onnx`` or ``.tflite``, and the batch in which it takes them."""
-    if not path.is_file():
-        raise DataError(f"no such file: {path}")
+    check_file(path)
     try:
         inputs = open_session(path).inputs
     except CustomOperatorError:  # it may be one that is read here

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qat.errors import QatError, reason_of
+from qat.exporters import encodings_path
 from qat.planning.recipe import Recipe, Rule
 from qat.planning.targets import load_target
 from qat.system.atomic_files import make_folder, refuse_existing
@@ -148,6 +149,6 @@ def _named(path: Path, suffix: str, ending: str, request: Request) -> Path:
         suffix = load_target(request.target).suffix
     where = (path.parent if request.out is None else request.out) / f"{path.stem}_{ending}{suffix}"
     if not request.overwrite:
-        refuse_existing(where)
+        refuse_existing(where, encodings_path(where))
     make_folder(where.parent)
     return where

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from qat.errors import DataError, MissingDependencyError
 from qat.program.file_origin import ORIGIN, FileOrigin, FileTensor
 from qat.runtimes import FORMATS
+from qat.system.given_files import check_file
 from qat.system.sample_axes import sample_axes
 from qat.typing import Inputs
 
@@ -56,8 +57,7 @@ def load(path: str | Path, example_inputs: Inputs | None = None) -> fx.GraphModu
     path = Path(path)
     if path.suffix not in FORMATS:
         raise DataError(f"{path} is no file that can be loaded: give the path of a float {' or '.join(FORMATS)}")
-    if not path.is_file():
-        raise DataError(f"no such file: {path}")
+    check_file(path)
     try:
         from qat.adapters.torch import inputs_of
 

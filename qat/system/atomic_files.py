@@ -5,44 +5,50 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from qat.errors import ExportError
 
 
 def write_atomically(path: str | Path, data: bytes | str, overwrite: bool = False) -> Path:
-    """Write a file through a temporary one in the same folder, which is synced and renamed.
+    """Write a file as :func:`write_together` does, and return its path."""
+    write_together({Path(path): data}, overwrite)
+    return Path(path)
 
-    Folders that do not exist are made. Where this fails, an existing file is untouched and no temporary one is left.
+
+def write_together(files: Mapping[Path, bytes | str], overwrite: bool = False) -> None:
+    """Write files, all or none, each through a temporary one in the same folder, which is synced and renamed.
+
+    Folders that do not exist are made. Where this fails, existing files are untouched and no temporary one is left.
 
     Raises:
-        ExportError: the file exists and ``overwrite`` is False, or it cannot be written.
+        ExportError: a file exists and ``overwrite`` is False, or one cannot be written.
     """
-    path = Path(path)
     if not overwrite:
-        refuse_existing(path)
-    raw = data.encode() if isinstance(data, str) else data
-    temporary = ""
+        refuse_existing(*files)
+    temporaries: dict[Path, str] = {}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes private files; an artifact is as readable as any other file of the user's.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        for path, data in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporaries[path] = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+            with os.fdopen(handle, "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes private files; an artifact is as readable as any other file of the user's.
+            os.chmod(temporaries[path], 0o666 & ~_umask())
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
     except OSError as error:
         raise ExportError(
             f"cannot write {path} ({error.strerror or error}): check the folder's permissions and the disk's free space"
         ) from error
     finally:
-        if temporary:
+        for temporary in temporaries.values():
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
-    return path
 
 
 def make_folder(path: Path) -> None:

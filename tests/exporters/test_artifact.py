@@ -78,6 +78,21 @@ def test_full_disk_leaves_the_old_file_and_no_temporary_one(tmp_path, monkeypatc
     assert os.listdir(tmp_path) == ["m.onnx"]
 
 
+def test_a_disk_that_fills_up_takes_an_artifact_with_its_encodings_or_nothing(program, tmp_path, monkeypatch):
+    sync, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ExportError, match=r"cannot write .*m\.onnx .*No space left"):
+        export_program(program, tmp_path / "m.onnx")
+    assert os.listdir(tmp_path) == []
+
+
 def test_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="cannot write"):

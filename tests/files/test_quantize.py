@@ -224,6 +224,16 @@ def test_data(folder, tmp_path, caplog):
             qat.quantize(folder / "net.onnx", data, **options)
 
 
+def test_a_folder_and_encodings_that_lie_there_are_said_before_the_work(folder, tmp_path):
+    given = tmp_path / "given.onnx"
+    given.mkdir()
+    with pytest.raises(DataError, match="is a folder, not a file"):
+        qat.quantize(given, "random")
+    (tmp_path / "net_int8.onnx.encodings.json").write_text("{}")
+    with pytest.raises(ExportError, match=r"encodings\.json exists already"):
+        qat.quantize(folder / "net.onnx", out=tmp_path)  # nor are data asked for
+
+
 def test_free_sizes_are_set():
     wanted = Wanted("x", (None, 3, None, None))
     assert wanted.sized((48, 320)).shape == (None, 3, 48, 320)

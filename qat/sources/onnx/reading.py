@@ -14,6 +14,7 @@ from onnx import AttributeProto, inliner, numpy_helper
 
 from qat.errors import DataError, reason_of
 from qat.program.file_origin import FileOrigin, FileTensor
+from qat.system.given_files import check_file
 
 #: The opsets whose operators the table knows, first and last.
 OPSETS = (7, 24)
@@ -111,8 +112,7 @@ def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
 
 
 def _load(path: Path) -> onnx.ModelProto:
-    if not path.is_file():
-        raise DataError(f"no such file: {path}")
+    check_file(path)
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError) as error:
