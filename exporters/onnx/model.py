@@ -14,6 +14,7 @@ from qat.graph.graph import AXES
 from qat.program.file_origin import FileTensor
 from qat.program.ordering import by_dependency
 from qat.program.program import Program, Value
+from qat.system.sample_axes import sample_axes
 
 from .float_block import keep_float, splice
 from .groups import merge_groups
@@ -106,13 +107,14 @@ def _checked(writer: Writer, returned: Sequence[str], opset: int, ir_version: in
     inputs = program.origin.inputs if program.origin else (None,) * len(program.inputs)
     outputs = program.origin.outputs if program.origin else ()
     absent = ""  # the name of an input that a node leaves out
+    moved = any(sample_axes([program.values[name].shape for name in program.inputs])[1])
     graph = helper.make_graph(
         by_dependency(
             writer.nodes, lambda node: node.input, lambda node: node.output, {*program.inputs, *writer.constants, absent}
         ),
         program.name or "model",
-        [_value_info(program.values[name], origin) for name, origin in zip(program.inputs, inputs, strict=True)],
-        [_value_info(program.values[name], origin) for name, origin in zip_longest(returned, outputs)],
+        [_value_info(program.values[name], origin, moved) for name, origin in zip(program.inputs, inputs, strict=True)],
+        [_value_info(program.values[name], origin, moved) for name, origin in zip_longest(returned, outputs)],
         list(writer.constants.values()),
     )
     opsets = [helper.make_opsetid("", opset)]
@@ -129,12 +131,12 @@ def _checked(writer: Writer, returned: Sequence[str], opset: int, ir_version: in
     return model
 
 
-def _value_info(value: Value, origin: FileTensor | None = None) -> onnx.ValueInfoProto:
+def _value_info(value: Value, origin: FileTensor | None, moved: bool) -> onnx.ValueInfoProto:
     dtype = value.encoding.dtype if value.encoding is not None else value.dtype
     if dtype not in _TYPES:
         raise ExportError(f"'{value.name}' is a {dtype} tensor; an .onnx takes and returns {', '.join(_TYPES)}")
     axes = value.axes or range(len(value.shape))
-    sizes = [_axis_name(value, axis) if size is None else size for axis, size in zip(axes, value.shape, strict=True)]
+    sizes = [_axis_name(value, axis, moved) if size is None else size for axis, size in zip(axes, value.shape, strict=True)]
     if origin is not None and value.axes is None and len(origin.shape) == len(sizes):
         # A size that the file fixes stays fixed, though the program could take any; a free one keeps its name.
         free = [size is None for size in value.shape]
@@ -142,7 +144,12 @@ def _value_info(value: Value, origin: FileTensor | None = None) -> onnx.ValueInf
     return helper.make_tensor_value_info(value.name, _TYPES[dtype], sizes)
 
 
-def _axis_name(value: Value, axis: int) -> str:
-    """Return the name of a size that is not fixed, by the axis of the model's own tensor."""
+def _axis_name(value: Value, axis: int, moved: bool) -> str:
+    """Return the name of a size that is not fixed, by the axis of the model's own tensor.
+
+    That of the samples has one name in all tensors: the only free one where an input counts its samples along another axis than
+    the first (``moved``).
+    """
     names = AXES.get(len(value.shape), ())
-    return "batch" if axis == 0 else f"{value.name}_{names[axis - 2] if 0 <= axis - 2 < len(names) else axis}"
+    samples = axis == 0 or (moved and value.shape.count(None) == 1)
+    return "batch" if samples else f"{value.name}_{names[axis - 2] if 0 <= axis - 2 < len(names) else axis}"

@@ -16,13 +16,16 @@ Axes: TypeAlias = tuple[int | None, ...]
 def sample_axes(shapes: Sequence[Sequence[Size]]) -> tuple[Size, Axes]:
     """Return how many samples inputs of these sizes take at once, and along which axis of each.
 
-    The first axes count the samples where they have one size. Else it is a size that all inputs have on some axis. Without such
-    a size the inputs are one sample: along the first axis of one, or of any, size; of an input that has none, as a whole.
+    The first axes count the samples where they have one size. Else it is a size that all inputs have on some axis: one that is
+    free, or 1, where an input begins with such a size. Without it the inputs are one sample: along the first axis of one, or of
+    any, size; of an input that has none, such as a mask of all samples, as a whole.
 
     Examples:
         >>> sample_axes([("n", 80), (2, "n", 64)])
         ('n', (0, 1))
         >>> sample_axes([(1, 80), (2, 64)])
+        (1, (0, None))
+        >>> sample_axes([("n", 16, 8), (16, 16)])
         (1, (0, None))
     """
     if not shapes:
@@ -30,8 +33,9 @@ def sample_axes(shapes: Sequence[Sequence[Size]]) -> tuple[Size, Axes]:
     first = list(dict.fromkeys(shape[0] if shape else 0 for shape in shapes))
     if (len(first) == 1 and all(shapes)) or not any(isinstance(size, int) for size in first):
         return first[0], (0,) * len(shapes)
-    candidates = [*(shape[0] for shape in shapes if shape), *(n for shape in shapes for n in shape if not isinstance(n, int)), 1]
-    for size in dict.fromkeys(candidates):
+    of_many = all(isinstance(size, int) and size != 1 for size in first)
+    heads = [size for size in first if of_many or not isinstance(size, int)]
+    for size in dict.fromkeys([*heads, *(n for shape in shapes for n in shape if not isinstance(n, int)), 1]):
         if all(size in shape for shape in shapes):
             return size, tuple(shape.index(size) for shape in shapes)
     return 1, tuple(next((axis for axis, n in enumerate(shape) if n == 1 or not isinstance(n, int)), None) for shape in shapes)

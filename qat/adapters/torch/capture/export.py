@@ -84,16 +84,11 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
         )
     signature, given = call.signature(), tuple(call.tensors.values())
     free = free_axes(given, dynamic)
-    axes = _axes_of_samples(given)
     copied = copy_of(model).eval()
     flat = _Flat(copied, call, signature)
-    shapes = tuple(
-        None if axis is None else dict.fromkeys((axis, *others), torch.export.Dim.AUTO)
-        for axis, others in zip(axes, free, strict=True)
-    )
     try:
         with _capturing():
-            captured, examples = _any_batch(copied, given, axes, shapes)
+            axes, (captured, examples) = _along_some_axes(copied, given, free)
             inline_regions(captured.graph_module)
             exported = _functional(captured)
     except CaptureError:
@@ -107,7 +102,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
 
     def in_training() -> torch.export.ExportedProgram:
         with _capturing():
-            again, _ = _any_batch(copied, given, axes, shapes)
+            again, _ = _any_batch(copied, given, axes, free)
             inline_regions(again.graph_module)
             return functional(again) if taken_apart else _functional(again, lenient=True)
 
@@ -180,26 +175,46 @@ def _capturing() -> Iterator[None]:
         yield
 
 
-def _axes_of_samples(given: Sequence[Tensor]) -> Axes:
-    """Return the axis of each input that counts the samples; of single numbers none, and of all none where one fills an input.
+def _along_some_axes(
+    model: nn.Module, given: tuple[Tensor, ...], free: Sequence[Sequence[int]]
+) -> tuple[Axes, tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]]:
+    """Return the axis of each input that counts the samples, and :func:`_any_batch` along these.
+
+    The sizes tell, as in :func:`qat.system.sample_axes.sample_axes`; but where that is not the first axis of the first input, the
+    others may belong to all samples, as a mask does. So it is where the model can then be captured for any batch.
 
     Raises:
         CaptureError: the inputs are of no common batch.
     """
-    sized = [x for x in given if x.ndim]
-    _, found = sample_axes([tuple(x.shape) for x in sized])
-    if not found or found[0] is None or (None in found and sized[0].shape[0] != 1):
-        first = sorted({x.shape[0] for x in sized})
+    sized = [tuple(x.shape) for x in given if x.ndim]
+    _, of_sized = sample_axes(sized)
+    if of_sized and (of_sized[0] != 0 or None in of_sized) and _is_of_samples_alone(sized[0][0], sized):
+        axes: Axes = tuple(0 if x.ndim and x.shape[0] == sized[0][0] else None for x in given)
+        try:
+            found = _any_batch(model, given, axes, free)
+        except Exception as error:  # torch.export's own share no base class but this
+            log.debug("the samples are not along %s: %s", axes, error)
+        else:
+            if not _is_fixed(found[0], axes):
+                return axes, found
+    whole = None in of_sized
+    if not of_sized or (whole and sized[0][0] != 1):
         raise CaptureError(
-            f"the example inputs have first dimensions {first}: pass tensors that share one batch size, batch first, or samples "
-            "along one axis of each"
+            f"the example inputs have first dimensions {sorted({shape[0] for shape in sized})}: pass tensors that share one batch "
+            "size, batch first, or samples along one axis of each"
         )
-    axes = iter((None,) * len(found) if None in found else found)
-    return tuple(next(axes) if x.ndim else None for x in given)
+    left = iter(of_sized)
+    axes = tuple(None if not x.ndim or whole else next(left) for x in given)
+    return axes, _any_batch(model, given, axes, free)
+
+
+def _is_of_samples_alone(size: int, shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Return whether inputs either begin with a size or do not have it."""
+    return all(shape[0] == size or size not in shape for shape in shapes)
 
 
 def _any_batch(
-    model: nn.Module, given: tuple[Tensor, ...], axes: Axes, shapes: tuple[Any, ...]
+    model: nn.Module, given: tuple[Tensor, ...], axes: Axes, free: Sequence[Sequence[int]]
 ) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
     """Capture a model by running two samples; where that fixes the batch, three, and then from its bytecode.
 
@@ -212,6 +227,11 @@ def _any_batch(
     Returns:
         The capture, and the examples that fit it.
     """
+
+    shapes: tuple[Any, ...] = tuple(
+        None if axis is None else dict.fromkeys((axis, *others), torch.export.Dim.AUTO)
+        for axis, others in zip(axes, free, strict=True)
+    )
 
     def captured(examples: tuple[Tensor, ...], strict: bool = False) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
         return torch.export.export(model, examples, dynamic_shapes=shapes, strict=strict), examples
