@@ -199,9 +199,10 @@ def _along_some_axes(
                 return axes, found
     whole = None in of_sized
     if not of_sized or (whole and sized[0][0] != 1):
+        first = sorted({shape[0] for shape in sized})
         raise CaptureError(
-            f"the example inputs have first dimensions {sorted({shape[0] for shape in sized})}: pass tensors that share one batch "
-            "size, batch first, or samples along one axis of each"
+            f"the example inputs have first dimensions {first}: pass tensors that share one batch size, batch first, or samples "
+            "along one axis of each"
         )
     left = iter(of_sized)
     axes = tuple(None if not x.ndim or whole else next(left) for x in given)

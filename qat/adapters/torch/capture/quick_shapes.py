@@ -3,10 +3,6 @@
 Where the batch is a symbol, PyTorch finds the shape of ``relu`` or ``batch_norm`` by running a decomposition into a dozen
 operators on tensors without values: half of a capture of MobileNet. PyTorch has a shorter way for sums and products; for the
 time of a capture it has one for the operators here. Where an operand is not of the plain kind, the decomposition runs as before.
-
-PyTorch also keeps the shape that it finds of any operator, for operands like these that come again. To make what it keeps, and to
-try it, takes about as long as to find the shape. It is kept of the operators that the model calls: of those that PyTorch takes
-these apart into it would be asked no more.
 """
 
 from __future__ import annotations
@@ -20,7 +16,6 @@ import torch
 from torch import Tensor
 from torch._decomp import decomposition_table
 from torch._prims_common import is_contiguous_for_memory_format_or_false
-from torch._subclasses import fake_tensor
 from torch._subclasses.fake_impls import FAST_OP_IMPLEMENTATIONS
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
@@ -28,12 +23,6 @@ aten = torch.ops.aten
 
 #: What finds the result of an operator's arguments, or None.
 Way = Callable[..., Any]
-
-#: Why PyTorch does not keep a shape.
-_PART = "it is that of a part of an operator"
-
-#: How PyTorch keeps shapes: those of fixed sizes, and those of symbols.
-_KEEPERS = ("_set_cache_key", "_set_cache_key_for_shape_env")
 
 #: Functions of each element, whose other arguments are numbers.
 _ELEMENTWISE = (
@@ -46,52 +35,14 @@ _ELEMENTWISE = (
 
 @contextlib.contextmanager
 def quick_shapes() -> Iterator[None]:
-    """Let captures within it tell the shapes of the operators here at once, and keep those of whole operators alone."""
+    """Let captures within it tell the shapes of the operators here at once."""
     known = dict(FAST_OP_IMPLEMENTATIONS)
     FAST_OP_IMPLEMENTATIONS.update({op: functools.partial(_found, op, way) for op, way in _WAYS.items() if op not in known})
     try:
-        with _kept_for_operators():
-            yield
+        yield
     finally:
         FAST_OP_IMPLEMENTATIONS.clear()
         FAST_OP_IMPLEMENTATIONS.update(known)
-
-
-@contextlib.contextmanager
-def _kept_for_operators() -> Iterator[None]:
-    """Let PyTorch keep the shapes of operators alone, and not of those that it takes them apart into."""
-    inner = 0
-    find, make = FakeTensorMode._dispatch_impl, FakeTensorMode._make_cache_entry
-
-    def found(mode: FakeTensorMode, *call: Any) -> Any:
-        nonlocal inner
-        inner += 1
-        try:
-            return find(mode, *call)
-        finally:
-            inner -= 1
-
-    def made(mode: FakeTensorMode, *call: Any) -> Any:
-        if inner:
-            raise fake_tensor._BypassDispatchCache(_PART)
-        return make(mode, *call)
-
-    def keep(keeper: Callable[..., None], kept: Any, key: Any, entry: Any) -> None:
-        if getattr(entry, "reason", None) != _PART:  # else PyTorch would never keep it of an operator either
-            keeper(kept, key, entry)
-
-    changed: list[tuple[Any, str, Callable[..., Any], Callable[..., Any]]] = [
-        (FakeTensorMode, "_dispatch_impl", find, found),
-        (FakeTensorMode, "_make_cache_entry", make, made),
-        *((fake_tensor, name, was, functools.partial(keep, was)) for name in _KEEPERS for was in [getattr(fake_tensor, name)]),
-    ]
-    for place, name, _, now in changed:
-        setattr(place, name, now)
-    try:
-        yield
-    finally:
-        for place, name, was, _ in changed:
-            setattr(place, name, was)
 
 
 def _found(op: torch._ops.OpOverload, way: Way, mode: FakeTensorMode, *args: Any, **kwargs: Any) -> Any:
