@@ -54,7 +54,10 @@ class OnnxSession:
         try:
             return ort.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class but this
-            raise QatError(f"ONNX Runtime cannot load {name} (truncated, or not an ONNX model): {reason_of(error)}") from error
+            reason = reason_of(error)
+            apart = "its weights are in another file, which is not beside it or is not whole"
+            cause = apart if "external" in reason.lower() else "truncated, or not an ONNX model"
+            raise QatError(f"ONNX Runtime cannot load {name} ({cause}): {reason}") from error
 
     def _options(self, level: Level) -> ort.SessionOptions:
         options = ort.SessionOptions()

@@ -1,5 +1,7 @@
 """Files of several exporters, loaded, proved and prepared; what cannot be loaded ends in one sentence."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -8,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import qat
-from qat.errors import CaptureError, DataError
+from qat.errors import CaptureError, DataError, QatError
 from support.onnx_files import model_of, module_of, module_outputs, one_operator, runtime_outputs
 
 _RNG = np.random.default_rng(5)
@@ -193,9 +195,12 @@ def test_weights_in_another_file_and_listed_as_inputs(tmp_path):
     onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
     loaded = qat.load(tmp_path / "net.onnx")
     assert [name for name, _ in loaded.named_parameters()] == ["c1", "c2"]
-    (tmp_path / "net.data").unlink()
-    with pytest.raises(DataError, match="its weights are in another file"):
-        qat.load(tmp_path / "net.onnx")
+    for break_it in (lambda data: data.write_bytes(data.read_bytes()[:8]), Path.unlink):
+        break_it(tmp_path / "net.data")
+        with pytest.raises(DataError, match="its weights are in another file"):
+            qat.load(tmp_path / "net.onnx")
+        with pytest.raises(QatError, match="its weights are in another file, which is not beside it or is not whole"):
+            qat.quantize(tmp_path / "net.onnx", "random")
 
 
 def test_half_precision_is_computed_in_float32(tmp_path):
