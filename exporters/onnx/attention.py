@@ -35,8 +35,7 @@ def write_softmax(writer: Writer, instruction: Instruction) -> None:
         real = writer.dequantize_input(instruction)
     else:
         scale = writer.constant(f"{instruction.name}{BETA}", np.asarray(f32(writer.program.encoding_of(source).scale) * beta))
-        _, zero_point = writer.scale_and_zero_point(source)
-        real = writer.node("DequantizeLinear", [source, scale, zero_point], f"{instruction.name}/input0")
+        real = writer.node("DequantizeLinear", [source, scale, writer.zero_point(source)], f"{instruction.name}/input0")
     writer.operator(instruction, "Softmax", [real], axis=-1)
 
 

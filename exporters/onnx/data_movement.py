@@ -39,7 +39,7 @@ def write_pad(writer: Writer, instruction: Instruction) -> None:
     if writer.program.strict_qdq:
         writer.operator(instruction, "Pad", [writer.dequantize_input(instruction), amounts])
     else:
-        inputs = [source, amounts, writer.scale_and_zero_point(source)[1]]
+        inputs = [source, amounts, writer.zero_point(source)]
         writer.node("Pad", inputs, output, instruction.name, mode=instruction.attrs.get("mode", "constant"))
 
 

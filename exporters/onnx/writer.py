@@ -52,11 +52,12 @@ class Writer:
 
     def scale_and_zero_point(self, name: str) -> list[str]:
         """Return the constants that hold the scale and the zero point of a quantized value."""
+        return [self.constant(f"{name}.scale", np.asarray(self.program.encoding_of(name).scale, f32)), self.zero_point(name)]
+
+    def zero_point(self, name: str) -> str:
+        """Return the constant that holds the zero point of a quantized value."""
         encoding = self.program.encoding_of(name)
-        return [
-            self.constant(f"{name}.scale", np.asarray(encoding.scale, f32)),
-            self.constant(f"{name}.zero_point", np.asarray(encoding.zero_point, encoding.dtype)),
-        ]
+        return self.constant(f"{name}.zero_point", np.asarray(encoding.zero_point, encoding.dtype))
 
     def shape(self, name: str, first: int = 0) -> str:
         """Return a constant that holds a value's shape, as Reshape takes it: 0 copies the batch, -1 is what is left over.

@@ -82,4 +82,5 @@ def check_finite(x: np.ndarray, where: str) -> None:
     """Raise DataError, naming the place, if a float array holds NaN or infinite values."""
     if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
         first = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
-        raise DataError(f"{where} holds {x[first]} at index {first}: clean the data before training on it")
+        what = "give a mask as booleans, or with a number such as -10000" if np.isneginf(x[first]) else "clean the data"
+        raise DataError(f"{where} holds {x[first]} at index {first}: {what} before training on it")

@@ -277,6 +277,7 @@ def test_bias_beyond_the_limit_widens_its_channel_and_says_so(images, caplog):
         (lambda m, x, p: qat.calibrate(m, [x]), CalibrationError, "qat.prepare"),
         (lambda m, x, p: qat.calibrate(qat.prepare(m, x), []), DataError, "no samples"),
         (lambda m, x, p: qat.calibrate(qat.prepare(m, x), [x * float("nan")]), DataError, "calibration batch 0 holds nan"),
+        (lambda m, x, p: qat.calibrate(qat.prepare(m, x), [x - float("inf")]), DataError, "give a mask as booleans, or with a"),
         (lambda m, x, p: qat.export(qat.prepare(m, x), p / "m.onnx"), CalibrationError, "qat.calibrate"),
         (lambda m, x, p: qat.finetune(qat.prepare(m, x), [(x, x)]), CalibrationError, "not calibrated"),
         (lambda m, x, p: qat.export(m, p / "m.onnx"), CalibrationError, "prepared model"),
