@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -111,6 +112,8 @@ def test_masked_scores_are_exact_in_integers(name, batch, tmp_path):
     assert float(prepared.get_parameter("qkv.weight").grad.abs().sum()) > 0
     artifact = qat.export(prepared, tmp_path / "m.onnx", verify=[batch])
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+    graph = onnx.load(artifact.path).graph
+    assert {tensor.name for tensor in graph.initializer} <= {name for node in graph.node for name in node.input}
 
 
 @pytest.mark.slow
