@@ -11,7 +11,7 @@ from qat.errors import DataError, RuntimeMismatchError
 from qat.program.program import Instruction, Program
 from qat.runtimes import Session
 from qat.runtimes.model_file import Parity
-from qat.system.sample_axes import count_of, sample_axes
+from qat.system.sample_axes import count_of
 
 #: The inputs of a model: one array, or an array for each input.
 Batch = np.ndarray | Sequence[np.ndarray]
@@ -44,7 +44,6 @@ def verify(
     """
     session = open_artifact(())
     scales = [_scale(program, name) for name in program.outputs]
-    _, axes = sample_axes([program.values[name].shape for name in program.inputs])
     tally = _Tally()
     failing: tuple[np.ndarray, ...] | None = None
     for arrays in _joined(map(_arrays, data), program):
@@ -52,7 +51,7 @@ def verify(
         got = _aligned(session.run(*_in_layout(program, arrays)), expected, program)
         for want, have, scale in zip(expected, got, scales, strict=True):
             tally.add_output(want, have, scale)
-        tally.add_samples(expected[0], got[0], count_of(arrays, axes))
+        tally.add_samples(expected[0], got[0], count_of(arrays, program.sample_axes))
         if failing is None and tally.equal < tally.values:
             failing = arrays
     if tally.samples == 0:

@@ -14,7 +14,6 @@ from qat.graph.graph import AXES
 from qat.program.file_origin import FileTensor
 from qat.program.ordering import by_dependency
 from qat.program.program import Program, Value
-from qat.system.sample_axes import sample_axes
 
 from .float_block import keep_float, splice
 from .groups import merge_groups
@@ -107,7 +106,7 @@ def _checked(writer: Writer, returned: Sequence[str], opset: int, ir_version: in
     inputs = program.origin.inputs if program.origin else (None,) * len(program.inputs)
     outputs = program.origin.outputs if program.origin else ()
     absent = ""  # the name of an input that a node leaves out
-    moved = any(sample_axes([program.values[name].shape for name in program.inputs])[1])
+    moved = any(program.sample_axes)
     graph = helper.make_graph(
         by_dependency(
             writer.nodes, lambda node: node.input, lambda node: node.output, {*program.inputs, *writer.constants, absent}

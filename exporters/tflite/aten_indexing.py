@@ -115,7 +115,7 @@ def scatter_reduce(x: Tensor, dim: int, indices: Tensor, source: Tensor, reduce:
     hits, values, placed = _sent(x, dim, indices, source)
     count = tf.cast(placed(tf.reduce_sum(hits, -2)), x.dtype)
     found = placed(over(tf.where(hits > 0, values, tf.cast(neutral, x.dtype)), -2))
-    found = join(tf.where(count > 0, found, tf.cast(neutral, x.dtype)), x) if include_self else found
+    found = join(found, x) if include_self else found
     if reduce == "mean":
         total = count + 1 if include_self else tf.maximum(count, 1)
         found = found / total if x.dtype.is_floating else tf.math.floordiv(found, total)

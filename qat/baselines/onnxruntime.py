@@ -19,6 +19,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from qat.program.caller_names import caller_names, paths_of
 from qat.runtimes import ONNX
+from qat.system.sample_axes import axes_of_batch
 from qat.system.silence import quiet
 
 from .baseline import Maker, Sample
@@ -65,7 +66,9 @@ def float_bytes(model: torch.nn.Module, example: Sample) -> bytes:
     from qat.adapters.torch.capture.quick_shapes import quick_shapes
     from qat.adapters.torch.onnx_library import library_read_once
 
-    tensors = tuple(torch.from_numpy(np.array(x[:2] if len(x) > 1 else np.repeat(x, 2, 0))) for x in example)
+    axes = axes_of_batch([x.shape for x in example])
+    two = (x if axis is None else x.take(np.arange(2) % x.shape[axis], axis) for x, axis in zip(example, axes, strict=True))
+    tensors = tuple(torch.from_numpy(np.array(x)) for x in two)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     training = model.training
     try:
@@ -73,7 +76,7 @@ def float_bytes(model: torch.nn.Module, example: Sample) -> bytes:
             placed = tuple(t.to(device) for t in tensors)
             program = torch.onnx.export(
                 model.eval(), placed, dynamo=True, verbose=False, opset_version=18, output_names=_output_names(model(*placed)),
-                dynamic_shapes=tuple({0: torch.export.Dim.DYNAMIC} for _ in tensors),
+                dynamic_shapes=tuple(None if axis is None else {axis: torch.export.Dim.DYNAMIC} for axis in axes),
             )  # fmt: skip
     finally:
         model.train(training)

@@ -16,6 +16,7 @@ from qat.errors import ExportError
 from qat.graph.graph import EXAMPLE_BATCH
 from qat.graph.kinds import KINDS
 from qat.planning.modes import Mode
+from qat.system.sample_axes import Axes, sample_axes
 
 from .file_origin import FileOrigin
 
@@ -148,6 +149,11 @@ class Program:
     output_names: tuple[str, ...] = ()
     origin: FileOrigin | None = None
     scopes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sample_axes(self) -> Axes:
+        """The axes of the inputs that count the samples."""
+        return sample_axes([self.values[name].shape for name in self.inputs])[1]
 
     def encoding_of(self, name: str) -> Encoding:
         """Return the encoding of a quantized value.

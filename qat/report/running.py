@@ -17,8 +17,10 @@ from qat.program.caller_names import caller_names
 from qat.program.layout import LAYOUTS, permutation
 from qat.runtimes import Session, TensorInfo, open_session
 from qat.runtimes.model_file import ModelFile
+from qat.runtimes.tensors import axes_of
 from qat.system.machine import usable_threads
 from qat.system.nests import leaves
+from qat.system.sample_axes import cut
 from qat.typing import Inputs
 
 #: The turns of the timing that warm a runtime up, and are not counted.
@@ -194,7 +196,7 @@ def _turns(session: Session, arrays: Sequence[np.ndarray]) -> Axes:
 def _latencies(feeds: Sequence[_Feed], inputs: Inputs, runs: int) -> list[tuple[float, float] | None]:
     """Time the artifacts in turn, so that a change of the machine's speed meets all of them; each gets the types of its file."""
     sessions = [open_session(feed.path, threads=1) if runs else feed.session for feed in feeds]
-    ones = [feed.session.in_file_types(*(array[:1] for array in feed.arrays(inputs))) for feed in feeds]
+    ones = [feed.session.in_file_types(*cut(feed.arrays(inputs), axes_of(feed.session.inputs), 0, 1)) for feed in feeds]
     times: list[list[float]] = [[] for _ in feeds]
     turns = range(runs + _WARM_UP if runs else 0)
     for turn in tracked(turns, "timing", still=True):

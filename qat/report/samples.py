@@ -106,8 +106,9 @@ class Chooser:
         self._seen += count
         if wanted is None or found is None or [y.shape for y in wanted] != [y.shape for y in found]:
             return
-        if any(len(y) != count for y in (*wanted, *arrays) if y.ndim) or not all(y.ndim for y in wanted):
+        if any(y.shape[:1] != (count,) for y in wanted):
             return
+        arrays = tuple(x for x in arrays if x.shape[:1] == (count,))  # without a mask of all samples, and states
         if first == 0:
             self._axis = self._axis_of(wanted[0], labels)
         changed, drift, mse = _distances(wanted, found, self._axis)

@@ -41,6 +41,42 @@ def sample_axes(shapes: Sequence[Sequence[Size]]) -> tuple[Size, Axes]:
     return 1, tuple(next((axis for axis, n in enumerate(shape) if n == 1 or not isinstance(n, int)), None) for shape in shapes)
 
 
+def axes_of_batch(shapes: Sequence[Sequence[int]]) -> Axes:
+    """Return the axes of samples of a batch whose model is not known.
+
+    They are those of :func:`sample_axes` where the first input has its samples first. Else the others belong to all samples if
+    their sizes are some of a sample's of the first one; else each input has its samples first.
+
+    Examples:
+        >>> axes_of_batch([(4, 80), (2, 4, 64)]), axes_of_batch([(4, 16, 8), (16, 16)])
+        ((0, 1), (0, None))
+    """
+    _, axes = sample_axes(shapes)
+    if is_batch_first(axes):
+        return axes
+    alone = of_first_alone(shapes)
+    own = {size for shape in shapes[:1] for size in shape[1:]}
+    fits = alone is not None and all(axis == 0 or own.issuperset(shape) for shape, axis in zip(shapes, alone, strict=True))
+    return alone if alone is not None and fits else (0,) * len(shapes)
+
+
+def is_batch_first(axes: Axes) -> bool:
+    """Return whether each input has an axis of samples, and the first one has its samples first."""
+    return axes[:1] == (0,) and None not in axes
+
+
+def of_first_alone(shapes: Sequence[Sequence[int]]) -> Axes | None:
+    """Return the axes where inputs that begin with the first one's size hold samples, and the others belong to all of these.
+
+    None where another input has that size too, so that it may count the samples there.
+    """
+    size = next((shape[0] for shape in shapes if shape), None)
+    heads = [bool(shape) and shape[0] == size for shape in shapes]
+    if any(size in shape for shape, begins in zip(shapes, heads, strict=True) if not begins):
+        return None
+    return tuple(0 if begins else None for begins in heads)
+
+
 def rows_alike(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return values of outputs, one for each row of them, in the rows of the first: of one with others the mean in each."""
     return [x if len(x) == len(rows[0]) else np.full(len(rows[0]), x.mean()) for x in rows]

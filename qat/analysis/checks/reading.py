@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,30 @@ import numpy as np
 from qat.display.progress import tracked
 from qat.errors import DataError
 from qat.frameworks import has_plan, in_order, input_count
-from qat.system.sample_axes import sample_axes, samples_first
+from qat.system.sample_axes import Axes, axes_of_batch, count_of, cut, samples_first
 from qat.system.samples import batches_of, first_of_pair, parts_of
 
 #: Samples that are looked at together: one large array is never copied whole.
 _AT_ONCE = 64
 
 
-def batches(samples: Any, labels: Any, model: Any, what: str) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
-    """Yield the inputs of each batch by name, and its labels.
+@dataclass(frozen=True)
+class Batch:
+    """Samples.
+
+    Attributes:
+        inputs: by name, each with its samples first; what belongs to all samples, as a mask does, is one of each of them.
+        given: the inputs as the model takes them.
+        labels: of the samples; None where there are none.
+    """
+
+    inputs: dict[str, np.ndarray]
+    given: tuple[np.ndarray, ...]
+    labels: np.ndarray | None
+
+
+def batches(samples: Any, labels: Any, model: Any, what: str) -> Iterator[Batch]:
+    """Yield batches.
 
     Args:
         samples: batches of inputs or pairs ``(inputs, labels)``, or one array.
@@ -30,29 +46,38 @@ def batches(samples: Any, labels: Any, model: Any, what: str) -> Iterator[tuple[
         DataError: there are no samples, an input is no array of numbers, or the labels do not fit the samples.
     """
     count = 1 if model is None else input_count(model)
-    given = None if labels is None else _array(labels, f"{what}: labels")
+    all_labels = None if labels is None else _array(labels, f"{what}: labels")
     seen = 0
     for index, batch in enumerate(tracked(batches_of(samples, what), f"checking the {what}")):
         where = f"{what}, batch {index}"
-        arrays = _named(first_of_pair(batch, count), model, where)
-        _, axes = sample_axes([x.shape for x in arrays.values()])
-        if None not in axes:
-            arrays = {name: samples_first(x, axis) for (name, x), axis in zip(arrays.items(), axes, strict=True)}
+        named = _named(first_of_pair(batch, count), model, where)
+        given, axes = [*named.values()], _axes([*named.values()], model)
+        of_all = count_of(given, axes)
+        pairs = zip(named.items(), axes, strict=True)
+        arrays = {n: np.broadcast_to(x, (of_all, *x.shape)) if a is None else samples_first(x, a) for (n, x), a in pairs}
         sizes = {len(x) for x in arrays.values()}
         if len(sizes) != 1:
             raise DataError(f"{where}: the inputs have different numbers of samples: {', '.join(map(str, sorted(sizes)))}")
         size = sizes.pop()
-        found = _labels(batch, count) if given is None else given[seen : seen + size]
+        found = _labels(batch, count) if all_labels is None else all_labels[seen : seen + size]
         if found is not None and len(found) != size:
             raise DataError(f"{where}: {size} samples, but {len(found)} labels")
         seen += size
         for first in range(0, size, _AT_ONCE):
             place = slice(first, first + _AT_ONCE)
-            yield {name: x[place] for name, x in arrays.items()}, None if found is None else found[place]
+            inputs, taken = {name: x[place] for name, x in arrays.items()}, cut(given, axes, first, first + _AT_ONCE)
+            yield Batch(inputs, taken, None if found is None else found[place])
     if not seen:
         raise DataError(f"{what}: there are no samples: pass at least one batch (a generator that was used up yields none)")
-    if given is not None and len(given) != seen:
-        raise DataError(f"{what}: {seen} samples, but {len(given)} labels")
+    if all_labels is not None and len(all_labels) != seen:
+        raise DataError(f"{what}: {seen} samples, but {len(all_labels)} labels")
+
+
+def _axes(arrays: Sequence[np.ndarray], model: Any) -> Axes:
+    """Return the axes of the inputs that count the samples."""
+    if has_plan(model) and len(arrays) == len(model.plan.graph.inputs):
+        return model.plan.graph.sample_axes
+    return axes_of_batch([x.shape for x in arrays])
 
 
 def _named(inputs: Any, model: Any, where: str) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from qat.typing import Layout
 
 from .descriptors import autocorrelation, describe, moments, projected
 from .kinds import InputKind
-from .reading import batches
+from .reading import Batch, batches
 from .streams import Distinct, Moments, Records, Reservoir
 
 #: The samples whose descriptors are kept for two-sample tests: of those that calibrate, and of the reference.
@@ -116,17 +116,18 @@ class Seen:
     def of(cls, samples: Any, labels: Any, model: Any, layout: Layout | None, what: str, kept: int) -> Seen:
         """Read samples, and return what was seen. Raises DataError as :func:`qat.analysis.checks.reading.batches` does."""
         found = cls(kept, model, layout)
-        for arrays, numbers in batches(samples, labels, model, what):
-            found.add(arrays, numbers)
+        for batch in batches(samples, labels, model, what):
+            found.add(batch)
         return found
 
-    def add(self, arrays: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
+    def add(self, batch: Batch) -> None:
         """Add a batch."""
-        count = len(next(iter(arrays.values())))
-        described = [self._add_input(name, x) for name, x in arrays.items()]
-        classes = self._add_classes(labels)
-        features = self._features(list(arrays.values()))
-        self.distinct.add(list(arrays.values()))
+        arrays = list(batch.inputs.values())
+        count = len(arrays[0])
+        described = [self._add_input(name, x) for name, x in batch.inputs.items()]
+        classes = self._add_classes(batch.labels)
+        features = self._features(batch.given, count)
+        self.distinct.add(arrays)
         for i in range(count):
             label = None if classes is None else int(classes[i])
             self.rows.add(Row(label, tuple(d[i] for d in described), None if features is None else features[i]))
@@ -158,8 +159,11 @@ class Seen:
             self.classes.update(numbers.tolist())
         return numbers
 
-    def _features(self, arrays: list[np.ndarray]) -> np.ndarray | None:
-        """Return the model's outputs as features ``[n, d]``: those that are one row a sample, of others their moments."""
+    def _features(self, arrays: Sequence[np.ndarray], count: int) -> np.ndarray | None:
+        """Return the model's outputs as features ``[n, d]``: those that are one row a sample, of others their moments.
+
+        Outputs whose samples are not first, such as a recurrent state, are left out.
+        """
         if self._model is None or self.refused:
             return None
         adapter = adapter_for(framework_of(self._model))
@@ -168,8 +172,8 @@ class Seen:
         except Exception as error:  # whatever the user's model raises
             self.refused = reason_of(error)
             return None
-        finite = [np.nan_to_num(np.asarray(out, np.float64).reshape(len(arrays[0]), *out.shape[1:])) for out in outputs]
-        return np.column_stack([projected(out) if out.ndim == 2 else moments(out) for out in finite])
+        finite = [np.nan_to_num(np.asarray(out, np.float64)) for out in outputs if out.shape[:1] == (count,)]
+        return np.column_stack([projected(out) if out.ndim == 2 else moments(out) for out in finite]) if finite else None
 
 
 def _class_numbers(labels: np.ndarray) -> np.ndarray | None:

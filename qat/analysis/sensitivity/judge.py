@@ -16,7 +16,7 @@ from qat.graph.graph import Graph
 from qat.report import statistics
 from qat.report.labels import inputs_of, labels_of
 from qat.report.running import turned
-from qat.system.sample_axes import count_of, cut, rows_alike, sample_axes
+from qat.system.sample_axes import count_of, cut, rows_alike
 from qat.system.samples import batches_of, check_finite
 from qat.system.silence import without_notices
 from qat.trainers.metric import Metric, samples_of
@@ -91,7 +91,10 @@ class Judge:
         if not whole:
             raise DataError("the sensitivity got no data: pass at least one batch (a generator that was used up yields none)")
         size = affordable_batch(model.plan.graph)
-        self.inputs = [part for inputs in whole for part in _parts(inputs, size)]
+        axes = graph.sample_axes
+        self.inputs = [
+            cut(inputs, axes, start, start + size) for inputs in whole for start in range(0, count_of(inputs, axes), size)
+        ]
         for index, inputs in enumerate(self.inputs):
             for x in inputs:
                 check_finite(np.asarray(x), f"batch {index}")
@@ -218,9 +221,6 @@ def affordable_batch(graph: Graph) -> int:
 
 def _parts(arrays: Any, size: int) -> list[Any]:
     """Return the parts of a batch, of at most ``size`` samples each: of an array, or of a tuple or dictionary of them."""
-    if isinstance(arrays, tuple) and all(hasattr(x, "shape") for x in arrays):
-        _, axes = sample_axes([x.shape for x in arrays])
-        return [cut(arrays, axes, start, start + size) for start in range(0, count_of(arrays, axes), size)]
     count = samples_of(arrays)
     if count <= size:
         return [arrays]

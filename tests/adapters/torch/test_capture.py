@@ -2,7 +2,6 @@
 
 import contextlib
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,6 @@ from qat.adapters.torch.capture import export
 from qat.adapters.torch.capture.decompose import functional
 from qat.adapters.torch.signature import call_of
 from qat.errors import CaptureError
-from qat.runtimes import open_session
 
 aten = torch.ops.aten
 X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -390,56 +388,3 @@ def test_quick_shapes_are_those_of_pytorch(monkeypatch):
     assert known == FAST_OP_IMPLEMENTATIONS
     monkeypatch.setattr(export, "quick_shapes", contextlib.nullcontext)
     assert quick == captured()
-
-
-class Steps(nn.Module):
-    """A step of two layers, each with a state: ``[layers, samples, values]``."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.layers, self.head = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)]), nn.Linear(8, 3)
-
-    def forward(self, x, states):
-        found = []
-        for layer, state in zip(self.layers, states.unbind(0), strict=True):
-            x = torch.relu(layer(x) + state)
-            found.append(x)
-        return self.head(x), torch.stack(found)
-
-
-@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
-def test_a_state_has_its_samples_on_the_second_axis(suffix, tmp_path):
-    samples = [(torch.rand(4, 8), torch.rand(2, 4, 8)) for _ in range(3)]
-    model = qat.prepare(Steps(), samples[0], target="onnxruntime" if suffix == ".onnx" else "litert")
-    artifact = qat.export(qat.calibrate(model, samples), tmp_path / f"steps{suffix}", verify=samples)
-    assert artifact.parity.exact == 1
-    scores, states = open_session(artifact.path).run(np.zeros((7, 8), np.float32), np.zeros((2, 7, 8), np.float32))
-    assert scores.shape == (7, 3) and states.shape == (2, 7, 8)
-    if suffix == ".onnx":
-        assert [i.sizes for i in open_session(artifact.path).inputs] == [("batch", 8), (2, "batch", 8)]
-
-
-class Masked(nn.Module):
-    """Attention with a mask of all samples, and with a place for each token."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.qkv, self.places = nn.Linear(8, 24), nn.Embedding(6, 8)
-
-    def forward(self, x, mask, places):
-        q, k, v = self.qkv(x + self.places(places)).chunk(3, -1)
-        return torch.softmax(q @ k.mT / 3 + mask, -1) @ v
-
-
-@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
-@pytest.mark.parametrize("batch", [1, 2])
-def test_a_mask_of_all_samples_leaves_the_batch_free(batch, suffix, tmp_path):
-    whole = (torch.triu(torch.full((6, 6), -1e4), 1), torch.arange(6))
-    samples = [(torch.rand(batch, 6, 8), *whole) for _ in range(2)]
-    model = qat.prepare(Masked(), samples[0], target="onnxruntime" if suffix == ".onnx" else "litert")
-    artifact = qat.export(qat.calibrate(model, samples), tmp_path / f"masked{suffix}", verify=samples)
-    assert artifact.parity.exact == 1
-    (found,) = open_session(artifact.path).run(np.zeros((3, 6, 8), np.float32), *(x.numpy() for x in whole))
-    assert found.shape == (3, 6, 8)

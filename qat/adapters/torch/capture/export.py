@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from qat.adapters.torch.nests import Nest, opened
 from qat.adapters.torch.signature import Call, Signature
 from qat.errors import CaptureError
-from qat.system.sample_axes import Axes, sample_axes
+from qat.system.sample_axes import Axes, is_batch_first, of_first_alone, sample_axes
 from qat.system.silence import quiet
 
 from .any_batch import ForAnyBatch
@@ -188,15 +188,15 @@ def _along_some_axes(
     """
     sized = [tuple(x.shape) for x in given if x.ndim]
     _, of_sized = sample_axes(sized)
-    if of_sized and (of_sized[0] != 0 or None in of_sized) and _is_of_samples_alone(sized[0][0], sized):
-        axes: Axes = tuple(0 if x.ndim and x.shape[0] == sized[0][0] else None for x in given)
+    alone = None if not of_sized or is_batch_first(of_sized) else of_first_alone([tuple(x.shape) for x in given])
+    if alone is not None:
         try:
-            found = _any_batch(model, given, axes, free)
+            found = _any_batch(model, given, alone, free)
         except Exception as error:  # torch.export's own share no base class but this
-            log.debug("the samples are not along %s: %s", axes, error)
+            log.debug("the samples are not along %s: %s", alone, error)
         else:
-            if not _is_fixed(found[0], axes):
-                return axes, found
+            if not _is_fixed(found[0], alone):
+                return alone, found
     whole = None in of_sized
     if not of_sized or (whole and sized[0][0] != 1):
         first = sorted({shape[0] for shape in sized})
@@ -207,11 +207,6 @@ def _along_some_axes(
     left = iter(of_sized)
     axes = tuple(None if not x.ndim or whole else next(left) for x in given)
     return axes, _any_batch(model, given, axes, free)
-
-
-def _is_of_samples_alone(size: int, shapes: Sequence[tuple[int, ...]]) -> bool:
-    """Return whether inputs either begin with a size or do not have it."""
-    return all(shape[0] == size or size not in shape for shape in shapes)
 
 
 def _any_batch(
