@@ -107,18 +107,18 @@ def scatter(added: bool) -> Callable[..., Tensor]:
 
 
 def scatter_reduce(x: Tensor, dim: int, indices: Tensor, source: Tensor, reduce: str, include_self: bool = True) -> Tensor:
-    """Reduce the elements of ``source`` that indices along an axis send to one place, with what is there or without."""
+    """Reduce the elements of ``source`` that indices along an axis send to one place, with what is there or without.
+
+    A mean is taken apart when the model is captured.
+    """
     join, over, neutral = {
-        "sum": (tf.add, tf.reduce_sum, 0), "mean": (tf.add, tf.reduce_sum, 0), "prod": (tf.multiply, tf.reduce_prod, 1),
+        "sum": (tf.add, tf.reduce_sum, 0), "prod": (tf.multiply, tf.reduce_prod, 1),
         "amax": (tf.maximum, tf.reduce_max, x.dtype.min), "amin": (tf.minimum, tf.reduce_min, x.dtype.max),
     }[reduce]  # fmt: skip
     hits, values, placed = _sent(x, dim, indices, source)
     count = tf.cast(placed(tf.reduce_sum(hits, -2)), x.dtype)
     found = placed(over(tf.where(hits > 0, values, tf.cast(neutral, x.dtype)), -2))
     found = join(found, x) if include_self else found
-    if reduce == "mean":
-        total = count + 1 if include_self else tf.maximum(count, 1)
-        found = found / total if x.dtype.is_floating else tf.math.floordiv(found, total)
     return tf.where(count > 0, found, x)
 
 

@@ -116,6 +116,19 @@ def test_an_operator_computes_what_pytorch_computes(group, tmp_path):
         np.testing.assert_allclose(got, expected[name].numpy(), rtol=1e-5, atol=2e-6, err_msg=name)
 
 
+def test_what_is_sent_to_one_place_reaches_an_onnx(tmp_path):
+    places = lambda x: x.argsort(1)[:, :2] // 2  # noqa: E731
+    functions = {
+        "average": lambda x: x.scatter_reduce(1, places(x), 2 * x, reduce="mean"),
+        "alone": lambda x: x.scatter_reduce(1, places(x), 2 * x, "mean", include_self=False),
+        "sum": lambda x: x.scatter_add(1, places(x), x),
+        "put": lambda x: x.scatter(1, x.argsort(1)[:, :2], 2 * x),
+    }
+    x = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = qat.calibrate(qat.prepare(Applied(functions), x), [x])
+    assert qat.export(model, tmp_path / "net.onnx", verify=[x]).parity.exact == 1
+
+
 def test_the_planners_table_and_the_exporters_are_one():
     assert {str(operator) for operator in ATEN} == HELD
     assert LIMITS.keys() <= HELD

@@ -259,6 +259,21 @@ def _numel(w: Rewriter, n: Any) -> fx.Node | None:
     return found if known == 1 else w.call(n, operator.mul, found, known)
 
 
+def _scatter(w: Rewriter, n: Any) -> fx.Node | None:
+    """Send no more than there are indices, and write means as sums and their counts: so an .onnx scatters."""
+    x, axis, indices, source, *way = n.args
+    sizes = zip(source.meta["val"].shape, indices.meta["val"].shape, strict=True)
+    for place, (have, taken) in enumerate(sizes):
+        if isinstance(taken, int) and have != taken:
+            source = w.call(n, aten.slice.Tensor, source, place, 0, taken)
+    if way != ["mean"]:
+        return None if source is n.args[3] else w.call(n, n.target, x, axis, indices, source, *way, **n.kwargs)
+    one, each = (w.call(n, aten.full_like.default, tensor, 1) for tensor in (x, source))
+    total = w.call(n, n.target, x, axis, indices, source, "sum", **n.kwargs)
+    count = w.call(n, n.target, one, axis, indices, each, "sum", **n.kwargs)
+    return w.call(n, aten.div.Tensor_mode, total, count, rounding_mode=None if _is_float(n) else "floor")
+
+
 _CASTS = (
     aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other, aten._to_copy.default, aten.type_as.default,
 )  # fmt: skip
@@ -269,6 +284,7 @@ _PLAIN: dict[Any, Rewrite] = {
     aten.select_scatter.default: _select_scatter,
     operator.getitem: _item,
     aten.sym_numel.default: _numel,
+    **dict.fromkeys((aten.scatter.src, aten.scatter_add.default, aten.scatter_reduce.two), _scatter),
     aten.stack.default: _stack,
     aten.glu.default: _glu,
     aten.expand_as.default: _expand_as,
