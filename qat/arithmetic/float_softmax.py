@@ -9,10 +9,9 @@ the runtimes have other kernels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
+from .fma import flushed, fma, number, polynomial, power_of_two
 from .grid import f32
 
 #: The numbers of a vector.
@@ -22,56 +21,42 @@ _LANES = 8
 def of_onnxruntime(x: np.ndarray) -> np.ndarray:
     """Return the softmax over the last axis as ONNX Runtime computes it."""
     below = np.maximum(_below_greatest(x), f32(-88.3762626647949))
-    whole, power = _power(below, 12582912.0, 127)
-    rest = _fma(whole, f32(-1.42860677e-6), _fma(whole, f32(-6.93145752e-1), below))
-    polynomial = ("0x1.694p-10", "0x1.125edcp-7", "0x1.555b5ap-5", "0x1.55545p-3", "0x1.fffff6p-2", "0x1p+0", "0x1p+0")
-    numbers = _polynomial(polynomial, rest) * power
+    whole, power = power_of_two(below, 12582912.0, 127)
+    rest = fma(whole, f32(-1.42860677e-6), fma(whole, f32(-6.93145752e-1), below))
+    factors = ("0x1.694p-10", "0x1.125edcp-7", "0x1.555b5ap-5", "0x1.55545p-3", "0x1.fffff6p-2", "0x1p+0", "0x1p+0")
+    numbers = polynomial(factors, rest) * power
     a, b, c, d, e, f, g, h = np.moveaxis(_summed(_vectors(numbers)), -1, 0)
     return _divided(numbers, ((a + b) + (c + d)) + ((e + f) + (g + h)))
 
 
 def of_xnnpack(x: np.ndarray) -> np.ndarray:
     """Return the softmax over the last axis as LiteRT's delegate computes it."""
-    far = _hex("-0x1.5d589ep6")  # of what is further below, the exponential is 0
-    below = _below_greatest(x)
-    gone, below = below < far, np.maximum(below, far)
-    whole, power = _power(below, float.fromhex("0x1.8000fep23"), 0)
-    rest = _fma(whole, _hex("0x1.05c61p-29"), _fma(whole, _hex("-0x1.62e43p-1"), below))
-    polynomial = _polynomial(("0x1.0f9f9cp-7", "0x1.573a1ap-5", "0x1.555a8p-3", "0x1.fffdc6p-2", "0x1.fffff6p-1"), rest)
-    numbers = np.where(gone, f32(0), _flushed(_fma(_flushed(rest * power), polynomial, power)))
+    numbers = exponentials_of_xnnpack(_below_greatest(x), ("-0x1.62e43p-1", "0x1.05c61p-29"))
     vectors = _vectors(numbers)
     turns = x.shape[-1] // (4 * _LANES) * 4
     of_turns = _summed(vectors[..., 0:turns:2, :]) + _summed(vectors[..., 1:turns:2, :])
     a, b, c, d, e, f, g, h = np.moveaxis(_summed(vectors[..., turns:, :], of_turns), -1, 0)
-    return _flushed(_divided(numbers, ((a + e) + (c + g)) + ((b + f) + (d + h))))
+    return flushed(_divided(numbers, ((a + e) + (c + g)) + ((b + f) + (d + h))))
+
+
+def exponentials_of_xnnpack(x: np.ndarray, logarithm: tuple[str, ...]) -> np.ndarray:
+    """Return the exponentials of numbers up to 0 as LiteRT's delegate computes them.
+
+    Args:
+        x: the numbers.
+        logarithm: that of 2 with its sign changed, in as many parts as the kernel has.
+    """
+    far = number("-0x1.5d589ep6")  # of what is further below, the exponential is 0
+    rest = np.maximum(x, far)
+    whole, power = power_of_two(rest, float.fromhex("0x1.8000fep23"), 0)
+    for part in logarithm:
+        rest = fma(whole, number(part), rest)
+    of_rest = polynomial(("0x1.0f9f9cp-7", "0x1.573a1ap-5", "0x1.555a8p-3", "0x1.fffdc6p-2", "0x1.fffff6p-1"), rest)
+    return np.where(x < far, f32(0), flushed(fma(flushed(rest * power), of_rest, power)))
 
 
 def _below_greatest(x: np.ndarray) -> np.ndarray:
     return x - x.max(-1, keepdims=True)
-
-
-def _power(x: np.ndarray, magic: float, bias: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the whole exponents of two in ``exp(x)``, and two to that power; adding ``magic`` rounds to whole numbers."""
-    shifted = _fma(x, f32(1.44269504088896341), f32(magic))
-    return shifted - f32(magic), ((shifted.view(np.int32) << 23) + (bias << 23)).view(f32)
-
-
-def _polynomial(factors: Sequence[str], x: np.ndarray) -> np.ndarray:
-    value = np.full_like(x, _hex(factors[0]))
-    for factor in factors[1:]:
-        value = _fma(value, x, _hex(factor))
-    return value
-
-
-def _fma(a: np.ndarray, b: np.ndarray | np.float32, c: np.ndarray | np.float32) -> np.ndarray:
-    """Return ``a * b + c`` with one rounding: a product of two float32 is exact in float64."""
-    found: np.ndarray = (np.multiply(a, b, dtype=np.float64) + c).astype(f32)
-    return found
-
-
-def _flushed(x: np.ndarray) -> np.ndarray:
-    """Return zeros for numbers without a leading one, as XNNPACK has the processor do."""
-    return np.where(np.abs(x) < np.finfo(f32).tiny, f32(0), x)
 
 
 def _vectors(numbers: np.ndarray) -> np.ndarray:
@@ -92,7 +77,3 @@ def _summed(vectors: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
 def _divided(numbers: np.ndarray, total: np.ndarray) -> np.ndarray:
     inverse: np.ndarray = f32(1) / total
     return numbers * inverse[..., None]
-
-
-def _hex(text: str) -> np.float32:
-    return f32(float.fromhex(text))

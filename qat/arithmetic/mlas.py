@@ -10,6 +10,7 @@ import numpy as np
 
 from .accumulators import bilinear, conv_transpose2d, window_sums
 from .encoding import Encoding
+from .fma import fma
 from .grid import f32
 from .grid import multiplier as multiplier
 from .grid import requantize as requantize
@@ -29,15 +30,10 @@ def add(a: np.ndarray, b: np.ndarray, ea: Encoding, eb: Encoding, ey: Encoding, 
     (MlasQLinearAdd, as its compiler contracts it). Another order differs in one of 10^6 values.
     """
     ra, rb = f32(ea.scale) / f32(ey.scale), f32(eb.scale) / f32(ey.scale)
-    fixed = f32(ey.zero_point) - _fma(f32(ea.zero_point), ra, rb * f32(eb.zero_point))
-    inner = _fma((np.asarray(b, np.int64) + eb.zero_point).astype(f32), rb, fixed)
-    v = np.rint(_fma((np.asarray(a, np.int64) + ea.zero_point).astype(f32), ra, inner)) - ey.zero_point
+    fixed = f32(ey.zero_point) - fma(f32(ea.zero_point), ra, rb * f32(eb.zero_point))
+    inner = fma((np.asarray(b, np.int64) + eb.zero_point).astype(f32), rb, fixed)
+    v = np.rint(fma((np.asarray(a, np.int64) + ea.zero_point).astype(f32), ra, inner)) - ey.zero_point
     return np.clip(v, lo, hi).astype(f32)
-
-
-def _fma(a: np.ndarray | np.float32, b: np.float32, c: np.ndarray | np.float32) -> np.ndarray:
-    """Return float32 ``a * b + c`` with one rounding: 8-bit by 24-bit products are exact in float64."""
-    return (np.asarray(a, np.float64) * np.float64(b) + np.asarray(c, np.float64)).astype(f32)
 
 
 def mul(a: np.ndarray, b: np.ndarray, ea: Encoding, eb: Encoding, ey: Encoding, lo: float, hi: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from qat.arithmetic.kernels import KERNELS
 from qat.graph.kinds import KINDS
 
 from .base import Node, Params
-from .float_softmax import softmax
+from .float_functions import as_runtime
 from .quantize import quantize
 
 
@@ -62,11 +62,6 @@ class MatMul(Node):
 class Softmax(Node):
     """Softmax over the last axis."""
 
-    def __call__(self, inputs: list[Tensor], params: Params, training: bool, on_grid: bool) -> Tensor:
-        """Compute one that stays float as the runtime does, where that is known."""
-        found = softmax(self._factored(inputs), self.kernels) if on_grid and not training and not self.grids else None
-        return super().__call__(inputs, params, training, on_grid) if found is None else found
-
     def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
         """In training compute in float, with the gradient of a softmax; else as the runtime does, in NumPy."""
         (x,), gx = inputs, self.inputs[0]
@@ -83,6 +78,11 @@ class Softmax(Node):
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The float softmax."""
         return tf.nn.softmax(self._factored(inputs), -1)
+
+    def evaluated(self, inputs: list[Tensor], params: Params) -> Tensor:
+        """The float softmax in the runtime's arithmetic, where that is known."""
+        found = as_runtime("softmax", self._factored(inputs), self.kernels)
+        return self.real(inputs, params) if found is None else found
 
     def _factored(self, inputs: list[Tensor]) -> Tensor:
         (x,) = inputs

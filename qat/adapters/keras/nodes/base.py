@@ -63,7 +63,8 @@ class Node:
             return self.integer(inputs, params, training)
         if self.grids and training:
             raise CalibrationError("the model is not calibrated: call qat.calibrate(model, samples) before training")
-        y = activate(self.real(inputs, params), self.planned.activation)
+        in_file = on_grid and not training and not self.grids
+        y = activate((self.evaluated if in_file else self.real)(inputs, params), self.planned.activation)
         if self.grids:
             self.output.estimate(y, self.planned.op.output)
         return y
@@ -75,6 +76,10 @@ class Node:
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The same operator in float, without its fused activation."""
         raise NotImplementedError
+
+    def evaluated(self, inputs: list[Tensor], params: Params) -> Tensor:
+        """The same as the runtime computes an operator that stays float."""
+        return self.real(inputs, params)
 
     def simulated(self, rounding: Rounding, inputs: list[Tensor], params: Params) -> Tensor:
         """Compute in float, whether calibrated or not, with the roundings that are asked for."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from tensorflow import Tensor
 
+from .float_functions import activation
 from .float_resizing import resized_by_onnxruntime, resized_by_xnnpack
-from .float_softmax import activation
 
 _RESIZING = {"mlas": resized_by_onnxruntime, "xnnpack": resized_by_xnnpack}
 

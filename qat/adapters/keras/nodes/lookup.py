@@ -13,6 +13,7 @@ from qat.arithmetic import lookup
 from qat.arithmetic.expressions import ARITHMETIC, evaluate
 
 from .base import Node, Params
+from .float_functions import as_runtime
 from .quantize import quantize_parameter
 
 #: Operators of several operands in composed functions.
@@ -77,6 +78,11 @@ class Function(Node):
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """TensorFlow's own function."""
         return FUNCTIONS[self.planned.op.kind](inputs[0], **self.attrs)
+
+    def evaluated(self, inputs: list[Tensor], params: Params) -> Tensor:
+        """The same in the runtime's arithmetic, where that is known."""
+        found = as_runtime(self.planned.op.kind, inputs[0], self.kernels)
+        return self.real(inputs, params) if found is None else found
 
 
 class Constant(Node):
