@@ -188,9 +188,13 @@ def _made(function: Callable[[], Any], text: str) -> Any:
 def _drawn(wanted: Sequence[Wanted], data: Any, said: str, count: int, seed: int) -> Samples:
     """Return samples of arrays, a mapping of them by name, or batches."""
     arrays = [w.check(x) for w, x in zip(wanted, _by_input(wanted, data, said, count), strict=True)]
+    total = max(len(x) for x in arrays)
+    arrays = [
+        np.broadcast_to(x, (total, *x.shape[1:])) if w.axis is None and len(x) == 1 else x
+        for w, x in zip(wanted, arrays, strict=True)
+    ]
     if len({len(x) for x in arrays}) > 1:
         raise DataError(f"{said}: the inputs have different numbers of samples: {', '.join(str(len(x)) for x in arrays)}")
-    total = len(arrays[0])
     order = np.sort(np.random.default_rng(seed).permutation(total)[:count])
     return Samples(tuple(x[order] for x in arrays), f"{len(order)} of {total} samples of {said}", axes_of(wanted))
 

@@ -19,7 +19,7 @@ from qat.errors import ExportError
 from qat.runtimes import FORMATS, TFLITE, format_of
 from qat.typing import Estimator, FileData
 
-from .inputs import BATCH, batches
+from .inputs import BATCH
 from .opened import Opened, open_data, open_float
 from .own import parts_of
 from .quantize import run
@@ -80,8 +80,7 @@ def diagnose(
     with _as_file(float_file, quantized, data, request) as (path, opened):
         option = str(data) if isinstance(data, (str, Path)) else ""
         given = opened.samples
-        together = len(given) if all(axis == 0 for axis in given.axes) else opened.batch
-        found = diagnosed(path, quantized, batches(given.arrays, together, given.axes)[0], given.said, option)
+        found = diagnosed(path, quantized, given.arrays, given.said, option)
         found = replace(found, float_path=str(float_file))
         if not attempt or not found.findings or not found.findings[0].remedy.applies:
             return found

@@ -70,15 +70,16 @@ class Wanted:
     def check(self, array: np.ndarray) -> np.ndarray:
         """Return samples of the input in its type, ``[samples, ...]``.
 
-        They lie as the input's do, or are stacked: of each one all axes of the input.
+        They lie as the input's do, or are stacked: of each one all axes of the input. One that belongs to all samples, as a mask
+        does, may be given once.
 
         Raises:
             DataError: they do not fit its shape.
         """
         if self.axis is not None and array.ndim == len(self.shape) + 1 and array.shape[1 + self.axis] == 1:
             array = array.squeeze(1 + self.axis)
-        elif self.axis is not None and array.ndim == len(self.shape):
-            array = np.moveaxis(array, self.axis, 0)
+        elif array.ndim == len(self.shape):
+            array = samples_first(array, self.axis)
         fits = array.ndim == 1 + len(self.of_one) and all(
             n in (None, m) for n, m in zip(self.of_one, array.shape[1:], strict=True)
         )

@@ -60,7 +60,8 @@ def measure(job: Job) -> Facts:
     if not any(sums.pair.float.kind != "input" for sums in steps):
         raise _of_two_models(a, b, "none of its operators is found in both files")
     held = sum(value.nbytes for value in (*real.values(), *stored.values()))
-    parts = int(np.clip(_BYTES // max(held, 1), 1, max(_MOST // fixed, 1)))
+    most = _MOST if all(axis == 0 for axis in a.axes) else 1  # what is counted goes by the first axis; a mask is of one sample
+    parts = int(np.clip(_BYTES // max(held, 1), 1, max(most // fixed, 1)))
     return _Measurement(a, b, steps).over(_batches(count - count % fixed, fixed * parts), unmatched)
 
 

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
+from qat.system.sample_axes import Axes
+
 from .network import Network
 
 #: What is appended to the name of a tensor whose place an input takes, and to that of an error.
@@ -24,11 +26,13 @@ class Probe(Protocol):
     Attributes:
         inputs: the names of its inputs, those of the file first.
         shapes: the sizes of the inputs, None of a free one; unknown ones are empty.
+        axes: of each input that which counts the samples; None of one without.
         batch: the number of samples that it takes at once; None where any does.
     """
 
     inputs: Sequence[str]
     shapes: Mapping[str, tuple[int | None, ...]]
+    axes: Axes
     batch: int | None
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

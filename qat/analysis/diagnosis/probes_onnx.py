@@ -10,6 +10,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from qat.runtimes.onnxruntime import OnnxSession
+from qat.runtimes.tensors import axes_of
+from qat.system.sample_axes import Axes
 
 from .probes import ERROR, OWN, Probe
 from .read_onnx import load, read_onnx
@@ -22,7 +24,9 @@ class OnnxProbe:
         self._session = OnnxSession(model.SerializeToString())
         self.inputs: Sequence[str] = self._session.input_names
         self.shapes: Mapping[str, tuple[int | None, ...]] = {info.name: info.shape for info in self._session.inputs}
-        sizes = {info.shape[0] for info in self._session.inputs if info.shape}
+        self.axes: Axes = axes_of(self._session.inputs)
+        pairs = zip(self._session.inputs, self.axes, strict=True)
+        sizes = {info.shape[axis] for info, axis in pairs if axis is not None and info.shape}
         self.batch: int | None = next((size for size in sizes if size is not None), None)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -11,7 +11,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from qat.runtimes.litert import LiteRTSession
+from qat.runtimes.tensors import axes_of
 from qat.sources.tflite.flatbuffer import read_model
+from qat.system.sample_axes import Axes, count_of, cut
 
 from .probes import ERROR, OWN, Probe
 from .read_tflite import read_tflite, subgraph_index
@@ -29,13 +31,14 @@ class TFLiteProbe:
         self.shapes: Mapping[str, tuple[int | None, ...]] = {
             name: info.shape for name, info in zip(inputs, self._session.inputs, strict=True)
         }
-        self.batch: int | None = (self._session.inputs[0].shape or (1,))[0] or 1
+        self.axes: Axes = axes_of(self._session.inputs)
+        self.batch: int | None = (self._session.inputs[0].shape or (1,))[self.axes[0] or 0] or 1
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs by name."""
-        count = max(len(feeds[self.inputs[0]]) // (self.batch or 1), 1)
-        parts = [np.split(feeds[name], count) for name in self.inputs]
-        found = [self._session.invoke(*map(np.ascontiguousarray, part)) for part in zip(*parts, strict=True)]
+        values, size = [feeds[name] for name in self.inputs], self.batch or 1
+        parts = (cut(values, self.axes, start, start + size) for start in range(0, max(count_of(values, self.axes), 1), size))
+        found = [self._session.invoke(*map(np.ascontiguousarray, part)) for part in parts]
         joined = (np.concatenate(column) if column[0].ndim else column[0] for column in zip(*found, strict=True))
         return dict(zip(self._outputs, joined, strict=True))
 

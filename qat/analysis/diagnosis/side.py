@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from qat.errors import DataError
+from qat.system.sample_axes import samples_along
 
 from .layouts import as_input
 from .network import Network
@@ -46,7 +47,7 @@ class Side:
     def tap(self, names: Sequence[str]) -> None:
         """Make tensors visible to :meth:`run`."""
         self._tapped = self._probes.tapped(names)
-        self.batch = self._tapped.batch
+        self.axes, self.batch = self._tapped.axes, self._tapped.batch
 
     def cut(self, names: Sequence[str]) -> None:
         """Cut the steps that write tensors from each other, for :meth:`alone`."""
@@ -59,8 +60,9 @@ class Side:
     def inputs(self, samples: slice) -> Named:
         """Return samples in the types and forms of the file's inputs."""
         found = {}
-        for name, array in zip(self.network.inputs, self._arrays, strict=True):
-            tensor, value = self.network.tensor(name), as_input(array[samples], self._tapped.shapes[name], name, self.path)
+        for name, array, axis in zip(self.network.inputs, self._arrays, self.axes, strict=True):
+            given, shape = samples_along(array[samples], axis), self._tapped.shapes[name]
+            tensor, value = self.network.tensor(name), as_input(given, shape, name, self.path)
             found[name] = value.astype(tensor.dtype) if tensor.grid is None else tensor.grid.integers(value, tensor.dtype)
         return found
 

@@ -82,7 +82,11 @@ def test_what_takes_batches_apart_takes_such_inputs(net, tmp_path):
     artifact = qat.export(model, tmp_path / "m.onnx", verify=[x for x, _ in data])
     report = qat.compare({"one": artifact, "other": artifact}, [x for x, _ in data])
     assert artifact.parity.exact == 1 and report.n_eval == 120 and bool(report.samples) == (net is Masked)
-    assert not [made.name for made in qat.ptq_baselines(net(), data, tmp_path, example_inputs=data[0][0]) if made.error]
+    made = qat.ptq_baselines(net(), data, tmp_path, example_inputs=data[0][0])
+    assert not [baseline.name for baseline in made if baseline.error]
+    (x, *rest), (y, *more) = ([value.numpy() for value in inputs] for inputs, _ in data)
+    joined = (np.concatenate([x, y]), *((np.concatenate([rest[0], more[0]], 1),) if net is Steps else rest))
+    assert qat.diagnose(made[0].path, artifact.path, joined).facts.samples == 120
     assert qat.sensitivity(model, [x for x, _ in data], progress=False).samples == 120
 
 
