@@ -134,6 +134,7 @@ def extreme_index(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return a function that gives the index of the extreme value along an axis, or among all elements."""
 
     def apply(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        x = tf.cast(x, tf.int32) if x.dtype == tf.int64 else x
         if dim is None:
             return function(tf.reshape(x, [-1]), 0, output_type=tf.int64)
         y = function(x, dim, output_type=tf.int64)
@@ -146,6 +147,16 @@ def extreme(value: Callable[..., Tensor], index: Callable[..., Tensor]) -> Calla
     """Return a function that gives the extreme value along an axis and its index."""
     where = extreme_index(index)
     return lambda x, dim, keepdim=False: [value(x, dim, keepdims=keepdim), where(x, dim, keepdim)]
+
+
+def magnitude(x: Tensor) -> Tensor:
+    """Return magnitudes, of 64-bit integers too."""
+    return tf.maximum(x, -x) if x.dtype.is_integer else tf.abs(x)
+
+
+def sign(x: Tensor) -> Tensor:
+    """Return signs, of 64-bit integers too."""
+    return clamp(x, -1, 1) if x.dtype.is_integer else tf.sign(x)
 
 
 def trunc(x: Tensor) -> Tensor:
@@ -175,7 +186,7 @@ def floor_rest(a: Tensor, b: Tensor) -> Tensor:
 
 def trunc_rest(a: Tensor, b: Tensor) -> Tensor:
     """Return what a division leaves, with the sign of the dividend."""
-    rest = floor_rest(tf.abs(a), tf.abs(b))
+    rest = floor_rest(magnitude(a), magnitude(b))
     return tf.where(a < 0, -rest, rest)
 
 

@@ -54,8 +54,8 @@ def swap(x: Tensor, a: int, b: int) -> Tensor:
 
 def squeeze(x: Tensor, dims: int | Sequence[int]) -> Tensor:
     """Remove those of the axes that have size 1."""
-    dims = [dims] if isinstance(dims, int) else dims
-    return tf.squeeze(x, [d for d in dims if x.shape[d] == 1])
+    axes = [d for d in ([dims] if isinstance(dims, int) else dims) if x.shape[d] == 1]
+    return tf.squeeze(x, axes) if axes else x  # of no axes TensorFlow would take all
 
 
 def pad(x: Tensor, amounts: Sequence[int], value: float = 0.0) -> Tensor:

@@ -245,7 +245,7 @@ def _limit(side: str) -> Rule:
     def rule(b: Builder, n: Any) -> Match | None:
         operands = sorted(n.args[:2], key=b.is_constant)
         x, limit = operands
-        if b.is_constant(x) or not b.is_constant(limit) or shape_of(n) != shape_of(x):
+        if b.is_constant(x) or not b.is_constant(limit) or shape_of(n) != shape_of(x) or not b.is_operand(x):
             return None
         value = b.tensors[b.owner[limit.name]]
         if value.numel() != 1 or value.requires_grad:
