@@ -103,9 +103,9 @@ class _Tally:
     samples: int = 0
 
     def add_output(self, want: np.ndarray, have: np.ndarray, scale: float | None) -> None:
-        """Add an output of a batch. A float output has no scale: 1/255 of its range stands for it."""
+        """Add an output of a batch."""
         difference = np.abs(np.asarray(want, np.float64) - have)
-        difference /= scale or max(float(np.ptp(want)) / 255, np.finfo(np.float32).tiny)
+        difference /= scale or _float_step(want)
         self.equal += int((want == have).sum())
         self.values += want.size
         self.total_lsb += float(difference.sum())
@@ -122,6 +122,15 @@ class _Tally:
         """Return the figures."""
         values, top1 = max(self.values, 1), self.agreeing / self.ranked if self.ranked else None
         return Parity(self.equal / values, top1, self.total_lsb / values, self.max_lsb, self.samples, first_difference)
+
+
+def _float_step(values: np.ndarray) -> float:
+    """Return what stands for the scale of a float output: 1/255 of its range, or of what it is if that is one number.
+
+    Sums of a softmax are one number but for float32's rounding.
+    """
+    span, most = float(np.ptp(values)), float(np.abs(values).max())
+    return (span if span > 2**-16 * most else most or 1.0) / 255
 
 
 def _in_layout(program: Program, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:

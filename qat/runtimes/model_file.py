@@ -24,7 +24,8 @@ class Parity(Displayed):
         exact: the share of output values that are equal, 0 to 1.
         top1_agreement: the share of samples whose largest value of the first output is at the same index; None where that
             output is not a row of at least two scores.
-        mean_lsb: the mean difference, in steps of the output's scale; of a float output, in 1/255 of its range.
+        mean_lsb: the mean difference, in steps of the output's scale; of a float output, in 1/255 of its range, or of
+            its one number.
         max_lsb: the largest difference, in the same unit.
         samples: how many were run.
         first_difference: the operator that differs first, with how often and how far it differs; None where all outputs are

@@ -98,6 +98,24 @@ def test_a_loop_of_few_steps_is_written_out_and_runs_in_integers(named, suffix, 
     assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[X]).parity.exact == 1.0
 
 
+class Sums(keras.layers.Layer):
+    """The sums of what stands behind each number; Keras cannot tell their shape."""
+
+    def call(self, x):
+        return ops.associative_scan(ops.add, x, reverse=True, axis=1)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def test_an_associative_scan_of_few_steps_is_written_out(tmp_path):
+    prepared = qat.calibrate(qat.prepare(net(Sums()), target="onnxruntime"), [X])
+    assert not prepared.plan.floats()
+    expected = ops.flip(ops.cumsum(ops.flip(net(keras.layers.Identity()).layers[1](X), 1), 1), 1)
+    np.testing.assert_allclose(prepared(X), net(Sums()).layers[-1](expected), atol=0.1)
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[X]).parity.exact == 1.0
+
+
 def test_a_loop_outside_of_any_layer_is_refused_by_name():
     with pytest.raises(CaptureError, match=r"\(WhileLoop\) is made of functions.*in the call of a layer of your own$"):
         qat.prepare(net(repeated))

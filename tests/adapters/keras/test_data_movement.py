@@ -23,6 +23,7 @@ BLOCKS = {
     "maximum": L.GlobalMaxPooling2D(),
     "minimum": lambda x: ops.min(x, (1, 2), keepdims=True),
     "flip": lambda x: ops.flip(x, 1),
+    "stop gradient": lambda x: x + ops.stop_gradient(ops.relu(x)),
 }
 
 

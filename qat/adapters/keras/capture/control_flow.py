@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -31,8 +32,8 @@ BRANCHES = "has a loop or a branch in its call"
 
 @contextlib.contextmanager
 def step_by_step() -> Iterator[None]:
-    """Let ``scan`` and ``fori_loop`` of a fixed number of steps be recorded as these steps, and not as a loop."""
-    forms = {core.Scan: _scanned, core.ForiLoop: _repeated}
+    """Let ``scan``, ``associative_scan`` and ``fori_loop`` of few steps be recorded as these steps, and not as a loop."""
+    forms = {core.Scan: _scanned, core.AssociativeScan: _gathered, core.ForiLoop: _repeated}
     for operation, form in forms.items():
         operation.symbolic_call = form
     try:
@@ -52,6 +53,19 @@ def _scanned(scan: Any, f: Any, init: Any, xs: Any = None) -> Any:
         line = None if xs is None else keras.tree.map_structure(lambda x, step=step: x[step], xs)
         init, made[step] = f(init, line)
     return init, keras.tree.map_structure(lambda *parts: keras.ops.stack(parts), *(made[step] for step in range(steps)))
+
+
+def _gathered(scan: Any, f: Any, elems: Any) -> Any:
+    axis, steps = scan.axis, keras.tree.flatten(elems)[0].shape[scan.axis]
+    if not _is_few(steps):
+        return keras.Operation.symbolic_call(scan, f, elems)
+    lines = [
+        keras.tree.map_structure(lambda x, step=step: keras.ops.take(x, [step], axis), elems)
+        for step in (reversed(range(steps)) if scan.reverse else range(steps))
+    ]
+    made = list(itertools.accumulate(lines, f))
+    ordered = made[::-1] if scan.reverse else made
+    return keras.tree.map_structure(lambda *parts: keras.ops.concatenate(parts, axis), *ordered)
 
 
 def _repeated(loop: Any, value: Any) -> Any:

@@ -17,7 +17,7 @@ _NO_FORM = {
     "FFT", "FFT2", "IFFT2", "IRFFT", "ISTFT", "ViewAsComplex", "Cholesky", "CholeskyInverse", "Det", "Eig", "Eigh", "Inv",
     "Logdet", "LuFactor", "Lstsq", "Pinv", "Qr", "Solve", "SolveTriangular", "SVD", "TextVectorization", "StringLookup",
     "IntegerLookup", "Hashing", "HashedCrossing", "Erfinv", "Cross", "I0",
-    "AffineTransform", "PerspectiveTransform",
+    "AffineTransform", "PerspectiveTransform", "AssociativeScan",
 }  # fmt: skip
 #: Those of which one format has a form, by the suffix of the other.
 _NOT_IN = {

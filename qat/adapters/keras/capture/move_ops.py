@@ -10,7 +10,7 @@ MOVES = frozenset(
         "Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D", "RepeatVector",
         "GlobalMaxPooling1D", "GlobalMaxPooling2D",
         "GetItem", "Slice", "Take", "Flip", "Roll", "ExpandDims", "Squeeze", "Max", "Min", "Amax", "Amin", "Repeat", "Tile",
-        "Swapaxes", "Moveaxis", "Transpose", "Rot90", "CropImages",
+        "Swapaxes", "Moveaxis", "Transpose", "Rot90", "CropImages", "StopGradient", "Copy",
     }
 )  # fmt: skip
 
