@@ -44,6 +44,20 @@ WAYS = {
 }
 
 
+EQUATIONS = {
+    "...ij,...kj->...ik": 2, "bij,bij->bi": 2, "bij,bij->bij": 2, "bij,bik->bijk": 2, "bij->bji": 1, "bij->bi": 1,
+    "bij,bkj,bkl->bil": 3, "bij,bkl->bl": 2,
+}  # fmt: skip
+
+
+def of_equations(x):
+    parts = [layers.Dense(WIDTH)(x) for _ in range(3)]
+    found = [layers.Flatten()(ops.einsum(equation, *parts[:count])) for equation, count in EQUATIONS.items()]
+    four = ops.reshape(parts[0], (-1, 2, 3, WIDTH))
+    found.append(layers.Flatten()(ops.einsum("bnij,bnkj->bik", four, four)))
+    return layers.Concatenate()([layers.Dense(4)(y) for y in found])
+
+
 @pytest.fixture(scope="module")
 def sequences():
     return np.random.default_rng(0).normal(size=(8, LENGTH, WIDTH)).astype(np.float32)
@@ -70,6 +84,16 @@ def test_attention_is_exact_in_integers(name, sequences, tmp_path):
     prepared = exact(model(WAYS[name]), sequences, tmp_path / "m.tflite", "litert")
     kinds = [p.op.kind for p in prepared.plan.ops]
     assert kinds.count("matmul") == 2 and kinds.count("softmax") == 1
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("litert", ".tflite"), ("onnxruntime", ".onnx")])
+def test_equations_that_are_no_matrix_product_run_in_integers(target, suffix, sequences, tmp_path):
+    net = model(of_equations)
+    prepared = qat.calibrate(qat.prepare(net, target=target), [sequences])
+    assert not prepared.plan.floats()
+    expected = np.asarray(net(sequences))
+    assert np.linalg.norm(prepared(sequences) - expected) < 0.1 * np.linalg.norm(expected)
+    assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[sequences]).parity.exact == 1.0
 
 
 @pytest.mark.parametrize("name", ["layer", "by einsum"])

@@ -10,11 +10,12 @@ import keras
 import numpy as np
 from keras.src.ops.core import Cast
 
-from qat.graph.einsum import DenseSum, as_dense_sum, as_product
+from qat.graph.einsum import DenseSum, as_dense_sum, as_product, spelled_out
 
 from .activations import activated
 from .attention_masks import causal, cleared, hides_rows, masked, shown, written_masks
 from .builder import Builder, Shape
+from .einsums import of_parts
 from .layer_calls import Call
 
 
@@ -87,7 +88,7 @@ def _arguments(c: Call) -> dict[str, Any]:
 def einsum_dense(b: Builder, c: Call) -> str | None:
     """A dense layer over several axes; a bias that is one for several outputs is added."""
     layer = c.layer
-    found = _equation(layer.equation, len(b.specs[c.inputs[0]].shape))
+    found = as_dense_sum(spelled_out(layer.equation, (len(b.specs[c.inputs[0]].shape), len(layer.kernel.shape))))
     made = tuple(layer.kernel.shape[a] for a in found.made) if found is not None else ()
     whole = layer.bias is None or (found is not None and tuple(layer.bias.shape) == made and _is_in_order(found.result))
     name = None if found is None else dense_sum(b, c, found, layer.kernel, layer.bias if whole else None)
@@ -115,15 +116,6 @@ def dense_sum(b: Builder, c: Call, found: DenseSum, weight: Any, bias: Any = Non
     if len(found.made) > 1:
         name = b.reshape(name, result, f"{c.path}_split", c.path)
     return permuted(b, name, found.result, c.path)
-
-
-def _equation(equation: str, rank: int) -> DenseSum | None:
-    """Return an equation as a dense layer's; an ellipsis stands for the axes that are left of an input of some rank."""
-    if "..." in equation:
-        left = equation.replace(" ", "").partition(",")[0].replace("...", "")
-        others = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation][: rank - len(left)]
-        equation = equation.replace("...", "".join(others))
-    return as_dense_sum(equation)
 
 
 def _is_in_order(axes: tuple[int, ...]) -> bool:
@@ -170,15 +162,24 @@ def _weight(b: Builder, c: Call) -> tuple[Any, tuple[int, ...], int] | None:
 
 
 def einsum(b: Builder, c: Call) -> str | None:
-    """``keras.ops.einsum`` that is a product of two permuted tensors, whose batch stays first, or of a tensor and a weight."""
-    weight, equation = _weight(b, c), _equation(c.layer.subscripts, len(b.specs[c.inputs[0]].shape))
-    if weight is not None and equation is not None:
-        return dense_sum(b, c, equation, weight[0])
-    found = as_product(c.layer.subscripts) if len(c.inputs) == 2 else None
+    """``keras.ops.einsum``: a product of a tensor and a weight, of two permuted tensors whose batch stays first, or its parts."""
+    weight = _weight(b, c)
+    shapes = [*(b.specs[name].shape for name in c.inputs), *([] if weight is None or len(c.inputs) == 2 else [weight[1]])]
+    if any(b.specs[n].dtype != "float32" for n in c.inputs) or len(shapes) != len(c.arguments.args):
+        return None
+    equation = spelled_out(c.layer.subscripts, list(map(len, shapes)))
+    sized = zip(equation.partition("->")[0].replace(",", ""), (size for shape in shapes for size in shape), strict=True)
+    if len(set(sized)) > len(set(equation) - {*",->"}):  # axes of one that are repeated
+        return None
+    result = equation.partition("->")[2]
+    if "->" not in c.layer.subscripts and sorted(result, key=equation.index) != [*result]:
+        return None  # Keras computes another order than it says
+    dense = as_dense_sum(equation) if weight is not None else None
+    if weight is not None and dense is not None:
+        return dense_sum(b, c, dense, weight[0])
+    found = as_product(equation) if len(c.inputs) == 2 else None
     if found is None or any(axes[0] for axes in (found.a, found.b, found.result)):
-        return None
-    if any(b.specs[n].dtype != "float32" for n in c.inputs):
-        return None
+        return of_parts(b, c, equation)
     left, right = (permuted(b, name, axes, c.path) for name, axes in zip(c.inputs, (found.a, found.b), strict=True))
     made = tuple(c.shape[found.result.index(i)] for i in range(len(c.shape)))
     return permuted(b, b.emit("matmul", [left, right], made, c.path, transpose_b=found.transposed), found.result, c.path)

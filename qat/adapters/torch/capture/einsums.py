@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import string
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+
+from qat.graph.einsum import spelled_out
 
 from .rewriter import Rewriter, fake_mode
 
@@ -32,26 +33,6 @@ def in_pairs(equation: Any, *operands: Any) -> Tensor:
         total = torch.einsum(f"{labels[0]},{labels[i]}->{part}", total, operand)
         labels[0] = part
     return total
-
-
-def spelled_out(equation: str, ranks: Sequence[int]) -> str:
-    """Return an equation with a letter for each axis of an ellipsis, and with its result.
-
-    Examples:
-        >>> spelled_out("...si, ...id", (3, 2))
-        'asi,id->asd'
-    """
-    terms, arrow, result = equation.replace(" ", "").partition("->")
-    free = [letter for letter in string.ascii_letters if letter not in equation]
-    labels = terms.split(",")
-    counts = [rank - len(term.replace("...", "")) for term, rank in zip(labels, ranks, strict=True)]
-    most = max((count for count, term in zip(counts, labels, strict=True) if "." in term), default=0)
-    if not arrow:
-        once = sorted(letter for letter in terms if letter.isalpha() and terms.count(letter) == 1)
-        result = "".join(("..." if most else "", *once))
-    axes = "".join(free[:most])
-    labels = [term.replace("...", axes[most - count :]) for count, term in zip(counts, labels, strict=True)]
-    return f"{','.join(labels)}->{result.replace('...', axes)}"
 
 
 def open_einsums(graph: fx.Graph, derived: Collection[fx.Node]) -> None:
