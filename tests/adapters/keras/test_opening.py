@@ -91,7 +91,7 @@ class Net(keras.Model):
 @keras.saving.register_keras_serializable("test_opening")
 class OfTensorFlow(L.Layer):
     def call(self, x):
-        return tf.raw_ops.Relu(features=x)
+        return tf.math.lgamma(x)
 
 
 def around(layer):
@@ -155,6 +155,25 @@ def test_a_subclassed_model_that_was_never_called_takes_example_inputs():
     model = Net()
     prepared = qat.prepare(model, X)
     np.testing.assert_allclose(prepared(X), model(X), atol=1e-5)
+
+
+def test_a_sequential_is_called_on_tensors_of_several_sizes():
+    class Heads(keras.Model):
+        """A head that detectors share between levels."""
+
+        def __init__(self):
+            super().__init__()
+            self.head = keras.Sequential([L.Conv2D(4, 3, padding="same"), L.ReLU()])
+
+        def call(self, x):
+            return [L.GlobalAveragePooling2D()(self.head(level)) for level in (x, x[:, ::2, ::2])]
+
+    model = Heads()
+    expected = model(X)
+    prepared = qat.prepare(model, X)
+    assert not prepared.plan.floats()
+    for found, wanted in zip(prepared(X), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_a_layer_that_cannot_be_opened_stays_float_and_says_why():
