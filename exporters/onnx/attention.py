@@ -7,6 +7,7 @@ import numpy as np
 from qat.arithmetic.grid import f32
 from qat.program.program import Instruction
 
+from .stored_weight import write_rows
 from .writer import Writer
 
 #: Ends the name of a scale that a softmax multiplies its factor into. It is not the encoding of the tensor that it dequantizes.
@@ -47,5 +48,8 @@ def write_mask(writer: Writer, instruction: Instruction) -> None:
 def write_embedding(writer: Writer, instruction: Instruction) -> None:
     """Write a look-up of quantized vectors by integer inputs."""
     assert instruction.weight is not None
+    if instruction.weight_encoding is not None:
+        writer.quantize_output(instruction, write_rows(writer, instruction, f"{instruction.name}/real"))
+        return
     weight = writer.constant(instruction.weight_tensor, instruction.weight)
     writer.node("Gather", [weight, instruction.inputs[0]], instruction.outputs[0], instruction.name, axis=0)

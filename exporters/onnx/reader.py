@@ -16,6 +16,9 @@ from .stored_weight import INTEGER_PRODUCTS
 
 #: Operators that keep their input's scale and may stand on integers, between no QuantizeLinear and DequantizeLinear.
 _ON_INTEGERS = ("Clip", "DepthToSpace", "Max", "Min", "Pad", "Reshape", "Slice", "Transpose")
+#: The place of the weight among the inputs of operators whose integer weight may have no DequantizeLinear. Its scale is the
+#: constant ``<weight>.scale``.
+_WEIGHT_OF = {**dict.fromkeys(INTEGER_PRODUCTS, 1), "Gather": 0}
 #: Those that take several tensors of one scale.
 _OF_SEVERAL = ("Max", "Min")
 #: ONNX's names of types, where NumPy has another.
@@ -31,10 +34,11 @@ def read_encodings(raw: bytes) -> dict[str, Encoding]:
     constants = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
     found: dict[str, Encoding] = {}
     for node in graph.node:
-        if node.op_type in INTEGER_PRODUCTS and f"{node.input[1]}.scale" in constants:  # of this toolkit's files
-            scale = constants[f"{node.input[1]}.scale"].reshape(-1)
+        held = node.input[_WEIGHT_OF[node.op_type]] if node.op_type in _WEIGHT_OF else ""
+        if held in constants and f"{held}.scale" in constants:  # of this toolkit's files
+            scale = constants[f"{held}.scale"].reshape(-1)
             per_channel = len(scale) > 1
-            found[node.input[1]] = Encoding(scale if per_channel else scale[0], 0, -128, 127, 0 if per_channel else None)
+            found[held] = Encoding(scale if per_channel else scale[0], 0, -128, 127, 0 if per_channel else None)
         if node.op_type in _ON_INTEGERS and node.input[0] in found:
             found.setdefault(node.output[0], found[node.input[0]])
         encoding = _encoding(node, constants)

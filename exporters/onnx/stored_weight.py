@@ -6,6 +6,8 @@
 - float16: Cast of a float16 weight. ONNX Runtime evaluates the Cast when it loads the file.
 - dynamic: DynamicQuantizeLinear, ConvInteger or MatMulInteger, and a product with both scales. ONNX Runtime makes one
   DynamicQuantizeMatMul of a dense layer. The bias is added in float.
+
+An embedding that is tied to a dense layer is a look-up of its rows.
 """
 
 from __future__ import annotations
@@ -37,6 +39,9 @@ def write_stored_weight(writer: Writer, instruction: Instruction) -> None:
         ExportError: the format has no nodes for the operator in this mode.
     """
     name, mode, output = instruction.name, instruction.mode, instruction.outputs[0]
+    if instruction.kind == "embedding":
+        write_rows(writer, instruction, output)
+        return
     if not KINDS[instruction.kind].stored_weight or instruction.weight is None:
         raise ExportError(f"{instruction.layer}: there is no ONNX form of a {mode} {instruction.kind}")
     result = output if instruction.activation is None else f"{name}/linear"
@@ -48,6 +53,24 @@ def write_stored_weight(writer: Writer, instruction: Instruction) -> None:
         writer.node("Relu", [result], output)
     elif instruction.activation == "relu6":
         writer.node("Clip", [result, writer.constant("float/zero", f32(0.0)), writer.constant("float/six", f32(6.0))], output)
+
+
+def write_rows(writer: Writer, instruction: Instruction, output: str) -> str:
+    """Write a look-up of rows of a dense layer's weight, and of their scales; return ``output``, their real values."""
+    assert instruction.weight is not None
+    weight, (indices,), encoding = instruction.weight, instruction.inputs, instruction.weight_encoding
+    held, name = weight if encoding is None else weight.astype(np.int8), instruction.name
+    if instruction.packed:  # a Gather of 4 bits there is not; the layer dequantizes the whole weight, too
+        return writer.node("Gather", [_float_weight(writer, instruction, weight), indices], output, name, axis=0)
+    rows = writer.node("Gather", [writer.constant(instruction.weight_tensor, held), indices], f"{name}/rows", name, axis=0)
+    if encoding is None:
+        return writer.node("Cast", [rows], output, to=TensorProto.FLOAT)
+    real = writer.node("Cast", [rows], f"{name}/rows/real", to=TensorProto.FLOAT)
+    scale = writer.constant(f"{instruction.weight_tensor}.scale", np.asarray(encoding.scale, f32))
+    if np.ndim(encoding.scale):
+        chosen = writer.node("Gather", [scale, indices], f"{name}/scales", axis=0)
+        scale = writer.node("Unsqueeze", [chosen, writer.constant("rows/last", np.array([-1], np.int64))], f"{name}/scale")
+    return writer.node("Mul", [real, scale], output)
 
 
 def _write_float(writer: Writer, instruction: Instruction, weight: np.ndarray, result: str) -> None:
@@ -85,6 +108,12 @@ def _int4(name: str, values: np.ndarray) -> onnx.TensorProto:
     return helper.make_tensor(name, TensorProto.INT4, values.shape, packed_int4(values).tobytes(), raw=True)
 
 
+def _is_looked_up(writer: Writer, instruction: Instruction) -> bool:
+    """Return whether an embedding reads rows of a dense layer's weight."""
+    others = (i for i in writer.program.instructions if i.kind == "embedding")
+    return any(i.weight_tensor == instruction.weight_tensor for i in others)
+
+
 def _write_dynamic(writer: Writer, instruction: Instruction, weight: np.ndarray, result: str) -> None:
     """Write the integer operator between the quantization of its input and the scales of its accumulator."""
     assert instruction.weight_encoding is not None
@@ -94,7 +123,10 @@ def _write_dynamic(writer: Writer, instruction: Instruction, weight: np.ndarray,
     quantized = [f"{name}/{part}" for part in ("integers", "scale", "zero_point")]
     integers, x_scale, zero_point = quantized
     writer.nodes.append(helper.make_node("DynamicQuantizeLinear", [instruction.inputs[0]], quantized, name=f"{name}/quantize"))
-    stored = writer.constant(instruction.weight_tensor, (weight.T if dense else weight).astype(np.int8))
+    rows = dense and _is_looked_up(writer, instruction)
+    stored = writer.constant(instruction.weight_tensor, (weight.T if dense and not rows else weight).astype(np.int8))
+    if rows:  # ONNX Runtime transposes a constant as it loads the file
+        stored = writer.node("Transpose", [stored], f"{name}/transposed")
     kind = "MatMulInteger" if dense else "ConvInteger"
     accumulator = writer.node(kind, [integers, stored, zero_point], f"{name}/accumulator", name, **attributes)
     accumulator = writer.node("Cast", [accumulator], f"{name}/accumulator_real", to=TensorProto.FLOAT)

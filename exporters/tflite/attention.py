@@ -8,6 +8,7 @@ from qat.arithmetic.attention import PROBABILITY_16
 from qat.arithmetic.tflite import is_fine
 from qat.program.program import Instruction
 
+from .stored_weight import float_weight, held_weight
 from .writer import Op, Writer
 
 
@@ -33,8 +34,46 @@ def write_embedding(writer: Writer, instruction: Instruction) -> None:
     """Write a GATHER of quantized vectors by integer inputs."""
     assert instruction.weight is not None
     (indices,), (output,) = instruction.inputs, instruction.outputs
+    if instruction.mode != "static":
+        _write_rows(writer, instruction, writer.float_tensor(output))
+        return
+    if instruction.weight_encoding is not None:
+        real = writer.add_tensor(f"{output}/real", writer.program.values[output].shape, "float32")
+        _write_rows(writer, instruction, real)
+        writer.operator(Op.QUANTIZE, [real], writer.integer_tensor(output), 1, "QuantizeOptions")
+        return
     encoding, vectors = writer.program.encoding_of(output), np.ascontiguousarray(instruction.weight)
     weight = writer.add_tensor(
         instruction.weight_tensor, vectors.shape, encoding.dtype, encoding.scale, encoding.zero_point, data=vectors
     )
     writer.operator(Op.GATHER, [weight, writer.tensor(indices)], writer.integer_tensor(output), 2, "GatherOptions")
+
+
+def _write_rows(writer: Writer, instruction: Instruction, real: str) -> None:
+    """Write a look-up of rows of a dense layer's weight: an EMBEDDING_LOOKUP, which multiplies them by their scales.
+
+    It takes a list of int32. Rows in float16 are a GATHER from the weight that the layer reads, dequantized.
+    """
+    assert instruction.weight is not None
+    (name,), weight = instruction.inputs, instruction.weight
+    table, indices, given = held_weight(writer, instruction, weight, 0), writer.tensor(name), writer.program.values[name]
+    if instruction.weight_encoding is None:
+        table = float_weight(writer, instruction, table, weight.shape)
+        writer.operator(Op.GATHER, [table, indices], real, 1, "GatherOptions")
+        return
+    if given.dtype != "int32":
+        narrow = writer.add_tensor(f"{instruction.name}/int32", given.shape, "int32")
+        writer.operator(Op.CAST, [indices], narrow, 1, "CastOptions")
+        indices = narrow
+    code_version = 4 if instruction.packed else 3
+    if len(given.shape) == 1:
+        writer.operator(Op.EMBEDDING_LOOKUP, [indices, table], real, code_version)
+        return
+    listed = writer.add_tensor(f"{instruction.name}/list", (None,), "int32")
+    writer.operator(Op.RESHAPE, [indices, writer.constant(f"{instruction.name}/list.shape", [-1])], listed, 1, "ReshapeOptions")
+    rows = writer.add_tensor(f"{instruction.name}/rows", (None, weight.shape[1]), "float32")
+    writer.operator(Op.EMBEDDING_LOOKUP, [listed, table], rows, code_version)
+    sizes = writer.constant(
+        f"{instruction.name}/sizes", [*(-1 if size is None else size for size in given.shape), weight.shape[1]]
+    )
+    writer.operator(Op.RESHAPE, [rows, sizes], real, 1, "ReshapeOptions")

@@ -55,24 +55,30 @@ def write_weight(writer: Writer, instruction: Instruction, weight: np.ndarray, a
         bias = np.zeros(channels, f32) if instruction.bias is None else instruction.bias.astype(f32)
         writer.add_tensor(name, weight.shape, "float32", data=weight)
         return [name, writer.add_tensor(f"{instruction.name}.bias", bias.shape, "float32", data=bias)]
-    if instruction.weight_encoding is None:
-        writer.add_tensor(name, weight.shape, "float16", data=weight)
-    else:
-        scale = np.asarray(instruction.weight_encoding.scale, f32)
-        data = packed_int4(weight) if instruction.packed else weight.astype(np.int8)
-        writer.add_tensor(name, weight.shape, _type(instruction), scale, axis=axis, data=data)
+    held_weight(writer, instruction, weight, axis)
     if mode != "static":
         bias = np.zeros(channels, f32) if instruction.bias is None else instruction.bias.astype(f32)
         bias_name = writer.add_tensor(f"{instruction.name}.bias", bias.shape, "float32", data=bias)
-        return [name if mode == "dynamic" else _float_weight(writer, instruction, name, weight.shape), bias_name]
+        return [name if mode == "dynamic" else float_weight(writer, instruction, name, weight.shape), bias_name]
     source = writer.program.encoding_of(instruction.inputs[0])
     dtype = "int64" if source.bits == 16 else "int32"
     bias = np.zeros(channels, dtype) if instruction.bias is None else instruction.bias.astype(dtype)
-    bias_scale = (f32(source.scale) * scale).astype(f32)
+    assert instruction.weight_encoding is not None
+    bias_scale = (f32(source.scale) * np.asarray(instruction.weight_encoding.scale, f32)).astype(f32)
     return [name, writer.add_tensor(f"{instruction.name}.bias", bias.shape, dtype, bias_scale, data=bias)]
 
 
-def _float_weight(writer: Writer, instruction: Instruction, name: str, shape: tuple[int, ...]) -> str:
+def held_weight(writer: Writer, instruction: Instruction, weight: np.ndarray, axis: int) -> str:
+    """Write a weight alone as the file holds it, with a scale for each entry of ``axis``, and return its name."""
+    name = instruction.weight_tensor
+    if instruction.weight_encoding is None:
+        return writer.add_tensor(name, weight.shape, "float16", data=weight)
+    scale = np.asarray(instruction.weight_encoding.scale, f32)
+    data = packed_int4(weight) if instruction.packed else weight.astype(np.int8)
+    return writer.add_tensor(name, weight.shape, _type(instruction), scale, axis=axis, data=data)
+
+
+def float_weight(writer: Writer, instruction: Instruction, name: str, shape: tuple[int, ...]) -> str:
     """Write a DEQUANTIZE of the stored weight."""
     real = f"{name}/real"
     if real in writer.index:

@@ -58,7 +58,7 @@ class Layerwise:
             for x in inputs:
                 check_finite(np.asarray(x), f"batch {index} of {method}")
         uses = Counter(name for p in plan.ops for name in p.op.params.values())
-        weighted = [p for p in plan.ops if p.weight is not None]
+        weighted = [p for p in plan.ops if p.weight is not None and KINDS[p.op.kind].linear]
         own = [p for p in weighted if has_windows(p.op) and all(uses[n] == 1 for n in p.op.params.values())]
         self.layers = [layer for layer in (Layer(self, p) for p in own) if layer.known]
         taken = {layer.op.name for layer in self.layers}

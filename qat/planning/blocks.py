@@ -37,7 +37,7 @@ def blocks_of(plan: Plan) -> list[Block]:
     last = {t: i for i, p in enumerate(plan.ops) for t in p.op.inputs}
     alive = _alive(plan, last)
     last |= dict.fromkeys(plan.graph.outputs, len(plan.ops))
-    weighted = [p.weight is not None for p in plan.ops]
+    weighted = [p.weight is not None and not p.tied for p in plan.ops]
     ends = [i + 1 for i, count in enumerate(alive) if count <= 1 or i == len(alive) - 1]
     parts = [part for start, end in zip([0, *ends], ends, strict=False) for part in _divided(start, end, alive, weighted)]
     blocks = []

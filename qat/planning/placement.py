@@ -14,6 +14,7 @@ from .plan import PlannedOp
 from .recipe import Recipe, Role, Rule
 from .recipe_support import check_activation, weight_qmax
 from .targets import Fixed, Row, Target
+from .tied_weights import tie
 
 
 def roles_of(graph: Graph) -> dict[str, Role]:
@@ -45,6 +46,9 @@ def place(
     roles = roles_of(graph)
     placement = _Placement(graph, recipe, target, roles, float_by_choice or {})
     planned = [placement.planned(op, activation) for op, activation in _fuse(graph, recipe, target, roles)]
+    planned = tie(
+        planned, {p.op.name: recipe.rule_for(p.op.layer, p.op.kind, roles.get(p.op.name)) for p in planned}, graph, target
+    )
     wanted = {name for p in planned if p.integer for name in p.grid_inputs}
     # A constant that no integer kernel reads stays the parameter that it is.
     return [p if p.op.inputs or p.op.output in wanted else PlannedOp(p.op, False) for p in planned], placement.rules

@@ -46,6 +46,8 @@ class PlannedOp:
         packed: whether the artifact holds the weight in 4 bits.
         kernels: the arithmetic of its kernel where it is not the target's, see :mod:`qat.arithmetic.kernels`.
         unwritable: whether the target's format cannot hold it; ``reason`` says so.
+        tied: of an embedding: the name of the dense layer whose integer weight is its table, see :mod:`.tied_weights`; empty
+            where it has a table of its own.
     """
 
     op: Op
@@ -58,6 +60,7 @@ class PlannedOp:
     packed: bool = False
     kernels: str = ""
     unwritable: bool = False
+    tied: str = ""
 
     @property
     def stored(self) -> bool:
@@ -174,14 +177,17 @@ class Plan(Displayed):
     def table(self) -> list[dict[str, str]]:
         """Return one row an operator: ``scope``, ``op``, ``runs`` (integer, float or a mode), ``how`` and ``reason``."""
         rows = []
+        layers = {planned.op.name: planned.op.layer for planned in self.ops}
         for planned in self.ops:
             op = planned.op
             how = []
-            if planned.weight is not None:
+            if planned.tied:
+                how.append(f"rows of the weight of '{layers[planned.tied]}'")
+            elif planned.weight is not None:
                 held = " held in int8" if planned.weight.bits <= 4 and not planned.packed else ""
                 how.append(f"weight int{planned.weight.bits}{held} per {planned.weight.granularity}, |q| <= {planned.qmax}")
             how += [f"in training: {act.what}" for act in self.acts if act.tensor in op.outputs]
-            if planned.stored:
+            if planned.stored and not planned.tied:
                 how.append(_STORED_HOW[planned.mode])
             if planned.integer:
                 group = self.groups[self.group_of[op.output]]
@@ -217,7 +223,7 @@ class Plan(Displayed):
         """Return the operators with an integer weight of fewer than 8 bits; of those that share a weight, the first."""
         found: dict[str, PlannedOp] = {}
         for planned in self.ops:
-            if planned.integer and planned.weight is not None and planned.weight.bits < 8:
+            if planned.integer and KINDS[planned.op.kind].linear and planned.weight is not None and planned.weight.bits < 8:
                 found.setdefault(planned.op.params["weight"], planned)
         return tuple(found.values())
 

@@ -207,6 +207,8 @@ _LITERT_FUNCTION_ROWS = (
 #: The sums and products that a softmax weighs; between two integer kernels ONNX Runtime makes a QLinearSoftmax of any other too.
 _READERS_OF_SOFTMAX = ("matmul", "mul", "add", "mean", "dense", "conv2d", "depthwise_conv2d", "mask")
 
+_TABLE = "the scale is that of the whole table; where it is tied to a dense layer, that of each row"
+
 _NORMS = (
     Row("layer_norm", output="own", note="sums of integers, then single float32 operators"),
     Row("group_norm", output="own", note="sums of integers, then single float32 operators; an InstanceNorm too"),
@@ -220,7 +222,12 @@ _LITERT_ATTENTION_ROWS = (
     Row("softmax", output="probabilities", readers=_READERS_OF_SOFTMAX),
     # The mask holds the least and the greatest integer, whatever the scale of the scores.
     Row("mask", output="as_input", second=Fixed(1.0, 0), note="MINIMUM of integers: a hidden score is the least integer"),
-    Row("embedding", output="own", starts=True, note="GATHER of integers; the scale is that of the whole table"),
+    Row(
+        "embedding",
+        output="own",
+        starts=True,
+        note=f"GATHER of integers; {_TABLE}, by EMBEDDING_LOOKUP",
+    ),
     *_NORMS,
 )
 
@@ -261,7 +268,7 @@ _ONNXRUNTIME_ROWS = (
     Row("matmul", output="own", starts=True, note="QLinearMatMul of two activations"),
     Row("softmax", output="probabilities", readers=_READERS_OF_SOFTMAX, note="QLinearSoftmax"),
     Row("mask", output="as_input", second=Fixed(1.0, 128), note="Min of integers: a hidden score is the least integer"),
-    Row("embedding", output="own", starts=True, note="Gather of integers; the scale is that of the whole table"),
+    Row("embedding", output="own", starts=True, note=f"Gather of integers; {_TABLE}"),
     *_NORMS,
 )  # fmt: skip
 

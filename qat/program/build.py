@@ -169,6 +169,9 @@ class _Writer:
 def _parameters(planned: PlannedOp, writer: _Writer, integers: Integers, parameter: Parameter) -> _Weight:
     """Return an operator's parameters in the form that its kernel reads."""
     op, kind = planned.op, KINDS[planned.op.kind]
+    if planned.tied:
+        weight, scale, _ = integers(planned)
+        return _Weight(weight, _weight_encoding(planned, scale))
     if kind.output_grid:
         encoding = writer.encoding(op.output)
         grid = KERNELS[writer.plan.target.kernels].quantize(parameter(op.params[kind.output_grid]), encoding)

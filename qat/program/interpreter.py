@@ -54,7 +54,8 @@ def run(program: Program, *inputs: np.ndarray, call: CallBlock = call_block) -> 
         if step.kind == "float":
             values.update(_float(program, step, values, len(inputs[0]), call))
         elif step.mode in STORED:
-            values[step.outputs[0]] = _stored(program, step, values[step.inputs[0]])
+            stored = _rows if step.kind == "embedding" else _stored
+            values[step.outputs[0]] = stored(program, step, values[step.inputs[0]])
         else:
             values[step.outputs[0]] = _STEPS[step.kind](program, step, [values[name] for name in step.inputs])
     return values
@@ -163,7 +164,20 @@ def _softmax(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.nd
 
 
 def _embedding(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:
+    if step.weight_encoding is not None:
+        return KERNELS[program.kernels].quantize(_rows(program, step, xs[0]), program.encoding_of(step.outputs[0]))
     return _constant(program, step, xs)[np.asarray(xs[0], np.int64)]
+
+
+def _rows(program: Program, step: Instruction, indices: np.ndarray) -> np.ndarray:
+    """The real values of rows of a dense layer's weight."""
+    assert step.weight is not None
+    chosen = np.asarray(indices, np.int64)
+    rows = step.weight[chosen].astype(np.float32)
+    if step.weight_encoding is None:
+        return rows
+    scale = np.asarray(step.weight_encoding.scale, np.float32)
+    return rows * (scale[chosen][..., None] if scale.ndim else scale)
 
 
 def _constant(program: Program, step: Instruction, xs: list[np.ndarray]) -> np.ndarray:

@@ -59,7 +59,8 @@ class Instruction:
     ``[channels * multiplier, 1, h, w]`` with ``groups = channels``), dense ``[out, in]``.
     ``weight_encoding.axis`` is 0, or None for one scale per tensor.
     ``weight`` and ``bias`` of a norm are float32.
-    The ``weight`` of a ``constant`` or ``embedding`` holds integers of the output's encoding, zero point included.
+    The ``weight`` of a ``constant`` or ``embedding`` holds integers of the output's encoding, zero point included. That of an
+    embedding with a ``weight_encoding`` holds integers of that one, or float16: its rows are the outputs of a dense layer.
     ``activation`` names the fused activation (``relu``, ``relu6``) and ``clamp`` the limits it leaves, in the output's
     integers (zero point included).
 

@@ -7,7 +7,10 @@ from torch import nn
 
 import qat
 from qat.exporters.exporter import exporter_of
-from qat.runtimes import format_of
+from qat.frameworks import adapter_for
+from qat.planning.recipe import Recipe, Rule
+from qat.program.interpreter import run
+from qat.runtimes import format_of, open_session
 
 
 class Tied(nn.Module):
@@ -42,6 +45,60 @@ def test_tied_weights_are_one_tensor(recipe, target, tmp_path):
         assert artifact.parity.exact == 1.0
     assert len(weights_in(path)) == 2
     assert {name for name in artifact.encodings if name.endswith(".weight")} <= set(weights_in(path))
+
+
+class Words(nn.Module):
+    """An embedding whose table is the weight of the head, too; its first row, a padding's, is zero, and its bias is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.layer, self.head = nn.Embedding(50, 8, padding_idx=0), nn.Linear(8, 8), nn.Linear(8, 50)
+        with torch.no_grad():
+            self.words.weight.mul_(torch.logspace(-1, 1, 50)[:, None])
+        self.head.weight = self.words.weight
+
+    def forward(self, ids):
+        return self.head(torch.relu(self.layer(self.words(ids))))
+
+
+def words_in_keras():
+    """Return the same in Keras, by its layer that is read in reverse."""
+    import keras
+
+    ids, words = keras.Input((6,), dtype="int32"), keras.layers.ReversibleEmbedding(50, 8)
+    return keras.Model(ids, words(keras.layers.Dense(8, activation="relu")(words(ids)), reverse=True))
+
+
+RECIPES = ("static_wi8_ai8", "dynamic_wi8_afp32", "float16", "static_wi4_ai8", "weightonly_wi4_afp32")
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+@pytest.mark.parametrize(
+    ("framework", "recipe"), [*(("torch", name) for name in RECIPES), *(("keras", name) for name in RECIPES[:3])]
+)
+def test_an_embedding_and_its_head_are_one_tensor(recipe, framework, target, tmp_path):
+    torch.manual_seed(0)
+    ids = torch.randint(0, 50, (128, 6))
+    model, x = (Words().eval(), ids) if framework == "torch" else (words_in_keras(), ids.int().numpy())
+    prepared = qat.calibrate(qat.prepare(model, x[:2], recipe, target), [x])
+    path = tmp_path / ("m.onnx" if target == "onnxruntime" else "m.tflite")
+    artifact = qat.export(prepared, path, verify=[x])
+    assert artifact.parity.mean_lsb < 0.01
+    if "static" in recipe:
+        assert artifact.parity.exact == 1.0
+        program = adapter_for(framework).lower(prepared)
+        assert np.array_equal(run(program, np.asarray(x))[program.outputs[0]], open_session(path).run(np.asarray(x))[0])
+    read = exporter_of(format_of(path, qat.QatError)).read_weights
+    (held,) = (weight for weight in read(path.read_bytes()) if 50 in weight.shape)
+    assert held.dtype in ("int8", "int4", "float16")
+    (how,) = (row["how"] for row in prepared.plan.table() if row["op"] == "embedding")
+    assert how.startswith("rows of the weight of ")
+
+
+def test_a_table_that_stays_float_is_its_own():
+    rules = (Rule(), Rule(scope="words", mode="float"))
+    plan = qat.prepare(Words().eval(), torch.zeros(2, 6, dtype=torch.int64), Recipe(name="words in float", rules=rules)).plan
+    assert next((p.op.kind, p.integer, p.tied) for p in plan.ops) == ("embedding", False, "")
 
 
 def test_a_keras_layer_that_is_called_twice_is_one_tensor(tmp_path):

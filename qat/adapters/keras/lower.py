@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from tensorflow import Tensor
 
+from qat.adapters.keras.nodes.attention import Embedding
 from qat.adapters.keras.nodes.linear import Linear
 from qat.adapters.keras.nodes.stored_weight import StoredWeight
 from qat.graph.kinds import KINDS
@@ -30,6 +31,8 @@ def lower(model: PreparedModel, outputs: Sequence[str] | None = None) -> Program
     def integers(planned: PlannedOp) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         node, params = model.nodes[planned.op.name], model.params_of(planned.op)
         weight, bias = params["weight"], params.get("bias")
+        if isinstance(node, Embedding):
+            return _lines(node, weight)
         if isinstance(node, StoredWeight):
             return _stored(node, weight, bias)
         assert isinstance(node, Linear)
@@ -49,6 +52,11 @@ def _quantized(node: Linear, weight: Tensor, bias: Tensor | None) -> tuple[np.nd
     width = np.int64 if node.planned.kernels == "int16" else np.int32
     w = to_program_layout(np.asarray(w_int), node.planned.op.kind).astype(np.int8)
     return w, np.asarray(scale, np.float32), None if b_int is None else np.asarray(b_int).astype(width)
+
+
+def _lines(node: Embedding, weight: Tensor) -> tuple[np.ndarray, np.ndarray, None]:
+    held, scale = node.held(weight)
+    return np.asarray(held).astype(np.float16 if node.planned.weight is None else np.int8), np.asarray(scale, np.float32), None
 
 
 def _stored(node: StoredWeight, weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

@@ -14,11 +14,12 @@ from tensorflow import Tensor
 from qat.adapters.keras.capture.full_precision import FULL, new_layers_in_full
 from qat.adapters.keras.capture.weight_function import WeightFunction
 from qat.adapters.keras.nodes.activation_grid import Grid
-from qat.adapters.keras.nodes.attention import as_matrix
+from qat.adapters.keras.nodes.attention import Embedding, as_matrix
 from qat.adapters.keras.nodes.base import Node, Params
 from qat.adapters.keras.nodes.computed_weight import ComputedWeight
 from qat.adapters.keras.nodes.image_weight import as_image_weight
 from qat.adapters.keras.nodes.learned_scales import LearnedLinear
+from qat.adapters.keras.nodes.linear import Linear
 from qat.adapters.keras.nodes.quantize import dequantize, quantize
 from qat.adapters.keras.nodes.range_tracking import RangeTracker, derive_encodings
 from qat.adapters.keras.nodes.table import make_node
@@ -109,6 +110,11 @@ class PreparedModel(keras.Model):
         self.tracking = self.add_weight(name="tracking", shape=(), initializer="zeros", trainable=False)
         made = {p.op.name: self._node(p) for p in plan.ops}
         self.nodes: dict[str, Node] = {name: node for name, node in made.items() if node is not None}
+        for node in self.nodes.values():
+            if isinstance(node, Embedding) and node.planned.tied:
+                head = self.nodes[node.planned.tied]
+                assert isinstance(head, Linear)
+                node.head = head
         self.learned_grids = [grid for grid in self.grid_layers if grid.group.learned]
         self.weight_steps = [self._weight_step(node) for node in self.nodes.values() if isinstance(node, LearnedLinear)]
         self.many_batches = ManyBatches(self, traces=all(planned.integer for planned in plan.ops))

@@ -15,14 +15,17 @@ from qat.adapters.torch.autograd.clip_mask import ClipMask
 from qat.adapters.torch.autograd.moves import CARRYING, take_together
 from qat.adapters.torch.capture.trace import Traced
 from qat.adapters.torch.nodes.activation_grid import Grid
+from qat.adapters.torch.nodes.attention import Embedding
 from qat.adapters.torch.nodes.clip_masks import clip_masks
 from qat.adapters.torch.nodes.computed_weight import ComputedWeight
 from qat.adapters.torch.nodes.in_order import IN_ORDER
 from qat.adapters.torch.nodes.kept_zeros import KeptZeros
 from qat.adapters.torch.nodes.learned_scales import LearnedConv2d
+from qat.adapters.torch.nodes.linear import Conv2d
 from qat.adapters.torch.nodes.lookup import Function
 from qat.adapters.torch.nodes.quantize import Dequantize, Quantize
 from qat.adapters.torch.nodes.range_tracking import RangeTracker
+from qat.adapters.torch.nodes.stored_weight import StoredWeight
 from qat.adapters.torch.nodes.table import make_node
 from qat.adapters.torch.nodes.training_act import Acting, WithinLimits
 from qat.graph.computed_weights import factor_of
@@ -89,6 +92,7 @@ class _Writer:
         self.symbols: dict[fx.Node, fx.Node] = {}
         self.computed: dict[str, fx.Node] = {}
         self.kept_nodes: dict[str, str] = {}
+        self.made: dict[str, nn.Module] = {}
         self.forms: dict[str, str] = {}
         self.in_order = IN_ORDER.get(plan.target.kernels, {})
         self.clip_masks = clip_masks(plan)
@@ -115,6 +119,7 @@ class _Writer:
                 grids = tuple(self._grid_of(t) for t in (*read, *op.outputs))
                 node = make_node(planned, grids, self.plan.target.kernels)
                 assert node is not None
+                self.made[op.name] = node
                 if isinstance(node, LearnedConv2d):
                     node.start(self.params[op.params["weight"]])
                 node.reads_acts = not self.touched.isdisjoint(op.inputs)
@@ -125,6 +130,7 @@ class _Writer:
                 self.forms[op.output] = self.grid[op.output].name
             elif (node := make_node(planned, (), self.plan.target.kernels)) is not None:
                 args = (*(self._as_float(t) for t in op.inputs), *self._params(op))
+                self.made[op.name] = node
                 self.real[op.output] = self._call("nodes", op.name, node, args)
                 if planned.keeps_framework:
                     self.kept_nodes[op.name] = self.real[op.output].name
@@ -134,6 +140,11 @@ class _Writer:
                 copied.target = self.in_order.get(captured.target, captured.target)
                 self.kept_nodes[op.name] = self.real[op.output].name
         take_together(self.graph, {node: self.plan.graph.tensors[t].shape for t, node in self.grid.items()})
+        for planned in self.plan.ops:
+            if planned.tied:
+                embedding, head = self.made[planned.op.name], self.made[planned.tied]
+                assert isinstance(embedding, Embedding) and isinstance(head, (Conv2d, StoredWeight))
+                embedding.head = (head,)
         self.reader = OUTPUT
         signature = self.traced.signature
         values = [None if leaf is None else self._as_float(leaf) for leaf in signature.leaves]

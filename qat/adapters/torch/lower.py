@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from qat.adapters.torch.autograd.moves import captured_kwargs, parts_of
+from qat.adapters.torch.nodes.attention import Embedding
 from qat.adapters.torch.nodes.in_order import STANDS_FOR
 from qat.adapters.torch.nodes.kept_zeros import KeptZeros
 from qat.adapters.torch.nodes.linear import Conv2d
@@ -38,6 +39,8 @@ def lower(model: PreparedModel, outputs: Sequence[str] | None = None) -> Program
     def integers(planned: PlannedOp) -> Integers:
         node = model.get_submodule(f"{SCOPE}.nodes.{planned.op.name}")
         weight = model.tensor(planned.op.params["weight"])
+        if isinstance(node, Embedding):
+            return _of_lines(node, weight)
         bias = model.tensor(planned.op.params["bias"]) if "bias" in planned.op.params else None
         if isinstance(node, StoredWeight):
             return _of_stored(node, weight, bias)
@@ -76,6 +79,13 @@ def _of_integer(node: Conv2d, weight: Tensor, bias: Tensor | None) -> Integers:
     width = np.int64 if node.planned.kernels == "int16" else np.int32
     held = None if b_int is None else b_int.cpu().numpy().astype(width)
     return w_int.cpu().numpy().astype(np.int8), scale.cpu().numpy().astype(np.float32), held
+
+
+@torch.no_grad()
+def _of_lines(node: Embedding, weight: Tensor) -> Integers:
+    held, scale = node.held(weight)
+    dtype = np.float16 if node.planned.weight is None else np.int8
+    return held.cpu().numpy().astype(dtype), scale.cpu().numpy(), None
 
 
 @torch.no_grad()

@@ -8,14 +8,17 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
+from qat.adapters.keras.autograd.functions import straight_through
 from qat.arithmetic import attention, tflite
 from qat.arithmetic.grid import EXACT_IN_FLOAT
 from qat.arithmetic.kernels import KERNELS
 from qat.graph.kinds import KINDS
+from qat.planning.rounding import Rounding
 
 from .base import Node, Params
 from .float_functions import as_runtime
-from .quantize import quantize
+from .linear import Linear
+from .quantize import fake_quantized, quantize
 
 
 class MatMul(Node):
@@ -96,7 +99,14 @@ def _rounded(v: Tensor, high: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[
 
 
 class Embedding(Node):
-    """The vectors of a weight at integer indices. The range is that of the whole weight: calibration need not see every index."""
+    """The vectors of a weight at integer indices. The range is that of the whole weight: calibration need not see every index.
+
+    Attributes:
+        head: the node of the dense layer that it is tied to: the vectors are those of that layer's weight as it is stored. None
+            where it is tied to none.
+    """
+
+    head: Linear | None = None
 
     def __call__(self, inputs: list[Tensor], params: Params, training: bool, on_grid: bool) -> Tensor:
         """Show the whole weight to the range estimator, then compute."""
@@ -106,7 +116,7 @@ class Embedding(Node):
 
     def integer(self, inputs: list[Tensor], params: Params, training: bool) -> Tensor:
         """Take the vectors, then quantize them, which is less than quantizing all."""
-        vectors = self.real(inputs, params)
+        vectors = self.stored(inputs, params)
         if training:
             seen = self.observe(tf.stop_gradient(params["weight"]) / self.output.scale)
             with tf.control_dependencies([seen]):
@@ -114,8 +124,45 @@ class Embedding(Node):
         return quantize(vectors, self.output, self.kernels, False)
 
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
-        """The float vectors."""
-        return tf.gather(params["weight"], tf.cast(inputs[0], tf.int32))
+        """The float vectors, or as they are stored where the weight alone is."""
+        return self.stored(inputs, params) if self.planned.stored else tf.gather(params["weight"], tf.cast(inputs[0], tf.int32))
+
+    def simulated(self, rounding: Rounding, inputs: list[Tensor], params: Params) -> Tensor:
+        """Take the vectors in float, with the weight as it is stored or not."""
+        vectors = self.stored(inputs, params) if rounding.weight else tf.gather(params["weight"], tf.cast(inputs[0], tf.int32))
+        return fake_quantized(vectors, self.output, self.kernels) if rounding.activation and self.grids else vectors
+
+    def stored(self, inputs: list[Tensor], params: Params) -> Tensor:
+        """Return the real values of vectors as the artifact holds them, with straight-through gradients."""
+        indices, weight = tf.cast(inputs[0], tf.int32), params["weight"]
+        vectors = tf.gather(weight, indices)
+        if self.head is None:
+            return vectors
+        if self.planned.weight is None:
+            return straight_through(vectors, _as_float16(vectors))
+        scale = tf.gather(self.scale(weight), indices)[..., None]
+        v = vectors / scale
+        return straight_through(v, self.rounded(v)) * scale
+
+    def scale(self, weight: Tensor) -> Tensor:
+        """Return the scale of each vector, that of the dense layer's output."""
+        assert self.head is not None
+        return self.head.weight_scale(tf.transpose(weight), None)
+
+    def rounded(self, v: Tensor) -> Tensor:
+        """Return integers of unrounded ones."""
+        return tf.clip_by_value(tf.round(v), -self.planned.qmax, self.planned.qmax)
+
+    def held(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the whole weight as the artifact holds it, in float32, and the scale of each vector."""
+        if self.planned.weight is None:
+            return _as_float16(weight), tf.ones(weight.shape[:1])
+        scale = self.scale(weight)
+        return self.rounded(weight / scale[:, None]), scale
+
+
+def _as_float16(x: Tensor) -> Tensor:
+    return tf.cast(tf.cast(x, tf.float16), tf.float32)
 
 
 def as_matrix(kind: str, role: str, value: Tensor, channel_axis: int | Sequence[int]) -> Tensor:

@@ -70,7 +70,7 @@ def make_node(planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str, qm
     ``kernels_name`` is the target's arithmetic, ``qmax`` the largest magnitude of the integer weight.
     """
     kind, spec = planned.op.kind, planned.weight
-    if planned.stored:
+    if planned.stored and not planned.tied:
         return StoredWeight(planned, (), planned.kernels, qmax)
     if kind not in NODES:
         return None

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from qat.adapters.torch.autograd import functions as kernels
+from qat.adapters.torch.autograd.functions import straight_through
 from qat.adapters.torch.autograd.runtimes import RUNTIMES
 from qat.arithmetic import attention
 from qat.arithmetic.grid import EXACT_IN_FLOAT, f32
 from qat.arithmetic.kernels import KERNELS
+from qat.planning.rounding import Rounding
 
 from .base import Node
-from .quantize import quantize
+from .linear import Conv2d
+from .quantize import fake_quantized, quantize
+from .stored_weight import StoredWeight
 
 
 class MatMul(Node):
@@ -64,7 +70,14 @@ class Softmax(Node):
 
 
 class Embedding(Node):
-    """Lines of a weight, by index. The output's range is that of the whole weight: calibration need not see every word."""
+    """Lines of a weight, by index. The output's range is that of the whole weight: calibration need not see every word.
+
+    Attributes:
+        head: the node of the dense layer that it is tied to, in a tuple: the lines are those of that layer's weight as it is
+            stored. Empty where it is tied to none.
+    """
+
+    head: tuple[Conv2d | StoredWeight, ...] = ()
 
     def compute(self, indices: Tensor, weight: Tensor) -> Tensor:
         """Show the whole weight to the range estimator."""
@@ -76,8 +89,41 @@ class Embedding(Node):
         """Take lines and quantize them: fewer values than the whole weight has."""
         if self.tracks_output:
             self.observe(weight / self.output.scale)
-        return quantize(F.embedding(indices, weight), self.output, self.kernels)
+        return quantize(self.stored(indices, weight), self.output, self.kernels)
 
     def real(self, indices: Tensor, weight: Tensor) -> Tensor:
-        """The float lines."""
-        return F.embedding(indices, weight)
+        """The float lines, or as they are stored where the weight alone is."""
+        return self.stored(indices, weight) if self.planned.stored else F.embedding(indices, weight)
+
+    def simulated(self, rounding: Rounding, *args: Any) -> Tensor:
+        """Take lines in float, with the weight as it is stored or not."""
+        lines = (self.stored if rounding.weight else F.embedding)(*args)
+        return fake_quantized(lines, self.output, self.kernels) if rounding.activation and self.grids else lines
+
+    def stored(self, indices: Tensor, weight: Tensor) -> Tensor:
+        """Return the real values of lines as the artifact holds them, with straight-through gradients."""
+        lines = F.embedding(indices, weight)
+        if not self.head:
+            return lines
+        if self.planned.weight is None:
+            return straight_through(lines, lines.detach().half().float())
+        scale = F.embedding(indices, self.scale(weight)[:, None])
+        v = lines / scale
+        return straight_through(v, self.rounded(v)) * scale
+
+    def scale(self, weight: Tensor) -> Tensor:
+        """Return the scale of each line, that of the dense layer's output."""
+        (head,) = self.head
+        sources = head.sources(weight, None) if isinstance(head, Conv2d) else (weight,)
+        return self.kept("scale", lambda: head.weight_scale(weight, None), *sources)
+
+    def rounded(self, v: Tensor) -> Tensor:
+        """Return integers of unrounded ones."""
+        return v.detach().round().clamp_(-self.planned.qmax, self.planned.qmax)
+
+    def held(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the whole weight as the artifact holds it, in float32, and the scale of each line."""
+        if self.planned.weight is None:
+            return weight.half().float(), weight.new_ones(weight.shape[0])
+        scale = self.scale(weight)
+        return self.rounded(weight / scale[:, None]), scale

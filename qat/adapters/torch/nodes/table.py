@@ -90,7 +90,7 @@ def node_type(planned: PlannedOp, learned: bool, kernels_name: str = "mlas") -> 
 
 def make_node(planned: PlannedOp, grids: tuple[Grid, ...], kernels_name: str) -> Node | None:
     """Return the node of a planned operator, of :func:`node_type`."""
-    if planned.stored and planned.op.kind in NODES:
+    if planned.stored and not planned.tied and planned.op.kind in NODES:
         return StoredWeight(planned, NODES[planned.op.kind](planned, (), planned.kernels))
     made = node_type(planned, bool(grids) and grids[-1].group.learned, kernels_name)
     return None if made is None else made(planned, grids, kernels_name)
