@@ -18,7 +18,16 @@ OF_TWO = (
     tf.add, tf.subtract, tf.multiply, tf.divide, tf.truediv, tf.math.divide_no_nan, tf.maximum, tf.minimum,
     tf.math.squared_difference, tf.equal, tf.not_equal, tf.greater, tf.greater_equal, tf.less, tf.less_equal,
 )  # fmt: skip
+
+
+def spectrum(x):
+    return tf.signal.stft(tf.reshape(x, (4, -1)), 20, 12)
+
+
 CALLS = {
+    tf.signal.stft: lambda x: tf.abs(spectrum(x)),
+    tf.math.real: lambda x: tf.math.real(spectrum(x)),
+    tf.math.imag: lambda x: tf.math.imag(spectrum(x)),
     tf.pow: lambda x: tf.pow(tf.abs(x), 2.0),
     tf.logical_and: lambda x: tf.logical_and(x > 0, x < 1),
     tf.logical_or: lambda x: tf.logical_or(x > 0, x < -1),

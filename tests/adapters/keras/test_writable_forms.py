@@ -38,6 +38,19 @@ class Metered(L.Layer):
         return x
 
 
+class OfTensorFlow(L.Layer):
+    """Logarithms of a spectrum as code of tf.keras computes them."""
+
+    def call(self, x):
+        return tf.math.log(tf.abs(tf.signal.stft(x, 20, 12)) + 0.1)
+
+
+def windows(x):
+    signals = L.Flatten()(x)
+    bands = L.MelSpectrogram(32, 16, 24, sampling_rate=8000, num_mel_bins=4, power_to_db=False, mag_exp=1.0)
+    return L.Concatenate()([L.Flatten()(y) for y in (bands(signals), ops.stft(signals, 24, 12, 32)[1], OfTensorFlow()(signals))])
+
+
 def moved(x, **options):
     """Return images as their own first values move them."""
     numbers = np.array([1.1, 0.2, -0.3, -0.2, 0.9, 0.4, 0.01, 0.0], np.float32)
@@ -59,6 +72,7 @@ FORMS = {
     "area": (lambda x: L.Resizing(5, 3, interpolation="area")(x), X),
     "antialias": (lambda x: L.Resizing(5, 3, antialias=True)(x), X),
     "Fourier": (lambda x: L.Concatenate()([*ops.fft((x, 2.0 * x)), ops.ifft2(ops.fft2((x, ops.sin(x))))[1]]), X),
+    "windows": (windows, X),
     "multi-hot": (lambda x: L.CategoryEncoding(9, "multi_hot")(x), IDS),
     "count": (lambda x: L.CategoryEncoding(9, "count")(x), IDS),
     "exponentials and logarithms": (lambda x: ops.nn.celu(ops.sin(x), 0.5) + ops.logaddexp(ops.sin(x), ops.cos(x)), X),
@@ -79,7 +93,7 @@ TRIED = [
     *((name, "litert") for name in FORMS if not name.startswith("buckets")),
     *(
         (name, "onnxruntime")
-        for name in ("affine", "argmax", "Fourier", "buckets", "buckets by number", "exponentials and logarithms")
+        for name in ("affine", "argmax", "Fourier", "windows", "buckets", "buckets by number", "exponentials and logarithms")
     ),
 ]
 

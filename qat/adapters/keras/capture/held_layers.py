@@ -21,7 +21,7 @@ _NO_FORM = {
 }  # fmt: skip
 #: Those of which one format has a form, by the suffix of the other.
 _NOT_IN = {
-    ".onnx": {"RFFT", "STFT", "STFTSpectrogram", "MelSpectrogram"},
+    ".onnx": {"RFFT", "STFT", "STFTSpectrogram", "MelSpectrogram"},  # the two with forms: of signals of free lengths
     ".tflite": {
         "Tan", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh", "Erfc", "Cumprod", "Median", "Quantile", "Nonzero",
         "Signbit", "Trace", "Diagonal", "Map", "Scan",

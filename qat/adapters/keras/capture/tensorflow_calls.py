@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+
+from .fourier_forms import Magnitude, ShortTime
 
 
 def _ints(values: Any) -> tuple[Any, ...]:
@@ -119,6 +122,27 @@ def _resize(images: Any, size: Any, method: str = "bilinear", antialias: bool = 
     return ops.image.resize(images, _two(size), method, antialias)
 
 
+class _Complex(NamedTuple):
+    """Complex numbers, of which Keras has no symbolic tensor: the real parts and the imaginary ones."""
+
+    real: Any
+    imaginary: Any
+
+
+def _stft(
+    signals: Any, frame_length: Any, frame_step: Any, fft_length: Any = None, window_fn: Any = tf.signal.hann_window
+) -> _Complex:
+    if signals.shape[-1] is None:
+        raise ValueError("signals of a free length")
+    size = 2 ** math.ceil(math.log2(frame_length)) if fft_length is None else int(fft_length)
+    window = np.ones(int(frame_length)) if window_fn is None else window_fn(int(frame_length), dtype=tf.float32)
+    return _Complex(*ShortTime(int(frame_step), size, np.asarray(window, np.float32).tolist())(signals))
+
+
+def _abs(x: Any) -> Any:
+    return Magnitude()((x.real, x.imaginary)) if isinstance(x, _Complex) else ops.abs(x)
+
+
 def _softmax(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda logits, axis=None: function(logits, -1 if axis is None else int(axis))
 
@@ -137,7 +161,8 @@ def _greatest(function: Callable[..., Any]) -> Callable[..., Any]:
 
 #: The functions whose positional parameters are those of an operation.
 _SAME: dict[Callable[..., Any], Callable[..., Any]] = {
-    tf.abs: ops.abs, tf.exp: ops.exp, tf.math.log: ops.log, tf.math.log1p: ops.log1p, tf.math.expm1: ops.expm1, tf.sqrt: ops.sqrt,
+    tf.abs: _abs, tf.math.real: lambda x: x.real, tf.math.imag: lambda x: x.imaginary,
+    tf.exp: ops.exp, tf.math.log: ops.log, tf.math.log1p: ops.log1p, tf.math.expm1: ops.expm1, tf.sqrt: ops.sqrt,
     tf.math.rsqrt: ops.rsqrt, tf.square: ops.square, tf.sin: ops.sin, tf.cos: ops.cos, tf.tanh: ops.tanh, tf.sigmoid: ops.sigmoid,
     tf.negative: ops.negative, tf.math.reciprocal: ops.reciprocal, tf.sign: ops.sign, tf.floor: ops.floor,
     tf.math.erf: ops.erf, tf.nn.relu: ops.relu, tf.nn.relu6: ops.relu6, tf.nn.selu: ops.selu, tf.nn.elu: ops.elu,
@@ -180,6 +205,7 @@ _FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     tf.matmul: _matmul, tf.split: _split, tf.unstack: _unstack, tf.gather: _gather,
     tf.pad: _pad, tf.norm: _norm, tf.nn.l2_normalize: _unit, tf.nn.depth_to_space: _depth_to_space,
     tf.nn.space_to_depth: _space_to_depth, tf.nn.conv2d: _conv2d, tf.nn.depthwise_conv2d: _depthwise,
+    tf.signal.stft: _stft,
     tf.nn.max_pool2d: _pool(ops.max_pool), tf.nn.avg_pool2d: _pool(ops.average_pool), tf.image.resize: _resize,
 }  # fmt: skip
 
