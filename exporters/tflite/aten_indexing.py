@@ -131,7 +131,7 @@ def _sent(x: Tensor, dim: int, indices: Tensor, source: Tensor) -> tuple[Tensor,
     """
     dim %= len(x.shape)
     source = source[tuple(slice(0, n) for n in indices.shape)]
-    hits = tf.one_hot(_last(_counted(indices, _size(x, dim)), dim), x.shape[dim], dtype=tf.float32)
+    hits = tf.one_hot(_last(_counted(indices, size := _size(x, dim)), dim), size, dtype=tf.float32)
     ends = [(0, 0 if have is None or i == dim else x.shape[i] - have) for i, have in enumerate(indices.shape)]
     return hits, _last(source, dim)[..., None], lambda values: tf.pad(_last(values, dim, back=True), ends)
 

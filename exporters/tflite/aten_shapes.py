@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -74,3 +74,23 @@ def numbers(start: Size, end: Size, step: Size = 1, dtype: str | None = None, **
     """Return the numbers from ``start`` to before ``end``: integers where all three are."""
     fractions = any(isinstance(n, float) for n in (start, end, step))
     return tf.cast(tf.range(start, end, step), dtype or ("float32" if fractions else "int64"))
+
+
+def ratio(a: Size, b: Size) -> Size:
+    """Divide sizes, in the only numbers with fractions that TFLite divides."""
+    return tf.cast(a, tf.float32) / tf.cast(b, tf.float32)
+
+
+def whole(rounded: Callable[[Tensor], Tensor]) -> Callable[[Size], Size]:
+    """Return a function that makes a size of a number."""
+    return lambda x: tf.cast(rounded(tf.cast(x, tf.float32)), tf.int32)
+
+
+#: What computes sizes, by its name, where it is no operator of Python or computes in other numbers.
+OF_SIZES: dict[str, Callable[..., Size]] = {
+    "truediv": ratio,
+    "trunc": whole(lambda x: x),
+    "floor": whole(tf.floor),
+    "ceil": whole(tf.math.ceil),
+    "sym_float": lambda x: tf.cast(x, tf.float32),
+}

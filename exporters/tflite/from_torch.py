@@ -37,6 +37,7 @@ def in_tensorflow(program: Program, block: FrameworkBlock) -> Callable[..., tupl
     try:
         import tensorflow as tf
 
+        from .aten_shapes import OF_SIZES
         from .aten_table import ATEN
     except ImportError as error:
         raise MissingDependencyError(
@@ -69,7 +70,8 @@ def in_tensorflow(program: Program, block: FrameworkBlock) -> Callable[..., tupl
                 x = tf.constant(constants[node.name]) if node.name in constants else next(given)
                 made[node] = tf.cast(x, _FLOAT32.get(x.dtype.name, x.dtype.name))
             elif node.op == "call_function" and str(node.target) not in ASSERTIONS:
-                function = ATEN.get(node.target) or getattr(operator, node.target.__name__)
+                name = node.target.__name__
+                function = ATEN.get(node.target) or OF_SIZES.get(name) or getattr(operator, name)
                 made[node] = function(*(value(a) for a in node.args), **{k: value(v) for k, v in node.kwargs.items()})
             elif node.op == "output":
                 outputs = zip(block.outputs, node.args[0], strict=True)

@@ -89,12 +89,14 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     **dict.fromkeys(
         (
             "aten.sort.default", "aten.sort.stable", "aten.median.dim", "aten.cumprod.default", "aten.logcumsumexp.default",
-            "aten.scatter.src", "aten.scatter.value", "aten.scatter_add.default", "aten.scatter_reduce.two",
             "aten.unfold.default",
         ),
         (_AXIS,),
     ),
 }  # fmt: skip
+
+#: What computes sizes beside Python's own operators.
+OF_SIZES = frozenset(("trunc", "floor", "ceil", "sym_float"))
 
 #: Assertions of sizes and types, which are left out: they compute nothing.
 ASSERTIONS = frozenset(

@@ -49,6 +49,9 @@ GROUPS = {
         "least": lambda x: torch.zeros_like(x).scatter_reduce(1, x.argsort(1)[:, :2], x, "amin", include_self=False),
         "average": lambda x: x.scatter_reduce(1, x.argsort(1) // 2, x, "mean"),
         "product": lambda x: x.scatter_reduce(2, x.argsort(2) // 2, x, "prod", include_self=False),
+        "across_samples": lambda x: torch.zeros(len(x), 8).scatter_add(
+            0, torch.arange(len(x))[:, None].expand(-1, 8), x[:, 0, 0]
+        ),
         "in_place": changed_in_place,
         "fill": lambda x: x.index_fill(1, torch.tensor([0, 3]), 2.0),
         "joined_types": lambda x: torch.cat([x, x > 0, x.argsort(1)], 1),

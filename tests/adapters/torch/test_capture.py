@@ -115,7 +115,7 @@ class SizesOfTheBatch(nn.Module):
         tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), tokens], 1)
         for _ in range(2):
             scores = self.q(tokens) @ self.k(tokens).mT * 0.25
-            hidden = ~self.seen.expand(x.shape[0], 5, 5)
+            hidden = ~self.seen.expand(int(x.numel() / (3 * 8 * 8)), 5, 5)
             tokens = tokens + scores.masked_fill(hidden, -1e4).softmax(-1) @ tokens
         return self.out(tokens[:, 0])
 
@@ -388,3 +388,49 @@ def test_quick_shapes_are_those_of_pytorch(monkeypatch):
     assert known == FAST_OP_IMPLEMENTATIONS
     monkeypatch.setattr(export, "quick_shapes", contextlib.nullcontext)
     assert quick == captured()
+
+
+class ReadsConstants(Net):
+    """Reads numbers from a buffer, from a mask of ones and from a list of rates, in none of which an input takes part."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("initialized", torch.tensor(1, dtype=torch.uint8))
+        self.register_buffer("sizes", torch.tensor([3, 5]))
+
+    def forward(self, x):
+        if self.initialized.item() == 0:
+            raise ValueError("call fit first")
+        mask = torch.ones(x.shape[:1])
+        mask[0] = 1
+        rates = torch.linspace(0, 0.3, 3)
+        y = self.conv(x)[..., : int(self.sizes.max())]
+        for rate in rates:
+            y = y * 2 if rate > 0.2 else y
+        return y * 0 if (mask < 1).any() else y
+
+
+def test_numbers_are_read_from_constants(tmp_path):
+    model = ReadsConstants().eval()
+    prepared = qat.calibrate(qat.prepare(model, X), [X]).eval()
+    torch.testing.assert_close(prepared(X), model(X), rtol=0, atol=0.05)
+    assert qat.export(prepared, tmp_path / "net.onnx", verify=[X]).parity.exact == 1
+
+
+BRANCHES = {
+    "an input": lambda net, x: x.mean() > 0,
+    "a trained parameter": lambda net, x: net.conv.weight[0, 0, 0, 0] > 0,
+    "the batch": lambda net, x: torch.ones(x.shape[0]).sum() > 2,
+    "what an input has changed": lambda net, x: torch.zeros(8).add_(x.mean()).any(),
+    "chance": lambda net, x: torch.rand(()) > 0.5,
+}
+
+
+@pytest.mark.parametrize("of", BRANCHES)
+def test_a_branch_on_what_is_no_constant_is_refused(of):
+    class Branches(Net):
+        def forward(self, x):
+            return self.conv(x) if BRANCHES[of](self, x) else x
+
+    with pytest.raises(CaptureError, match=r"`return self\.conv\(x\) if BRANCHES.*replace Python control flow on tensor values"):
+        qat.prepare(Branches(), X)

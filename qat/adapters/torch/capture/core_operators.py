@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from qat.graph.graph import EXAMPLE_BATCH
-from qat.planning.held_in_tflite import Called, beyond
+from qat.planning.held_in_tflite import HELD, OF_SIZES, Called, beyond
 
 from .decompose import in_core_operators
 from .export import NOT_THE_USERS
@@ -24,10 +24,15 @@ log = logging.getLogger("qat")
 
 
 def calls(graph: fx.Graph) -> Iterator[Called]:
-    """Yield the calls of ATen operators in a graph. Python's own operators, on sizes, are none."""
+    """Yield the calls of ATen operators in a graph; what computes sizes is none."""
     for node in graph.nodes:
-        if node.op == "call_function" and node.target.__name__ not in dir(operator):
+        if _computes(node):
             yield called(node)
+
+
+def _computes(node: fx.Node) -> bool:
+    """Whether a node calls an ATen operator: no function of Python on sizes."""
+    return node.op == "call_function" and node.target.__name__ not in OF_SIZES.union(dir(operator))  # type: ignore[union-attr]
 
 
 def called(node: fx.Node) -> Called:
@@ -83,8 +88,10 @@ def _lacking(node: fx.Node, suffix: str) -> list[str]:
     call = called(node)
     if not isinstance(call.arguments.get("groups", 1), int):
         return [f"{call.name} (in as many groups as there are samples)"]
-    if not beyond(call):  # what a .tflite holds an .onnx holds, too
+    if not (said := beyond(call)):  # what a .tflite holds an .onnx holds, too
         return []
+    if suffix == ".tflite" and call.name in HELD:  # within limits, beyond which this call is
+        return [said]
     parts = _taken_apart(node)
     if suffix == ".tflite":
         return sorted({said for part in parts if (said := beyond(called(part)))})
@@ -113,7 +120,7 @@ def _taken_apart(node: fx.Node) -> list[fx.Node]:
         log.debug("%s is not taken apart: %s", node.target, error)
         return []
     exported.graph.eliminate_dead_code()
-    return [n for n in exported.graph.nodes if n.op == "call_function" and n.target.__name__ not in dir(operator)]
+    return [n for n in exported.graph.nodes if _computes(n)]
 
 
 def _example(value: Any) -> Any:

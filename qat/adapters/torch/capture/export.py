@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from qat.adapters.torch.nests import Nest, opened
@@ -27,6 +28,7 @@ from .decompose import functional
 from .einsums import open_einsums
 from .float_copy import copy_of
 from .free_sizes import check_free, free_axes, run_with
+from .known_values import KnownValues
 from .parameter_products import as_layers
 from .quick_shapes import quick_shapes
 from .regions import inline_regions
@@ -230,7 +232,14 @@ def _any_batch(
     )
 
     def captured(examples: tuple[Tensor, ...], strict: bool = False) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
-        return torch.export.export(model, examples, dynamic_shapes=shapes, strict=strict), examples
+        def export() -> torch.export.ExportedProgram:
+            return torch.export.export(model, examples, dynamic_shapes=shapes, strict=strict)
+
+        try:
+            return export(), examples
+        except GuardOnDataDependentSymNode:
+            with KnownValues(model):  # it doubles the time of a capture, so not at first
+                return export(), examples
 
     if not any(shapes):
         return captured(given)
