@@ -12,6 +12,8 @@ HIDDEN = -1e9
 SHOWN = 1000.0
 #: The reason in a plan why operators that only make a mask stay float.
 MAKES_MASK = "it makes a mask, of which the scores' kernel reads the integers"
+#: The reason where a mask takes part in more than a kernel hides.
+TAKES_PART = "a mask takes part in these scores: one scale for both would leave the scores no integers"
 #: What hidden scores may take of a softmax, all together: less than a tenth of its step of 1/256.
 _SHARE = math.exp(-8.0)
 #: A row's length where it is not known beforehand.

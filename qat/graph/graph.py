@@ -39,7 +39,8 @@ class TensorSpec:
 class Op:
     """One operator: ``params`` maps a role (``weight``) to the name of a parameter (``features.0.weight``).
 
-    ``scope`` is the path of the layer in the user's model, empty for a function of none.
+    ``scope`` is the path of the layer in the user's model, empty for a function of none. ``stays_float`` is the reason why the
+    model itself leaves no integers to it; empty where it may run in integers.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Op:
     params: Mapping[str, str] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
     scope: str = ""
+    stays_float: str = ""
 
     @property
     def output(self) -> str:
@@ -75,6 +77,7 @@ class Op:
             "params": dict(self.params),
             "attrs": dict(self.attrs),
             "scope": self.scope,
+            "stays_float": self.stays_float,
         }
 
     @classmethod

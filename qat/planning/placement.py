@@ -161,6 +161,8 @@ class _Placement:
         if row is None:
             known = op.attrs.get("reason") or KINDS[op.kind].reason
             return str(known or f"target '{self.target.name}' has no integer kernel for {op.label}")
+        if op.stays_float:
+            return op.stays_float
         if rule is None:
             return f"no rule of recipe '{self.recipe.name}' matches it"
         if rule.mode == "float":

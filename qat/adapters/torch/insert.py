@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -110,7 +111,7 @@ class _Writer:
             self.reader = op.name
             if planned.integer and planned.keeps_framework:  # the operator as captured, on integers
                 captured = self.traced.nodes[op.name]
-                copied = self.grid[op.output] = self.graph.node_copy(captured, self._captured_grid_arg)
+                copied = self.grid[op.output] = self.graph.node_copy(captured, partial(self._captured_grid_arg, op, captured))
                 copied.target = CARRYING.get(captured.target, captured.target)
                 self.forms[op.output] = self.kept_nodes[op.name] = self.grid[op.output].name
             elif planned.integer:
@@ -239,7 +240,10 @@ class _Writer:
             self.computed[name] = self._call("weights", path, module, args)
         return self.computed[name]
 
-    def _captured_grid_arg(self, node: fx.Node) -> fx.Node:
+    def _captured_grid_arg(self, op: Op, captured: fx.Node, node: fx.Node) -> fx.Node:
+        """Translate an argument of a data movement, whose only tensor is what the plan has it read: a factor may have left."""
+        if op.inputs and node is captured.args[0]:
+            return self._on_grid(op.inputs[0])
         if node.name in self.real or node.name in self.grid:
             return self._on_grid(node.name)
         return self._captured_arg(node)

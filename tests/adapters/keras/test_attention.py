@@ -8,6 +8,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 import qat  # noqa: E402
+from qat.arithmetic.masks import TAKES_PART  # noqa: E402
 from qat.graph.einsum import as_dense_sum, as_product  # noqa: E402
 from support.eager import eagerly  # noqa: E402
 
@@ -247,7 +248,7 @@ def test_masked_scores_run_in_integers(name, target, sequences, tmp_path):
     batch = sequences if alone else (sequences, seen)
     prepared = qat.calibrate(qat.prepare(net, target=target), [batch])
     floats = {p.op.attrs.get("target", p.op.kind) for p in prepared.plan.ops if p.op.name in prepared.plan.floats()}
-    assert floats <= {"shown", "Cast", "LogicalNot", "ExpandDims", "mul", "add", "reshape"}  # they make the mask
+    assert floats <= {"shown", "Cast", "LogicalNot", "ExpandDims", "mul", "add", "composed", "reshape"}  # they make the mask
     kinds = [p.op.kind for p in prepared.plan.ops if p.integer]
     # A layer's mask that may hide a whole row clears the shares, too.
     assert kinds.count("mask") == (2 if name in ("both", "softmax") else 1) and kinds.count("softmax") == 1
@@ -263,6 +264,57 @@ def test_masked_scores_run_in_integers(name, target, sequences, tmp_path):
         before, after = (np.asarray(prepared((values, seen), training=False)) for values in (sequences, other))
         shown = seen[:, 0]
         np.testing.assert_array_equal(before[shown], after[shown])
+
+
+#: Of scores [batch, tokens, tokens] and a float mask [batch, 1, tokens].
+FAR = {
+    "product": lambda s, m: ops.softmax(s + (1 - m) * float(np.finfo("float32").min)),
+    "difference": lambda s, m: ops.softmax(s - 1e4 * (1 - m)),
+    "least of two": lambda s, m: ops.softmax(ops.minimum(s, (2 * m - 1) * 1e4)),
+    "scaled after": lambda s, m: ops.softmax((s + (m - 1) * 1e9) * 0.7),
+    "with a fixed mask": lambda s, m: ops.softmax(
+        s + ((m - 1) * 1e9 + np.triu(np.full((1, LENGTH, LENGTH), -1e9, "float32"), 1))
+    ),
+    "another axis": lambda s, m: ops.transpose(ops.softmax(s + (1 - ops.transpose(m, (0, 2, 1))) * -1e4, axis=1), (0, 2, 1)),
+}
+#: The same of masks of which a kernel cannot hide alone.
+BESIDE = {
+    "shifted": lambda s, m: ops.softmax(s + ops.log(ops.maximum(m, 1e-9))),
+    "gates": lambda s, m: ops.sigmoid(s + (1 - m) * -1e4),
+}
+
+
+def masked_model(ways):
+    """Return a model whose outputs are those of ways to mask, its batch, and the float outputs."""
+    keras.utils.set_random_seed(0)
+    x, mask = keras.Input((LENGTH, WIDTH), name="x"), keras.Input((1, LENGTH), name="mask")
+    y = layers.Dense(WIDTH)(x)
+    net = keras.Model([x, mask], [layers.Dense(4)(ops.matmul(way(scores(y), mask), y)) for way in ways.values()])
+    seen = (np.arange(LENGTH)[None] < 3 + np.arange(8)[:, None] % 4).astype(np.float32)[:, None]
+    batch = (np.random.default_rng(0).normal(size=(8, LENGTH, WIDTH)).astype(np.float32), seen)
+    return net, batch, [np.asarray(y) for y in net(batch, training=False)]
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", pytest.param("litert", marks=pytest.mark.slow)])
+def test_scores_keep_their_integers_beside_a_mask_of_numbers(target, tmp_path):
+    """A mask may be a float input of the model: no scores are multiplied by a number as far."""
+    net, batch, expected = masked_model(FAR)
+    prepared = qat.calibrate(qat.prepare(net, target=target), [batch])
+    kinds = [p.op.kind for p in prepared.plan.ops if p.integer]
+    assert kinds.count("mask") == kinds.count("softmax") == len(FAR)
+    for name, wanted, found in zip(FAR, expected, prepared(batch, training=False), strict=True):
+        assert np.linalg.norm(np.asarray(found) - wanted) < 0.1 * np.linalg.norm(wanted), name
+    artifact = qat.export(prepared, tmp_path / f"m{prepared.plan.target.suffix}", verify=[batch])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+
+
+def test_a_mask_that_does_more_than_hide_keeps_the_scores_float():
+    net, batch, expected = masked_model(BESIDE)
+    prepared = qat.calibrate(qat.prepare(net, target="onnxruntime"), [batch])
+    floats = [p.op.kind for p in prepared.plan.ops if p.reason == TAKES_PART]
+    assert floats.count("softmax") == 1 and floats.count("add") >= 2
+    for wanted, found in zip(expected, prepared(batch, training=False), strict=True):
+        assert np.linalg.norm(np.asarray(found) - wanted) < 0.1 * np.linalg.norm(wanted)
 
 
 @pytest.mark.slow

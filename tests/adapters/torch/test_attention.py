@@ -51,6 +51,7 @@ WAYS = {
     "einsum of heads": lambda m, q, k, v: torch.einsum("...ij,...jd", torch.einsum("...id,...jd->...ij", q, k).softmax(-1), v),
     "baddbmm": lambda m, q, k, v: batched(m, *(x.flatten(0, 1) for x in (q, k, v))).unflatten(0, (-1, HEADS)),
     "dropout": lambda m, q, k, v: F.dropout(scores(q, k).softmax(-1), 0.1, m.training) @ v,
+    "scaled before a slice": lambda m, q, k, v: (q @ k.mT * 0.4)[..., :-1].softmax(-1) @ v[..., :-1, :],
     "learned bias": lambda m, q, k, v: (scores(q, k) + m.bias).softmax(-1) @ v,
 }
 

@@ -52,6 +52,7 @@ WAYS = {
         .softmax(-1)
         @ v
     ),
+    "least of two": lambda m, q, k, v, mask: torch.minimum(scores(q, k), (2 * padding(mask).float() - 1) * 1e4).softmax(-1) @ v,
     "zeros like": lambda m, q, k, v, mask: (
         (scores(q, k) + q.new_zeros(LENGTH, LENGTH).masked_fill(~m.seen, -100.0)).softmax(-1) @ v
     ),
@@ -137,6 +138,48 @@ def test_a_mask_of_scores_beside_attention_sinks_runs_in_integers(target, batch,
     assert {"concat", "mask", "softmax"} <= set(kinds) and "neg" not in kinds
     artifact = qat.export(prepared, tmp_path / f"m{prepared.plan.target.suffix}", verify=[batch])
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+
+
+class Pooling(nn.Module):
+    """Tokens pooled by shares, whose scores change their shape between a mask and the softmax."""
+
+    def __init__(self, shares):
+        super().__init__()
+        torch.manual_seed(0)
+        self.score, self.out, self.shares = nn.Linear(WIDTH, 1), nn.Linear(WIDTH, 5), shares
+
+    def forward(self, x, mask):
+        return self.out((self.shares(self.score(x), mask[..., None]) * x).sum(1))
+
+
+SHARES = {
+    "another axis": lambda s, mask: (s + (1 - mask.float()) * -1e4).softmax(1),
+    "laid anew": lambda s, mask: s.masked_fill(mask == 0, -1e9).view(-1, 1, LENGTH).softmax(-1).view(-1, LENGTH, 1),
+}
+
+
+def test_a_mask_of_other_rows_keeps_the_scores_float(batch):
+    def shares(s, mask):
+        parts = s.view(-1, 2, LENGTH // 2, 1) + (1 - mask[:, None, ::2].float()) * -1e9
+        return parts.view(-1, LENGTH, 1).mT.softmax(-1).mT
+
+    assert not {"mask", "softmax"} & trained_pooling(shares, batch)
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_scores_that_change_their_shape_behind_a_mask_keep_their_integers(name, batch, tmp_path):
+    assert trained_pooling(SHARES[name], batch, tmp_path / "m.onnx") >= {"mask", "softmax"}
+
+
+def trained_pooling(shares, batch, path=None):
+    """Prepare and calibrate: near the float model, and equal to the artifact. Returns the kinds that run in integers."""
+    model = Pooling(shares).eval()
+    prepared = qat.calibrate(qat.prepare(model, tuple(t[:2] for t in batch)), [batch]).eval()
+    with torch.no_grad():
+        expected = model(*batch)
+        assert float((prepared(*batch) - expected).norm() / expected.norm()) < 0.05
+    assert path is None or qat.export(prepared, path, verify=[batch]).parity.exact == 1.0
+    return {p.op.kind for p in prepared.plan.ops if p.integer}
 
 
 class Actions(nn.Module):

@@ -66,15 +66,13 @@ def softmax(b: Builder, c: Call) -> str | None:
         return None
     turn = (*(a for a in range(rank) if a != axis % rank), axis % rank)
     source, mask = c.inputs[0], _arguments(c).get("mask")
-    if axis % rank == rank - 1:
-        source = written_masks(b, source, c.path)
-    elif mask is not None:
+    if axis % rank != rank - 1 and mask is not None:
         return None
+    source = written_masks(b, permuted(b, source, turn, c.path), c.path)
     seen = "" if mask is None else shown(b, mask, rank, c.path)
     if seen is None:
         return None
     source = masked(b, source, seen, c.path) if seen else source
-    source = permuted(b, source, turn, c.path)
     name = b.emit("softmax", [source], tuple(c.shape[a] for a in turn), c.path, beta=1.0)
     name = cleared(b, name, seen, c.path) if seen and hides_rows(mask) else name
     return permuted(b, name, tuple(turn.index(a) for a in range(rank)), c.path)

@@ -16,12 +16,7 @@ from qat.graph.graph import Op
 
 from .batch_operations import PerSample
 from .builder import Builder, Shape
-from .layer_calls import fill
-
-#: What is added to a score, or stands in its place, and is not above this hides it.
-HIDES = -32.0
-#: More different numbers than these are not followed.
-_FEW = 8
+from .numbers import FAR, HIDES, Numbers, choice_of
 
 
 def shown(b: Builder, mask: Any, rank: int, path: str) -> str | None:
@@ -39,8 +34,7 @@ def shown(b: Builder, mask: Any, rank: int, path: str) -> str | None:
     if isinstance(mask, keras.KerasTensor):
         return _scaled(b, b.names[id(mask)], 2 * SHOWN, -SHOWN, path) if len(mask.shape) == rank else None
     array = np.asarray(keras.ops.convert_to_numpy(mask.row if isinstance(mask, PerSample) else mask))
-    numbers = np.where(array > 0.5, SHOWN, -SHOWN).astype(np.float32)
-    return b.constant(numbers.reshape((1,) * (rank - array.ndim) + array.shape), path) if array.ndim <= rank else None
+    return _seen(b, array > 0.5, rank, path) if array.ndim <= rank else None
 
 
 def causal(b: Builder, scores: Shape, path: str) -> str:
@@ -69,8 +63,7 @@ def hides_rows(mask: Any) -> bool:
 
 def written_masks(b: Builder, source: str, path: str) -> str:
     """Return the scores behind a tensor that a softmax reads, with the masks that are written there as such."""
-    op = next((op for op in b.ops if op.output == source), None)
-    found = None if op is None else _of_where(b, op, path) if op.attrs.get("target") == "Where" else _of_sum(b, op, path)
+    found = _masking(b, source, path)
     if found is None:
         return source
     b.spare.add(source)
@@ -78,55 +71,100 @@ def written_masks(b: Builder, source: str, path: str) -> str:
     return masked(b, written_masks(b, scores, path), seen, path)
 
 
+def _masking(b: Builder, tensor: str, path: str) -> tuple[str, str] | None:
+    """Return the scores, and where they are shown, of a tensor in which some are hidden; None of any other tensor.
+
+    What comes behind the mask, a factor, a bias or another shape, moves before it.
+    """
+    op = b.writer(tensor)
+    if op is None:
+        return None
+    if op.attrs.get("target") == "Where":
+        return _of_where(b, op, path)
+    return _of_sum(b, op, path) or _of_limit(b, op, path) or _before(b, op, path)
+
+
+def _before(b: Builder, op: Op, path: str) -> tuple[str, str] | None:
+    """Return the same of an operator that follows a mask, and does to scores what it may do before it."""
+    places = {"add": (0, 1), "mul": (0, 1), "transpose": (0,), "reshape": (0,)}.get(op.kind, ())
+    for place in places:
+        others = [name for i, name in enumerate(op.inputs) if i != place]
+        if op.kind == "mul" and not all(numbers and min(numbers) > 0 for numbers in map(Numbers(b).of, others)):
+            continue
+        found = _masking(b, op.inputs[place], path)
+        if found is None:
+            continue
+        b.spare.add(op.inputs[place])
+        scores, seen = found
+        if op.kind in ("transpose", "reshape"):
+            if op.kind == "reshape" and b.specs[seen].shape != b.specs[scores].shape:
+                return None
+            seen = b.emit(op.kind, [seen], _shaped(b, seen, op), f"{path}_shown", **op.attrs)
+        moved = [scores if name == op.inputs[place] else name for name in op.inputs]
+        return b.emit(op.kind, moved, b.specs[op.output].shape, op.layer, **op.attrs), seen
+    return None
+
+
+def _shaped(b: Builder, seen: str, op: Op) -> Shape:
+    """Return the shape of a mask that is moved as an operator moves the scores."""
+    before = b.specs[seen].shape
+    return tuple(before[axis] for axis in op.attrs["axes"]) if op.kind == "transpose" else b.specs[op.output].shape
+
+
 def _of_where(b: Builder, op: Op, path: str) -> tuple[str, str] | None:
     """Return the scores of a choice between them and a number that hides, and where they are shown."""
-    args, kwargs = fill(b.arguments[op.name], [*op.inputs])
-    given: list[Any] = list(args) + [kwargs[name] for name in ("condition", "x1", "x2") if name in kwargs]
-    if len(given) != 3:
-        return None
-    condition, *branches = given
+    condition, *branches = choice_of(b, op)
     for scores, number, kept in ((*branches, True), (*branches[::-1], False)):
-        hides = np.ndim(number) == 0 and not isinstance(number, str) and float(number) <= HIDES
+        values = Numbers(b).of_operand(number)
+        hides = values and max(values) <= HIDES
         if not hides or not isinstance(scores, str) or b.specs[scores].shape != b.specs[op.output].shape:
             continue
         rank, sign = len(b.specs[scores].shape), 1.0 if kept else -1.0
         if isinstance(condition, str):
             same = len(b.specs[condition].shape) == rank
             return (scores, _scaled(b, condition, 2 * sign * SHOWN, -sign * SHOWN, path)) if same else None
-        array = np.asarray(keras.ops.convert_to_numpy(condition)).astype(bool)
-        numbers = np.where(array == kept, SHOWN, -SHOWN).astype(np.float32)
-        return scores, b.constant(numbers.reshape((1,) * (rank - array.ndim) + array.shape), path)
+        return scores, _seen(b, np.asarray(keras.ops.convert_to_numpy(condition)).astype(bool) == kept, rank, path)
     return None
 
 
 def _of_sum(b: Builder, op: Op, path: str) -> tuple[str, str] | None:
-    """Return the scores of a sum with numbers that only hide, and where they are shown."""
+    """Return the scores of a sum with numbers that only hide, or that also shift what they show, and where they are shown."""
     for scores, mask in (op.inputs, op.inputs[::-1]) if op.kind == "add" and len(op.inputs) == 2 else ():
-        numbers = _numbers(b, mask)
-        only_hides = numbers and min(numbers) <= HIDES and all(n == 0 or n <= HIDES for n in numbers)
-        if only_hides and len(b.specs[mask].shape) == len(b.specs[scores].shape):
-            return scores, _scaled(b, mask, SHOWN, -HIDES / 2 * SHOWN, path)
+        if Numbers(b).only_hide(mask):
+            return _hidden_by(b, scores, mask, path)
+        shift = b.writer(mask)
+        for bias, hiding in (shift.inputs, shift.inputs[::-1]) if shift is not None and shift.kind == "add" else ():
+            if Numbers(b).only_hide(hiding) and len(b.specs[bias].shape) == len(b.specs[scores].shape):
+                b.spare.add(mask)
+                shifted = b.emit("add", [scores, bias], b.specs[op.output].shape, op.layer)
+                return _hidden_by(b, shifted, hiding, path)
     return None
 
 
-def _numbers(b: Builder, tensor: str) -> frozenset[float]:
-    """Return the numbers that a tensor may hold: 0 and 1 of what was cast from an integer; none where they are many."""
-    op = next((op for op in b.ops if op.output == tensor), None)
-    if op is None:
-        return frozenset()
-    if op.kind == "constant":
-        fixed = op.params["value"] in b.frozen
-        different = np.unique(b.params[op.params["value"]]) if fixed else np.zeros(_FEW + 1)
-        return frozenset(map(float, different)) if len(different) <= _FEW else frozenset()
-    if op.attrs.get("target") == "Cast" and b.specs[op.inputs[0]].dtype in ("bool", "int32", "int64", "uint8", "int8"):
-        return frozenset((0.0, 1.0))
-    if op.attrs.get("target") in ("ExpandDims", "Squeeze", "GetItem") or op.kind in ("reshape", "transpose"):
-        return _numbers(b, op.inputs[0])
-    if op.kind not in ("add", "mul") or len(op.inputs) != 2:
-        return frozenset()
-    first, second = (_numbers(b, name) for name in op.inputs)
-    made = {x + y if op.kind == "add" else x * y for x in first for y in second}
-    return frozenset(made) if len(made) <= _FEW else frozenset()
+def _of_limit(b: Builder, op: Op, path: str) -> tuple[str, str] | None:
+    """Return the same of a minimum of scores and numbers of which each lies far below all scores, or far above."""
+    for scores, limit in (op.inputs, op.inputs[::-1]) if op.kind == "minimum" else ():
+        numbers = Numbers(b).of(limit)
+        if numbers and min(numbers) <= HIDES and all(n <= HIDES or n >= FAR for n in numbers):
+            return _hidden_by(b, scores, limit, path)
+    return None
+
+
+def _hidden_by(b: Builder, scores: str, mask: str, path: str) -> tuple[str, str] | None:
+    """Return scores that a tensor of numbers hides, and where they are shown."""
+    rank, value = len(b.specs[scores].shape), Numbers(b).constant(mask)
+    if value is not None:
+        return scores, _seen(b, value > HIDES / 2, rank, path)
+    if len(b.specs[mask].shape) != rank:
+        return None
+    limited = b.emit("clamp", [mask], b.specs[mask].shape, f"{path}_limited", low=HIDES, high=None)  # it may be minus infinity
+    return scores, _scaled(b, limited, SHOWN, -HIDES / 2 * SHOWN, path)
+
+
+def _seen(b: Builder, true: np.ndarray, rank: int, path: str) -> str:
+    """Add the numbers of a fixed mask that is true where scores of a rank are shown."""
+    numbers = np.where(true, SHOWN, -SHOWN).astype(np.float32)
+    return b.constant(numbers.reshape((1,) * (rank - numbers.ndim) + numbers.shape), path)
 
 
 def _scaled(b: Builder, mask: str, scale: float, offset: float, path: str) -> str:

@@ -152,6 +152,10 @@ class Builder:
         """Return the name of the parameter that a tensor is, a variable or a constant; None where it is computed."""
         return next((op.params["value"] for op in self.ops if op.kind == "constant" and op.output == tensor), None)
 
+    def writer(self, tensor: str) -> Op | None:
+        """Return the operator that writes a tensor; None of an input of the model."""
+        return next((op for op in reversed(self.ops) if tensor in op.outputs), None)
+
     def is_parameter(self, tensor: str) -> bool:
         """Return whether a tensor is a parameter, or a constant."""
         return self.parameter(tensor) is not None

@@ -121,7 +121,10 @@ def arithmetic(b: Builder, c: Call) -> str | None:
     tensor_first = isinstance(left, keras.KerasTensor)
     tensor, other = (left, right) if tensor_first else (right, left)
     kind = type(c.layer).__name__
-    if not isinstance(tensor, keras.KerasTensor) or isinstance(other, keras.KerasTensor) or tensor.shape != c.output.shape:
+    if not isinstance(tensor, keras.KerasTensor) or isinstance(other, keras.KerasTensor):
+        return None
+    spreads = tensor.shape != c.output.shape  # over the axes of an array
+    if spreads and (len(tensor.shape) != len(c.shape) or kind not in ("Add", "Subtract", "Multiply")):
         return None
     if kind in _WITH_NUMBER:
         return _WITH_NUMBER[kind](b, c, float(other)) if np.ndim(other) == 0 and (tensor_first or kind != "Power") else None
@@ -138,7 +141,7 @@ def arithmetic(b: Builder, c: Call) -> str | None:
     name = c.inputs[0]
     if kind == "Subtract":
         minus = b.constant(np.full([1] * len(c.shape), -1.0, np.float32), c.path)
-        name, kind = b.emit("mul", [name, minus], c.output, c.path), "Add"
+        name, kind = b.emit("mul", [name, minus], tuple(tensor.shape), c.path), "Add"
     constant = _constant(b, other, c)
     return None if constant is None else b.emit({"Add": "add", "Multiply": "mul"}[kind], [name, constant], c.output, c.path)
 

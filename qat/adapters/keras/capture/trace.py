@@ -17,6 +17,7 @@ from qat.graph.graph import Graph
 from qat.graph.training_acts import TrainingAct
 
 from .added_losses import without_losses
+from .beside_masks import left_float
 from .builder import Builder, Shape, spec_of
 from .calls import build, calls_of, functional_of, nodes_of
 from .channels_first import with_channels_last
@@ -131,6 +132,7 @@ def _trace(model: keras.Model, example_inputs: Any, dropout: bool) -> Traced:
     copies = _copies(b, {b.names[id(t)]: t for t in tensors}, outputs, model.name)
     outputs = keras.tree.map_structure(lambda t: copies.get(b.names[id(t)], b.names[id(t)]), calls.outputs)
     b.ops = without_unread(without_spreads(b.ops, b.specs), b.turned.keys() | b.spare, keras.tree.flatten(outputs))
+    b.ops = left_float(b)
     distinct = tuple(dict.fromkeys(keras.tree.flatten(outputs)))
     return Traced(
         graph=Graph(b.unique(model.name), "NHWC", inputs, distinct, tuple(b.ops), b.specs),

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from qat.arithmetic.masks import HIDDEN, MAKES_MASK, SHOWN, reach
+from qat.arithmetic.masks import HIDDEN, MAKES_MASK, SHOWN, TAKES_PART, reach
 
 from .attention import product, softmax
 from .constants import known_constants
@@ -26,7 +26,7 @@ from .rewriter import Rewriter, fake_mode, given
 aten = torch.ops.aten
 
 #: The reason in a plan why these operators stay float.
-REASON = "a mask takes part in these scores: one scale for both would leave the scores no integers"
+REASON = TAKES_PART
 #: What is added to a score and is not above this hides it: the score's share of a softmax is below float32's precision.
 HIDES = -32.0
 #: No scores are multiplied by a number as large: a mask is.
@@ -34,6 +34,9 @@ FAR = 1000.0
 
 #: Operators that only change the shape of the scores, their first operand.
 _SHAPES = {aten.reshape.default, aten.view.default, aten.unsqueeze.default, aten.squeeze.dim, *MOVES}
+#: Of these, those that do the same to a mask of as many axes, and those that do to one of the same sizes.
+_ORDERS = (aten.permute.default, aten.transpose.int, aten.unsqueeze.default, aten.squeeze.dim)
+_SIZES = (aten.reshape.default, aten.view.default)
 _FILLS = (aten.masked_fill.Scalar, aten.masked_fill.Tensor)
 _CHOICES = (aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar)
 _OF_TWO: dict[Any, Callable[[float, float], float]] = {
@@ -89,10 +92,12 @@ class _Writer(Rewriter):
     def hide_before(self, node: Any) -> None:
         """Replace the operators that hide scores on the way to a softmax.
 
-        A hidden score must stay the least number up to the softmax: a sum or a factor behind a mask moves before it.
+        A hidden score must stay the least number up to the softmax: a sum or a factor behind a mask moves before it. A mask of
+        rows of another length says nothing of the softmax's rows.
         """
         x = node.args[0]
-        while isinstance(x, fx.Node) and x.op == "call_function" and len(x.users) == 1:
+        length = x.meta["val"].shape[-1]
+        while _is_read_once(x) and not _differ(x.meta["val"].shape[-1:], [length]):
             found = self._masking(x) or self._masking_before(x)
             if found is not None:
                 scores, shown = found
@@ -113,18 +118,36 @@ class _Writer(Rewriter):
                 return
 
     def _masking_before(self, n: Any) -> tuple[fx.Node, fx.Node] | None:
-        """Return the same of a sum, or of a product by a positive number, whose scores were masked before: it moves there."""
+        """Return the same of an operator that moves before the mask: a sum, a product by a positive number, another shape.
+
+        A mask counts along the axis of the softmax how far hidden scores have to lie, so that none may change that behind it.
+        """
+        if n.target in (*_ORDERS, *_SIZES):
+            return self._reordered(n)
         if n.target is not aten.add.Tensor and not (_by_number(n) and n.args[1] > 0):
             return None
         for place in (0, 1):
             inner = n.args[place]
-            if isinstance(inner, fx.Node) and inner.op == "call_function" and len(inner.users) == 1:
+            if _is_read_once(inner):
                 found = self._masking(inner) or self._masking_before(inner)
                 if found is not None:
                     args = list(n.args)
                     args[place] = found[0]
                     return self.call(n, n.target, *args, **n.kwargs), found[1]
         return None
+
+    def _reordered(self, n: Any) -> tuple[fx.Node, fx.Node] | None:
+        """Return the same of a change of shape of scores that were masked before: it moves there, and the mask changes too."""
+        inner, *order = n.args
+        found = (self._masking(inner) or self._masking_before(inner)) if _is_read_once(inner) else None
+        if found is None:
+            return None
+        scores, shown = found
+        if n.target in _SIZES and scores.meta["val"].shape != shown.meta["val"].shape:
+            return None
+        for _ in range(scores.meta["val"].ndim - shown.meta["val"].ndim):
+            shown = self._behind(shown, n, aten.unsqueeze.default, 0)
+        return self.call(n, n.target, scores, *order), self._behind(shown, n, n.target, *order)
 
     def _limited(self, n: Any) -> fx.Node | None:
         """Return the scores of an operator that limits them to numbers of their type, which no score but a hidden one leaves."""
@@ -141,7 +164,7 @@ class _Writer(Rewriter):
         """Return a concat of scores and numbers of a model's own (attention sinks) of which one part was masked, masked whole."""
         parts, axis = (n.args[0], *given(n, 0)) if n.target is aten.cat.default else ((), 0)
         for place, part in enumerate(parts):
-            found = self._masking(part) if part.op == "call_function" and len(part.users) == 1 else None
+            found = self._masking(part) if _is_read_once(part) else None
             if found is not None and axis % part.meta["val"].ndim == part.meta["val"].ndim - 1:
                 sizes = [p.meta["val"].shape[-1] for p in parts]
                 if found[1].meta["val"].shape[-1] != sizes[place]:
@@ -154,7 +177,9 @@ class _Writer(Rewriter):
     def _masking(self, n: Any) -> tuple[fx.Node, fx.Node] | None:
         """Return the scores, and where they are shown, of an operator that hides scores; None for any other operator."""
         found = self._choosing(n, n)
-        if found is None and n.target is aten.add.Tensor and _is_plain_sum(n):
+        if n.target is aten.minimum.default:
+            found = next(((a, self._shown_by_sum(n, b)) for a, b in (n.args, n.args[::-1]) if self.values.limit(b)), None)
+        elif found is None and n.target is aten.add.Tensor and _is_plain_sum(n):
             for scores, mask in (n.args[:2], n.args[1::-1]):
                 if self.values.only_hide(mask):
                     return scores, self._shown_by_sum(n, mask)
@@ -232,6 +257,11 @@ class _Values:
         values = self.of(arg)
         return bool(values) and min(values) <= HIDES and all(v == 0 or v <= HIDES for v in values)
 
+    def limit(self, arg: Any) -> bool:
+        """Whether a minimum with the numbers only hides scores: each lies far below all scores, or far above."""
+        values = self.of(arg)
+        return bool(values) and min(values) <= HIDES and all(v <= HIDES or v >= FAR for v in values)
+
     def add_mask(self, n: fx.Node) -> bool:
         """Whether a sum is one of scores and of a mask's far numbers."""
         pairs = (n.args[:2], n.args[1::-1]) if _is_plain_sum(n) else ()
@@ -275,6 +305,15 @@ class _Values:
             found = frozenset(_OF_TWO[n.target](x, y) for x in a for y in b)
             return found if len(found) <= _FEW else frozenset()
         return frozenset()
+
+
+def _differ(sizes: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Return whether a size that is a number is another one."""
+    return any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(sizes, others, strict=False))
+
+
+def _is_read_once(n: Any) -> bool:
+    return isinstance(n, fx.Node) and n.op == "call_function" and len(n.users) == 1
 
 
 def _is_plain_sum(n: Any) -> bool:

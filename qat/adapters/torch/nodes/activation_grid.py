@@ -120,7 +120,7 @@ class Grid(nn.Module):
 
     def estimate(self, x: Tensor, tensor: str) -> None:
         """Show a float tensor, by its name, to the calibration's estimator, if one is set."""
-        if self.estimator is not None:
+        if self.estimator is not None and x.numel():
             values = self.group.within_bounds(x.detach().cpu().numpy())
             self.estimator.update(values)
             self.spans.see(tensor, values)

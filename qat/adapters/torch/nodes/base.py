@@ -102,7 +102,11 @@ class Node(nn.Module):
         if self.training and self.output.mode is not RangeMode.CALIBRATING:
             raise CalibrationError("the model is not calibrated: call qat.calibrate(model, samples) before training")
         y = activate(self.real(*args), self.planned.activation)
-        self.output.estimate(y, self.planned.op.output)
+        self.output.estimate(self.seen(y), self.planned.op.output)
+        return y
+
+    def seen(self, y: Tensor) -> Tensor:
+        """Return what the scale has to hold of a float result."""
         return y
 
     def integer(self, *args: Any) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qat.adapters.torch.autograd.kept_bytes import moved
+from qat.arithmetic.masks import HIDDEN
 
 from .base import Node
 
@@ -47,6 +48,10 @@ class View(DataMovement):
     """A data movement that copies nothing: a reader of its result keeps the memory of its input."""
 
     keeps_inputs = False
+
+    def seen(self, y: Tensor) -> Tensor:
+        """Leave out what a mask has hidden: that needs no integer of its own."""
+        return y[y > HIDDEN]
 
     def integer(self, *tensors: Tensor) -> Tensor:
         """Move the integers, and the bytes that are kept of them."""

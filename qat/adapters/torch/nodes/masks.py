@@ -20,8 +20,7 @@ class Mask(Node):
         if self.output.estimator is not None:
             scores, mask = (t.detach().cpu().numpy() for t in (x, shown))
             seen = masks.spread(scores, mask, self.attrs["reach"])
-            if seen.size:
-                self.output.estimate(torch.from_numpy(seen), self.planned.op.output)
+            self.output.estimate(torch.from_numpy(seen), self.planned.op.output)
         return self.real(x, shown)
 
     def integer(self, x: Tensor, shown: Tensor) -> Tensor:
