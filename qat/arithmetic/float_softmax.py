@@ -9,6 +9,10 @@ the runtimes have other kernels.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from .fma import flushed, fma, number, polynomial, power_of_two
@@ -25,17 +29,18 @@ def of_onnxruntime(x: np.ndarray) -> np.ndarray:
     rest = fma(whole, f32(-1.42860677e-6), fma(whole, f32(-6.93145752e-1), below))
     factors = ("0x1.694p-10", "0x1.125edcp-7", "0x1.555b5ap-5", "0x1.55545p-3", "0x1.fffff6p-2", "0x1p+0", "0x1p+0")
     numbers = polynomial(factors, rest) * power
-    a, b, c, d, e, f, g, h = np.moveaxis(_summed(_vectors(numbers)), -1, 0)
+    a, b, c, d, e, f, g, h = _lanes(numbers)
     return _divided(numbers, ((a + b) + (c + d)) + ((e + f) + (g + h)))
 
 
 def of_xnnpack(x: np.ndarray) -> np.ndarray:
     """Return the softmax over the last axis as LiteRT's delegate computes it."""
     numbers = exponentials_of_xnnpack(_below_greatest(x), ("-0x1.62e43p-1", "0x1.05c61p-29"))
-    vectors = _vectors(numbers)
-    turns = x.shape[-1] // (4 * _LANES) * 4
-    of_turns = _summed(vectors[..., 0:turns:2, :]) + _summed(vectors[..., 1:turns:2, :])
-    a, b, c, d, e, f, g, h = np.moveaxis(_summed(vectors[..., turns:, :], of_turns), -1, 0)
+    turns = len(numbers) // (4 * _LANES)
+    of_turns = numbers[: turns * 4 * _LANES].reshape(-1, 2, _LANES, *numbers.shape[1:])
+    first, second = (_lanes(of_turns[:, half].reshape(-1, *numbers.shape[1:])) for half in (0, 1))
+    starts = [one + other for one, other in zip(first, second, strict=True)]
+    a, b, c, d, e, f, g, h = _lanes(numbers[turns * 4 * _LANES :], starts)
     return flushed(_divided(numbers, ((a + e) + (c + g)) + ((b + f) + (d + h))))
 
 
@@ -56,24 +61,17 @@ def exponentials_of_xnnpack(x: np.ndarray, logarithm: tuple[str, ...]) -> np.nda
 
 
 def _below_greatest(x: np.ndarray) -> np.ndarray:
-    return x - x.max(-1, keepdims=True)
+    """Return numbers less the greatest of their row, the axis of a row first."""
+    rows = np.ascontiguousarray(np.moveaxis(x, -1, 0))
+    found: np.ndarray = rows - rows.max(0)
+    return found
 
 
-def _vectors(numbers: np.ndarray) -> np.ndarray:
-    """Return ``[..., vectors, lanes]``, zeros behind the last number."""
-    rest = -numbers.shape[-1] % _LANES
-    padded = np.concatenate([numbers, np.zeros((*numbers.shape[:-1], rest), f32)], -1)
-    return padded.reshape(*numbers.shape[:-1], -1, _LANES)
-
-
-def _summed(vectors: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
-    """Add vectors one after the other, to what there is at the start."""
-    total = np.zeros((*vectors.shape[:-2], _LANES), f32) if start is None else start
-    for index in range(vectors.shape[-2]):
-        total = np.asarray(total + vectors[..., index, :])
-    return total
+def _lanes(numbers: np.ndarray, starts: Sequence[Any] = (f32(0),) * _LANES) -> list[Any]:
+    """Return the sums of every eighth number of a row, from what there is at the start."""
+    return [functools.reduce(np.add, numbers[lane::_LANES], start) for lane, start in enumerate(starts)]
 
 
 def _divided(numbers: np.ndarray, total: np.ndarray) -> np.ndarray:
-    inverse: np.ndarray = f32(1) / total
-    return numbers * inverse[..., None]
+    """Return shares of the total, the axis of a row last."""
+    return np.moveaxis(numbers * (f32(1) / total), 0, -1)

@@ -26,7 +26,8 @@ def test_heads_that_stay_float_are_exact(target, suffix, functions, tmp_path):
     entry = keras.Input((8,))
     middle = keras.layers.Dense(16, activation="relu")(entry)
     heads = [keras.layers.Activation(f) if f else keras.layers.Softmax() for f in functions]
-    outputs = [head(_dense(n)(middle)) for head, n in zip(heads, (107, 3), strict=True)]
+    pixels = keras.layers.Reshape((1500, 3))(_dense(4500)(middle))
+    outputs = [head(x) for head, x in zip(heads, (_dense(107)(middle), pixels), strict=True)]
     prepared = qat.calibrate(qat.prepare(keras.Model(entry, outputs), recipe=RECIPE, target=target), [X])
     assert len(prepared.plan.floats()) == 2
     assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[X]).parity.exact == 1
