@@ -51,7 +51,7 @@ class Masked(nn.Module):
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch", [1, 6])  # 6: as many samples as tokens
 def test_a_mask_of_all_samples_leaves_the_batch_free(batch, suffix, tmp_path):
     whole = (torch.triu(torch.full((6, 6), -1e4), 1), torch.arange(6))
     samples = [(torch.rand(batch, 6, 8), *whole) for _ in range(2)]

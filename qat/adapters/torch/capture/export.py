@@ -191,14 +191,8 @@ def _along_some_axes(
     sized = [tuple(x.shape) for x in given if x.ndim]
     _, of_sized = sample_axes(sized)
     alone = None if not of_sized or is_batch_first(of_sized) else of_first_alone([tuple(x.shape) for x in given])
-    if alone is not None:
-        try:
-            found = _any_batch(model, given, alone, free)
-        except Exception as error:  # torch.export's own share no base class but this
-            log.debug("the samples are not along %s: %s", alone, error)
-        else:
-            if not _is_fixed(found[0], alone):
-                return alone, found
+    if alone is not None and (free_along := _if_free(model, given, alone, free)):
+        return alone, free_along
     whole = None in of_sized
     if not of_sized or (whole and sized[0][0] != 1):
         first = sorted({shape[0] for shape in sized})
@@ -208,7 +202,31 @@ def _along_some_axes(
         )
     left = iter(of_sized)
     axes = tuple(None if not x.ndim or whole else next(left) for x in given)
-    return axes, _any_batch(model, given, axes, free)
+    found = _any_batch(model, given, axes, free)
+    shared = _beside_the_first(sized) if is_batch_first(axes) and len(sized) == len(given) else None
+    # Fixed, the batch may only equal a size of what all samples share.
+    if shared is not None and _is_fixed(found[0], axes) and (free_along := _if_free(model, given, shared, free)):
+        return shared, free_along
+    return axes, found
+
+
+def _if_free(
+    model: nn.Module, given: tuple[Tensor, ...], axes: Axes, free: Sequence[Sequence[int]]
+) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]] | None:
+    """Return :func:`_any_batch` along axes; None where the model takes no batch of any size along these."""
+    try:
+        found = _any_batch(model, given, axes, free)
+    except Exception as error:  # torch.export's own share no base class but this
+        log.debug("the samples are not along %s: %s", axes, error)
+        return None
+    return None if _is_fixed(found[0], axes) else found
+
+
+def _beside_the_first(shapes: Sequence[tuple[int, ...]]) -> Axes | None:
+    """Return the axes where inputs of no sizes but those of the first one's samples belong to all of these; None without any."""
+    own = set(shapes[0][1:])
+    axes: Axes = (0, *(None if own.issuperset(shape) else 0 for shape in shapes[1:]))
+    return axes if None in axes else None
 
 
 def _any_batch(
