@@ -99,6 +99,12 @@ def test_an_onnx_cannot_hold_every_operator():
         qat.prepare(Ends(torch.linalg.inv).eval(), torch.zeros(2, 1, 8, 8))
 
 
+def test_an_onnx_has_no_projections_of_states():
+    lstm = torch.nn.LSTM(6, 5, 2, bias=False, bidirectional=True, proj_size=3)
+    with pytest.raises(ExportError, match=r"a \.onnx cannot hold aten\.lstm\.input \(with projections\)"):
+        qat.prepare(Ends(lambda x: lstm(x[:, 0])[0]).eval(), torch.zeros(2, 1, 8, 8))
+
+
 def test_an_onnx_cannot_hold_every_operator_of_complex_numbers():
     def low_pass(x):
         waves = torch.fft.rfft2(x)

@@ -434,3 +434,17 @@ def test_a_branch_on_what_is_no_constant_is_refused(of):
 
     with pytest.raises(CaptureError, match=r"`return self\.conv\(x\) if BRANCHES.*replace Python control flow on tensor values"):
         qat.prepare(Branches(), X)
+
+
+def test_a_policy_may_return_what_its_distribution_tells():
+    class Policy(Net):
+        def forward(self, x):
+            mean = self.scores(self.features(x))
+            spread = torch.distributions.Normal(mean, torch.nn.functional.softplus(mean))
+            return spread.mean, spread.entropy().sum(-1)
+
+    model = Policy().eval()
+    prepared = qat.prepare(model, X).eval()
+    torch.testing.assert_close(prepared(X), model(X))
+    with pytest.raises(ValueError, match="scale"):
+        torch.distributions.Normal(0.0, -1.0)

@@ -88,6 +88,8 @@ def _lacking(node: fx.Node, suffix: str) -> list[str]:
     call = called(node)
     if not isinstance(call.arguments.get("groups", 1), int):
         return [f"{call.name} (in as many groups as there are samples)"]
+    if suffix == ".onnx" and _has_projections(call):
+        return [f"{call.name} (with projections)"]
     if not (said := beyond(call)):  # what a .tflite holds an .onnx holds, too
         return []
     if suffix == ".tflite" and call.name in HELD:  # within limits, beyond which this call is
@@ -98,6 +100,14 @@ def _lacking(node: fx.Node, suffix: str) -> list[str]:
     if _in_onnx(node):
         return []
     return sorted({said for part in parts if (said := beyond(called(part))) and not _in_onnx(part)})
+
+
+def _has_projections(call: Called) -> bool:
+    """Whether a call is an LSTM that projects its states, with a weight more for each layer: torch.onnx writes a broken file."""
+    if call.name != "aten.lstm.input":
+        return False
+    layers = call.arguments["num_layers"] * (2 if call.arguments["bidirectional"] else 1)
+    return len(call.arguments["params"]) > layers * (4 if call.arguments["has_biases"] else 2)
 
 
 def _taken_apart(node: fx.Node) -> list[fx.Node]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.distributions import Distribution
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
@@ -173,8 +174,13 @@ class _Flat:
 @contextlib.contextmanager
 def _capturing() -> Iterator[None]:
     """Let torch.export run models without gradients and notices, quickly, and for any batch."""
-    with torch.no_grad(), quiet(), quick_shapes(), ForAnyBatch():
-        yield
+    checks = Distribution._validate_args
+    Distribution.set_default_validate_args(False)  # they branch on values
+    try:
+        with torch.no_grad(), quiet(), quick_shapes(), ForAnyBatch():
+            yield
+    finally:
+        Distribution.set_default_validate_args(checks)
 
 
 def _along_some_axes(
