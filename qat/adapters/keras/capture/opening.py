@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,9 @@ _NO_COMPUTATION = {"build", "get_config", "from_config", "compute_output_shape",
 
 #: The reason of a call whose result is another one each time.
 DRAWS = "draws random numbers outside training"
+
+#: TensorFlow's functions of ``tf.random`` that draw; those without a state give the same numbers each time.
+_OF_TENSORFLOW = ("normal", "uniform", "truncated_normal", "gamma", "poisson", "categorical", "shuffle")
 
 
 class _Draws(Exception):
@@ -133,18 +136,24 @@ def _call(
 @contextlib.contextmanager
 def _without_draws() -> Iterator[None]:
     """Raise _Draws where a call draws random numbers; Keras' inference of shapes, which runs in a graph, may."""
-    original = keras.random.SeedGenerator.next
-
-    def drawn(self: keras.random.SeedGenerator, ordered: bool = True) -> Any:
-        if tf.executing_eagerly():
-            raise _Draws
-        return original(self, ordered)
-
-    keras.random.SeedGenerator.next = drawn
+    drawing: list[tuple[Any, str]] = [(keras.random.SeedGenerator, "next"), *((tf.random, name) for name in _OF_TENSORFLOW)]
+    originals = [getattr(owner, name) for owner, name in drawing]
+    for (owner, name), original in zip(drawing, originals, strict=True):
+        setattr(owner, name, _refusing(original))
     try:
         yield
     finally:
-        keras.random.SeedGenerator.next = original
+        for (owner, name), original in zip(drawing, originals, strict=True):
+            setattr(owner, name, original)
+
+
+def _refusing(original: Callable[..., Any]) -> Callable[..., Any]:
+    def drawn(*args: Any, **kwargs: Any) -> Any:
+        if tf.executing_eagerly():
+            raise _Draws
+        return original(*args, **kwargs)
+
+    return drawn
 
 
 def _call_of_samples(layer: keras.layers.Layer, args: Sequence[Any], options: Mapping[str, Any], known: Set[int]) -> Opened | str:
