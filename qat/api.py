@@ -140,8 +140,9 @@ def prepare(
             Keras and for a ``.tflite``), or another name of :data:`qat.planning.targets.TARGETS`. ``arm``, ``x86`` and ``any``
             name ONNX Runtime's target by the processor.
         dynamic: axes of the inputs that the artifact takes in any size, besides the batch: ``("height", "width")`` of images,
-            ``("length",)`` of signals. Only for PyTorch models in ``.onnx`` whose layers fix no size (convolutions, and pooling
-            to one value a channel). A file's own free axes stay free without a word, where the target writes an ``.onnx``.
+            ``("length",)`` of signals, ``("tokens",)`` of texts: each axis that has the size of the example's tokens. Only for
+            PyTorch models in ``.onnx`` whose layers fix no size (convolutions, attention, pooling to one value a channel). A
+            file's own free axes stay free without a word, where the target writes an ``.onnx``.
         equalize: whether consecutive layers first share the ranges of their channels. This helps recipes that give a weight
             tensor one scale; see :mod:`qat.graph.equalization`.
         replace: activations that another stands for, such as ``{"silu": "hard_swish"}`` or ``{"gelu": "relu"}``, for devices

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, checker, helper
 
 from qat.errors import ExportError, reason_of
-from qat.graph.graph import AXES
+from qat.graph.graph import axis_name
 from qat.program.file_origin import FileTensor
 from qat.program.ordering import by_dependency
 from qat.program.program import Program, Value
@@ -149,6 +149,5 @@ def _axis_name(value: Value, axis: int, moved: bool) -> str:
     That of the samples has one name in all tensors: the only free one where an input counts its samples along another axis than
     the first (``moved``).
     """
-    names = AXES.get(len(value.shape), ())
     samples = axis == 0 or (moved and value.shape.count(None) == 1)
-    return "batch" if samples else f"{value.name}_{names[axis - 2] if 0 <= axis - 2 < len(names) else axis}"
+    return "batch" if samples else f"{value.name}_{axis_name(len(value.shape), axis)}"

@@ -16,6 +16,21 @@ from .kinds import KINDS
 
 #: The names of the axes after batch and channels, by rank, of an input that leaves their sizes free.
 AXES: dict[int, tuple[str, ...]] = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
+#: The name of the axis after the batch in what a language model reads: indices and masks ``[batch, tokens]``, vectors
+#: ``[batch, tokens, values]``.
+TOKENS = "tokens"
+
+
+def axis_name(rank: int, axis: int) -> str:
+    """Return the name of an axis of an input that leaves its size free; that of another axis is its number.
+
+    Examples:
+        >>> axis_name(4, 2), axis_name(2, 1), axis_name(4, 1)
+        ('height', 'tokens', '1')
+    """
+    names = AXES.get(rank, ())
+    return names[axis - 2] if 0 <= axis - 2 < len(names) else TOKENS if axis == 1 and rank in (2, 3) else str(axis)
+
 
 #: Of the shapes given as examples: neither 1, which PyTorch takes for fixed, nor 2, which many sizes are.
 EXAMPLE_BATCH = 3

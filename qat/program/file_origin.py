@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from qat.graph.graph import AXES
+from qat.graph.graph import AXES, TOKENS, axis_name
+from qat.system.sample_axes import sample_axes
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,16 @@ class FileOrigin:
 
     @property
     def free_axes(self) -> tuple[str, ...]:
-        """The names (:data:`qat.graph.graph.AXES`) of the axes, besides batch and channels, that the file leaves free."""
+        """The names (:func:`qat.graph.graph.axis_name`) of the axes, besides the batch, that the file leaves free."""
+        _, axes = sample_axes([tensor.shape for tensor in self.inputs])
         names = [
-            AXES[len(tensor.shape)][axis - 2]
-            for tensor in self.inputs
-            if len(tensor.shape) in AXES
+            axis_name(len(tensor.shape), axis)
+            for tensor, of_samples in zip(self.inputs, axes, strict=True)
             for axis, size in enumerate(tensor.shape)
-            if axis >= 2 and not isinstance(size, int)
+            if axis not in (0, of_samples) and not isinstance(size, int)
         ]
-        return tuple(dict.fromkeys(names))
+        known = {TOKENS, *(name for axes in AXES.values() for name in axes)}
+        return tuple(name for name in dict.fromkeys(names) if name in known)
 
 
 #: Where a module that was read from a file keeps its origin, among the ``meta`` of an ``fx.GraphModule``.

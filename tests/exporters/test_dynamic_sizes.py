@@ -92,6 +92,38 @@ def test_one_artifact_of_many_sizes(name, tmp_path):
     assert sum(bool(d.dim_param) for d in shape) == 1 + len(names)
 
 
+class Text(nn.Module):
+    """An encoder of tokens, with a mask that hides what follows."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.places, self.norm = nn.Embedding(50, 16), nn.Embedding(32, 16), nn.LayerNorm(16)
+        self.qkv, self.head = nn.Linear(16, 48), nn.Linear(16, 5)
+
+    def forward(self, ids, mask):
+        batch, tokens = ids.shape
+        x = self.norm(self.words(ids) + self.places(torch.arange(tokens, device=ids.device)))
+        q, k, v = (part.view(batch, tokens, 2, 8).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None])
+        return self.head((x + attended.transpose(1, 2).reshape(batch, tokens, 16)).mean(1))
+
+
+def _text(batch, tokens):
+    ids = torch.randint(0, 50, (batch, tokens), generator=torch.Generator().manual_seed(tokens))
+    return ids, torch.ones(batch, tokens, tokens, dtype=torch.bool).tril()
+
+
+@pytest.mark.slow
+def test_texts_of_any_length(tmp_path):
+    texts = [_text(3, 9), _text(2, 6), _text(4, 12)]
+    prepared = qat.calibrate(qat.prepare(Text().eval(), texts[0], dynamic=("tokens",)), texts)
+    artifact = qat.export(prepared, tmp_path / "m.onnx", verify=texts)
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+    names = [[d.dim_param for d in x.type.tensor_type.shape.dim] for x in onnx.load(artifact.path).graph.input]
+    assert names == [["batch", "ids_tokens"], ["batch", "mask_tokens", "mask_length"]]
+
+
 def test_layouts_of_free_sizes(tmp_path):
     inputs = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in IMAGES]
     prepared = qat.calibrate(qat.prepare(Segmentation().eval(), inputs[0], dynamic=("height", "width")), inputs)
@@ -126,7 +158,7 @@ def test_errors_name_what_fixes_a_size():
     with pytest.raises(CaptureError, match="the height of input 'x' cannot be free: the model computes with it as the number 16"):
         qat.prepare(Numbered().eval(), x, dynamic=("height",))
     with pytest.raises(
-        ConfigError, match=r"dynamic: 'heigth' \(did you mean 'height'\?\) is none of depth, height, length, width"
+        ConfigError, match=r"dynamic: 'heigth' \(did you mean 'height'\?\) is none of depth, height, length, tokens, width"
     ):
         qat.plan(Segmentation().eval(), x, dynamic=("heigth",))
     with pytest.raises(ConfigError, match="dynamic: no input has a length"):

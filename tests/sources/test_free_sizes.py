@@ -57,6 +57,29 @@ def written(net, path, axes=("n", "height", "width")):
     return path
 
 
+class OfTexts(nn.Module):
+    """Scores of texts of any length."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.layer, self.scores = nn.Embedding(20, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, ids):
+        x = torch.relu(self.layer(self.words(ids)))
+        return self.scores((torch.softmax(x @ x.transpose(1, 2), -1) @ x).mean(1))
+
+
+def test_a_file_of_texts_of_any_length_stays_one(tmp_path):
+    texts = [torch.randint(0, 20, (32, tokens), generator=torch.Generator().manual_seed(tokens)) for tokens in (6, 9)]
+    net, axes = OfTexts().eval(), {"ids": {0: "n", 1: "t"}}
+    torch.onnx.export(net, (texts[0],), tmp_path / "texts.onnx", dynamo=False, dynamic_axes=axes, input_names=["ids"])
+    prepared = qat.calibrate(qat.prepare(tmp_path / "texts.onnx", texts[0]), texts)
+    artifact = qat.export(prepared, tmp_path / "m.onnx", verify=texts)
+    assert artifact.parity.exact == 1.0
+    assert [info.sizes for info in open_session(artifact.path).inputs] == [("n", "t")]
+
+
 def images(*sizes):
     return [RANDOM.normal(size=(2, 3, *size)).astype(np.float32) for size in sizes]
 

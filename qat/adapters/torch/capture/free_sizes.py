@@ -1,4 +1,4 @@
-"""Free sizes: axes of images, signals or volumes that may have any size, beside the batch."""
+"""Free sizes: axes of images, signals, volumes or tokens that may have any size, beside the batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from qat.errors import CaptureError, ConfigError, nearest, reason_of
-from qat.graph.graph import AXES
+from qat.graph.graph import AXES, TOKENS, axis_name
 from qat.system.silence import quiet
 
 
@@ -21,14 +21,28 @@ def free_axes(inputs: Sequence[Any], names: Sequence[str]) -> list[list[int]]:
     Raises:
         ConfigError: a name is unknown, or no input has such an axis.
     """
-    valid = sorted({name for axes in AXES.values() for name in axes})
+    valid = sorted({TOKENS, *(name for axes in AXES.values() for name in axes)})
     ranks = [x.ndim if isinstance(x, torch.Tensor) else 0 for x in inputs]
     for name in names:
         if name not in valid:
             raise ConfigError(f"dynamic: '{name}'{nearest(name, valid)} is none of {', '.join(valid)}; the batch always is")
-        if not any(name in AXES.get(rank, ()) for rank in ranks):
+        if not (_sizes_of_tokens(inputs) if name == TOKENS else any(name in AXES.get(rank, ()) for rank in ranks)):
             raise ConfigError(f"dynamic: no input has a {name}; the inputs have {', '.join(map(str, ranks))} axes")
-    return [[2 + i for i, name in enumerate(AXES.get(rank, ())) if name in names] for rank in ranks]
+    sizes = _sizes_of_tokens(inputs) if TOKENS in names else set()
+    by_name = [[2 + i for i, name in enumerate(AXES.get(rank, ())) if name in names] for rank in ranks]
+    return [sorted({*free, *_axes_of(x, sizes)}) for x, free in zip(inputs, by_name, strict=True)]
+
+
+def _sizes_of_tokens(inputs: Sequence[Any]) -> set[int]:
+    """Return how many tokens inputs hold: indices ``[batch, tokens]``; without any, vectors ``[batch, tokens, values]``."""
+    held = [x for x in inputs if isinstance(x, torch.Tensor)]
+    indices = {x.shape[1] for x in held if x.ndim == 2 and not x.is_floating_point()}
+    return indices or {x.shape[1] for x in held if x.ndim == 3}
+
+
+def _axes_of(x: Any, sizes: set[int]) -> list[int]:
+    """Return the axes of an input, behind the batch, of one of some sizes: a mask ``[batch, 1, tokens, tokens]`` has two."""
+    return [axis for axis, n in enumerate(x.shape) if axis and n in sizes] if isinstance(x, torch.Tensor) else []
 
 
 def check_free(exported: torch.export.ExportedProgram, inputs: Sequence[Any], axes: Sequence[Sequence[int]]) -> None:
@@ -44,7 +58,7 @@ def check_free(exported: torch.export.ExportedProgram, inputs: Sequence[Any], ax
         for axis in free:
             size = node.meta["val"].shape[axis]
             if isinstance(size, int) or not size.node.expr.free_symbols:
-                name = AXES[node.meta["val"].ndim][axis - 2]
+                name = axis_name(node.meta["val"].ndim, axis)
                 raise CaptureError(
                     f"the {name} of input '{node.name}' cannot be free: the model computes with it as the number {int(size)}; "
                     "take sizes from the tensors' shapes, or leave it out of dynamic"
