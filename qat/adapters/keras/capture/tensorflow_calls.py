@@ -61,7 +61,7 @@ def _pad(tensor: Any, paddings: Any, mode: str = "CONSTANT", constant_values: fl
 
 
 def _norm(tensor: Any, ord: Any = "euclidean", axis: Any = None, keepdims: bool = False) -> Any:
-    if ord not in ("euclidean", 2):
+    if ord != "euclidean" and not (ord == 2 and isinstance(axis, int)):
         raise ValueError("another norm")
     return ops.sqrt(ops.sum(ops.square(tensor), axis, keepdims))
 
@@ -135,6 +135,8 @@ def _stft(
     if signals.shape[-1] is None:
         raise ValueError("signals of a free length")
     size = 2 ** math.ceil(math.log2(frame_length)) if fft_length is None else int(fft_length)
+    if frame_length > size:
+        raise ValueError("windows that are longer than the transform")
     window = np.ones(int(frame_length)) if window_fn is None else window_fn(int(frame_length), dtype=tf.float32)
     return _Complex(*ShortTime(int(frame_step), size, np.asarray(window, np.float32).tolist())(signals))
 
@@ -170,7 +172,8 @@ _SAME: dict[Callable[..., Any], Callable[..., Any]] = {
     tf.zeros_like: ops.zeros_like, tf.ones_like: ops.ones_like, tf.logical_not: ops.logical_not,
     tf.add: ops.add, tf.subtract: ops.subtract, tf.multiply: ops.multiply, tf.divide: ops.divide, tf.truediv: ops.divide,
     tf.math.divide_no_nan: ops.divide_no_nan, tf.maximum: ops.maximum, tf.minimum: ops.minimum, tf.pow: ops.power,
-    tf.math.squared_difference: lambda x, y: ops.square(x - y), tf.nn.bias_add: ops.add, tf.where: ops.where,
+    tf.math.squared_difference: lambda x, y: ops.square(x - y), tf.nn.bias_add: ops.add,
+    tf.where: lambda condition, x, y: ops.where(condition, x, y),
     tf.equal: ops.equal, tf.not_equal: ops.not_equal, tf.greater: ops.greater, tf.greater_equal: ops.greater_equal,
     tf.less: ops.less, tf.less_equal: ops.less_equal, tf.logical_and: ops.logical_and, tf.logical_or: ops.logical_or,
     tf.einsum: ops.einsum, tf.squeeze: ops.squeeze, tf.expand_dims: lambda x, axis: ops.expand_dims(x, int(axis)),
