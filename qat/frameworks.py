@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, overload
 
 from .errors import CaptureError, DataError, MissingDependencyError
 from .program.caller_names import caller_names, said_of_whole
-from .system.nests import leaves
+from .system.nests import is_argument, leaves
 from .typing import Adapter, ConverterAdapter, PreparedModel
 
 if TYPE_CHECKING:
@@ -97,11 +97,14 @@ def in_order(model: Any, inputs: Any) -> Any:
         DataError: the model has no input of a name, or needs one that is not given.
     """
     if not has_plan(model) and hasattr(model, "forward"):
-        return _arguments(model, inputs) if isinstance(inputs, Mapping) else inputs
+        taken = _parameters(model)
+        alone = is_argument(inputs, [p.name for p in taken], sum(p.default is p.empty for p in taken))
+        return _arguments(model, inputs) if isinstance(inputs, Mapping) else (inputs,) if alone else inputs
     found = list(leaves(inputs))
     if not any(isinstance(key, str) for path, _ in found for key in path[:1]):
         return tuple(leaf for _, leaf in found) if any(len(path) > 1 for path, _ in found) else inputs
     given = dict(zip(caller_names([path for path, _ in found], [""] * len(found)), (leaf for _, leaf in found), strict=True))
+    given = _without_settings(model, given)
     known = _input_names(model)
     unknown = [name for name in given if not any(name in names for names in known)]
     chosen = [next((name for name in names if name in given), None) for names in known]
@@ -109,6 +112,24 @@ def in_order(model: Any, inputs: Any) -> Any:
     if unknown or lacking:
         raise _unfit(unknown, lacking, [names[0] for names in known])
     return tuple(given[name] for name in chosen if name is not None)
+
+
+def _without_settings(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a batch holds by name without arguments that are no tensors: a PyTorch model was captured with them.
+
+    Raises:
+        DataError: one of them is another than that.
+    """
+    prepared = getattr(model, "prepared", None)  # of PyTorch
+    settings = {} if prepared is None else prepared.signature.named_settings
+    fixed = {name for name in settings.keys() & given.keys() if not hasattr(given[name], "shape")}
+    for name in sorted(fixed):
+        if settings[name] != given[name]:
+            raise DataError(
+                f"'{name}' is {given[name]!r}, and the model was prepared with {settings[name]!r}: prepare it with the "
+                "value that the data hold"
+            )
+    return {name: value for name, value in given.items() if name not in fixed}
 
 
 def _arguments(model: Any, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -141,6 +162,8 @@ def _input_names(model: Any) -> list[list[str]]:
     if has_plan(model):
         signature = getattr(model, "signature", None)  # of Keras
         inputs = model.plan.graph.inputs
+        if (prepared := getattr(model, "prepared", None)) is not None:  # of PyTorch
+            return [["_".join(map(str, path)), name] for path, name in prepared.signature.inputs.items()]
         keys, layers = getattr(signature, "inputs", None), getattr(signature, "input_layers", {})
     else:
         inputs = tuple(tensor.name for tensor in model.inputs)

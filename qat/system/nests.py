@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,12 @@ def is_nest(value: Any) -> bool:
     """Whether a value holds arrays; a list of numbers is one array."""
     found = _parts(value)
     return found is not None and (isinstance(value, Mapping) or any(is_nest(part) or _is_array(part) for _, part in found))
+
+
+def is_argument(nest: Any, names: Collection[str], needed: int) -> bool:
+    """Whether a named tuple is the only argument that a function of ``names`` needs, and none of its fields is an argument's."""
+    fields = getattr(nest, "_fields", ())
+    return bool(fields) and needed <= 1 and not {*names} & {*fields}
 
 
 def arrays_of(nest: Any) -> Any:

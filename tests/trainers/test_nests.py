@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import UserDict
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -54,6 +55,65 @@ def test_a_batch_of_hugging_face_goes_through_every_call(batch, tmp_path):
     report = qat.compare([net, artifact.path], [batch], latency_runs=0)
     assert [entry.top1 is not None for entry in report.entries] == [True, True]
     assert all(baseline.error is None for baseline in qat.ptq_baselines(net, [batch], tmp_path / "ptq")[:2])
+
+
+@dataclasses.dataclass
+class Picture:
+    image: torch.Tensor
+    scale: torch.Tensor | None = None
+    doubled: bool = True
+
+
+class Pair(NamedTuple):
+    left: torch.Tensor
+    right: torch.Tensor | None
+
+
+class Pictures(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, picture):
+        y = self.head(picture.image)
+        y = y if picture.scale is None else y * picture.scale
+        return y + y if picture.doubled else y
+
+
+class Pairs(Pictures):
+    def forward(self, pair, mode="sum"):
+        y = self.head(pair.left)
+        return y if pair.right is None or mode != "sum" else y + self.head(pair.right)
+
+
+NESTED = {
+    "dataclass": (Pictures, Picture(torch.rand(8, 6), torch.rand(8, 3))),
+    "dataclass with None": (Pictures, Picture(torch.rand(8, 6), doubled=False)),
+    "named tuple": (Pairs, Pair(torch.rand(8, 6), torch.rand(8, 6))),
+    "named tuple with None": (Pairs, Pair(torch.rand(8, 6), None)),
+    "settings": (Pairs, {"pair": Pair(torch.rand(8, 6), torch.rand(8, 6)), "mode": "left"}),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_containers_with_settings_are_taken_as_the_model_takes_them(name, tmp_path):
+    make, inputs = NESTED[name]
+    data = [(inputs, torch.randint(0, 3, (8,)))]
+    net = make()
+    prepared = qat.calibrate(qat.prepare(net, inputs), data)
+    qat.finetune(prepared, data, epochs=1, teacher=net, progress=False)
+    artifact = qat.export(prepared, tmp_path / "net.onnx", verify=data)
+    assert artifact.parity.exact == 1.0
+    assert qat.evaluate(net, data, progress=False).keys() == {"top1"}
+    call = (lambda m: m(**inputs)) if isinstance(inputs, dict) else (lambda m: m(inputs))
+    torch.testing.assert_close(call(prepared.eval()), call(net), atol=0.1, rtol=0.1)
+
+
+def test_a_setting_that_the_model_was_not_prepared_with_is_said():
+    _, inputs = NESTED["dataclass"]
+    prepared = qat.prepare(Pictures(), inputs)
+    with pytest.raises(DataError, match="'doubled' is False, and the model was prepared with True: prepare it with"):
+        qat.calibrate(prepared, [dataclasses.replace(inputs, doubled=False)])
 
 
 def test_a_float_module_gets_its_arguments_by_name_and_its_defaults_between(batch):

@@ -30,8 +30,8 @@ def inputs_of(sample: Any, device: torch.device | None = None) -> tuple[torch.Te
 
 
 def _tensor(value: Any, device: torch.device | None) -> Any:
-    """Return an array as a tensor on a device; a default of ``forward`` stays."""
-    if isinstance(value, bool):
+    """Return an array as a tensor on a device; an argument that is none stays."""
+    if isinstance(value, (bool, str)):
         return value
     if not isinstance(value, (torch.Tensor, np.ndarray)) and hasattr(value, "__array__"):  # of NumPy, or a tensor of TensorFlow
         value = np.array(value)

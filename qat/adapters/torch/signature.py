@@ -14,14 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qat.errors import DataError
+from qat.errors import CaptureError, DataError
 from qat.program.caller_names import caller_names
-from qat.system.nests import Path
+from qat.system.nests import Path, is_argument
 
 from .nests import Nest, filled, opened, paths_of
 
 #: What an argument may be besides tensors: it is part of the captured model then.
 SETTINGS = (bool, int, float, str, torch.dtype, type(None))
+#: What is said of a model that holds TorchScript, by the name of its class.
+TORCHSCRIPT = (
+    "{} holds TorchScript, which has lost the code that a capture reads: pass the nn.Module that torch.jit.script or "
+    "torch.jit.trace was given"
+)
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -78,6 +83,13 @@ class Signature:
     def write(self, leaves: Sequence[Any]) -> Any:
         """Return the outputs as the user's model returns them."""
         return filled(self.outputs, iter(leaves))
+
+    @property
+    def named_settings(self) -> dict[str, Any]:
+        """The arguments that are no tensors, by the names that callers know them by."""
+        anonymous = _anonymous(self.forward, list(self.inputs))
+        paths = [path[1:] if path[0] in anonymous else path for path in self.settings]
+        return dict(zip(caller_names(paths, ["_".join(map(str, path)) for path in paths]), self.settings.values(), strict=True))
 
     def _said(self, path: Path) -> str:
         first, *rest = _callers_paths(self.forward, [path, ()])[0]
@@ -143,11 +155,16 @@ def call_of(model: nn.Module, inputs: Any) -> Call:
     Raises:
         DataError: the inputs do not fit ``forward``, or hold something else.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CaptureError(TORCHSCRIPT.format(type(model).__name__))
     forward = inspect.signature(model.forward)
     if isinstance(inputs, Mapping):
         arguments = _named(forward, inputs)
     else:
-        arguments = _bound(forward, inputs if isinstance(inputs, (tuple, list)) else (inputs,), {})
+        takes = own_parameters(forward)
+        alone = is_argument(inputs, [p.name for p in takes], sum(p.default is p.empty for p in takes))
+        several = isinstance(inputs, (tuple, list)) and not alone
+        arguments = _bound(forward, inputs if several else (inputs,), {})
     nest, leaves = opened(arguments)
     return Call(forward, filled(nest, iter([_leaf(leaf) for leaf in leaves])))
 
@@ -212,10 +229,16 @@ def _leaf(value: Any) -> Any:
 
 def _callers_paths(forward: inspect.Signature, paths: list[Path]) -> list[Path]:
     """Return the paths as callers know them: without the name of ``**kwargs``, or of the only argument where it is a mapping."""
-    anonymous = {p.name for p in forward.parameters.values() if p.kind is p.VAR_KEYWORD}
-    if len({path[:1] for path in paths}) == 1 and all(len(path) > 1 and isinstance(path[1], str) for path in paths):
-        anonymous.add(str(paths[0][0]))
+    anonymous = _anonymous(forward, paths)
     return [path[1:] if path[:1] and path[0] in anonymous else path for path in paths]
+
+
+def _anonymous(forward: inspect.Signature, paths: list[Path]) -> set[str | int]:
+    """Return the arguments that hold others by name, and whose own name callers do not know."""
+    found: set[str | int] = {p.name for p in forward.parameters.values() if p.kind is p.VAR_KEYWORD}
+    if len({path[:1] for path in paths}) == 1 and all(len(path) > 1 and isinstance(path[1], str) for path in paths):
+        found.add(paths[0][0])
+    return found
 
 
 def _identifiers(names: Sequence[str]) -> tuple[str, ...]:

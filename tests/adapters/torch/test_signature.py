@@ -207,7 +207,12 @@ def test_example_that_does_not_fit_says_so():
 
 
 @pytest.mark.parametrize(
-    "model", [torch.jit.script(nn.Sequential(nn.Linear(6, 5))), nn.Sequential(torch.jit.script(nn.Linear(6, 5)))]
+    "model",
+    [
+        torch.jit.script(nn.Sequential(nn.Linear(6, 5))),
+        nn.Sequential(torch.jit.script(nn.Linear(6, 5))),
+        torch.jit.trace(nn.Linear(6, 5), X),
+    ],
 )
 def test_torchscript_is_refused_in_one_sentence(model):
     with pytest.raises(CaptureError, match="holds TorchScript, which has lost the code that a capture reads: pass the nn"):

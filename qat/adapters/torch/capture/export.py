@@ -18,7 +18,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from qat.adapters.torch.nests import Nest, opened
-from qat.adapters.torch.signature import Call, Signature
+from qat.adapters.torch.signature import TORCHSCRIPT, Call, Signature
 from qat.errors import CaptureError
 from qat.system.sample_axes import Axes, is_batch_first, of_first_alone, sample_axes
 from qat.system.silence import quiet
@@ -73,10 +73,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
         CaptureError: torch.export cannot capture it; the message carries the user's line and what to do.
     """
     if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
-        raise CaptureError(
-            f"{type(model).__name__} holds TorchScript, which has lost the code that a capture reads: pass the nn.Module that "
-            "torch.jit.script or torch.jit.trace was given"
-        )
+        raise CaptureError(TORCHSCRIPT.format(type(model).__name__))
     if any(p.is_meta for p in model.parameters()):
         raise CaptureError(f"{type(model).__name__} has no weights: its parameters are on the device 'meta': load them first")
     held = {p.dtype for p in model.parameters() if p.is_floating_point()}
