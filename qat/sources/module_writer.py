@@ -7,6 +7,7 @@ of one operator of the file are a submodule of its name, so that a recipe's scop
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,6 +102,7 @@ class ModuleWriter:
         self._mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=False)
         self._names: dict[str, str] = {}
         self._taken: set[str] = set()
+        self._held: dict[tuple[tuple[int, ...], bytes] | None, str] = {}
         self._operator = ""
 
     # --- what the calls read ---
@@ -121,7 +123,10 @@ class ModuleWriter:
         return Value(node, fake)
 
     def parameter(self, name: str, array: np.ndarray) -> Value:
-        """Add a weight that is trained; it gets the file's name, with ``.`` for ``/``. A name given again is the same weight."""
+        """Add a weight that is trained; it gets the file's name, with ``.`` for ``/``. A name given again is the same weight.
+
+        So is a matrix, or a tensor of more axes, that equals one given before: exporters write a tied weight twice, once turned.
+        """
         return self._tensor(name, array, lambda tensor: nn.Parameter(tensor))
 
     def buffer(self, name: str, array: np.ndarray) -> Value:
@@ -191,15 +196,23 @@ class ModuleWriter:
     def _tensor(self, name: str, array: np.ndarray, wrap: Callable[[Tensor], Tensor] | None) -> Value:
         tensor = torch.from_numpy(np.array(array, order="C"))
         if name not in self._names:
-            path = self._names[name] = self._free_name(_path(name))
-            owner, _, last = path.rpartition(".")
-            module = _module_at(self._root, owner)
-            if wrap is None:
-                module.register_buffer(last, tensor)
-            else:
-                module.register_parameter(last, wrap(tensor))  # type: ignore[arg-type]
+            content = None if wrap is None else _content(tensor)
+            self._names[name] = self._held.get(content) or self._register(name, tensor if wrap is None else wrap(tensor))
+            if content is not None:
+                self._held[content] = self._names[name]
         node = self._graph.create_node("get_attr", self._names[name])
         return Value(node, self._mode.from_tensor(tensor, static_shapes=True))
+
+    def _register(self, name: str, tensor: Tensor) -> str:
+        """Register a parameter or a buffer, and return its path."""
+        path = self._free_name(_path(name))
+        owner, _, last = path.rpartition(".")
+        module = _module_at(self._root, owner)
+        if isinstance(tensor, nn.Parameter):
+            module.register_parameter(last, tensor)
+        else:
+            module.register_buffer(last, tensor)
+        return path
 
     def _free_name(self, path: str) -> str:
         """Return a path that is neither taken, nor above or below a taken one, and take it."""
@@ -228,6 +241,13 @@ class ModuleWriter:
         taken = self._graph.call_function(operator.getitem, (node, index))
         taken.meta["operator"] = self._operator
         return taken
+
+
+def _content(tensor: Tensor) -> tuple[tuple[int, ...], bytes] | None:
+    """Return what tells a matrix, or a tensor of more axes, from others; None where it holds but one number, as many do."""
+    if tensor.ndim < 2 or bool((tensor == tensor.reshape(-1)[:1]).all()):
+        return None
+    return tuple(tensor.shape), hashlib.blake2b(tensor.numpy().data).digest()
 
 
 def _map(argument: Argument, of: Callable[[Value], object]):  # type: ignore[no-untyped-def]

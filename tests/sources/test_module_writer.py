@@ -5,9 +5,11 @@ import operator
 import pickle
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import qat
 from qat.sources.module_writer import ModuleWriter
@@ -61,6 +63,21 @@ def test_a_tensor_read_twice_is_one_parameter():
     for _ in range(2):
         x = writer.call(F.linear, x, writer.parameter("shared", weight))
     assert len(list(writer.finish([x]).parameters())) == 1
+
+
+def test_a_weight_that_a_file_holds_twice_is_one_parameter(tmp_path):
+    """An exporter writes the weight of an embedding and of its head as two constants, one of them turned."""
+    net = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 50))
+    net[1].weight = net[0].weight
+    ids = torch.randint(0, 50, (64, 6), generator=torch.Generator().manual_seed(0))
+    axes = {"ids": {0: "n"}}
+    torch.onnx.export(net, (ids,), tmp_path / "net.onnx", dynamo=False, input_names=["ids"], dynamic_axes=axes)
+    assert [x.dims for x in onnx.load(tmp_path / "net.onnx").graph.initializer if len(x.dims) == 2] == [[50, 8], [8, 50]]
+    model = qat.load(tmp_path / "net.onnx", ids)
+    assert [tuple(p.shape) for p in model.parameters()] == [(50, 8), (50,)]
+    prepared = qat.calibrate(qat.prepare(model, ids), [ids])
+    assert qat.export(prepared, tmp_path / "net_int8.onnx", verify=[ids]).parity.exact == 1.0
+    assert [x.dims for x in onnx.load(tmp_path / "net_int8.onnx").graph.initializer if len(x.dims) == 2] == [[50, 8]]
 
 
 def test_names_that_collide_stay_apart():
