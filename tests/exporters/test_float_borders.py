@@ -46,6 +46,18 @@ def test_integers_are_padded_and_chosen_exactly(name, target, tmp_path):
     assert parity(After(EXACT[name]).eval(), X, target, tmp_path).exact == 1.0
 
 
+def test_order_statistics_in_onnx(tmp_path):
+    """What a .tflite held, and torch.onnx did not write: `export` said so, after training."""
+
+    def ends(y):
+        least, places = y.cummin(1)
+        parts = (y.cummax(2)[0], least, places.float(), torch.fmax(y, y.flip(1)), torch.fmin(y, y.flip(1)), F.rrelu(y))
+        return *parts, y.kthvalue(3, -1)[0], y.median(1, keepdim=True)[0]
+
+    torch.manual_seed(0)
+    assert parity(After(ends).eval(), X, "onnxruntime", tmp_path).exact == 1.0
+
+
 #: A zero with a sign gives another angle, and another infinity, than one without.
 SIGNED = {
     "atan2": lambda y: torch.atan2(y, y.roll(1, 1)),

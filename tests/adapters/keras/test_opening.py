@@ -183,6 +183,25 @@ def test_a_layer_that_cannot_be_opened_stays_float_and_says_why():
     assert "OfTensorFlow has a call that takes no symbolic tensors" in row["reason"]
 
 
+class Places(L.Layer):
+    def build(self, shape):
+        self.table = self.add_weight(shape=(16, shape[-1]), name="table")
+
+    def call(self, x):
+        return x + ops.slice(self.table, (0, 0), (ops.shape(x)[1], x.shape[-1]))
+
+
+def test_a_call_that_computes_with_a_free_size_stays_whole_and_says_what_to_do():
+    """As keras_hub's positions do: a slice of a size that is not known was recorded, and calibrate ended in it."""
+    inputs = keras.Input((None, 6), name="steps")
+    model = keras.Model(inputs, Places(name="positions")(L.Dense(6)(inputs)))
+    x = X[:, :9, 0]
+    prepared = qat.calibrate(qat.prepare(model), [x])
+    assert "a size that the model leaves free (in 'slice" in prepared.plan.floats()["positions"]
+    np.testing.assert_allclose(prepared.predict(x, verbose=0), model.predict(x, verbose=0), atol=0.1)
+    assert not any("free" in reason for reason in qat.plan(model, x).floats().values())
+
+
 def test_a_subclass_that_computes_something_else_is_not_taken_for_its_base():
     model = around(Doubled(4, 3, name="doubled"))
     np.testing.assert_allclose(qat.prepare(model)(X), model(X), atol=1e-5)

@@ -30,6 +30,9 @@ _COMPOSITES = (
 #: What a subclass of a layer may define and still compute what the layer does.
 _NO_COMPUTATION = {"build", "get_config", "from_config", "compute_output_shape", "compute_output_spec", "get_build_config"}
 
+#: What to do about a size that the model leaves free.
+GIVE_SIZES = "pass example_inputs, whose sizes the prepared model has then"
+
 #: The reason of a call whose result is another one each time.
 DRAWS = "draws random numbers outside training"
 
@@ -103,6 +106,8 @@ def opened(layer: keras.layers.Layer, args: Sequence[Any], kwargs: Mapping[str, 
     if isinstance(found, str) or any(map(_holds_batch, found.nodes)):
         counted = _call_of_samples(layer, args, options, known)
         found = counted if isinstance(counted, Opened) or not isinstance(found, str) else counted or found
+    if isinstance(found, Opened) and (free := next((node for node in found.nodes if _holds_batch(node)), None)) is not None:
+        return f"has a call that computes with a size that the model leaves free (in '{free.operation.name}'): {GIVE_SIZES}"
     return found
 
 

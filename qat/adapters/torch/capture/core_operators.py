@@ -60,6 +60,14 @@ def _dtype(value: Any) -> str:
     return str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else ""
 
 
+#: What a .tflite holds, and neither ``torch.onnx`` nor the exporter writes.
+_NOT_IN_ONNX = frozenset(
+    f"aten.{name}" for name in ("cumprod.default", "hypot.default", "__lshift__.Tensor", "__rshift__.Tensor")
+)  # fmt: skip
+#: What a .tflite holds within limits, and the exporter of an .onnx writes without.
+_WRITTEN = frozenset(("aten.cummax.default", "aten.cummin.default"))
+
+
 def unheld(traced: Traced, names: Set[str], suffix: str) -> Mapping[str, str]:
     """Return what an artifact cannot hold of the operators that keep PyTorch's implementation, by their names.
 
@@ -90,7 +98,9 @@ def _lacking(node: fx.Node, suffix: str) -> list[str]:
         return [f"{call.name} (in as many groups as there are samples)"]
     if suffix == ".onnx" and _has_projections(call):
         return [f"{call.name} (with projections)"]
-    if not (said := beyond(call)):  # what a .tflite holds an .onnx holds, too
+    if suffix == ".onnx" and call.name in _NOT_IN_ONNX:
+        return [call.name]
+    if not (said := beyond(call)):  # what else a .tflite holds an .onnx holds, too
         return []
     if suffix == ".tflite" and call.name in HELD:  # within limits, beyond which this call is
         return [said]
@@ -142,7 +152,9 @@ def _example(value: Any) -> Any:
 
 
 def _in_onnx(node: fx.Node) -> bool:
-    """Return whether ``torch.onnx`` has a form of a call, by its own table."""
+    """Return whether ``torch.onnx`` has a form of a call, by its own table, or the exporter has."""
+    if str(node.target) in _WRITTEN:
+        return True
     from qat.adapters.torch.onnx_library import onnx_library  # takes a second, which few models need
 
     forms = onnx_library().get_decomps(node.target)  # type: ignore[arg-type]
