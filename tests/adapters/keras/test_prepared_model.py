@@ -196,6 +196,7 @@ RECURRENT = {
     "cells": lambda: L.RNN([L.SimpleRNNCell(5), L.LSTMCell(3)]),
     "behind a mask": lambda: lambda x: L.LSTM(5)(L.Masking()(x)),
     "images": lambda: lambda x: L.Flatten()(L.ConvLSTM2D(2, 2)(L.Reshape((6, 3, 2, 1))(x))),
+    "gates": lambda: L.LSTM(5, recurrent_activation="hard_sigmoid", recurrent_dropout=0.1),
 }
 
 
@@ -207,7 +208,8 @@ RECURRENT = {
         )
         for i, name in enumerate(RECURRENT)
     ]
-    + [("GRU", "litert"), *(pytest.param(name, "onnxruntime", marks=pytest.mark.slow) for name in ("LSTM", "dropout"))],
+    + [("GRU", "litert"), ("gates", "onnxruntime")]
+    + [*(pytest.param(name, "onnxruntime", marks=pytest.mark.slow) for name in ("LSTM", "dropout"))],
 )
 def test_a_recurrent_layer_stays_float_and_is_written_without_its_loop(name, target, tmp_path):
     keras.utils.set_random_seed(0)

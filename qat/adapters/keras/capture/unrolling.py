@@ -18,7 +18,13 @@ def recurrent(layer: keras.Operation) -> list[keras.layers.RNN]:
 
 def has_form(layer: keras.Operation, masked: bool, suffix: str) -> bool:
     """Return whether a format has a form of a layer's loops: an ``.onnx`` has an operator of an LSTM without a mask."""
-    return suffix == ".onnx" and not masked and all(type(each) is keras.layers.LSTM for each in recurrent(layer))
+    return suffix == ".onnx" and not masked and all(map(_is_operator, recurrent(layer)))
+
+
+def _is_operator(layer: keras.layers.RNN) -> bool:
+    """Return whether tf2onnx makes the operator of a layer; ONNX Runtime ends the process at the loop that it makes of others."""
+    known = type(layer) is keras.layers.LSTM and layer.recurrent_activation is keras.activations.sigmoid
+    return known and layer.activation in (keras.activations.tanh, keras.activations.relu) and not layer.recurrent_dropout
 
 
 @contextlib.contextmanager
