@@ -448,3 +448,21 @@ def test_a_policy_may_return_what_its_distribution_tells():
     torch.testing.assert_close(prepared(X), model(X))
     with pytest.raises(ValueError, match="scale"):
         torch.distributions.Normal(0.0, -1.0)
+
+
+class Windows(Net):
+    """Swin's windows, whose number is divided by that of an image's windows."""
+
+    def forward(self, x):
+        y = self.features(x)
+        windows = y.view(-1, 8, 2, 3, 2, 3).transpose(3, 4).reshape(-1, 8, 2, 2, 9).permute(0, 2, 3, 4, 1).reshape(-1, 9, 8)
+        scores = self.end(windows).softmax(-1)
+        count = int(scores.shape[0] / (6 * 6 / 3 / 3))
+        return scores.view(count, 2, 2, 9, -1).mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_a_number_of_windows_is_a_size_of_the_batch(samples):
+    model = Windows().eval()
+    prepared = qat.prepare(model, X[:samples]).eval()
+    torch.testing.assert_close(prepared(X), model(X))

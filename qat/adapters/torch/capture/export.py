@@ -24,6 +24,7 @@ from qat.system.sample_axes import Axes, is_batch_first, of_first_alone, sample_
 from qat.system.silence import quiet
 
 from .any_batch import ForAnyBatch
+from .batch_sizes import for_one_alone
 from .computed_weights import lift_computed_weights, of_parameters
 from .decompose import functional
 from .einsums import open_einsums
@@ -322,12 +323,12 @@ def _takes(exported: torch.export.ExportedProgram, examples: tuple[Tensor, ...],
 
 
 def _is_fixed(exported: torch.export.ExportedProgram, axes: Axes) -> bool:
-    """Whether an input's axis of samples was captured as a number."""
+    """Whether an input's axis of samples was captured as a number, or for one number alone."""
     inputs = set(exported.graph_signature.user_inputs)
     values = [n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder" and n.name in inputs]
     sizes = [v.shape[axis] for v, axis in zip(values, axes, strict=True) if isinstance(v, torch.Tensor) and axis is not None]
     # A symbol that a guard made a number is no int yet; its expression is that number.
-    return any(isinstance(size, int) or not size.node.expr.free_symbols for size in sizes)
+    return any(isinstance(size, int) or not size.node.expr.free_symbols or for_one_alone(size) for size in sizes)
 
 
 def _functional(exported: torch.export.ExportedProgram, lenient: bool = False) -> torch.export.ExportedProgram:

@@ -259,6 +259,18 @@ def _numel(w: Rewriter, n: Any) -> fx.Node | None:
     return found if known == 1 else w.call(n, operator.mul, found, known)
 
 
+def _whole_quotient(w: Rewriter, n: Any) -> fx.Node | None:
+    """Write a quotient that is a size of an input, ``int(windows.shape[0] / 4)``, as that size, which a float block knows."""
+    value = n.meta["val"]
+    for node in w.graph.find_nodes(op="placeholder"):
+        for axis, size in enumerate(node.meta["val"].shape if isinstance(node.meta["val"], torch.Tensor) else ()):
+            if isinstance(size, torch.SymInt) and isinstance(value, torch.SymInt):
+                symbols = {*size.node.expr.free_symbols, *value.node.expr.free_symbols}
+                if len(symbols) == 1 and are_equal((size, value)):
+                    return w.call(n, aten.sym_size.int, node, axis)
+    return None
+
+
 def _scatter(w: Rewriter, n: Any) -> fx.Node | None:
     """Send no more than there are indices, and write means as sums and their counts: so an .onnx scatters."""
     x, axis, indices, source, *way = n.args
@@ -284,6 +296,7 @@ _PLAIN: dict[Any, Rewrite] = {
     aten.select_scatter.default: _select_scatter,
     operator.getitem: _item,
     aten.sym_numel.default: _numel,
+    math.trunc: _whole_quotient,
     **dict.fromkeys((aten.scatter.src, aten.scatter_add.default, aten.scatter_reduce.two), _scatter),
     aten.stack.default: _stack,
     aten.glu.default: _glu,
