@@ -183,6 +183,24 @@ def test_a_layer_that_cannot_be_opened_stays_float_and_says_why():
     assert "OfTensorFlow has a call that takes no symbolic tensors" in row["reason"]
 
 
+class Normalized(L.Layer):
+    def call(self, x):
+        y = (x - np.linspace(0.4, 0.5, 6)) / np.full(6, 0.2)
+        return y + ops.sign(y) * np.full((10, 1), 0.1)
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+def test_an_array_of_doubles_leaves_the_model_in_float32(suffix, tmp_path):
+    """NumPy's own type; a layer behind it casts in Keras, and calibrate ended in TensorFlow's words."""
+    inputs = keras.Input((10, 10, 6))
+    model = keras.Model(inputs, Residual()(L.Conv2D(6, 3)(Normalized()(inputs))))
+    prepared = qat.calibrate(qat.prepare(model, target="litert" if suffix == "tflite" else "onnxruntime"), [X])
+    assert [reason for reason in prepared.plan.floats().values() if "float64" in reason] == []
+    assert np.asarray(prepared(X[:1])).dtype == np.float32
+    assert "conv2d" in {p.op.kind for p in prepared.plan.ops if p.integer and "conv" in p.op.name}
+    assert qat.export(prepared, tmp_path / f"m.{suffix}", verify=[X]).parity.exact == 1.0
+
+
 class Places(L.Layer):
     def build(self, shape):
         self.table = self.add_weight(shape=(16, shape[-1]), name="table")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -95,8 +96,9 @@ class Builder:
         """
         base = f"{path}_{target}" if target else path
         names = tuple(self.unique(f"{base}_{index}" if index else base) for index in range(len(outputs)))
-        self.layers[names[0]], self.arguments[names[0]] = layer, arguments
-        self.specs |= {name: spec_of(name, tensor) for name, tensor in zip(names, outputs, strict=True)}
+        narrow: Arguments = keras.tree.map_structure(_narrowed, arguments)
+        self.layers[names[0]], self.arguments[names[0]] = layer, narrow
+        self.specs |= {name: self._spec(name, tensor, inputs) for name, tensor in zip(names, outputs, strict=True)}
         attrs = {"target": target or type(layer).__name__, **attrs}
         self.ops.append(Op(names[0], kind, tuple(inputs), names, {}, attrs, path))
         return names
@@ -175,9 +177,15 @@ class Builder:
         return made
 
     def _add(self, op: Op, output: keras.KerasTensor | Shape) -> str:
-        self.specs[op.output] = spec_of(op.output, output)
+        self.specs[op.output] = self._spec(op.output, output, op.inputs)
         self.ops.append(op)
         return op.output
+
+    def _spec(self, name: str, tensor: keras.KerasTensor | Shape, inputs: Sequence[str]) -> TensorSpec:
+        """Return the description of an operator's output: float32 where only an array of the user's code made it float64."""
+        spec = spec_of(name, tensor)
+        wide = spec.dtype == "float64" and all(self.specs[source].dtype != "float64" for source in inputs)
+        return replace(spec, dtype="float32") if wide else spec
 
 
 #: Adds the operators of one call of a layer and returns the name of its output; None for a layer that stays float.
@@ -189,6 +197,10 @@ def spec_of(name: str, tensor: keras.KerasTensor | Shape) -> TensorSpec:
     if isinstance(tensor, (tuple, list)):
         return TensorSpec(name, tuple(tensor))
     return TensorSpec(name, tuple(tensor.shape), str(tensor.dtype))
+
+
+def _narrowed(value: Any) -> Any:
+    return value.astype(np.float32) if isinstance(value, (np.ndarray, np.floating)) and value.dtype == np.float64 else value
 
 
 def _no_walk(node: Any, scope: str) -> None:

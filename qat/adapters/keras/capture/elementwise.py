@@ -43,6 +43,9 @@ _FUNCTIONS: dict[str, tuple[str, Mapping[str, str]]] = {
     "Negative": ("neg", {}),
 }
 
+#: The types of the result of float32 and an array of the user's code, which the prepared model holds in float32.
+_REAL = ("float32", "float64")
+
 #: Operations of ``keras.ops`` that take a number or an array beside a tensor.
 ARITHMETIC = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Power", "Maximum", "Minimum")
 
@@ -115,7 +118,7 @@ def divide(b: Builder, c: Call) -> str | None:
 def arithmetic(b: Builder, c: Call) -> str | None:
     """An operation of ``keras.ops`` on a tensor and a number or array: +, -, *, and division by one."""
     operands = _operands(c)
-    if operands is None or str(c.output.dtype) != "float32":
+    if operands is None or any(b.specs[name].dtype != "float32" for name in c.inputs) or str(c.output.dtype) not in _REAL:
         return None
     left, right = operands
     tensor_first = isinstance(left, keras.KerasTensor)

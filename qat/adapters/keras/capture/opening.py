@@ -99,7 +99,8 @@ def opened(layer: keras.layers.Layer, args: Sequence[Any], kwargs: Mapping[str, 
     """
     given = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, (keras.KerasTensor, PerSample))]
     tensors = [t for t in given if isinstance(t, keras.KerasTensor)]
-    if layer.autocast and any(is_float_dtype(t.dtype) and t.dtype != layer.compute_dtype for t in tensors):
+    # What an array of the user's code made float64 is float32 here, as behind the cast.
+    if layer.autocast and any(is_float_dtype(t.dtype) and t.dtype not in (layer.compute_dtype, "float64") for t in tensors):
         return f"casts its inputs to {layer.compute_dtype}"
     options = in_inference(layer, kwargs)
     found = _call(layer, args, options, known, None) if len(tensors) == len(given) else "has arguments for each sample"
