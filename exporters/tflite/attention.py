@@ -33,7 +33,7 @@ def write_softmax(writer: Writer, instruction: Instruction) -> None:
 def write_embedding(writer: Writer, instruction: Instruction) -> None:
     """Write a GATHER of quantized vectors by integer inputs."""
     assert instruction.weight is not None
-    (indices,), (output,) = instruction.inputs, instruction.outputs
+    (output,) = instruction.outputs
     if instruction.mode != "static":
         _write_rows(writer, instruction, writer.float_tensor(output))
         return
@@ -46,7 +46,21 @@ def write_embedding(writer: Writer, instruction: Instruction) -> None:
     weight = writer.add_tensor(
         instruction.weight_tensor, vectors.shape, encoding.dtype, encoding.scale, encoding.zero_point, data=vectors
     )
-    writer.operator(Op.GATHER, [weight, writer.tensor(indices)], writer.integer_tensor(output), 2, "GatherOptions")
+    writer.operator(Op.GATHER, [weight, _indices(writer, instruction)], writer.integer_tensor(output), 2, "GatherOptions")
+
+
+def _indices(writer: Writer, instruction: Instruction) -> str:
+    """Return the tensor of the indices of a look-up. Its kernels take none that count from the end: modulo the vectors."""
+    assert instruction.weight is not None
+    (name,) = instruction.inputs
+    given, found = writer.program.values[name], writer.tensor(name)
+    if not instruction.attrs.get("wraps"):
+        return found
+    count = np.array(len(instruction.weight), given.dtype)
+    size = writer.add_tensor(f"{instruction.name}/count", (), given.dtype, data=count)
+    turned = writer.add_tensor(f"{instruction.name}/indices", given.shape, given.dtype)
+    writer.operator(Op.FLOOR_MOD, [found, size], turned, 1, "FloorModOptions")
+    return turned
 
 
 def _write_rows(writer: Writer, instruction: Instruction, real: str) -> None:
@@ -56,7 +70,8 @@ def _write_rows(writer: Writer, instruction: Instruction, real: str) -> None:
     """
     assert instruction.weight is not None
     (name,), weight = instruction.inputs, instruction.weight
-    table, indices, given = held_weight(writer, instruction, weight, 0), writer.tensor(name), writer.program.values[name]
+    table, given = held_weight(writer, instruction, weight, 0), writer.program.values[name]
+    indices = _indices(writer, instruction)
     if instruction.weight_encoding is None:
         table = float_weight(writer, instruction, table, weight.shape)
         writer.operator(Op.GATHER, [table, indices], real, 1, "GatherOptions")

@@ -104,8 +104,8 @@ KINDS: dict[str, Kind] = {
         # Of the scores where the second input is positive, and of the least number elsewhere. ``reach`` is how far below the
         # greatest score of a row a softmax makes nothing of a score. ``hidden`` is what stands for the least number in float.
         Kind("mask", (), ("reach", "hidden"), layout="model", learnable_output=True),
-        # Lines of the weight, by indices.
-        Kind("embedding", ("weight",), (), layout="model", indices=True, output_grid="weight"),
+        # Lines of the weight, by indices. Where it ``wraps``, negative ones count from the end.
+        Kind("embedding", ("weight",), ("wraps",), layout="model", indices=True, output_grid="weight"),
         # A parameter on the grid, in a shape that may be another than the user's. It has no inputs.
         Kind("constant", ("value",), ("shape",), layout="model", output_grid="value"),
         # Over the last axis. One with ``uncentered`` only divides by the deviation.

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers as L
 from keras import ops
 
@@ -67,6 +68,17 @@ def _reversed(x):
     return embedding(L.Dense(8)(embedding(x)), reverse=True)
 
 
+class Table(L.Layer):
+    """Lines of a weight, and the product with the weight turned."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(20, 8), name="embeddings")
+
+    def call(self, x):
+        lines = tf.nn.embedding_lookup(self.table, x)
+        return tf.matmul(lines * lines, self.table, transpose_b=True)
+
+
 STEPS, SEQUENCES, IMAGES, IDS = (3, 9, 9, 3), (6, 8), (8, 8, 3), (6,)
 #: By name: the shape of a sample, and the layers.
 NETS = {
@@ -90,6 +102,7 @@ NETS = {
     "dot products": (SEQUENCES, lambda x: ops.dot_product_attention(*[L.EinsumDense("abc,cde->abde", (6, 2, 4))(x)] * 3)),
     "embedding and head": (IDS, _tied),
     "reversible embedding": (IDS, _reversed),
+    "a table of one's own": (IDS, lambda x: Table()(x)),
     "steps of a number": (IDS, lambda x: L.Embedding(20, 8)(x) * 2.0),
 }  # fmt: skip
 
@@ -126,7 +139,7 @@ def test_norms_are_exact_in_an_onnx(layer, tmp_path):
 
 
 def test_a_head_that_reads_the_embedding_has_one_parameter():
-    for name in ("embedding and head", "reversible embedding"):
+    for name in ("embedding and head", "reversible embedding", "a table of one's own"):
         prepared = qat.prepare(net_of(name)[0])
         readers = [p.op.kind for p in prepared.plan.ops if any("embeddings" in n for n in p.op.params.values())]
         assert readers == ["embedding", "dense"]

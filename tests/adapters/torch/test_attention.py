@@ -196,6 +196,34 @@ def test_embeddings(target, suffix, tied, tmp_path):
     assert float(weight.detach().abs().max()) < 1.05 * float(grid.range.abs().max())
 
 
+class Lines(nn.Module):
+    """Lines of a parameter, taken by an index."""
+
+    def __init__(self, take):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head, self.take = nn.Parameter(torch.randn(50, WIDTH)), nn.Linear(WIDTH, 50), take
+
+    def forward(self, ids):
+        return self.head(self.take(self.table, ids))
+
+
+@pytest.mark.parametrize(
+    ("target", "take"),
+    [
+        ("onnxruntime", lambda table, ids: table[ids - 1]),
+        ("litert", lambda table, ids: table[ids - 1]),
+        ("litert", lambda table, ids: table.index_select(0, ids[:, 0])),
+    ],
+)
+def test_a_look_up_by_hand_is_an_embedding(target, take, tmp_path):
+    ids = torch.randint(0, 50, (64, LENGTH), generator=torch.Generator().manual_seed(0))
+    prepared = trained(Lines(take), ids, target)
+    assert "embedding" in {p.op.kind for p in prepared.plan.ops if p.integer}
+    artifact = qat.export(prepared, tmp_path / f"m{prepared.plan.target.suffix}", verify=[ids])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+
+
 class Bags(nn.Module):
     def __init__(self, mode, shares):
         super().__init__()

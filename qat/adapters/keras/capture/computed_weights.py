@@ -87,7 +87,8 @@ def _is_weight(tensor: keras.KerasTensor, behind: Sequence[Any], is_operand: boo
     kinds = [_kind(node) for node in behind]
     if str(tensor.dtype) != "float32" or None in tensor.shape:
         return False
-    return any(kind not in _VIEWS for kind in kinds) or (is_operand and kinds != ["Transpose"])
+    is_turned = kinds == ["Transpose"] or (kinds == ["Swapaxes"] and len(tensor.shape) == 2)
+    return any(kind not in _VIEWS for kind in kinds) or (is_operand and not is_turned)
 
 
 def _kind(node: Any) -> str:

@@ -176,9 +176,13 @@ def _slice(b: Builder, c: Call) -> str | None:
 
 
 def _take(b: Builder, c: Call) -> str | None:
-    """All lines of a parameter, in their order: those of positions, say."""
+    """Lines of a parameter at indices, as an embedding has them, or all in their order: those of positions, say."""
     bound = inspect.signature(c.layer.call).bind(*c.arguments.args, **c.arguments.kwargs).arguments
     lines = b.specs[c.inputs[0]].shape[0] or 0
+    table = b.parameter(c.inputs[0])
+    if table is not None and c.layer.axis == 0 and len(c.inputs) == 2 and len(b.params[table].shape) == 2:
+        looked_up = b.specs[c.inputs[1]].dtype in ("int32", "int64") and b.specs[c.inputs[0]].dtype == "float32"
+        return b.emit("embedding", c.inputs[1:], c.output, c.path, {"weight": table}, wraps=True) if looked_up else None
     if len(c.inputs) != 1 or not b.is_parameter(c.inputs[0]) or c.layer.axis != 0:
         return None
     if not np.array_equal(np.ravel(np.asarray(bound["indices"])), np.arange(lines)):
@@ -191,12 +195,22 @@ def _permute(b: Builder, c: Call) -> str | None:
 
 
 def _transpose(b: Builder, c: Call) -> str | None:
-    source = c.inputs[0]
-    if b.is_parameter(source) and len(c.shape) == 2 and c.layer.axes in (None, (1, 0), [1, 0]):
-        (name,) = b.keep("float", c.layer, c.inputs, [c.output], c.path, with_placeholders(c.arguments))
-        b.turned[name] = source
+    if len(c.shape) == 2 and c.layer.axes in (None, (1, 0), [1, 0]) and (name := _turned(b, c)) is not None:
         return name
     return _transposed(b, c, c.layer.axes or tuple(reversed(range(len(c.shape)))))
+
+
+def _swapped(b: Builder, c: Call) -> str | None:
+    return _turned(b, c) if len(c.shape) == 2 and (c.layer.axis1 - c.layer.axis2) % 2 else None
+
+
+def _turned(b: Builder, c: Call) -> str | None:
+    """The transpose of a parameter, which a product reads as its weight."""
+    if not b.is_parameter(c.inputs[0]):
+        return None
+    (name,) = b.keep("float", c.layer, c.inputs, [c.output], c.path, with_placeholders(c.arguments))
+    b.turned[name] = c.inputs[0]
+    return name
 
 
 def _transposed(b: Builder, c: Call, axes: tuple[int, ...]) -> str | None:
@@ -273,6 +287,7 @@ RULES: dict[str, Rule] = {
     "GlobalAveragePooling2D": global_average,
     "Permute": _permute,
     "Transpose": _transpose,
+    "Swapaxes": _swapped,
     "Flatten": _reshape,
     "Reshape": _reshape,
     "ExpandDims": _axis_of_one,

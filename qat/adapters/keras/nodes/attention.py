@@ -125,22 +125,27 @@ class Embedding(Node):
 
     def real(self, inputs: list[Tensor], params: Params) -> Tensor:
         """The float vectors, or as they are stored where the weight alone is."""
-        return self.stored(inputs, params) if self.planned.stored else tf.gather(params["weight"], tf.cast(inputs[0], tf.int32))
+        return self.stored(inputs, params) if self.planned.stored else self.vectors(inputs[0], params["weight"])
 
     def simulated(self, rounding: Rounding, inputs: list[Tensor], params: Params) -> Tensor:
         """Take the vectors in float, with the weight as it is stored or not."""
-        vectors = self.stored(inputs, params) if rounding.weight else tf.gather(params["weight"], tf.cast(inputs[0], tf.int32))
+        vectors = self.stored(inputs, params) if rounding.weight else self.vectors(inputs[0], params["weight"])
         return fake_quantized(vectors, self.output, self.kernels) if rounding.activation and self.grids else vectors
+
+    def vectors(self, indices: Tensor, weight: Tensor) -> Tensor:
+        """Return vectors of a weight, or of what belongs to its vectors."""
+        places = tf.cast(indices, tf.int32)
+        return tf.gather(weight, tf.where(places < 0, places + len(weight), places) if self.attrs.get("wraps") else places)
 
     def stored(self, inputs: list[Tensor], params: Params) -> Tensor:
         """Return the real values of vectors as the artifact holds them, with straight-through gradients."""
-        indices, weight = tf.cast(inputs[0], tf.int32), params["weight"]
-        vectors = tf.gather(weight, indices)
+        (indices,), weight = inputs, params["weight"]
+        vectors = self.vectors(indices, weight)
         if self.head is None:
             return vectors
         if self.planned.weight is None:
             return straight_through(vectors, _as_float16(vectors))
-        scale = tf.gather(self.scale(weight), indices)[..., None]
+        scale = self.vectors(indices, self.scale(weight)[:, None])
         v = vectors / scale
         return straight_through(v, self.rounded(v)) * scale
 

@@ -191,8 +191,10 @@ def _transpose(b: Builder, n: Any) -> Match | None:
 
 
 def _index(b: Builder, n: Any) -> Match | None:
-    """Indexing by one constant, along any axis but the batch."""
+    """Indexing by one constant, along any axis but the batch; or of the lines of a weight, as an embedding has them."""
     indices = [(axis, index) for axis, index in enumerate(n.args[1]) if index is not None]
+    if len(indices) == 1 and indices[0][0] == 0 and (found := _lines(b, n.args[0], indices[0][1])) is not None:
+        return found._replace(attrs={"wraps": True})
     return _move(b, n) if len(indices) == 1 and indices[0][0] > 0 else None
 
 
@@ -220,8 +222,18 @@ def _masked(b: Builder, n: Any) -> Match | None:
 
 
 def _embedding(b: Builder, n: Any) -> Match | None:
-    params = b.params(weight=n.args[0])
-    return None if params is None or b.is_constant(n.args[1]) else Match("embedding", [n.args[1]], params)
+    return _lines(b, n.args[0], n.args[1])
+
+
+def _lines(b: Builder, weight: Any, indices: Any) -> Match | None:
+    params = b.params(weight=weight)
+    if params is None or len(shape_of(weight)) != 2 or b.is_constant(indices):
+        return None
+    return Match("embedding", [indices], params) if indices.meta["val"].dtype in (torch.int32, torch.int64) else None
+
+
+def _index_select(b: Builder, n: Any) -> Match | None:
+    return (_lines(b, n.args[0], n.args[2]) if n.args[1] == 0 else None) or _move(b, n)
 
 
 def _relu(kind: str) -> Rule:
@@ -428,6 +440,7 @@ RULES: dict[Any, Rule] = {
     aten.min.other: _minimum,
     aten.prelu.default: _prelu,
     **dict.fromkeys(MOVES, _move),
+    aten.index_select.default: _index_select,
     aten.amax.default: _extreme,
     aten.expand.default: _expand,
     aten.permute.default: _transpose,

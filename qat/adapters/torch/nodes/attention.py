@@ -93,21 +93,27 @@ class Embedding(Node):
 
     def real(self, indices: Tensor, weight: Tensor) -> Tensor:
         """The float lines, or as they are stored where the weight alone is."""
-        return self.stored(indices, weight) if self.planned.stored else F.embedding(indices, weight)
+        return self.stored(indices, weight) if self.planned.stored else self.lines(indices, weight)
 
     def simulated(self, rounding: Rounding, *args: Any) -> Tensor:
         """Take lines in float, with the weight as it is stored or not."""
-        lines = (self.stored if rounding.weight else F.embedding)(*args)
+        lines = (self.stored if rounding.weight else self.lines)(*args)
         return fake_quantized(lines, self.output, self.kernels) if rounding.activation and self.grids else lines
+
+    def lines(self, indices: Tensor, weight: Tensor) -> Tensor:
+        """Return lines of a weight, or of what belongs to its lines."""
+        return F.embedding(
+            torch.where(indices < 0, indices + len(weight), indices) if self.attrs.get("wraps") else indices, weight
+        )
 
     def stored(self, indices: Tensor, weight: Tensor) -> Tensor:
         """Return the real values of lines as the artifact holds them, with straight-through gradients."""
-        lines = F.embedding(indices, weight)
+        lines = self.lines(indices, weight)
         if not self.head:
             return lines
         if self.planned.weight is None:
             return straight_through(lines, lines.detach().half().float())
-        scale = F.embedding(indices, self.scale(weight)[:, None])
+        scale = self.lines(indices, self.scale(weight)[:, None])
         v = lines / scale
         return straight_through(v, self.rounded(v)) * scale
 
