@@ -143,9 +143,14 @@ class Embedding(Node):
         vectors = self.vectors(indices, weight)
         if self.head is None:
             return vectors
-        if self.planned.weight is None:
+        spec = self.planned.weight
+        if spec is None:
             return straight_through(vectors, _as_float16(vectors))
-        scale = self.vectors(indices, self.scale(weight)[:, None])
+        if spec.granularity == "channel" and not spec.learned:  # a vector alone tells its scale
+            alone = self.scale(tf.reshape(vectors, [-1, weight.shape[1]]))
+            scale = tf.reshape(alone, [*tf.unstack(tf.shape(vectors))[:-1], 1])
+        else:
+            scale = self.vectors(indices, self.scale(weight)[:, None])
         v = vectors / scale
         return straight_through(v, self.rounded(v)) * scale
 

@@ -102,18 +102,22 @@ class Embedding(Node):
 
     def lines(self, indices: Tensor, weight: Tensor) -> Tensor:
         """Return lines of a weight, or of what belongs to its lines."""
-        return F.embedding(
-            torch.where(indices < 0, indices + len(weight), indices) if self.attrs.get("wraps") else indices, weight
-        )
+        if self.attrs.get("wraps"):
+            indices = torch.where(indices < 0, indices + len(weight), indices)
+        return F.embedding(indices, weight)
 
     def stored(self, indices: Tensor, weight: Tensor) -> Tensor:
         """Return the real values of lines as the artifact holds them, with straight-through gradients."""
         lines = self.lines(indices, weight)
         if not self.head:
             return lines
-        if self.planned.weight is None:
+        spec = self.planned.weight
+        if spec is None:
             return straight_through(lines, lines.detach().half().float())
-        scale = self.lines(indices, self.scale(weight)[:, None])
+        if spec.granularity == "channel" and not spec.learned:  # a line alone tells its scale
+            scale = self.head[0].weight_scale(lines.flatten(0, -2), None).view(*lines.shape[:-1], 1)
+        else:
+            scale = self.lines(indices, self.scale(weight)[:, None])
         v = lines / scale
         return straight_through(v, self.rounded(v)) * scale
 
