@@ -88,7 +88,5 @@ def _write_rows(writer: Writer, instruction: Instruction, real: str) -> None:
     writer.operator(Op.RESHAPE, [indices, writer.constant(f"{instruction.name}/list.shape", [-1])], listed, 1, "ReshapeOptions")
     rows = writer.add_tensor(f"{instruction.name}/rows", (None, weight.shape[1]), "float32")
     writer.operator(Op.EMBEDDING_LOOKUP, [listed, table], rows, code_version)
-    sizes = writer.constant(
-        f"{instruction.name}/sizes", [*(-1 if size is None else size for size in given.shape), weight.shape[1]]
-    )
+    sizes = writer.sizes(f"{instruction.name}/rows", (*given.shape, weight.shape[1]), writer.tensor(name))
     writer.operator(Op.RESHAPE, [rows, sizes], real, 1, "ReshapeOptions")

@@ -126,8 +126,8 @@ class _Steps:
         return self.reshaped(of_root, root, self.rows)
 
     def reshaped(self, output: str, x: str, shape: Sequence[int | None], dtype: str = "float32") -> str:
-        """Add a tensor of another shape, whose batch is free."""
-        sizes = self.writer.constant(f"{output}.shape", [-1 if size is None else size for size in shape])
+        """Add a tensor of another shape, whose batch is free, and the other axes that are free in the input."""
+        sizes = self.writer.sizes(output, shape, self.writer.tensor(self.instruction.inputs[0]))
         self.writer.operator(Op.RESHAPE, [x, sizes], self.writer.add_tensor(output, shape, dtype), 1, "ReshapeOptions")
         return output
 

@@ -149,6 +149,22 @@ class Writer:
         numbers = np.asarray(data).astype(np.int32)
         return self.add_tensor(name, numbers.shape, "int32", data=numbers)
 
+    def sizes(self, name: str, shape: Sequence[int | None], like: str) -> str:
+        """Return an int32 tensor that holds a shape. Several sizes that are free are those of the first axes of ``like``."""
+        if list(shape).count(None) < 2:
+            return self.constant(f"{name}.shape", [-1 if size is None else size for size in shape])
+        leading = max(axis for axis, size in enumerate(shape) if size is None) + 1
+        rank = len(self.tensors[self.index[like]].shape)
+        whole = self.add_tensor(f"{name}/sizes_of_input", (rank,), "int32")
+        self.operator(Op.SHAPE, [like], whole, 1, "ShapeOptions", outType=schema.TensorType.INT32)
+        part = self.add_tensor(f"{name}/leading_sizes", (leading,), "int32")
+        ends = [self.constant(f"{name}/{end}", [number]) for end, number in (("first", 0), ("leading", leading))]
+        self.operator(Op.SLICE, [whole, *ends], part, 1, "SliceOptions")
+        rest = self.constant(f"{name}/last_sizes", np.array(shape[leading:], np.int32))
+        made = self.add_tensor(f"{name}/sizes", (len(shape),), "int32")
+        self.operator(Op.CONCATENATION, [part, rest], made, 1, "ConcatenationOptions", axis=0)
+        return made
+
     # --- operators ---
 
     def operator(

@@ -181,6 +181,8 @@ class _Placement:
         tensors = [self.graph.tensors[t] for t in (op.outputs if KINDS[op.kind].indices else (*op.inputs, *op.outputs))]
         if others := sorted({tensor.dtype for tensor in tensors} - {"float32"}):
             return f"its tensors are {', '.join(others)}: the integer grid is for float32 models"
+        if row.sized and any(None in tensor.shape[1:] for tensor in tensors):
+            return f"target '{self.target.name}' has no integer kernel for {op.label} on images of a free size"
         missing = row.missing(op, len(tensors[0].shape))
         return f"target '{self.target.name}' has no {missing}" if missing else ""
 

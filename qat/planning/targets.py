@@ -44,6 +44,7 @@ class Row:
         padding: whether its kernel is exact with padding.
         half_padding: whether it takes no more padding than half a window on each side.
         groups: whether its kernel takes groups.
+        sized: whether it needs tensors whose sizes are known, but for the batch.
         symmetric: the indices of the inputs whose zero point must be 0.
         readers: the kinds of which one must read its output, through data movement; empty for any.
         second: the scale of the second input, where it has none of its own and does not share that of the first one.
@@ -61,6 +62,7 @@ class Row:
     padding: bool = True
     half_padding: bool = False
     groups: bool = True
+    sized: bool = False
     symmetric: tuple[int, ...] = ()
     readers: tuple[str, ...] = ()
     second: Fixed | None = None
@@ -180,7 +182,7 @@ _LITERT_OWN_ROWS = (
     Row(
         "upsample_bilinear2d", output="as_input", note="RESIZE_BILINEAR, by whole factors up to 5, between the centres of pixels"
     ),
-    Row("conv_transpose2d", output="own", fuses=_CLIPS, starts=True, groups=False),
+    Row("conv_transpose2d", output="own", fuses=_CLIPS, starts=True, groups=False, sized=True),
     _CONSTANT,
     *_EXTREMES,
     replace(_TRANSPOSE, ranks=(2, 3, 4, 5, 6)),

@@ -1,5 +1,6 @@
 """Free sizes: one .onnx for images and signals of any size, equal to the model at each; errors name what fixes a size."""
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -122,6 +123,34 @@ def test_texts_of_any_length(tmp_path):
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
     names = [[d.dim_param for d in x.type.tensor_type.shape.dim] for x in onnx.load(artifact.path).graph.input]
     assert names == [["batch", "ids_tokens"], ["batch", "mask_tokens", "mask_length"]]
+
+
+def test_a_keras_model_of_any_length_in_a_tflite(tmp_path):
+    """LiteRT did not take the file: a RESHAPE named two sizes that are free."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    ids, words = keras.Input((None,), dtype="int32"), keras.layers.ReversibleEmbedding(50, 8)
+    x = keras.layers.RMSNormalization()(keras.layers.LayerNormalization()(words(ids)))
+    model = keras.Model(ids, words(keras.layers.Dense(8, activation="relu")(x), reverse=True))
+    texts = [np.random.default_rng(0).integers(0, 50, (32, tokens)).astype("int32") for tokens in (6, 9)]
+    prepared = qat.calibrate(qat.prepare(model), texts)
+    assert qat.export(prepared, tmp_path / "m.tflite", verify=texts).parity.exact == 1.0
+
+
+def test_what_needs_sizes_in_keras_says_so():
+    import keras
+
+    image, entry = keras.Input((None, None, 3)), keras.Input((None, 8))
+    enlarged = keras.layers.UpSampling2D(interpolation="bilinear")(keras.layers.Conv2D(4, 3)(image))
+    with pytest.raises(CaptureError, match="an interpolation needs a fixed image size: pass example_inputs"):
+        qat.prepare(keras.Model(image, enlarged))
+    attended = keras.Model(entry, keras.layers.MultiHeadAttention(2, 4)(entry, entry))
+    with pytest.raises(ConfigError, match="reads a size that the model leaves free: pass example_inputs"):
+        qat.prepare(attended)
+    transposed = keras.Model(image, keras.layers.Conv2DTranspose(4, 2, 2)(keras.layers.Conv2D(4, 3)(image)))
+    reasons = [p.reason for p in qat.plan(transposed).ops]
+    assert reasons[-1] == "target 'litert' has no integer kernel for conv_transpose2d on images of a free size"
 
 
 def test_layouts_of_free_sizes(tmp_path):

@@ -27,7 +27,7 @@ from .full_precision import captured_in_full, recorded_in_full
 from .implicit_masks import with_masks
 from .layer_calls import Arguments, Call, with_placeholders
 from .move_ops import is_move
-from .opening import kind_of, may_open, opened, recorded
+from .opening import GIVE_SIZES, kind_of, may_open, opened, recorded
 from .own_training import own_training, tell_of_preprocessing
 from .parts import MULTIPLE
 from .per_sample import settled, without_spreads, without_unread
@@ -241,10 +241,20 @@ def _keep(b: Builder, node: Any, path: str, attrs: Mapping[str, Any]) -> None:
     given = next(iter(node.arguments.keras_tensors), None)
     layer, outputs, before = writable_form(node.operation, given, path), node.outputs, len(b.ops)
     call = Call(layer, tuple(b.names[id(t)] for t in node.arguments.keras_tensors), outputs[0], path, node.arguments)
+    _refuse_free(layer, given, path)
+    if not attrs and any(None in t.shape[1:] for t in node.arguments.keras_tensors) and rule_of(b, kind_of(layer), call):
+        attrs = {"reason": f"reads a size that the model leaves free: {GIVE_SIZES}"}
     kept = "move" if len(outputs) == 1 and is_move(kind_of(node.operation), call) else "float"
     names = b.keep(kept, layer, call.inputs, outputs, path, with_placeholders(node.arguments), **attrs)
     b.names |= {id(tensor): name for tensor, name in zip(outputs, names, strict=True)}
     b.acts.read(node.arguments.keras_tensors, b.names, b.ops[before:])
+
+
+def _refuse_free(layer: keras.Operation, given: keras.KerasTensor | None, path: str) -> None:
+    """Refuse a resizing of images of a free size, which no format holds."""
+    smooth = isinstance(layer, keras.layers.UpSampling2D) and layer.interpolation != "nearest"
+    if smooth and given is not None and None in given.shape[1:]:
+        raise CaptureError(f"{path}: an interpolation needs a fixed image size: {GIVE_SIZES}")
 
 
 def _open(b: Builder, node: Any, path: str) -> str | None:

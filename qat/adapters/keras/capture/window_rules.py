@@ -291,7 +291,9 @@ def _padding(
         return None
     both = same_padding(spec.shape[1:-1], window, strides)
     if both is None:
-        raise CaptureError(f"{path}: padding 'same' needs a fixed image size: give keras.Input(shape=(height, width, channels))")
+        raise CaptureError(
+            f"{path}: padding 'same' needs a fixed image size: give keras.Input a height and a width, or pass example_inputs"
+        )
     return both
 
 
