@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, overload
 
+import numpy as np
+
 from .errors import CaptureError, DataError, MissingDependencyError
 from .program.caller_names import caller_names, said_of_whole
 from .system.nests import is_argument, leaves
@@ -112,6 +114,19 @@ def in_order(model: Any, inputs: Any) -> Any:
     if unknown or lacking:
         raise _unfit(unknown, lacking, [names[0] for names in known])
     return tuple(given[name] for name in chosen if name is not None)
+
+
+def flattened(model: Any, inputs: Any) -> tuple[Any, tuple[np.ndarray, ...]]:
+    """Return a float model that takes the arrays of a batch, each as an argument, and those arrays.
+
+    Of a PyTorch model whose arguments are nested, or no tensors, that is one around it.
+    """
+    ordered = in_order(model, inputs)
+    if framework_of(model) == "torch":
+        from .adapters.torch.flat_model import flattened as around
+
+        return around(model, ordered)
+    return model, tuple(np.asarray(x) for x in adapter_for(framework_of(model)).inputs_of((ordered,)))
 
 
 def _without_settings(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from qat.display.progress import bar, shown
 from qat.errors import DataError, reason_of
-from qat.frameworks import Framework, adapter_for, framework_of, in_order, input_count
+from qat.frameworks import Framework, flattened, framework_of, input_count
 from qat.planning.targets import Target, load_target
 from qat.runtimes import ONNX, TFLITE
 from qat.runtimes.model_file import FileKind
@@ -70,10 +70,10 @@ def ptq_baselines(
     framework = framework_of(float_model)
     count = len(example_inputs) if isinstance(example_inputs, (tuple, list)) else input_count(float_model)
     found = [first_of_pair(sample, count) for sample in batches_of(samples, "the calibration samples")]
-    batches = [_arrays(float_model, inputs) for inputs in found]
+    batches = [flattened(float_model, inputs)[1] for inputs in found]
     if not batches:
         raise DataError("PTQ got no calibration samples: pass at least one batch")
-    example = batches[0] if example_inputs is None else _arrays(float_model, example_inputs)
+    float_model, example = flattened(float_model, found[0] if example_inputs is None else example_inputs)
     tools = _tools(framework, target)
     makers = tools.makers(float_model, example, batches, per_channel)
     made = []
@@ -123,13 +123,9 @@ def float_baseline(
     """
     framework = framework_of(model)
     tools = _tools(framework, target)
-    example = _arrays(model, example_inputs)
+    model, example = flattened(model, example_inputs)
     maker = Maker(name, tools.FLOAT_TOOL, "float32", lambda: tools.float_bytes(model, example), kind)
     return _make(maker, framework, _path(tools, framework, out_dir, maker), overwrite=True)
-
-
-def _arrays(model: Model, inputs: object) -> tuple[np.ndarray, ...]:
-    return tuple(np.asarray(x) for x in adapter_for(framework_of(model)).inputs_of((in_order(model, inputs),)))
 
 
 def _tools(framework: Framework, target: str | Target | None) -> Tools:

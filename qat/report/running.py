@@ -19,7 +19,7 @@ from qat.runtimes import Session, TensorInfo, open_session
 from qat.runtimes.model_file import ModelFile
 from qat.runtimes.tensors import axes_of
 from qat.system.machine import usable_threads
-from qat.system.nests import leaves
+from qat.system.nests import array_leaves
 from qat.system.sample_axes import cut
 from qat.typing import Inputs
 
@@ -172,7 +172,7 @@ def _order(names: Sequence[str], found: tuple[np.ndarray, ...], reference: _Refe
 
 def _arrays(inputs: Inputs, names: Sequence[str]) -> list[np.ndarray]:
     """Return the inputs of a batch in the order of a file's; those that are given by other names than the file's as they come."""
-    found = list(leaves(inputs))
+    found = array_leaves(inputs)
     given = dict(zip(caller_names([path for path, _ in found], [""] * len(found)), (leaf for _, leaf in found), strict=True))
     values = [given[name] for name in names] if set(names) == set(given) else given.values()
     return [np.asarray(value, np.float32) for value in values]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from qat.runtimes.model_file import ModelFile
-from qat.system.nests import leaves, mapped
+from qat.system.nests import array_leaves, mapped
 from qat.trainers.metrics import default_metrics
 
 from .differences import error_of
@@ -147,7 +147,7 @@ def _distances(
 
 
 def _arrays(inputs: Any) -> tuple[np.ndarray, ...]:
-    return tuple(np.asarray(value) for _, value in leaves(inputs))
+    return tuple(np.asarray(value) for _, value in array_leaves(inputs))
 
 
 def _one(arrays: Sequence[np.ndarray], index: int) -> tuple[np.ndarray, ...]:

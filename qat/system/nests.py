@@ -23,6 +23,11 @@ def leaves(nest: Any) -> Iterator[tuple[Path, Any]]:
         yield from (((key, *path), leaf) for path, leaf in leaves(part))
 
 
+def array_leaves(nest: Any) -> list[tuple[Path, Any]]:
+    """Return the leaves of a nest but for flags, numbers and texts that stand by themselves: arguments that are no arrays."""
+    return [(path, leaf) for path, leaf in leaves(nest) if not isinstance(leaf, (bool, int, float, str))]
+
+
 def mapped(function: Callable[[Any], Any], nest: Any) -> Any:
     """Return a nest of the same form with the results of a function in place of the leaves; None stays."""
     found = _parts(nest)

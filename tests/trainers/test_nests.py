@@ -109,6 +109,35 @@ def test_containers_with_settings_are_taken_as_the_model_takes_them(name, tmp_pa
     torch.testing.assert_close(call(prepared.eval()), call(net), atol=0.1, rtol=0.1)
 
 
+@dataclasses.dataclass
+class Example:
+    values: torch.Tensor
+    negated: bool
+
+
+class OfExample(nn.Module):
+    """Takes a dataclass with a flag."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, example):
+        return self.layer(-example.values if example.negated else example.values)
+
+
+def test_what_judges_a_float_model_takes_nested_arguments(tmp_path):
+    net = OfExample().eval()
+    data = [(Example(torch.randn(60, 5), True), torch.randint(0, 3, (60,))) for _ in range(2)]
+    prepared = qat.calibrate(qat.prepare(net, data[0][0]), [x for x, _ in data])
+    report = qat.compare({"float": net, "prepared": prepared}, data, latency_runs=0)
+    assert report.entries[1].agreement > 90
+    assert not [made.name for made in qat.ptq_baselines(net, data, tmp_path) if made.error]
+    (checked,) = (check for check in qat.check_data(data, model=net, progress=False).checks if check.name == "model")
+    assert checked.status == "passed"
+
+
 def test_a_setting_that_the_model_was_not_prepared_with_is_said():
     _, inputs = NESTED["dataclass"]
     prepared = qat.prepare(Pictures(), inputs)

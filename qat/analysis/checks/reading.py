@@ -10,7 +10,8 @@ import numpy as np
 
 from qat.display.progress import tracked
 from qat.errors import DataError
-from qat.frameworks import has_plan, in_order, input_count
+from qat.frameworks import flattened, has_plan, in_order, input_count
+from qat.system.nests import array_leaves, is_nest, leaves
 from qat.system.sample_axes import Axes, axes_of_batch, count_of, cut, samples_first
 from qat.system.samples import batches_of, first_of_pair, parts_of
 
@@ -26,11 +27,13 @@ class Batch:
         inputs: by name, each with its samples first; what belongs to all samples, as a mask does, is one of each of them.
         given: the inputs as the model takes them.
         labels: of the samples; None where there are none.
+        model: that takes them; None where there is none.
     """
 
     inputs: dict[str, np.ndarray]
     given: tuple[np.ndarray, ...]
     labels: np.ndarray | None
+    model: Any = None
 
 
 def batches(samples: Any, labels: Any, model: Any, what: str) -> Iterator[Batch]:
@@ -50,7 +53,8 @@ def batches(samples: Any, labels: Any, model: Any, what: str) -> Iterator[Batch]
     seen = 0
     for index, batch in enumerate(tracked(batches_of(samples, what), f"checking the {what}")):
         where = f"{what}, batch {index}"
-        named = _named(first_of_pair(batch, count), model, where)
+        whole = first_of_pair(batch, count)
+        named, taker = _named(whole, model, where), _taker(model, whole)
         given, axes = [*named.values()], _axes([*named.values()], model)
         of_all = count_of(given, axes)
         pairs = zip(named.items(), axes, strict=True)
@@ -66,7 +70,7 @@ def batches(samples: Any, labels: Any, model: Any, what: str) -> Iterator[Batch]
         for first in range(0, size, _AT_ONCE):
             place = slice(first, first + _AT_ONCE)
             inputs, taken = {name: x[place] for name, x in arrays.items()}, cut(given, axes, first, first + _AT_ONCE)
-            yield Batch(inputs, taken, None if found is None else found[place])
+            yield Batch(inputs, taken, None if found is None else found[place], taker)
     if not seen:
         raise DataError(f"{what}: there are no samples: pass at least one batch (a generator that was used up yields none)")
     if all_labels is not None and len(all_labels) != seen:
@@ -80,10 +84,20 @@ def _axes(arrays: Sequence[np.ndarray], model: Any) -> Axes:
     return axes_of_batch([x.shape for x in arrays])
 
 
+def _taker(model: Any, inputs: Any) -> Any:
+    """Return a model that takes the arrays of a batch: one around a float model whose arguments are nested."""
+    if model is None or has_plan(model) or not is_nest(inputs):
+        return model
+    several = type(inputs) in (tuple, list) and all(len(path) == 1 for path, _ in leaves(inputs))
+    return model if several else flattened(model, inputs)[0]
+
+
 def _named(inputs: Any, model: Any, where: str) -> dict[str, np.ndarray]:
     if isinstance(inputs, Mapping) and model is None:
         return {str(name): _array(x, f"{where}, input '{name}'") for name, x in inputs.items()}
     ordered = in_order(model, inputs) if model is not None else inputs
+    if is_nest(ordered):
+        ordered = tuple(value for _, value in array_leaves(ordered))
     several = isinstance(ordered, (tuple, list)) and all(hasattr(x, "shape") for x in ordered)
     values = list(ordered) if several else [ordered]
     if has_plan(model) and len(values) == len(model.plan.graph.inputs):

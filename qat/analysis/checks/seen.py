@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,19 +102,19 @@ class Seen:
         refused: why the model does not take the samples; empty where it does.
     """
 
-    def __init__(self, kept: int, model: Any, layout: Layout | None) -> None:
+    def __init__(self, kept: int, layout: Layout | None) -> None:
         self.samples = 0
         self.classes: Counter[int] | None = Counter()
         self.inputs: dict[str, SeenInput] = {}
         self.rows = Reservoir(kept)
         self.distinct = Distinct()
         self.refused = ""
-        self._model, self._layout = model, layout
+        self._layout = layout
 
     @classmethod
     def of(cls, samples: Any, labels: Any, model: Any, layout: Layout | None, what: str, kept: int) -> Seen:
         """Read samples, and return what was seen. Raises DataError as :func:`qat.analysis.checks.reading.batches` does."""
-        found = cls(kept, model, layout)
+        found = cls(kept, layout)
         for batch in batches(samples, labels, model, what):
             found.add(batch)
         return found
@@ -126,7 +125,7 @@ class Seen:
         count = len(arrays[0])
         described = [self._add_input(name, x) for name, x in batch.inputs.items()]
         classes = self._add_classes(batch.labels)
-        features = self._features(batch.given, count)
+        features = self._features(batch, count)
         self.distinct.add(arrays)
         for i in range(count):
             label = None if classes is None else int(classes[i])
@@ -159,16 +158,16 @@ class Seen:
             self.classes.update(numbers.tolist())
         return numbers
 
-    def _features(self, arrays: Sequence[np.ndarray], count: int) -> np.ndarray | None:
+    def _features(self, batch: Batch, count: int) -> np.ndarray | None:
         """Return the model's outputs as features ``[n, d]``: those that are one row a sample, of others their moments.
 
         Outputs whose samples are not first, such as a recurrent state, are left out.
         """
-        if self._model is None or self.refused:
+        if batch.model is None or self.refused:
             return None
-        adapter = adapter_for(framework_of(self._model))
+        adapter = adapter_for(framework_of(batch.model))
         try:
-            outputs = adapter.predict(self._model, *arrays)
+            outputs = adapter.predict(batch.model, *batch.given)
         except Exception as error:  # whatever the user's model raises
             self.refused = reason_of(error)
             return None
