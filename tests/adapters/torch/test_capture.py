@@ -466,3 +466,31 @@ def test_a_number_of_windows_is_a_size_of_the_batch(samples):
     model = Windows().eval()
     prepared = qat.prepare(model, X[:samples]).eval()
     torch.testing.assert_close(prepared(X), model(X))
+
+
+class Clips(nn.Module):
+    """Ten rows of the batch are one clip."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 5)
+
+    def forward(self, x):
+        return self.layer(x).view(-1, 10, 5).mean(1)
+
+
+class Packed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.LSTM(5, 6, batch_first=True)
+
+    def forward(self, x, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.layer(packed)[1][0]
+
+
+def test_what_no_file_holds_is_refused_in_a_sentence():
+    with pytest.raises(CaptureError, match="joins several samples of the batch into one"):
+        qat.plan(Clips(), torch.randn(20, 5))
+    with pytest.raises(CaptureError, match="a packed sequence has as many steps as the values of the lengths say"):
+        qat.plan(Packed(), (torch.randn(4, 7, 5), torch.tensor([7, 6, 3, 2])))

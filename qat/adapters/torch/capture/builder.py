@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from qat.errors import CaptureError
 from qat.graph.graph import EXAMPLE_BATCH, Op, TensorSpec
 
 from .batch_sizes import fixed_size, for_batch
@@ -69,10 +70,20 @@ class Builder:
                 self.sizes[size.node.expr] = given
 
     def describe(self, node: fx.Node) -> None:
-        """Add the tensor of a captured node."""
+        """Add the tensor of a captured node.
+
+        Raises:
+            CaptureError: the model takes batches of some numbers of samples alone.
+        """
         value = node.meta["val"]
-        shape = tuple(fixed_size(d, self.sizes) for d in value.shape)
-        example = tuple(for_batch(d, EXAMPLE_BATCH, self.sizes) for d in value.shape)
+        try:
+            shape = tuple(fixed_size(d, self.sizes) for d in value.shape)
+            example = tuple(for_batch(d, EXAMPLE_BATCH, self.sizes) for d in value.shape)
+        except ZeroDivisionError as error:  # a quotient of the batch, 0 for a small one
+            raise CaptureError(
+                f"layer '{scope_of(node) or node.name}' ({node.target}) joins several samples of the batch into one, so that "
+                "the model takes some numbers of samples alone: give what it joins an axis of its own, [batch, parts, ...]"
+            ) from error
         once = all(have in (size, EXAMPLE_BATCH) for have, size in zip(example, shape, strict=True))
         dtype = str(value.dtype).removeprefix("torch.")
         self.specs[node.name] = TensorSpec(node.name, shape, dtype, () if once else example)

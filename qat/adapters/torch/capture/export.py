@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.distributions import Distribution
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from qat.adapters.torch.nests import Nest, opened
@@ -366,6 +367,12 @@ def _is_view(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and any(r.alias_info is not None for r in node.target._schema.returns)
 
 
+_OF_PACKED = (
+    "a packed sequence has as many steps as the values of the lengths say, and a file has fixed ones. Give the recurrent layer "
+    "the padded tensor, and take what the lengths name from its output; a layer that also reads backwards reads the padding then"
+)
+
+
 def _explain(model: nn.Module, error: Exception) -> str:
     """Say in one sentence why a model was not captured, with the line of the user's code where there is one."""
     import traceback
@@ -374,6 +381,9 @@ def _explain(model: nn.Module, error: Exception) -> str:
     what = text[0] if text else type(error).__name__
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(NOT_THE_USERS)]
     where = f" at {frames[-1].filename}:{frames[-1].lineno} `{(frames[-1].line or '')[:100]}`" if frames else ""
+    held = (value for frame, _ in traceback.walk_tb(error.__traceback__) for value in frame.f_locals.values())
+    if any(isinstance(value, PackedSequence) for value in held):
+        return f"torch.export cannot capture {type(model).__name__}{where}: {_OF_PACKED}"
     return (
         f"torch.export cannot capture {type(model).__name__}{where}: {type(error).__name__}: {what}. Check that the example "
         "inputs fit the model; replace Python control flow on tensor values by torch.where, or prepare the part of the "
