@@ -119,10 +119,10 @@ def test_a_time_beside_other_work_does_not_count(monkeypatch):
 
     def beside_other_work(x):
         taken.append(1)
-        time.sleep(1e-3 if len(taken) < 5 else 0)
+        time.sleep(1e-2 if len(taken) < 5 else 0)
         return x
 
-    plain = Form("plain", lambda x: time.sleep(3e-4) or x)
+    plain = Form("plain", lambda x: time.sleep(3e-3) or x)
     monkeypatch.setattr(kernel_choice, "interruptions", lambda: len(taken) if len(taken) < 5 else 5)
     made = Kernel("test", (plain, Form("other", beside_other_work)), batches=1)
     assert made.form(torch.ones(4, 2)).name == "other"
