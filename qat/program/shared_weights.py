@@ -31,7 +31,10 @@ def share_weights(program: Program) -> Program:
             else:
                 step = replace(step, weight_name=same.weight_tensor)
         steps.append(step)
-    layers = {known[0].parameter: known for (kind, *_), known in first.items() if kind == "dense"}
+    layers: dict[str, list[Instruction]] = {}
+    for (kind, _, parameter), known in first.items():
+        if kind == "dense":
+            layers.setdefault(parameter, []).extend(known)
     return replace(program, instructions=tuple(_of_layer(step, layers) if _is_tied(step) else step for step in steps))
 
 
