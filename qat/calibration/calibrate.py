@@ -97,7 +97,11 @@ def set_ranges(model: PreparedModel, samples: Samples, estimator: Estimator | No
         for name, grid in grids.items():
             low, high = grid.group.fixed_range or grid.estimator.range()
             if not np.isfinite([low, high]).all():
-                raise CalibrationError(f"no finite values were seen for '{name}': check the model's weights for NaN")
+                layer = next((p.op.layer for p in model.plan.ops if grid.group.tensors[0] in p.op.outputs), name)
+                raise CalibrationError(
+                    f"no finite values were seen for '{name}' of layer '{layer}': check the model's weights for NaN. Where its "
+                    f"code fills a tensor with -inf, leave that float: a rule {{scope: '{layer}', mode: float}} in the recipe"
+                )
             grid.set_range(low, high)
             grid.allow_tracking(grid.group.follows(estimator or grid.group.spec.estimator))
         evidence.of_scales = tuple(coarse_members(model.plan, grids))

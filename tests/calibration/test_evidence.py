@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import qat
-from qat.errors import DataError
+from qat.errors import CalibrationError, DataError
+from qat.planning.recipe import Recipe, Rule
 from support.nets import net
 
 FRAMEWORKS = pytest.mark.parametrize("framework", ["torch", "keras"])
@@ -128,3 +129,24 @@ def test_values_that_the_model_does_not_take_are_said_by_the_batch(framework):
     fine, beyond = np.zeros((2, 3), np.int64), np.full((2, 3), 99)
     with pytest.raises(DataError, match="calibration batch 1: the model does not take its values: "):
         qat.calibrate(prepared, [fine, beyond])
+
+
+def test_a_tensor_without_finite_values_is_named_with_what_to_do():
+    import torch
+
+    class Hidden(torch.nn.Module):
+        """Puts what hides scores beside them, as Longformer's code does."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer, self.end = torch.nn.Linear(4, 4), torch.nn.Linear(8, 3)
+
+        def forward(self, x):
+            hidden = torch.where(x < 1, torch.full_like(x, -torch.inf), x)
+            return self.end(torch.softmax(torch.cat([self.layer(x), hidden], 1), 1))
+
+    x = torch.rand(8, 4)
+    with pytest.raises(CalibrationError, match=r"no finite values .* of layer 'layer'.*a rule \{scope: 'layer', mode: float\}"):
+        qat.calibrate(qat.prepare(Hidden(), x), [x])
+    recipe = Recipe(name="r", rules=(Rule(), Rule(scope="layer", mode="float")))
+    qat.calibrate(qat.prepare(Hidden(), x, recipe), [x])
