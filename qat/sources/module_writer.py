@@ -245,7 +245,7 @@ class ModuleWriter:
 
 def _content(tensor: Tensor) -> tuple[tuple[int, ...], bytes] | None:
     """Return what tells a matrix, or a tensor of more axes, from others; None where it holds but one number, as many do."""
-    if tensor.ndim < 2 or bool((tensor == tensor.reshape(-1)[:1]).all()):
+    if tensor.ndim < 2 or not tensor.numel() or bool((tensor == tensor.reshape(-1)[:1]).all()):
         return None
     return tuple(tensor.shape), hashlib.blake2b(tensor.numpy().data).digest()
 

@@ -80,6 +80,15 @@ def test_a_weight_that_a_file_holds_twice_is_one_parameter(tmp_path):
     assert [x.dims for x in onnx.load(tmp_path / "net_int8.onnx").graph.initializer if len(x.dims) == 2] == [[50, 8]]
 
 
+def test_weights_of_one_number_and_empty_ones_stay_apart():
+    writer = ModuleWriter()
+    x = writer.input("x", (None, 4), torch.float32)
+    held = [("a", np.zeros((4, 4))), ("b", np.zeros((4, 4))), ("c", np.zeros((0, 4))), ("d", np.zeros((0, 4)))]
+    made = [writer.parameter(name, array.astype(np.float32)) for name, array in held]
+    outputs = [writer.call(F.linear, x, weight) for weight in made]
+    assert len(list(writer.finish(outputs).parameters())) == 4
+
+
 def test_names_that_collide_stay_apart():
     writer = ModuleWriter()
     x = writer.input("x", (None, 4), torch.float32)
