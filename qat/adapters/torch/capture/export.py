@@ -98,7 +98,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
     except Exception as error:
         raise CaptureError(_explain(model, error)) from error
     if dynamic:
-        check_free(exported, examples, free)
+        check_free(exported, examples, free, dynamic)
     outputs = flat.outputs or _form_of_outputs(exported)
     taken_apart = exported is not captured
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ def free_axes(inputs: Sequence[Any], names: Sequence[str]) -> list[list[int]]:
         if name not in valid:
             raise ConfigError(f"dynamic: '{name}'{nearest(name, valid)} is none of {', '.join(valid)}; the batch always is")
         if not (_sizes_of_tokens(inputs) if name == TOKENS else any(name in AXES.get(rank, ()) for rank in ranks)):
-            raise ConfigError(f"dynamic: no input has a {name}; the inputs have {', '.join(map(str, ranks))} axes")
+            said = "tokens" if name == TOKENS else f"a {name}"
+            raise ConfigError(f"dynamic: no input has {said}; the inputs have {', '.join(map(str, ranks))} axes")
     sizes = _sizes_of_tokens(inputs) if TOKENS in names else set()
     by_name = [[2 + i for i, name in enumerate(AXES.get(rank, ())) if name in names] for rank in ranks]
     return [sorted({*free, *_axes_of(x, sizes)}) for x, free in zip(inputs, by_name, strict=True)]
@@ -45,13 +46,18 @@ def _axes_of(x: Any, sizes: set[int]) -> list[int]:
     return [axis for axis, n in enumerate(x.shape) if axis and n in sizes] if isinstance(x, torch.Tensor) else []
 
 
-def check_free(exported: torch.export.ExportedProgram, inputs: Sequence[Any], axes: Sequence[Sequence[int]]) -> None:
-    """Compute the shapes of a captured model for inputs of twice the size along the free axes.
+def check_free(
+    exported: torch.export.ExportedProgram, inputs: Sequence[Any], axes: Sequence[Sequence[int]], names: Sequence[str]
+) -> None:
+    """Compute the shapes of a captured model for inputs of twice the size along the free axes, and of a token less.
+
+    A model has places for so many tokens; the example may have all of them.
 
     Raises:
         CaptureError: a layer, which the message names, takes one size only, or the capture made a size a number.
     """
-    run_with(exported, [_doubled(x, free) for x, free in zip(inputs, axes, strict=True)])
+    tokens = _sizes_of_tokens(inputs) if TOKENS in names else set()
+    run_with(exported, [_resized(x, free, tokens) for x, free in zip(inputs, axes, strict=True)])
     given = exported.graph_signature.user_inputs
     users = [n for n in exported.graph.nodes if n.op == "placeholder" and n.name in given]
     for node, free in zip(users, axes, strict=True):
@@ -83,10 +89,11 @@ def run_with(exported: torch.export.ExportedProgram, inputs: Sequence[Any]) -> d
     return run.results
 
 
-def _doubled(x: Any, axes: Sequence[int]) -> Any:
+def _resized(x: Any, axes: Sequence[int], tokens: Set[int]) -> Any:
     if not isinstance(x, torch.Tensor):
         return x
-    return torch.empty([n * (2 if axis in axes else 1) for axis, n in enumerate(x.shape)], dtype=x.dtype, device=x.device)
+    other = {n: n - 1 if n in tokens and n > 2 else 2 * n for n in x.shape}
+    return torch.empty([other[n] if axis in axes else n for axis, n in enumerate(x.shape)], dtype=x.dtype, device=x.device)
 
 
 class _AtAnotherSize(fx.Interpreter):
