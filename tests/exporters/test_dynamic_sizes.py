@@ -116,6 +116,7 @@ def _text(batch, tokens):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_texts_of_any_length(tmp_path):
     texts = [_text(3, 12), _text(2, 6), _text(4, 9)]  # the first has all the places
     prepared = qat.calibrate(qat.prepare(Text().eval(), texts[0], dynamic=("tokens",)), texts)
