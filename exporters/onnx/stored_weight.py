@@ -58,10 +58,10 @@ def write_stored_weight(writer: Writer, instruction: Instruction) -> None:
 def write_rows(writer: Writer, instruction: Instruction, output: str) -> str:
     """Write a look-up of rows of a dense layer's weight, and of their scales; return ``output``, their real values."""
     assert instruction.weight is not None
-    weight, (indices,), encoding = instruction.weight, instruction.inputs, instruction.weight_encoding
-    held, name = weight if encoding is None else weight.astype(np.int8), instruction.name
+    weight, (indices,), encoding, name = instruction.weight, instruction.inputs, instruction.weight_encoding, instruction.name
     if instruction.packed:  # a Gather of 4 bits there is not; the layer dequantizes the whole weight, too
         return writer.node("Gather", [_float_weight(writer, instruction, weight), indices], output, name, axis=0)
+    held = weight if encoding is None else weight.astype(np.int8)
     rows = writer.node("Gather", [writer.constant(instruction.weight_tensor, held), indices], f"{name}/rows", name, axis=0)
     if encoding is None:
         return writer.node("Cast", [rows], output, to=TensorProto.FLOAT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 
@@ -10,6 +11,10 @@ import numpy as np
 HIDDEN = -1e9
 #: The number that shows a score, and hides it where it is negative: beyond the integers of 8 bits.
 SHOWN = 1000.0
+#: What is added to a score and is not above this hides it: the score's share of a softmax is below float32's precision.
+HIDES = -32.0
+#: No scores are multiplied by a number as large: a mask is.
+FAR = 1000.0
 #: The reason in a plan why operators that only make a mask stay float.
 MAKES_MASK = "it makes a mask, of which the scores' kernel reads the integers"
 #: The reason where a mask takes part in more than a kernel hides.
@@ -23,6 +28,16 @@ _LENGTH = 1024
 def reach(length: int | None) -> float:
     """Return how far below the greatest of a row of ``length`` scores lie scores of which a softmax makes nothing."""
     return math.log((length or _LENGTH) / _SHARE)
+
+
+def only_hides(numbers: Collection[float]) -> bool:
+    """Return whether numbers, of which none are known where there are many, are added to scores only to hide them."""
+    return bool(numbers) and min(numbers) <= HIDES and all(n == 0 or n <= HIDES for n in numbers)
+
+
+def only_limits(numbers: Collection[float]) -> bool:
+    """Return whether a minimum with numbers only hides scores: each lies far below all scores, or far above."""
+    return bool(numbers) and min(numbers) <= HIDES and all(n <= HIDES or n >= FAR for n in numbers)
 
 
 def spread(x: np.ndarray, shown: np.ndarray, reach: float) -> np.ndarray:

@@ -19,6 +19,8 @@ AXES: dict[int, tuple[str, ...]] = {3: ("length",), 4: ("height", "width"), 5: (
 #: The name of the axis after the batch in what a language model reads: indices and masks ``[batch, tokens]``, vectors
 #: ``[batch, tokens, values]``.
 TOKENS = "tokens"
+#: Every name of an axis of which the size may be free.
+AXIS_NAMES = tuple(sorted({TOKENS, *(name for axes in AXES.values() for name in axes)}))
 
 
 def axis_name(rank: int, axis: int) -> str:

@@ -46,9 +46,7 @@ def place(
     roles = roles_of(graph)
     placement = _Placement(graph, recipe, target, roles, float_by_choice or {})
     planned = [placement.planned(op, activation) for op, activation in _fuse(graph, recipe, target, roles)]
-    planned = tie(
-        planned, {p.op.name: recipe.rule_for(p.op.layer, p.op.kind, roles.get(p.op.name)) for p in planned}, graph, target
-    )
+    planned = tie(planned, lambda op: recipe.rule_for(op.layer, op.kind, roles.get(op.name)), graph, target)
     wanted = {name for p in planned if p.integer for name in p.grid_inputs}
     # A constant that no integer kernel reads stays the parameter that it is.
     return [p if p.op.inputs or p.op.output in wanted else PlannedOp(p.op, False) for p in planned], placement.rules

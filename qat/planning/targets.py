@@ -224,12 +224,7 @@ _LITERT_ATTENTION_ROWS = (
     Row("softmax", output="probabilities", readers=_READERS_OF_SOFTMAX),
     # The mask holds the least and the greatest integer, whatever the scale of the scores.
     Row("mask", output="as_input", second=Fixed(1.0, 0), note="MINIMUM of integers: a hidden score is the least integer"),
-    Row(
-        "embedding",
-        output="own",
-        starts=True,
-        note=f"GATHER of integers; {_TABLE}, by EMBEDDING_LOOKUP",
-    ),
+    Row("embedding", output="own", starts=True, note=f"GATHER of integers; {_TABLE}, by EMBEDDING_LOOKUP"),
     *_NORMS,
 )
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from qat.graph.graph import Graph
+from qat.graph.graph import Graph, Op
 
 from .plan import PlannedOp
 from .recipe import Rule
 from .targets import Target
 
 
-def tie(planned: Sequence[PlannedOp], rules: Mapping[str, Rule | None], graph: Graph, target: Target) -> list[PlannedOp]:
+def tie(planned: Sequence[PlannedOp], rule_of: Callable[[Op], Rule | None], graph: Graph, target: Target) -> list[PlannedOp]:
     """Return planned operators in which an embedding reads its rows from the weight of a dense layer that has the same parameter.
 
     The rows have the layer's scales: one for each output of the layer. An embedding on the integer grid then writes integers of
@@ -20,7 +20,7 @@ def tie(planned: Sequence[PlannedOp], rules: Mapping[str, Rule | None], graph: G
 
     Args:
         planned: of a graph, in order.
-        rules: of each operator, by its name. An embedding that its rule leaves float keeps a table of its own.
+        rule_of: gives an operator's rule. An embedding that its rule leaves float keeps a table of its own.
         graph: the model.
         target: its kernels.
     """
@@ -29,11 +29,16 @@ def tie(planned: Sequence[PlannedOp], rules: Mapping[str, Rule | None], graph: G
         # A weight of an embedding lies as the rows of a dense layer's: [outputs, inputs].
         if p.op.kind == "dense" and p.op.attrs.get("channel_axis") == 0 and (p.integer or p.stored):
             heads.setdefault(p.op.params["weight"], p)
-    return [_tied(p, heads.get(p.op.params.get("weight", "")), rules[p.op.name], graph, target) for p in planned]
+    return [
+        _tied(p, heads[p.op.params["weight"]], rule_of(p.op), graph, target)
+        if p.op.kind == "embedding" and p.op.params["weight"] in heads
+        else p
+        for p in planned
+    ]
 
 
-def _tied(p: PlannedOp, head: PlannedOp | None, rule: Rule | None, graph: Graph, target: Target) -> PlannedOp:
-    if p.op.kind != "embedding" or head is None or rule is None or rule.mode == "float":
+def _tied(p: PlannedOp, head: PlannedOp, rule: Rule | None, graph: Graph, target: Target) -> PlannedOp:
+    if rule is None or rule.mode == "float":
         return p
     form = replace(p, weight=head.weight, qmax=head.qmax, packed=head.packed, tied=head.op.name)
     if p.integer:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from qat.graph.graph import AXES, TOKENS, axis_name
+from qat.graph.graph import AXIS_NAMES, axis_name
 from qat.system.sample_axes import sample_axes
 
 
@@ -59,8 +59,7 @@ class FileOrigin:
             for axis, size in enumerate(tensor.shape)
             if axis not in (0, of_samples) and not isinstance(size, int)
         ]
-        known = {TOKENS, *(name for axes in AXES.values() for name in axes)}
-        return tuple(name for name in dict.fromkeys(names) if name in known)
+        return tuple(name for name in dict.fromkeys(names) if name in AXIS_NAMES)
 
 
 #: Where a module that was read from a file keeps its origin, among the ``meta`` of an ``fx.GraphModule``.

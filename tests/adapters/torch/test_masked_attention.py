@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import qat
-from qat.adapters.torch.capture.attention_masks import REASON
-from qat.arithmetic.masks import MAKES_MASK
+from qat.arithmetic.masks import MAKES_MASK, TAKES_PART
 
 LENGTH, WIDTH, HEADS = 12, 16, 2
 
@@ -205,7 +204,7 @@ def test_a_mask_of_scores_that_leave_the_model_does_not_take_their_integers(mask
     x, allowed = torch.randn(64, 8), (torch.arange(64 * 6).view(64, 6) % 3 > 0).float()
     model = Actions(MASKS[mask]).eval()
     prepared = qat.calibrate(qat.prepare(model, (x[:2], allowed[:2])), [(x, allowed)]).eval()
-    assert REASON in prepared.plan.floats().values()
+    assert TAKES_PART in prepared.plan.floats().values()
     with torch.no_grad():
         assert float((prepared(x, allowed) - model(x, allowed))[allowed > 0].abs().max()) < 0.05
     assert qat.export(prepared, tmp_path / "m.onnx", verify=[(x, allowed)]).parity.exact == 1.0
@@ -254,7 +253,7 @@ def test_a_bias_is_no_mask(batch):
         return (scores(q, k) + m.places).softmax(-1) @ v * padding(mask).mT
 
     for way in (layer, buffer):
-        assert REASON not in qat.plan(Attention(way).eval(), tuple(t[:2] for t in batch)).floats().values()
+        assert TAKES_PART not in qat.plan(Attention(way).eval(), tuple(t[:2] for t in batch)).floats().values()
 
 
 def test_a_mask_that_shifts_the_scores_it_shows_keeps_them_float(batch, tmp_path):
@@ -266,7 +265,7 @@ def test_a_mask_that_shifts_the_scores_it_shows_keeps_them_float(batch, tmp_path
 
     prepared = trained(Attention(alibi), batch, "onnxruntime")
     floats = prepared.plan.floats()
-    assert REASON in floats.values() and any("softmax" in op for op in floats)
+    assert TAKES_PART in floats.values() and any("softmax" in op for op in floats)
     artifact = qat.export(prepared, tmp_path / "m.onnx", verify=[batch])
     assert artifact.parity.exact > 0.9 and artifact.parity.max_lsb <= 1
 
@@ -289,7 +288,7 @@ FIXED = {
 @pytest.mark.parametrize("name", FIXED)
 def test_fixed_biases_of_positions_run_in_integers(name, target, suffix, batch, tmp_path):
     prepared = trained(Attention(lambda m, q, k, v, mask: FIXED[name](m, q, k, v)), batch, target)
-    assert REASON not in prepared.plan.floats().values()
+    assert TAKES_PART not in prepared.plan.floats().values()
     assert {p.op.kind for p in prepared.plan.ops if p.integer} >= {"add", "softmax"}
     parity = qat.export(prepared, tmp_path / f"m.{suffix}", verify=[batch]).parity
     assert parity.exact == 1.0, parity.first_difference
@@ -300,7 +299,7 @@ def test_fixed_biases_of_positions_run_in_integers(name, target, suffix, batch, 
 )
 def test_a_bias_that_may_span_far_keeps_the_scores_float(bias, batch):
     model = Attention(lambda m, q, k, v, mask: (scores(q, k) + bias(mask)).softmax(-1) @ v)
-    assert REASON in qat.plan(model.eval(), tuple(t[:2] for t in batch)).floats().values()
+    assert TAKES_PART in qat.plan(model.eval(), tuple(t[:2] for t in batch)).floats().values()
 
 
 def test_what_one_scale_has_to_hold():

@@ -11,12 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from qat.arithmetic.masks import MAKES_MASK, SHOWN, reach
+from qat.arithmetic.masks import HIDES, MAKES_MASK, SHOWN, only_limits, reach
 from qat.graph.graph import Op
 
 from .batch_operations import PerSample
 from .builder import Builder, Shape
-from .numbers import FAR, HIDES, Numbers, choice_of
+from .numbers import Numbers, choice_of
 
 
 def shown(b: Builder, mask: Any, rank: int, path: str) -> str | None:
@@ -144,8 +144,7 @@ def _of_sum(b: Builder, op: Op, path: str) -> tuple[str, str] | None:
 def _of_limit(b: Builder, op: Op, path: str) -> tuple[str, str] | None:
     """Return the same of a minimum of scores and numbers of which each lies far below all scores, or far above."""
     for scores, limit in (op.inputs, op.inputs[::-1]) if op.kind == "minimum" else ():
-        numbers = Numbers(b).of(limit)
-        if numbers and min(numbers) <= HIDES and all(n <= HIDES or n >= FAR for n in numbers):
+        if only_limits(Numbers(b).of(limit)):
             return _hidden_by(b, scores, limit, path)
     return None
 

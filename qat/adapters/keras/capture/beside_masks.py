@@ -12,11 +12,11 @@ from itertools import chain
 
 import numpy as np
 
-from qat.arithmetic.masks import MAKES_MASK, TAKES_PART, reach
+from qat.arithmetic.masks import FAR, MAKES_MASK, TAKES_PART, reach
 from qat.graph.graph import Op
 
 from .builder import Builder
-from .numbers import FAR, Numbers, choice_of
+from .numbers import Numbers, choice_of
 
 #: What these compute of activations is a bias, and no mask.
 _LAYERS = ("dense", "matmul", "conv2d", "depthwise_conv2d", "embedding")

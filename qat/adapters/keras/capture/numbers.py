@@ -10,16 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from qat.arithmetic.masks import FAR, only_hides
 from qat.graph.graph import Op
 
 from .batch_operations import PerSample
 from .builder import Builder
 from .layer_calls import fill
-
-#: What is added to a score, or stands in its place, and is not above this hides it.
-HIDES = -32.0
-#: No scores are multiplied by a number as large: a mask is.
-FAR = 1000.0
 
 #: More different numbers than these are not followed.
 _FEW = 8
@@ -43,8 +39,7 @@ class Numbers:
 
     def only_hide(self, tensor: str) -> bool:
         """Whether the numbers are added to scores only to hide them."""
-        numbers = self.of(tensor)
-        return bool(numbers) and min(numbers) <= HIDES and all(n == 0 or n <= HIDES for n in numbers)
+        return only_hides(self.of(tensor))
 
     def constant(self, tensor: str) -> np.ndarray | None:
         """Return the value of a tensor that is fixed, and not trained; None of any other."""

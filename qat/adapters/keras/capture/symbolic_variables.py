@@ -82,10 +82,8 @@ def symbolic_variables(layer: keras.layers.Layer) -> Iterator[Mapping[int, keras
             outputs = original(self, *args, **kwargs)
             follow(self, (args, kwargs), outputs)
             return outputs
-        except (
-            Exception
-        ):  # whatever the shape inference of the user's layer raises: its call may do without, as may a Sequential's,
-            # which keeps the sizes of its first input
+        except Exception:  # whatever the shape inference of the user's layer raises
+            # Its call may do without, as may a Sequential's, which keeps the sizes of its first input.
             of_keras = type(self).__module__.startswith("keras.") and not isinstance(self, keras.Sequential)
             if of_keras or not self.built:
                 raise

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from qat.arithmetic.masks import HIDDEN, MAKES_MASK, SHOWN, TAKES_PART, reach
+from qat.arithmetic.masks import FAR, HIDDEN, HIDES, MAKES_MASK, SHOWN, TAKES_PART, only_hides, only_limits, reach
 
 from .attention import product, softmax
 from .constants import known_constants
@@ -24,13 +24,6 @@ from .move_ops import MOVES
 from .rewriter import Rewriter, fake_mode, given
 
 aten = torch.ops.aten
-
-#: The reason in a plan why these operators stay float.
-REASON = TAKES_PART
-#: What is added to a score and is not above this hides it: the score's share of a softmax is below float32's precision.
-HIDES = -32.0
-#: No scores are multiplied by a number as large: a mask is.
-FAR = 1000.0
 
 #: Operators that only change the shape of the scores, their first operand.
 _SHAPES = {aten.reshape.default, aten.view.default, aten.unsqueeze.default, aten.squeeze.dim, *MOVES}
@@ -73,7 +66,7 @@ def hide_masked(graph: fx.Graph, owner: Mapping[str, str], tensors: Mapping[str,
         if node.target is softmax:
             writer.hide_before(node)
     graph.eliminate_dead_code()
-    return {node: REASON for node in graph.nodes if node.target is aten.add.Tensor and writer.values.add_mask(node)}
+    return {node: TAKES_PART for node in graph.nodes if node.target is aten.add.Tensor and writer.values.add_mask(node)}
 
 
 class _Writer(Rewriter):
@@ -254,13 +247,11 @@ class _Values:
 
     def only_hide(self, arg: Any) -> bool:
         """Whether the numbers are added to scores only to hide them."""
-        values = self.of(arg)
-        return bool(values) and min(values) <= HIDES and all(v == 0 or v <= HIDES for v in values)
+        return only_hides(self.of(arg))
 
     def limit(self, arg: Any) -> bool:
         """Whether a minimum with the numbers only hides scores: each lies far below all scores, or far above."""
-        values = self.of(arg)
-        return bool(values) and min(values) <= HIDES and all(v <= HIDES or v >= FAR for v in values)
+        return only_limits(self.of(arg))
 
     def add_mask(self, n: fx.Node) -> bool:
         """Whether a sum is one of scores and of a mask's far numbers."""
@@ -349,7 +340,7 @@ def beside_masks(graph: fx.Graph, learned: Iterable[str], near: Set[str]) -> dic
         if node.target is softmax:
             chain, others = _to_product(node.args[0])
             if any(getattr(other, "name", "") not in near and not _is_bias(other, learned) for other in others):
-                found |= dict.fromkeys([*chain, node], REASON)
+                found |= dict.fromkeys([*chain, node], TAKES_PART)
     hidden = {node for node in graph.nodes if node.target is masked and node not in found}
     masks = {node.args[1]: MAKES_MASK for node in hidden}
     found |= {node: reason for node, reason in masks.items() if node.op == "call_function"}

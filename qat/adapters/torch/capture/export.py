@@ -367,6 +367,7 @@ def _is_view(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and any(r.alias_info is not None for r in node.target._schema.returns)
 
 
+#: What is said of a model that packs sequences.
 _OF_PACKED = (
     "a packed sequence has as many steps as the values of the lengths say, and a file has fixed ones. Give the recurrent layer "
     "the padded tensor, and take what the lengths name from its output; a layer that also reads backwards reads the padding then"

@@ -11,7 +11,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from qat.errors import CaptureError, ConfigError, nearest, reason_of
-from qat.graph.graph import AXES, TOKENS, axis_name
+from qat.graph.graph import AXES, AXIS_NAMES, TOKENS, axis_name
 from qat.system.silence import quiet
 
 
@@ -21,17 +21,17 @@ def free_axes(inputs: Sequence[Any], names: Sequence[str]) -> list[list[int]]:
     Raises:
         ConfigError: a name is unknown, or no input has such an axis.
     """
-    valid = sorted({TOKENS, *(name for axes in AXES.values() for name in axes)})
+    tokens = _sizes_of_tokens(inputs) if TOKENS in names else set()
     ranks = [x.ndim if isinstance(x, torch.Tensor) else 0 for x in inputs]
     for name in names:
-        if name not in valid:
-            raise ConfigError(f"dynamic: '{name}'{nearest(name, valid)} is none of {', '.join(valid)}; the batch always is")
-        if not (_sizes_of_tokens(inputs) if name == TOKENS else any(name in AXES.get(rank, ()) for rank in ranks)):
+        if name not in AXIS_NAMES:
+            known = ", ".join(AXIS_NAMES)
+            raise ConfigError(f"dynamic: '{name}'{nearest(name, AXIS_NAMES)} is none of {known}; the batch always is")
+        if not (tokens if name == TOKENS else any(name in AXES.get(rank, ()) for rank in ranks)):
             said = "tokens" if name == TOKENS else f"a {name}"
             raise ConfigError(f"dynamic: no input has {said}; the inputs have {', '.join(map(str, ranks))} axes")
-    sizes = _sizes_of_tokens(inputs) if TOKENS in names else set()
     by_name = [[2 + i for i, name in enumerate(AXES.get(rank, ())) if name in names] for rank in ranks]
-    return [sorted({*free, *_axes_of(x, sizes)}) for x, free in zip(inputs, by_name, strict=True)]
+    return [sorted({*free, *_axes_of(x, tokens)}) for x, free in zip(inputs, by_name, strict=True)]
 
 
 def _sizes_of_tokens(inputs: Sequence[Any]) -> set[int]:
