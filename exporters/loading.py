@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import numpy as np
 
 from qat.arithmetic.grid import UNIT_LIMIT
 from qat.errors import DataError, ExportError, QatError, reason_of
+from qat.graph.graph import EXAMPLE_BATCH
 from qat.program.program import Program
 from qat.runtimes import TFLITE, Format, Session
 from qat.runtimes.trial import Crashed, run_in_runtime, zeros_of
@@ -21,6 +23,9 @@ from .divergence import ADVICE, scale_ratios
 #: Scales that differ by less than this factor end no process: TFLite's ADD aborts from 2^19 on (``TFLITE_CHECK`` in
 #: https://github.com/tensorflow/tensorflow, tensorflow/lite/kernels/internal/quantization_util.cc).
 _HARMLESS = 2.0**16
+#: Sizes of the axes that are free besides the batch, one after the other: a deep network takes no small ones, a short table no
+#: large ones.
+_FREE_SIZES = (EXAMPLE_BATCH, 64)
 #: What scales far apart mean, and what to do.
 _FAR_APART = (
     f"either the weights have diverged ({ADVICE}), or the model itself adds numbers so far apart, such as a mask's: keep these "
@@ -42,13 +47,13 @@ def loaded(raw: bytes, path: Path, file_format: Format, program: Program | None)
     Raises:
         ExportError: the runtime does not take the file.
     """
-    zeros = None if program is None else [np.zeros(program.values[name].example_shape, np.float32) for name in program.inputs]
+    tries = [None] if program is None else _zeros(program)
     kernels = "" if program is None else program.kernels
     if file_format is TFLITE and (program is None or _may_abort(program)):
-        _survive(raw, path, program, zeros)
+        _survive(raw, path, program, tries[0])
     try:
         session = file_format.open(raw, threads=usable_threads(), kernels=kernels)
-        session.run(*(zeros or zeros_of(session)))
+        _run(session, [zeros or zeros_of(session) for zeros in tries])
     except QatError as error:
         reason = reason_of(error.__cause__ or error)
         place = _place(reason, raw, program) if file_format is TFLITE else ""
@@ -57,6 +62,25 @@ def loaded(raw: bytes, path: Path, file_format: Format, program: Program | None)
             "float by a rule of the recipe, and report the model"
         ) from error
     return session
+
+
+def _zeros(program: Program) -> list[list[np.ndarray] | None]:
+    """Return inputs of zeros, once, or for each of the sizes that a free axis may have."""
+    values = [program.values[name] for name in program.inputs]
+    made: list[list[np.ndarray] | None] = []
+    for size in _FREE_SIZES if any(not v.example and None in v.shape[1:] for v in values) else _FREE_SIZES[:1]:
+        shapes = [(*v.example_shape[:1], *(size if n is None else n for n in v.shape[1:])) for v in values]
+        made.append([np.zeros(v.example or shape, np.float32) for v, shape in zip(values, shapes, strict=True)])
+    return made
+
+
+def _run(session: Session, tries: Sequence[Sequence[np.ndarray]]) -> None:
+    """Run a file on the first inputs that it takes. Raises QatError of the last ones where it takes none."""
+    for inputs in tries[:-1]:
+        with contextlib.suppress(QatError):
+            session.run(*inputs)
+            return
+    session.run(*tries[-1])
 
 
 def _may_abort(program: Program) -> bool:

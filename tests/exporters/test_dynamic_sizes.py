@@ -139,6 +139,19 @@ def test_a_keras_model_of_any_length_in_a_tflite(tmp_path):
     assert qat.export(prepared, tmp_path / "m.tflite", verify=texts).parity.exact == 1.0
 
 
+@pytest.mark.parametrize("name", ["m.tflite", "m.onnx"])
+def test_a_deep_keras_model_of_any_size_is_tried_on_images_that_it_takes(name, tmp_path):
+    """The file was tried on images of 3x3, and refused."""
+    import keras
+
+    image = keras.Input((None, None, 3))
+    y = keras.layers.MaxPooling2D()(keras.layers.Conv2D(4, 3)(keras.layers.Conv2D(4, 3, activation="relu")(image)))
+    x = np.random.default_rng(0).normal(size=(16, 12, 16, 3)).astype("float32")
+    prepared = qat.prepare(keras.Model(image, y), target="litert" if name.endswith(".tflite") else "onnxruntime")
+    images = [x, x[:, :, :10]]
+    assert qat.export(qat.calibrate(prepared, images), tmp_path / name, verify=images).parity.exact == 1.0
+
+
 def test_what_needs_sizes_in_keras_says_so():
     import keras
 
