@@ -53,12 +53,12 @@ def samples(architecture: Architecture, count: int, seed: int) -> tuple[dict[str
     arrays = {}
     for position, given in enumerate(architecture.inputs):
         first, size = given.first, given.size
-        if given.kind in ("image", "frames"):
+        if given.kind in ("image", "frames", "clip"):
             x, labels = images(
                 count, first if given.kind == "image" else 3, size, architecture.framework != "torch", seed + position
             )
-            if given.kind == "frames":  # the same picture, moving
-                x = np.stack([np.roll(x, frame, -2) for frame in range(first)], 1)
+            if given.kind in ("frames", "clip"):  # the same picture, moving
+                x = np.stack([np.roll(x, frame, -2) for frame in range(first)], 1 if given.kind == "frames" else 2)
         elif given.kind == "tokens":
             x = rng.integers(0, first, (count, size))
         elif given.kind == "mask":

@@ -13,7 +13,8 @@ FORMATS = ("onnx", "tflite")
 class Input:
     """One input of a model: what its samples are, their sizes, and its name where the model takes a dictionary.
 
-    ``image``: channels, size; ``frames``: how many, size; ``tokens``: vocabulary, length; ``mask``: least length, length;
+    ``image``: channels, size; ``frames``: how many, size;
+    ``clip``: how many, size, the channels before the frames; ``tokens``: vocabulary, length; ``mask``: least length, length;
     ``segments``: 0, length; ``audio``: channels, samples; ``wave``: 0, samples; ``features``: rows, columns.
     """
 
