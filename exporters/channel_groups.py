@@ -43,6 +43,13 @@ class ChannelGroups:
         return self.sizes[self.axis - 1] // self.groups
 
     @property
+    def axes(self) -> list[int] | None:
+        """The axes that a group takes whole; None where it takes a part of the channels alone."""
+        if self.groups > 1 and self.channels > 1:
+            return None
+        return [a for a in range(1, len(self.sizes) + 1) if self.groups == 1 or a != self.axis]
+
+    @property
     def terms(self) -> int:
         """The integers of one group."""
         return prod(self.sizes) // self.groups

@@ -30,7 +30,11 @@ class _Nodes:
         self.writer, self.instruction, self.name, self.count = writer, instruction, instruction.name, len(instruction.weight)
         self.shape = writer.program.values[instruction.inputs[0]].shape
         self.rank, self.encoding = len(self.shape), writer.program.encoding_of(instruction.inputs[0])
-        self.last = self.number("axes", np.array([-1], np.int64))
+
+    @property
+    def last(self) -> str:
+        """The constant that names the last axis."""
+        return self.number("axes", np.array([-1], np.int64))
 
     def node(self, kind: str, *inputs: str, name: str, **attributes: Any) -> str:
         """Write a node and return its output's name."""
@@ -40,25 +44,16 @@ class _Nodes:
         """Store a constant and return its name."""
         return self.writer.constant(f"{self.name}.{name}", value)
 
-    def centred(self, q: str) -> tuple[str, str]:
-        """Write the distances from the integer nearest to the mean, and what the mean is off it."""
-        if self.count * self.largest >= EXACT_IN_FLOAT:
-            return self.centred_by_total(q)
-        center = self.node("Round", self.node("ReduceMean", q, self.last, name="mean"), name="center")
-        d = self.node("Sub", q, center, name="distance")
-        return d, self.node("ReduceMean", d, self.last, name="rest")
-
     @property
     def largest(self) -> int:
         """The greatest magnitude of an integer."""
         return max(abs(self.encoding.qmin), abs(self.encoding.qmax))
 
-    def centred_by_total(self, q: str) -> tuple[str, str]:
-        """Write the same from the sum of the integers."""
-        total, n = self.total(q), self.number("count", f32(self.count))
-        center = self.node("Round", self.node("Div", total, n, name="mean"), name="center")
-        left = self.node("Sub", total, self.node("Mul", center, n, name="centers"), name="left")
-        return self.node("Sub", q, self.spread(center), name="distance"), self.node("Div", left, n, name="rest")
+    def mean(self, q: str) -> str:
+        """Write the mean of the integers of each row."""
+        if self.count * self.largest < EXACT_IN_FLOAT:
+            return self.node("ReduceMean", q, self.last, name="mean")
+        return self.node("Div", self.total(q), self.number("count", f32(self.count)), name="mean")
 
     def total(self, q: str) -> str:
         """Write the sum of integers that may pass what float32 holds."""
@@ -109,26 +104,32 @@ class _Nodes:
 
 
 class _Groups(_Nodes):
-    """The same for groups of channels: ``[batch, groups, 1]`` holds a number of each."""
+    """The same for groups of channels.
+
+    Attributes:
+        axes: of the image, to sum over; None where a reshape makes an axis of the groups, and ``[batch, groups, 1]`` holds a
+            number of each. Reductions of the image itself leave it in any layout: a reshape would need transposes around it.
+    """
 
     def __init__(self, writer: Writer, instruction: Instruction) -> None:
         super().__init__(writer, instruction)
         self.grouping = ChannelGroups.of(self.shape, instruction.attrs)
-        self.count = self.grouping.terms
+        self.count, self.axes = self.grouping.terms, self.grouping.axes
 
-    def centred(self, q: str) -> tuple[str, str]:
-        """Write the distances from the integer nearest to the mean, and what the mean is off it."""
-        return self.centred_by_total(q)
-
-    def total(self, q: str) -> str:
-        """Write the sum of the integers of each group."""
-        return self._summed("total", q, self.largest, self.largest)
+    def mean(self, q: str) -> str:
+        """Write the mean of the integers of each group."""
+        return self._mean("total", q, self.largest, self.largest, "mean")
 
     def mean_square(self, integers: str, largest: int, mean: float) -> str:
         """Write the mean of the squares of each group."""
         squared = self.node("Mul", integers, integers, name="squared")
-        squares = self._summed("squares", squared, largest**2, mean)
-        return self.node("Div", squares, self.number("count", f32(self.count)), name="square")
+        return self._mean("squares", squared, largest**2, mean, "square")
+
+    def _mean(self, total: str, x: str, largest: int, mean: float, name: str) -> str:
+        """Write the mean of integers; ``mean`` limits it."""
+        if self.axes is not None and self.count * mean < EXACT_IN_FLOAT:
+            return self.node("ReduceMean", x, self.number("axes_of_image", np.array(self.axes)), name=name)
+        return self.node("Div", self._summed(total, x, largest, mean), self.number("count", f32(self.count)), name=name)
 
     def _summed(self, name: str, x: str, largest: int, mean: float) -> str:
         """Write exact sums: in float32 as far as it holds every integer, then of integers; ``mean`` limits a group's mean."""
@@ -138,21 +139,21 @@ class _Groups(_Nodes):
         whole = self.grouping.passes_float(largest)
         if whole:
             x = self.node("Cast", x, name=f"{name}_whole", to=_TYPES[type_of_sums(self.count, mean)])
+        then = then if self.axes is None else [a for a in self.axes if a not in first]
         if then:
             x = self.node("ReduceSum", x, self.number(f"axes_of_whole_{name}", np.array(then)), name=f"{name}_of_channels")
-        groups, channels = self.grouping.groups, self.grouping.channels
-        x = self.node("Reshape", x, self.number("grouped", np.array([0, groups, channels])), name=f"{name}_grouped")
-        if channels > 1:
+        if self.axes is None:
+            sizes = np.array([0, self.grouping.groups, self.grouping.channels])
+            x = self.node("Reshape", x, self.number("grouped", sizes), name=f"{name}_grouped")
             x = self.node("ReduceSum", x, self.last, name=f"{name}_of_groups")
         return self.node("Cast", x, name=f"{name}_rounded", to=TensorProto.FLOAT) if whole else x
 
     def spread(self, row: str) -> str:
-        """Return a number of each group as the image reads it: one for each of the channels, or for all."""
+        """Return a number of each group as the image reads it: one for each of the channels."""
+        if self.axes is not None:
+            return row
         name = row.removeprefix(f"{self.name}/")
-        if self.grouping.repeats:
-            row = self.node(
-                "Expand", row, self.number("times", np.array([1, 1, self.grouping.channels])), name=f"{name}_of_channels"
-            )
+        row = self.node("Expand", row, self.number("times", np.array([1, 1, self.grouping.channels])), name=f"{name}_of_channels")
         return self.node("Reshape", row, self.number("spread", np.array([0, *self.grouping.spread])), name=f"{name}_spread")
 
     def along(self, parameter: np.ndarray) -> np.ndarray:
@@ -173,7 +174,9 @@ def write_group_norm(writer: Writer, instruction: Instruction) -> None:
 def _write(nodes: _Nodes) -> None:
     node, x, attrs = nodes.node, nodes.encoding, nodes.instruction.attrs
     q = node("Cast", nodes.instruction.inputs[0], name="integers", to=TensorProto.FLOAT)
-    d, rest = nodes.centred(q)
+    mean = nodes.mean(q)
+    center = node("Round", mean, name="center")
+    d, rest = node("Sub", q, nodes.spread(center), name="distance"), node("Sub", mean, center, name="rest")
     square = nodes.mean_square(d, x.qmax - x.qmin, centred_square(x))
     variance = node("Sub", square, node("Mul", rest, rest, name="rest_squared"), name="variance")
     epsilon = nodes.number("epsilon", scaled_epsilon(attrs["epsilon"], float(x.scale)))
@@ -181,7 +184,7 @@ def _write(nodes: _Nodes) -> None:
     if attrs.get("uncentered", False):
         y = node("Sub", q, nodes.number("origin", f32(x.zero_point)), name="centered") if x.zero_point else q
     else:
-        y = node("Sub", d, nodes.spread(rest), name="centered")
+        y = node("Sub", q, nodes.spread(mean), name="centered")
     nodes.finish(node("Div", y, nodes.spread(deviation), name="normalized"), nodes.instruction)
 
 

@@ -49,16 +49,16 @@ def _normalized(x: np.ndarray, epsilon: float, ex: Encoding) -> tuple[np.ndarray
     """Return ``x - mean`` and ``sqrt(variance + epsilon)`` over the last axis.
 
     The integers are stored ones, ``x + z_x``; ``c`` is the integer nearest to their mean, from which squares are small enough.
+    What the mean is off it is exact: the difference of two numbers so close has no more digits than they have.
     """
     q = x + ex.zero_point
     n = f32(q.shape[-1])
-    total = q.sum(-1, keepdims=True).astype(f32)
-    c = np.rint(total / n)
-    d = q.astype(f32) - c
-    rest = (total - c * n) / n  # of the mean
-    squares = np.square(d.astype(np.int64)).sum(-1, keepdims=True).astype(f32)
+    mean = q.sum(-1, keepdims=True).astype(f32) / n
+    c = np.rint(mean)
+    rest = mean - c
+    squares = np.square(q - c.astype(np.int64)).sum(-1, keepdims=True).astype(f32)
     variance = squares / n - rest * rest
-    return d - rest, np.sqrt(variance + scaled_epsilon(epsilon, float(ex.scale)))
+    return q.astype(f32) - mean, np.sqrt(variance + scaled_epsilon(epsilon, float(ex.scale)))
 
 
 def rms_norm(

@@ -10,6 +10,7 @@ import qat
 from qat.adapters.torch.lower import lower
 from qat.analysis.mixed.single_layers import layer_file
 from qat.arithmetic.layer_norm import group_norm, layer_norm, rms_norm
+from qat.runtimes import open_session
 
 L = keras.layers
 SLOW = pytest.mark.slow
@@ -78,6 +79,18 @@ def test_a_norm_of_groups_is_exact(name, target, suffix, tmp_path):
     qat.finetune(prepared, [(x, expected)], loss="mse", learning_rate=1e-3, progress=False)
     parity = qat.export(prepared, tmp_path / f"m.{suffix}", verify=[x, x[:3], x[:1], 30 * x, 1e-3 * x]).parity
     assert parity.exact == 1.0, parity.first_difference
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(1, 8), nn.InstanceNorm2d(8)])
+def test_a_norm_of_whole_channels_leaves_an_image_in_its_layout(norm, tmp_path):
+    """Convolutions hold it with the channels last: a reshape between them would take a transpose before and behind itself."""
+    x = torch.randn(4, 3, 20, 20)
+    prepared = qat.calibrate(qat.prepare(Net(norm).eval(), x[:2]), [x])
+    artifact = qat.export(prepared, tmp_path / "m.onnx", verify=[x, 30 * x])
+    assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+    ops = open_session(artifact.path).ops()
+    assert ops["QLinearConv"] == 2 and ops["Transpose"] == 2 and "Reshape" not in ops
+    assert sum(ops.values()) <= 28
 
 
 def test_norms_of_volumes_are_exact(tmp_path):

@@ -120,12 +120,12 @@ def _centred(x: Tensor, zero_point: Tensor, epsilon: Tensor, axes: Sequence[int]
     """Return ``x - mean`` and ``sqrt(variance + epsilon)`` over axes, as :mod:`qat.arithmetic.layer_norm` does."""
     q = tf.cast(x, tf.float64) + tf.cast(zero_point, tf.float64)
     n = tf.cast(tf.reduce_prod(tf.gather(tf.shape(q), [a % len(q.shape) for a in axes])), tf.float64)
-    total = _rounded(tf.reduce_sum(q, axes, keepdims=True))
-    c = tf.round(_rounded(total / n))
-    d, rest = q - c, _rounded(_rounded(total - _rounded(c * n)) / n)
+    mean = _rounded(_rounded(tf.reduce_sum(q, axes, keepdims=True)) / n)
+    c = tf.round(mean)
+    d, rest = q - c, mean - c
     squares = _rounded(tf.reduce_sum(d * d, axes, keepdims=True))
     variance = _rounded(_rounded(_rounded(squares / n) - _rounded(rest * rest)) + epsilon)
-    return _rounded(d - rest), _rounded(tf.sqrt(variance))
+    return _rounded(q - mean), _rounded(tf.sqrt(variance))
 
 
 def _normalized(x: Tensor, axes: Sequence[int], epsilon: Any, uncentered: bool = False) -> Tensor:

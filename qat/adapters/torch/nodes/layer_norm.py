@@ -104,11 +104,12 @@ def _centred(x: Tensor, zero_point: Tensor, epsilon: float) -> tuple[Tensor, Ten
     q = x + zero_point
     total = q.sum(-1, keepdim=True, dtype=torch.float64).float()
     n = torch.full_like(total, q.shape[-1])  # PyTorch may turn a division by a number into a multiplication
-    c = (total / n).round()
-    d, rest = q - c, (total - c * n) / n
+    mean = total / n
+    c = mean.round()
+    d, rest = q - c, mean - c
     squares = (d * d).sum(-1, keepdim=True, dtype=torch.float64).float()
     variance = squares / n - rest * rest + epsilon
-    return d - rest, variance.double().sqrt().float()  # PyTorch's float32 square root (MKL) is sometimes off by one bit
+    return q - mean, variance.double().sqrt().float()  # PyTorch's float32 square root (MKL) is sometimes off by one bit
 
 
 def _affine(y: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
