@@ -19,6 +19,7 @@ def names() -> list[str]:
 
 def architecture(name: str, format: str) -> Architecture:
     """Return a model on the least image of 64, 96, 128 and its own size that it takes."""
+    declare_operators()
     from timm.models import get_pretrained_cfg
 
     own = get_pretrained_cfg(name)

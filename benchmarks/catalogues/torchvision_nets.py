@@ -28,6 +28,7 @@ def names() -> list[str]:
 
 def architecture(name: str, format: str) -> Architecture:
     """Return a model on the least image, or clip of 8 frames, that it takes."""
+    declare_operators()
     from torchvision import models
 
     clip = name in models.list_models(module=models.video)

@@ -49,6 +49,7 @@ BY_NAME = {name: value for value, names in SMALL.items() for name in names}
 def small(values: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration's values made small; lists of widths are halved until they fit, lists of depths become ones."""
     made = {}
+    layers = next((values[name] for name in ("num_hidden_layers", "num_layers") if isinstance(values.get(name), int)), 0)
     for name, value in values.items():
         if isinstance(value, dict):
             made[name] = small(value)
@@ -56,6 +57,8 @@ def small(values: dict[str, Any]) -> dict[str, Any]:
             made[name] = value
         elif isinstance(value, int) and name in BY_NAME:
             made[name] = min(value, BY_NAME[name])
+        elif isinstance(value, (list, tuple)) and len(value) == layers > 2:  # an entry a layer
+            made[name] = value[:1] + value[-1:]
         elif isinstance(value, (list, tuple)) and value and all(isinstance(v, int) for v in value):
             made[name] = widths(name, list(value))
         else:

@@ -9,8 +9,7 @@ from architectures import Architecture, Input
 from architectures.torchvision_operators import declare_operators
 from torch import nn
 
-from . import Unsuitable
-from .images import least_size
+from . import PARAMETERS, Unsuitable
 
 
 def names() -> list[str]:
@@ -40,11 +39,12 @@ def net(name: str) -> nn.Module:
     kind = tasks.RTDETRDetectionModel if "rtdetr" in name and task == "detect" else kinds[task]
     torch.manual_seed(0)
     model: nn.Module = kind(described, verbose=False)
+    if sum(p.numel() for p in model.parameters()) > PARAMETERS:
+        raise Unsuitable(f"more than {PARAMETERS} parameters")
     return model
 
 
 def architecture(name: str, format: str) -> Architecture:
-    """Return a model on the least image that it takes."""
-    size = least_size(lambda side: net(name), (64, 128))
-    arguments, inputs = {"name": name}, (Input("image", 3, size),)
+    """Return a model on an image of 64 pixels, the largest stride of any; its constructor runs it, which needs memory."""
+    arguments, inputs = {"name": name}, (Input("image", 3, 64),)
     return Architecture(f"Ultralytics {name}", "torch", format, "catalogues.ultralytics_nets", "net", arguments, inputs, False)
