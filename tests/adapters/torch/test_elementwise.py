@@ -9,6 +9,8 @@ from support.operators import IMAGES, RUNTIMES, Between, Then, calibrated, check
 
 BROADCASTS = {
     "gate": lambda m, a, b: a * b.mean((2, 3), keepdim=True),
+    "gate expanded": lambda m, a, b: a * b.mean((2, 3), keepdim=True).expand_as(a),
+    "sum of one expanded": lambda m, a, b: b.mean(2, keepdim=True).expand(-1, -1, a.shape[2], -1) + a,
     "gate first": lambda m, a, b: b.mean((2, 3), keepdim=True) * a,
     "sum of a row": lambda m, a, b: a.mean((2, 3), keepdim=True) + b,
     "sum of a row and a column": lambda m, a, b: a.mean(2, keepdim=True) + b.mean(3, keepdim=True),
@@ -27,7 +29,7 @@ BROADCASTS = {
 @pytest.mark.parametrize("name", BROADCASTS)
 def test_operands_of_other_shapes_and_constants(name, tmp_path):
     prepared, ops = check_trained(Between(BROADCASTS[name], binary=True), IMAGES, tmp_path)
-    assert not {"Add", "Mul", "Sub", "Div"} & set(ops)
+    assert not {"Add", "Mul", "Sub", "Div", "Expand"} & set(ops)
     grads = dict(prepared.named_parameters())
     for parameter in {"position": "position", "layer scale": "scale"}.get(name, "a.weight").split():
         assert float(grads[parameter].grad.abs().sum()) > 0

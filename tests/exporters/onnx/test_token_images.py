@@ -64,12 +64,39 @@ class Volume(nn.Module):
         return self.out(self.conv(x).flatten(2).transpose(1, 2))
 
 
+class Folded(nn.Module):
+    """An image becomes places in patches and an image again: MobileViTv2."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.conv = nn.Conv2d(3, 8, 1), nn.GroupNorm(1, 8), nn.Conv2d(8, 8, 1)
+        self.last = nn.Conv2d(8, 5, 3)
+
+    def forward(self, x):
+        y = self.first(x).reshape(-1, 8, 3, 2, 4, 2).permute(0, 1, 3, 5, 2, 4).reshape(-1, 8, 4, 12)
+        y = self.norm(y + self.conv(y)).reshape(-1, 8, 2, 2, 3, 4).permute(0, 1, 4, 2, 5, 3)
+        return self.last(y.reshape(-1, 8, 6, 8))
+
+
+class Apart(nn.Module):
+    """The same steps on what no convolution is next to."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(12, 5)
+
+    def forward(self, x):
+        return self.last(self.first(x).reshape(-1, 3, 3, 2, 4, 2).permute(0, 1, 3, 5, 2, 4).reshape(-1, 3, 4, 12))
+
+
 #: The model, its input, and the transposes that are left: of images that come from outside.
 CASES = {
     "patches": (Patches, (4, 3, 12, 8), 1),
     "among tokens": (Depthwise, (4, 12, 6), 0),
     "read twice": (ReadTwice, (4, 12, 6), 2),
     "sequence": (Sequence, (4, 7, 6), 0),
+    "folded": (Folded, (4, 3, 6, 8), 4),
+    "apart": (Apart, (4, 3, 6, 8), 1),
     "volume": (Volume, (4, 2, 6, 4, 8), None),
 }
 

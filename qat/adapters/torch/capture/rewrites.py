@@ -192,6 +192,20 @@ def _expand_as(w: Rewriter, n: Any) -> fx.Node | None:
     return w.call(n, aten.expand.default, x, [-1, *sizes]) if all(isinstance(size, int) for size in sizes) else None
 
 
+def _spread(w: Rewriter, n: Any) -> None:
+    """Read what an operand was expanded from, where the other one has all elements: the operator expands it itself."""
+    operands = [x for x in n.args[:2] if isinstance(x, fx.Node)]
+    for x, other in zip(operands, reversed(operands), strict=True):
+        if x.target is aten.expand.default and len(operands) == 2 and _same_sizes(other, n) and _same_sizes(x, n):
+            n.replace_input_with(x, x.args[0])
+            return
+
+
+def _same_sizes(x: fx.Node, y: fx.Node) -> bool:
+    sizes = [node.meta["val"].shape for node in (x, y)]
+    return len(sizes[0]) == len(sizes[1]) and all(map(are_equal, zip(*sizes, strict=True)))
+
+
 def _stack(w: Rewriter, n: Any) -> fx.Node:
     """Write a stack as a concatenation along a new axis."""
     axis = given(n, 0)[0] % len(n.meta["val"].shape)
@@ -329,7 +343,11 @@ _PLAIN: dict[Any, Rewrite] = {
     aten.lift_fresh_copy.default: _same,
 }
 
-_TABLES = (PER_CHANNEL, REDUCTIONS, PRODUCTS, RESIZING, SAMPLE_KERNELS, _PLAIN)
+_SPREADING: dict[Any, Rewrite] = dict.fromkeys(
+    (aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor, aten.maximum.default, aten.minimum.default), _spread
+)
+
+_TABLES = (_SPREADING, PER_CHANNEL, REDUCTIONS, PRODUCTS, RESIZING, SAMPLE_KERNELS, _PLAIN)
 
 #: The rules of each operator, in order; the first that applies is used.
 REWRITES: dict[Any, tuple[Rewrite, ...]] = {
