@@ -85,7 +85,8 @@ def _channels_last(steps: Sequence[Instruction], values: dict[str, Value]) -> li
     result, before = [], source
     for step, value in made:
         after = f"{step.name}_channels_last"
-        shape, example = ((*sizes[:1], *sizes[2:], sizes[1]) if sizes else () for sizes in (value.shape, value.example))
+        last = (0, *range(2, len(value.shape)), 1)
+        shape, example = (tuple(sizes[a] for a in last) if sizes else () for sizes in (value.shape, value.example))
         values[after] = replace(value, name=after, shape=shape, example=example, axes=None)
         result.append(replace(step, inputs=(before,), outputs=(after,)))
         before = after
