@@ -12,7 +12,11 @@ from types import ModuleType
 #: The catalogues of each framework, in the order in which a draw takes turns.
 TURNS: dict[str, tuple[str, ...]] = {
     "torch": ("transformers", "timm", "torchvision", "transformers", "segmentation", "pytorchcv", "ultralytics"),
-}
+    "keras": (
+        "keras_hub", "zeromodels", "kimm", "kecam", "applications", "keras_hub", "zeromodels", "unet_collection", "k3im", "kecam",
+        "zeromodels", "medicai", "kyolo",
+    ),
+}  # fmt: skip
 CUT = "the process ended"  # the error of a row whose process was cut, by a time limit or by a runtime
 PARAMETERS = 30_000_000  # the most that a model may have: three of them, with gradients, and two runtimes share the machine
 

@@ -5,6 +5,7 @@ import types
 import catalogues
 import drawn
 import pytest
+from catalogues import keras_smaller
 
 
 @pytest.fixture
@@ -41,3 +42,21 @@ def test_a_row_counts_once_it_runs_and_is_exact_where_all_values_are_equal():
 
 def test_a_name_that_builds_no_float_model_is_not_counted():
     assert "unsuitable" in drawn.measured("torch", "no_such_catalogue", "net", 60)
+
+
+def test_the_least_of_a_family_is_drawn():
+    names = ["ConvNeXtTiny", "ConvNeXtBase", "ConvNeXtAtto", "NetV2B1", "NetV2B0", "NetB0", "RegNetX016", "RegNetX002", "YOLO_S"]
+    assert keras_smaller.least(names) == ["ConvNeXtAtto", "NetB0", "NetV2B0", "RegNetX002", "YOLO_S"]
+
+
+def test_a_constructor_is_made_small_by_its_parameters_names():
+    def net(
+        vocab_size, num_layers=12, num_heads=16, hidden_dim=1024, depths=(3, 3, 9), channels=(96, 192), image_size=224, rate=0.1
+    ):
+        return None
+
+    small = keras_smaller.arguments(net, {"rate": 0.2}, narrow=True, side=64)
+    assert small == {
+        "vocab_size": 200, "num_layers": 2, "num_heads": 4, "hidden_dim": 64, "depths": (1, 1, 1), "channels": (24, 48),
+        "image_size": 64, "rate": 0.2,
+    }  # fmt: skip
