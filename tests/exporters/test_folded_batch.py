@@ -96,7 +96,32 @@ class Prefix(nn.Module):
         return self.after(torch.cat([self.prefix.expand(x.shape[0], -1), self.before(x)], 1))
 
 
+class Places(nn.Module):
+    """Encodings of an image's places, which only the number of samples decides: XCiT, EdgeNeXt, DETR."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.places, self.after = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        mask = ~torch.zeros(x.shape[:2]).bool()
+        places = mask.cumsum(1, dtype=torch.float32)[..., None] / torch.arange(1, 5)
+        return self.after(self.before(x) + self.places(torch.cat([places.sin(), places.cos()], -1)))
+
+
+class Counted(nn.Module):
+    """Numbers that differ from sample to sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.before(x) * torch.arange(len(x)).sin()[:, None]
+
+
 CASES = {
+    "places": (Places, (5, 8)),
     "function between dense layers": (LookedUp, (3, 8, 8)),
     "windows": (Windows, (4, 4, 8)),
     "heads": (Attention, (5, 8)),
@@ -120,6 +145,12 @@ def exported(name, target, path):
 def test_folded_batch_is_exported_to_onnx(name, tmp_path):
     artifact = exported(name, "onnxruntime", tmp_path / "m.onnx")
     assert artifact.parity.exact == 1.0, artifact.parity.first_difference
+
+
+def test_what_is_the_same_for_each_sample_is_a_constant():
+    plans = [qat.plan(made().eval(), torch.randn(2, *shape)) for made, shape in ((Places, (5, 8)), (Counted, (8,)))]
+    targets = [[p.op.attrs.get("target") for p in plan.ops if p.op.kind == "float"] for plan in plans]
+    assert targets[0] == ["aten.expand.default"] and "aten.sin.default" in targets[1]
 
 
 def test_sizes_of_windows_are_multiples_of_the_batch():

@@ -69,17 +69,28 @@ def known_constants(graph: fx.Graph, owner: Mapping[str, str], tensors: Mapping[
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
             with torch.no_grad():
                 known[node] = node.target(*args, **kwargs)
-        elif _is_computable(node) and node.target in _FILLED:
-            made, number = node.meta["val"], _FILLED[node.target]
-            number = node.args[-1] if number is None else number
-            if isinstance(number, (bool, int, float)):
-                known[node] = torch.full(made.shape, number, dtype=made.dtype)
+        elif _is_computable(node) and (number := filled_with(node)) is not None:
+            known[node] = torch.full(node.meta["val"].shape, number, dtype=node.meta["val"].dtype)
     return known
+
+
+def filled_with(node: fx.Node) -> float | None:
+    """Return the number that an operator fills a tensor with, whatever the tensor is that it reads; None for any other."""
+    if node.target not in _FILLED:
+        return None
+    number: Any = _FILLED[node.target]
+    number = node.args[-1] if number is None else number
+    return number if isinstance(number, (bool, int, float)) else None
 
 
 def _is_computable(node: fx.Node) -> bool:
     """Whether a node computes the same values at any time: torch.export writes sizes that are not fixed as nodes of their own."""
-    if node.op != "call_function" or any(isinstance(v, torch.SymInt) for v in _sizes(node.meta.get("val"))):
+    return not any(isinstance(v, torch.SymInt) for v in sizes_in(node.meta.get("val"))) and is_pure(node)
+
+
+def is_pure(node: fx.Node) -> bool:
+    """Whether a node computes the same values of the same tensors and sizes at any time, and changes none."""
+    if node.op != "call_function":
         return False
     if not isinstance(node.target, torch._ops.OpOverload):
         return bool(node.all_input_nodes) and not node.is_impure()
@@ -90,7 +101,8 @@ def _in_place_of(node: fx.Node, value: Any, argument: fx.Node) -> Any:
     return value if argument is node else argument
 
 
-def _sizes(value: Any) -> list[Any]:
+def sizes_in(value: Any) -> list[Any]:
+    """Return the sizes of a tensor, or of each of several; what is no tensor is its own."""
     if isinstance(value, Tensor):
         return list(value.shape)
-    return [size for part in value for size in _sizes(part)] if isinstance(value, (tuple, list)) else [value]
+    return [size for part in value for size in sizes_in(part)] if isinstance(value, (tuple, list)) else [value]

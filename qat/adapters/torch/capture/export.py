@@ -29,6 +29,7 @@ from .batch_sizes import for_one_alone
 from .computed_weights import lift_computed_weights, of_parameters
 from .decompose import functional
 from .einsums import open_einsums
+from .equal_rows import fold_equal_rows
 from .float_copy import copy_of
 from .free_sizes import check_free, free_axes, run_with
 from .known_values import KnownValues
@@ -110,6 +111,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
 
     acts = find_acts(copied, examples, in_training, exported) if dropout else {}
     owner, tensors = owners(model, exported), {**exported.state_dict, **exported.constants}
+    fold_equal_rows(exported.graph, owner, tensors, examples, axes)
     derived = of_parameters(exported.graph, owner, tensors)
     open_einsums(exported.graph, derived)
     as_layers(exported.graph, derived)

@@ -25,6 +25,7 @@ from .attention_masks import beside_masks, hide_masked, is_near
 from .builder import Builder
 from .computed_weights import ComputedWeight, computed_weights
 from .constants import copy_returned, fold_constants
+from .equal_rows import equal_rows
 from .export import Captured, capture, owners
 from .free_sizes import scope_of
 from .match import Match, is_tensor
@@ -113,9 +114,11 @@ def trace(model: nn.Module, example_inputs: Any, dynamic: Sequence[str] = (), dr
             f"the model changes its own buffers in eval mode ({names}): make them outputs, or do it outside forward"
         )
     found = computed_weights(exported.graph)
-    owner = owners(model, exported) | {placeholder: name for placeholder, (name, _) in found.items()}
+    rows = equal_rows(exported.graph)
+    owner = owners(model, exported) | {placeholder: name for placeholder, (name, _) in (found | rows).items()}
     computed = dict(found.values())
     tensors = {**exported.state_dict, **exported.constants}
+    tensors |= dict(rows.values())
     tensors |= {name: weight.value.requires_grad_(weight.trained) for name, weight in computed.items()}
     far = hide_masked(exported.graph, owner, tensors)
     folded = fold_constants(exported.graph, owner, tensors)
