@@ -13,8 +13,8 @@ from types import ModuleType
 TURNS: dict[str, tuple[str, ...]] = {
     "torch": ("transformers", "timm", "torchvision", "transformers", "segmentation", "pytorchcv", "ultralytics"),
     "keras": (
-        "keras_hub", "zeromodels", "kimm", "kecam", "applications", "keras_hub", "zeromodels", "unet_collection", "k3im", "kecam",
-        "zeromodels", "medicai", "kyolo",
+        "keras_hub", "zeromodels", "kimm", "keras_hub", "zeromodels", "k3im", "unet_collection", "zeromodels", "keras_hub",
+        "kecam", "zeromodels", "medicai", "applications", "keras_hub", "zeromodels", "kyolo",
     ),
 }  # fmt: skip
 CUT = "the process ended"  # the error of a row whose process was cut, by a time limit or by a runtime

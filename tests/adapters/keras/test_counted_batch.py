@@ -106,6 +106,22 @@ def test_the_batch_is_free_again(name, target, tmp_path):
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras")(X[:3]), prepared(X[:3]))
 
 
+def test_sizes_that_follow_from_the_number_of_samples_reach_the_next_layer():
+    def heads(_, x):  # Keras records an output of free length
+        n = ops.shape(x)[0]
+        turned = ops.transpose(ops.reshape(x, (n, ops.shape(x)[1], 2, 4)), (0, 1, 3, 2))
+        return (ops.reshape(turned, (n, -1, 8)),)
+
+    entry = keras.Input(X.shape[1:])
+    (x,) = Plain(heads)(entry)
+    (x,) = Plain(heads)(L.LayerNormalization()(x + entry))
+    model = keras.Model(entry, L.Dense(4)(x))
+    assert model.output.shape == (None, None, 4)
+    prepared = qat.prepare(model, target="onnxruntime")
+    assert not prepared.plan.floats()
+    np.testing.assert_allclose(prepared(X[:3]), model(X[:3]), atol=1e-5)
+
+
 def test_positions_train():
     prepared = qat.calibrate(qat.prepare(around(CALLS["positions"][0])), [X])
     assert any("table" in v.path for v in prepared.trainable_variables)

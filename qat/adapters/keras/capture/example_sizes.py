@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from .counted_batch import NUMBERS, with_samples
 from .full_precision import recorded_in_full
 
 log = logging.getLogger("qat")
@@ -62,23 +63,48 @@ def _in_order(functional: Any, inputs: list[Any], example: Any) -> list[Any] | N
     return values if fits else None
 
 
-def follow(layer: keras.Operation, inputs: Any, outputs: Any) -> None:
-    """Fill in the sizes of a layer's recorded output that follow from its input, and that Keras leaves free."""
-    if not isinstance(layer, keras.layers.EinsumDense) or not isinstance(outputs, keras.KerasTensor):
+def follow(layer: keras.Operation, arguments: Any, outputs: Any) -> None:
+    """Fill in the sizes of a layer's recorded outputs that follow from its inputs, and that Keras leaves free.
+
+    Keras records a call that reshapes by its number of samples, ``reshape(x, (batch, -1, width))``, without one: all sizes that
+    follow are free then. With two numbers of samples they are known.
+    """
+    made = [t for t in keras.tree.flatten(outputs) if isinstance(t, keras.KerasTensor)]
+    if not _loses(layer, keras.tree.flatten(arguments), made):
         return
-    terms, _, result = layer.equation.replace(" ", "").partition("->")
-    (x,) = [t for t in keras.tree.flatten(inputs) if isinstance(t, keras.KerasTensor)][:1] or (None,)
-    labels = terms.split(",")[0]
-    if x is not None and "." not in layer.equation and len(labels) == len(x.shape):
-        sizes = dict(zip(labels, x.shape, strict=True))
-        outputs._shape = tuple(sizes.get(label) if n is None else n for label, n in zip(result, outputs.shape, strict=True))
+    if isinstance(layer, keras.layers.EinsumDense):
+        terms, _, result = layer.equation.replace(" ", "").partition("->")
+        (x,) = [t for t in keras.tree.flatten(arguments) if isinstance(t, keras.KerasTensor)][:1]
+        labels = terms.split(",")[0]
+        if "." not in layer.equation and len(labels) == len(x.shape):
+            sizes = dict(zip(labels, x.shape, strict=True))
+            made[0]._shape = tuple(sizes.get(n) if m is None else m for n, m in zip(result, made[0].shape, strict=True))
+        return
+    counted = [_outputs_of(layer, arguments, number) for number in NUMBERS]
+    for tensor, *specs in zip(made, *counted, strict=False):
+        first, second = (spec.shape for spec in specs)
+        if len(first) == len(second) == len(tensor.shape):
+            known = (a if n is None and a == b else n for n, a, b in zip(tensor.shape[1:], first[1:], second[1:], strict=True))
+            tensor._shape = (tensor.shape[0], *known)
+
+
+def _outputs_of(layer: keras.Operation, arguments: Any, number: int) -> list[keras.KerasTensor]:
+    """Return what a layer gives for a number of samples; nothing where its call takes none."""
+    (args, kwargs), _ = with_samples(arguments, number)
+    try:
+        outputs = layer.compute_output_spec(*args, **kwargs)
+    except Exception:  # whatever the user's code raises on another number of samples
+        return []
+    return [t for t in keras.tree.flatten(outputs) if isinstance(t, keras.KerasTensor)]
 
 
 def leaves_sizes(nodes: Any) -> bool:
     """Return whether records leave a size free that follows from others, see :func:`follow`."""
-    return any(
-        isinstance(node.operation, keras.layers.EinsumDense)
-        and None in node.outputs[0].shape[1:]
-        and None not in node.arguments.keras_tensors[0].shape[1:]
-        for node in nodes
-    )
+    return any(_loses(node.operation, node.arguments.keras_tensors, node.outputs) for node in nodes)
+
+
+def _loses(operation: keras.Operation, inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
+    """Return whether the record of a layer's call leaves a size free though those of its inputs are known."""
+    tensors = [t for t in inputs if isinstance(t, keras.KerasTensor)]
+    known = bool(tensors) and not any(None in t.shape[1:] for t in tensors)
+    return known and isinstance(operation, keras.layers.Layer) and any(None in t.shape[1:] for t in outputs)

@@ -80,7 +80,7 @@ def symbolic_variables(layer: keras.layers.Layer) -> Iterator[Mapping[int, keras
         symbols.put(inside, False)
         try:
             outputs = original(self, *args, **kwargs)
-            follow(self, (args, kwargs), outputs)
+            follow(self, (args, in_inference(self, kwargs)), outputs)
             return outputs
         except Exception:  # whatever the shape inference of the user's layer raises
             # Its call may do without, as may a Sequential's, which keeps the sizes of its first input.
