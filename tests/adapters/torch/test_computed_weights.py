@@ -216,3 +216,50 @@ def test_float_operators_read_computed_weights(suffix, tmp_path):
     prepared.train()(X).square().sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in prepared.parameters())
     assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[X]).parity.mean_lsb < 0.5
+
+
+class Scaled(nn.Module):
+    """Residual branches with a trained factor for each channel, behind a layer or behind the turn of its output."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.conv, self.up, self.down = (
+            nn.Conv2d(3, 4, 1),
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.Linear(4, 8),
+            nn.Linear(8, 4),
+        )
+        self.of_image, self.of_tokens = nn.Parameter(torch.rand(4) + 0.1), nn.Parameter(torch.rand(4) - 0.5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.of_image.reshape(1, -1, 1, 1) * self.down(self.up(x.permute(0, 2, 3, 1)).relu()).permute(0, 3, 1, 2)
+        return x + (self.conv(x).permute(0, 2, 3, 1) * self.of_tokens).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+def test_factors_of_channels_multiply_the_weight_before_them(target, tmp_path):
+    model = Scaled()
+    prepared = qat.prepare(model.eval(), X[:2], target=target)
+    assert "mul" not in [p.op.kind for p in prepared.plan.ops] and not prepared.plan.floats()
+    assert {n for n, _ in prepared.named_parameters()} == {n for n, _ in model.named_parameters()}
+    with torch.no_grad():
+        np.testing.assert_allclose(prepared.eval()(X), model(X), atol=1e-5)
+    qat.calibrate(prepared, [X]).train()(X).square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in prepared.parameters())
+    torch.optim.SGD(prepared.parameters(), 1e-3).step()
+    suffix = prepared.plan.target.suffix
+    assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[X]).parity.exact == 1.0
+
+
+class OtherFactors(Scaled):
+    """Factors of the lines of an image, and of a layer that something else reads too."""
+
+    def forward(self, x):
+        x = self.conv(self.stem(x[..., :4, :4]))
+        return x * self.of_image.view(-1, 1, 1) + self.down(self.up(x)) * self.of_image[:, None]
+
+
+def test_other_factors_stay_products():
+    assert [p.op.kind for p in qat.plan(OtherFactors().eval(), X[:2]).ops].count("mul") == 2

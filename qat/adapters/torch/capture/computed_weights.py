@@ -16,7 +16,7 @@ from torch import Tensor, fx
 aten = torch.ops.aten
 
 #: Operators that only lay numbers out anew. A weight that a layer reads may be laid out; of any other parameter the rules see it.
-_VIEWS = {
+VIEWS = {
     aten.view.default, aten.reshape.default, aten.reshape_as.default, aten.flatten.using_ints, aten.unflatten.int,
     aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default, aten.expand.default,
     aten.expand_as.default, aten.slice.Tensor, aten.select.int, aten.index.Tensor, aten.t.default, aten.transpose.int,
@@ -105,7 +105,7 @@ def _is_end(node: fx.Node, parameters: bool, derived: Mapping[fx.Node, bool]) ->
     if not isinstance(value, Tensor) or value.dtype != torch.float32 or not all(isinstance(n, int) for n in value.shape):
         return False
     readers = list(_outside(node, derived))
-    if not parameters or all(n.target in _VIEWS for n in _behind(node) if n.op == "call_function"):
+    if not parameters or all(n.target in VIEWS for n in _behind(node) if n.op == "call_function"):
         return any(reader.target in _LAYERS and node in reader.args[1:2] for reader in readers)
     return any(reader.op != "output" for reader in readers)
 

@@ -26,6 +26,7 @@ from qat.system.silence import quiet
 
 from .any_batch import ForAnyBatch
 from .batch_sizes import for_one_alone
+from .channel_factors import fold_channel_factors
 from .computed_weights import lift_computed_weights, of_parameters
 from .decompose import functional
 from .einsums import open_einsums
@@ -115,6 +116,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
     derived = of_parameters(exported.graph, owner, tensors)
     open_einsums(exported.graph, derived)
     as_layers(exported.graph, derived)
+    fold_channel_factors(exported.graph, derived, owner, tensors)
     lift_computed_weights(exported.graph, owner, tensors)
     rewrite(exported.graph)
     return Captured(exported, examples, axes, replace(signature, outputs=outputs), acts)

@@ -97,7 +97,7 @@ class _Writer:
 
     def _permuted(self, n: fx.Node, x: fx.Node, axes: tuple[int, ...]) -> fx.Node:
         """Return a tensor with its axes in another order; two permutations in turn are one."""
-        turn = _turn(x)
+        turn = turn_of(x)
         if turn is not None:
             source: Any = x.args[0]
             x, axes = source, tuple(turn[a] for a in axes)
@@ -172,7 +172,7 @@ _RULES: dict[Any, Callable[[_Writer, Any], fx.Node | None]] = {
 }
 
 
-def _turn(node: fx.Node) -> tuple[int, ...] | None:
+def turn_of(node: fx.Node) -> tuple[int, ...] | None:
     """Return the order into which a node brings the axes of its input; None of any other operator."""
     rank, target = len(_shape(node)), node.target
     axes = list(range(rank))
