@@ -70,8 +70,8 @@ def smaller(name: str, value: Any, narrow: bool, side: int | None) -> Any:
     return value
 
 
-def defaults(build: Callable[..., Any]) -> dict[str, Any]:
-    """Return a constructor's parameters by name; a class with a configuration takes what that holds too."""
+def arguments(build: Callable[..., Any], given: dict[str, Any], narrow: bool, side: int | None) -> dict[str, Any]:
+    """Return small arguments for a constructor; those of ``given`` stand. A configuration's own are taken too."""
     called = build.__init__ if inspect.isclass(build) else build  # a metaclass may hide the constructor's own parameters
     named = {
         name: parameter.default
@@ -79,14 +79,14 @@ def defaults(build: Callable[..., Any]) -> dict[str, Any]:
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and name != "self"
     }
     configuration = getattr(build, "config_class", None)
-    return {**(configuration().constructor_kwargs() if configuration else {}), **named}
-
-
-def arguments(build: Callable[..., Any], given: dict[str, Any], narrow: bool, side: int | None) -> dict[str, Any]:
-    """Return small arguments for a constructor; those of ``given`` stand."""
-    taken = {name: value for name, value in defaults(build).items() if name not in given}
-    made = {name: smaller(name, value, narrow, side) for name, value in taken.items()}
-    return {**{name: value for name, value in made.items() if value is not taken[name]}, **given}
+    held = configuration().constructor_kwargs() if configuration else {}
+    made = {}
+    for name, value in {**held, **{n: v for n, v in named.items() if v is not inspect.Parameter.empty or n not in held}}.items():
+        small = smaller(name, value, narrow, side)
+        asked = named.get(name) is inspect.Parameter.empty and small is not inspect.Parameter.empty
+        if name not in given and (small is not value or asked):
+            made[name] = small
+    return {**made, **given}
 
 
 def fitting(build: Callable[..., Any], given: dict[str, Any]) -> tuple[dict[str, Any], Any]:

@@ -38,5 +38,6 @@ def architecture(name: str, format: str) -> Architecture:
     """Return a model on images of 64 pixels or more."""
     build = classes()[name]
     taken = inspect.signature(build.__init__).parameters
-    given = {k: v for k, v in {**ENCODER, "num_classes": CLASSES}.items() if k in taken}
+    encoder = ENCODER if "encoder_name" in taken and taken["encoder_name"].default is None else {}
+    given = {k: v for k, v in {**encoder, "num_classes": CLASSES}.items() if k in taken}
     return row("medicai", name, format, *fitting(build, given))

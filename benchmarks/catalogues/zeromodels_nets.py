@@ -38,5 +38,7 @@ def net(name: str, given: dict[str, Any]) -> Any:
 
 
 def architecture(name: str, format: str) -> Architecture:
-    """Return a small model."""
-    return row("zeromodels", name, format, *fitting(classes()[name], {}))
+    """Return a small model; one with a table of segments has two."""
+    build = classes()[name]
+    segments = {"type_vocab_size": 2} if hasattr(build.config_class, "type_vocab_size") else {}
+    return row("zeromodels", name, format, *fitting(build, segments))
