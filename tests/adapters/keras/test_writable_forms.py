@@ -57,6 +57,16 @@ def moved(x, **options):
     return ops.image.affine_transform(x, 0.02 * ops.sin(ops.reshape(x, (-1, 144))[:, :8]) + numbers, **options)
 
 
+class Sized(L.Layer):
+    """Computes the size of what it returns."""
+
+    def call(self, x):
+        return ops.image.resize(x, (ops.cast(5, "int32"), np.int64(9)), interpolation="lanczos3")
+
+    def compute_output_shape(self, shape):
+        return shape[0], 5, 9, shape[-1]
+
+
 FORMS = {
     "affine": (lambda x: moved(x, fill_value=0.5), X),
     "metric": (lambda x: Metered()(x), X),
@@ -68,7 +78,7 @@ FORMS = {
     "pooling of volumes": (lambda x: L.MaxPooling3D((2, 3, 2), 2, "same")(ops.expand_dims(x, -1)), X),
     "mean of volumes": (lambda x: L.AveragePooling3D((2, 3, 2), 2, "same")(ops.expand_dims(x, -1)), X),
     "cubic": (lambda x: L.UpSampling2D(2, interpolation="bicubic")(x), X),
-    "lanczos": (lambda x: ops.image.resize(x, (5, 9), interpolation="lanczos3"), X),
+    "lanczos": (lambda x: Sized()(x), X),
     "area": (lambda x: L.Resizing(5, 3, interpolation="area")(x), X),
     "antialias": (lambda x: L.Resizing(5, 3, antialias=True)(x), X),
     "Fourier": (lambda x: L.Concatenate()([*ops.fft((x, 2.0 * x)), ops.ifft2(ops.fft2((x, ops.sin(x))))[1]]), X),

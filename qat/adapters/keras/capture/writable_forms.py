@@ -6,6 +6,7 @@ by which plans and messages call it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from tensorflow import Tensor
 from qat.errors import CaptureError
 
 from .affine_form import affine_form
+from .counted_batch import is_array
 from .fourier_forms import fourier_form
 
 _register = keras.saving.register_keras_serializable("qat")
@@ -240,5 +242,19 @@ def writable_form(layer: keras.Operation, given: Any, path: str) -> keras.Operat
             f"'{path}' (RandomCrop) makes {layer.height}x{layer.width} of images of {tuple(given.shape[1:])} in training, and "
             "Keras leaves them whole in evaluation: crop where the data is read, and take the layer out"
         )
+    layer = _configured(layer)
     found = fourier_form(layer, given) or affine_form(layer, given)
     return found or (_FORMS[kind].from_config(layer.get_config()) if kind in _FORMS else layer)
+
+
+def _configured(layer: keras.Operation) -> keras.Operation:
+    """Return an operation with Python's numbers among its arguments: Keras makes no configuration of tensors and NumPy's."""
+    if isinstance(layer, keras.layers.Layer) or layer._auto_config is not None:
+        return layer
+    given = {name: getattr(layer, name, None) for name in inspect.signature(type(layer).__init__).parameters if name != "self"}
+    made: keras.Operation = type(layer)(**keras.tree.map_structure(_plain, given))
+    return made if made._auto_config is not None else layer
+
+
+def _plain(value: Any) -> Any:
+    return np.asarray(value).tolist() if is_array(value) or isinstance(value, np.generic) else value
