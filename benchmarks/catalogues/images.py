@@ -1,4 +1,4 @@
-"""What the catalogues of PyTorch's image models share: the least image that a model takes, found on tensors without memory."""
+"""What the catalogues of PyTorch share: the least image that a model takes, found on tensors without memory where that can be."""
 
 from __future__ import annotations
 
@@ -24,17 +24,20 @@ def least_size(build: Callable[[int], nn.Module], sizes: Iterable[int], channels
     """
     why = "no size was given"
     for size in sizes:
-        try:
-            with torch.device("meta"):
-                model = build(size).eval()
-                if sum(p.numel() for p in model.parameters()) > PARAMETERS:
-                    raise Unsuitable(f"more than {PARAMETERS} parameters")
-                with torch.no_grad():
-                    model(torch.zeros(2, channels, *((frames,) if frames else ()), size, size))
-        except Unsuitable:
-            raise
-        except Exception as error:  # a package refuses a size by whatever exception its code meets
-            why = f"{type(error).__name__}: {error}"
-            continue
-        return size
+        for device in ("meta", "cpu"):
+            try:
+                with torch.device(device):
+                    model = build(size).eval()
+                    if sum(p.numel() for p in model.parameters()) > PARAMETERS:
+                        raise Unsuitable(f"more than {PARAMETERS} parameters")
+                    with torch.no_grad():
+                        model(torch.zeros(2, channels, *((frames,) if frames else ()), size, size))
+            except Unsuitable:
+                raise
+            except Exception as error:  # a package refuses a size by whatever exception its code meets
+                why = f"{type(error).__name__}: {error}"
+                if "meta tensor" not in why:
+                    break  # it reads no value: the size is what it refuses
+            else:
+                return size
     raise Unsuitable(why)
