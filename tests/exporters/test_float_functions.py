@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import torch
 
 import qat
 from qat.planning.recipe import Recipe
@@ -31,6 +32,40 @@ def test_heads_that_stay_float_are_exact(target, suffix, functions, tmp_path):
     prepared = qat.calibrate(qat.prepare(keras.Model(entry, outputs), recipe=RECIPE, target=target), [X])
     assert len(prepared.plan.floats()) == 2
     assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[X]).parity.exact == 1
+
+
+class Heads(torch.nn.Module):
+    """A softmax of classes and one of pixels, or a sigmoid and a tanh."""
+
+    def __init__(self, functions):
+        super().__init__()
+        self.functions, self.first = functions, torch.nn.Linear(8, 16)
+        self.scores, self.pixels = torch.nn.Linear(16, 107), torch.nn.Linear(16, 4500)
+        for head in (self.scores, self.pixels):
+            torch.nn.init.normal_(head.weight, std=2.0)
+
+    def forward(self, x):
+        y = self.first(x).relu()
+        first, second = self.functions
+        return first(self.scores(y)), second(self.pixels(y).view(-1, 3, 1500))
+
+
+def _over(axis):
+    return lambda x: x.softmax(axis)
+
+
+@pytest.mark.skipif(not KNOWN, reason="the processor has other kernels")
+@TARGETS
+@pytest.mark.parametrize("functions", [(_over(-1), _over(1)), (torch.sigmoid, torch.tanh)], ids=["softmax", "sigmoid and tanh"])
+def test_pytorch_heads_that_stay_float_are_exact(target, suffix, functions, tmp_path):
+    torch.manual_seed(0)
+    x = torch.from_numpy(X)
+    prepared = qat.calibrate(qat.prepare(Heads(functions).eval(), x[:2], RECIPE, target=target), [x])
+    assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[x]).parity.exact == 1
+    y = prepared(x)
+    assert all(t.requires_grad for t in y)
+    torch.stack([t.square().sum() for t in y]).sum().backward()
+    assert prepared.get_parameter("first.weight").grad.abs().sum() > 0
 
 
 def test_an_output_that_is_one_number_is_off_by_float32s_rounding_alone(tmp_path):

@@ -17,6 +17,7 @@ from qat.arithmetic.kernels import KERNELS
 from qat.planning.rounding import Rounding
 
 from .base import Node
+from .float_functions import as_runtime
 from .linear import Conv2d
 from .quantize import fake_quantized, quantize
 from .stored_weight import StoredWeight
@@ -66,7 +67,15 @@ class Softmax(Node):
 
     def real(self, x: Tensor) -> Tensor:
         """The float softmax."""
-        return torch.softmax(x if self.attrs["beta"] == 1 else x * self.attrs["beta"], -1)
+        return torch.softmax(self._factored(x), -1)
+
+    def evaluated(self, x: Tensor) -> Tensor:
+        """The float softmax in the runtime's arithmetic, where that is known."""
+        found = as_runtime("softmax", self._factored(x), self.kernels)
+        return self.real(x) if found is None else found
+
+    def _factored(self, x: Tensor) -> Tensor:
+        return x if self.attrs["beta"] == 1 else x * self.attrs["beta"]
 
 
 class Embedding(Node):

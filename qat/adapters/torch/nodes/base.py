@@ -35,7 +35,7 @@ T = TypeVar("T")
 class Node(nn.Module):
     """One planned operator. ``grids`` are those of its inputs, then of its output, shared with its neighbours.
 
-    An operator that the plan leaves float has no grids and always computes :meth:`real`.
+    An operator that the plan leaves float has no grids and always computes :meth:`real`, in evaluation :meth:`evaluated`.
 
     Attributes:
         keeps_inputs: whether the node, in training, keeps its inputs for the backward pass, in float32.
@@ -96,7 +96,8 @@ class Node(nn.Module):
     def compute(self, *args: Any) -> Tensor:
         """Compute as :meth:`forward`, outside autocast."""
         if not self.grids:
-            return activate(self.real(*args), self.planned.activation)
+            tensors = (a for a in args if isinstance(a, Tensor))
+            return activate((self.evaluated if can_keep(self, *tensors) else self.real)(*args), self.planned.activation)
         if self.output.on_grid:
             return self.integer(*args)
         if self.training and self.output.mode is not RangeMode.CALIBRATING:
@@ -116,6 +117,10 @@ class Node(nn.Module):
     def real(self, *args: Any) -> Tensor:
         """The same operator in float, without its fused activation."""
         raise NotImplementedError
+
+    def evaluated(self, *args: Any) -> Tensor:
+        """The same as the runtime computes an operator that stays float."""
+        return self.real(*args)
 
     def simulated(self, rounding: Rounding, *args: Any) -> Tensor:
         """Compute in float, whether calibrated or not, with the roundings that are asked for."""

@@ -23,7 +23,7 @@ def resized_by_onnxruntime(
 
     ``UpsampleBilinear`` of onnxruntime/core/providers/cpu/tensor/upsample.cc.
     """
-    if _is_trained(x):
+    if is_trained(x):
         return BILINEAR(x, size, aligned, factors)
     sizes = _sizes(x, size, factors)
     given = (None, None) if size or factors is None else factors
@@ -47,7 +47,7 @@ def resized_by_xnnpack(x: Tensor, size: Sequence[int] | None, aligned: bool, fac
     products of matrices instead.
     """
     sizes = _sizes(x, size, factors)
-    if _is_trained(x) or (not size and [n * f for n, f in zip(x.shape[2:], factors or (), strict=True)] != sizes):
+    if is_trained(x) or (not size and [n * f for n, f in zip(x.shape[2:], factors or (), strict=True)] != sizes):
         return BILINEAR(x, size, aligned, factors)
     rows, columns = (_on(x, of_xnnpack(n, out, aligned)) for n, out in zip(x.shape[2:], sizes, strict=True))
     x = _between(x, 3, columns, columns[3])
@@ -59,7 +59,7 @@ def _between(x: Tensor, axis: int, places: Sequence[Tensor], after: Tensor) -> T
     return second.sub_(first).mul_(after).add_(first)
 
 
-def _is_trained(x: Tensor) -> bool:
+def is_trained(x: Tensor) -> bool:
     """Whether a backward pass follows, which PyTorch's own operator does in one kernel; the values differ in their last bits."""
     return x.requires_grad and torch.is_grad_enabled()
 

@@ -9,13 +9,17 @@ from typing import Any
 from qat.adapters.torch.autograd.moves import CARRYING
 
 from .equal_values import SORT, TOPK, first_of_equal_sorted, first_of_equal_topk
+from .float_functions import SOFTMAX, softmax_of_onnxruntime, softmax_of_xnnpack
 from .float_resizing import BILINEAR, resized_by_onnxruntime, resized_by_xnnpack
 
 _OF_ALL: Mapping[Any, Callable[..., Any]] = {TOPK: first_of_equal_topk, SORT: first_of_equal_sorted}
 
 #: By a target's arithmetic: the function in the place of an operator.
 IN_ORDER: Mapping[str, Mapping[Any, Callable[..., Any]]] = MappingProxyType(
-    {"mlas": {BILINEAR: resized_by_onnxruntime, **_OF_ALL}, "xnnpack": {BILINEAR: resized_by_xnnpack, **_OF_ALL}}
+    {
+        "mlas": {BILINEAR: resized_by_onnxruntime, SOFTMAX: softmax_of_onnxruntime, **_OF_ALL},
+        "xnnpack": {BILINEAR: resized_by_xnnpack, SOFTMAX: softmax_of_xnnpack, **_OF_ALL},
+    }
 )
 #: The operator that each of these functions, and each that carries bytes along, stands for: the exporters write it.
 STANDS_FOR: Mapping[Any, Any] = MappingProxyType(

@@ -16,6 +16,7 @@ from qat.planning.plan import PlannedOp
 
 from .activation_grid import Grid
 from .base import Node, narrowed
+from .float_functions import as_runtime
 from .quantize import quantize_parameter
 
 #: Operators of several operands in composed functions.
@@ -86,6 +87,11 @@ class Function(Node):
     def real(self, x: Tensor) -> Tensor:
         """PyTorch's own function."""
         return FUNCTIONS[self.planned.op.kind](x, **self.attrs)
+
+    def evaluated(self, x: Tensor) -> Tensor:
+        """The same in the runtime's arithmetic, where that is known."""
+        found = as_runtime(self.planned.op.kind, x, self.kernels)
+        return self.real(x) if found is None else found
 
     def _tables(self, device: torch.device) -> tuple[Tensor, ...]:
         """Return the integers and their slopes, float32 of one entry for each integer of the input.
