@@ -12,6 +12,7 @@ from qat.graph.decompose.batch_norm import norms_over_images
 from qat.graph.decompose.conv1d import signals_as_images
 from qat.graph.decompose.for_target import for_target
 from qat.graph.decompose.reductions import means_over_images
+from qat.graph.decompose.transposes import transposes_of_few_axes
 from qat.graph.equalization import equalize as equalized
 from qat.graph.equalization import upper_ends
 from qat.graph.even_norms import even_norms
@@ -112,6 +113,9 @@ class Captured:
             return row.of_one if row is not None and rule is not None and rule.activation.bits < 16 else ""
 
         graph = for_target(replaced(graph, recipe.replace), target.kinds, of_one)
+        turned = target.row("transpose")
+        if turned is not None and turned.ranks:
+            graph = transposes_of_few_axes(graph, max(turned.ranks))
         made = make_plan(graph, recipe, target)
         kept = {p.op.name for p in made.ops if p.keeps_framework}
         made = made.without(self.adapter.unheld(traced, kept, target.suffix))

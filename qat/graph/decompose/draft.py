@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..graph import Graph, Op, TensorSpec
@@ -48,3 +49,8 @@ class Draft:
         # In the order of the operators, which the planner's borders follow.
         order = dict.fromkeys([*self.graph.inputs, *(name for op in self.ops for name in op.outputs)])
         return self.graph.replace(ops=tuple(self.ops), tensors={name: self.tensors[name] for name in order})
+
+
+def product(sizes: Sequence[int | None]) -> int | None:
+    """Return the product of sizes; None where one is free."""
+    return None if None in sizes else math.prod(size or 0 for size in sizes)

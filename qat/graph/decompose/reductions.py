@@ -5,12 +5,11 @@ The axes to be reduced are merged into the height of an image of one column, all
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ..graph import Graph, Op
-from .draft import Draft
+from .draft import Draft, product
 
 #: The spatial axes of an image.
 SPATIAL = {"NCHW": (2, 3), "NHWC": (1, 2)}
@@ -42,7 +41,7 @@ def _over_image(draft: Draft, op: Op, axes: tuple[int, ...]) -> None:
         source = turned
 
     def laid(shape: Sequence[int | None]) -> list[int | None]:
-        channels, height = (_product([shape[a] for a in part]) for part in (kept, axes))
+        channels, height = (product([shape[a] for a in part]) for part in (kept, axes))
         return [shape[0], channels, height, 1] if layout == "NCHW" else [shape[0], height, 1, channels]
 
     examples = [n or 0 for n in laid(spec.example)] if spec.example else []
@@ -58,7 +57,3 @@ def _over_image(draft: Draft, op: Op, axes: tuple[int, ...]) -> None:
     draft.ops.append(replace(op, inputs=(image,), outputs=(mean,), attrs=attrs))
     if not last:
         draft.reshape(mean, op.output, op.scope)
-
-
-def _product(sizes: Sequence[int | None]) -> int | None:
-    return None if None in sizes else math.prod(size or 0 for size in sizes)
