@@ -1,4 +1,4 @@
-"""A softmax, sigmoid or tanh that stays float is equal in every bit to the runtime's, on processors whose kernels are known."""
+"""A float softmax, sigmoid, tanh or running sum is equal in every bit to the runtime's, on processors whose kernels are known."""
 
 import keras
 import numpy as np
@@ -56,7 +56,11 @@ def _over(axis):
 
 @pytest.mark.skipif(not KNOWN, reason="the processor has other kernels")
 @TARGETS
-@pytest.mark.parametrize("functions", [(_over(-1), _over(1)), (torch.sigmoid, torch.tanh)], ids=["softmax", "sigmoid and tanh"])
+@pytest.mark.parametrize(
+    "functions",
+    [(_over(-1), _over(1)), (torch.sigmoid, torch.tanh), (lambda x: x.cumsum(1), lambda x: x.cumsum(2))],
+    ids=["softmax", "sigmoid and tanh", "running sum"],
+)
 def test_pytorch_heads_that_stay_float_are_exact(target, suffix, functions, tmp_path):
     torch.manual_seed(0)
     x = torch.from_numpy(X)

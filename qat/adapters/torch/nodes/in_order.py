@@ -9,10 +9,10 @@ from typing import Any
 from qat.adapters.torch.autograd.moves import CARRYING
 
 from .equal_values import SORT, TOPK, first_of_equal_sorted, first_of_equal_topk
-from .float_functions import SOFTMAX, softmax_of_onnxruntime, softmax_of_xnnpack
+from .float_functions import RUNNING_SUM, SOFTMAX, running_sum, softmax_of_onnxruntime, softmax_of_xnnpack
 from .float_resizing import BILINEAR, resized_by_onnxruntime, resized_by_xnnpack
 
-_OF_ALL: Mapping[Any, Callable[..., Any]] = {TOPK: first_of_equal_topk, SORT: first_of_equal_sorted}
+_OF_ALL: Mapping[Any, Callable[..., Any]] = {TOPK: first_of_equal_topk, SORT: first_of_equal_sorted, RUNNING_SUM: running_sum}
 
 #: By a target's arithmetic: the function in the place of an operator.
 IN_ORDER: Mapping[str, Mapping[Any, Callable[..., Any]]] = MappingProxyType(
