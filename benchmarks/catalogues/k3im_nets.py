@@ -16,7 +16,7 @@ ASKED: dict[str, Any] = {
     "patch_size": 8, "image_patch_size": 8, "frame_patch_size": 2, "frames": 4, "num_frames": 4, "seq_len": 64, "dim": 64,
     "depth": 2, "cls_depth": 1, "spatial_depth": 1, "temporal_depth": 1, "heads": 4, "dim_head": 16, "mlp_dim": 128,
     "embedding_dim": 64, "num_blocks": 2, "dropout_rate": 0.0, "dropout": 0.0, "image_size": 32, "img_size": 32,
-    "num_classes": CLASSES, "pool": "mean", "hidden_units": 128, "projection_dim": 64, "num_heads": 4, "transformer_layers": 2,
+    "num_classes": CLASSES, "pool": "mean", "hidden_units": 64, "projection_dim": 64, "num_heads": 4, "transformer_layers": 2,
     "transformer_units": [128, 64], "stochastic_depth_rate": 0.0, "kernel_size": 3, "stride": 1, "padding": 1,
     "input_shape": (32, 32, 3), "embed_dim": 64, "window_size": 2, "num_mlp": 128, "qkv_bias": True, "shift_size": 1,
     "filters": 64, "channels": 3, "num_channels": 3, "in_channels": 3,

@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from qat.graph.decompose.transposes import transposed
+
 #: A tensor of TensorFlow, which has no types.
 Tensor = Any
 #: A size, an index or a bound: a number, or a tensor where it is not fixed.
@@ -45,11 +47,16 @@ def select(x: Tensor, dim: int, index: int) -> Tensor:
     return x[(slice(None),) * (dim % len(x.shape)) + (index,)]
 
 
+def permute(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """Reorder the axes; of more than six in tensors of fewer, since a kernel takes no more."""
+    return transposed(x, axes, 6, tf.reshape, tf.transpose)
+
+
 def swap(x: Tensor, a: int, b: int) -> Tensor:
     """Swap two axes."""
     axes = list(range(len(x.shape)))
     axes[a], axes[b] = axes[b], axes[a]
-    return tf.transpose(x, axes)
+    return permute(x, axes)
 
 
 def squeeze(x: Tensor, dims: int | Sequence[int]) -> Tensor:

@@ -27,7 +27,7 @@ ATEN: dict[Any, Callable[..., Any]] = {
     aten._unsafe_view.default: shapes.view,
     aten.reshape.default: shapes.view,
     aten.expand.default: shapes.expand,
-    aten.permute.default: tf.transpose,
+    aten.permute.default: shapes.permute,
     aten.transpose.int: shapes.swap,
     aten.t.default: tf.transpose,
     aten.unsqueeze.default: tf.expand_dims,

@@ -35,26 +35,34 @@ def test_a_transpose_of_free_sizes_stays():
     assert transposes_of_few_axes(graph, 6) == graph
 
 
+#: Of patches, and of an attention's parts, which come before the samples.
+ORDERS = ((0, 1, 3, 5, 2, 4, 6, 7), (2, 0, 1, 3, 5, 4, 6, 7))
+
+
 class Clips(torch.nn.Module):
     """Patches of clips as tokens."""
 
-    def __init__(self):
+    def __init__(self, order):
         super().__init__()
+        self.order = order
         self.dense = torch.nn.Linear(48, 5)
 
     def forward(self, x):
-        return self.dense(x.reshape(-1, *PATCHES).permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(-1, 16, 48))
+        x = x.reshape(-1, *PATCHES).permute(self.order)
+        return self.dense(x.reshape(-1, 16, 48) if self.order[0] == 0 else x.reshape(2, -1, 8, 48)[1])
 
 
-def _of_keras():
+def _of_keras(order):
     entry = keras.Input(X.shape[1:])
-    x = keras.ops.transpose(keras.layers.Reshape(PATCHES)(entry), (0, 1, 3, 5, 2, 4, 6, 7))
-    return keras.Model(entry, keras.layers.Dense(5)(keras.layers.Reshape((16, 48))(x)))
+    x = keras.ops.transpose(keras.layers.Reshape(PATCHES)(entry), order)
+    x = keras.ops.reshape(x, (-1, 16, 48)) if order[0] == 0 else keras.ops.reshape(x, (2, -1, 8, 48))[1]
+    return keras.Model(entry, keras.layers.Dense(5)(x))
 
 
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(("make", "data"), [(Clips, torch.from_numpy(X)), (_of_keras, X)])
-def test_patches_of_clips_reach_a_tflite(make, data, tmp_path):
-    prepared = qat.prepare(make(), (data,) if make is Clips else data, target="litert")
-    assert not prepared.plan.floats()
+def test_patches_of_clips_reach_a_tflite(make, data, order, tmp_path):
+    prepared = qat.prepare(make(order), (data,) if make is Clips else data, target="litert")
+    assert order[0] or not prepared.plan.floats()
     qat.calibrate(prepared, [data])
     assert qat.export(prepared, tmp_path / "m.tflite", verify=[data]).parity.exact == 1.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..graph import Graph, Op
 from .draft import Draft, product
@@ -55,6 +56,22 @@ def steps(axes: Sequence[int], most: int) -> list[tuple[Groups, tuple[int, ...]]
             made.append((tuple(groups[i] for i in kept), tuple(kept.index(i) for i in order if i in kept)))
             present.insert(place, present.pop(at))
     return made
+
+
+def transposed(x: Any, axes: Sequence[int], most: int, reshape: Callable[..., Any], transpose: Callable[..., Any]) -> Any:
+    """Return a framework's tensor transposed by its own functions, in tensors of at most ``most`` axes where one size is free."""
+    sizes = [1, *x.shape]
+    if len(axes) <= most or sizes.count(None) > 1:
+        return transpose(x, axes)
+
+    def laid(groups: Groups) -> Any:
+        sides = (product([sizes[axis] for axis in group]) for group in groups)
+        return reshape(x, [-1 if size is None else size for size in sides])
+
+    moved = [axis % len(axes) + 1 for axis in axes]
+    for groups, order in steps((0, *moved), most):
+        x = transpose(laid(groups), order)
+    return laid(tuple((axis,) for axis in moved))
 
 
 def _is_to_write(graph: Graph, op: Op, most: int) -> bool:

@@ -18,6 +18,7 @@ from keras.src.utils import numerical_utils
 from tensorflow import Tensor
 
 from qat.errors import CaptureError
+from qat.graph.decompose.transposes import transposed
 
 from .affine_form import affine_form
 from .counted_batch import is_array
@@ -50,6 +51,15 @@ def _place(find: Any, x: Tensor, axis: int | None, keepdims: bool) -> Tensor:
     if not keepdims:
         return found
     return tf.reshape(found, [1] * len(x.shape)) if axis is None else tf.expand_dims(found, axis)
+
+
+@_register
+class Transpose(numpy.Transpose):
+    """Of more than six axes in tensors of fewer: a kernel of TFLite takes no more."""
+
+    def call(self, x: Tensor) -> Tensor:
+        """Transpose."""
+        return transposed(x, self.axes or tuple(reversed(range(len(x.shape)))), 6, tf.reshape, tf.transpose)
 
 
 @_register
@@ -217,8 +227,8 @@ def _counted(indices: Tensor, mode: str, depth: int, dtype: str) -> Tensor:
 _FORMS: dict[str, type[keras.Operation]] = {
     form.__name__: form
     for form in (
-        Argmax, Argmin, Roll, Sinh, Cosh, MaxPooling3D, AveragePooling3D, CategoryEncoding, Discretization, Resizing, Resize,
-        UpSampling2D,
+        Argmax, Argmin, Transpose, Roll, Sinh, Cosh, MaxPooling3D, AveragePooling3D, CategoryEncoding, Discretization, Resizing,
+        Resize, UpSampling2D,
     )
 }  # fmt: skip
 
