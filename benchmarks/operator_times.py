@@ -1,11 +1,12 @@
 """The table of qat/planning/operator_costs.py: what each kind of operator takes, in integers and in float, in both runtimes.
 
-    OMP_NUM_THREADS=1 python benchmarks/operator_times.py [.onnx .tflite] [--only conv2d add ...]
+    OMP_NUM_THREADS=1 python benchmarks/operator_times.py [onnxruntime onnxruntime_vnni litert] [--only conv2d add ...]
 
-Each operator is timed in a file of its own, at several sizes, batch 1, one thread, integers and float in turns. Its time is
-fitted by a sum of a call, of the values that it reads and writes, and of its multiply-accumulates. The least tenth of the runs
-counts, since other work on the machine only adds to a time. Calls are those beyond the call of a reshape, or of a minimum for two
-inputs: the rest is what a session takes for the inputs and outputs of a file.
+Each target's rows are those of its processors: ``onnxruntime`` is measured on one without VNNI. Each operator is timed in a file
+of its own, at several sizes, batch 1, one thread, integers and float in turns, in time of the processor. Its time is fitted by a
+sum of a call, of the values that it reads and writes, and of its multiply-accumulates. The least tenth of the runs counts, since
+other work on the machine only adds to a time. Calls are those beyond the call of a reshape, or of a minimum for two inputs: the
+rest is what a session takes for the inputs and outputs of a file.
 """
 
 from __future__ import annotations
@@ -31,15 +32,21 @@ from qat.adapters.torch.lower import lower
 from qat.analysis.mixed.single_layers import SingleFile, conversion_file, layer_file
 from qat.baselines import float_baseline
 from qat.planning.operator_costs import BORDER, Work, work_of
+from qat.planning.targets import TARGETS as TARGETS_BY_NAME
 from qat.program.program import Value
 from qat.runtimes import Session, open_session
 from qat.system.silence import quiet
 
-TARGETS = {".onnx": "onnxruntime_vnni", ".tflite": "litert"}
+TARGETS = ("onnxruntime", "onnxruntime_vnni", "litert")
 #: Channels and side of images: those of few values show the call, those of many the values.
 IMAGES = ((16, 4), (16, 28), (96, 28))
 #: Rows and columns of tokens.
 TOKENS = ((4, 16), (64, 64), (197, 192))
+
+#: The kind whose input's conversions are timed.
+CONVERTED = "sigmoid"
+#: Sizes of it besides those of all kinds.
+LARGER = ((16, 16), (64, 28), (128, 32))
 
 #: Kinds that are timed behind a convolution, whose layout decides on their kernel.
 BEHIND = ("max_pool2d",)
@@ -119,6 +126,7 @@ def cases() -> list[Case]:
         for kind, function in functions.items()
         for c, n in IMAGES
     ]
+    made += [Case(CONVERTED, (c, n, n), ONE[CONVERTED]) for c, n in LARGER]
     for c, n in IMAGES:
         at = partial(Case, shape=(c, n, n))
         made += [at("conv2d", layer=partial(nn.Conv2d, c, c, k, padding=k // 2)) for k in (1, 3)]
@@ -143,9 +151,9 @@ def seconds(sessions: Sequence[Session], feeds: Sequence[Sequence[np.ndarray]]) 
     ends = time.perf_counter() + 0.2
     while len(taken[0]) < 20 or (len(taken[0]) < 400 and time.perf_counter() < ends):
         for session, feed, found in zip(sessions, feeds, taken, strict=True):
-            started = time.perf_counter()
+            started = time.process_time()
             session.invoke(*feed)
-            found.append(time.perf_counter() - started)
+            found.append(time.process_time() - started)
     return [float(np.quantile(found[3:], 0.1)) for found in taken]
 
 
@@ -164,13 +172,14 @@ class Measured:
     real: float
 
 
-def measure(suffix: str, case: Case) -> dict[str, Measured]:
-    """Return what a case takes, and what the conversions of its first input take; nothing of one that stays float."""
+def measure(target: str, case: Case) -> dict[str, Measured]:
+    """Return what a case takes, and of :data:`CONVERTED` what its conversions take; nothing of one that stays float."""
+    suffix = TARGETS_BY_NAME[target].suffix
     xs = tuple(torch.randn(3, *case.shape) for _ in range(case.inputs))
     model = case.between().eval()
     with torch.no_grad():
         model(*xs)
-    prepared = qat.calibrate(qat.prepare(model, xs, target=TARGETS[suffix]), [xs])
+    prepared = qat.calibrate(qat.prepare(model, xs, target=target), [xs])
     program = lower(prepared)
     planned = next((p for p in prepared.plan.ops if p.op.kind == case.kind and p.integer), None)
     if planned is None:
@@ -186,7 +195,7 @@ def measure(suffix: str, case: Case) -> dict[str, Measured]:
         conversion_file(program, Value("one", (None, 1), value.encoding), suffix, False),
     ]
     with tempfile.TemporaryDirectory() as folder:
-        baseline = float_baseline(case.alone().eval(), (*xs, torch.ones(3, 1)), folder, target=TARGETS[suffix])
+        baseline = float_baseline(case.alone().eval(), (*xs, torch.ones(3, 1)), folder, target=target)
         if baseline.path is None:
             raise RuntimeError(str(baseline.error)[-600:])
         real = open_session(baseline.path)
@@ -195,8 +204,10 @@ def measure(suffix: str, case: Case) -> dict[str, Measured]:
         times = seconds([*sessions, real], [*feeds, [np.zeros([s or 1 for s in i.shape], np.float32) + 0.5 for i in real.inputs]])
     integer, alone, into, back, call, as_float = (1e6 * t for t in times)
     integer -= alone - call if before else 0.0
-    border = Work(int(np.prod(value.shape[1:])), 0)
     found = {case.kind: Measured(work_of(planned, prepared.plan.graph), max(integer - call, 0.05), max(as_float - call, 0.05))}
+    if case.kind != CONVERTED:
+        return found
+    border = Work(int(np.prod(value.shape[1:])), 0)
     return found | {BORDER: Measured(border, max(into - call, 0.05), max(back - into, 0.05))}
 
 
@@ -210,27 +221,27 @@ def fitted(found: Sequence[Measured], times: Sequence[float]) -> tuple[float, fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suffixes", nargs="*", default=list(TARGETS), help="of the formats")
+    parser.add_argument("targets", nargs="*", default=list(TARGETS))
     parser.add_argument("--only", nargs="*", help="kinds")
     options = parser.parse_args()
     torch.manual_seed(0)
-    for suffix in options.suffixes:
+    for target in options.targets:
         found: dict[str, list[Measured]] = {}
         for case in cases():
             if options.only and case.kind not in options.only:
                 continue
             try:
                 with quiet():
-                    made = measure(suffix, case)
+                    made = measure(target, case)
             except Exception as error:  # whatever fails is a row that is missing
                 print(
-                    f"# {suffix} {case.kind} {case.shape}: {type(error).__name__}: {' '.join(str(error).split())[-250:]}",
+                    f"# {target} {case.kind} {case.shape}: {type(error).__name__}: {' '.join(str(error).split())[-250:]}",
                     flush=True,
                 )
                 continue
             for kind, measured in made.items():
                 found.setdefault(kind, []).append(measured)
-        print(f'    "{suffix}": {{')
+        print(f'    "{target}": {{')
         fits = {
             kind: [fitted(rows, [getattr(row, form) for row in rows]) for form in ("integer", "real")]
             for kind, rows in found.items()

@@ -51,14 +51,13 @@ def quicker_in_float(planned: Sequence[PlannedOp], graph: Graph, target: Target)
     Raises:
         ConfigError: the times of the target's kernels are not known.
     """
-    if target.suffix not in COSTS or target.strict_qdq:
-        known = ", ".join(t.name for t in TARGETS.values() if t.suffix in COSTS and not t.strict_qdq)
+    if target.name not in COSTS:
+        known = ", ".join(name for name in TARGETS if name in COSTS)
         raise ConfigError(
             f"prefer: speed has no times of kernels for target '{target.name}': leave the key out, or take one of {known}"
         )
-    suffix = target.suffix
-    free = {p.op.name: _times(p, graph, suffix) for p in planned if p.integer and p.op.inputs}
-    borders = [*_borders(planned, graph, suffix)]
+    free = {p.op.name: _times(p, graph, target) for p in planned if p.integer and p.op.inputs}
+    borders = [*_borders(planned, graph, target)]
     quick = source_side(_edges(free, borders))
     chosen = {name for name in free if name in quick}
     reasons: dict[str, str] = {}
@@ -69,14 +68,14 @@ def quicker_in_float(planned: Sequence[PlannedOp], graph: Graph, target: Target)
     return reasons
 
 
-def _times(p: PlannedOp, graph: Graph, suffix: str) -> _Times:
+def _times(p: PlannedOp, graph: Graph, target: Target) -> _Times:
     """Return the times of an operator. A kind without a row moves values, or is rare: it takes no time in either form."""
-    cost = COSTS[suffix].get(p.op.kind)
+    cost = COSTS[target.name].get(p.op.kind)
     work = work_of(p, graph)
     return _Times(0.0, 0.0) if cost is None else _Times(work.microseconds(cost.integer), _MARGIN * work.microseconds(cost.real))
 
 
-def _borders(planned: Sequence[PlannedOp], graph: Graph, suffix: str) -> Iterator[_Border]:
+def _borders(planned: Sequence[PlannedOp], graph: Graph, target: Target) -> Iterator[_Border]:
     """Yield each tensor that may be converted: not a constant, which is held in the form that is read."""
     writers = {name: p.op.name for p in planned for name in p.op.outputs}
     constants = {name for p in planned if not p.op.inputs for name in p.op.outputs}
@@ -86,24 +85,24 @@ def _borders(planned: Sequence[PlannedOp], graph: Graph, suffix: str) -> Iterato
             readers.setdefault(name, []).append(p.op.name)
     for name in graph.outputs:
         readers.setdefault(name, []).append(None)
-    cost = COSTS[suffix][BORDER]
+    cost = COSTS[target.name][BORDER]
     for name, found in readers.items():
         tensor = graph.tensors[name]
         if tensor.dtype == "float32" and name not in constants:
             work = Work(size_of(tensor), 0)
-            turned = _turned(tensor, suffix)
+            turned = _turned(tensor, target)
             into, back = (turned + work.microseconds(rates) for rates in (cost.integer, cost.real))
             yield _Border(writers.get(name), tuple(found), into, back)
 
 
-def _turned(tensor: TensorSpec, suffix: str) -> float:
+def _turned(tensor: TensorSpec, target: Target) -> float:
     """Return what it takes to bring a tensor from the layout of integer kernels into that of float ones, or back.
 
     ONNX Runtime holds images of integers with the channels last, and float ones with the channels in blocks.
     """
-    if suffix != ".onnx" or len(tensor.shape) != 4:
+    if target.suffix != ".onnx" or len(tensor.shape) != 4:
         return 0.0
-    return Work(2 * size_of(tensor), 0).microseconds(COSTS[suffix]["transpose"].integer)
+    return Work(2 * size_of(tensor), 0).microseconds(COSTS[target.name]["transpose"].integer)
 
 
 def _edges(free: dict[str, _Times], borders: Sequence[_Border]) -> Iterator[tuple[Hashable, Hashable, float]]:

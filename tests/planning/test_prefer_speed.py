@@ -75,6 +75,17 @@ def test_a_target_without_times_is_refused():
         qat.plan(nn.Conv2d(3, 4, 3).eval(), torch.randn(2, 3, 8, 8), QUICK, "tensorrt")
 
 
+def test_times_are_those_of_the_targets_processor():
+    """Without VNNI products of integers gain less: a small net is quickest in float."""
+    model, x = (
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 1)),
+        torch.randn(3, 3, 8, 8),
+    )
+    assert any(p.integer for p in qat.plan(model.eval(), x, QUICK, "onnxruntime_vnni").ops)
+    with pytest.raises(ConfigError, match=r"quantizes nothing.*prefer: speed"):
+        qat.plan(model, x, QUICK, "onnxruntime")
+
+
 def test_the_choice_is_the_quickest_of_all(monkeypatch: pytest.MonkeyPatch):
     """Any times: no other assignment of forms to the operators of a net with branches takes less."""
     from torch.nn import functional as F
@@ -94,9 +105,9 @@ def test_the_choice_is_the_quickest_of_all(monkeypatch: pytest.MonkeyPatch):
     for seed in range(20):
         chance = random.Random(seed)
         rates = {k: OperatorCost(*((chance.uniform(0, 4), 0.0, 0.0) for _ in range(2))) for k in kinds}
-        monkeypatch.setitem(COSTS, ".onnx", rates | {"transpose": OperatorCost((0.5, 0.0, 0.0), (0.5, 0.0, 0.0))})
-        free = {p.op.name: prefer_speed._times(p, plan.graph, ".onnx") for p in plan.ops if p.integer}
-        borders = [*prefer_speed._borders(plan.ops, plan.graph, ".onnx")]
+        monkeypatch.setitem(COSTS, target.name, rates | {"transpose": OperatorCost((0.5, 0.0, 0.0), (0.5, 0.0, 0.0))})
+        free = {p.op.name: prefer_speed._times(p, plan.graph, target) for p in plan.ops if p.integer}
+        borders = [*prefer_speed._borders(plan.ops, plan.graph, target)]
         every = itertools.chain.from_iterable(itertools.combinations(free, n) for n in range(len(free) + 1))
         least = min(prefer_speed._total(free, borders, set(chosen)) for chosen in every)
         chosen = set(prefer_speed.quicker_in_float(plan.ops, plan.graph, target))

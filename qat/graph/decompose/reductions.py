@@ -50,10 +50,16 @@ def _over_image(draft: Draft, op: Op, axes: tuple[int, ...]) -> None:
     channels = 1 if layout == "NCHW" else 3
     shape = (spec.shape[0], laid(spec.shape)[channels])
     last = output.shape == shape
-    mean = (
-        op.output if last else draft.add_tensor(f"{op.output}_mean", shape, [examples[0], examples[channels]] if examples else ())
-    )
-    attrs = {"axes": SPATIAL[layout], "keepdims": False}
+    mean = output.name if last else _of_one_place(draft, op, image, channels)
+    attrs = {"axes": SPATIAL[layout], "keepdims": not last}
     draft.ops.append(replace(op, inputs=(image,), outputs=(mean,), attrs=attrs))
-    if not last:
+    if mean != op.output:
         draft.reshape(mean, op.output, op.scope)
+
+
+def _of_one_place(draft: Draft, op: Op, image: str, channels: int) -> str:
+    """Return the tensor of a mean of images that keeps their axes: the output, or one that a reshape alone makes it of."""
+    spec = draft.tensors[image]
+    shape = tuple(n if a in (0, channels) else 1 for a, n in enumerate(spec.shape))
+    example = [n if a in (0, channels) else 1 for a, n in enumerate(spec.example)]
+    return op.output if draft.tensors[op.output].shape == shape else draft.add_tensor(f"{op.output}_mean", shape, example)
