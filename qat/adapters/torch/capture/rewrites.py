@@ -14,6 +14,7 @@ from .attention import PRODUCTS
 from .batch_sizes import are_equal
 from .embedding_bags import BAGS, bags_of_one_size
 from .per_channel import PER_CHANNEL
+from .recurrent_cells import CELLS
 from .reductions import REDUCTIONS, adaptive_max
 from .resizing import RESIZING
 from .rewriter import Rewrite, Rewriter, fake_mode, given, reshape
@@ -347,7 +348,7 @@ _SPREADING: dict[Any, Rewrite] = dict.fromkeys(
     (aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor, aten.maximum.default, aten.minimum.default), _spread
 )
 
-_TABLES = (_SPREADING, PER_CHANNEL, REDUCTIONS, PRODUCTS, RESIZING, SAMPLE_KERNELS, _PLAIN)
+_TABLES = (_SPREADING, PER_CHANNEL, REDUCTIONS, PRODUCTS, RESIZING, CELLS, SAMPLE_KERNELS, _PLAIN)
 
 #: The rules of each operator, in order; the first that applies is used.
 REWRITES: dict[Any, tuple[Rewrite, ...]] = {
