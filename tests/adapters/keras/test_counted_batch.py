@@ -32,6 +32,19 @@ class Trained(Plain):
         self.table.build(None)
 
 
+class Table(L.Layer):
+    """Returns its weight."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(1, shape[-1], 8), initializer="normal", name="table")
+
+    def call(self, x):
+        return self.table
+
+    def compute_output_shape(self, shape):
+        return 1, shape[-1], 8
+
+
 def _heads(_, x):
     n, length, width = ops.shape(x)
     heads = ops.transpose(ops.reshape(x, (n, length, 2, width // 2)), (0, 2, 1, 3))
@@ -120,6 +133,20 @@ def test_sizes_that_follow_from_the_number_of_samples_reach_the_next_layer():
     prepared = qat.prepare(model, target="onnxruntime")
     assert not prepared.plan.floats()
     np.testing.assert_allclose(prepared(X[:3]), model(X[:3]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("litert", ".tflite"), ("onnxruntime", ".onnx")])
+def test_a_sum_with_positions_of_all_samples_leaves_the_batch_free(target, suffix, tmp_path):
+    entry = keras.Input((6,), dtype="int32")
+    x = L.Embedding(20, 8)(entry)
+    x = L.Add()([x, Table()(entry)])
+    assert x.shape == (1, 6, 8)  # Keras' record
+    model = keras.Model(entry, L.Dense(4)(L.LayerNormalization()(x)))
+    ids = np.random.default_rng(0).integers(0, 20, (8, 6)).astype("int32")
+    prepared = qat.prepare(model, target=target)
+    np.testing.assert_allclose(prepared(ids), model(ids), atol=1e-5)
+    qat.calibrate(prepared, [ids])
+    assert qat.export(prepared, tmp_path / f"model{suffix}", verify=[ids[:5], ids[:2]]).parity.exact == 1.0
 
 
 def test_positions_train():

@@ -6,17 +6,21 @@ input layer takes the batch of its first call for its own; that one is free.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.ops.operation_utils import broadcast_shapes
 
 from .counted_batch import NUMBERS, with_samples
 from .full_precision import recorded_in_full
 
 log = logging.getLogger("qat")
+
+_MERGES = tuple(getattr(keras.layers, name) for name in ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"))
 
 
 def of_sizes(functional: Any, nodes: Sequence[Any], example_inputs: Any, free_batch: bool = False) -> Any:
@@ -72,6 +76,9 @@ def follow(layer: keras.Operation, arguments: Any, outputs: Any) -> None:
     made = [t for t in keras.tree.flatten(outputs) if isinstance(t, keras.KerasTensor)]
     if not _loses(layer, keras.tree.flatten(arguments), made):
         return
+    if isinstance(layer, _MERGES):
+        made[0]._shape = _merged([t for t in keras.tree.flatten(arguments) if isinstance(t, keras.KerasTensor)])
+        return
     if isinstance(layer, keras.layers.EinsumDense):
         terms, _, result = layer.equation.replace(" ", "").partition("->")
         (x,) = [t for t in keras.tree.flatten(arguments) if isinstance(t, keras.KerasTensor)][:1]
@@ -104,7 +111,15 @@ def leaves_sizes(nodes: Any) -> bool:
 
 
 def _loses(operation: keras.Operation, inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
-    """Return whether the record of a layer's call leaves a size free though those of its inputs are known."""
+    """Return whether the record of a layer's call leaves a size free that follows from its inputs, or fixes a free one."""
     tensors = [t for t in inputs if isinstance(t, keras.KerasTensor)]
+    if isinstance(operation, _MERGES):
+        return _merged(tensors) != tuple(outputs[0].shape)
     known = bool(tensors) and not any(None in t.shape[1:] for t in tensors)
     return known and isinstance(operation, keras.layers.Layer) and any(None in t.shape[1:] for t in outputs)
+
+
+def _merged(tensors: Sequence[keras.KerasTensor]) -> tuple[int | None, ...]:
+    """Return the shape of tensors that are added: Keras has 1 of an axis that is free in one and 1 in another."""
+    shape: tuple[int | None, ...] = tuple(functools.reduce(broadcast_shapes, (t.shape for t in tensors)))
+    return shape

@@ -288,7 +288,8 @@ def _laid(
 ) -> Sequence[Any]:
     """Add variables that recorded calls read, and what is computed from variables alone, as tensors; return the other calls."""
     nodes = lift_computed_weights(b, nodes, variables, outputs, path)
-    for tensor in {id(t): t for node in nodes for t in node.arguments.keras_tensors}.values():
+    read = [t for node in nodes for t in node.arguments.keras_tensors]
+    for tensor in {id(t): t for t in (*read, *outputs)}.values():
         variable = variables.get(id(tensor))
         if variable is not None:
             b.names[id(tensor)] = b.emit("constant", [], tuple(variable.shape), f"{path}/{variable.name}", {"value": variable})
