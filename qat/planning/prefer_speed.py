@@ -17,8 +17,6 @@ from .operator_costs import BORDER, COSTS, Work, size_of, work_of
 from .plan import PlannedOp
 from .targets import TARGETS, Target
 
-#: A float operator counts as this many times its time: the times are no more exact.
-_MARGIN = 1.1
 _NEVER = float("inf")
 
 
@@ -72,7 +70,7 @@ def _times(p: PlannedOp, graph: Graph, target: Target) -> _Times:
     """Return the times of an operator. A kind without a row moves values, or is rare: it takes no time in either form."""
     cost = COSTS[target.name].get(p.op.kind)
     work = work_of(p, graph)
-    return _Times(0.0, 0.0) if cost is None else _Times(work.microseconds(cost.integer), _MARGIN * work.microseconds(cost.real))
+    return _Times(0.0, 0.0) if cost is None else _Times(work.microseconds(cost.integer), work.microseconds(cost.real))
 
 
 def _borders(planned: Sequence[PlannedOp], graph: Graph, target: Target) -> Iterator[_Border]:
