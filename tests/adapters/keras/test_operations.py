@@ -85,6 +85,18 @@ def test_an_operation_is_exact_in_integers(name, target, tmp_path):
     assert artifact.parity.exact == 1.0
 
 
+@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
+def test_differences_of_whole_numbers_stay_whole(target, tmp_path):
+    ids = np.random.default_rng(0).integers(0, 9, (8, 5)).astype("int32")
+    entry = keras.Input((5,), dtype="int32")
+    apart = ops.clip(ops.expand_dims(entry, 2) - ops.expand_dims(entry, 1), -3, 3)
+    model = keras.Model(entry, L.Dense(3)(L.Embedding(7, 4)(apart + 3)))
+    prepared = qat.prepare(model, target=target)
+    np.testing.assert_allclose(prepared(ids), model(ids), atol=1e-5)
+    qat.calibrate(prepared, [ids])
+    assert qat.export(prepared, tmp_path / f"m{prepared.plan.target.suffix}", verify=[ids]).parity.exact == 1.0
+
+
 def test_weights_of_operations_are_trained():
     model = qat.calibrate(qat.prepare(model_of("signals")), [IMAGES])
     before = {name: np.array(v) for name, v in model.parameters.items()}

@@ -103,7 +103,7 @@ def _broadcast(a: Shape, b: Shape) -> Shape:
 
 def subtract(b: Builder, c: Call) -> str | None:
     """``a - b`` of two tensors is ``a + (-1) b``: the integers of ``-b`` are those of ``b``, so that nothing is lost."""
-    if len(c.inputs) != 2 or any(len(b.specs[n].shape) != len(c.shape) for n in c.inputs):
+    if len(c.inputs) != 2 or any(len(b.specs[n].shape) != len(c.shape) or b.specs[n].dtype != "float32" for n in c.inputs):
         return None
     minus = b.constant(np.full([1] * len(c.shape), -1.0, np.float32), c.path)
     negated = b.emit("mul", [c.inputs[1], minus], b.specs[c.inputs[1]].shape, c.path)
@@ -158,7 +158,9 @@ def _power(b: Builder, c: Call, exponent: float) -> str:
 def clip(b: Builder, c: Call) -> str | None:
     """``keras.ops.clip`` between two numbers."""
     limits = c.layer.x_min, c.layer.x_max
-    return _clamp(b, c, *map(float, limits)) if all(isinstance(end, (int, float)) for end in limits) else None
+    if b.specs[c.inputs[0]].dtype != "float32" or not all(isinstance(end, (int, float)) for end in limits):
+        return None
+    return _clamp(b, c, *map(float, limits))
 
 
 def _clamp(b: Builder, c: Call, low: float | None, high: float | None) -> str:
