@@ -77,11 +77,9 @@ def test_a_target_without_times_is_refused():
 
 def test_times_are_those_of_the_targets_processor():
     """Without VNNI products of integers gain less: a small net is quickest in float."""
-    model, x = (
-        nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 1)),
-        torch.randn(3, 3, 8, 8),
-    )
-    assert any(p.integer for p in qat.plan(model.eval(), x, QUICK, "onnxruntime_vnni").ops)
+    first, *others = (nn.Conv2d(channels, 8, 3, padding=1) for channels in (3, 8, 8))
+    model, x = nn.Sequential(first, nn.SiLU(), others[0], nn.SiLU(), others[1]), torch.randn(3, 3, 16, 16)
+    assert all(p.integer for p in qat.plan(model.eval(), x, QUICK, "onnxruntime_vnni").ops)
     with pytest.raises(ConfigError, match=r"quantizes nothing.*prefer: speed"):
         qat.plan(model, x, QUICK, "onnxruntime")
 
