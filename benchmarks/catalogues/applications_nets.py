@@ -7,7 +7,7 @@ from typing import Any
 
 from architectures import Architecture
 
-from .keras_smaller import CLASSES, fitting, least, row
+from .keras_smaller import CLASSES, fitting, least, row, seeded
 
 
 def names() -> list[str]:
@@ -21,8 +21,7 @@ def net(name: str, given: dict[str, Any]) -> Any:
     """Return a model with random weights."""
     import keras
 
-    keras.utils.set_random_seed(0)
-    return getattr(keras.applications, name)(**given)
+    return seeded(getattr(keras.applications, name), given)
 
 
 def architecture(name: str, format: str) -> Architecture:

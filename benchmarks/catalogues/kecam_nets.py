@@ -8,7 +8,7 @@ from typing import Any
 
 from architectures import Architecture
 
-from .keras_smaller import CLASSES, fitting, least, row
+from .keras_smaller import CLASSES, fitting, least, row, seeded
 
 
 def functions() -> dict[str, Any]:
@@ -35,10 +35,7 @@ def names() -> list[str]:
 
 def net(name: str, given: dict[str, Any]) -> Any:
     """Return a model with random weights."""
-    import keras
-
-    keras.utils.set_random_seed(0)
-    return functions()[name](**given)
+    return seeded(functions()[name], given)
 
 
 def architecture(name: str, format: str) -> Architecture:

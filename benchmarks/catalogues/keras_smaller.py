@@ -110,6 +110,14 @@ def fitting(build: Callable[..., Any], given: dict[str, Any]) -> tuple[dict[str,
     raise Unsuitable(why)
 
 
+def seeded(build: Callable[..., Any], given: dict[str, Any]) -> Any:
+    """Return a model whose random weights are the same each time."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    return build(**given)
+
+
 def least(names: Iterable[str]) -> list[str]:
     """Return the first of each family: names that differ by their size alone, as ``ConvNeXtTiny`` and ``ConvNeXtBase`` do."""
     families: dict[str, str] = {}

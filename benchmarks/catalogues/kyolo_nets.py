@@ -6,7 +6,7 @@ from typing import Any
 
 from architectures import Architecture
 
-from .keras_smaller import CLASSES, fitting, row
+from .keras_smaller import CLASSES, fitting, row, seeded
 
 
 def names() -> list[str]:
@@ -18,11 +18,9 @@ def names() -> list[str]:
 
 def net(name: str, given: dict[str, Any]) -> Any:
     """Return a model with random weights."""
-    import keras
     import kyolo
 
-    keras.utils.set_random_seed(0)
-    return getattr(kyolo, name)(**given)
+    return seeded(getattr(kyolo, name), given)
 
 
 def architecture(name: str, format: str) -> Architecture:

@@ -7,7 +7,7 @@ from typing import Any
 
 from architectures import Architecture
 
-from .keras_smaller import CLASSES, fitting, least, row
+from .keras_smaller import CLASSES, fitting, least, row, seeded
 
 ENCODER = {"encoder_name": "resnet18", "encoder_depth": 4}
 
@@ -28,10 +28,7 @@ def names() -> list[str]:
 
 def net(name: str, given: dict[str, Any]) -> Any:
     """Return a model with random weights."""
-    import keras
-
-    keras.utils.set_random_seed(0)
-    return classes()[name](**given)
+    return seeded(classes()[name], given)
 
 
 def architecture(name: str, format: str) -> Architecture:

@@ -7,7 +7,7 @@ from typing import Any
 
 from architectures import Architecture
 
-from .keras_smaller import CLASSES, fitting, row
+from .keras_smaller import CLASSES, fitting, row, seeded
 
 #: What the models of the collection ask for and give no default.
 ASKED: dict[str, Any] = {
@@ -43,10 +43,7 @@ def names() -> list[str]:
 
 def net(name: str, given: dict[str, Any]) -> Any:
     """Return a model with random weights."""
-    import keras
-
-    keras.utils.set_random_seed(0)
-    return functions()[name.partition(",")[0]](**given)
+    return seeded(functions()[name.partition(",")[0]], given)
 
 
 def architecture(name: str, format: str) -> Architecture:
