@@ -19,6 +19,7 @@ from .reductions import REDUCTIONS, adaptive_max
 from .resizing import RESIZING
 from .rewriter import Rewrite, Rewriter, fake_mode, given, reshape
 from .sample_kernels import SAMPLE_KERNELS
+from .truth_values import TRUTH_VALUES
 
 aten = torch.ops.aten
 
@@ -144,7 +145,8 @@ def _item(w: Rewriter, n: Any) -> fx.Node | None:
         return w.call(n, aten.select.int, x, *given(source, 0), index)
     if source.target in _EXTREMES:
         axis, keep = given(source, None, False)
-        return w.call(n, _EXTREMES[source.target], x, [axis], keep) if index == 0 else None
+        made = w.call(n, _EXTREMES[source.target], x, [axis], keep) if index == 0 else None
+        return made and (TRUTH_VALUES[made.target](w, made) or made)
     if source.target in BAGS:
         return bags_of_one_size(w, n, source) if index == 0 else None
     if source.target in _ADAPTIVE_MAX:
@@ -348,7 +350,7 @@ _SPREADING: dict[Any, Rewrite] = dict.fromkeys(
     (aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor, aten.maximum.default, aten.minimum.default), _spread
 )
 
-_TABLES = (_SPREADING, PER_CHANNEL, REDUCTIONS, PRODUCTS, RESIZING, CELLS, SAMPLE_KERNELS, _PLAIN)
+_TABLES = (_SPREADING, TRUTH_VALUES, PER_CHANNEL, REDUCTIONS, PRODUCTS, RESIZING, CELLS, SAMPLE_KERNELS, _PLAIN)
 
 #: The rules of each operator, in order; the first that applies is used.
 REWRITES: dict[Any, tuple[Rewrite, ...]] = {
