@@ -32,19 +32,23 @@ SPELLED = {"torch": "PyTorch", "keras": "Keras 3", "tf_keras": "tf_keras"}
 PAIRS = tuple(dict.fromkeys((a.framework, a.format) for a in ARCHITECTURES))
 
 
-def measure(architecture: Architecture, limit: float) -> dict[str, Any]:
-    """Return the row of an architecture, measured in a process of its own; a failure is a row with an ``error``."""
-    environment = {
+def of_one_thread() -> dict[str, str]:
+    """Return the environment of a row's process: one thread, and this toolkit to import."""
+    return {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "TF_NUM_INTRAOP_THREADS": "1",
         "PYTHONPATH": os.pathsep.join((str(HERE.parent), os.environ.get("PYTHONPATH", ""))),
     }
+
+
+def measure(architecture: Architecture, limit: float) -> dict[str, Any]:
+    """Return the row of an architecture, measured in a process of its own; a failure is a row with an ``error``."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "row.json"
         command = [sys.executable, str(HERE / "coverage_row.py"), architecture.key, str(out)]
         try:
-            done = subprocess.run(command, env=environment, timeout=limit, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, env=of_one_thread(), timeout=limit, capture_output=True, text=True, check=False)
         except subprocess.TimeoutExpired:
             return {"error": f"took more than {limit:.0f} s"}
         if not out.exists():

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 from architectures import ARCHITECTURES, FORMATS
 from catalogues import CUT, TURNS, catalogue
+from coverage import of_one_thread
 
 HERE = Path(__file__).parent
 
@@ -47,19 +47,13 @@ def order(framework: str, seed: int, known: set[str]) -> Iterator[tuple[str, str
 
 def measured(framework: str, package: str, name: str, limit: float) -> dict[str, Any]:
     """Return the rows of a model, one a format, or why it is not counted."""
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "TF_NUM_INTRAOP_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join((str(HERE.parent), os.environ.get("PYTHONPATH", ""))),
-    }
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rows.json"
         command = [sys.executable, str(HERE / "drawn_row.py"), package, name, str(out)]
         late = False
         with (Path(folder) / "log").open("w") as log:
             try:
-                subprocess.run(command, env=environment, timeout=limit, stdout=log, stderr=log, check=False)
+                subprocess.run(command, env=of_one_thread(), timeout=limit, stdout=log, stderr=log, check=False)
             except subprocess.TimeoutExpired:
                 late = True
         said = " ".join((Path(folder) / "log").read_text(errors="replace").split()[-60:])[-600:]
