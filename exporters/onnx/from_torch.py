@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx
+import onnx_ir as ir
 import torch
 
 from qat.adapters.torch.block_inputs import example_inputs
@@ -37,8 +38,17 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
         ) from error
     if exported is None:
         raise ExportError("torch.onnx.export returned nothing for the float operators: is the 'onnx' extra installed?")
+    _register_constants(exported.model.graph)
     model: onnx.ModelProto = exported.model_proto
     versions = {o.domain: o.version for o in model.opset_import}
     if versions.get("", opset) != opset or model.functions:
         raise ExportError(f"torch wrote the float operators for ONNX opset {versions} instead of {opset}: update torch")
     return model
+
+
+def _register_constants(graph: ir.Graph) -> None:
+    """Store each constant that a node reads: the optimizer of ``torch.onnx`` gives the limits of several clips one name."""
+    read = {value for node in graph for value in node.inputs if value is not None and value.producer() is None}
+    for value in read - set(graph.initializers.values()):
+        if value.const_value is not None:
+            graph.register_initializer(value)

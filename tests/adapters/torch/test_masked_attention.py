@@ -308,3 +308,28 @@ def test_what_one_scale_has_to_hold():
     assert reach(1024) == reach(None) > reach(16)
     x, shown = np.array([[3.0, -40.0, 9.0], [1.0, 2.0, 0.0], [5.0, 5.0, 5.0]]), np.array([[1, 1, -1], [1, 1, 1], [-1, -1, -1]])
     np.testing.assert_array_equal(spread(x, shown, 10.0), [[3.0, -7.0, -7.0], [1.0, 2.0, 0.0]])
+
+
+class Mapped(nn.Module):
+    """Attention within three places of the past; the mask is a function of three numbers, repeated by ``torch.vmap``."""
+
+    def __init__(self):
+        super().__init__()
+        self.read, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x):
+        shown = lambda sample, i, j: (j <= i) & (j > i - 3) & (sample >= 0)  # noqa: E731
+        for axes in ((None, None, 0), (None, 0, None), (0, None, None)):
+            shown = torch.vmap(shown, in_dims=axes)
+        places = torch.arange(x.shape[1])
+        q, k, v = self.read(x).chunk(3, -1)
+        hidden = ~shown(torch.arange(x.shape[0]), places, places)
+        return self.out((q @ k.transpose(1, 2) / 8**0.5).masked_fill(hidden, -1e9).softmax(-1) @ v)
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("onnxruntime", ".onnx"), ("litert", ".tflite")])
+def test_a_mask_that_vmap_makes(target, suffix, tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(6, 5, 8)
+    prepared = qat.calibrate(qat.prepare(Mapped().eval(), x[:2], target=target), [x])
+    assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[x]).parity.exact == 1

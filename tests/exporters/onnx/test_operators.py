@@ -11,6 +11,7 @@ import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+import qat
 from qat.arithmetic import lookup as functions
 from qat.arithmetic.encoding import Encoding
 from qat.arithmetic.float_functions import float_is_exact
@@ -310,3 +311,24 @@ def test_a_result_near_a_border_is_looked_up():
     assert float_is_exact("abs", {}, x, y)
     assert not float_is_exact("leaky_relu", {"alpha": 0.25}, Encoding(x.scale, 128, 0, 255), Encoding(y.scale, 128, 0, 255))
     assert not float_is_exact("exp", {}, Encoding(np.float32(1.0), 0, 0, 255), y), "it overflows"
+
+
+class Clipped(torch.nn.Module):
+    """Three clips of one tensor between limits that are buffers, as Gemma's layers for sound and images have."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.outs = torch.nn.Linear(8, 8), torch.nn.ModuleList(torch.nn.Linear(8, 4) for _ in range(3))
+        for i in range(3):
+            self.register_buffer(f"low{i}", torch.tensor(-0.2 - i / 4))
+            self.register_buffer(f"high{i}", torch.tensor(0.3 + i / 4))
+
+    def forward(self, x):
+        y = self.dense(x)
+        return sum(out(torch.clamp(y, getattr(self, f"low{i}"), getattr(self, f"high{i}"))) for i, out in enumerate(self.outs))
+
+
+def test_several_clips_of_a_tensor_keep_their_limits(tmp_path):
+    x = torch.randn(16, 8)
+    prepared = qat.calibrate(qat.prepare(Clipped().eval(), x[:2]), [x])
+    assert qat.export(prepared, tmp_path / "m.onnx", verify=[x]).parity.exact == 1

@@ -36,7 +36,7 @@ from .free_sizes import check_free, free_axes, run_with
 from .known_values import KnownValues
 from .parameter_products import as_layers
 from .quick_shapes import quick_shapes
-from .regions import inline_regions
+from .regions import inline_regions, is_mapped
 from .rewrites import rewrite
 from .training_acts import Act, find_acts
 
@@ -93,8 +93,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
     try:
         with _capturing():
             axes, (captured, examples) = _along_some_axes(copied, given, free)
-            inline_regions(captured.graph_module)
-            exported = _functional(captured)
+            exported = _functional(_without_vmap(captured))
     except CaptureError:
         raise
     except Exception as error:
@@ -106,8 +105,7 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
 
     def in_training() -> torch.export.ExportedProgram:
         with _capturing():
-            again, _ = _any_batch(copied, given, axes, free)
-            inline_regions(again.graph_module)
+            again = _without_vmap(_any_batch(copied, given, axes, free)[0])
             return functional(again) if taken_apart else _functional(again, lenient=True)
 
     acts = find_acts(copied, examples, in_training, exported) if dropout else {}
@@ -334,6 +332,13 @@ def _is_fixed(exported: torch.export.ExportedProgram, axes: Axes) -> bool:
     sizes = [v.shape[axis] for v, axis in zip(values, axes, strict=True) if isinstance(v, torch.Tensor) and axis is not None]
     # A symbol that a guard made a number is no int yet; its expression is that number.
     return any(isinstance(size, int) or not size.node.expr.free_symbols or for_one_alone(size) for size in sizes)
+
+
+def _without_vmap(captured: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Write what ``torch.vmap`` repeats (masks in transformers) as operators on whole tensors, and regions as their operators."""
+    found = functional(captured) if is_mapped(captured.graph) else captured
+    inline_regions(found.graph_module)
+    return found
 
 
 def _functional(exported: torch.export.ExportedProgram, lenient: bool = False) -> torch.export.ExportedProgram:

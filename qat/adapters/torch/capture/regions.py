@@ -11,8 +11,15 @@ from torch import fx
 
 from qat.errors import CaptureError
 
+#: The module of the marks that ``torch.vmap`` leaves in a graph.
+_VMAP = "torch._functorch.predispatch"
 #: The calls of a region: the setting's arguments, the region's graph, and what it reads.
 _REGIONS = (torch.ops.higher_order.wrap_with_autocast, torch.ops.higher_order.wrap_with_set_grad_enabled)
+
+
+def is_mapped(graph: fx.Graph) -> bool:
+    """Whether a graph repeats operators by ``torch.vmap``: its marks have no readers, and are lost with what nobody reads."""
+    return any(getattr(node.target, "__module__", "") == _VMAP for node in graph.nodes)
 
 
 def inline_regions(module: fx.GraphModule) -> None:
