@@ -134,16 +134,21 @@ def test_values_that_the_model_does_not_take_are_said_by_the_batch(framework):
 def test_a_tensor_without_finite_values_is_named_with_what_to_do():
     import torch
 
+    class Least(torch.nn.Module):
+        """Makes minus infinity of what it reads, in a form that is not known for a mask."""
+
+        def forward(self, x):
+            return x.scatter(1, torch.arange(4).expand(len(x), 4), -torch.inf)
+
     class Hidden(torch.nn.Module):
         """Puts what hides scores beside them, as Longformer's code does."""
 
         def __init__(self):
             super().__init__()
-            self.layer, self.end = torch.nn.Linear(4, 4), torch.nn.Linear(8, 3)
+            self.least, self.layer, self.end = Least(), torch.nn.Linear(4, 4), torch.nn.Linear(8, 3)
 
         def forward(self, x):
-            hidden = torch.where(x < 1, torch.full_like(x, -torch.inf), x)
-            return self.end(torch.softmax(torch.cat([self.layer(x), hidden], 1), 1))
+            return self.end(torch.softmax(torch.cat([self.layer(x), self.least(x)], 1), 1))
 
     x = torch.rand(8, 4)
     with pytest.raises(CalibrationError, match=r"no finite values .* of layer 'layer'.*a rule \{scope: 'layer', mode: float\}"):
