@@ -1,6 +1,6 @@
 """One draw of a catalogue: the float model first, then a row of the coverage table for each format.
 
-    python benchmarks/drawn_row.py torch timm resnet18 rows.json
+    python benchmarks/drawn_row.py timm resnet18 rows.json
 
 Runs in a process of its own, which the draw starts. A file with ``unsuitable`` says why the draw does not count the model.
 """
@@ -13,6 +13,7 @@ import resource
 import sys
 import tempfile
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,6 @@ def runs(architecture: Architecture) -> None:
 
 def main() -> None:
     package, name, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    formats = sys.argv[4:] or FORMATS
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     result: dict[str, Any] = {}
     try:
@@ -50,12 +50,12 @@ def main() -> None:
     except Exception as error:  # whatever a public package raises before the toolkit sees the model
         out.write_text(json.dumps({"unsuitable": f"{type(error).__name__}: {str(error).strip()[:300]}"}))
         return
-    for fmt in formats:
+    for fmt in FORMATS:
         result[fmt] = {"error": CUT}  # what stays if a runtime aborts
         out.write_text(json.dumps(result))
         with tempfile.TemporaryDirectory() as folder:
             try:
-                result[fmt] = measure(catalogue(package).architecture(name, fmt), Path(folder))
+                result[fmt] = measure(replace(architecture, format=fmt), Path(folder))
             except Exception as error:  # whatever fails is the row
                 if not isinstance(error, QatError):
                     traceback.print_exc()

@@ -2,6 +2,7 @@
 
 Each module has two functions. ``names()`` returns all that the package registers and the module's rule keeps.
 ``architecture(name, format)`` returns the row to measure; it raises :class:`Unsuitable` where the model cannot be built small.
+Those of Keras have a third, ``constructor(name)``, which returns what builds a model from its arguments.
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from architectures import Architecture
 
-from .keras_smaller import CLASSES, fitting, least, row, seeded
+from .keras_smaller import CLASSES, fitting, least, row
 
 
 def names() -> list[str]:
@@ -17,15 +18,14 @@ def names() -> list[str]:
     return least(name for name, value in vars(keras.applications).items() if inspect.isfunction(value))
 
 
-def net(name: str, given: dict[str, Any]) -> Any:
-    """Return a model with random weights."""
+def constructor(name: str) -> Callable[..., Any]:
+    """Return what builds a model."""
     import keras
 
-    return seeded(getattr(keras.applications, name), given)
+    build: Callable[..., Any] = getattr(keras.applications, name)
+    return build
 
 
 def architecture(name: str, format: str) -> Architecture:
     """Return a model on the least image that it takes."""
-    import keras
-
-    return row("applications", name, format, *fitting(getattr(keras.applications, name), {"weights": None, "classes": CLASSES}))
+    return row("applications", name, format, *fitting(constructor(name), {"weights": None, "classes": CLASSES}))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Callable
 from typing import Any
 
 from architectures import Architecture
 
-from .keras_smaller import CLASSES, fitting, row, seeded
+from .keras_smaller import CLASSES, fitting, row
 
 #: What the models ask for and give no default, beside what their names tell.
 ASKED: dict[str, Any] = {
@@ -41,13 +42,14 @@ def names() -> list[str]:
     return sorted(functions())
 
 
-def net(name: str, given: dict[str, Any]) -> Any:
-    """Return a model with random weights."""
-    return seeded(functions()[name], given)
+def constructor(name: str) -> Callable[..., Any]:
+    """Return what builds a model."""
+    build: Callable[..., Any] = functions()[name]
+    return build
 
 
 def architecture(name: str, format: str) -> Architecture:
     """Return a small model."""
-    build = functions()[name]
+    build = constructor(name)
     taken = inspect.signature(build).parameters
     return row("k3im", name, format, *fitting(build, {k: v for k, v in ASKED.items() if k in taken}))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable
 from typing import Any
 
 from architectures import Architecture
 
-from .keras_smaller import CLASSES, fitting, least, row, seeded
+from .keras_smaller import CLASSES, fitting, least, row
 
 
 def functions() -> dict[str, Any]:
@@ -33,11 +34,12 @@ def names() -> list[str]:
     return least(functions())
 
 
-def net(name: str, given: dict[str, Any]) -> Any:
-    """Return a model with random weights."""
-    return seeded(functions()[name], given)
+def constructor(name: str) -> Callable[..., Any]:
+    """Return what builds a model."""
+    build: Callable[..., Any] = functions()[name]
+    return build
 
 
 def architecture(name: str, format: str) -> Architecture:
     """Return a model on the least image that it takes."""
-    return row("kecam", name, format, *fitting(functions()[name], {"pretrained": None, "num_classes": CLASSES}))
+    return row("kecam", name, format, *fitting(constructor(name), {"pretrained": None, "num_classes": CLASSES}))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from architectures import Architecture
@@ -106,11 +108,13 @@ def _encoder(name: str) -> tuple[str, dict[str, Any]]:
     return kind, {**ASKED[kind], "image_shape": (64, 64, 3)}
 
 
-def net(name: str, given: dict[str, Any]) -> Any:
-    """Return a model with random weights: a backbone, or a task on the backbone that ``given["backbone"]`` tells."""
-    import keras
+def constructor(name: str) -> Callable[..., Any]:
+    """Return what builds a model."""
+    return functools.partial(built, name)
 
-    keras.utils.set_random_seed(0)
+
+def built(name: str, **given: Any) -> Any:
+    """Return a model: a backbone, or a task on the backbone that ``given["backbone"]`` tells."""
     if "backbone" not in given:
         return backbone(name, given)
     task = classes()[name]
@@ -131,4 +135,4 @@ def architecture(name: str, format: str) -> Architecture:
         return row("keras_hub", name, format, made, model)
     rest = arguments(found, {"backbone": made, "preprocessor": None}, True, 64)
     rest |= {"num_classes": CLASSES} if "num_classes" in inspect.signature(found).parameters else {}
-    return row("keras_hub", name, format, rest, net(name, rest))
+    return row("keras_hub", name, format, rest, built(name, **rest))

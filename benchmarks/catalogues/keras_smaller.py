@@ -9,7 +9,7 @@ from typing import Any
 
 from architectures import Architecture, Input
 
-from . import PARAMETERS, Unsuitable
+from . import PARAMETERS, Unsuitable, catalogue
 
 WORDS, LENGTH, CLASSES = 200, 16, 10
 #: What a whole number of a constructor becomes, by the first pattern that its name holds; a name is refused by none.
@@ -110,12 +110,12 @@ def fitting(build: Callable[..., Any], given: dict[str, Any]) -> tuple[dict[str,
     raise Unsuitable(why)
 
 
-def seeded(build: Callable[..., Any], given: dict[str, Any]) -> Any:
-    """Return a model whose random weights are the same each time."""
+def net(package: str, name: str, given: dict[str, Any]) -> Any:
+    """Return a model of a catalogue whose random weights are the same each time."""
     import keras
 
     keras.utils.set_random_seed(0)
-    return build(**given)
+    return catalogue(package).constructor(name)(**given)
 
 
 def least(names: Iterable[str]) -> list[str]:
@@ -171,8 +171,8 @@ def one_input(name: str, tensor: Any, named: bool) -> Input:
 
 
 def row(package: str, name: str, format: str, made: dict[str, Any], model: Any) -> Architecture:
-    """Return the row of a model that ``catalogues.<package>_nets.net`` builds from its name and arguments."""
-    chosen = {"name": name, "given": made}
+    """Return the row of a model that :func:`net` builds from its package, its name and its arguments."""
+    chosen = {"package": package, "name": name, "given": made}
     return Architecture(
-        f"{package} {name}", "keras", format, f"catalogues.{package}_nets", "net", chosen, entering(model), scores=False
+        f"{package} {name}", "keras", format, "catalogues.keras_smaller", "net", chosen, entering(model), scores=False
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from architectures import Architecture
 
-from .keras_smaller import CLASSES, fitting, least, row, seeded
+from .keras_smaller import CLASSES, fitting, least, row
 
 
 def names() -> list[str]:
@@ -16,15 +17,14 @@ def names() -> list[str]:
     return least(kimm.list_models())
 
 
-def net(name: str, given: dict[str, Any]) -> Any:
-    """Return a model with random weights."""
+def constructor(name: str) -> Callable[..., Any]:
+    """Return what builds a model."""
     import kimm
 
-    return seeded(getattr(kimm.models, name), given)
+    build: Callable[..., Any] = getattr(kimm.models, name)
+    return build
 
 
 def architecture(name: str, format: str) -> Architecture:
     """Return a model on the least image that it takes."""
-    import kimm
-
-    return row("kimm", name, format, *fitting(getattr(kimm.models, name), {"weights": None, "classes": CLASSES}))
+    return row("kimm", name, format, *fitting(constructor(name), {"weights": None, "classes": CLASSES}))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from architectures import Architecture
 
-from .keras_smaller import CLASSES, fitting, row, seeded
+from .keras_smaller import CLASSES, fitting, row
 
 
 def names() -> list[str]:
@@ -16,15 +17,14 @@ def names() -> list[str]:
     return [name for name in kyolo.list_models() if name[-1] in "nts"]
 
 
-def net(name: str, given: dict[str, Any]) -> Any:
-    """Return a model with random weights."""
+def constructor(name: str) -> Callable[..., Any]:
+    """Return what builds a model."""
     import kyolo
 
-    return seeded(getattr(kyolo, name), given)
+    build: Callable[..., Any] = getattr(kyolo, name)
+    return build
 
 
 def architecture(name: str, format: str) -> Architecture:
     """Return a model on the least image that it takes."""
-    import kyolo
-
-    return row("kyolo", name, format, *fitting(getattr(kyolo, name), {"nc": CLASSES}))
+    return row("kyolo", name, format, *fitting(constructor(name), {"nc": CLASSES}))

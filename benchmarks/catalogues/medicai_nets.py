@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from architectures import Architecture
 
-from .keras_smaller import CLASSES, fitting, least, row, seeded
+from .keras_smaller import CLASSES, fitting, least, row
 
 ENCODER = {"encoder_name": "resnet18", "encoder_depth": 4}
 
@@ -26,14 +27,15 @@ def names() -> list[str]:
     return least(classes())
 
 
-def net(name: str, given: dict[str, Any]) -> Any:
-    """Return a model with random weights."""
-    return seeded(classes()[name], given)
+def constructor(name: str) -> Callable[..., Any]:
+    """Return what builds a model."""
+    build: Callable[..., Any] = classes()[name]
+    return build
 
 
 def architecture(name: str, format: str) -> Architecture:
     """Return a model on images of 64 pixels or more."""
-    build = classes()[name]
+    build = constructor(name)
     taken = inspect.signature(build.__init__).parameters
     encoder = ENCODER if "encoder_name" in taken and taken["encoder_name"].default is None else {}
     given = {k: v for k, v in {**encoder, "num_classes": CLASSES}.items() if k in taken}

@@ -40,7 +40,7 @@ SMALL: dict[int, tuple[str, ...]] = {
         "encoder_num_attention_heads", "decoder_num_attention_heads", "encoder_num_hidden_layers", "decoder_num_hidden_layers",
         "num_experts_per_tok", "moe_topk", "n_group", "topk_group",
     ),
-    4: ("num_experts", "num_local_experts", "n_routed_experts", "num_queries_small"),
+    4: ("num_experts", "num_local_experts", "n_routed_experts"),
     10: ("num_queries",),
 }  # fmt: skip
 BY_NAME = {name: value for value, names in SMALL.items() for name in names}

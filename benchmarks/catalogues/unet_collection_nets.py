@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from architectures import Architecture
 
-from .keras_smaller import CLASSES, fitting, row, seeded
+from .keras_smaller import CLASSES, fitting, row
 
 #: What the models of the collection ask for and give no default.
 ASKED: dict[str, Any] = {
@@ -41,15 +42,16 @@ def names() -> list[str]:
     ]
 
 
-def net(name: str, given: dict[str, Any]) -> Any:
-    """Return a model with random weights."""
-    return seeded(functions()[name.partition(",")[0]], given)
+def constructor(name: str) -> Callable[..., Any]:
+    """Return what builds a model."""
+    build: Callable[..., Any] = functions()[name.partition(",")[0]]
+    return build
 
 
 def architecture(name: str, format: str) -> Architecture:
     """Return a model of three levels on images of 64 pixels."""
-    model, comma, form = name.partition(",")
-    build = functions()[model]
+    _, comma, form = name.partition(",")
+    build = constructor(name)
     taken = inspect.signature(build).parameters
     given = {k: v for k, v in ASKED.items() if k in taken} | FORMS[comma + form]
     return row("unet_collection", name, format, *fitting(build, given | ({"backbone": None} if "backbone" in taken else {})))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from architectures import Architecture
 
-from .keras_smaller import fitting, row, seeded
+from .keras_smaller import fitting, row
 
 
 def classes() -> dict[str, Any]:
@@ -29,13 +30,14 @@ def names() -> list[str]:
     return sorted(classes())
 
 
-def net(name: str, given: dict[str, Any]) -> Any:
-    """Return a model with random weights."""
-    return seeded(classes()[name], given)
+def constructor(name: str) -> Callable[..., Any]:
+    """Return what builds a model."""
+    build: Callable[..., Any] = classes()[name]
+    return build
 
 
 def architecture(name: str, format: str) -> Architecture:
     """Return a small model; one with a table of segments has two."""
-    build = classes()[name]
+    build: Any = constructor(name)
     segments = {"type_vocab_size": 2} if hasattr(build.config_class, "type_vocab_size") else {}
     return row("zeromodels", name, format, *fitting(build, segments))

@@ -34,6 +34,8 @@ def _both(w: Rewriter, n: Any) -> fx.Node | None:
 
 def _counted(w: Rewriter, n: Any) -> None:
     """Give an operator numbers in the place of truth values: of the result's type, where that is one of numbers."""
+    if not any(map(_is_truth, n.args)):
+        return
     made = n.meta["val"].dtype
     dtype = torch.int32 if made == torch.bool else made
     n.args = tuple(w.call(n, aten.to.dtype, x, dtype) if _is_truth(x) else x for x in n.args)
