@@ -8,25 +8,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
 
 from qat.system.machine import processor
 
-from . import float_sigmoid
-from .float_softmax import of_onnxruntime, of_xnnpack
+from . import float_sigmoid, float_softmax
 
 #: The most numbers of a sample: they add a tenth to the evaluation of a small network of segmentation.
 _LARGEST = 2**17
 #: Numbers that a function takes at a time: a quarter of the time of all at once, of rows of 197.
 _BLOCK = 2**16
-_FORMS: Mapping[str, Mapping[str, Callable[[np.ndarray], np.ndarray]]] = MappingProxyType(
-    {
-        "mlas": {"softmax": of_onnxruntime, **float_sigmoid.FUNCTIONS["mlas"]},
-        "xnnpack": {"softmax": of_xnnpack, **float_sigmoid.FUNCTIONS["xnnpack"]},
-    }
-)
 
 
 def as_runtime(kind: str, kernels: str, sizes: Sequence[int | None]) -> Callable[[np.ndarray], np.ndarray] | None:
@@ -37,9 +29,9 @@ def as_runtime(kind: str, kernels: str, sizes: Sequence[int | None]) -> Callable
         kernels: the runtime's arithmetic.
         sizes: those of a sample; None for one that is not known.
     """
-    form = _FORMS.get(kernels, {}).get(kind)
+    form = _forms(kernels).get(kind)
     known = [n for n in sizes if n is not None]
-    if form is None or len(known) < len(sizes) or not 0 < math.prod(known) <= _LARGEST or not _is_known():
+    if form is None or len(known) < len(sizes) or not 0 < math.prod(known) <= _LARGEST:
         return None
     return functools.partial(_by_blocks, form)
 
@@ -55,6 +47,9 @@ def _by_blocks(form: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.nd
 
 
 @functools.cache
-def _is_known() -> bool:
-    features = processor().features
-    return bool(features.get("AVX2")) and not features.get("AVX512")
+def _forms(kernels: str) -> Mapping[str, Callable[[np.ndarray], np.ndarray]]:
+    """Return the functions by kind that a runtime's kernels for this processor's widest vectors compute; none where unknown."""
+    vectors = next((name for name in ("AVX512", "AVX2") if processor().features.get(name)), None)
+    if vectors is None or kernels not in float_softmax.FUNCTIONS:
+        return {}
+    return {"softmax": float_softmax.FUNCTIONS[kernels][vectors], **float_sigmoid.FUNCTIONS[kernels][vectors]}

@@ -1,10 +1,12 @@
-"""The float sigmoid and tanh of both runtimes on an x86 processor with AVX2 and without AVX512, bit for bit.
+"""The float sigmoid and tanh of both runtimes on an x86 processor, with AVX2 or with AVX512, bit for bit.
 
 On other processors the runtimes have other kernels.
 
-- ONNX Runtime: quotients of two polynomials in FMA3, ``MlasLogisticKernel`` and ``MlasTanhKernel`` of core/mlas/lib.
-- LiteRT's delegate: XNNPACK's src/f32-vsigmoid, avx2-rr1-p5-div, an exponential over itself and 1; src/f32-vtanh,
-  fma3-rational-9-8-div.
+- ONNX Runtime: quotients of two polynomials in FMA3, ``MlasLogisticKernel`` and ``MlasTanhKernel`` of core/mlas/lib, with AVX512
+  too.
+- LiteRT's delegate: XNNPACK's src/f32-vsigmoid, an exponential over itself and 1: avx2-rr1-p5-div, and
+  avx512f-rr2-lut32-p2-perm2-scalef-div, where a table has the powers of two of 32nds; src/f32-vtanh, fma3-rational-9-8-div and
+  avx512f-rational-9-8-div, which are the same arithmetic.
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ from types import MappingProxyType
 import numpy as np
 
 from .float_softmax import exponentials_of_xnnpack
-from .fma import flushed, polynomial
+from .fma import flushed, fma, number, polynomial, times_power_of_two
 from .grid import f32
+
+#: Two to the power of 0 to 31 32nds, rounded.
+_POWERS_OF_32NDS = np.exp2(np.arange(32) / 32).astype(f32)
 
 
 def _sigmoid_of_onnxruntime(x: np.ndarray) -> np.ndarray:
@@ -37,7 +42,20 @@ def _tanh_of_onnxruntime(x: np.ndarray) -> np.ndarray:
 
 
 def _sigmoid_of_xnnpack(x: np.ndarray) -> np.ndarray:
-    exponentials = exponentials_of_xnnpack(-np.abs(x), ("-0x1.62e43p-1",))
+    return _over_itself_and_one(x, exponentials_of_xnnpack(-np.abs(x), ("-0x1.62e43p-1",)))
+
+
+def _sigmoid_of_xnnpack_wide(x: np.ndarray) -> np.ndarray:
+    below, magic = np.maximum(-np.abs(x), f32(-200)), number("0x1.8p18")  # the sigmoid is 0 long before
+    shifted = fma(below, f32(1.44269504088896341), magic)  # rounds to whole 32nds
+    whole, of_32nds = shifted - magic, _POWERS_OF_32NDS[shifted.view(np.int32) & 31]
+    rest = fma(whole, number("0x1.05c61p-29"), fma(whole, number("-0x1.62e43p-1"), below))
+    near_one = fma(rest * of_32nds, fma(rest, f32(0.5), number("0x1.0000f6p+0")), of_32nds)
+    return _over_itself_and_one(x, flushed(times_power_of_two(near_one, np.floor(whole))))
+
+
+def _over_itself_and_one(x: np.ndarray, exponentials: np.ndarray) -> np.ndarray:
+    """Return the sigmoid of ``x`` from the exponentials of its size with a minus."""
     of_negative = flushed(exponentials / (exponentials + f32(1)))
     return np.where(x < 0, of_negative, f32(1) - of_negative)
 
@@ -56,10 +74,14 @@ def _odd_quotient(x: np.ndarray, limit: float, above: Sequence[float], below: Se
     return found
 
 
-#: By a target's arithmetic: the functions by kind.
-FUNCTIONS: Mapping[str, Mapping[str, Callable[[np.ndarray], np.ndarray]]] = MappingProxyType(
+_OF_ONNXRUNTIME = MappingProxyType({"sigmoid": _sigmoid_of_onnxruntime, "tanh": _tanh_of_onnxruntime})
+#: By a target's arithmetic and the widest vectors of the processor: the functions by kind.
+FUNCTIONS: Mapping[str, Mapping[str, Mapping[str, Callable[[np.ndarray], np.ndarray]]]] = MappingProxyType(
     {
-        "mlas": {"sigmoid": _sigmoid_of_onnxruntime, "tanh": _tanh_of_onnxruntime},
-        "xnnpack": {"sigmoid": _sigmoid_of_xnnpack, "tanh": _tanh_of_xnnpack},
+        "mlas": {"AVX2": _OF_ONNXRUNTIME, "AVX512": _OF_ONNXRUNTIME},
+        "xnnpack": {
+            "AVX2": {"sigmoid": _sigmoid_of_xnnpack, "tanh": _tanh_of_xnnpack},
+            "AVX512": {"sigmoid": _sigmoid_of_xnnpack_wide, "tanh": _tanh_of_xnnpack},
+        },
     }
 )

@@ -1,4 +1,4 @@
-"""Float arithmetic of x86 kernels with AVX2, in NumPy: a product and a sum with one rounding."""
+"""Float arithmetic of x86 kernels with AVX2 or AVX512, in NumPy: a product and a sum with one rounding."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ def power_of_two(x: np.ndarray, magic: float, bias: int) -> tuple[np.ndarray, np
     """Return the whole exponents of two in ``exp(x)``, and two to that power; adding ``magic`` rounds to whole numbers."""
     shifted = fma(x, f32(1.44269504088896341), f32(magic))
     return shifted - f32(magic), ((shifted.view(np.int32) << 23) + (bias << 23)).view(f32)
+
+
+def times_power_of_two(x: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+    """Return float32 numbers times two to the power of whole exponents, with one rounding: the instruction ``vscalefps``."""
+    powers = ((exponents.astype(np.int64) + 1023) << 52).view(np.float64)
+    found: np.ndarray = (x * powers).astype(f32)
+    return found
 
 
 def flushed(x: np.ndarray) -> np.ndarray:
