@@ -166,6 +166,9 @@ SPELLINGS = {
         lambda m, x: x / torch.sqrt((x * x).sum(1, keepdim=True)),
         lambda m, x: x * x.square().sum(1, keepdim=True).rsqrt(),
         lambda m, x: x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp(min=1e-12),
+        lambda m, x: x * x.square().sum(1, keepdim=True).rsqrt().clamp(max=1e7),
+        lambda m, x: x / torch.sqrt((x * x).sum(1, keepdim=True) + 1e-6),
+        lambda m, x: x / torch.sqrt((x * x).mean(1, keepdim=True) * x.shape[1] + 1e-6),
     ),
     "attention": (
         lambda m, x: F.scaled_dot_product_attention(x, x, x),

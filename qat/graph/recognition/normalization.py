@@ -55,6 +55,10 @@ def _l2_norm(x: np.ndarray, axes: Axes, least: float) -> np.ndarray:
     return np.asarray(x / np.maximum(np.sqrt(np.square(x).sum(axes, keepdims=True)), least))
 
 
+def _of_sum(x: np.ndarray, axes: Axes, epsilon: float) -> np.ndarray:
+    return np.asarray(x / np.sqrt(np.square(x).sum(axes, keepdims=True) + epsilon))
+
+
 def _softmax(x: np.ndarray, axes: Axes, _: float) -> np.ndarray:
     y = np.exp(x - x.max(axes, keepdims=True))
     return np.asarray(y / y.sum(axes, keepdims=True))
@@ -66,6 +70,7 @@ _FORMS = (
     _Form("rms_norm", lambda epsilon, n: {"epsilon": epsilon, "least": 0.0}, _rms_norm),
     # x / max(|x|, least) = (x / sqrt(n)) / max(sqrt(mean(x^2)), least / sqrt(n))
     _Form("rms_norm", lambda least, n: {"epsilon": 0.0, "least": least / n**0.5}, _l2_norm, lambda n: n**-0.5),
+    _Form("rms_norm", lambda epsilon, n: {"epsilon": epsilon / n, "least": 0.0}, _of_sum, lambda n: n**-0.5),
     _Form("softmax", lambda _, n: {"beta": 1.0}, _softmax, any_axes=False),
 )
 
@@ -239,10 +244,11 @@ def _form_of(sheet: Sheet, region: Region, shape: Sequence[int], axes: Axes, gam
 
 
 def _numbers(sheet: Sheet, region: Region) -> list[float]:
-    """Return the small numbers that a region may add or clamp at, 0 among them."""
+    """Return the small numbers that a region may add or clamp at, 0 among them; a reciprocal is clamped at a large one."""
     found = [sheet.number(t) for op in region.ops for t in op.inputs if sheet.is_constant(t)]
-    found += [op.attrs["low"] for op in region.ops if op.kind == "clamp"]
-    return [0.0, *(n for n in dict.fromkeys(found) if n is not None and 0.0 < n < 0.1)]
+    found += [op.attrs[end] for op in region.ops if op.kind == "clamp" for end in ("low", "high")]
+    sizes = [1 / n if n > 10.0 else n for n in found if n]
+    return [0.0, *(n for n in dict.fromkeys(sizes) if 0.0 < n < 0.1)]
 
 
 def _agree(found: np.ndarray, expected: np.ndarray) -> bool:

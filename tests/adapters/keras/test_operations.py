@@ -48,7 +48,12 @@ OPERATIONS = {
         (lambda x: ops.average_pool(x, (2, 1), 1), []),
         (L.AdaptiveMaxPooling2D((7, 4)), []),
     ],
-    "norms": [(batch_norm, [(4,)] * 4), (ops.layer_normalization, [(4,), (4,)]), (ops.rms_normalization, [(4,)])],
+    "norms": [
+        (batch_norm, [(4,)] * 4),
+        (ops.layer_normalization, [(4,), (4,)]),
+        (ops.rms_normalization, [(4,)]),
+        (ops.normalize, []),
+    ],
     "products": [(ops.dot, [(4, 6)]), (lambda x, w: ops.tensordot(x, w, 1), [(6, 4)])],
     "images": [
         (lambda x: ops.image.resize(x, (16, 16), interpolation="nearest"), []),

@@ -128,6 +128,13 @@ def _unit_norm(b: Builder, c: Call) -> str | None:
     return None if axes is None else unit_norm(b, c.inputs[0], math.prod(c.shape[a] or 1 for a in axes), c.path, 1e-12, **where)
 
 
+def _normalize(b: Builder, c: Call) -> str | None:
+    """A unit norm of ``keras.ops``; of another order than two, or over the samples too, none."""
+    axes, where = _axes_of_norm(c) if c.layer.order == 2 and c.layer.axis is not None else (None, {})
+    least = keras.config.epsilon() if c.layer.epsilon is None else float(c.layer.epsilon)
+    return None if axes is None else unit_norm(b, c.inputs[0], math.prod(c.shape[a] or 1 for a in axes), c.path, least, **where)
+
+
 def _norm(b: Builder, c: Call, kind: str, variables: Mapping[str, Any], **attrs: Any) -> str:
     """A norm over any axes but the batch; one whose sizes are free keeps its layer."""
     (axes, where), epsilon = _axes_of_norm(c), float(c.layer.epsilon)
@@ -269,6 +276,7 @@ RULES: dict[str, Rule] = {
     "DepthwiseConv": depthwise_conv,
     "SeparableConv": separable_conv,
     "UnitNormalization": _unit_norm,
+    "Normalize": _normalize,
     "AdaptiveAveragePooling2D": adaptive("avg_pool2d"),
     "AdaptiveMaxPooling2D": adaptive("max_pool2d"),
     "TimeDistributed": time_distributed,
