@@ -18,17 +18,16 @@ def output_layers(plan: Plan, output: str) -> tuple[PlannedOp, ...]:
         output: a tensor of ``plan.graph.outputs``.
     """
     producers = {tensor: planned for planned in plan.ops for tensor in planned.op.outputs}
-    found: dict[str, PlannedOp] = {}
+    seen: dict[str, PlannedOp] = {}
     waiting = [output]
     while waiting:
         planned = producers.get(waiting.pop())
-        if planned is None or not (planned.integer or planned.stored):
+        if planned is None or not (planned.integer or planned.stored) or planned.op.name in seen:
             continue
+        seen[planned.op.name] = planned
         if moves(planned.op):
             waiting.extend(planned.op.inputs)
-        else:
-            found.setdefault(planned.op.name, planned)
-    return tuple(found.values())
+    return tuple(planned for planned in seen.values() if not moves(planned.op))
 
 
 def unrounded(plan: Plan, layers: Iterable[PlannedOp]) -> tuple[Rule, ...]:

@@ -111,6 +111,7 @@ class _Placement:
         prescribed: those whose scale a kernel prescribes.
         divisors: the operators that compute a divisor.
         wide: those of 16 bits.
+        consumers: the operators that read each tensor.
     """
 
     graph: Graph
@@ -123,8 +124,10 @@ class _Placement:
     prescribed: set[str] = field(default_factory=set)
     divisors: set[str] = field(default_factory=set)
     wide: set[str] = field(default_factory=set)
+    consumers: dict[str, list[Op]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.consumers = self.graph.consumers()
         self.divisors = divisors(self.graph)
         self.on_grid.update(name for name in self.graph.inputs if self.graph.tensors[name].dtype == "float32")
 
@@ -199,15 +202,14 @@ class _Placement:
 
     def _readers(self, op: Op) -> list[Op]:
         """Return the operators that read an operator's output to do more than move its values, through those that move them."""
-        consumers = self.graph.consumers()
-        found, waiting = {}, [op]
+        seen, waiting = {op.name: op}, [op]
         while waiting:
-            for reader in (reader for output in waiting.pop().outputs for reader in consumers.get(output, ())):
-                if moves(reader):
-                    waiting.append(reader)
-                else:
-                    found[reader.name] = reader
-        return [*found.values()]
+            for reader in (reader for output in waiting.pop().outputs for reader in self.consumers.get(output, ())):
+                if reader.name not in seen:  # A value that is cut and joined again and again has more paths than can be walked.
+                    seen[reader.name] = reader
+                    if moves(reader):
+                        waiting.append(reader)
+        return [reader for reader in seen.values() if reader is not op and not moves(reader)]
 
     def _beyond_width(self, op: Op, rule: Rule) -> str:
         # No kernel reads 16 bits and writes 8. A norm that has no 16-bit one is worth its float inputs; others are refused.

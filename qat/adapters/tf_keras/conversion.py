@@ -117,11 +117,12 @@ def _replaced(nested: Any, tensors: Mapping[int, Any]) -> Any:
 
 def _give_name(outputs: Any, name: str, before: set[int]) -> None:
     """Give the operators behind outputs a name, numbered where there are several: their own may be a layer's of the model."""
-    waiting, number = [*keras.tree.flatten(outputs)], 0
+    waiting, number, seen = [*keras.tree.flatten(outputs)], 0, set(before)
     while waiting:
         tensor = waiting.pop()
-        if id(tensor) in before or not isinstance(tensor, keras.KerasTensor):
+        if id(tensor) in seen or not isinstance(tensor, keras.KerasTensor):
             continue
+        seen.add(id(tensor))
         operation = tensor._keras_history.operation
         operation.name = f"{name}_{number}" if number else name
         number += 1
