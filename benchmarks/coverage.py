@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from architectures import ARCHITECTURES, Architecture
+from sections import keep
 
 HERE = Path(__file__).parent
 TEXT = HERE / "coverage_text.md"  # what stands above the table
@@ -129,7 +130,7 @@ def main() -> None:
         started = time.perf_counter()
         row = measure(architecture, options.limit)
         results[architecture.key] = row
-        store.write_text(json.dumps(results, indent=1) + "\n")
+        keep(results, store)
         cells = shown_row(architecture.name, row)
         print(f"{architecture.key} ({time.perf_counter() - started:.0f} s): " + " | ".join(cells[1:]), flush=True)
     options.output.write_text(render(results))

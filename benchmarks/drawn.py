@@ -24,6 +24,7 @@ from typing import Any
 from architectures import ARCHITECTURES, FORMATS
 from catalogues import CUT, TURNS, catalogue
 from coverage import of_one_thread
+from sections import keep
 
 HERE = Path(__file__).parent
 
@@ -105,7 +106,7 @@ def main() -> None:
             continue
         started = time.perf_counter()
         rows = results[key] = measured(options.framework, package, name, options.limit)
-        options.output.write_text(json.dumps(results, indent=1) + "\n")
+        keep(results, options.output)
         shown = (
             f"not counted: {rows['unsuitable'][:150]}"
             if "unsuitable" in rows

@@ -48,6 +48,9 @@ CONVERTED = "sigmoid"
 #: Sizes of it besides those of all kinds.
 LARGER = ((16, 16), (64, 28), (128, 32))
 
+#: The kinds of one and of two inputs whose calls are those of a file; they are timed whatever else is.
+LEAST = ("reshape", "minimum")
+
 #: Kinds that are timed behind a convolution, whose layout decides on their kernel.
 BEHIND = ("max_pool2d",)
 
@@ -228,7 +231,7 @@ def main() -> None:
     for target in options.targets:
         found: dict[str, list[Measured]] = {}
         for case in cases():
-            if options.only and case.kind not in options.only:
+            if options.only and case.kind not in {*options.only, *LEAST}:
                 continue
             try:
                 with quiet():
@@ -247,7 +250,9 @@ def main() -> None:
             for kind, rows in found.items()
         }
         for kind, rates in fits.items():
-            least = fits.get("minimum" if kind in (*TWO, "matmul") else "reshape", rates)
+            if options.only and kind not in (*options.only, BORDER):
+                continue
+            least = fits.get(LEAST[kind in (*TWO, "matmul")], rates)
             of_file = [0.0, 0.0] if kind == BORDER else [call for call, _, _ in least]
             integer, real = ((round(max(call - own, 0.0), 2), *rest) for (call, *rest), own in zip(rates, of_file, strict=True))
             print(f'        "{kind}": OperatorCost({integer}, {real}),', flush=True)

@@ -43,8 +43,9 @@ def kept(path: Path | None) -> dict[str, Any]:
 
 
 def keep(figures: Any, path: Path | None) -> None:
-    """Write the figures, where they are to be kept."""
+    """Write the figures, where they are to be kept; a folder that is not there is made."""
     if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(figures, indent=1) + "\n")
 
 

@@ -178,6 +178,8 @@ def main() -> None:
     if options.row:
         options.row.write_text(json.dumps(measure(ROWS[options.only[0]]())))
         return
+    if not options.output.exists():
+        parser.error(f"--output {options.output}: there is no such document; the table replaces the one that it holds")
     kept = options.output.with_name("sensitivity.json")
     rows: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     for name in options.only or [name for name in ROWS if name not in rows]:

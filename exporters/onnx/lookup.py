@@ -20,6 +20,7 @@ from qat.program.program import Instruction
 
 from .composed import write_steps
 from .hard_functions import hard_function_is_exact, write_hard_function
+from .kept_integers import keeps_integers, write_kept
 from .writer import MICROSOFT, Writer
 
 #: Writes a function as nodes, from the names of the input and the output, and returns the output's name.
@@ -112,6 +113,9 @@ def write_function(writer: Writer, instruction: Instruction) -> None:
     (source,), (output,) = instruction.inputs, instruction.outputs
     kind, attrs = instruction.kind, instruction.attrs
     x, y = writer.program.encoding_of(source), writer.program.encoding_of(output)
+    if keeps_integers(lookup.table(kind, attrs, x, y), x, y):
+        write_kept(writer, instruction)
+        return
     if hard_function_is_exact(kind, x, y):
         write_hard_function(writer, instruction)
         return

@@ -18,6 +18,7 @@ from qat.program.program import Program, Value
 from .float_block import keep_float, splice
 from .groups import merge_groups
 from .image_patches import turn_patches
+from .kept_integers import keep_products
 from .stored_weight import write_stored_weight
 from .table import REWRITES, WRITERS
 from .token_images import turn_images
@@ -41,7 +42,7 @@ _TYPES = {
 
 def legalize(program: Program) -> Program:
     """Return a program without the operators that ONNX Runtime has no integer kernel for. The program is in NCHW."""
-    program = program if program.strict_qdq else merge_groups(turn_patches(turn_images(program)))
+    program = program if program.strict_qdq else keep_products(merge_groups(turn_patches(turn_images(program))))
     values, instructions = dict(program.values), []
     for instruction in program.instructions:
         rewrite = REWRITES.get(instruction.kind)

@@ -20,6 +20,7 @@ from .data_movement import (
     write_transpose,
 )
 from .elementwise import write_add, write_maximum, write_minimum, write_mul, write_relu, write_relu6
+from .kept_integers import KEPT, write_kept
 from .layer_norm import write_group_norm, write_layer_norm, write_rms_norm
 from .linear import write_conv, write_dense
 from .lookup import write_function
@@ -27,7 +28,7 @@ from .quantize import write_constant, write_dequantize, write_quantize
 from .upsampling import upsample_as_conv
 from .writer import WriteOperator
 
-#: By kind: those of :mod:`qat.graph.kinds`, and ``depth_to_space`` and ``crop``, into which the rewrites put an operator.
+#: By kind: those of :mod:`qat.graph.kinds`, and those into which the rewrites put an operator.
 WRITERS: dict[str, WriteOperator] = {
     "quantize": write_quantize,
     "dequantize": write_dequantize,
@@ -51,6 +52,7 @@ WRITERS: dict[str, WriteOperator] = {
     "transpose": write_transpose,
     "depth_to_space": write_depth_to_space,
     "crop": write_crop,
+    KEPT: write_kept,
     "matmul": write_matmul,
     "softmax": write_softmax,
     "mask": write_mask,

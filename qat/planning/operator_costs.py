@@ -124,9 +124,9 @@ COSTS: dict[str, dict[str, OperatorCost]] = {
         "dense": OperatorCost((2.06, 0.14, 0.0059), (1.5, 0.045, 0.021)),
         "matmul": OperatorCost((3.02, 0.0, 0.017), (1.6, 0.0, 0.022)),
         "softmax": OperatorCost((0.3, 1.4, 0.0), (0.5, 0.18, 0.0)),
-        "layer_norm": OperatorCost((0.0, 0.62, 0.0), (0.0, 0.28, 0.0)),
+        "layer_norm": OperatorCost((7.56, 0.62, 0.0), (1.3, 0.28, 0.0)),
         "group_norm": OperatorCost((11.95, 0.5, 0.0), (2.8, 0.26, 0.0)),
-        "rms_norm": OperatorCost((0.0, 0.42, 0.0), (0.0, 0.45, 0.0)),
+        "rms_norm": OperatorCost((3.76, 0.42, 0.0), (4.2, 0.45, 0.0)),
     },
     "litert": {
         "sigmoid": OperatorCost((0.0, 0.076, 0.0), (0.0, 0.19, 0.0)),
