@@ -58,7 +58,8 @@ def verify(
         raise DataError("verification got no samples: pass at least one batch")
     if failing is None:
         return tally.parity(None)
-    rounded = tally.parity(None).is_rounding and _floats(program)  # a second file, to look for the operator, is not worth its time
+    # A second file, to look for an operator whose integers differ, is not worth its time where all that differs is rounding.
+    rounded = tally.parity(None).is_rounding and _floats(program)
     return tally.parity(_difference_in_float(program) if rounded else _first_difference(open_artifact, program, locate, failing))
 
 

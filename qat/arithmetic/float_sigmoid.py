@@ -1,4 +1,4 @@
-"""The float sigmoid and tanh of both runtimes on an x86 processor, with AVX2 or with AVX512, bit for bit.
+"""The float sigmoid, SiLU and tanh of both runtimes on an x86 processor, with AVX2 or with AVX512, bit for bit.
 
 On other processors the runtimes have other kernels.
 
@@ -7,12 +7,15 @@ On other processors the runtimes have other kernels.
 - LiteRT's delegate: XNNPACK's src/f32-vsigmoid, an exponential over itself and 1: avx2-rr1-p5-div, and
   avx512f-rr2-lut32-p2-perm2-scalef-div, where a table has the powers of two of 32nds; src/f32-vtanh, fma3-rational-9-8-div and
   avx512f-rational-9-8-div, which are the same arithmetic.
+
+A SiLU is the product of a number and its sigmoid in both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,6 +23,7 @@ from .float_softmax import exponentials_of_xnnpack
 from .fma import flushed, fma, number, polynomial, times_power_of_two
 from .grid import f32
 
+_ByKind: TypeAlias = Mapping[str, Callable[[np.ndarray], np.ndarray]]
 #: Two to the power of 0 to 31 32nds, rounded.
 _POWERS_OF_32NDS = np.exp2(np.arange(32) / 32).astype(f32)
 
@@ -66,6 +70,15 @@ def _tanh_of_xnnpack(x: np.ndarray) -> np.ndarray:
     return flushed(_odd_quotient(x, 7.9807181358, above, below))
 
 
+def _times_itself(sigmoid: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the SiLU that a sigmoid makes."""
+    return lambda x: x * sigmoid(x)
+
+
+def _functions(sigmoid: Callable[[np.ndarray], np.ndarray], tanh: Callable[[np.ndarray], np.ndarray]) -> _ByKind:
+    return {"sigmoid": sigmoid, "tanh": tanh, "silu": _times_itself(sigmoid)}
+
+
 def _odd_quotient(x: np.ndarray, limit: float, above: Sequence[float], below: Sequence[float]) -> np.ndarray:
     """Return ``x`` times a polynomial of its square over another, ``x`` within limits."""
     x = np.clip(x, f32(-limit), f32(limit))
@@ -74,14 +87,14 @@ def _odd_quotient(x: np.ndarray, limit: float, above: Sequence[float], below: Se
     return found
 
 
-_OF_ONNXRUNTIME = MappingProxyType({"sigmoid": _sigmoid_of_onnxruntime, "tanh": _tanh_of_onnxruntime})
+_OF_ONNXRUNTIME = _functions(_sigmoid_of_onnxruntime, _tanh_of_onnxruntime)
 #: By a target's arithmetic and the widest vectors of the processor: the functions by kind.
-FUNCTIONS: Mapping[str, Mapping[str, Mapping[str, Callable[[np.ndarray], np.ndarray]]]] = MappingProxyType(
+FUNCTIONS: Mapping[str, Mapping[str, _ByKind]] = MappingProxyType(
     {
         "mlas": {"AVX2": _OF_ONNXRUNTIME, "AVX512": _OF_ONNXRUNTIME},
         "xnnpack": {
-            "AVX2": {"sigmoid": _sigmoid_of_xnnpack, "tanh": _tanh_of_xnnpack},
-            "AVX512": {"sigmoid": _sigmoid_of_xnnpack_wide, "tanh": _tanh_of_xnnpack},
+            "AVX2": _functions(_sigmoid_of_xnnpack, _tanh_of_xnnpack),
+            "AVX512": _functions(_sigmoid_of_xnnpack_wide, _tanh_of_xnnpack),
         },
     }
 )

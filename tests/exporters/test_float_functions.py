@@ -12,7 +12,7 @@ from qat.system.machine import processor
 X = np.random.default_rng(0).normal(size=(32, 8)).astype("f")
 KNOWN = processor().features.get("AVX2")
 TARGETS = pytest.mark.parametrize(("target", "suffix"), [("onnxruntime", ".onnx"), ("litert", ".tflite")])
-RECIPE = Recipe.model_validate({"name": "own", "rules": [{}, *({"op": f, "mode": "float"} for f in ("sigmoid", "tanh"))]})
+RECIPE = Recipe.model_validate({"name": "own", "rules": [{}, *({"op": f, "mode": "float"} for f in ("sigmoid", "tanh", "silu"))]})
 
 
 def _dense(units):
@@ -21,7 +21,9 @@ def _dense(units):
 
 @pytest.mark.skipif(not KNOWN, reason="the processor has other kernels")
 @TARGETS
-@pytest.mark.parametrize("functions", [("softmax", None), ("sigmoid", "tanh")], ids=["softmax", "sigmoid and tanh"])
+@pytest.mark.parametrize(
+    "functions", [("softmax", None), ("sigmoid", "tanh"), ("silu", "tanh")], ids=["softmax", "sigmoid and tanh", "silu and tanh"]
+)
 def test_heads_that_stay_float_are_exact(target, suffix, functions, tmp_path):
     keras.utils.set_random_seed(0)
     entry = keras.Input((8,))
@@ -58,8 +60,13 @@ def _over(axis):
 @TARGETS
 @pytest.mark.parametrize(
     "functions",
-    [(_over(-1), _over(1)), (torch.sigmoid, torch.tanh), (lambda x: x.cumsum(1), lambda x: x.cumsum(2))],
-    ids=["softmax", "sigmoid and tanh", "running sum"],
+    [
+        (_over(-1), _over(1)),
+        (torch.sigmoid, torch.tanh),
+        (torch.nn.functional.silu, torch.tanh),
+        (lambda x: x.cumsum(1), lambda x: x.cumsum(2)),
+    ],
+    ids=["softmax", "sigmoid and tanh", "silu and tanh", "running sum"],
 )
 def test_pytorch_heads_that_stay_float_are_exact(target, suffix, functions, tmp_path):
     torch.manual_seed(0)

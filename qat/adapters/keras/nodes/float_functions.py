@@ -11,11 +11,18 @@ from tensorflow import Tensor
 
 from qat.arithmetic import float_kernels
 
-#: From the results and their gradient, that of the inputs.
-_GRADIENTS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "softmax": lambda y, grad: y * (grad - tf.reduce_sum(grad * y, -1, keepdims=True)),
-    "sigmoid": lambda y, grad: y * (1.0 - y) * grad,
-    "tanh": lambda y, grad: (1.0 - y * y) * grad,
+
+def _of_silu(x: Tensor, y: Tensor, grad: Tensor) -> Tensor:
+    gate = tf.sigmoid(x)
+    return (gate + y * (1.0 - gate)) * grad
+
+
+#: From the inputs, the results and their gradient, that of the inputs.
+_GRADIENTS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "softmax": lambda x, y, grad: y * (grad - tf.reduce_sum(grad * y, -1, keepdims=True)),
+    "sigmoid": lambda x, y, grad: y * (1.0 - y) * grad,
+    "tanh": lambda x, y, grad: (1.0 - y * y) * grad,
+    "silu": _of_silu,
 }
 
 
@@ -29,7 +36,7 @@ def as_runtime(kind: str, x: Tensor, kernels: str) -> Tensor | None:
     def computed(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         y = tf.numpy_function(form, (x,), tf.float32)
         y.set_shape(x.shape)
-        return y, lambda grad: _GRADIENTS[kind](y, grad)
+        return y, lambda grad: _GRADIENTS[kind](x, y, grad)
 
     y = computed(x)
     if kind == "softmax":
