@@ -15,6 +15,17 @@ from .encoding import Encoding
 from .grid import EXACT_IN_FLOAT, f32
 from .kernels import KERNELS
 
+#: The least mean square whose root a float RMSNorm takes when it is differentiated: the root of zero has no gradient.
+SMALLEST_SQUARE = 1e-36
+
+
+def smallest_square(size: int) -> float:
+    """Return the same on the integer grid, for rows of ``size`` integers: half the mean square of a row that is not zero.
+
+    A row of zeros stands for values below half a step, and has the gradient of these.
+    """
+    return 0.5 / size
+
 
 def layer_norm(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, ex: Encoding, ey: Encoding, kernels: str,

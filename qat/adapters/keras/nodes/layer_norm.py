@@ -12,6 +12,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow import Tensor
 
+from qat.arithmetic.layer_norm import SMALLEST_SQUARE, smallest_square
+
 from .base import Node, Params
 from .quantize import quantize
 
@@ -94,7 +96,9 @@ class RmsNorm(Node):
         gamma, epsilon = _in_line(params.get("gamma")), _scaled_epsilon(self.attrs["epsilon"], gx.scale)
         least = _rounded(tf.maximum(self.attrs["least"] / tf.cast(gx.scale, tf.float64), 1e-30))
         if training:
-            return self.finish(_rms_norm(x, gamma, *(tf.cast(v, tf.float32) for v in (epsilon, least))) / gy.scale, training)
+            epsilon, least = (tf.cast(v, tf.float32) for v in (epsilon, least))
+            y = _rms_norm(x, gamma, epsilon, least, smallest_square(x.shape[-1]))
+            return self.finish(y / gy.scale, training)
         q = tf.cast(x, tf.float64)
         squares = _rounded(tf.reduce_sum(q * q, -1, keepdims=True))
         mean = _rounded(squares / tf.cast(tf.shape(q)[-1], tf.float64))
@@ -139,8 +143,10 @@ def _affine(y: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
     return y if beta is None else y + beta
 
 
-def _rms_norm(x: Tensor, gamma: Tensor | None, epsilon: Any, least: Any) -> Tensor:
-    y = x / tf.maximum(tf.sqrt(tf.reduce_mean(tf.square(x), -1, keepdims=True) + epsilon), least)
+def _rms_norm(x: Tensor, gamma: Tensor | None, epsilon: Any, least: Any, square: float = SMALLEST_SQUARE) -> Tensor:
+    # A row of zeros has the quotient zero whatever divides it, but the root of zero has no gradient.
+    mean = tf.maximum(tf.reduce_mean(tf.square(x), -1, keepdims=True) + epsilon, square)
+    y = x / tf.maximum(tf.sqrt(mean), least)
     return y if gamma is None else y * gamma
 
 

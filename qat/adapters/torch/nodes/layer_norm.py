@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qat.adapters.torch.autograd import functions as kernels
-from qat.arithmetic.layer_norm import scaled_epsilon, scaled_least
+from qat.arithmetic.layer_norm import SMALLEST_SQUARE, scaled_epsilon, scaled_least, smallest_square
 
 from .base import Node
 from .quantize import quantize
@@ -83,7 +83,7 @@ class RmsNorm(Node):
         scale = self.inputs[0].scale_value
         epsilon, least = (float(f(self.attrs[n], scale)) for f, n in ((scaled_epsilon, "epsilon"), (scaled_least, "least")))
         if self.training:
-            return self.finish(_divided(x, gamma, epsilon, least) / self.output.scale)
+            return self.finish(_divided(x, gamma, epsilon, least, smallest_square(x.shape[-1])) / self.output.scale)
         squares = (x * x).sum(-1, keepdim=True, dtype=torch.float64).float()
         root = (squares / torch.full_like(squares, x.shape[-1]) + epsilon).double().sqrt().float()
         y = x / root.clamp_min(least)
@@ -94,8 +94,9 @@ class RmsNorm(Node):
         return _divided(x, gamma, self.attrs["epsilon"], max(self.attrs["least"], 1e-30))
 
 
-def _divided(x: Tensor, gamma: Tensor | None, epsilon: float, least: float) -> Tensor:
-    y = x / (x.square().mean(-1, keepdim=True) + epsilon).sqrt().clamp_min(least)
+def _divided(x: Tensor, gamma: Tensor | None, epsilon: float, least: float, square: float = SMALLEST_SQUARE) -> Tensor:
+    # A row of zeros has the quotient zero whatever divides it, but the root of zero has no gradient.
+    y = x / (x.square().mean(-1, keepdim=True) + epsilon).clamp_min(square).sqrt().clamp_min(least)
     return y if gamma is None else y * _in_line(gamma)
 
 
