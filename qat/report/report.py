@@ -20,6 +20,9 @@ from .story import Story
 #: The page that explains the figures, in the repository and on the documentation's site.
 WORDS = "docs/words.md"
 
+#: How much longer than float a file takes before that is more than the noise of the times.
+_NOISE = 1.05
+
 #: How the rows of some kinds are drawn.
 _STYLES: dict[str, Style] = {"qat": "good", "float": "reference", "control": "reference"}
 
@@ -98,7 +101,7 @@ class Report(Displayed):
     def sentences(self) -> list[str]:
         """Return what stands below the table: the tools that failed, the decision, and what the figures do not say."""
         failures = (f"{e.name} failed: {e.error}" for e in self.entries if e.error is not None)
-        return [*failures, *self._caveats(), self.decision, *self._not_said()]
+        return [*failures, *self._caveats(), self.decision, *self._slower(), *self._not_said()]
 
     def page(self) -> Page:
         """Return the table, and the decision below it."""
@@ -111,6 +114,22 @@ class Report(Displayed):
         if self.against_float:
             return []
         return [f"No float artifact among these: Δ, p, agreement, drift and SQNR are against the first, {self.reference}."]
+
+    def _slower(self) -> list[str]:
+        """Return what to do about files of this toolkit that took longer than the float file; nothing where none did."""
+        timed = [e for e in self.entries if e.path is not None and e.latency_p50 is not None]
+        base = next((e for e in timed if e.kind == "float"), None)
+        if base is None or base.path is None or not base.latency_p50:
+            return []
+        limit, suffix = _NOISE * base.latency_p50, base.path.suffix
+        late = [e for e in timed if e.tool == "qat" and e.path and e.path.suffix == suffix and (e.latency_p50 or 0.0) > limit]
+        if not late:
+            return []
+        times = ", ".join(f"{e.name} {e.latency_p50:.3g} ms" for e in late)
+        return [
+            f"Slower than float on this machine ({base.name} {base.latency_p50:.3g} ms): {times}. With `prefer: speed` in the "
+            "recipe operators stay float where that is quicker; a file made so that is slower still has too few channels to gain."
+        ]
 
     def _not_said(self) -> list[str]:
         """Return what files that equal their models do not say; nothing where there is none."""

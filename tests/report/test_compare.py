@@ -1,6 +1,7 @@
 """Comparison, statistics and reports, on artifacts that run."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from qat.report import statistics as metrics
 from qat.report.compare import decide
 from qat.report.entry import Entry
 from qat.report.render import write_report
+from qat.report.report import Report
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +194,21 @@ def test_without_a_float_artifact_the_first_is_the_reference_and_that_is_said(mo
     assert "No float artifact among these" in summary
     assert "are against the first, one." in summary
     assert "Δ first" in summary
+
+
+def test_a_file_that_is_slower_than_float_is_said_so_with_what_to_do():
+    def entry(name, kind, ms, tool="qat", suffix=".onnx"):
+        return Entry(name=name, kind=kind, path=Path(f"{name}{suffix}"), bytes=9, tool=tool, latency_p50=ms)
+
+    def sentences(*entries):
+        said = Report("torch", "digits", 9, (entry("float", "float", 1.0, "torch"), *entries), "No decision.").sentences()
+        return [s for s in said if "prefer: speed" in s]
+
+    (said,) = sentences(entry("trained", "qat", 1.2), entry("other", "ptq", 1.5, "onnxruntime"), entry("quick", "ptq", 0.8))
+    assert "trained 1.2 ms" in said
+    assert "float 1 ms" in said
+    assert "other" not in said
+    assert "quick" not in said
+    assert not sentences(
+        entry("trained", "qat", 1.02), entry("lite", "qat", 3.0, suffix=".tflite"), entry("untimed", "qat", None)
+    )
