@@ -204,11 +204,11 @@ def test_a_file_that_is_slower_than_float_is_said_so_with_what_to_do():
         said = Report("torch", "digits", 9, (entry("float", "float", 1.0, "torch"), *entries), "No decision.").sentences()
         return [s for s in said if "prefer: speed" in s]
 
-    (said,) = sentences(entry("trained", "qat", 1.2), entry("other", "ptq", 1.5, "onnxruntime"), entry("quick", "ptq", 0.8))
+    (said,) = sentences(entry("trained", "qat", 1.2), entry("other", "ptq", 1.5, "onnxruntime"), entry("brisk", "ptq", 0.8))
     assert "trained 1.2 ms" in said
     assert "float 1 ms" in said
     assert "other" not in said
-    assert "quick" not in said
+    assert "brisk" not in said
     assert not sentences(
         entry("trained", "qat", 1.02), entry("lite", "qat", 3.0, suffix=".tflite"), entry("untimed", "qat", None)
     )
