@@ -234,12 +234,13 @@ def _compare_encodings(program: Program, found: Mapping[str, Encoding], path: Pa
     """Compare the artifact's scales and zero points with the trained ones, in every bit."""
     trained = {v.name: v.encoding for v in program.values.values() if v.encoding is not None}
     trained |= {i.weight_tensor: i.weight_encoding for i in program.instructions if i.weight_encoding is not None}
-    # In an .onnx, integers that are moved, averaged, looked up or compared pass between no QuantizeLinear and DequantizeLinear.
+    # In an .onnx, integers that are moved, averaged, looked up or compared pass between no QuantizeLinear and DequantizeLinear,
+    # and what an exporter puts in itself (depth_to_space, a product that changes no integer) moves them too.
     unmarked: set[str] = set()
     for i in program.instructions:
-        step = STEPS.get(i.kind)  # None of what an exporter puts in itself (depth_to_space)
-        looked_up = i.keeps_framework or i.kind in (*FUNCTIONS, "avg_pool2d") or (step is not None and step.indices)
-        if looked_up or (step is not None and step.carries and unmarked.issuperset(i.inputs)):
+        step = STEPS.get(i.kind)
+        looked_up = step is None or i.keeps_framework or i.kind in (*FUNCTIONS, "avg_pool2d") or step.indices
+        if step is None or looked_up or (step.carries and unmarked.issuperset(i.inputs)):
             unmarked.update(i.outputs)
     unmarked |= {i.inputs[1] for i in program.instructions if i.kind == "mask"}
     for name, encoding in trained.items():

@@ -56,5 +56,10 @@ def float_bytes(model: keras.Model, example: Sample) -> bytes:
 
     with quiet():
         written = tf2onnx.convert.from_function(tf.function(outputs), specs, opset=_OPSET)[0]
+    # Of constants that it folds, tf2onnx leaves inputs behind that nothing reads: a caller would have to give them.
+    names = {spec.name for spec in specs}
+    kept = [value for value in written.graph.input if value.name.removesuffix(":0") in names]
+    del written.graph.input[:]
+    written.graph.input.extend(kept)
     raw: bytes = written.SerializeToString()
     return raw

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -61,10 +61,13 @@ def quantizers(exported: Callable[[], bytes], batches: list[Sample], per_channel
 def float_bytes(model: torch.nn.Module, example: Sample) -> bytes:
     """Return a float model as the bytes of an ``.onnx``, with a dynamic batch."""
     import torch
+    from torch.onnx.errors import OnnxExporterError
 
     from qat.adapters.torch.capture.decompose import composites_listed_once
+    from qat.adapters.torch.capture.export import capture
     from qat.adapters.torch.capture.quick_shapes import quick_shapes
     from qat.adapters.torch.onnx_library import library_read_once
+    from qat.adapters.torch.signature import call_of
 
     axes = axes_of_batch([x.shape for x in example])
     two = (x if axis is None else x.take(np.arange(2) % x.shape[axis], axis) for x, axis in zip(example, axes, strict=True))
@@ -74,10 +77,15 @@ def float_bytes(model: torch.nn.Module, example: Sample) -> bytes:
     try:
         with quiet(), torch.no_grad(), library_read_once(), composites_listed_once(), quick_shapes():
             placed = tuple(t.to(device) for t in tensors)
-            program = torch.onnx.export(
-                model.eval(), placed, dynamo=True, verbose=False, opset_version=18, output_names=_output_names(model(*placed)),
-                dynamic_shapes=tuple(None if axis is None else {axis: torch.export.Dim.DYNAMIC} for axis in axes),
-            )  # fmt: skip
+            options: dict[str, Any] = {
+                "dynamo": True, "verbose": False, "opset_version": 18, "output_names": _output_names(model.eval()(*placed)),
+            }  # fmt: skip
+            try:
+                free = tuple(None if axis is None else {axis: torch.export.Dim.DYNAMIC} for axis in axes)
+                program = torch.onnx.export(model, placed, dynamic_shapes=free, **options)
+            except OnnxExporterError:
+                # Models that count their samples, such as YOLO's heads: this toolkit's own capture takes them for any batch.
+                program = torch.onnx.export(capture(model, call_of(model, tensors), dropout=False).exported, **options)
     finally:
         model.train(training)
     assert program is not None

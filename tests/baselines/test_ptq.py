@@ -8,6 +8,7 @@ from torch import nn
 from torch._decomp import decomposition_table
 
 import qat
+from qat.baselines import float_baseline
 from qat.baselines.onnxruntime import float_bytes
 from qat.errors import DataError, ExportError
 from qat.exporters import inspection
@@ -148,3 +149,37 @@ def test_a_float_file_is_written_without_taking_activations_apart(monkeypatch):
         monkeypatch.setitem(decomposition_table, op, apart)
     layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), nn.Flatten(), nn.Linear(144, 5)
     assert float_bytes(nn.Sequential(*layers), (np.zeros((2, 3, 8, 8), np.float32),))
+
+
+def test_keras_constants_that_are_folded_leave_no_inputs_behind(tmp_path):
+    entry = keras.Input((8, 8, 3), name="image")
+    x = keras.layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0])(keras.layers.Rescaling(1 / 255.0)(entry))
+    model = keras.Model(entry, keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Conv2D(4, 3)(x))))
+    samples = [np.random.default_rng(0).random((32, 8, 8, 3)).astype("float32")]
+    found = qat.ptq_baselines(model, samples, tmp_path, target="onnxruntime")
+    assert [b.error for b in found] == [None] * len(found)
+    assert open_session(found[0].path).input_names == ("image",)
+
+
+class Counted(torch.nn.Module):
+    """Keeps what follows from the shape it saw last, as YOLO's heads do: torch.onnx refuses it for any batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.shape = torch.nn.Conv2d(2, 4, 3), None
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.shape != y.shape:
+            self.places, self.shape = torch.arange(y.shape[2] * 1.0), y.shape
+        return y + self.places
+
+
+def test_a_pytorch_model_that_counts_its_samples_has_a_float_file_for_any_batch(tmp_path):
+    model = Counted().eval()
+    x = torch.rand(4, 2, 8, 8)
+    found = float_baseline(model, x, tmp_path, target="onnxruntime")
+    assert found.error is None
+    session = open_session(found.path)
+    for samples in (x[:1], x[:3]):
+        np.testing.assert_allclose(session.run(samples.numpy())[0], model(samples).detach(), atol=1e-5)
