@@ -239,8 +239,8 @@ def _compare_encodings(program: Program, found: Mapping[str, Encoding], path: Pa
     unmarked: set[str] = set()
     for i in program.instructions:
         step = STEPS.get(i.kind)
-        looked_up = step is None or i.keeps_framework or i.kind in (*FUNCTIONS, "avg_pool2d") or step.indices
-        if step is None or looked_up or (step.carries and unmarked.issuperset(i.inputs)):
+        looked_up = step is None or step.indices or i.keeps_framework or i.kind in (*FUNCTIONS, "avg_pool2d")
+        if looked_up or (step is not None and step.carries and unmarked.issuperset(i.inputs)):
             unmarked.update(i.outputs)
     unmarked |= {i.inputs[1] for i in program.instructions if i.kind == "mask"}
     for name, encoding in trained.items():
