@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,6 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
         ExportError: an operator cannot be expressed in ONNX; the message names the operators of the block.
         MissingDependencyError: tf2onnx is not installed.
     """
-    try:
-        import tf2onnx
-        import tf2onnx.convert
-    except ImportError as error:
-        raise MissingDependencyError(
-            "float operators of a Keras model are written to .onnx by tf2onnx: pip install 'qat-toolkit[keras-onnx]'; "
-            "a .tflite (target 'litert') needs nothing more"
-        ) from error
     import tensorflow as tf
 
     values = [program.values[name] for name in block.inputs]
@@ -36,18 +28,45 @@ def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.Model
         tf.TensorSpec(v.shape, v.dtype if v.encoding is None else v.encoding.dtype, name=f"input_{i}")
         for i, v in enumerate(values)
     ]
-    # An identity for each output: tf2onnx drops an output that is also an input, and merges two equal ones.
-    function = tf.function(lambda *tensors: tuple(tf.identity(y) for y in block.module(*tensors)))
     try:
-        with quiet():
-            model: onnx.ModelProto = tf2onnx.convert.from_function(
-                function, specs, opset=opset, custom_op_handlers={kind: (write, []) for kind, write in _FORMS.items()}
-            )[0]
+        return of_function(block.module, specs, opset)
+    except MissingDependencyError:
+        raise
     except Exception as error:  # tf2onnx raises plain exceptions
         raise _refusal(program, reason_of(error)) from error
+
+
+def of_function(compute: Callable[..., Sequence[Any]], specs: Sequence[Any], opset: int) -> onnx.ModelProto:
+    """Return a function of TensorFlow's tensors as an ONNX model.
+
+    Args:
+        compute: takes a tensor for each of ``specs``, returns a sequence of tensors.
+        specs: a ``tf.TensorSpec`` with a name for each input, which the model has in the same order.
+        opset: the version of ONNX' operators.
+
+    Raises:
+        ExportError: tf2onnx does not know an operator.
+        MissingDependencyError: tf2onnx is not installed.
+    """
+    try:
+        import tf2onnx
+        import tf2onnx.convert
+    except ImportError as error:
+        raise MissingDependencyError(
+            "tf2onnx writes what is float of a Keras model to .onnx: pip install 'qat-toolkit[keras-onnx]'; "
+            "a .tflite (target 'litert') needs nothing more"
+        ) from error
+    import tensorflow as tf
+
+    # An identity for each output: tf2onnx drops an output that is also an input, and merges two equal ones.
+    function = tf.function(lambda *tensors: tuple(tf.identity(y) for y in compute(*tensors)))
+    with quiet():
+        model: onnx.ModelProto = tf2onnx.convert.from_function(
+            function, specs, opset=opset, custom_op_handlers={kind: (write, []) for kind, write in _FORMS.items()}
+        )[0]
     unknown = {node.op_type for node in model.graph.node if not defs.has(node.op_type, node.domain)}
     if unknown:  # tf2onnx leaves an operator that it does not know as TensorFlow names it
-        raise _refusal(program, f"tf2onnx has no form of {', '.join(sorted(unknown))}")
+        raise ExportError(f"tf2onnx has no form of {', '.join(sorted(unknown))}")
     # tf2onnx leaves out an input that no operator reads, and makes an input of a constant that a layer's code has computed.
     found = {i.name: i for i in model.graph.input}
     for value, stand_in in function.get_concrete_function(*specs).graph.captures:

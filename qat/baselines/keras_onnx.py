@@ -6,9 +6,8 @@ from functools import cache
 
 import keras
 
-from qat.errors import MissingDependencyError
+from qat.exporters.onnx.from_keras import of_function
 from qat.runtimes import ONNX
-from qat.system.silence import quiet
 
 from .baseline import Maker, Sample
 from .onnxruntime import quantizers
@@ -33,33 +32,20 @@ def float_bytes(model: keras.Model, example: Sample) -> bytes:
     """Return a float model as the bytes of an ``.onnx``, with a dynamic batch, in the layout of Keras.
 
     Raises:
+        ExportError: tf2onnx does not know an operator.
         MissingDependencyError: tf2onnx is not installed.
     """
-    try:
-        import tf2onnx
-        import tf2onnx.convert
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a Keras model becomes a float .onnx by tf2onnx: pip install 'qat-toolkit[keras-onnx]'"
-        ) from error
     import tensorflow as tf
 
-    specs = [
-        tf.TensorSpec((None, *array.shape[1:]), array.dtype, name=tensor.name)
-        for tensor, array in zip(model.inputs, example, strict=True)
-    ]
+    structure = getattr(model, "input", None)  # None of a model that is not built of symbolic tensors
+    names = [f"input_{i}" for i in range(len(example))] if structure is None else [x.name for x in keras.tree.flatten(structure)]
+    specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype, name=name) for name, x in zip(names, example, strict=True)]
 
-    def outputs(*tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        returned = model(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
-        # An identity for each output: tf2onnx drops an output that is also an input, and merges two equal ones.
-        return tuple(tf.identity(y) for y in tf.nest.flatten(returned))
+    def outputs(*tensors: tf.Tensor) -> list[tf.Tensor]:
+        nested = list(tensors) if structure is None else keras.tree.pack_sequence_as(structure, list(tensors))
+        given = nested[0] if isinstance(nested, list) and len(nested) == 1 else nested
+        returned: list[tf.Tensor] = keras.tree.flatten(model(given, training=False))
+        return returned
 
-    with quiet():
-        written = tf2onnx.convert.from_function(tf.function(outputs), specs, opset=_OPSET)[0]
-    # Of constants that it folds, tf2onnx leaves inputs behind that nothing reads: a caller would have to give them.
-    names = {spec.name for spec in specs}
-    kept = [value for value in written.graph.input if value.name.removesuffix(":0") in names]
-    del written.graph.input[:]
-    written.graph.input.extend(kept)
-    raw: bytes = written.SerializeToString()
+    raw: bytes = of_function(outputs, specs, _OPSET).SerializeToString()
     return raw

@@ -183,3 +183,34 @@ def test_a_pytorch_model_that_counts_its_samples_has_a_float_file_for_any_batch(
     session = open_session(found.path)
     for samples in (x[:1], x[:3]):
         np.testing.assert_allclose(session.run(samples.numpy())[0], model(samples).detach(), atol=1e-5)
+
+
+class Subclassed(keras.Model):
+    """Is built of no symbolic tensors, and has a function that tf2onnx has no form of."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(4, activation="gelu")
+
+    def call(self, x):
+        return {"scores": self.dense(x), "sum": keras.ops.sum(x + keras.ops.convert_to_tensor([1.0, 2.0, 3.0]), -1)}
+
+
+def named_inputs():
+    entries = {name: keras.Input((3,), name=name) for name in ("b", "a")}
+    return keras.Model(entries, keras.layers.Dense(2)(entries["b"]) + entries["a"][:, :2])
+
+
+@pytest.mark.parametrize(
+    ("build", "inputs"), [(Subclassed, lambda x: x), (named_inputs, lambda x: {"a": x, "b": 2 * x})], ids=["subclassed", "named"]
+)
+def test_keras_models_of_any_kind_have_a_float_onnx(build, inputs, tmp_path):
+    keras.utils.set_random_seed(0)
+    model, x = build(), np.random.default_rng(0).random((4, 3)).astype("float32")
+    expected = model(inputs(x))
+    found = float_baseline(model, inputs(x), tmp_path, target="onnxruntime")
+    assert found.error is None
+    given = inputs(x)
+    arrays = [given[name] for name in sorted(given)] if isinstance(given, dict) else [given]
+    for have, want in zip(open_session(found.path).run(*arrays), keras.tree.flatten(expected), strict=True):
+        np.testing.assert_allclose(have, want, atol=1e-5)
