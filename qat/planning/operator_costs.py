@@ -43,6 +43,8 @@ class OperatorCost:
 
 #: The row of the conversions between float values and integers.
 BORDER = "border"
+#: The row of depthwise convolutions of more weights a channel than XNNPACK has kernels for.
+LARGE_DEPTHWISE = "depthwise_conv2d beyond 5x5"
 
 # What `python benchmarks/operator_times.py` prints, by target.
 COSTS: dict[str, dict[str, OperatorCost]] = {
@@ -160,6 +162,7 @@ COSTS: dict[str, dict[str, OperatorCost]] = {
         "concat": OperatorCost((0.4, 0.046, 0.0), (0.7, 0.16, 0.0)),
         "conv2d": OperatorCost((0.0, 0.079, 0.0053), (0.2, 0.17, 0.018)),
         "depthwise_conv2d": OperatorCost((0.0, 0.05, 0.052), (0.0, 0.052, 0.058)),
+        LARGE_DEPTHWISE: OperatorCost((0.0, 0.0, 3.5), (2.5, 0.0, 0.57)),
         "conv_transpose2d": OperatorCost((0.12, 0.82, 0.0), (1.0, 1.7, 0.046)),
         "dense": OperatorCost((0.0, 0.24, 0.0047), (0.3, 0.0065, 0.021)),
         "matmul": OperatorCost((0.7, 0.19, 0.0069), (1.7, 0.0, 0.034)),
@@ -169,6 +172,13 @@ COSTS: dict[str, dict[str, OperatorCost]] = {
         "rms_norm": OperatorCost((0.8, 0.72, 0.0), (0.0, 0.28, 0.0)),
     },
 }
+
+
+def cost_of(planned: PlannedOp, graph: Graph, target: str) -> OperatorCost | None:
+    """Return the rates of an operator for a target, by its name; None of a kind that moves values, or is rare."""
+    table, kind = COSTS[target], planned.op.kind
+    large = kind == "depthwise_conv2d" and _macs(planned, graph) > 25 * size_of(graph.tensors[planned.op.output])
+    return table.get(LARGE_DEPTHWISE if large and LARGE_DEPTHWISE in table else kind)
 
 
 def work_of(planned: PlannedOp, graph: Graph) -> Work:

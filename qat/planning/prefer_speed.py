@@ -13,7 +13,7 @@ from qat.errors import ConfigError
 from qat.graph.graph import Graph, TensorSpec
 
 from .minimum_cut import SINK, SOURCE, source_side
-from .operator_costs import BORDER, COSTS, Work, size_of, work_of
+from .operator_costs import BORDER, COSTS, Work, cost_of, size_of, work_of
 from .plan import PlannedOp
 from .targets import TARGETS, Target
 
@@ -67,9 +67,8 @@ def quicker_in_float(planned: Sequence[PlannedOp], graph: Graph, target: Target)
 
 
 def _times(p: PlannedOp, graph: Graph, target: Target) -> _Times:
-    """Return the times of an operator. A kind without a row moves values, or is rare: it takes no time in either form."""
-    cost = COSTS[target.name].get(p.op.kind)
-    work = work_of(p, graph)
+    """Return the times of an operator. A kind without a row takes no time in either form."""
+    cost, work = cost_of(p, graph, target.name), work_of(p, graph)
     return _Times(0.0, 0.0) if cost is None else _Times(work.microseconds(cost.integer), work.microseconds(cost.real))
 
 

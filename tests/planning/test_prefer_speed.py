@@ -148,3 +148,13 @@ def test_free_sizes_and_a_batch_that_is_folded_have_work_too():
         nn.Sequential(nn.Conv2d(3, 64, 3), nn.Hardswish()).eval(), torch.randn(2, 3, 64, 64), QUICK, dynamic=("height",)
     )
     assert all(work_of(p, replace(plan.graph)).values > 0 for p in plan.ops)
+
+
+@pytest.mark.parametrize(("size", "is_float"), [(7, True), (5, False)])
+def test_large_depthwise_kernels_stay_float_for_litert_whose_delegate_has_none(size, is_float):
+    torch.manual_seed(0)
+    depthwise = [nn.Conv2d(96, 96, size, padding=size // 2, groups=96) for _ in range(2)]
+    net = nn.Sequential(nn.Conv2d(3, 96, 4, 4), *depthwise, nn.Conv2d(96, 8, 1)).eval()
+    prepared = qat.prepare(net, torch.rand(2, 3, 64, 64), QUICK, "litert")
+    kinds = {p.op.kind for p in prepared.plan.ops if p.op.name in prepared.plan.floats()}
+    assert ("depthwise_conv2d" in kinds) is is_float
