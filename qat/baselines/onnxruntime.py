@@ -64,7 +64,7 @@ def float_bytes(model: torch.nn.Module, example: Sample) -> bytes:
     from torch.onnx.errors import OnnxExporterError
 
     from qat.adapters.torch.capture.decompose import composites_listed_once
-    from qat.adapters.torch.capture.export import capture
+    from qat.adapters.torch.capture.export import plain
     from qat.adapters.torch.capture.quick_shapes import quick_shapes
     from qat.adapters.torch.onnx_library import library_read_once
     from qat.adapters.torch.signature import call_of
@@ -85,7 +85,7 @@ def float_bytes(model: torch.nn.Module, example: Sample) -> bytes:
                 program = torch.onnx.export(model, placed, dynamic_shapes=free, **options)
             except OnnxExporterError:
                 # Models that count their samples, such as YOLO's heads: this toolkit's own capture takes them for any batch.
-                program = torch.onnx.export(capture(model, call_of(model, tensors), dropout=False).exported, **options)
+                program = torch.onnx.export(plain(model, call_of(model, tensors)), **options)
     finally:
         model.train(training)
     assert program is not None

@@ -122,7 +122,8 @@ class Report(Displayed):
         if base is None or base.path is None or not base.latency_p50:
             return []
         limit, suffix = _NOISE * base.latency_p50, base.path.suffix
-        late = [e for e in timed if e.tool == "qat" and e.path and e.path.suffix == suffix and (e.latency_p50 or 0.0) > limit]
+        ours = [e for e in timed if e.tool == "qat" and e.kind in ("ptq", "qat") and e.path and e.path.suffix == suffix]
+        late = [e for e in ours if (e.latency_p50 or 0.0) > limit]
         if not late:
             return []
         times = ", ".join(f"{e.name} {e.latency_p50:.3g} ms" for e in late)

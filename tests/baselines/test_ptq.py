@@ -175,14 +175,32 @@ class Counted(torch.nn.Module):
         return y + self.places
 
 
-def test_a_pytorch_model_that_counts_its_samples_has_a_float_file_for_any_batch(tmp_path):
-    model = Counted().eval()
-    x = torch.rand(4, 2, 8, 8)
+class CountedRows(torch.nn.Module):
+    """Keeps a mask of as many rows as the batch had last, and returns its results by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.mask = torch.nn.Linear(6, 4), None
+
+    def forward(self, x):
+        y = self.dense(x)
+        if self.mask is None or self.mask.shape[:2] != y.shape[:2]:
+            self.mask = torch.ones(y.shape[0], y.shape[1], 1)
+        return {"masked": y * self.mask, "sum": y.sum(1)}
+
+
+@pytest.mark.parametrize(("build", "shape"), [(Counted, (4, 2, 8, 8)), (CountedRows, (4, 5, 6))])
+def test_a_pytorch_model_that_counts_its_samples_has_a_float_file_for_any_batch(build, shape, tmp_path):
+    torch.manual_seed(0)
+    model, x = build().eval(), torch.rand(shape)
     found = float_baseline(model, x, tmp_path, target="onnxruntime")
     assert found.error is None
     session = open_session(found.path)
     for samples in (x[:1], x[:3]):
-        np.testing.assert_allclose(session.run(samples.numpy())[0], model(samples).detach(), atol=1e-5)
+        expected = model(samples)
+        wanted = [*expected.values()] if isinstance(expected, dict) else [expected]
+        for have, want in zip(session.run(samples.numpy()), wanted, strict=True):
+            np.testing.assert_allclose(have, want.detach(), atol=1e-5)
 
 
 class Subclassed(keras.Model):

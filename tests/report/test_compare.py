@@ -210,5 +210,8 @@ def test_a_file_that_is_slower_than_float_is_said_so_with_what_to_do():
     assert "other" not in said
     assert "brisk" not in said
     assert not sentences(
-        entry("trained", "qat", 1.02), entry("lite", "qat", 3.0, suffix=".tflite"), entry("untimed", "qat", None)
+        entry("trained", "qat", 1.02),
+        entry("lite", "qat", 3.0, suffix=".tflite"),
+        entry("untimed", "qat", None),
+        entry("control", "control", 1.2),
     )

@@ -90,14 +90,9 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
     free = free_axes(given, dynamic)
     copied = copy_of(model).eval()
     flat = _Flat(copied, call, signature)
-    try:
-        with _capturing():
-            axes, (captured, examples) = _along_some_axes(copied, given, free)
-            exported = _functional(_without_vmap(captured))
-    except CaptureError:
-        raise
-    except Exception as error:
-        raise CaptureError(_explain(model, error)) from error
+    with _explained(model), _capturing():
+        axes, (captured, examples) = _along_some_axes(copied, given, free)
+        exported = _functional(_without_vmap(captured))
     if dynamic:
         check_free(exported, examples, free, dynamic)
     outputs = flat.outputs or _form_of_outputs(exported)
@@ -118,6 +113,19 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
     lift_computed_weights(exported.graph, owner, tensors)
     rewrite(exported.graph)
     return Captured(exported, examples, axes, replace(signature, outputs=outputs), acts)
+
+
+def plain(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
+    """Return a model in eval mode, for any batch size, as ``torch.export`` gives it, its inputs and outputs flat.
+
+    Raises:
+        CaptureError: as of :func:`capture`.
+    """
+    copied, given = copy_of(model).eval(), tuple(call.tensors.values())
+    _Flat(copied, call, call.signature())
+    with _explained(model), _capturing():
+        _, (exported, _) = _along_some_axes(copied, given, free_axes(given, ()))
+    return exported
 
 
 def owners(model: nn.Module, exported: torch.export.ExportedProgram) -> dict[str, str]:
@@ -170,6 +178,17 @@ class _Flat:
         # In a class of its own: of an attribute Dynamo would name the model's constants by their path through the method.
         vars(model).pop("forward", None)
         model.__class__ = type(type(model).__name__, (type(model),), {"forward": forward, "__module__": type(model).__module__})
+
+
+@contextlib.contextmanager
+def _explained(model: nn.Module) -> Iterator[None]:
+    """Raise what a capture fails with as a :class:`CaptureError`."""
+    try:
+        yield
+    except CaptureError:
+        raise
+    except Exception as error:
+        raise CaptureError(_explain(model, error)) from error
 
 
 @contextlib.contextmanager
