@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import takewhile
 
 
 class QatError(Exception):
@@ -72,7 +73,10 @@ def reason_of(error: BaseException) -> str:
     """Return the telling line of another library's message, cut to 200 characters; without any, the error's type."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Keras' colours
     lines = [line.strip() for line in text.splitlines()]
-    if lines and lines[0] == "in user code:":  # TensorFlow's traceback: the reason ends it
+    whole = lines and lines[0] == "in user code:"  # TensorFlow's traceback: the reason ends it
+    # Keras says behind the reason what the layer was given.
+    lines = list(takewhile(lambda line: not re.match("(Call a|A)rguments received by", line), lines))
+    if whole:
         lines.reverse()
     said = (line for line in lines if line and not line.startswith("Exception encountered when calling"))
     return next(said, type(error).__name__)[:200]

@@ -38,6 +38,21 @@ def test_the_model(net):
         qat.finetune(net(), data, steps=2)
 
 
+def test_a_layer_that_fails_in_training_alone_is_quoted():
+    """Keras says the reason first and then what the layer was given, in a traceback of TensorFlow's that ends with the reason."""
+    import keras
+
+    class Untrained(keras.layers.Layer):
+        def call(self, x, training=False):
+            if training:
+                raise ValueError("no training today")
+            return x
+
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3), Untrained()])
+    with pytest.raises(DataError, match=r"^step 0: the model or the loss does not take its values: .*no training today"):
+        qat.finetune(model, [(X, Y)], steps=1)
+
+
 @pytest.mark.parametrize("net", [of_torch, of_keras])
 def test_the_loss_and_the_teacher(net):
     def loss(outputs, labels):

@@ -128,6 +128,28 @@ def test_indices_of_an_embedding_are_numbers_of_any_type(target, suffix, tmp_pat
     assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[x]).parity.exact == 1
 
 
+class Lines(layers.Layer):
+    """Lines of a weight, taken by indices that count from the end too."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(50, WIDTH), name="table")
+
+    def call(self, ids):
+        return ops.take(self.table, ids - 1, axis=0)
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("litert", ".tflite"), ("onnxruntime", ".onnx")])
+def test_a_look_up_by_hand_is_an_embedding_and_trains(target, suffix, tmp_path):
+    keras.utils.set_random_seed(0)
+    ids = np.random.default_rng(0).integers(0, 50, (8, LENGTH)).astype(np.int32)
+    entry = keras.Input((LENGTH,), dtype="int32")
+    net = keras.Model(entry, layers.Dense(3)(layers.Flatten()(Lines()(entry))))
+    prepared = qat.calibrate(qat.prepare(net, target=target), [ids])
+    assert "embedding" in {p.op.kind for p in prepared.plan.ops if p.integer}
+    qat.finetune(prepared, [(ids, np.arange(8) % 3)], epochs=1, progress=False)
+    assert qat.export(prepared, tmp_path / f"m{suffix}", verify=[ids]).parity.exact == 1
+
+
 def test_a_mask_of_padding_is_not_lost():
     keras.utils.set_random_seed(0)
     ids = np.random.default_rng(0).integers(0, 3, (8, LENGTH)).astype(np.int32)

@@ -135,7 +135,7 @@ class Embedding(Node):
     def vectors(self, indices: Tensor, weight: Tensor) -> Tensor:
         """Return vectors of a weight, or of what belongs to its vectors."""
         places = tf.cast(indices, tf.int32)
-        return tf.gather(weight, tf.where(places < 0, places + len(weight), places) if self.attrs.get("wraps") else places)
+        return tf.gather(weight, tf.where(places < 0, places + weight.shape[0], places) if self.attrs.get("wraps") else places)
 
     def stored(self, inputs: list[Tensor], params: Params) -> Tensor:
         """Return the real values of vectors as the artifact holds them, with straight-through gradients."""
