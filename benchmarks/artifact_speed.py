@@ -3,12 +3,13 @@
     python benchmarks/artifact_speed.py [ResNet-18 keras/MobileNetV2/tflite ...] [--framework torch|keras] [--format onnx|tflite]
         [--size 224] [--again] [--output docs/artifact_speed.md]
 
-Without names: every row of docs/coverage.md but those of tf_keras, images as large as there. Float and int8 take turns. Seconds
-are the processor's, which other work on the machine takes none of, and the median of the turns counts. Each row runs in a process
+Without names: every row of docs/coverage.md but those of tf_keras, images as large as there. Float and int8 take turns, of a few
+runs each, the first of which does not count: it finds the other's data in the caches. Seconds are the processor's, which other
+work on the machine takes none of, and the median of the runs counts. Each row runs in a process
 of its own, and is written into the JSON file beside the output once it is measured, from which the tables are written anew. Rows
 that are there already are kept, unless named or asked for with ``--again``. A row that fails says why. The share of outputs
-equal to the prepared model's is that of the same file. Where int8 is slower, so is measured what ``prefer: speed`` of a recipe
-makes of it.
+equal to the prepared model's is that of the same file. Where int8 is slower, what ``prefer: speed`` of a recipe makes of it is
+measured too, for a processor with VNNI where this one has it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -34,6 +35,7 @@ from sections import keep, kept, machine
 
 import qat
 from qat.baselines import float_baseline
+from qat.errors import ConfigError
 from qat.planning.recipe import Recipe, load_recipe
 from qat.report.running import turned
 from qat.runtimes import Session, open_session
@@ -42,8 +44,8 @@ HERE = Path(__file__).parent
 TEXT = HERE / "artifact_speed_text.md"  # what stands above the tables
 ROWS = {a.key: a for a in ARCHITECTURES if a.framework in ("torch", "keras")}
 SPELLED = {"torch": "PyTorch", "keras": "Keras"}
-#: Turns before the clock starts.
-WARM = 3
+#: Turns before the clock starts, and the runs of a turn that count.
+WARM, RUNS = 1, 5
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,14 @@ class Speed:
     """The processor's seconds of the float and the int8 artifact, and the share of outputs equal to the prepared model's.
 
     Attributes:
-        quick: how many times as fast as float the artifact of ``prefer: speed`` is, measured in turns with another run of the
-            float one; None where the other was not slower.
+        quick: how many times as fast as the float artifact that of ``prefer: speed`` is, in turns of their own; ``"float"`` where
+            it leaves the whole network float, None where int8 is not slower.
     """
 
     real: float
     int8: float
     exact: float
-    quick: float | None = None
+    quick: float | Literal["float"] | None = None
 
     @property
     def slower(self) -> bool:
@@ -66,7 +68,7 @@ class Speed:
         return self.int8 > self.real
 
     def __str__(self) -> str:
-        quick = f"{self.quick:.2f}x" if self.quick else ""
+        quick = f"{self.quick:.2f}x" if isinstance(self.quick, float) else self.quick or ""
         return f"{1e3 * self.real:.2f} | {1e3 * self.int8:.2f} | {self.real / self.int8:.2f}x | {quick} | {self.exact:.2%}"
 
 
@@ -102,43 +104,44 @@ def measure(architecture: Architecture, runs: int, folder: str) -> Speed:
     data, target = batches(architecture, arrays, labels), TARGETS[architecture.format]
     first = example(architecture, data[0][0])
 
-    def exported(recipe: Recipe) -> qat.Artifact:
+    def exported(recipe: Recipe, target: str) -> qat.Artifact:
         prepared = qat.calibrate(qat.prepare(model, first, target=target, recipe=recipe), data)
         return qat.export(prepared, Path(folder) / f"{recipe.prefer}.{architecture.format}", overwrite=True, verify=data)
 
     recipe = load_recipe("static_wi8_ai8")
-    artifact = exported(recipe)
+    artifact = exported(recipe, target)
     baseline = float_baseline(model, first, folder, target=target)
     if baseline.path is None:
         raise RuntimeError(f"no float artifact: {baseline.error}")
     one, against = [a[:1] for a in arrays.values()], open_session(baseline.path)
-    real, int8 = medians([against, open_session(artifact.path)], one, runs)
+    real, int8 = timed([against, open_session(artifact.path)], one, runs)
     speed = Speed(real, int8, artifact.parity.exact)
     if not speed.slower:
         return speed
-    real, quick = medians([against, open_session(exported(recipe.model_copy(update={"prefer": "speed"})).path)], one, runs)
-    return replace(speed, quick=real / quick)
+    able = f"{target}_vnni" if architecture.format == "onnx" and "VNNI" in machine() else target
+    try:
+        quick = exported(recipe.model_copy(update={"prefer": "speed"}), able)
+    except ConfigError:  # all of it is quicker in float
+        return replace(speed, quick="float")
+    real, int8 = timed([against, open_session(quick.path)], one, runs)
+    return replace(speed, quick=real / int8)
 
 
-def medians(sessions: list[Session], one: list, runs: int) -> list[float]:
-    """Return the median of the seconds of each session; see :func:`timed`."""
-    return [statistics.median(taken) for taken in timed(sessions, one, runs)]
-
-
-def timed(sessions: list[Session], one: list, runs: int) -> list[list[float]]:
-    """Return the processor seconds of each run of each session, in whose layouts the images are; the sessions take turns."""
+def timed(sessions: list[Session], one: list, runs: int) -> list[float]:
+    """Return the median of the processor seconds of a run of each session, in whose layouts the images are."""
     feeds = [
         session.in_file_types(*(turned(a, (len(a), *i.shape[1:])) for a, i in zip(one, session.inputs, strict=True)))
         for session in sessions
     ]
     times: list[list[float]] = [[] for _ in sessions]
-    for turn in range(runs + WARM):
+    for turn in range(WARM + -(-runs // RUNS)):
         for session, feed, taken in zip(sessions, feeds, times, strict=True):
-            started = time.process_time()
             session.invoke(*feed)
-            if turn >= WARM:
+            for _ in range(RUNS if turn >= WARM else 0):
+                started = time.process_time()
+                session.invoke(*feed)
                 taken.append(time.process_time() - started)
-    return times
+    return [statistics.median(taken) for taken in times]
 
 
 def row(key: str, size: int | None, runs: int, keep: str | None) -> Row:
@@ -194,7 +197,7 @@ def main() -> None:
     parser.add_argument("--framework", choices=tuple(SPELLED))
     parser.add_argument("--format", choices=tuple(TARGETS))
     parser.add_argument("--size", type=int, help="of images; None: as in docs/coverage.md")
-    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--runs", type=int, default=60)
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")
     parser.add_argument("--keep", metavar="FOLDER", help="where the artifacts stay")
     parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "artifact_speed.md")

@@ -14,6 +14,10 @@ from qat.program.program import FrameworkBlock, Program
 from qat.system.silence import quiet
 
 
+#: TensorFlow's calls of functions, of which tf2onnx has no form.
+_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+
+
 def translate(program: Program, block: FrameworkBlock, opset: int) -> onnx.ModelProto:
     """Return a block as an ONNX model, whose inputs and outputs are in the block's order.
 
@@ -58,13 +62,18 @@ def of_function(compute: Callable[..., Sequence[Any]], specs: Sequence[Any], ops
         ) from error
     import tensorflow as tf
 
-    # An identity for each output: tf2onnx drops an output that is also an input, and merges two equal ones.
-    function = tf.function(lambda *tensors: tuple(tf.identity(y) for y in compute(*tensors)))
-    with quiet():
-        model: onnx.ModelProto = tf2onnx.convert.from_function(
-            function, specs, opset=opset, custom_op_handlers={kind: (write, []) for kind, write in _FORMS.items()}
-        )[0]
-    unknown = {node.op_type for node in model.graph.node if not defs.has(node.op_type, node.domain)}
+    for written_out in (False, True):
+        # An identity for each output: tf2onnx drops an output that is also an input, and merges two equal ones.
+        function = tf.function(lambda *tensors: tuple(tf.identity(y) for y in compute(*tensors)))
+        with quiet():
+            if written_out:
+                _trace_inner_functions(function, specs)
+            model: onnx.ModelProto = tf2onnx.convert.from_function(
+                function, specs, opset=opset, custom_op_handlers={kind: (write, []) for kind, write in _FORMS.items()}
+            )[0]
+        unknown = {node.op_type for node in model.graph.node if not defs.has(node.op_type, node.domain)}
+        if unknown.isdisjoint(_CALLS):
+            break
     if unknown:  # tf2onnx leaves an operator that it does not know as TensorFlow names it
         raise ExportError(f"tf2onnx has no form of {', '.join(sorted(unknown))}")
     # tf2onnx leaves out an input that no operator reads, and makes an input of a constant that a layer's code has computed.
@@ -76,6 +85,21 @@ def of_function(compute: Callable[..., Sequence[Any]], specs: Sequence[Any], ops
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     return model
+
+
+def _trace_inner_functions(function: Any, specs: Sequence[Any]) -> None:
+    """Trace a function with what the functions of TensorFlow's inside compute, instead of calls of them.
+
+    TensorFlow keeps the call of a function that is compiled by XLA, of which Keras makes a grouped convolution.
+    """
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        function.get_concrete_function(*specs)
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def _erfc(graph: Any, node: Any, name: str, args: Sequence[Any]) -> None:

@@ -29,13 +29,20 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
     """Plan a graph.
 
     Raises:
-        ConfigError: the recipe asks for bits that the target cannot run, or nothing at all would be quantized.
+        ConfigError: the recipe asks for bits that the target cannot run, or nothing at all would be quantized, with
+            ``prefer: speed`` because all is quicker in float.
     """
     check_modes(recipe, target)
     _warn_of_idle_rules(graph, recipe)
     planned, rules = place(graph, recipe, target)
     if recipe.prefer == "speed":
+        in_integers = any(p.integer or p.stored for p in planned)
         planned, rules = place(graph, recipe, target, quicker_in_float(planned, graph, target))
+        if in_integers and not any(p.integer or p.stored for p in planned):
+            raise ConfigError(
+                f"recipe '{recipe.name}', prefer: speed: the whole model is quicker in float on target '{target.name}': ship the "
+                "float model, or leave 'prefer' out for a smaller file"
+            )
     if not any(p.integer or p.stored for p in planned):
         reasons = "; ".join(sorted({p.reason for p in planned if p.reason})) or "the model has no operators"
         raise ConfigError(f"recipe '{recipe.name}' quantizes nothing of this model for target '{target.name}': {reasons}")

@@ -61,7 +61,8 @@ def quicker_in_float(planned: Sequence[PlannedOp], graph: Graph, target: Target)
     reasons: dict[str, str] = {}
     for island in _islands([p for p in planned if p.op.name in chosen]):
         saved = _total(free, borders, chosen - island) - _total(free, borders, chosen)
-        what = "it takes" if len(island) == 1 else f"this and {len(island) - 1} operators next to it take"
+        others = len(island) - 1
+        what = f"this and {others} operator{'s' if others > 1 else ''} next to it take" if others else "it takes"
         reasons |= dict.fromkeys(island, f"prefer: speed: {what} {saved:.2g} us less in float, conversions included")
     return reasons
 

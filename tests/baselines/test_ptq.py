@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
 from torch import nn
 from torch._decomp import decomposition_table
@@ -219,8 +220,25 @@ def named_inputs():
     return keras.Model(entries, keras.layers.Dense(2)(entries["b"]) + entries["a"][:, :2])
 
 
+def compiled_by_xla():
+    """Return a model whose grouped convolution, and a layer, call functions that XLA compiles."""
+
+    class Gathered(keras.layers.Layer):
+        @tf.function(jit_compile=True)
+        def inner(self, x):
+            return tf.math.cumsum(tf.nn.softplus(x), -1)
+
+        def call(self, x):
+            return self.inner(x)
+
+    grouped = keras.layers.Conv1D(4, 2, groups=2)
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(12), keras.layers.Reshape((3, 4)), grouped, Gathered()])
+
+
 @pytest.mark.parametrize(
-    ("build", "inputs"), [(Subclassed, lambda x: x), (named_inputs, lambda x: {"a": x, "b": 2 * x})], ids=["subclassed", "named"]
+    ("build", "inputs"),
+    [(Subclassed, lambda x: x), (named_inputs, lambda x: {"a": x, "b": 2 * x}), (compiled_by_xla, lambda x: x)],
+    ids=["subclassed", "named", "compiled by XLA"],
 )
 def test_keras_models_of_any_kind_have_a_float_onnx(build, inputs, tmp_path):
     keras.utils.set_random_seed(0)

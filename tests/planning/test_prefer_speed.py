@@ -80,7 +80,9 @@ def test_times_are_those_of_the_targets_processor():
     first, *others = (nn.Conv2d(channels, 8, 3, padding=1) for channels in (3, 8, 8))
     model, x = nn.Sequential(first, nn.SiLU(), others[0], nn.SiLU(), others[1]), torch.randn(3, 3, 16, 16)
     assert all(p.integer for p in qat.plan(model.eval(), x, QUICK, "onnxruntime_vnni").ops)
-    with pytest.raises(ConfigError, match=r"quantizes nothing.*prefer: speed"):
+    with pytest.raises(
+        ConfigError, match=r"prefer: speed: the whole model is quicker in float on target .*: ship the float model"
+    ):
         qat.plan(model, x, QUICK, "onnxruntime")
 
 
@@ -148,6 +150,31 @@ def test_free_sizes_and_a_batch_that_is_folded_have_work_too():
         nn.Sequential(nn.Conv2d(3, 64, 3), nn.Hardswish()).eval(), torch.randn(2, 3, 64, 64), QUICK, dynamic=("height",)
     )
     assert all(work_of(p, replace(plan.graph)).values > 0 for p in plan.ops)
+
+
+def dropped_in_torch():
+    depthwise = [nn.Conv2d(64, 64, 3, groups=64, bias=False) for _ in range(2)]
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3)
+    return nn.Sequential(*first, depthwise[0], nn.BatchNorm2d(64), nn.ReLU(), nn.Dropout(0.3), depthwise[1]).eval()
+
+
+def dropped_in_keras():
+    layers = keras.layers
+    first = layers.Conv2D(64, 3), layers.Conv2D(64, 3), layers.DepthwiseConv2D(3, use_bias=False)
+    behind = layers.BatchNormalization(), layers.ReLU(), layers.Dropout(0.3), layers.DepthwiseConv2D(3)
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((24, 24, 3)), *first, *behind])
+
+
+@pytest.mark.parametrize(("model", "shape"), [(dropped_in_torch, (4, 3, 24, 24)), (dropped_in_keras, (4, 24, 24, 3))])
+def test_dropout_behind_an_activation_that_is_part_of_a_float_operator(model, shape, tmp_path: Path):
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).numpy()
+    prepared = qat.calibrate(qat.prepare(model(), images, QUICK, "onnxruntime_vnni"), [images])
+    floats = [p for p in prepared.plan.ops if p.op.name in prepared.plan.floats()]
+    assert len(floats) == 2 and "relu" in floats[0].op.output
+    parity = qat.export(prepared, tmp_path / "m.onnx", verify=[images]).parity
+    assert parity.exact == 1 or parity.is_rounding
 
 
 @pytest.mark.parametrize(("size", "is_float"), [(7, True), (5, False)])

@@ -169,7 +169,7 @@ def _measured(nodes: list[fx.Node]) -> list[fx.Node]:
 def _values(model: PreparedModel, plan: Plan) -> dict[str, str]:
     """Return the program's value that each tensor node of the prepared model holds."""
     found = {}
-    kept = {node: op for op, node in model.prepared.kept_nodes.items()}
+    kept = {model.prepared.kept_nodes[p.op.name]: p.op.output for p in plan.ops if p.keeps_framework}
     stored = {f"{SCOPE}.nodes.{p.op.name}": p.op.output for p in plan.ops if p.stored}
     for node in model.graph.nodes:
         target = str(node.target)
