@@ -13,7 +13,6 @@ from qat.errors import ExportError, MissingDependencyError, reason_of
 from qat.program.program import FrameworkBlock, Program
 from qat.system.silence import quiet
 
-
 #: TensorFlow's calls of functions, of which tf2onnx has no form.
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 
