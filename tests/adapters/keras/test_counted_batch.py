@@ -82,6 +82,7 @@ CALLS = {
     "tile": ([_tokens(lambda token, s: ops.tile(token, (s[0], 1, 1)))], ["SpreadOverBatch"]),
     "repeat": ([_tokens(lambda token, s: ops.repeat(token, s[0], axis=0))], ["SpreadOverBatch"]),
     "zeros": ([_tokens(lambda _, s: ops.zeros((s[0], 1, s[2])))], ["SpreadOverBatch"]),
+    "over heads": ([lambda _, x: ops.broadcast_to(ops.reshape(x, (-1, 1, 6, 8)), (ops.shape(x)[0], 2, 6, 8))], []),
     "spread, then added": ([lambda self, x: x + ops.broadcast_to(self.token, ops.shape(x))], []),
     "a constant for each sample": ([lambda _, x: x * ops.ones(ops.shape(x)[:2])[:, :, None]], []),
     "folded": ([_heads, _no_heads], []),

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+from keras.src.ops.numpy import Tile
 from keras.src.ops.symbolic_arguments import SymbolicArguments
 
 from .batch_operations import PerSample, SpreadOverBatch
@@ -137,6 +138,8 @@ class _Freeing:
         if axis != 0:
             raise CountsSamples(self.name)
         x = args[0]
+        if kind == "BroadcastTo" and len(x.shape) == len(shape) and x.shape[0] == shape[0]:  # over other axes than the samples'
+            return Tile([n // m for n, m in zip(shape, x.shape, strict=True)], name=a.name), args
         if shape[0] != NUMBERS[0] or (x.shape[0] != 1 and len(x.shape) >= len(shape)):
             raise CountsSamples(self.name)
         if kind == "BroadcastTo":
