@@ -8,6 +8,7 @@ import tensorflow as tf
 import qat
 from qat.adapters.keras.capture import tensorflow_calls
 from qat.adapters.keras.capture.tensorflow_calls import recorded_calls
+from support.rows import by_turns
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(4, 6, 8, 4)).astype(np.float32)
@@ -117,3 +118,57 @@ def test_a_layer_of_tensorflows_functions_runs_in_integers(tmp_path):
     np.testing.assert_allclose(prepared(x), net(x), atol=0.1)
     assert any(v.path.endswith("gain") for v in prepared.trainable_variables)
     assert qat.export(prepared, tmp_path / "m.tflite", verify=[x]).parity.exact == 1.0
+
+
+class Recurrence(keras.layers.Layer):
+    """A recurrence by hand, whose states TensorFlow's arrays hold."""
+
+    def __init__(self, joined, **kwargs):
+        super().__init__(**kwargs)
+        self.inner, self.again, self.joined = keras.layers.Dense(4, name="inner"), keras.layers.Dense(4, name="again"), joined
+
+    def call(self, x):
+        lines = tf.TensorArray(tf.float32, size=6).unstack(tf.transpose(x, [1, 0, 2]))
+        states, state = tf.TensorArray("float32", 0, dynamic_size=True), self.inner(x[:, 0])
+        for step in range(6):
+            state = tf.tanh(self.inner(lines.read(step)) + self.again(state))
+            states = states.write(step, state)
+        return self.joined(states)
+
+
+JOINED = {
+    "stack": lambda states: tf.transpose(states.stack(), [1, 0, 2]),
+    "gather": lambda states: states.gather([1, 5])[1],
+    "concat": lambda states: tf.reshape(states.concat(), [6, -1, 4])[2],
+}
+
+
+@pytest.mark.parametrize(("name", "target"), by_turns(JOINED))
+def test_arrays_of_tensors_are_lists(name, target, tmp_path):
+    keras.utils.set_random_seed(0)
+    x = RNG.normal(size=(8, 6, 3)).astype(np.float32)
+    entry = keras.Input((6, 3))
+    model = keras.Model(entry, keras.layers.Dense(2)(Recurrence(JOINED[name])(entry)))
+    prepared = qat.prepare(model, target=target)
+    np.testing.assert_allclose(prepared(x), model(x), atol=1e-5)
+    assert {p.op.kind for p in prepared.plan.ops if p.integer} >= {"dense", "add", "tanh"}
+    file = tmp_path / f"m{prepared.plan.target.suffix}"
+    assert qat.export(qat.calibrate(prepared, [x]), file, verify=[x]).parity.exact == 1
+
+
+def test_a_recurrent_layer_of_keras_beside_them(tmp_path):
+    class Both(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.recurrent = keras.layers.GRU(4, return_sequences=True)
+
+        def call(self, x):
+            return tf.TensorArray(tf.float32, 2).write(0, x).write(1, self.recurrent(x)).stack()[1]
+
+    keras.utils.set_random_seed(0)
+    x = RNG.normal(size=(8, 6, 4)).astype(np.float32)
+    entry = keras.Input((6, 4))
+    model = keras.Model(entry, keras.layers.Dense(2)(Both()(entry)))
+    prepared = qat.prepare(model, target="litert")
+    np.testing.assert_allclose(prepared(x), model(x), atol=1e-5)
+    assert {"GRU", "Stack"} <= {p.op.attrs.get("target") for p in prepared.plan.ops if p.op.name in prepared.plan.floats()}

@@ -17,6 +17,7 @@ from .batch_operations import PerSample
 from .control_flow import BRANCHES, of_functions, step_by_step
 from .counted_batch import NUMBERS, CountsSamples, StandIns, free_batch, freed, is_array, with_samples
 from .symbolic_variables import in_inference, symbolic_variables
+from .tensor_arrays import listed_arrays
 from .tensorflow_calls import recorded_calls
 
 log = logging.getLogger("qat")
@@ -121,7 +122,10 @@ def _call(
     (given, named), stand_ins = with_samples((list(args), dict(options)), number)
     known = known | {id(tensor) for tensor, _ in stand_ins}
     try:
-        with symbolic_variables(layer) as variables, keras.StatelessScope(), _without_draws(), step_by_step(), recorded_calls():
+        with contextlib.ExitStack() as scopes:
+            variables = scopes.enter_context(symbolic_variables(layer))
+            for scope in (keras.StatelessScope(), _without_draws(), step_by_step(), recorded_calls(), listed_arrays()):
+                scopes.enter_context(scope)
             structure = layer.call(*given, **named)
         outputs = [value for value in keras.tree.flatten(structure) if not is_array(value)]
         nodes = recorded(outputs, known | set(variables)) if outputs else None
