@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from qat.errors import ExportError
 from qat.program.program import Instruction
 
 from .linear import pads, window_attributes
@@ -50,28 +49,6 @@ def write_transpose(writer: Writer, instruction: Instruction) -> None:
         writer.operator(instruction, "Transpose", [writer.dequantize_input(instruction)], perm=axes)
     else:
         writer.node("Transpose", [source], output, instruction.name, perm=axes)
-
-
-def write_depth_to_space(writer: Writer, instruction: Instruction) -> None:
-    """Lay the channels of a block side by side. The channels that become one output channel follow each other."""
-    height, width = instruction.attrs["blocks"]
-    (source,), (output,) = instruction.inputs, instruction.outputs
-    if height == width:
-        writer.node("DepthToSpace", [source], output, instruction.name, blocksize=height, mode="CRD")
-        return
-    _, channels, *size = writer.program.values[output].shape
-    if size[0] == 1:  # the image of a conv1d, whose length may be free
-        split, axes, joined = [0, channels, width, -1], [0, 1, 3, 2], [0, channels, 1, -1]
-    elif None in size:
-        raise ExportError(f"{instruction.layer}: with strides {height} and {width} its height and width must be fixed")
-    else:
-        split, axes = [0, channels, height, width, size[0] // height, size[1] // width], [0, 1, 4, 2, 5, 3]
-        joined = [0, channels, *size]
-    block_shape = writer.constant(f"{output}.blocks", np.array(split, np.int64))
-    blocks = writer.node("Reshape", [source, block_shape], f"{output}/blocks")
-    turned = writer.node("Transpose", [blocks], f"{output}/turned", perm=axes)
-    shape = writer.constant(f"{output}.shape", np.array(joined, np.int64))
-    writer.node("Reshape", [turned, shape], output, instruction.name)
 
 
 def write_crop(writer: Writer, instruction: Instruction) -> None:

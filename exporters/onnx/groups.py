@@ -14,6 +14,7 @@ import numpy as np
 
 from qat.program.program import Instruction, Program
 
+from .depth_to_space import PHASES_FIRST
 from .writer import Writer
 
 #: The least number of inputs and outputs of a group; more bring little.
@@ -36,8 +37,12 @@ def repeat_channels(writer: Writer, instruction: Instruction) -> tuple[Instructi
     outputs = len(weight) // groups
     if groups == 1 or outputs == 1 or weight.shape[1] > 1 or writer.program.strict_qdq:
         return instruction, ""
-    channels = writer.constant(f"{instruction.name}.channels", np.repeat(np.arange(groups), outputs))
-    repeated = writer.node("Gather", [instruction.inputs[0], channels], f"{instruction.name}/repeated", axis=1)
+    source, name = instruction.inputs[0], f"{instruction.name}/repeated"
+    if instruction.attrs.get(PHASES_FIRST):  # all channels again for each phase
+        repeated = writer.node("Concat", [source] * outputs, name, axis=1)
+    else:
+        channels = writer.constant(f"{instruction.name}.channels", np.repeat(np.arange(groups), outputs))
+        repeated = writer.node("Gather", [source, channels], name, axis=1)
     return _of(instruction, weight, len(weight)), repeated
 
 

@@ -15,6 +15,7 @@ from qat.program.file_origin import FileTensor
 from qat.program.ordering import by_dependency
 from qat.program.program import Program, Value
 
+from .depth_to_space import phases_first
 from .float_block import keep_float, splice
 from .groups import merge_groups
 from .image_patches import turn_patches
@@ -47,7 +48,8 @@ def legalize(program: Program) -> Program:
     for instruction in program.instructions:
         rewrite = REWRITES.get(instruction.kind)
         instructions += [instruction] if rewrite is None else rewrite(instruction, values)
-    return replace(program, values=values, instructions=tuple(instructions))
+    program = replace(program, values=values, instructions=tuple(instructions))
+    return program if program.strict_qdq else phases_first(program)
 
 
 def write(program: Program, io_dtype: str, extra_outputs: Sequence[str] = ()) -> bytes:

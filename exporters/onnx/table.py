@@ -13,12 +13,12 @@ from .conv_transpose import conv_transpose_as_conv
 from .data_movement import (
     write_concat,
     write_crop,
-    write_depth_to_space,
     write_max_pool,
     write_pad,
     write_reshape,
     write_transpose,
 )
+from .depth_to_space import write_depth_to_space
 from .elementwise import write_add, write_maximum, write_minimum, write_mul, write_relu, write_relu6
 from .kept_integers import KEPT, write_kept
 from .layer_norm import write_group_norm, write_layer_norm, write_rms_norm

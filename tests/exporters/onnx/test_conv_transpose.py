@@ -46,13 +46,16 @@ def test_any_geometry(height, width, depthwise, seed):
     assert made.instructions[-1].outputs == ("y",)
     for part in made.instructions:
         if part.kind == "conv2d":
-            a = part.attrs
-            x = accumulators.conv2d(x, part.weight, part.bias, a["strides"], a["padding"], a["dilations"], a["groups"])
-            np.testing.assert_array_equal(part.weight_encoding.scale, np.repeat(scale.scale, strides[0] * strides[1]))
+            a, phases = part.attrs, strides[0] * strides[1]
+            if depthwise and phases > 1:  # the writer repeats the channels
+                x = np.concatenate([x] * phases, 1)
+            count = len(part.weight) if depthwise else 1
+            x = accumulators.conv2d(x, part.weight, part.bias, a["strides"], a["padding"], a["dilations"], count)
+            np.testing.assert_array_equal(part.weight_encoding.scale, np.tile(scale.scale, phases))
         elif part.kind == "depth_to_space":
             n, c, h, w = x.shape
-            blocks = x.reshape(n, c // (strides[0] * strides[1]), *strides, h, w)
-            x = blocks.transpose(0, 1, 4, 2, 5, 3).reshape(n, -1, h * strides[0], w * strides[1])
+            blocks = x.reshape(n, *strides, c // (strides[0] * strides[1]), h, w)
+            x = blocks.transpose(0, 3, 4, 1, 5, 2).reshape(n, -1, h * strides[0], w * strides[1])
         else:
             (top, bottom), (left, right) = part.attrs["padding"]
             x = x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
