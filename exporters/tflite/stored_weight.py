@@ -51,10 +51,6 @@ def write_weight(writer: Writer, instruction: Instruction, weight: np.ndarray, a
         axis: of the output channels in ``weight``.
     """
     name, channels, mode = instruction.weight_tensor, weight.shape[axis], instruction.mode
-    if instruction.weight_encoding is None and weight.dtype == f32:  # a float file, for comparison
-        bias = np.zeros(channels, f32) if instruction.bias is None else instruction.bias.astype(f32)
-        writer.add_tensor(name, weight.shape, "float32", data=weight)
-        return [name, writer.add_tensor(f"{instruction.name}.bias", bias.shape, "float32", data=bias)]
     held_weight(writer, instruction, weight, axis)
     if mode != "static":
         bias = np.zeros(channels, f32) if instruction.bias is None else instruction.bias.astype(f32)
@@ -69,18 +65,22 @@ def write_weight(writer: Writer, instruction: Instruction, weight: np.ndarray, a
 
 
 def held_weight(writer: Writer, instruction: Instruction, weight: np.ndarray, axis: int) -> str:
-    """Write a weight alone as the file holds it, with a scale for each entry of ``axis``, and return its name."""
+    """Write a weight alone as the file holds it, with a scale for each entry of ``axis``, and return its name.
+
+    A weight of float32 is that of a float file, for comparison.
+    """
     name = instruction.weight_tensor
     if instruction.weight_encoding is None:
-        return writer.add_tensor(name, weight.shape, "float16", data=weight)
+        return writer.add_tensor(name, weight.shape, str(weight.dtype), data=weight)
     scale = np.asarray(instruction.weight_encoding.scale, f32)
     data = packed_int4(weight) if instruction.packed else weight.astype(np.int8)
     return writer.add_tensor(name, weight.shape, _type(instruction), scale, axis=axis, data=data)
 
 
 def float_weight(writer: Writer, instruction: Instruction, name: str, shape: tuple[int, ...]) -> str:
-    """Write a DEQUANTIZE of the stored weight."""
-    real = f"{name}/real"
+    """Write a DEQUANTIZE of the stored weight, unless that is float32."""
+    assert instruction.weight is not None
+    real = name if instruction.weight.dtype == f32 else f"{name}/real"
     if real in writer.index:
         return real
     writer.add_tensor(real, shape, "float32")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from qat.adapters import torch as adapter
+from qat.adapters.torch.nodes.stored_weight import StoredWeight
 from qat.adapters.torch.prepared_model import SCOPE
 from qat.exporters.exporter import exporter_of
 from qat.graph.decompose.conv1d import signals_as_images
@@ -96,7 +97,8 @@ def _export(model: torch.nn.Module, example: Sample) -> _Exported:
                 if planned is None or instruction.weight is None:
                     return instruction
                 node = prepared.get_submodule(f"{SCOPE}.nodes.{planned.op.name}")
-                weight = node.program_layout(prepared.tensor(planned.op.params["weight"]))  # type: ignore[operator]
+                weight = prepared.tensor(planned.op.params["weight"])
+                weight = node.program_layout(weight) if isinstance(node, StoredWeight) else weight  # an embedding has its lines
                 return replace(instruction, weight=weight.detach().cpu().float().numpy())
 
             program = replace(program, instructions=tuple(in_float(i) for i in program.instructions))

@@ -107,6 +107,27 @@ def test_torch_baselines_for_litert_are_tflite_files_of_the_models_own_operators
     assert inspection.kind_of(found["float"].path)[0] == "float"
 
 
+class TiedHead(nn.Module):
+    """A language model whose embedding and head are one weight."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.head = nn.Embedding(50, 16), nn.Linear(16, 50, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, ids):
+        return self.head(torch.relu(self.words(ids)))
+
+
+@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
+def test_tied_weights_have_a_float_file(target, tmp_path):
+    model, ids = TiedHead().eval(), torch.arange(48).reshape(8, 6)
+    found = float_baseline(model, ids, tmp_path, target=target)
+    assert found.error is None
+    np.testing.assert_allclose(open_session(found.path).run(ids.numpy())[0], model(ids).detach(), atol=1e-5)
+
+
 class TwoInputs(nn.Module):
     def __init__(self):
         super().__init__()
