@@ -23,6 +23,7 @@ from .kept_integers import keep_products
 from .stored_weight import write_stored_weight
 from .table import REWRITES, WRITERS
 from .token_images import turn_images
+from .token_rows import merge_rows
 from .writer import MICROSOFT, Writer
 
 #: The lowest opset that torch's exporter writes without a conversion. ONNX Runtime fuses MaxPool at the opsets 12 to 21 only
@@ -49,7 +50,7 @@ def legalize(program: Program) -> Program:
         rewrite = REWRITES.get(instruction.kind)
         instructions += [instruction] if rewrite is None else rewrite(instruction, values)
     program = replace(program, values=values, instructions=tuple(instructions))
-    return program if program.strict_qdq else phases_first(program)
+    return program if program.strict_qdq else merge_rows(phases_first(program))
 
 
 def write(program: Program, io_dtype: str, extra_outputs: Sequence[str] = ()) -> bytes:

@@ -42,7 +42,9 @@ class Value:
         return self.example or tuple(EXAMPLE_BATCH if size is None else size for size in self.shape)
 
     def laid(self, array: np.ndarray) -> np.ndarray:
-        """Return the model's tensor as this value lies."""
+        """Return the model's tensor as this value lies; one of two axes may hold tokens of several as rows."""
+        if len(self.shape) == 2 < array.ndim:
+            return array.reshape(-1, array.shape[-1])
         return array if self.axes is None else array.transpose(self.axes)
 
     def unlaid(self, array: np.ndarray) -> np.ndarray:
