@@ -43,7 +43,7 @@ class OperatorCost:
 
 #: The row of the conversions between float values and integers.
 BORDER = "border"
-#: The row of depthwise convolutions of more weights a channel than XNNPACK has kernels for.
+#: The row of depthwise convolutions of more weights a channel than XNNPACK has kernels for, or of several outputs a channel.
 LARGE_DEPTHWISE = "depthwise_conv2d beyond 5x5"
 
 # What `python benchmarks/operator_times.py` prints, by target.
@@ -176,9 +176,14 @@ COSTS: dict[str, dict[str, OperatorCost]] = {
 
 def cost_of(planned: PlannedOp, graph: Graph, target: str) -> OperatorCost | None:
     """Return the rates of an operator for a target, by its name; None of a kind that moves values, or is rare."""
-    table, kind = COSTS[target], planned.op.kind
-    large = kind == "depthwise_conv2d" and _macs(planned, graph) > 25 * size_of(graph.tensors[planned.op.output])
-    return table.get(LARGE_DEPTHWISE if large and LARGE_DEPTHWISE in table else kind)
+    table, kind, op = COSTS[target], planned.op.kind, planned.op
+    if kind in ("conv2d", "depthwise_conv2d"):
+        axis = 1 if graph.layout == "NCHW" else -1
+        read, written = (graph.tensors[name] for name in (op.inputs[0], op.output))
+        if 1 < int(op.attrs["groups"]) == read.shape[axis]:  # of Keras' Conv2D too
+            large = _macs(planned, graph) > 25 * size_of(written) or written.shape[axis] != read.shape[axis]
+            kind = LARGE_DEPTHWISE if large and LARGE_DEPTHWISE in table else "depthwise_conv2d"
+    return table.get(kind)
 
 
 def work_of(planned: PlannedOp, graph: Graph) -> Work:

@@ -177,11 +177,18 @@ def test_dropout_behind_an_activation_that_is_part_of_a_float_operator(model, sh
     assert parity.exact == 1 or parity.is_rounding
 
 
-@pytest.mark.parametrize(("size", "is_float"), [(7, True), (5, False)])
-def test_large_depthwise_kernels_stay_float_for_litert_whose_delegate_has_none(size, is_float):
-    torch.manual_seed(0)
-    depthwise = [nn.Conv2d(96, 96, size, padding=size // 2, groups=96) for _ in range(2)]
-    net = nn.Sequential(nn.Conv2d(3, 96, 4, 4), *depthwise, nn.Conv2d(96, 8, 1)).eval()
-    prepared = qat.prepare(net, torch.rand(2, 3, 64, 64), QUICK, "litert")
-    kinds = {p.op.kind for p in prepared.plan.ops if p.op.name in prepared.plan.floats()}
-    assert ("depthwise_conv2d" in kinds) is is_float
+@pytest.mark.parametrize(("size", "outputs", "is_float"), [(7, 1, True), (5, 1, False), (3, 2, True)])
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_depthwise_convolutions_stay_float_where_the_delegate_of_litert_has_no_kernel(framework, size, outputs, is_float):
+    """It has none of large windows, and none of several outputs a channel."""
+    if framework == "torch":
+        torch.manual_seed(0)
+        depthwise = nn.Conv2d(96, 96 * outputs, size, padding=size // 2, groups=96)
+        model, images = nn.Sequential(nn.Conv2d(3, 96, 4, 4), depthwise, nn.Conv2d(96 * outputs, 8, 1)).eval(), (2, 3, 64, 64)
+    else:
+        layers, images = keras.layers, (2, 64, 64, 3)
+        depthwise = layers.Conv2D(96 * outputs, size, padding="same", groups=96)
+        model = keras.Sequential([keras.Input(images[1:]), layers.Conv2D(96, 4, 4), depthwise, layers.Conv2D(8, 1)])
+    plan = qat.plan(model, torch.rand(images).numpy(), QUICK, "litert")
+    in_float = [p.op.name in plan.floats() for p in plan.ops if int(p.op.attrs.get("groups", 1)) == 96]
+    assert in_float == [is_float]
