@@ -10,6 +10,7 @@ from qat.exporters.onnx.from_keras import of_function
 from qat.runtimes import ONNX
 
 from .baseline import Maker, Sample
+from .keras_call import call_of
 from .onnxruntime import quantizers
 
 FORMAT = ONNX
@@ -35,17 +36,6 @@ def float_bytes(model: keras.Model, example: Sample) -> bytes:
         ExportError: tf2onnx does not know an operator.
         MissingDependencyError: tf2onnx is not installed.
     """
-    import tensorflow as tf
-
-    structure = getattr(model, "input", None)  # None of a model that is not built of symbolic tensors
-    names = [f"input_{i}" for i in range(len(example))] if structure is None else [x.name for x in keras.tree.flatten(structure)]
-    specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype, name=name) for name, x in zip(names, example, strict=True)]
-
-    def outputs(*tensors: tf.Tensor) -> list[tf.Tensor]:
-        nested = list(tensors) if structure is None else keras.tree.pack_sequence_as(structure, list(tensors))
-        given = nested[0] if isinstance(nested, list) and len(nested) == 1 else nested
-        returned: list[tf.Tensor] = keras.tree.flatten(model(given, training=False))
-        return returned
-
+    specs, outputs = call_of(model, example)
     raw: bytes = of_function(outputs, specs, _OPSET).SerializeToString()
     return raw

@@ -17,6 +17,7 @@ from qat.system.silence import quiet
 
 from . import ai_edge
 from .baseline import Maker, Sample
+from .keras_call import call_of
 
 FORMAT = TFLITE
 FLOAT_TOOL = "TFLite converter"
@@ -32,7 +33,7 @@ def makers(model: keras.Model, example: Sample, batches: list[Sample], per_chann
         return float_bytes(model, example)
 
     def convert(configure: Callable[[_Object], None]) -> Callable[[], bytes]:
-        return lambda: _convert(model, configure)
+        return lambda: _convert(model, example, configure)
 
     def representative() -> Iterator[list[np.ndarray]]:
         for batch in batches:
@@ -66,17 +67,20 @@ def makers(model: keras.Model, example: Sample, batches: list[Sample], per_chann
     return [
         Maker("float", FLOAT_TOOL, "float32", exported, "float"),
         *(Maker(name, FLOAT_TOOL, recipe, convert(configure)) for name, (recipe, configure) in converted.items()),
-        *ai_edge.makers(exported, lambda: batches, [x.name for x in model.inputs]),
+        *ai_edge.makers(exported, lambda: batches, [spec.name for spec in call_of(model, example)[0]]),
     ]
 
 
 def float_bytes(model: keras.Model, example: Sample) -> bytes:
     """Return a float model as the bytes of a ``.tflite``, by way of a SavedModel, whose signature AI Edge Quantizer needs."""
+    specs, outputs = call_of(model, example)
     with quiet(), tempfile.TemporaryDirectory() as folder:
-        model.export(folder)
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint("serve", lambda *x: {f"output_{i}": tf.identity(y) for i, y in enumerate(outputs(*x))}, specs)
+        archive.write_out(folder, verbose=False)
         raw: bytes = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
-    several = len(model.inputs) > 1 or len(model.outputs) > 1
-    return _in_order(raw, [x.name for x in model.inputs]) if several else raw
+    return _in_order(raw, [spec.name for spec in specs])
 
 
 def _in_order(raw: bytes, inputs: list[str]) -> bytes:
@@ -100,12 +104,11 @@ def _in_order(raw: bytes, inputs: list[str]) -> bytes:
     return bytes(builder.Output())
 
 
-def _convert(model: keras.Model, configure: Callable[[_Object], None]) -> bytes:
+def _convert(model: keras.Model, example: Sample, configure: Callable[[_Object], None]) -> bytes:
     with quiet():
         # Frozen: from_keras_model needs the call context of Keras 2, and variables would become resources.
-        specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype, name=x.name) for x in model.inputs]
-        call = tf.function(lambda *x: model(x[0] if len(x) == 1 else list(x), training=False))
-        frozen = convert_variables_to_constants_v2(call.get_concrete_function(*specs))
+        specs, outputs = call_of(model, example)
+        frozen = convert_variables_to_constants_v2(tf.function(outputs).get_concrete_function(*specs))
         converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
         configure(converter)
         raw: bytes = converter.convert()

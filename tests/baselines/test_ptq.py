@@ -261,13 +261,24 @@ def compiled_by_xla():
     [(Subclassed, lambda x: x), (named_inputs, lambda x: {"a": x, "b": 2 * x}), (compiled_by_xla, lambda x: x)],
     ids=["subclassed", "named", "compiled by XLA"],
 )
-def test_keras_models_of_any_kind_have_a_float_onnx(build, inputs, tmp_path):
+@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+def test_keras_models_of_any_kind_have_a_float_file(target, build, inputs, tmp_path):
     keras.utils.set_random_seed(0)
     model, x = build(), np.random.default_rng(0).random((4, 3)).astype("float32")
     expected = model(inputs(x))
-    found = float_baseline(model, inputs(x), tmp_path, target="onnxruntime")
+    found = float_baseline(model, inputs(x), tmp_path, target=target)
     assert found.error is None
     given = inputs(x)
     arrays = [given[name] for name in sorted(given)] if isinstance(given, dict) else [given]
     for have, want in zip(open_session(found.path).run(*arrays), keras.tree.flatten(expected), strict=True):
         np.testing.assert_allclose(have, want, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("build", "inputs"), [(Subclassed, lambda x: x), (named_inputs, lambda x: {"a": x, "b": 2 * x})])
+def test_all_tools_take_keras_models_of_any_kind(build, inputs, tmp_path):
+    keras.utils.set_random_seed(0)
+    model, x = build(), np.random.default_rng(0).random((16, 3)).astype("float32")
+    model(inputs(x))
+    found = qat.ptq_baselines(model, [inputs(x)], tmp_path, target="litert")
+    assert not {b.name: b.error for b in found if b.error}
