@@ -8,7 +8,7 @@ none where a reshape stands there already. A reshape takes a call, and calls are
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -73,7 +73,9 @@ class _Graph:
             found += [chain_of[other] for name in i.inputs for other in self.readers[name] if other in chain_of]
             joined = [*dict.fromkeys(name for chain in found for name in chain), i.name]
             chain_of |= dict.fromkeys(joined, joined)
-        yield from {id(chain): chain for chain in chain_of.values()}.values()
+        for chain in {id(chain): chain for chain in chain_of.values()}.values():
+            members = set(chain)
+            yield [name for name in self.instructions if name in members]
 
     def _is_on_rows(self, i: Instruction) -> bool:
         """Return whether an operator computes each row of tokens by itself, and can have them merged."""
@@ -87,16 +89,16 @@ class _Graph:
         tokens = len(value.shape) > 2 and value.shape[0] is None and None not in value.shape[1:]
         return tokens and value.encoding is not None and value.axes is None
 
-    def _entries(self, chain: Iterable[str]) -> list[str]:
+    def _entries(self, chain: Sequence[str]) -> list[str]:
         """Return the values that a chain reads from outside it."""
         inside = set(chain)
-        read = dict.fromkeys(name for member in inside for name in self.instructions[member].inputs)
+        read = dict.fromkeys(name for member in chain for name in self.instructions[member].inputs)
         return [name for name in read if self.writers.get(name) not in inside]
 
-    def _exits(self, chain: Iterable[str]) -> list[str]:
+    def _exits(self, chain: Sequence[str]) -> list[str]:
         """Return the values of a chain that something else than it and reshapes reads."""
         inside = set(chain)
-        made = (name for member in inside for name in self.instructions[member].outputs)
+        made = (name for member in chain for name in self.instructions[member].outputs)
         others = {name: [r for r in self.readers[name] if r not in inside] for name in made}
         return [name for name, found in others.items() if name in self.outside or not all(map(self._is_reshape, found))]
 
