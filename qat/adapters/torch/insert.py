@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +29,7 @@ from qat.adapters.torch.nodes.range_tracking import RangeTracker
 from qat.adapters.torch.nodes.stored_weight import StoredWeight
 from qat.adapters.torch.nodes.table import make_node
 from qat.adapters.torch.nodes.training_act import Acting, WithinLimits
+from qat.errors import CaptureError
 from qat.graph.computed_weights import factor_of
 from qat.graph.graph import Op
 from qat.graph.kinds import KINDS
@@ -44,7 +45,9 @@ def insert(
     """Build the prepared model. ``params`` are those of the plan's graph, BatchNorm folded; ``masks`` those of pruned weights."""
     root = nn.Module()
     used = {name for p in plan.ops for name in p.op.params.values()}
-    for name in sorted((used | set(traced.state)) - set(traced.computed)):
+    held = sorted((used | set(traced.state)) - set(traced.computed))
+    _refuse_own_names(held)
+    for name in held:
         value = torch.from_numpy(np.array(params[name])) if name in params else traced.state[name].detach().clone()
         _register(root, name, value, buffer=name in traced.buffers, frozen=name in traced.frozen)
     root.add_module(SCOPE, nn.Module())
@@ -64,6 +67,16 @@ def insert(
         copy.deepcopy(traced.config),
     )
     return prepared.carry(Prepared(*facts)).to(traced.device)
+
+
+def _refuse_own_names(tensors: Iterable[str]) -> None:
+    """Raise CaptureError where the user's model has a tensor by a name that a prepared model uses for something else."""
+    for first in dict.fromkeys(name.partition(".")[0] for name in tensors):
+        if first == "meta" or hasattr(PreparedModel, first):  # a GraphModule has its meta from the start
+            raise CaptureError(
+                f"the model's own '{first}' has a name that every prepared PyTorch model uses: give that attribute another name, "
+                f"such as '{first}_'"
+            )
 
 
 def _register(root: nn.Module, name: str, value: torch.Tensor, buffer: bool, frozen: bool) -> None:

@@ -57,6 +57,12 @@ def is_elementwise(sheet: Sheet, op: Op, like: str) -> bool:
     return fits and all(sheet.number(t) is not None for t in op.inputs if sheet.is_constant(t))
 
 
+#: Functions to whose results a runtime may prescribe a scale, since their limits are known.
+_LIMITED = ("sigmoid", "tanh")
+#: The least factor behind one with which the steps of such a scale are large.
+_AMPLIFIES = 4.0
+
+
 def steps_of(sheet: Sheet, region: Region) -> Steps:
     """Return the steps of a region of elementwise operators."""
     places: dict[str, str] = {region.base: "x"}
@@ -102,15 +108,35 @@ def recognise_functions(sheet: Sheet) -> None:
 def compose(sheet: Sheet, worth: Collection[str]) -> None:
     """Write each function that no kind computes as one table of integers, if it holds an operator whose kernel is ``worth`` that.
 
+    So is one whose result is multiplied by a large number: a kernel's prescribed scale has steps that are large then, however
+    small the values are. ``30 tanh(x / 30)``, a soft cap, had 19 dB of signal by the kernel's 1/128, 37 by a scale of its own.
     A ReLU or a BatchNorm at its start stays apart: the kernel before it absorbs it.
     """
     for root in reversed(list(sheet)):
         for region in _functions_ending_in(sheet, root) if root.name in sheet.ops else ():
             first = region.ops[0].kind
-            if not (KINDS[first].bounds or first == "batch_norm") and any(meaning(op) in worth for op in region.ops):
-                attrs = {"steps": steps_of(sheet, region)}
+            if KINDS[first].bounds or first == "batch_norm":
+                continue
+            steps = steps_of(sheet, region)
+            if _is_amplified(steps) or any(meaning(op) in worth for op in region.ops):
+                attrs = {"steps": steps}
                 sheet.replace(root, Op(root.name, "composed", (region.base,), root.outputs, {}, attrs, root.scope))
                 break
+
+
+def _is_amplified(steps: Steps) -> bool:
+    """Return whether a function of limited values, or a sum or product of it, is multiplied by :data:`_AMPLIFIES` or more."""
+    limited: set[object] = set()
+    for index, (kind, *operands) in enumerate(steps):
+        numbers = [o for o in operands if not isinstance(o, str)]
+        if kind in _LIMITED:
+            limited.add(f"#{index}")
+        elif kind in ("add", "mul", "div") and not limited.isdisjoint(operands):
+            factors = numbers if kind == "mul" else [1 / o for o in numbers if o] if kind == "div" else []
+            if any(abs(factor) >= _AMPLIFIES for factor in factors):
+                return True
+            limited.add(f"#{index}")
+    return False
 
 
 def _functions_ending_in(sheet: Sheet, root: Op) -> list[Region]:

@@ -494,3 +494,17 @@ def test_what_no_file_holds_is_refused_in_a_sentence():
         qat.plan(Clips(), torch.randn(20, 5))
     with pytest.raises(CaptureError, match="a packed sequence has as many steps as the values of the lengths say"):
         qat.plan(Packed(), (torch.randn(4, 7, 5), torch.tensor([7, 6, 3, 2])))
+
+
+@pytest.mark.parametrize("name", ["graph", "plan", "grids", "meta"])
+def test_a_name_that_a_prepared_model_uses_is_said_at_prepare(name):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.add_module(name, nn.Linear(4, 4))
+
+        def forward(self, x):
+            return getattr(self, name)(x)
+
+    with pytest.raises(CaptureError, match=f"^the model's own '{name}' has a name that every prepared PyTorch model uses: give"):
+        qat.prepare(Net(), torch.ones(2, 4))

@@ -96,6 +96,26 @@ def test_what_is_dropped_reaches_a_table_by_an_integer_kernel_and_is_exported(be
     assert qat.export(prepared, tmp_path / "m.onnx", verify=[x]).parity.exact == 1.0
 
 
+class Block(nn.Module):
+    """A block of Hugging Face's: heads that are joined by a copy, which attention without dropout needs none of, and a sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out, self.drop, self.norm = nn.Linear(16, 48), nn.Linear(16, 16), nn.Dropout(0.5), nn.LayerNorm(16)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=0.5 if self.training else 0.0).transpose(1, 2).contiguous()
+        return self.norm(x + self.drop(self.out(y.flatten(2))))
+
+
+def test_dropouts_behind_attention_are_kept(caplog):
+    x = torch.rand(4, 6, 16)
+    prepared = qat.prepare(nn.Sequential(Block(), Block()), x)
+    assert len(prepared.plan.acts) == 4
+    assert "left out" not in caplog.text
+
+
 class OtherParts(nn.Module):
     """Splits otherwise in training, after a dropout (VITS)."""
 

@@ -38,6 +38,9 @@ _DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_drop
 #: What operators that drop call their probability.
 _PROBABILITIES = ("dropout_p", "p")
 
+#: What changes no number. Whether a capture has it depends on strides, and attention with dropout leaves others than without.
+_COPIES = (aten.contiguous.default, aten.clone.default)
+
 #: More operators than any act has between a tensor and its changed form: what is larger is another part of the model.
 _LARGEST = 64
 
@@ -172,7 +175,12 @@ class _Overlay:
         lost = [n for n in self.trained.nodes if _is_random(n.target) and n not in self.used and n not in self.twin]
         if lost:
             where = ", ".join(dict.fromkeys(scope_of(n) or n.name for n in lost[:3]))
-            log.warning("%d random operators of training are left out of the prepared model (%s)", len(lost), where)
+            log.warning(
+                "%d random operators of training are left out of the prepared model (%s): kept is what changes a tensor that "
+                "evaluation has too, as nn.Dropout does",
+                len(lost),
+                where,
+            )
         return self.found
 
     def _agree(self, node: fx.Node, other: fx.Node) -> bool:
@@ -183,13 +191,17 @@ class _Overlay:
         attention = 0.0
         for a, b in zip(mine, theirs, strict=True):
             if isinstance(a, fx.Node) and isinstance(b, fx.Node):
-                if self.twin.get(b) is not a and (self._origin(b) is not a or changed.setdefault(a, b) is not b):
+                like, changed_to = _copied(a), _copied(b)
+                if self.twin.get(changed_to) is like:
+                    continue
+                if self._origin(changed_to) is not like or changed.setdefault(a, changed_to) is not changed_to:
                     return False
             elif a != b or type(a) is not type(b):
                 if node.target is not aten.scaled_dot_product_attention.default or not isinstance(b, float):
                     return False
                 attention = b
-        if any(self.twin.get(b) in changed for b in theirs if isinstance(b, fx.Node)):
+        sources = {_copied(a) for a in changed}
+        if any(self.twin.get(_copied(b)) in sources for b in theirs if isinstance(b, fx.Node)):
             return False  # the tensor is read as it is too: x + dropout(x)
         for a, b in changed.items():
             node.meta[_ACTS] = {**node.meta.get(_ACTS, {}), a.name: self._act(b)}
@@ -223,7 +235,8 @@ class _Overlay:
         if not isinstance(was, Tensor) or not isinstance(now, Tensor):  # parts of a split, all together
             return None
         alike = was.shape == now.shape and was.dtype == now.dtype
-        return self.twin.get(source) if alike and _sizes(own, source) is not None else None
+        origin = self.twin.get(source)
+        return _copied(origin) if origin is not None and alike and _sizes(own, source) is not None else None
 
     def _act(self, node: fx.Node) -> str:
         """Add the computation that ends in a node, and return its name."""
@@ -232,6 +245,13 @@ class _Overlay:
             self.used.update(own)
             self.found[node.name] = Act(_what(own), _computation([n for n in self.trained.nodes if n in own], source, node))
         return node.name
+
+
+def _copied(node: fx.Node) -> fx.Node:
+    """Return the node that a node is a copy of, or the node itself."""
+    while node.target in _COPIES:
+        (node,) = node.all_input_nodes
+    return node
 
 
 def _arguments(node: fx.Node) -> list[Any]:
