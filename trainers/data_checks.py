@@ -137,11 +137,14 @@ def check_labels(labels: Any, expected: tuple[int, ...], classes: int, where: st
         where: for the message.
     """
     shape = tuple(labels.shape)
+    if "int" not in str(labels.dtype):
+        raise DataError(
+            f"{where}: labels are {labels.dtype} of shape {shape}, expected class numbers (integers); give your own loss for "
+            "others"
+        )
     if shape != tuple(expected):
         more = "" if len(expected) == 1 else f" in shape {tuple(expected)}"
         raise DataError(f"{where}: labels have shape {shape}, expected one class number for each of {expected[0]} inputs{more}")
-    if "int" not in str(labels.dtype):
-        raise DataError(f"{where}: labels are {labels.dtype}, expected class numbers (integers); give your own loss for others")
     low, high = int(labels.min()), int(labels.max())
     if len(expected) > 1 and (low < 0 or high >= classes):
         kept = labels[(labels != 255) & (labels != -100)] if classes <= 255 else labels[labels != -100]

@@ -166,7 +166,8 @@ def call_of(model: nn.Module, inputs: Any) -> Call:
         several = isinstance(inputs, (tuple, list)) and not alone
         arguments = _bound(forward, inputs if several else (inputs,), {})
     nest, leaves = opened(arguments)
-    return Call(forward, filled(nest, iter([_leaf(leaf) for leaf in leaves])))
+    real = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return Call(forward, filled(nest, iter([_leaf(leaf, real) for leaf in leaves])))
 
 
 def own_parameters(forward: inspect.Signature) -> list[inspect.Parameter]:
@@ -215,8 +216,8 @@ def _leaves(arguments: Mapping[str, Any]) -> list[tuple[Path, Any]]:
     return list(zip(paths_of(nest), leaves, strict=True))
 
 
-def _leaf(value: Any) -> Any:
-    """Return a leaf as a tensor, or as the setting that it is."""
+def _leaf(value: Any, real: torch.dtype) -> Any:
+    """Return a leaf as a tensor, or as the setting that it is; NumPy's own float64 in the type of the model's weights."""
     if isinstance(value, (Tensor, *SETTINGS)):
         return value
     array = value if isinstance(value, np.ndarray) else np.array(value) if hasattr(value, "__array__") else None
@@ -224,7 +225,8 @@ def _leaf(value: Any) -> Any:
         raise DataError(
             f"a sample holds a {type(value).__name__}: yield tensors, arrays, tuples of them, or (inputs, labels) pairs"
         )
-    return torch.from_numpy(np.asarray(array, order="C"))
+    tensor = torch.from_numpy(np.asarray(array, order="C"))
+    return tensor.to(real) if tensor.dtype == torch.float64 else tensor
 
 
 def _callers_paths(forward: inspect.Signature, paths: list[Path]) -> list[Path]:

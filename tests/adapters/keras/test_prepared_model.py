@@ -426,7 +426,7 @@ def test_a_loss_of_one_s_own_takes_outputs_and_labels(prepared, images):
 def test_labels_are_checked(prepared, images):
     for labels, message in (
         (np.full(32, 10), "label 10 is out of range"),
-        (np.zeros((32, 2)), "one class number for each of 32"),
+        (np.zeros((32, 2), np.int64), "one class number for each of 32"),
         (np.zeros(32), "expected class numbers"),
     ):
         with pytest.raises(DataError, match=message):

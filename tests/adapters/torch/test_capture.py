@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -508,3 +509,14 @@ def test_a_name_that_a_prepared_model_uses_is_said_at_prepare(name):
 
     with pytest.raises(CaptureError, match=f"^the model's own '{name}' has a name that every prepared PyTorch model uses: give"):
         qat.prepare(Net(), torch.ones(2, 4))
+
+
+def test_float64_of_numpy_is_float32_as_the_weights_are():
+    net, x = nn.Linear(4, 3), np.random.default_rng(0).normal(size=(8, 4))
+    prepared = qat.calibrate(qat.prepare(net, x), [x])
+    assert not prepared.plan.floats()
+
+
+def test_a_float64_model_is_refused_in_a_sentence():
+    with pytest.raises(CaptureError, match=r"holds float64 weights, .* pass model.float\(\) and float32 inputs$"):
+        qat.prepare(nn.Linear(4, 3).double(), torch.ones(2, 4, dtype=torch.float64))

@@ -81,10 +81,11 @@ def capture(model: nn.Module, call: Call, dynamic: Sequence[str] = (), dropout: 
     if any(p.is_meta for p in model.parameters()):
         raise CaptureError(f"{type(model).__name__} has no weights: its parameters are on the device 'meta': load them first")
     held = {p.dtype for p in model.parameters() if p.is_floating_point()}
-    if held and held <= _NARROW:
+    if held and torch.float32 not in held:
+        whole = ", which changes no weight," if held <= _NARROW else ""
         raise CaptureError(
             f"{type(model).__name__} holds {' and '.join(sorted(str(t).removeprefix('torch.') for t in held))} weights, and the "
-            "integer grid is for float32 models: pass model.float(), which changes no weight, and float32 inputs"
+            f"integer grid is for float32 models: pass model.float(){whole} and float32 inputs"
         )
     signature, given = call.signature(), tuple(call.tensors.values())
     free = free_axes(given, dynamic)
