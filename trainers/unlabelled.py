@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from qat.system.sample_sets import kind_of
+from qat.system.samples import parts_of
 from qat.typing import Batches
 
 from . import randomness
@@ -30,13 +31,15 @@ def lacks_labels(data: object, inputs: int) -> bool:
 
     Args:
         data: batches.
-        inputs: how many the model has: a flat tuple of so many arrays is the inputs alone.
+        inputs: how many the model has: a flat tuple of so many arrays is the inputs alone, as is a mapping of so many.
     """
     first = _first_batch(data)
     if first is None:
         return False
+    if isinstance(first, Mapping):  # which may hold labels under a name of its own beside the inputs
+        return len(first) == inputs and parts_of(first, inputs).labels is None
     if not isinstance(first, (tuple, list)):
-        return not isinstance(first, Mapping)  # which may hold labels under a name of its own
+        return True
     return len(first) == 1 or (inputs > 1 and len(first) == inputs and all(hasattr(x, "shape") for x in first))
 
 

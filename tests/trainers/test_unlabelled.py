@@ -254,3 +254,30 @@ def test_a_model_of_two_outputs_is_evaluated_against_its_teacher(framework):
     batches = [normal(20, 6), normal(12, 6) + 1]
     assert qat.evaluate(model, iter(batches), labels="none", teacher=model) == {"distance": pytest.approx(0, abs=1e-6)}
     assert qat.evaluate(other, batches, labels="none", teacher=model)["distance"] > 0.1
+
+
+@FRAMEWORKS
+def test_inputs_by_name_alone_have_no_labels(framework):
+    shapes = {"left": 4, "right": 3}
+    data = [{name: random.normal(size=(8, size)).astype(np.float32) for name, size in shapes.items()} for _ in range(3)]
+    if framework == "torch":
+        import torch
+
+        class Two(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b = torch.nn.Linear(4, 3), torch.nn.Linear(3, 3)
+
+            def forward(self, left, right):
+                return torch.relu(self.a(left)) + self.b(right)
+
+        model = Two().eval()
+    else:
+        import keras
+
+        entries = {name: keras.Input((size,), name=name) for name, size in shapes.items()}
+        model = keras.Model(entries, keras.layers.Dense(3)(keras.layers.concatenate([*entries.values()])))
+    made = qat.calibrate(qat.prepare(model, data[0]), data)
+    assert qat.finetune(made, data, steps=2, progress=False).losses
+    named = [batch | {"labels": np.arange(8) % 3} for batch in data]
+    assert not qat.finetune(made, named, epochs=1, progress=False).losses
