@@ -73,7 +73,7 @@ def reason_of(error: BaseException) -> str:
     """Return the telling line of another library's message, cut to 200 characters; without any, the error's type."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Keras' colours
     lines = [line.strip() for line in text.splitlines()]
-    whole = lines and lines[0] == "in user code:"  # TensorFlow's traceback: the reason ends it
+    whole = lines[:1] == ["in user code:"]  # TensorFlow's traceback: the reason ends it
     # Keras says behind the reason what the layer was given.
     lines = list(takewhile(lambda line: not re.match("(Call a|A)rguments received by", line), lines))
     if whole:

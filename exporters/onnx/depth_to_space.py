@@ -7,7 +7,6 @@ before the channels, ``[height, width, block, block, channels]``, one transpose 
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -28,11 +27,11 @@ def phases_first(program: Program) -> Program:
     A convolution in groups keeps its order, but for a depthwise one, which :mod:`.groups` repeats the channels of.
     """
     made = {name: i for i in program.instructions for name in i.outputs}
-    readers = Counter(name for i in program.instructions for name in i.inputs)
+    readers = program.readers()
     turned = {
         i.inputs[0]: i.attrs["blocks"][0] * i.attrs["blocks"][1]
         for i in program.instructions
-        if i.kind == _KIND and readers[i.inputs[0]] == 1 and _can_turn(made.get(i.inputs[0]))
+        if i.kind == _KIND and len(readers[i.inputs[0]]) == 1 and _can_turn(made.get(i.inputs[0]))
     }
 
     def instruction(i: Instruction) -> Instruction:

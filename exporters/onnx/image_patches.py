@@ -20,12 +20,8 @@ _KINDS = ("reshape", "transpose", "reshape")
 def turn_patches(program: Program) -> Program:
     """Return a program in NCHW that cuts and joins the images next to convolutions with their channels last."""
     values = dict(program.values)
-    kept = {*program.outputs, *(program.block.inputs if program.block else ())}
+    kept, readers = program.read_outside, program.readers()
     writers = {name: step for step in program.instructions for name in step.outputs}
-    readers: dict[str, list[Instruction]] = {}
-    for step in program.instructions:
-        for name in step.inputs:
-            readers.setdefault(name, []).append(step)
     made: dict[str, list[Instruction]] = {}
     for last in program.instructions:
         steps = _steps_to(last, writers)

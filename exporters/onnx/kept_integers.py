@@ -25,7 +25,7 @@ def keep_products(program: Program) -> Program:
     """Return a program whose products by a number that change no integer are of the kind :data:`KEPT`, without the number."""
     numbers = _numbers(program)
     made = {i.name: kept for i in program.instructions if i.kind == "mul" and (kept := _kept(program, i, numbers))}
-    read = {*program.outputs, *(program.block.inputs if program.block else ())}
+    read = set(program.read_outside)
     instructions: list[Instruction] = []
     for instruction in reversed(program.instructions):
         name = instruction.outputs[0] if instruction.outputs else ""

@@ -19,11 +19,7 @@ _SWAPPED = (0, 2, 1)
 def turn_images(program: Program) -> Program:
     """Return a program in NCHW that turns whole images where it turned their tokens, with one transpose for one."""
     values = dict(program.values)
-    kept = {*program.outputs, *(program.block.inputs if program.block else ())}
-    readers: dict[str, list[Instruction]] = {}
-    for step in program.instructions:
-        for name in step.inputs:
-            readers.setdefault(name, []).append(step)
+    kept, readers = program.read_outside, program.readers()
     steps: list[Instruction] = []
     moved: dict[str, Instruction] = {}
     for step in program.instructions:

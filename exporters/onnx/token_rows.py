@@ -37,6 +37,7 @@ class _Graph:
     Attributes:
         instructions: by name, in order.
         values: by name.
+        readers: the names of the instructions that read each value.
         outside: the values that are read by something else than instructions.
         before: reshapes to be put before an instruction, by its name.
         behind: likewise behind it.
@@ -44,6 +45,7 @@ class _Graph:
 
     instructions: dict[str, Instruction]
     values: dict[str, Value]
+    readers: dict[str, list[str]]
     outside: frozenset[str]
     before: dict[str, list[Instruction]] = field(default_factory=lambda: defaultdict(list))
     behind: dict[str, list[Instruction]] = field(default_factory=lambda: defaultdict(list))
@@ -51,16 +53,11 @@ class _Graph:
     @classmethod
     def of(cls, program: Program) -> _Graph:
         """Return the graph of a program."""
-        block = program.block
-        outside = {*program.outputs, *program.inputs, *((*block.inputs, *block.outputs) if block else ())}
-        return cls({i.name: i for i in program.instructions}, dict(program.values), frozenset(outside))
+        readers = {name: [i.name for i in found] for name, found in program.readers().items()}
+        return cls({i.name: i for i in program.instructions}, dict(program.values), readers, program.read_outside)
 
     def __post_init__(self) -> None:
         self.writers = {name: i.name for i in self.instructions.values() for name in i.outputs}
-        self.readers: dict[str, list[str]] = defaultdict(list)
-        for i in self.instructions.values():
-            for name in dict.fromkeys(i.inputs):
-                self.readers[name].append(i.name)
 
     def chains(self) -> Iterable[list[str]]:
         """Yield the names of operators on rows that read each other's results, in order."""
@@ -99,7 +96,7 @@ class _Graph:
         """Return the values of a chain that something else than it and reshapes reads."""
         inside = set(chain)
         made = (name for member in chain for name in self.instructions[member].outputs)
-        others = {name: [r for r in self.readers[name] if r not in inside] for name in made}
+        others = {name: [r for r in self.readers.get(name, ()) if r not in inside] for name in made}
         return [name for name, found in others.items() if name in self.outside or not all(map(self._is_reshape, found))]
 
     def _is_reshape(self, name: str) -> bool:
@@ -142,14 +139,14 @@ class _Graph:
             (name,) = self.instructions[member].outputs
             if name not in exits:
                 self.values[name] = _rows(self.values[name], name)
-                for reader in self.readers[name]:
+                for reader in self.readers.get(name, ()):
                     if reader not in inside:
                         self._fold(reader)
                 continue
             rows = self.values[f"{name}_rows"] = _rows(self.values[name], f"{name}_rows")
             self.instructions[member] = replace(self.instructions[member], outputs=(rows.name,))
             self.behind[member].append(_reshape(rows.name, name, self.instructions[member]))
-            for reader in inside.intersection(self.readers[name]):
+            for reader in inside.intersection(self.readers.get(name, ())):
                 self._read(reader, name, rows.name)
 
     def _fold(self, name: str) -> None:

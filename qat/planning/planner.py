@@ -36,14 +36,14 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
     _warn_of_idle_rules(graph, recipe)
     planned, rules = place(graph, recipe, target)
     if recipe.prefer == "speed":
-        in_integers = any(p.integer or p.stored for p in planned)
+        could_be = planned
         planned, rules = place(graph, recipe, target, quicker_in_float(planned, graph, target))
-        if in_integers and not any(p.integer or p.stored for p in planned):
+        if _quantizes(could_be) and not _quantizes(planned):
             raise ConfigError(
                 f"recipe '{recipe.name}', prefer: speed: the whole model is quicker in float on target '{target.name}': ship the "
                 "float model, or leave 'prefer' out for a smaller file"
             )
-    if not any(p.integer or p.stored for p in planned):
+    if not _quantizes(planned):
         reasons = "; ".join(sorted({p.reason for p in planned if p.reason})) or "the model has no operators"
         raise ConfigError(f"recipe '{recipe.name}' quantizes nothing of this model for target '{target.name}': {reasons}")
     quantize, dequantize = _borders(graph, planned)
@@ -51,6 +51,10 @@ def plan(graph: Graph, recipe: Recipe, target: Target) -> Plan:
     groups = {name: replace(group, bounds=_bounds(group, planned, dequantize)) for name, group in groups.items()}
     group_of = {tensor: group.name for group in groups.values() for tensor in group.tensors}
     return Plan(graph, recipe, target, tuple(planned), groups, group_of, quantize, dequantize)
+
+
+def _quantizes(planned: Sequence[PlannedOp]) -> bool:
+    return any(p.integer or p.stored for p in planned)
 
 
 def _warn_of_idle_rules(graph: Graph, recipe: Recipe) -> None:

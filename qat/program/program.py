@@ -5,6 +5,7 @@ An adapter's ``lower`` writes it, the exporters serialise it, :mod:`qat.program.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -42,9 +43,7 @@ class Value:
         return self.example or tuple(EXAMPLE_BATCH if size is None else size for size in self.shape)
 
     def laid(self, array: np.ndarray) -> np.ndarray:
-        """Return the model's tensor as this value lies; one of two axes may hold tokens of several as rows."""
-        if len(self.shape) == 2 < array.ndim:
-            return array.reshape(-1, array.shape[-1])
+        """Return the model's tensor as this value lies."""
         return array if self.axes is None else array.transpose(self.axes)
 
     def unlaid(self, array: np.ndarray) -> np.ndarray:
@@ -157,6 +156,19 @@ class Program:
     def sample_axes(self) -> Axes:
         """The axes of the inputs that count the samples."""
         return sample_axes([self.values[name].shape for name in self.inputs])[1]
+
+    @property
+    def read_outside(self) -> frozenset[str]:
+        """The values that something else than an instruction reads: the outputs, and what the framework's block takes."""
+        return frozenset((*self.outputs, *(self.block.inputs if self.block else ())))
+
+    def readers(self) -> dict[str, list[Instruction]]:
+        """Return the instructions that read each value, in order; one that reads a value twice is there twice."""
+        found: dict[str, list[Instruction]] = defaultdict(list)
+        for step in self.instructions:
+            for name in step.inputs:
+                found[name].append(step)
+        return found
 
     def encoding_of(self, name: str) -> Encoding:
         """Return the encoding of a quantized value.

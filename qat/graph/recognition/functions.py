@@ -31,6 +31,10 @@ _PROBES = np.array([-80.0, -50.0, -20.0, *np.linspace(-12.0, 12.0, 769), 20.0, 5
 _TOLERANCE = 2.0**-22
 #: Those that are not looked for: a piece of others, or not defined for every input.
 _UNKNOWN = ("reciprocal", "erf", "log", "log1p", "expm1", "sqrt", "rsqrt")
+#: Functions to whose results a runtime may prescribe a scale, since their limits are known.
+_LIMITED = ("sigmoid", "tanh")
+#: The least factor behind one with which the steps of such a scale are large.
+_AMPLIFIES = 4.0
 #: The functions without arguments, those with one form for each argument, and the ReLUs. Fewer bounds come first.
 _PLAIN: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("relu", {}),
@@ -55,12 +59,6 @@ def is_elementwise(sheet: Sheet, op: Op, like: str) -> bool:
     tensors = [op.output, *sheet.sources(op)]
     fits = all(sheet.tensors[t].shape == shape and sheet.tensors[t].dtype in ("float32", "bool") for t in tensors)
     return fits and all(sheet.number(t) is not None for t in op.inputs if sheet.is_constant(t))
-
-
-#: Functions to whose results a runtime may prescribe a scale, since their limits are known.
-_LIMITED = ("sigmoid", "tanh")
-#: The least factor behind one with which the steps of such a scale are large.
-_AMPLIFIES = 4.0
 
 
 def steps_of(sheet: Sheet, region: Region) -> Steps:
