@@ -26,6 +26,11 @@ class Bernoulli(nn.Module):
         return x * x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(0.5).div_(0.5)
 
 
+class Copied(nn.Module):
+    def forward(self, x):
+        return F.dropout(x.clone(), 0.5, self.training)
+
+
 class InForward(nn.Module):
     def __init__(self):
         super().__init__()
@@ -64,6 +69,7 @@ CASES = {
     "own stochastic depth": lambda: images(OwnDropPath()),
     "in-place mask": lambda: images(Bernoulli()),
     "attention": lambda: (Attention(), torch.rand(4, 6, 16)),
+    "of a copy": lambda: vectors(Copied()),
     "on the output": lambda: (nn.Sequential(nn.Linear(8, 64), nn.Dropout(0.5)), torch.rand(8, 8)),
     "on the input": lambda: (nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 64)), torch.rand(8, 8)),
 }

@@ -204,7 +204,8 @@ class _Overlay:
         if any(self.twin.get(_copied(b)) in sources for b in theirs if isinstance(b, fx.Node)):
             return False  # the tensor is read as it is too: x + dropout(x)
         for a, b in changed.items():
-            node.meta[_ACTS] = {**node.meta.get(_ACTS, {}), a.name: self._act(b)}
+            act = self._act(b)  # rewriting takes copies away: then the node reads what was copied
+            node.meta[_ACTS] = {**node.meta.get(_ACTS, {}), a.name: act, _copied(a).name: act}
         if attention:
             self.used.add(other)
             self.found[other.name] = Act(f"dropout of attention weights, p={attention:g}", _dropout(attention))
